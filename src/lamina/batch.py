@@ -1,0 +1,68 @@
+"""What travels from the loader to a method: images, the key of each, and what was decided on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+
+from lamina.errors import LaminaError
+
+
+class Fault(NamedTuple):
+    """A sample that could not be read: its index in the source, the epoch, and a reason in a few words."""
+
+    epoch: int
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of images.
+
+    `images` keep the dtype they were stored in until they are on the compute device (`unit_float`).
+    `keys` name the samples for `rng`; None means torch's own generator. `mask` is True where a patch is
+    hidden; None lets the method draw it. `faults` are the samples that could not be read and whose slots
+    were filled by others.
+    """
+
+    images: Shaped[Tensor, "B C H W"]
+    keys: Int64[Tensor, "B"] | None = None
+    mask: Bool[Tensor, "B N"] | None = None
+    labels: Int64[Tensor, "B"] | None = None
+    faults: tuple[Fault, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        """The same batch on another device (a copy without a synchronisation from pinned memory)."""
+        return replace(self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self._tensors().items()})
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; the DataLoader calls this by its name."""
+        return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Consecutive micro-batches of `size` samples (the last one may be smaller)."""
+        parts = {k: v.split(size) for k, v in self._tensors().items()}
+        for i in range(-(-len(self) // size)):
+            yield Batch(**{k: v[i] for k, v in parts.items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        fields = {"images": self.images, "keys": self.keys, "mask": self.mask, "labels": self.labels}
+        return {k: v for k, v in fields.items() if v is not None}
+
+
+def unit_float(images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Stored pixels as float in [0, 1]: uint8 and uint16 are divided by their largest value."""
+    if images.is_floating_point():
+        return images
+    if images.dtype not in (torch.uint8, torch.uint16):
+        raise LaminaError(f"images are {images.dtype}; give uint8, uint16, or float in [0, 1]")
+    return images.float() / torch.iinfo(images.dtype).max
