@@ -37,7 +37,8 @@ $(VENV)/.lamina-installed: pyproject.toml
 		{ echo "lamina needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing torch and the rest into $(VENV): once, a few minutes (see README, 'Install')."
-	$(if $(LAMINA_TORCH_INDEX),$(BIN)/pip install -q "torch>=2.10,<3" torchvision --index-url $(LAMINA_TORCH_INDEX))
+	test -z "$(LAMINA_TORCH_INDEX)" || \
+		$(BIN)/pip install -q "torch>=2.10,<3" torchvision --index-url "$(LAMINA_TORCH_INDEX)"
 	$(BIN)/pip install -q -e ".[dev]"
 	@touch $@
 
