@@ -42,7 +42,9 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on another device (a copy without a synchronisation from pinned memory)."""
-        return replace(self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self._tensors().items()})
+        return replace(
+            self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self._tensors().items()}
+        )
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the DataLoader calls this by its name."""

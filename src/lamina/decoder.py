@@ -1,0 +1,138 @@
+"""From what the encoder saw to a prediction for the patches that were hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from lamina.errors import LaminaError
+from lamina.tokens import sincos_2d, split_indices, take
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """What turns the encoder's output into a prediction."""
+
+    kind: Literal["mae", "linear"] = "mae"
+    """mae: a small transformer over visible and mask tokens. linear: one matrix (with mask tokens
+    in the encoder)."""
+    width: int = 512
+    """Channels of the mae decoder."""
+    depth: int = 8
+    """Blocks of the mae decoder."""
+    heads: int = 16
+    """Attention heads of the mae decoder."""
+
+
+class LinearDecoder(nn.Module):
+    """One linear map at the hidden tokens (SimMIM: its 1x1 convolution and PixelShuffle are this map).
+
+    It takes one latent over all patches, from an encoder that replaces hidden patches by mask tokens.
+    """
+
+    takes: Literal["visible", "all"] = "all"
+    n_latents = 1
+
+    def __init__(self, width: int, out: int, n_prefix: int, n_visible: int) -> None:
+        super().__init__()
+        self.n_prefix, self.n_visible = n_prefix, n_visible
+        self.head = nn.Linear(width, out)
+
+    def forward(
+        self,
+        latent: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "B N"],
+        keys: Int64[Tensor, "B"] | None = None,
+    ) -> tuple[Float[Tensor, "B m K"], Int64[Tensor, "B m"]]:
+        """Predicted values at the hidden patches, and their indices."""
+        _, hidden = split_indices(mask, self.n_visible)
+        return self.head(take(latent[:, self.n_prefix :], hidden)), hidden
+
+
+class MAEDecoder(nn.Module):
+    """MAE's transformer decoder (He et al., arXiv 2111.06377, section 3), of any width and depth.
+
+    Tokens are ordered prefix, visible, hidden rather than by place: attention does not see the order, the
+    positions travel with the tokens, and no token has to be moved. The last block's queries and MLP, and
+    the head, run at the hidden patches only, where the loss looks.
+
+    Args:
+        in_width: D of the encoder.
+        out: K, numbers to predict for a patch.
+        grid: rows and columns of patches.
+        n_prefix: prefix tokens in the latent; they have no position.
+        width, depth, heads: of the decoder.
+    """
+
+    takes: Literal["visible", "all"] = "visible"
+    n_latents = 1
+    positions: Tensor
+
+    def __init__(
+        self,
+        in_width: int,
+        out: int,
+        grid: tuple[int, int],
+        n_prefix: int,
+        width: int = 512,
+        depth: int = 8,
+        heads: int = 16,
+    ) -> None:
+        super().__init__()
+        if depth < 1 or width % heads:
+            raise LaminaError(
+                f"a decoder of {depth} blocks, {width} channels and {heads} heads is not possible; use one block or "
+                "more, and heads that divide the width"
+            )
+        self.n_prefix = n_prefix
+        self.embed = nn.Linear(in_width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.register_buffer("positions", sincos_2d(width, grid)[None], persistent=False)
+        norm_layer = partial(nn.LayerNorm, eps=1e-6)
+        self.blocks = nn.ModuleList(
+            [Block(width, heads, qkv_bias=True, norm_layer=norm_layer) for _ in range(depth)]
+        )
+        self.norm = norm_layer(width)
+        self.head = nn.Linear(width, out)
+
+    def forward(
+        self,
+        latent: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "B N"],
+        keys: Int64[Tensor, "B"] | None = None,
+    ) -> tuple[Float[Tensor, "B m K"], Int64[Tensor, "B m"]]:
+        """Predicted values at the hidden patches, and their indices. T = P + visible patches."""
+        b, p = len(latent), self.n_prefix
+        visible, hidden = split_indices(mask, latent.shape[1] - p)
+        positions = self.positions.expand(b, -1, -1)
+        seen = self.embed(latent)  # (B, P + n, D')
+        queries = self.mask_token + take(positions, hidden)
+        tokens = [seen[:, :p], seen[:, p:] + take(positions, visible), queries]
+        x = torch.cat([t.to(seen.dtype) for t in tokens], dim=1)  # (B, P + N, D')
+        for block in self.blocks[:-1]:
+            x = block(x)
+        x = _last_tokens(self.blocks[-1], x, hidden.shape[1])
+        return self.head(self.norm(x)), hidden
+
+
+def _last_tokens(block: Block, x: Float[Tensor, "B T D"], m: int) -> Float[Tensor, "B m D"]:
+    """`block(x)[:, -m:]` without computing the other tokens' queries, projections and MLP."""
+    attn, h = block.attn, block.norm1(x)
+    d, heads = x.shape[-1], attn.num_heads
+    weight, bias = attn.qkv.weight, attn.qkv.bias
+    q = F.linear(h[:, -m:], weight[:d], bias[:d]).unflatten(-1, (heads, -1)).transpose(1, 2)
+    kv = F.linear(h, weight[d:], bias[d:]).unflatten(-1, (2, heads, -1))
+    k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, d)
+    y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    y = x[:, -m:] + attn.proj(y)
+    return y + block.mlp(block.norm2(y))  # type: ignore[no-any-return]
+
+
+Decoder = LinearDecoder | MAEDecoder

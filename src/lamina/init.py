@@ -1,0 +1,69 @@
+"""Initialisation as the papers' code does it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from lamina.tokens import sincos_2d
+
+
+def init_mae(module: nn.Module) -> None:
+    """Xavier-uniform matrices, zero biases, unit norms, tokens from N(0, 0.02^2) (MAE's code)."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.LayerNorm) and child.elementwise_affine:
+            nn.init.ones_(child.weight)
+            nn.init.zeros_(child.bias)
+    _init_tokens(module)
+
+
+def init_vit_mae(vit: VisionTransformer | Eva) -> None:
+    """`init_mae`, the patch embedding as one matrix (its bias as built), and fixed sine-cosine positions."""
+    init_mae(vit)
+    nn.init.xavier_uniform_(vit.patch_embed.proj.weight.data.flatten(1))  # type: ignore[union-attr]
+    fix_positions(vit)
+
+
+def init_vit_simmim(vit: VisionTransformer | Eva) -> None:
+    """Truncated normals of 0.02; residual branches of block l scaled by 1 / sqrt(2 l) (SimMIM, after BEiT).
+
+    Positions are fixed sine-cosine here: SimMIM's own ViT has relative position biases instead, which a
+    plain ViT does not.
+    """
+    for child in vit.modules():
+        if isinstance(child, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(child.weight, std=0.02)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+    _init_tokens(vit)
+    for layer, block in enumerate(vit.blocks, start=1):
+        branches = [block.attn.proj, getattr(block.mlp, "fc2", None)]
+        for linear in branches:
+            if isinstance(linear, nn.Linear):
+                linear.weight.data.div_(math.sqrt(2 * layer))
+    fix_positions(vit)
+
+
+@torch.no_grad()
+def fix_positions(vit: VisionTransformer | Eva) -> None:
+    """Overwrite learned absolute positions, where there are any, by fixed 2-D sines and cosines."""
+    if vit.pos_embed is None:
+        return
+    table = sincos_2d(vit.embed_dim, vit.patch_embed.grid_size)
+    vit.pos_embed.zero_()  # prefix tokens have no position
+    vit.pos_embed[0, -len(table) :] = table
+    vit.pos_embed.requires_grad_(False)
+
+
+def _init_tokens(module: nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2] in ("cls_token", "reg_token", "mask_token"):
+            nn.init.normal_(parameter, std=0.02)

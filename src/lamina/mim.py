@@ -1,0 +1,94 @@
+"""Masked image modelling: the forward that every method shares."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor, nn
+
+from lamina.batch import Batch
+from lamina.decoder import Decoder
+from lamina.encoder import Encoder
+from lamina.errors import LaminaError
+from lamina.fusion import Fusion
+from lamina.losses import Loss
+from lamina.masking import Masking
+from lamina.rng import fresh_keys
+from lamina.targets import Pixels
+from lamina.tokens import take
+
+
+class Prediction(NamedTuple):
+    """What the decoder says of which patches."""
+
+    values: Float[Tensor, "B m K"]
+    where: Int64[Tensor, "B m"]
+    mask: Bool[Tensor, "B N"]
+
+
+class MIM(nn.Module):
+    """method = masking x encoder x fusion x decoder x target x loss.
+
+    Raises:
+        LaminaError: for parts that do not fit each other.
+    """
+
+    def __init__(
+        self, masking: Masking, encoder: Encoder, fusion: Fusion, decoder: Decoder, target: Pixels, loss: Loss
+    ) -> None:
+        super().__init__()
+        self.masking = masking
+        self.encoder = encoder
+        self.fusion = fusion
+        self.decoder = decoder
+        self.target = target
+        self.loss = loss
+        self._check()
+
+    def forward(self, batch: Batch | Shaped[Tensor, "B C H W"]) -> dict[str, Tensor]:
+        """The loss over the predicted patches; a plain tensor of images (uint8, or float on [0, 1]) does."""
+        batch = batch if isinstance(batch, Batch) else Batch(batch)
+        target, scores = self.target(batch.images)  # (B, N, K), (B, N) or None
+        values, where, _ = self.predict(batch, scores)
+        per_patch = self.loss(values, take(target, where))  # (B, m)
+        return {"loss": per_patch.mean()}
+
+    def predict(self, batch: Batch, scores: Float[Tensor, "B N"] | None = None) -> Prediction:
+        """Hide, encode, fuse, decode."""
+        grid = self.encoder.grid_of(batch.images)
+        mask = batch.mask if batch.mask is not None else self._draw_mask(batch, grid, scores)
+        n_visible = self.masking.n_visible(grid)
+        features = self.encoder(
+            batch.images, self.fusion.layers, mask, n_visible
+        )  # [(B, P + n, D)], un-normed
+        latents = self.fusion(features, self.encoder.norm)
+        values, where = self.decoder(latents, mask, batch.keys)  # (B, m, K), (B, m)
+        return Prediction(values, where, mask)
+
+    def after_step(self, step: int) -> None:
+        """Called by the loop after each optimiser step; targets that move do so here."""
+        self.target.after_step(step)
+
+    def _draw_mask(self, batch: Batch, grid: tuple[int, int], scores: Tensor | None) -> Tensor:
+        keys = batch.keys if batch.keys is not None else fresh_keys(len(batch), batch.images.device)
+        return self.masking(keys, grid, scores)
+
+    def _check(self) -> None:
+        sees = {"drop": "visible", "replace": "all"}[self.encoder.hide]
+        name = type(self.decoder).__name__
+        if self.decoder.takes != sees:
+            raise LaminaError(
+                f"{name} reads {self.decoder.takes} patches, the encoder gives {sees}; use MAEDecoder with "
+                "hide='drop', LinearDecoder with hide='replace'"
+            )
+        if self.decoder.n_latents != self.fusion.n_latents:
+            raise LaminaError(
+                f"{name} takes {self.decoder.n_latents} latent(s), {type(self.fusion).__name__} gives "
+                f"{self.fusion.n_latents}"
+            )
+        if self.fusion.layers[-1] != self.encoder.depth - 1:
+            raise LaminaError(
+                f"the fusion ends with block {self.fusion.layers[-1]}, the encoder with block "
+                f"{self.encoder.depth - 1}; build the fusion for this depth"
+            )
