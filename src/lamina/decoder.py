@@ -88,8 +88,8 @@ class MAEDecoder(nn.Module):
         super().__init__()
         if depth < 1 or width % heads:
             raise LaminaError(
-                f"a decoder of {depth} blocks, {width} channels and {heads} heads is not possible; use one block or "
-                "more, and heads that divide the width"
+                f"a decoder of {depth} blocks, {width} channels and {heads} heads cannot be built; use one "
+                "block or more, and heads that divide the width"
             )
         self.n_prefix = n_prefix
         self.embed = nn.Linear(in_width, width)

@@ -10,6 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, Shaped
+from timm.layers import PatchEmbed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -29,10 +30,10 @@ class EncoderOptions:
 
     name: str = "vit_small_patch16_224"
     """A timm name of a VisionTransformer or Eva."""
-    image_size: tuple[int, int] = (224, 224)
-    """Height and width that the encoder sees, in px."""
-    patch_size: int = 16
-    """Side of a patch in px."""
+    image_size: tuple[int, ...] | None = None
+    """Side, or height and width, of the images in px; unset means the named model's."""
+    patch_size: int | None = None
+    """Side of a patch in px; unset means the named model's."""
     in_chans: int = 3
     """Channels of the images."""
     width: int | None = None
@@ -48,6 +49,12 @@ class EncoderOptions:
     0.5 otherwise."""
     std: tuple[float, ...] | Literal["auto"] | None = None
     """Channel standard deviations; like mean."""
+    hide: Literal["drop", "replace"] = "drop"
+    """drop: the encoder sees the visible patches alone (MAE). replace: mask tokens stand in for the hidden
+    ones (SimMIM)."""
+    start: Literal["mae", "simmim", "timm"] = "mae"
+    """Initialisation: xavier and fixed sine-cosine positions (mae), truncated normals scaled by depth and the
+    same positions (simmim), or what timm does (learned positions)."""
     activation_checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, about a quarter more time."""
 
@@ -56,7 +63,13 @@ def build_vit(options: EncoderOptions) -> VisionTransformer | Eva:
     """The timm network that the options describe: no classifier, and a real final norm."""
     if not timm.is_model(options.name):
         raise LaminaError(f"timm has no model named {options.name!r}; `timm.list_models('*vit*')` lists them")
-    sizes = {"embed_dim": options.width, "depth": options.depth, "num_heads": options.heads}
+    sizes = {
+        "img_size": options.image_size and tuple(options.image_size),
+        "patch_size": options.patch_size,
+        "embed_dim": options.width,
+        "depth": options.depth,
+        "num_heads": options.heads,
+    }
     settings: dict[str, Any] = {k: v for k, v in sizes.items() if v is not None}
     # timm moves the final norm behind the pooling for average-pooled models; MIM needs it before.
     is_eva = timm.model_entrypoint(options.name).__module__ == "timm.models.eva"
@@ -65,8 +78,6 @@ def build_vit(options: EncoderOptions) -> VisionTransformer | Eva:
         return timm.create_model(  # type: ignore[no-any-return]
             options.name,
             num_classes=0,
-            img_size=tuple(options.image_size),
-            patch_size=options.patch_size,
             in_chans=options.in_chans,
             drop_path_rate=options.drop_path,
             **settings,
@@ -163,8 +174,8 @@ class Encoder(nn.Module):
         if h % ph or w % pw or (grid != self.grid and not self.vit.dynamic_img_size):
             rows, columns = self.grid
             raise LaminaError(
-                f"images are {h} x {w} px, the encoder takes {rows * ph} x {columns * pw}; set image_size, or "
-                "build the network with dynamic_img_size=True"
+                f"images are {h} x {w} px, the encoder takes {rows * ph} x {columns * pw}; set "
+                "image_size, or build the network with dynamic_img_size=True"
             )
         return grid
 
@@ -208,7 +219,7 @@ class Encoder(nn.Module):
     def _embed_visible(
         self, images: Tensor, grid: tuple[int, int], visible: Int64[Tensor, "B n"]
     ) -> tuple[Tensor, Tensor | None]:
-        """Embed the visible patches alone; prefix tokens and positions are timm's own `_pos_embed` of zeros."""
+        """Embed the visible patches alone; prefix tokens and positions are timm's `_pos_embed` of zeros."""
         shape = (1, *grid, self.width) if self.vit.dynamic_img_size else (1, grid[0] * grid[1], self.width)
         zeros = torch.zeros(shape, device=images.device, dtype=self.vit.patch_embed.proj.weight.dtype)
         positions, rope = _pair(self.vit._pos_embed(zeros))  # (1, P + N, D)
@@ -267,8 +278,7 @@ def _check(vit: nn.Module) -> None:
             f"this {name} has no final norm before its pooling; build it with fc_norm=False "
             "(Eva: use_fc_norm=False)"
         )
-    proj = getattr(vit.patch_embed, "proj", None)
-    if not isinstance(proj, nn.Conv2d) or proj.kernel_size != proj.stride:
+    if not isinstance(vit.patch_embed, PatchEmbed):
         raise LaminaError(f"this {name} embeds patches by something other than one convolution (a hybrid?)")
     if getattr(vit.patch_drop, "prob", 0) or getattr(vit.pos_drop, "p", 0):
         raise LaminaError(

@@ -126,7 +126,7 @@ class MultiLevelFusion(nn.Module):
 
     @torch.no_grad()
     def measure(self, features: list[Float[Tensor, "B T D"]]) -> dict[str, Float[Tensor, "M"]]:
-        """What each tap gives: its softmax weight, and its share of the norms |w_i P_i x_i| (mean over tokens)."""
+        """Each tap's softmax weight, and its share of the norms |w_i P_i x_i| (means over tokens)."""
         weights, terms = self.pool.parts(features, self.projections)
         norms = torch.stack([term.float().norm(dim=-1).mean() for term in terms])
         return {"fusion_weights": weights, "fusion_shares": norms / norms.sum()}

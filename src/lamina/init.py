@@ -28,7 +28,7 @@ def init_mae(module: nn.Module) -> None:
 def init_vit_mae(vit: VisionTransformer | Eva) -> None:
     """`init_mae`, the patch embedding as one matrix (its bias as built), and fixed sine-cosine positions."""
     init_mae(vit)
-    nn.init.xavier_uniform_(vit.patch_embed.proj.weight.data.flatten(1))  # type: ignore[union-attr]
+    nn.init.xavier_uniform_(vit.patch_embed.proj.weight.data.flatten(1))
     fix_positions(vit)
 
 
@@ -45,7 +45,7 @@ def init_vit_simmim(vit: VisionTransformer | Eva) -> None:
                 nn.init.zeros_(child.bias)
     _init_tokens(vit)
     for layer, block in enumerate(vit.blocks, start=1):
-        branches = [block.attn.proj, getattr(block.mlp, "fc2", None)]
+        branches = (getattr(block.attn, "proj", None), getattr(block.mlp, "fc2", None))
         for linear in branches:
             if isinstance(linear, nn.Linear):
                 linear.weight.data.div_(math.sqrt(2 * layer))

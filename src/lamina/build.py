@@ -1,0 +1,83 @@
+"""From a recipe to a method: what was left open is filled in, then the parts are put together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from lamina.decoder import Decoder, LinearDecoder, MAEDecoder
+from lamina.encoder import Encoder, build_vit, default_statistics
+from lamina.errors import LaminaError
+from lamina.fusion import build_fusion, resolve_layers
+from lamina.init import init_mae, init_vit_mae, init_vit_simmim
+from lamina.losses import build_loss
+from lamina.masking import build_masking
+from lamina.mim import MIM
+from lamina.recipes import Recipe
+from lamina.rng import Purpose, seed_for
+from lamina.targets import Pixels
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with sizes, statistics and layers as numbers, so that it says the same for ever.
+
+    Statistics that are to be measured ("auto") must have been by now.
+    """
+    options = recipe.encoder
+    size = options.image_size
+    if size is not None:
+        if not 1 <= len(size) <= 2:
+            raise LaminaError(f"image_size takes a side, or height and width, not {len(size)} numbers")
+        options = replace(options, image_size=(size[0], size[-1]))
+    if "auto" in (options.mean, options.std):
+        raise LaminaError("mean and std 'auto' are measured on the data by pretrain; give numbers here")
+    with torch.device("meta"):
+        vit = build_vit(options)
+    mean, std = default_statistics(options.in_chans, options.mean, options.std)  # type: ignore[arg-type]
+    embed = vit.patch_embed
+    height, width = embed.img_size
+    options = replace(
+        options, image_size=(height, width), patch_size=int(embed.patch_size[0]), mean=mean, std=std
+    )
+    fusion = recipe.fusion
+    if fusion.kind == "mff":
+        fusion = replace(fusion, layers=resolve_layers(fusion.layers, len(vit.blocks)))
+    return replace(recipe, encoder=options, fusion=fusion)
+
+
+def build_method(recipe: Recipe) -> MIM:
+    """The method of a resolved recipe, initialised from its seed; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(recipe.train.seed, Purpose.INIT))
+        return _compose(recipe)
+
+
+def _compose(recipe: Recipe) -> MIM:
+    options = recipe.encoder
+    mean, std = default_statistics(options.in_chans, options.mean, options.std)  # type: ignore[arg-type]
+    vit = build_vit(options)
+    if options.start == "mae":
+        init_vit_mae(vit)
+    elif options.start == "simmim":
+        init_vit_simmim(vit)
+    encoder = Encoder(vit, options.hide, mean, std, options.activation_checkpointing)
+    if encoder.mask_token is not None:
+        torch.nn.init.trunc_normal_(encoder.mask_token, std=0.02)
+    masking = build_masking(recipe.masking, encoder.patch)
+    target = Pixels(encoder.patch, mean, std, recipe.target.norm_pix, recipe.target.low_pass)
+    decoder = _build_decoder(recipe, encoder, target.width, masking.n_visible(encoder.grid))
+    # Last, so that a method with and without fusion starts from the same weights elsewhere.
+    fusion = build_fusion(recipe.fusion, encoder.width, encoder.depth)
+    return MIM(masking, encoder, fusion, decoder, target, build_loss(recipe.loss))
+
+
+def _build_decoder(recipe: Recipe, encoder: Encoder, out: int, n_visible: int) -> Decoder:
+    options = recipe.decoder
+    if options.kind == "linear":
+        return LinearDecoder(encoder.width, out, encoder.n_prefix, n_visible)
+    decoder = MAEDecoder(
+        encoder.width, out, encoder.grid, encoder.n_prefix, options.width, options.depth, options.heads
+    )
+    init_mae(decoder)
+    return decoder

@@ -1,0 +1,140 @@
+"""What a run is on disk: one folder, its files, and how a method comes back from it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from lamina.build import build_method
+from lamina.errors import LaminaError
+from lamina.mim import MIM
+from lamina.options import merge, to_mapping
+from lamina.recipes import Recipe
+from lamina.train import checkpoint
+
+
+class Run:
+    """The files of one run.
+
+    recipe.yaml, environment.json, metrics.jsonl, train.log, checkpoints/step-N/, encoder/ (timm names),
+    results/ (evaluations), pictures/ and report.html.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe_file = self.path / "recipe.yaml"
+        self.environment_file = self.path / "environment.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.log_file = self.path / "train.log"
+        self.checkpoints = self.path / "checkpoints"
+        self.encoder = self.path / "encoder"
+        self.results = self.path / "results"
+        self.pictures = self.path / "pictures"
+        self.report_file = self.path / "report.html"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    def exists(self) -> bool:
+        """Whether this folder is a run."""
+        return self.recipe_file.is_file()
+
+    def start(self, recipe: Recipe, data: str, overwrite: bool = False) -> None:
+        """Make the folder and write down the recipe, the data and the environment.
+
+        Raises:
+            LaminaError: where the folder already has something in it, unless it is a run and `overwrite`.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if not self.exists():
+                raise LaminaError(f"{self.path} exists and is not a run; choose another --out")
+            if not overwrite:
+                raise LaminaError(
+                    f"{self.path} already holds a run; go on with --resume, replace it with --overwrite, or choose "
+                    "another --out"
+                )
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {"recipe": to_mapping(recipe), "source": data}
+        self.recipe_file.write_text(
+            yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+        self.environment_file.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe; raises where this is no run."""
+        return merge(Recipe(), self._recipe_file()["recipe"])
+
+    def source(self) -> str:
+        """The data the run was trained on, as it was given."""
+        return str(self._recipe_file()["source"])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; a half-written last line, of a run in progress, is left out."""
+        if not self.metrics_file.is_file():
+            return []
+        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line.strip()]
+
+    def _recipe_file(self) -> dict[str, Any]:
+        if not self.exists():
+            raise LaminaError(f"{self.path} is not a run: it has no recipe.yaml")
+        content = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not {"recipe", "source"} <= set(content):
+            raise LaminaError(f"{self.recipe_file} is not a recipe that lamina wrote")
+        return content
+
+
+def environment() -> dict[str, Any]:
+    """What a result may depend on beside the recipe."""
+    packages = ("lamina", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
+    cuda = torch.cuda.is_available()
+    called = Path(sys.argv[0]).stem in ("lamina", "__main__")
+    return {
+        "command": " ".join(["lamina", *sys.argv[1:]])
+        if Path(sys.argv[0]).stem in ("lamina", "__main__")
+        else None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
+    }
+
+
+def load_method(path: str | Path, step: int | None = None) -> tuple[MIM, Recipe]:
+    """The method of a run in evaluation mode, at its newest good checkpoint or at `step`, and its recipe.
+
+    Raises:
+        LaminaError: where the folder is no run, or has no such checkpoint.
+    """
+    run = Run(path)
+    recipe = run.recipe()
+    method = build_method(recipe)
+    if step is not None and step not in checkpoint.steps(run.checkpoints):
+        there = ", ".join(map(str, checkpoint.steps(run.checkpoints))) or "none"
+        raise LaminaError(f"{run.path} has no checkpoint of step {step}; there are: {there}")
+    found = (
+        checkpoint.newest_good(run.checkpoints, lambda line: print(line, file=sys.stderr))
+        if step is None
+        else run.checkpoints / f"step-{step}"
+    )
+    if found is None:
+        raise LaminaError(f"{run.path} has no checkpoint yet; wait for the first, or train with --resume")
+    checkpoint.load_model_tensors(method, checkpoint.read(found).model)
+    return method.eval(), recipe
+
+
+def build_untrained(recipe: Recipe) -> MIM:
+    """The method of a recipe as it was before the first step, in evaluation mode: the baseline of evaluations."""
+    return build_method(recipe).eval()
