@@ -56,23 +56,29 @@ class MIM(nn.Module):
 
     def predict(self, batch: Batch, scores: Float[Tensor, "B N"] | None = None) -> Prediction:
         """Hide, encode, fuse, decode."""
-        grid = self.encoder.grid_of(batch.images)
-        mask = batch.mask if batch.mask is not None else self._draw_mask(batch, grid, scores)
-        n_visible = self.masking.n_visible(grid)
-        features = self.encoder(
-            batch.images, self.fusion.layers, mask, n_visible
-        )  # [(B, P + n, D)], un-normed
+        mask = self._mask(batch, scores)
+        features = self._encode(batch.images, mask)  # [(B, P + n, D)], un-normed
         latents = self.fusion(features, self.encoder.norm)
         values, where = self.decoder(latents, mask, batch.keys)  # (B, m, K), (B, m)
         return Prediction(values, where, mask)
+
+    def features(self, batch: Batch) -> list[Float[Tensor, "B T D"]]:
+        """The un-normed block outputs that the fusion reads, under the batch's own mask."""
+        return self._encode(batch.images, self._mask(batch))
 
     def after_step(self, step: int) -> None:
         """Called by the loop after each optimiser step; targets that move do so here."""
         self.target.after_step(step)
 
-    def _draw_mask(self, batch: Batch, grid: tuple[int, int], scores: Tensor | None) -> Tensor:
+    def _mask(self, batch: Batch, scores: Tensor | None = None) -> Tensor:
+        if batch.mask is not None:
+            return batch.mask
         keys = batch.keys if batch.keys is not None else fresh_keys(len(batch), batch.images.device)
-        return self.masking(keys, grid, scores)
+        return self.masking(keys, self.encoder.grid_of(batch.images), scores)
+
+    def _encode(self, images: Tensor, mask: Tensor) -> list[Tensor]:
+        n_visible = self.masking.n_visible(self.encoder.grid_of(images))
+        return self.encoder(images, self.fusion.layers, mask, n_visible)  # type: ignore[no-any-return]
 
     def _check(self) -> None:
         sees = {"drop": "visible", "replace": "all"}[self.encoder.hide]

@@ -49,7 +49,9 @@ class Run:
         """Whether this folder is a run."""
         return self.recipe_file.is_file()
 
-    def start(self, recipe: Recipe, data: str, overwrite: bool = False) -> None:
+    def start(
+        self, recipe: Recipe, source: str, images: int, init: str | Path | None, overwrite: bool = False
+    ) -> None:
         """Make the folder and write down the recipe, the data and the environment.
 
         Raises:
@@ -60,12 +62,17 @@ class Run:
                 raise LaminaError(f"{self.path} exists and is not a run; choose another --out")
             if not overwrite:
                 raise LaminaError(
-                    f"{self.path} already holds a run; go on with --resume, replace it with --overwrite, or choose "
-                    "another --out"
+                    f"{self.path} already holds a run; go on with --resume, replace it with --overwrite, or "
+                    "choose another --out"
                 )
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        content = {"recipe": to_mapping(recipe), "source": data}
+        content = {
+            "source": source,
+            "images": images,
+            "init": None if init is None else str(init),
+            "recipe": to_mapping(recipe),
+        }
         self.recipe_file.write_text(
             yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
@@ -79,6 +86,10 @@ class Run:
         """The data the run was trained on, as it was given."""
         return str(self._recipe_file()["source"])
 
+    def images(self) -> int:
+        """How many images there were."""
+        return int(self._recipe_file()["images"])
+
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a half-written last line, of a run in progress, is left out."""
         if not self.metrics_file.is_file():
@@ -90,7 +101,7 @@ class Run:
         if not self.exists():
             raise LaminaError(f"{self.path} is not a run: it has no recipe.yaml")
         content = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not {"recipe", "source"} <= set(content):
+        if not isinstance(content, dict) or not {"recipe", "source", "images"} <= set(content):
             raise LaminaError(f"{self.recipe_file} is not a recipe that lamina wrote")
         return content
 
@@ -101,9 +112,7 @@ def environment() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     called = Path(sys.argv[0]).stem in ("lamina", "__main__")
     return {
-        "command": " ".join(["lamina", *sys.argv[1:]])
-        if Path(sys.argv[0]).stem in ("lamina", "__main__")
-        else None,
+        "command": " ".join(["lamina", *sys.argv[1:]]) if called else None,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
@@ -136,5 +145,5 @@ def load_method(path: str | Path, step: int | None = None) -> tuple[MIM, Recipe]
 
 
 def build_untrained(recipe: Recipe) -> MIM:
-    """The method of a recipe as it was before the first step, in evaluation mode: the baseline of evaluations."""
+    """The method of a recipe before its first step, in evaluation mode: the baseline of evaluations."""
     return build_method(recipe).eval()

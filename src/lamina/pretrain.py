@@ -1,0 +1,119 @@
+"""From a recipe and a folder of images to a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch.distributed as dist
+
+from lamina.build import build_method, resolve
+from lamina.data import Source, TrainLoader, channel_stats, open_source
+from lamina.errors import LaminaError
+from lamina.interop import EncoderExport, load_weights_into
+from lamina.mim import MIM
+from lamina.monitor import FusionMonitor
+from lamina.options import differences
+from lamina.recipes import Recipe
+from lamina.runs import Run
+from lamina.train import Callback, Outcome, Ranks, fit, process_group
+
+FREE_ON_RESUME = (
+    "data.workers",
+    "data.prefetch_batches",
+    "data.bad_files_max_share",
+    "data.bad_files_min",
+    "train.device",
+    "train.checkpoint_every_steps",
+    "train.checkpoint_every_seconds",
+    "train.keep_checkpoints",
+    "train.nonfinite_limit",
+    "train.tensorboard",
+)
+"""Options that a resumed run may change: the numbers do not depend on them."""
+
+MoreCallbacks = Callable[[Run, Source], Sequence[Callback]]
+
+
+def run_pretrain(
+    recipe: Recipe,
+    data: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    init: str | Path | None = None,
+    callbacks: MoreCallbacks | None = None,
+) -> Outcome:
+    """Pre-train by `recipe` on the images of `data`, into the folder `out`; call it on every rank.
+
+    `init` is a weights file that the encoder starts from. With `resume` the run in `out` goes on (or starts,
+    where there is none). `callbacks` makes more of them from the run and its images.
+
+    Raises:
+        LaminaError: for anything in the options, the data or the folder that cannot be meant.
+    """
+    run = Run(out)
+    with process_group(recipe.train.device) as ranks:
+        source = open_source(str(data))
+        going_on = resume and run.exists()
+        recipe = resolve(_measure(recipe, source))
+        method = build_method(recipe)
+        if going_on:
+            _check_same(run, recipe, len(source))
+        elif init is not None:
+            load_weights_into(method.encoder.vit, init)
+        loader = _loader(recipe, source, method, ranks)
+        if ranks.main and not going_on:
+            run.start(recipe, str(data), len(source), init, overwrite)
+        if dist.is_initialized():
+            dist.barrier()
+        more = callbacks(run, source) if callbacks and ranks.main else ()
+        ours = [FusionMonitor(), EncoderExport(run.encoder, recipe.encoder), *more]
+        return fit(method, loader, recipe.optim, recipe.train, run.path, ours, resume=going_on)
+
+
+def _measure(recipe: Recipe, source: Source) -> Recipe:
+    """Replace mean and std "auto" by those of the images."""
+    options = recipe.encoder
+    if "auto" not in (options.mean, options.std):
+        return recipe
+    mean, std = channel_stats(source, recipe.data, options.in_chans, recipe.train.seed)
+    measured = replace(
+        options,
+        mean=mean if options.mean == "auto" else options.mean,
+        std=std if options.std == "auto" else options.std,
+    )
+    return replace(recipe, encoder=measured)
+
+
+def _loader(recipe: Recipe, source: Source, method: MIM, ranks: Ranks) -> TrainLoader:
+    height, width = recipe.encoder.image_size  # type: ignore[misc]
+    return TrainLoader(
+        source,
+        recipe.data,
+        recipe.train.seed,
+        recipe.train.batch_size,
+        ranks.rank,
+        ranks.world,
+        image_size=(height, width),
+        in_chans=recipe.encoder.in_chans,
+        masking=method.masking,
+        grid=method.encoder.grid,
+    )
+
+
+def _check_same(run: Run, recipe: Recipe, images: int) -> None:
+    """A resumed run computes what it would have computed, or is refused."""
+    changed = [k for k in differences(run.recipe(), recipe) if k not in FREE_ON_RESUME]
+    if changed:
+        raise LaminaError(
+            f"--resume goes on with the recipe in {run.recipe_file}, but these options differ: "
+            f"{', '.join(changed)}; leave them out, or start a new run"
+        )
+    if images != run.images():
+        raise LaminaError(
+            f"the run was started on {run.images()} images and there are {images} now; restore the data, or start "
+            "a new run with --init"
+        )
