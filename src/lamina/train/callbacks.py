@@ -1,0 +1,46 @@
+"""What may be added to a run from outside: monitors, reports, exports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lamina.batch import Batch, Fault
+from lamina.train.state import Outcome, TrainState
+
+
+class Callback:
+    """Does nothing; override what you need.
+
+    Called on rank 0 only, in the order in which the callbacks were given. `task` is the bare module, never
+    a wrapper; who changes its mode or touches its gradients puts them back. Random numbers may be drawn:
+    each step seeds torch anew. What must survive a resume goes through `state_dict`.
+    """
+
+    def on_start(self, state: TrainState) -> None:
+        """Before the first step of this process; `state.step` is above 0 after a resume."""
+
+    def on_log(self, step: int, row: dict[str, Any], batch: Batch, task: nn.Module) -> dict[str, Any] | None:
+        """At each row of metrics.jsonl, before it is written; what is returned is added to the row.
+
+        `batch` is rank 0's share of the last global batch, on the device.
+        """
+
+    def on_faults(self, faults: Sequence[Fault]) -> None:
+        """Samples that could not be read, gathered from all ranks (on CUDA one step late)."""
+
+    def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
+        """After a checkpoint is in place in `folder`."""
+
+    def on_end(self, outcome: Outcome) -> None:
+        """After the last step and its checkpoint, whatever the reason."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a resume, as JSON; saved with each checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `state_dict` gave; called before `on_start` on a resume."""

@@ -1,0 +1,118 @@
+"""Which rank of how many this process is, as torchrun says it, and the few things ranks tell each other."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lamina.errors import LaminaError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of them, and the device it computes on."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """True on the one rank that writes files and talks."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> int:
+        """This rank's part of a global batch; raises where the batch cannot be cut evenly."""
+        if batch_size % self.world:
+            raise LaminaError(
+                f"a global batch of {batch_size} cannot be shared by {self.world} ranks; "
+                f"choose a multiple of {self.world}"
+            )
+        return batch_size // self.world
+
+
+@contextmanager
+def process_group(device: str = "auto") -> Iterator[Ranks]:
+    """Join the process group that torchrun describes (gloo on CPU, NCCL on CUDA) and leave it at the end.
+
+    Without torchrun there is one rank and nothing to join. Where a group exists already, that one is used
+    and left as it was, so the contexts may be nested.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+        return
+    if world == 1:
+        yield Ranks(0, 1, chosen)
+        return
+    on_cuda = chosen.type == "cuda"
+    dist.init_process_group("nccl" if on_cuda else "gloo", device_id=chosen if on_cuda else None)
+    try:
+        yield Ranks(rank, world, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """ "auto" is this rank's GPU where there is one, else the CPU; other names are torch's."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise LaminaError(f"there is no device called {name!r}; use auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise LaminaError(f"device {name!r} was asked for, but torch sees no GPU; use --device cpu")
+        device = torch.device("cuda", local_rank if device.index is None else device.index)
+        torch.cuda.set_device(device)
+    return device
+
+
+def parallel(forward: nn.Module, ranks: Ranks) -> nn.Module:
+    """The module that averages gradients over the ranks; with one rank, the module itself."""
+    if ranks.world == 1:
+        return forward
+    ids = [ranks.device] if ranks.device.type == "cuda" else None
+    return DistributedDataParallel(forward, device_ids=ids, gradient_as_bucket_view=True)
+
+
+def add_over_ranks(values: Tensor, ranks: Ranks) -> Tensor:
+    """The sum over all ranks, in place, the same bits on each of them."""
+    if ranks.world > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def from_main(value: int, ranks: Ranks) -> int:
+    """Rank 0's value, on every rank (which makes the others wait for it)."""
+    if ranks.world == 1:
+        return value
+    tensor = torch.tensor([value], dtype=torch.int64, device=ranks.device)
+    dist.broadcast(tensor, src=0)
+    return int(tensor.item())
+
+
+def gather_json(value: Any, ranks: Ranks) -> list[Any]:
+    """Every rank's value in the order of the ranks; as JSON, since pickles run code."""
+    if ranks.world == 1:
+        return [value]
+    text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=ranks.device)
+    sizes = torch.zeros(ranks.world, dtype=torch.int64, device=ranks.device)
+    sizes[ranks.rank] = len(text)
+    longest = int(add_over_ranks(sizes, ranks).max().item())
+    padded = torch.zeros(longest, dtype=torch.uint8, device=ranks.device)
+    padded[: len(text)] = text
+    rows = [torch.zeros_like(padded) for _ in range(ranks.world)]
+    dist.all_gather(rows, padded)
+    return [json.loads(bytes(row[:n].tolist())) for row, n in zip(rows, sizes.tolist(), strict=True)]

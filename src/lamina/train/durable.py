@@ -1,0 +1,71 @@
+"""Files that are either whole or absent: sync to the disk, rename into place, and digests to prove it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".unfinished-"
+
+
+def sync(path: Path) -> None:
+    """Make what was written to a file, or a folder's list of names, survive a loss of power."""
+    flags = os.O_RDONLY | (getattr(os, "O_DIRECTORY", 0) if path.is_dir() else 0)
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    temporary = path.with_name(TEMPORARY + path.name)
+    temporary.write_text(text, encoding="utf-8")
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def replace_folder(temporary: Path, path: Path) -> None:
+    """Rename a finished folder to its name in the same parent, in place of one that is there already."""
+    if path.exists():
+        remove_folder(path)
+    os.rename(temporary, path)
+    sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Take a folder's name away first, then its files, so that it is never seen in parts."""
+    aside = path.with_name(f"{TEMPORARY}old-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """JSON text that holds its own SHA-256, so that no changed byte of it goes unseen."""
+    body = json.dumps(content, indent=1, sort_keys=True)
+    seal = hashlib.sha256(body.encode()).hexdigest()
+    return json.dumps({**content, "seal": seal}, indent=1, sort_keys=True) + "\n"
+
+
+def unsealed(text: bytes) -> dict[str, Any] | None:
+    """The content of a `sealed` text; None where a byte of it was changed."""
+    try:
+        content = json.loads(text)
+        content.pop("seal")
+        intact = sealed(content).encode() == text
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return dict(content) if intact else None

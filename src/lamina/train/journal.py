@@ -1,0 +1,118 @@
+"""The files a run keeps about itself: metrics.jsonl, train.log, and TensorBoard events on request."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lamina.errors import LaminaError
+from lamina.train.durable import replace_text, sync
+
+METRICS, LOG = "metrics.jsonl", "train.log"
+CLOCK_FIELDS = frozenset({"time", "seconds", "images_per_second", "data_wait"})
+
+
+class Journal:
+    """metrics.jsonl (one JSON object per row) and train.log, appended to and flushed line by line.
+
+    Opened at `step`, it first drops the rows beyond that step, and a last line that a crash cut short, so
+    that a resumed run ends with the file of an uninterrupted one (clock fields aside).
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        _cut_back(folder / METRICS, step)
+        self._paths = folder / METRICS, folder / LOG
+        self._metrics, self._log = (path.open("a", encoding="utf-8") for path in self._paths)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Append a row to metrics.jsonl."""
+        self._write(0, json.dumps(finite(row), allow_nan=False))
+
+    def say(self, line: str) -> None:
+        """Append a line to train.log, with the time before it."""
+        self._write(1, f"{datetime.now().isoformat(timespec='seconds')} {line}")
+
+    def _write(self, which: int, line: str) -> None:
+        file = (self._metrics, self._log)[which]
+        try:
+            file.write(line + "\n")
+            file.flush()
+        except OSError as error:
+            raise LaminaError(
+                f"{self._paths[which]} cannot be written ({error.strerror}); free some space"
+            ) from error
+
+    def sync(self) -> None:
+        """Put the rows on the disk before a checkpoint that counts on them."""
+        sync(self._paths[0])
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._log.close()
+
+
+def finite(value: Any) -> Any:
+    """The same value with None for each number that JSON does not know (NaN and infinities)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return value
+
+
+def _cut_back(path: Path, step: int) -> None:
+    """Keep the whole rows up to `step`, byte for byte."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = []
+    for line in lines:
+        row = _row(line)
+        if row is None or row["step"] > step:
+            break
+        kept.append(line)
+    if len(kept) < len(lines):
+        replace_text(path, "".join(kept))
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """The row of a line; None where the line was cut short."""
+    try:
+        row = json.loads(line) if line.endswith("\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None
+
+
+class TensorBoard:
+    """The numbers of each row as TensorBoard scalars, in `folder/tensorboard`."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise LaminaError(
+                "TensorBoard is not installed; pip install 'lamina[track]', or leave tensorboard off"
+            ) from None
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Write a row; a list becomes one curve per element."""
+        for name, value in row.items():
+            values = (
+                {f"{name}/{i}": v for i, v in enumerate(value)} if isinstance(value, list) else {name: value}
+            )
+            for tag, number in values.items():
+                if isinstance(number, int | float) and tag not in ("step", "time"):
+                    self._writer.add_scalar(tag, number, row["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

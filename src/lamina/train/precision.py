@@ -1,0 +1,53 @@
+"""Mixed precision: autocast, the scale of float16 losses, and a word about CPUs without bfloat16."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lamina.errors import LaminaError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALLEST_SCALE = 1.0
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context of the forward; with fp32 it does nothing."""
+    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+
+
+def loss_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """torch's dynamic loss scale for fp16; for the others one that does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+
+def precision_warning(device: torch.device, precision: str) -> str | None:
+    """A sentence for the user where bf16 would be emulated, which is about twenty times slower than fp32."""
+    if precision != "bf16" or device.type != "cpu" or cpu_has_bf16():
+        return None
+    return "this CPU has no bfloat16 arithmetic (AMX, AVX512-BF16): bf16 is twenty times slower than fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware (x86: AVX512-BF16 or AMX; Arm: BF16)."""
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    known = ask() if ask is not None else {}
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
+
+
+def check_scale(scaler: torch.amp.GradScaler) -> None:
+    """Raise once no scale fits float16 (the scale halves at each overflow); waits for the device."""
+    if scaler.is_enabled() and scaler.get_scale() < SMALLEST_SCALE:
+        raise LaminaError(
+            f"fp16 cannot hold this model's gradients (loss scale {scaler.get_scale():g}); use bf16 or fp32"
+        )
+
+
+def gradient_norm(module: nn.Module, clip_grad: float | None) -> Float[Tensor, ""]:
+    """The 2-norm of all gradients, which are then scaled down in place to at most `clip_grad`."""
+    parameters = [p for p in module.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if clip_grad is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip_grad, norm)
+    return norm

@@ -1,0 +1,245 @@
+"""A run while it lasts: its parts, the state that moves, and how it starts, saves and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lamina.batch import Batch, Fault
+from lamina.errors import LaminaError
+from lamina.train import checkpoint
+from lamina.train.callbacks import Callback
+from lamina.train.checkpoint import Checkpoint, Retention
+from lamina.train.clock import Clock
+from lamina.train.distributed import Ranks, from_main, gather_json
+from lamina.train.gradients import Gradients
+from lamina.train.meter import Mailbox, Meter, Notice, Requests
+from lamina.train.optim import (
+    OptimOptions,
+    build_adamw,
+    learning_rate,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    warmup_warning,
+)
+from lamina.train.options import Plan, TrainOptions
+from lamina.train.precision import loss_scaler, precision_warning
+from lamina.train.reporter import Reporter, load_callback_states
+from lamina.train.resume import check_facts, find_start, run_facts
+from lamina.train.signals import StopRequest
+from lamina.train.state import Outcome, Reason, TrainState
+
+CHECKPOINTS = "checkpoints"
+
+
+class Run:
+    """The parts of one `fit`, built once, and what changes from step to step."""
+
+    clock: Clock
+
+    def __init__(
+        self,
+        task: nn.Module,
+        plan: Plan,
+        optim: OptimOptions,
+        options: TrainOptions,
+        folder: Path,
+        ranks: Ranks,
+        request: StopRequest,
+    ) -> None:
+        self.plan, self.optim, self.options, self.ranks = plan, optim, options, ranks
+        self.folder, self.checkpoints = folder, folder / CHECKPOINTS
+        self.share = ranks.share(options.batch_size)
+        self.task = task.to(ranks.device).train()
+        self.after_step: Callable[[int], None] = after_step_of(task)
+        self.scaler = loss_scaler(ranks.device, options.precision)
+        self.gradients = Gradients.of(
+            self.task, self.scaler, ranks, options.precision, options.seed, options.compile
+        )
+        self.optimizer = build_adamw(self.task, optim, fused=ranks.device.type == "cuda")
+        self.mailbox, self.meter = Mailbox(ranks.device), Meter(ranks.device)
+        self.retention = Retention(self.checkpoints, options.keep_checkpoints)
+        self.state = TrainState(plan.total_steps)
+        self.reporter: Reporter | None = None
+        self.faults: list[Fault] = []
+        self.stopping = self.saving = False
+        self._request = request
+        self._saved_step: int | None = None
+        self._row: dict[str, Any] = {}
+
+    # What a step asks for
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of step `step`, before any parameter's own scale."""
+        return learning_rate(
+            step,
+            total_steps=self.plan.total_steps,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            batch_size=self.plan.batch_size,
+            options=self.optim,
+        )
+
+    def micro_batch_size(self, batch: Batch) -> int:
+        """The size asked for, or the whole share; on CUDA halved before the first step until it fits."""
+        if len(batch) != self.share:
+            raise LaminaError(f"the loader gave a batch of {len(batch)} images instead of {self.share}")
+        if self.options.micro_batch_size is not None:
+            return min(self.options.micro_batch_size, self.share)
+        if self.state.micro_batch_size is None:
+            on_cuda = self.ranks.device.type == "cuda"
+            self.state.micro_batch_size = self.gradients.largest_micro_batch(batch) if on_cuda else self.share
+            if self.state.micro_batch_size < self.share:
+                self.say(
+                    f"{self.state.micro_batch_size} of {self.share} images fit into the GPU's memory at once"
+                )
+        return min(self.state.micro_batch_size, self.share)
+
+    def requests(self, batch: Batch) -> Requests:
+        """What this rank tells the others with this step: faults, a signal, time for a checkpoint."""
+        due = self.ranks.main and self.clock.save_due(self.options.checkpoint_every_seconds)
+        return Requests(len(batch.faults), self._request.signal is not None, due)
+
+    def take_note(self, notices: Sequence[Notice]) -> None:
+        """Act on what steps brought; all ranks take the same notices at the same step."""
+        for notice in notices:
+            self.stopping |= notice.stop
+            self.saving |= notice.save
+            self.state.faults += notice.faults
+            self.state.nonfinite += notice.nonfinite
+            if notice.nonfinite:
+                count = f"{self.state.nonfinite} so far, at most {self.options.nonfinite_limit}"
+                self.say(f"step {notice.step} skipped: its loss or gradient is not finite ({count})")
+            if notice.faults:
+                gathered, self.faults = gather_json(self.faults, self.ranks), []
+                if self.reporter:
+                    self.reporter.faults([Fault(*fault) for part in gathered for fault in part])
+
+    # What is said
+
+    def say(self, line: str) -> None:
+        """A line for train.log and the terminal (rank 0)."""
+        if self.reporter:
+            self.reporter.say(line)
+
+    def show_step(self) -> None:
+        """Move the progress bar."""
+        if self.reporter:
+            self.reporter.step(self.state.step)
+
+    def show_row(self, row: dict[str, Any], batch: Batch) -> None:
+        """Complete a row by the clock and the callbacks, and write it."""
+        clock = self.clock.lap(self.plan.batch_size)
+        self._row = {**row, **clock}
+        if self.reporter:
+            self._row = self.reporter.row(row, clock, batch, self.task)
+
+    # Checkpoints
+
+    def save_is_due(self) -> bool:
+        """By steps, or by seconds on rank 0's clock."""
+        every = self.options.checkpoint_every_steps
+        return self.saving or (every is not None and self.state.step % every == 0)
+
+    def save(self) -> None:
+        """Write a checkpoint on rank 0 while the others wait; raises on all of them where it fails."""
+        self.take_note(self.mailbox.empty())
+        self.saving, failure = False, None
+        if self.reporter:
+            try:
+                self.state.seconds = self.clock.seconds
+                self.reporter.sync()
+                checkpoint.write(self.checkpoints, self.state.step, self._content(self.reporter))
+                self.retention.prune()
+            except LaminaError as error:
+                failure = error
+        if not from_main(int(failure is None), self.ranks):
+            raise failure or LaminaError("rank 0 could not write the checkpoint; see its message")
+        self._saved_step = self.state.step
+        self.clock.saved()
+        if self.reporter:
+            self.reporter.checkpoint(self.state.step, self._path(), self.task)
+
+    def _content(self, reporter: Reporter) -> Checkpoint:
+        """Everything that decides how the run goes on."""
+        state = {
+            "train": asdict(self.state),
+            "run": run_facts(self.options, self.plan),
+            "samples_consumed": self.state.step * self.plan.batch_size,
+            "meter": self.meter.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "callbacks": reporter.callback_states(),
+        }
+        return Checkpoint(checkpoint.model_tensors(self.task), optimizer_tensors(self.optimizer), state)
+
+    def _restore(self, path: Path, callbacks: Sequence[Callback], say: Callable[[str], None]) -> None:
+        """The inverse of `_content`."""
+        saved = checkpoint.read_verified(path)
+        check_facts(saved.state["run"], run_facts(self.options, self.plan), say)
+        checkpoint.load_model_tensors(self.task, saved.model)
+        load_optimizer_tensors(self.optimizer, saved.optimizer)
+        self.state = TrainState(**{**saved.state["train"], "total_steps": self.plan.total_steps})
+        self._saved_step = self.state.step
+        self.meter.load_state_dict(saved.state["meter"])
+        if self.scaler.is_enabled() and saved.state["scaler"]:
+            self.scaler.load_state_dict(saved.state["scaler"])
+        if self.ranks.main:
+            load_callback_states(callbacks, saved.state["callbacks"])
+
+    def _path(self) -> Path:
+        return self.checkpoints / f"step-{self.state.step}"
+
+    # Beginning and end
+
+    def start(self, callbacks: Sequence[Callback], resume: bool) -> None:
+        """Find where to begin, restore what was there, open the files."""
+        lines: list[str] = []
+        path = find_start(self.checkpoints, resume, self.ranks, lines.append)
+        if path is not None:
+            self._restore(path, callbacks, lines.append)
+        if self.state.step > self.plan.total_steps:
+            raise LaminaError(
+                f"the run is at step {self.state.step}, beyond the {self.plan.total_steps} asked for"
+            )
+        self.clock = Clock(self.state.seconds)
+        if self.ranks.main:
+            self.reporter = Reporter(self.folder, self.state, callbacks, self.options.tensorboard)
+            lines.append(
+                f"step {self.state.step} of {self.plan.total_steps}: {'going on' if path else 'starting'}"
+            )
+            for line in (*lines, *self._warnings()):
+                self.say(line)
+            self.reporter.start(self.state)
+
+    def _warnings(self) -> list[str]:
+        found = (
+            precision_warning(self.ranks.device, self.options.precision),
+            warmup_warning(self.optim, self.plan.epoch(self.plan.total_steps)),
+        )
+        return [line for line in found if line]
+
+    def end(self, reason: Reason) -> Outcome:
+        """Save the current step, say how it ended, let the callbacks finish."""
+        if self._saved_step != self.state.step:
+            self.save()
+        outcome = Outcome(reason, self.state.step, self.plan.total_steps, self._path(), self._row)
+        self.say(outcome.sentence)
+        if self.reporter:
+            self.reporter.end(outcome)
+        return outcome
+
+    def close(self) -> None:
+        """Close the files and the progress bar."""
+        if self.reporter:
+            self.reporter.close()
+
+
+def after_step_of(task: nn.Module) -> Callable[[int], None]:
+    """The task's own method, which `nn.Module`'s type does not know."""
+    method = getattr(task, "after_step", None)
+    if not callable(method):
+        raise LaminaError(f"{type(task).__name__} has no after_step(step); give it one, if only a no-op")
+    return method  # type: ignore[no-any-return]

@@ -1,0 +1,67 @@
+"""How far a run has come, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+INTERRUPTED_EXIT_CODE = 75
+NONFINITE_EXIT_CODE = 70
+
+Reason = Literal["finished", "interrupted", "nonfinite"]
+
+
+@dataclass
+class TrainState:
+    """How far a run has come; saved with each checkpoint."""
+
+    total_steps: int
+    """Length of the run."""
+
+    step: int = 0
+    """Optimiser steps done, skipped ones included: also the number of global batches consumed."""
+
+    micro_batch_size: int | None = None
+    """The size that was found to fit, where none was given."""
+
+    lr_sum: float = 0.0
+    """Sum of the learning rates of the steps done."""
+
+    nonfinite: int = 0
+    """Steps skipped because a loss or gradient was not finite."""
+
+    faults: int = 0
+    """Samples that could not be read and were replaced, over all ranks."""
+
+    seconds: float = 0.0
+    """Time spent training, earlier parts of a resumed run included."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: finished, interrupted by a signal, or stopped for too many non-finite steps."""
+
+    reason: Reason
+    step: int
+    total_steps: int
+    checkpoint: Path
+    row: dict[str, Any]
+    """The last row of metrics.jsonl; empty where none was written."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 finished; 75 interrupted (EX_TEMPFAIL: resume or requeue); 70 non-finite (EX_SOFTWARE)."""
+        codes = {"finished": 0, "interrupted": INTERRUPTED_EXIT_CODE, "nonfinite": NONFINITE_EXIT_CODE}
+        return codes[self.reason]
+
+    @property
+    def sentence(self) -> str:
+        """How it ended, in words."""
+        at = f"step {self.step} of {self.total_steps}, saved in {self.checkpoint}"
+        return {
+            "finished": f"finished: {at}",
+            "interrupted": f"interrupted by a signal: {at}; go on with --resume",
+            "nonfinite": f"stopped, too many steps with a loss or gradient that is not finite: {at}; "
+            "try a lower base_lr, clip_grad, or another precision",
+        }[self.reason]
