@@ -1,0 +1,138 @@
+"""The pictures of one or more runs on the page: those of one image on one card, runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lamina.report.album import Album, Neighbour, Picture
+from lamina.report.gather import RunData
+from lamina.report.text import count, number, percent
+
+ORIGINAL, MASKED, RECONSTRUCTION, FEATURES = "original", "masked input", "reconstruction", "patch features"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a card; `run` is empty where all runs share the picture."""
+
+    kind: str
+    picture: Picture
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The pictures made of one image, by kind."""
+
+    name: str
+    tiles: Sequence[Tile]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The neighbours that one run finds: each query with what is nearest to it."""
+
+    name: str
+    rows: Sequence[tuple[Neighbour, Sequence[Neighbour]]]
+
+    @property
+    def width(self) -> int:
+        """The largest number of neighbours in a row."""
+        return max(len(found) for _, found in self.rows)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """All pictures of a page and the numbers in their captions (empty where unknown)."""
+
+    restored: Sequence[Card]
+    mapped: Sequence[Card]
+    sheets: Sequence[Sheet]
+    labelled: bool
+    hidden: str
+    undone: str
+    channels: str
+    pool: str
+    steps: str
+    explained: Sequence[tuple[str, str]]
+
+
+def arrange(runs: Sequence[RunData]) -> Pictures:
+    """The pictures of all runs, those of the same image together."""
+    albums = [(run.name, run.album) for run in runs]
+    facts: Any = next((album.facts for _, album in albums if album.facts), {})
+    steps = dict.fromkeys(album.step for _, album in albums if album.step is not None)
+    sheets = [Sheet(name, album.neighbours) for name, album in albums if album.neighbours]
+    return Pictures(
+        restored=_cards(_restored(albums)),
+        mapped=_cards(_mapped(albums)),
+        sheets=sheets,
+        labelled=any(query.label for sheet in sheets for query, _ in sheet.rows),
+        hidden=percent(facts["hidden"], 0) if isinstance(facts.get("hidden"), float) else "",
+        undone=_undone(runs),
+        channels=str(facts.get("channels", "")),
+        pool=number(facts["pool"]) if isinstance(facts.get("pool"), int) else "",
+        steps=" and ".join(f"step {count(step)}" for step in steps),
+        explained=[(name, text) for name, album in albums if (text := _explained(album))],
+    )
+
+
+def _restored(albums: Sequence[tuple[str, Album]]) -> Iterable[tuple[str, list[Tile]]]:
+    for run, album in albums:
+        for made in album.restored:
+            pictures = {
+                ORIGINAL: made.original,
+                MASKED: made.masked,
+                RECONSTRUCTION: made.reconstruction,
+            }
+            yield made.name, [Tile(kind, picture, run) for kind, picture in pictures.items()]
+
+
+def _mapped(albums: Sequence[tuple[str, Album]]) -> Iterable[tuple[str, list[Tile]]]:
+    for run, album in albums:
+        for made in album.mapped:
+            yield made.name, [Tile(ORIGINAL, made.original, run), Tile(FEATURES, made.colours, run)]
+
+
+def _cards(made: Iterable[tuple[str, list[Tile]]]) -> list[Card]:
+    """One card for each image; what runs share of it (original, often mask) stands there once."""
+    cards: dict[tuple[str, str], dict[str, dict[str, list[Tile]]]] = {}
+    for name, tiles in made:
+        card = cards.setdefault((name, tiles[0].picture.uri), {})
+        for tile in tiles:
+            card.setdefault(tile.kind, {}).setdefault(tile.picture.uri, []).append(tile)
+    return [
+        Card(name, [tile for different in kinds.values() for tile in _distinct(different)])
+        for (name, _), kinds in cards.items()
+    ]
+
+
+def _distinct(different: dict[str, list[Tile]]) -> list[Tile]:
+    """The distinct pictures of one kind, with the names of their runs unless all share it."""
+    shared = len(different) == 1 and len(next(iter(different.values()))) > 1
+    return [
+        Tile(same[0].kind, same[0].picture, "" if shared else ", ".join(tile.run for tile in same))
+        for same in different.values()
+    ]
+
+
+def _undone(runs: Sequence[RunData]) -> str:
+    """How predictions became pixels: by what was done to the targets."""
+    parts = []
+    if any(run.setting("target.norm_pix") is not False for run in runs):
+        parts.append(
+            "per-patch normalisation is undone with the mean and deviation of the true patch, so that its "
+            "brightness and contrast are given and its content is predicted"
+        )
+    if any(isinstance(run.setting("target.low_pass"), float) for run in runs):
+        parts.append("a low-passed target asks for no fine detail")
+    return "; ".join(parts)
+
+
+def _explained(album: Album) -> str:
+    shares = album.facts.get("explained")
+    if not album.mapped or not isinstance(shares, list) or not all(isinstance(s, float) for s in shares):
+        return ""
+    return percent(sum(shares), 0)

@@ -1,0 +1,138 @@
+"""Read a run folder for its report. Whatever is missing, half written or broken is left out and noted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lamina.options import flatten
+from lamina.report.album import Album, read_album
+from lamina.report.outcomes import Outcome, read_outcome
+from lamina.report.skipped import SkippedFile, read_skipped
+from lamina.runs import Run
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What is known of one run; every part may be empty. `notes` says what could not be read."""
+
+    name: str
+    recipe_text: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Sequence[Mapping[str, Any]] = ()
+    updated: float | None = None
+    outcomes: Sequence[Outcome] = ()
+    album: Album = field(default_factory=Album)
+    skipped: Sequence[SkippedFile] = ()
+    notes: Sequence[str] = ()
+
+    def curve(self, key: str) -> tuple[list[float], list[float]]:
+        """The steps and values of one logged number; rows without it are left out, null is not a number."""
+        rows = [row for row in self.metrics if key in row]
+        return [float(row["step"]) for row in rows], [_float(row[key]) for row in rows]
+
+    def curves(self, key: str) -> tuple[list[float], list[list[float]]]:
+        """The steps and, for each position of a logged list (such as a tap's weight), its values."""
+        rows = [row for row in self.metrics if isinstance(row.get(key), list)]
+        width = len(rows[-1][key]) if rows else 0
+        rows = [row for row in rows if len(row[key]) == width]
+        values = [[_float(row[key][i]) for row in rows] for i in range(width)]
+        return [float(row["step"]) for row in rows], values
+
+    def setting(self, *names: str) -> Any:
+        """The first of these dotted recipe fields that there is, else None."""
+        return next((self.recipe[name] for name in names if name in self.recipe), None)
+
+
+def read_run(path: Path) -> RunData:
+    """Gather all that a run folder holds, at any time of its life."""
+    run = Run(path)
+    notes: list[str] = []
+    recipe_text = _text(run.recipe_file, notes)
+    outcomes = [read_outcome(_json(file, notes), file.stem, notes) for file in _files(run.results, "*.json")]
+    return RunData(
+        name=path.resolve().name,
+        recipe_text=recipe_text,
+        recipe=_recipe(recipe_text, notes),
+        environment=_flat(_json(run.environment_file, notes)),
+        metrics=_rows(run.metrics_file, notes),
+        updated=run.metrics_file.stat().st_mtime if run.metrics_file.exists() else None,
+        outcomes=[outcome for outcome in outcomes if outcome is not None],
+        album=read_album(run.pictures, notes),
+        skipped=read_skipped(path, notes),
+        notes=notes,
+    )
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunData]:
+    """Several runs under names that tell them apart: the folder's name, its path where two are alike."""
+    runs = [read_run(path) for path in paths]
+    names = [run.name for run in runs]
+    alike = {name for name in names if names.count(name) > 1}
+    return [
+        replace(run, name=str(path)) if run.name in alike else run
+        for run, path in zip(runs, paths, strict=True)
+    ]
+
+
+def _flat(content: Any) -> dict[str, Any]:
+    return flatten(content) if isinstance(content, Mapping) else {}
+
+
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern)) if folder.is_dir() else []
+
+
+def _text(file: Path, notes: list[str]) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="backslashreplace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        notes.append(f"{file.name} could not be read: {error.strerror}")
+        return ""
+
+
+def _json(file: Path, notes: list[str]) -> Any:
+    text = _text(file, notes)
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        notes.append(f"{file.name} is not valid JSON and was left out")
+        return None
+
+
+def _recipe(text: str, notes: list[str]) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        notes.append("recipe.yaml is not valid YAML; it is shown as it stands")
+        return {}
+    if not isinstance(content, Mapping):
+        return {}
+    return _flat(content.get("recipe")) | ({"source": content["source"]} if "source" in content else {})
+
+
+def _rows(file: Path, notes: list[str]) -> list[dict[str, Any]]:
+    rows, broken = [], 0
+    for line in _text(file, notes).split("\n"):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except ValueError:
+            broken += 1
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int | float):
+            rows.append(row)
+    if broken > 1:  # one is normal: the line that is being written
+        notes.append(f"{broken} lines of {file.name} could not be read and were left out")
+    return rows

@@ -1,0 +1,115 @@
+"""The report of a run that is still training: pictures and page made anew now and then."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lamina.batch import Batch, Fault
+from lamina.mim import MIM
+from lamina.report.gallery import Gallery, paint
+from lamina.report.page import write_report
+from lamina.report.skipped import SkippedFile, read_skipped, write_skipped
+from lamina.runs import Run
+from lamina.train.callbacks import Callback
+from lamina.train.state import Outcome, TrainState
+
+log = logging.getLogger("lamina")
+
+LARGEST_SHARE = 0.03
+"""Of the training time that may go into the report: a slow refresh waits the longer for the next one."""
+
+
+class LiveReport(Callback):
+    """Keeps `report.html` of a run up to date. A failure is logged once and never stops the training.
+
+    Args:
+        run: the run's folder.
+        gallery: the images of its pictures; by default those of the first batch that it meets.
+        name_of: the name of a sample by its index (`Source.name`), for the list of skipped files.
+        every_seconds: the shortest time between two refreshes; also what the page tells the browser.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        gallery: Gallery | None = None,
+        name_of: Callable[[int], str] | None = None,
+        every_seconds: float = 20.0,
+    ) -> None:
+        self.run = run
+        self.gallery = gallery
+        self.every_seconds = every_seconds
+        self._name_of = name_of or (lambda index: f"sample {index}")
+        self._skipped: set[SkippedFile] = set()
+        self._next = 0.0
+        self._painted: int | None = None
+        self._task: nn.Module | None = None
+        self._complained = False
+
+    def on_start(self, state: TrainState) -> None:
+        """Show the run's name and recipe before the first step is done."""
+        self._guard(self._start)
+
+    def on_log(self, step: int, row: dict[str, Any], batch: Batch, task: nn.Module) -> dict[str, Any] | None:
+        """Refresh pictures and page where it is time to. The row itself shows in the next refresh."""
+        if self.gallery is None:
+            self._guard(lambda: self._take(batch))
+        self._task = task
+        if time.monotonic() >= self._next:
+            self._guard(lambda: self._refresh(step))
+        return None
+
+    def on_faults(self, faults: Sequence[Fault]) -> None:
+        """Keep names and reasons of samples that could not be read."""
+        self._guard(lambda: self._skip(faults))
+
+    def on_end(self, outcome: Outcome) -> None:
+        """The last pictures, and a page that stands still."""
+        self._guard(lambda: self._paint(outcome.step))
+        self._guard(lambda: write_report([self.run], Run(self.run).report_file))
+
+    def _start(self) -> None:
+        self._skipped |= set(read_skipped(self.run, []))
+        self._write()
+
+    def _take(self, batch: Batch) -> None:
+        self.gallery = Gallery.of_batch(batch)
+
+    def _refresh(self, step: int) -> None:
+        started = time.monotonic()
+        try:
+            self._paint(step)
+            self._write()
+        finally:
+            ended = time.monotonic()
+            self._next = ended + max(self.every_seconds, (ended - started) / LARGEST_SHARE)
+
+    def _paint(self, step: int) -> None:
+        if self.gallery is not None and isinstance(self._task, MIM) and self._painted != step:
+            paint(self._task, self.gallery, Run(self.run).pictures, step)
+            self._painted = step
+
+    def _write(self) -> None:
+        write_report([self.run], Run(self.run).report_file, refresh_seconds=max(5, round(self.every_seconds)))
+
+    def _skip(self, faults: Sequence[Fault]) -> None:
+        met = {SkippedFile(fault.reason, self._name_of(fault.index)) for fault in faults}
+        if not met <= self._skipped:
+            self._skipped |= met
+            write_skipped(self.run, self._skipped)
+
+    def _guard(self, action: Callable[[], object]) -> None:
+        """A report must not cost a run: whatever goes wrong is said once, with its traceback in the log."""
+        try:
+            action()
+        except Exception as error:
+            if not self._complained:
+                self._complained = True
+                log.warning("the report could not be refreshed (%s); training goes on", error)
+                log.debug("what went wrong in the report", exc_info=True)

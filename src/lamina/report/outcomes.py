@@ -1,0 +1,122 @@
+"""Results of evaluations as the report shows them: each protocol's rows, and the chosen ones side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lamina.report.text import setting
+
+ENCODERS = ("trained", "untrained", "pixels")
+PROTOCOLS = {"knn": "Nearest neighbours (kNN)", "linear": "Linear probe"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluated combination of encoder and features; `chosen` on the training split, per encoder."""
+
+    encoder: str
+    features: str
+    pool: str
+    settings: str
+    top1: float
+    low: float
+    high: float
+    validation: float | None
+    chosen: bool
+
+    @property
+    def label(self) -> str:
+        """Trained, untrained or raw pixels, and which features of it."""
+        if self.encoder == "pixels":
+            return "raw pixels"
+        return f"{self.encoder} · {self.features} · {self.pool}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result file of one protocol on one data set."""
+
+    protocol: str
+    data: str
+    step: int | None
+    n_train: int | None
+    n_test: int | None
+    n_classes: int
+    rows: Sequence[Row]
+
+    @property
+    def title(self) -> str:
+        return f"{PROTOCOLS.get(self.protocol, self.protocol)} on {self.data}"
+
+    @property
+    def chosen(self) -> list[Row]:
+        """One row for each encoder, the trained one first."""
+        best = {row.encoder: row for row in self.rows if row.chosen}
+        names = sorted(best, key=lambda name: ENCODERS.index(name) if name in ENCODERS else len(ENCODERS))
+        return [best[name] for name in names]
+
+    @property
+    def trained(self) -> Row | None:
+        return next((row for row in self.chosen if row.encoder == "trained"), None)
+
+    @property
+    def baseline(self) -> Row | None:
+        """The better of the baselines: what pre-training has to beat."""
+        others = [row for row in self.chosen if row.encoder != "trained"]
+        return max(others, key=lambda row: row.top1, default=None)
+
+
+def read_outcome(content: Any, name: str, notes: list[str]) -> Outcome | None:
+    """A result file's content as an `Outcome`; None, with a note, where it is not one."""
+    try:
+        return Outcome(
+            protocol=str(content["protocol"]),
+            data=str(content.get("data", "")),
+            step=_whole(content.get("step")),
+            n_train=_whole(content.get("n_train")),
+            n_test=_whole(content.get("n_test")),
+            n_classes=len(content.get("classes") or ()),
+            rows=[_row(row) for row in content["rows"]],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        if content is not None:
+            notes.append(f"results/{name}.json is not a result of an evaluation and was left out")
+        return None
+
+
+def headline(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """The outcome that the page's first lines show: the linear probe where there is one, else kNN."""
+    trained = [outcome for outcome in outcomes if outcome.trained]
+    return min(trained, key=lambda outcome: (outcome.protocol != "linear", outcome.data), default=None)
+
+
+def _row(row: Mapping[str, Any]) -> Row:
+    top1 = _share(row["top1"])
+    low, high = row.get("interval") or (top1, top1)
+    validation = row.get("validation_top1")
+    settings = row.get("settings") or {}
+    return Row(
+        encoder=str(row["encoder"]),
+        features=str(row.get("features", "")),
+        pool=str(row.get("pool", "")),
+        settings=", ".join(f"{key} {setting(value)}" for key, value in settings.items()),
+        top1=top1,
+        low=_share(low),
+        high=_share(high),
+        validation=None if validation is None else _share(validation),
+        chosen=row.get("chosen") is True,
+    )
+
+
+def _share(value: Any) -> float:
+    share = float(value)
+    if not math.isfinite(share):
+        raise ValueError("a share must be finite")
+    return share
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) else None

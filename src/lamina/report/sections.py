@@ -1,0 +1,260 @@
+"""The report's content, run by run: the numbers at its head, the curves, the results. Templates draw it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lamina.report.colours import ACCENT, MUTED, Colour, depth_colours, run_colour
+from lamina.report.gather import RunData
+from lamina.report.outcomes import PROTOCOLS, Outcome, Row, headline
+from lamina.report.plots import Bar, BarChart, LineChart, Series, bar_chart, line_chart
+from lamina.report.text import DASH, count, number, percent, points, setting
+
+CURVES = (
+    ("loss", "Loss", "", False),
+    ("lr", "Learning rate", "", True),
+    ("grad_norm", "Gradient norm", "", True),
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One number at the head of the page, with a short remark."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FusionView:
+    """The charts of one run's fusion, and how far its logits could have moved."""
+
+    name: str
+    charts: Sequence[LineChart | None]
+    reach: str
+
+
+@dataclass(frozen=True)
+class ResultView:
+    """One protocol on one data set, over all runs that have it; `columns` holds a cell for each run."""
+
+    title: str
+    sizes: str
+    chart: BarChart | None
+    columns: Sequence[tuple[str, Sequence[Row | None]]]
+    gains: Sequence[str]
+    outcomes: Sequence[tuple[str, Outcome]]
+
+
+def facts(run: RunData) -> list[Fact]:
+    """Steps, images, loss and the best probe: the same four for every run."""
+    return [_steps(run), _images(run), _loss(run), _probe(run)]
+
+
+def _steps(run: RunData) -> Fact:
+    if not run.metrics:
+        return Fact("Steps", DASH, "nothing logged yet")
+    last = run.metrics[-1]
+    total, epoch = run.setting("train.max_steps"), last.get("epoch")
+    parts = [f"of {count(int(total))}"] if isinstance(total, int) else []
+    if isinstance(epoch, int | float):
+        epochs = run.setting("train.epochs") if not parts else None
+        parts.append(f"epoch {number(epoch)}" + (f" of {number(epochs)}" if epochs else ""))
+    return Fact("Steps", count(int(last["step"])), ", ".join(parts))
+
+
+def _images(run: RunData) -> Fact:
+    batch_size = run.setting("train.batch_size")
+    if not run.metrics or not isinstance(batch_size, int):
+        return Fact("Images seen", DASH)
+    last = run.metrics[-1]
+    speed = last.get("images_per_second")
+    clock = f", {number(speed)} a second" if isinstance(speed, int | float) and math.isfinite(speed) else ""
+    return Fact("Images seen", count(int(last["step"]) * batch_size), f"{count(batch_size)} a step{clock}")
+
+
+def _loss(run: RunData) -> Fact:
+    steps, values = run.curve("loss")
+    if not values:
+        return Fact("Loss", DASH)
+    return Fact("Loss", number(values[-1]), f"from {number(values[0])} at step {count(int(steps[0]))}")
+
+
+def _probe(run: RunData) -> Fact:
+    outcome = headline(run.outcomes)
+    if outcome is None or outcome.trained is None:
+        return Fact("Best probe", DASH, "not evaluated yet")
+    best, other = outcome.trained, outcome.baseline
+    note = (
+        f"{points(best.top1 - other.top1)} points over {other.label} ({percent(other.top1)})" if other else ""
+    )
+    return Fact(f"{PROTOCOLS.get(outcome.protocol, outcome.protocol)}, top-1", percent(best.top1), note)
+
+
+def progress(run: RunData) -> float | None:
+    """The share of the run that is done, in [0, 1]; None where it is not known."""
+    if not run.metrics:
+        return None
+    last, total = run.metrics[-1], run.setting("train.max_steps")
+    done = last["step"]
+    if not isinstance(total, int | float):
+        total, done = run.setting("train.epochs"), last.get("epoch")
+    if not isinstance(total, int | float) or not isinstance(done, int | float) or total <= 0:
+        return None
+    return round(min(1.0, max(0.0, done / total)), 3)
+
+
+def training_charts(runs: Sequence[RunData]) -> list[LineChart]:
+    """Loss, learning rate and gradient norm, all runs in each; only what somebody logged."""
+    many = len(runs) > 1
+    charts = []
+    for key, title, unit, from_zero in CURVES:
+        series = [
+            Series(
+                run.name if many else title,
+                *run.curve(key),
+                run_colour(i) if many else ACCENT,
+                strong=not many,
+            )
+            for i, run in enumerate(runs)
+        ]
+        charts.append(line_chart(title, series, "step", unit, from_zero, "none" if many else "value"))
+    return [chart for chart in charts if chart]
+
+
+def _colour(i: int, runs: Sequence[RunData]) -> Colour:
+    return run_colour(i) if len(runs) > 1 else ACCENT
+
+
+def fusion_views(runs: Sequence[RunData]) -> list[FusionView]:
+    """For each run with a fusion: its taps' weights and norm shares, and the sum of learning rates."""
+    return [_fusion(run) for run in runs if run.curves("fusion_weights")[1] or run.curves("fusion_shares")[1]]
+
+
+def _fusion(run: RunData) -> FusionView:
+    charts = []
+    for key, title in (("fusion_weights", "Weights"), ("fusion_shares", "Norm shares")):
+        steps, taps = run.curves(key)
+        names, colours = tap_names(run, len(taps)), depth_colours(len(taps))
+        series = [
+            Series(name, steps, values, colour, strong=i == len(taps) - 1)
+            for i, (name, values, colour) in enumerate(zip(names, taps, colours, strict=True))
+        ]
+        charts.append(line_chart(title, series, "step", "of each block", from_zero=True, label="name"))
+    steps, sums = run.curve("lr_sum")
+    total = [Series("sum of learning rates", steps, sums, ACCENT, strong=True)]
+    charts.append(line_chart("Sum of learning rates", total, "step", "", from_zero=True, label="value"))
+    return FusionView(run.name, charts, _reach(run, sums))
+
+
+def _reach(run: RunData, sums: Sequence[float]) -> str:
+    """How far a logit can have moved: the sum of learning rates times the logits' own scale."""
+    if run.setting("fusion.pooling") == "attention":
+        return (
+            "Pooling by attention has no logits: a weight is the mean attention that tokens pay to the block."
+        )
+    if not sums or not math.isfinite(sums[-1]):
+        return ""
+    scale = run.setting("fusion.logit_lr_scale")
+    if not isinstance(scale, int | float):
+        scale = 1.0
+    reach = sums[-1] * scale
+    verdict = (
+        "too little to take the weights far from equal"
+        if reach < 0.1
+        else "where a difference of 1 between two logits is a factor of 2.7 between their weights"
+    )
+    return (
+        f"The learning rates add up to {number(sums[-1])} so far. Times logit_lr_scale {number(scale)}, "
+        f"no logit has moved by more than about {number(reach)}, {verdict}."
+    )
+
+
+def tap_names(run: RunData, n: int) -> list[str]:
+    """The block of each tap, from the recipe; "tap 1" and so on where it does not say."""
+    layers = run.setting("fusion.layers")
+    if not isinstance(layers, list) or len(layers) != n:
+        return [f"tap {i + 1}" for i in range(n)]
+    return ["input" if layer == -1 else f"block {layer}" for layer in layers]
+
+
+def result_views(runs: Sequence[RunData]) -> list[ResultView]:
+    """Results grouped by protocol and data set; linear probes first."""
+    groups: dict[tuple[str, str], dict[int, Outcome]] = {}
+    for i, outcome in ((i, outcome) for i, run in enumerate(runs) for outcome in run.outcomes):
+        groups.setdefault((outcome.protocol, outcome.data), {})[i] = outcome
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0] != "linear", item[0]))
+    return [_result(runs, by_run) for _, by_run in ordered]
+
+
+def _result(runs: Sequence[RunData], by_run: dict[int, Outcome]) -> ResultView:
+    first = next(iter(by_run.values()))
+    encoders = {row.encoder for outcome in by_run.values() for row in outcome.chosen}
+    columns = [
+        (name, [_pick(by_run.get(i), name) for i in range(len(runs))]) for name in sorted(encoders, key=_rank)
+    ]
+    sizes = [
+        f"{count(n)} {text}"
+        for n, text in (
+            (first.n_train, "training images"),
+            (first.n_test, "test images"),
+            (first.n_classes, "classes"),
+        )
+        if n
+    ]
+    return ResultView(
+        title=first.title,
+        sizes=", ".join(sizes),
+        chart=bar_chart("Top-1 accuracy", list(_bars(runs, by_run))),
+        columns=columns,
+        gains=[_gain(by_run.get(i)) for i in range(len(runs))],
+        outcomes=[(runs[i].name, outcome) for i, outcome in by_run.items()],
+    )
+
+
+def _bars(runs: Sequence[RunData], by_run: dict[int, Outcome]) -> list[Bar]:
+    many, bars = len(runs) > 1, []
+    for i, outcome in by_run.items():
+        for row in outcome.chosen:
+            trained = row.encoder == "trained"
+            colour = _colour(i, runs) if trained else MUTED
+            label = f"{runs[i].name}: {row.label}" if many else row.label
+            bars.append((not trained, Bar(label, row.top1, row.low, row.high, colour, strong=trained)))
+    return [bar for _, bar in sorted(bars, key=lambda item: item[0])]
+
+
+def _pick(outcome: Outcome | None, encoder: str) -> Row | None:
+    return next((row for row in outcome.chosen if row.encoder == encoder), None) if outcome else None
+
+
+def _rank(encoder: str) -> tuple[int, str]:
+    return ({"trained": 0, "untrained": 1, "pixels": 2}.get(encoder, 3), encoder)
+
+
+def _gain(outcome: Outcome | None) -> str:
+    if outcome is None or outcome.trained is None or outcome.baseline is None:
+        return DASH
+    return f"{points(outcome.trained.top1 - outcome.baseline.top1)} points"
+
+
+def differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
+    """The recipe fields in which the runs differ, with each run's value; a field that is absent is a dash."""
+    names = sorted(dict.fromkeys(name for run in runs for name in run.recipe))
+    absent = object()
+    rows = []
+    for name in names:
+        values = [run.recipe.get(name, absent) for run in runs]
+        if any(type(v) is not type(values[0]) or v != values[0] for v in values[1:]):
+            rows.append((name, [DASH if v is absent else setting(v) for v in values]))
+    return rows
+
+
+def fairness(rows: Sequence[tuple[str, list[str]]]) -> str:
+    """What the differing fields mean for a comparison."""
+    if rows and all(name == "fusion" or name.startswith("fusion.") for name, _ in rows):
+        return "The recipes differ in the fusion and in nothing else: a fair pair."
+    plural = "s" if len(rows) != 1 else ""
+    return f"The recipes differ in {len(rows)} field{plural}; all other fields are equal."

@@ -1,0 +1,89 @@
+"""Reconstructions of chosen files: one PNG each, with original, masked input and reconstruction in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from lamina.batch import Batch, unit_float
+from lamina.data.decode import decode_file
+from lamina.data.transforms import CenterCrop
+from lamina.data.unreadable import Unreadable
+from lamina.errors import LaminaError
+from lamina.recipes import Recipe
+from lamina.report.album import as_pil
+from lamina.report.pictures import Reconstruction, reconstruct
+from lamina.report.text import visible
+from lamina.runs import load_method
+
+GAP_PX = 8
+AT_ONCE = 16
+LONGEST_STEM = 120
+
+
+def reconstruct_files(run: Path, files: Sequence[Path], out: Path, step: int | None = None) -> list[Path]:
+    """Let a run's method fill in hidden patches of image files; returns the PNG written for each, in order.
+
+    Each file is read, resized and cropped as evaluations do it. What is hidden depends on a file's place
+    in the list alone, so the same command gives the same pictures. `step` chooses a checkpoint; by default
+    the newest. Raises LaminaError for a file that cannot be read, before anything is written.
+    """
+    if not files:
+        raise LaminaError("there is no image to reconstruct; name at least one file")
+    method, recipe = load_method(run, step)
+    images = torch.stack([read_for(recipe, file) for file in files])
+    names = _names(files)
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    keyed = Batch(images, keys=torch.arange(len(images)))
+    for start, part in enumerate(keyed.split(AT_ONCE)):
+        made = reconstruct(method, part)
+        for i in range(len(part)):
+            file = out / f"{names[start * AT_ONCE + i]}.png"
+            strip(made, i).save(file)
+            written.append(file)
+    return written
+
+
+def read_for(recipe: Recipe, file: Path) -> Float[Tensor, "C H W"]:
+    """One image file as a recipe's encoder takes it: its channels, its size, a centre crop; on [0, 1]."""
+    size = recipe.encoder.image_size
+    if size is None:
+        raise LaminaError("the recipe has no image_size; use the recipe of a run")
+    crop = CenterCrop((size[0], size[-1]), recipe.data.eval_crop_share)
+    try:
+        image = decode_file(str(file), recipe.data.decoding(recipe.encoder.in_chans)).image
+    except Unreadable as error:
+        raise LaminaError(f"{visible(file)} cannot be read ({error}); give image files") from error
+    return unit_float(crop(image)[None])[0]
+
+
+def strip(made: Reconstruction, i: int) -> Image.Image:
+    """The i-th image: original, masked input and reconstruction from left to right, on transparent ground."""
+    panels = [
+        as_pil(made.original[i]),
+        as_pil(made.masked[i], ~made.hidden[i]),
+        as_pil(made.reconstruction[i]),
+    ]
+    width, height = panels[0].size
+    sheet = Image.new("RGBA", (3 * width + 2 * GAP_PX, height))
+    for place, panel in enumerate(panels):
+        sheet.paste(panel.convert("RGBA"), (place * (width + GAP_PX), 0))
+    return sheet
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """A name for each file's picture: its own without the suffix, numbered where two are alike."""
+    names: list[str] = []
+    for file in files:
+        stem = file.stem[:LONGEST_STEM] or "image"
+        name, k = stem, 2
+        while name in names:
+            name, k = f"{stem}-{k}", k + 1
+        names.append(name)
+    return names
