@@ -1,0 +1,38 @@
+"""Images for training and evaluation: where they come from, how they are read, cropped and batched."""
+
+from __future__ import annotations
+
+from lamina.data.checking import BadFile, CheckResult, check
+from lamina.data.faults import FaultBudget
+from lamina.data.files import printable
+from lamina.data.loader import TrainLoader, eval_batches
+from lamina.data.opening import Spec, open_source
+from lamina.data.options import DataOptions, Decoding
+from lamina.data.sources import ArraySource, FileSource, Source, Split
+from lamina.data.stats import channel_stats
+from lamina.data.transforms import CenterCrop, RandomResizedCrop, SimpleResizedCrop
+from lamina.data.unreadable import Reason, Unreadable
+
+__all__ = [
+    "ArraySource",
+    "BadFile",
+    "CenterCrop",
+    "CheckResult",
+    "DataOptions",
+    "Decoding",
+    "FaultBudget",
+    "FileSource",
+    "RandomResizedCrop",
+    "Reason",
+    "SimpleResizedCrop",
+    "Source",
+    "Spec",
+    "Split",
+    "TrainLoader",
+    "Unreadable",
+    "channel_stats",
+    "check",
+    "eval_batches",
+    "open_source",
+    "printable",
+]

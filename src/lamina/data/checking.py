@@ -1,0 +1,211 @@
+"""`lamina data check`: read every image once, and say what there is and what cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from torch.utils.data import DataLoader, Dataset
+
+from lamina.data.files import printable
+from lamina.data.options import DataOptions, Decoding
+from lamina.data.sources import FileSource, Source
+from lamina.data.unreadable import Unreadable
+
+
+class BadFile(NamedTuple):
+    """A file that cannot be read; `name` is safe to print."""
+
+    name: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a source holds. Sizes are (width, height) in pixels, as stored in the training's orientation."""
+
+    n_files: int
+    n_bytes: int
+    formats: dict[str, int]
+    """Files of each format and mode, e.g. "JPEG RGB"."""
+    pixels: dict[str, int]
+    """Files of each pixel type and number of channels, e.g. "uint8 x 3"."""
+    smallest: tuple[int, int] | None
+    median: tuple[int, int] | None
+    largest: tuple[int, int] | None
+    turned: int
+    """Files whose EXIF tag says that they are to be turned."""
+    animated: int
+    """Files of several frames or pages, of which the first is taken."""
+    classes: dict[str, int]
+    bad: tuple[BadFile, ...]
+    limit: int
+    """Bad files that a training run would bear."""
+    duplicates: tuple[tuple[str, ...], ...]
+    """Groups of files with the same bytes, where that was asked for."""
+    images_per_second: float
+    """Decoding only, by the workers that were used."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether a training run would not stop because of bad files."""
+        return len(self.bad) <= self.limit and len(self.bad) < self.n_files
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many files cannot be read for each reason, most frequent first."""
+        return dict(Counter(file.reason for file in self.bad).most_common())
+
+    def facts(self) -> list[tuple[str, str]]:
+        """(what, value) pairs for a table."""
+        rows = [("files", f"{self.n_files}, {self.n_bytes / 1e6:.1f} MB"), ("formats", _counts(self.formats))]
+        rows += [("pixels", _counts(self.pixels))]
+        if self.smallest and self.median and self.largest:
+            sizes = (self.smallest, self.median, self.largest)
+            rows += [("size", "smallest {}, median {}, largest {}".format(*(f"{w} x {h}" for w, h in sizes)))]
+        optional = [
+            ("classes", _classes(self.classes)),
+            ("turned by EXIF", str(self.turned or "")),
+            ("several frames", f"{self.animated} (the first is taken)" if self.animated else ""),
+            ("same content", f"{len(self.duplicates)} groups of files" if self.duplicates else ""),
+        ]
+        rows += [row for row in optional if row[1]]
+        rows += [("speed", f"{self.images_per_second:.0f} images/s decoded")]
+        return [*rows, ("unreadable", f"{len(self.bad)} of {self.n_files}; a run bears {self.limit}")]
+
+    def lines(self, most: int = 50) -> list[str]:
+        """The whole result as plain lines; at most `most` bad files are named."""
+        found = [f"{what}: {value}" for what, value in self.facts()]
+        found += [f"  {n} x {reason}" for reason, n in self.reasons.items()]
+        found += [
+            f"    {name}: {reason}" + f" ({detail})" * bool(detail)
+            for name, reason, detail in self.bad[:most]
+        ]
+        return found + [f"    ... and {len(self.bad) - most} more"] * (len(self.bad) > most)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return asdict(self) | {
+            "bad": [file._asdict() for file in self.bad],
+            "ok": self.ok,
+            "reasons": self.reasons,
+        }
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {what}" for what, n in counts.items()) or "none"
+
+
+def _classes(classes: dict[str, int]) -> str:
+    if not classes:
+        return ""
+    return f"{len(classes)}, {min(classes.values())} to {max(classes.values())} files each"
+
+
+def check(
+    source: Source, options: DataOptions | None = None, in_chans: int | None = None, duplicates: bool = False
+) -> CheckResult:
+    """Decode every image of `source` as a training run with `options` would.
+
+    `in_chans`: also report files whose channels do not fit an encoder of so many. `duplicates`: also
+    compare contents (SHA-256 of the file's bytes).
+    """
+    options = options or DataOptions()
+    start = time.perf_counter()
+    seen = list(_inspect_all(source, options.decoding(in_chans), options.workers, duplicates))
+    seconds = time.perf_counter() - start
+    good = [fact for fact in seen if fact.bad is None]
+    sizes = sorted((fact.size for fact in good), key=math.prod)
+    labels = Counter(source.labels or ())
+    return CheckResult(
+        n_files=len(seen),
+        n_bytes=sum(fact.n_bytes for fact in seen),
+        formats=_by_count(fact.format for fact in good),
+        pixels=_by_count(fact.pixels for fact in good),
+        smallest=sizes[0] if sizes else None,
+        median=sizes[len(sizes) // 2] if sizes else None,
+        largest=sizes[-1] if sizes else None,
+        turned=sum(fact.turned for fact in good),
+        animated=sum(fact.animated for fact in good),
+        classes={printable(name): labels[i] for i, name in enumerate(source.class_names)},
+        bad=tuple(fact.bad for fact in seen if fact.bad is not None),
+        limit=options.bad_files_limit(len(source)),
+        duplicates=_groups(seen, source),
+        images_per_second=len(seen) / max(seconds, 1e-9),
+    )
+
+
+class _Fact(NamedTuple):
+    n_bytes: int = 0
+    digest: bytes = b""
+    bad: BadFile | None = None
+    format: str = ""
+    pixels: str = ""
+    size: tuple[int, int] = (0, 0)
+    turned: bool = False
+    animated: bool = False
+
+
+class _Inspector(Dataset[list[_Fact]]):
+    """Indices to facts, in a worker."""
+
+    def __init__(self, source: Source, how: Decoding, digests: bool) -> None:
+        self.source, self.how, self.digests = source, how, digests
+
+    def __getitems__(self, indices: Sequence[int]) -> list[_Fact]:
+        return [self._fact(i) for i in indices]
+
+    def _fact(self, i: int) -> _Fact:
+        try:
+            found = self.source.inspect(i, self.how)
+        except Unreadable as error:
+            return _Fact(
+                bad=BadFile(printable(self.source.name(i)), str(error.reason), printable(error.detail))
+            )
+        channels, height, width = found.image.shape
+        path = self.source.path(i) if isinstance(self.source, FileSource) else None
+        return _Fact(
+            n_bytes=os.path.getsize(path) if path else found.image.nbytes,
+            digest=_digest(path) if path and self.digests else b"",
+            format=f"{found.format} {found.mode}",
+            pixels=f"{str(found.image.dtype).removeprefix('torch.')} x {channels}",
+            size=(width, height),
+            turned=found.orientation != 1,
+            animated=found.frames > 1,
+        )
+
+
+def _digest(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _inspect_all(source: Source, how: Decoding, workers: int, digests: bool) -> Iterator[_Fact]:
+    chunks = [range(i, min(i + 32, len(source))) for i in range(0, len(source), 32)]
+    loader: DataLoader[list[_Fact]] = DataLoader(
+        _Inspector(source, how, digests),
+        batch_sampler=chunks,  # type: ignore[arg-type]  # ranges serve as lists of indices
+        num_workers=workers if len(source) > 64 else 0,
+        collate_fn=list,
+    )
+    for facts in loader:
+        yield from facts
+
+
+def _by_count(names: Iterator[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())
+
+
+def _groups(seen: Sequence[_Fact], source: Source) -> tuple[tuple[str, ...], ...]:
+    found: dict[bytes, list[str]] = defaultdict(list)
+    for i, fact in enumerate(seen):
+        if fact.digest:
+            found[fact.digest].append(printable(source.name(i)))
+    return tuple(tuple(names) for names in found.values() if len(names) > 1)

@@ -1,0 +1,70 @@
+"""The budget of files that cannot be read: how many, why, and when to stop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from lamina.batch import Fault
+from lamina.data.files import printable
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source
+from lamina.errors import LaminaError
+
+
+class FaultBudget:
+    """Counts the distinct bad files of a source, in the order they were met.
+
+    It lives in the training process and sees the faults of the batches that were delivered, so neither
+    workers nor prefetching change it. A run that goes on gives back the `rows` it saved by `restore`;
+    without that, it meets the files again within an epoch.
+    """
+
+    def __init__(self, source: Source, options: DataOptions) -> None:
+        self.source = source
+        self.limit = options.bad_files_limit(len(source))
+        self._first: dict[int, Fault] = {}
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """Count the faults of a batch.
+
+        Raises:
+            LaminaError: when more than `limit` different files could not be read.
+        """
+        for fault in faults:
+            self._first.setdefault(fault.index, fault)
+        if len(self) > self.limit:
+            raise LaminaError(self._sentence())
+
+    def by_reason(self) -> dict[str, int]:
+        """How many files for each reason, most frequent first."""
+        return dict(Counter(fault.reason for fault in self._first.values()).most_common())
+
+    def rows(self) -> list[dict[str, str | int]]:
+        """What is known, for JSON and the report: index, name (safe to print), reason, epoch."""
+        return [
+            {
+                "index": f.index,
+                "name": printable(self.source.name(f.index)),
+                "reason": f.reason,
+                "epoch": f.epoch,
+            }
+            for f in self._first.values()
+        ]
+
+    def restore(self, rows: Iterable[dict[str, str | int]]) -> None:
+        """Take back saved `rows`; nothing is raised."""
+        for row in rows:
+            fault = Fault(int(row["epoch"]), int(row["index"]), str(row["reason"]))
+            self._first.setdefault(fault.index, fault)
+
+    def _sentence(self) -> str:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in self.by_reason().items())
+        last = printable(self.source.name(next(reversed(self._first))))
+        return (
+            f"{len(self)} of {len(self.source)} files cannot be read ({reasons}; the last one: {last}), the "
+            f"limit is {self.limit}; list them with `lamina data check`, or raise data.bad_files_max_share"
+        )

@@ -1,0 +1,95 @@
+"""The options of reading, cropping and loading images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from lamina.errors import LaminaError
+
+MAX_PIXELS = 178_956_970
+"""Where Pillow itself refuses an image as a decompression bomb (about 13,000 x 13,000)."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a file becomes an image: what `Source.read` needs to know."""
+
+    in_chans: int | None = None
+    """Channels of the result (conversions: `channels.fit_channels`); None keeps the file's own."""
+    exif_orientation: bool = True
+    """Turn the image as its EXIF tag says."""
+    alpha_background: int = 255
+    """The grey level (0 to 255) that transparent pixels are composited on."""
+    max_pixels: int = MAX_PIXELS
+    """Largest height x width that is decoded; judged from the header."""
+
+
+AS_STORED = Decoding()
+"""Upright, with the channels that the file has."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How training images are read, cropped and loaded."""
+
+    crop: Literal["random_resized", "simple_resized", "center"] = "random_resized"
+    """Crop of a training image: random_resized (MAE), simple_resized (PixMIM, MFF), or center (none)."""
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    """Share of the image's area that a random_resized crop covers, smallest and largest."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of a random_resized crop before it is resized, smallest and largest."""
+    crop_padding_px: int = 4
+    """Reflected border that a simple_resized crop may reach into, in pixels."""
+    crop_px: tuple[int, int] | None = None
+    """Height and width of the crop that is delivered; None is the encoder's image size."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    eval_crop_share: float = 0.875
+    """Share of the short side that an evaluation's centre crop keeps (224 of 256); 1 for small images."""
+    exif_orientation: bool = True
+    """Turn photographs as their EXIF tag says, as viewers do; MAE, timm and torchvision ignore the tag."""
+    alpha_background: int = 255
+    """Grey level (0 to 255) that transparent pixels are composited on, unless the encoder takes the alpha."""
+    max_pixels: int = MAX_PIXELS
+    """Larger images (height x width, from the header) are refused undecoded; no more than Pillow allows."""
+    workers: int = 2
+    """Processes that read and crop images; 0: the training process does. Results do not depend on it."""
+    prefetch_batches: int = 2
+    """Batches that each worker prepares ahead."""
+    bad_files_max_share: float = 0.001
+    """The run stops when more than this share of the files cannot be read..."""
+    bad_files_min: int = 10
+    """...but not before more than this many of them."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        checks = {
+            "crop_scale must be two shares, smallest first, above 0 and at most 1": (
+                0 < self.crop_scale[0] <= self.crop_scale[1] <= 1
+            ),
+            "crop_ratio must be two positive numbers, smallest first": 0
+            < self.crop_ratio[0]
+            <= self.crop_ratio[1],
+            "flip must be a probability": 0 <= self.flip <= 1,
+            "eval_crop_share must be above 0 and at most 1": 0 < self.eval_crop_share <= 1,
+            "alpha_background must be a grey level from 0 to 255": 0 <= self.alpha_background <= 255,
+            "crop_padding_px must not be negative": self.crop_padding_px >= 0,
+            "workers must not be negative": self.workers >= 0,
+            "prefetch_batches must be at least 1": self.prefetch_batches >= 1,
+            "bad_files_max_share must be from 0 to 1": 0 <= self.bad_files_max_share <= 1,
+            "bad_files_min must not be negative": self.bad_files_min >= 0,
+            f"max_pixels must be from 1 to {MAX_PIXELS}": 1 <= self.max_pixels <= MAX_PIXELS,
+        }
+        for sentence, holds in checks.items():
+            if not holds:
+                raise LaminaError(f"data.{sentence}")
+
+    def bad_files_limit(self, n_files: int) -> int:
+        """How many of `n_files` may be unreadable."""
+        return max(self.bad_files_min, math.floor(self.bad_files_max_share * n_files))
+
+    def decoding(self, in_chans: int | None) -> Decoding:
+        """The part of the options that `Source.read` needs."""
+        return Decoding(in_chans, self.exif_orientation, self.alpha_background, self.max_pixels)

@@ -1,0 +1,122 @@
+"""What a worker does: read the samples of one step, fill the slots of bad ones, crop, flip, mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Int64, Shaped
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lamina.batch import Batch, Fault, unit_float
+from lamina.data.options import Decoding
+from lamina.data.sampler import Sample
+from lamina.data.sources import Source
+from lamina.data.transforms import Crop
+from lamina.data.unreadable import Unreadable
+from lamina.errors import LaminaError
+from lamina.rng import Purpose, bits, sample_keys, uniform
+
+REPLACEMENTS = 16
+"""Draws to fill a bad file's slot; they all fail only where bad files are the rule."""
+
+
+class Masking(Protocol):
+    """What the loader needs of a masking."""
+
+    def __call__(self, keys: Int64[Tensor, "B"], grid: tuple[int, int]) -> Bool[Tensor, "B N"]:
+        """Which patches to hide, by the samples' keys."""
+        ...
+
+
+class TrainReader(Dataset[Batch]):
+    """(epoch, index) pairs to a `Batch`, as a function of them and of the seed alone."""
+
+    def __init__(
+        self,
+        source: Source,
+        how: Decoding,
+        seed: int,
+        crop: Crop,
+        flip: float,
+        masking: Masking | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
+        if masking is not None and grid is None:
+            raise LaminaError("a masking needs the grid of patches")
+        self.source, self.how, self.seed, self.crop, self.flip = source, how, seed, crop, flip
+        self.masking, self.grid = masking, grid
+
+    def __getitems__(self, samples: Sequence[Sample]) -> Batch | LaminaError:
+        """One batch; DataLoader calls this by its name. An error for the user is given, not raised."""
+        try:
+            return self._batch(samples)
+        except LaminaError as error:  # raised in a worker, it would become a traceback in text
+            return error
+
+    def _batch(self, samples: Sequence[Sample]) -> Batch:
+        epochs, indices = torch.tensor(samples).unbind(1)
+        keys = sample_keys(self.seed, epochs, indices)
+        draws = uniform(keys, self.crop.n_draws, Purpose.CROP).tolist()
+        flips = (uniform(keys, 1, Purpose.FLIP)[:, 0] < self.flip).tolist()
+        images, labels = [], []
+        faults: list[Fault] = []
+        for k, sample in enumerate(samples):
+            image, index = self._read(sample, keys[k : k + 1], faults)
+            crop = self.crop(image, draws[k])
+            images.append(crop.flip(-1) if flips[k] else crop)
+            labels.append(self.source.labels[index] if self.source.labels is not None else -1)
+        mask = None
+        if self.masking is not None and self.grid is not None:
+            mask = self.masking(keys, self.grid)
+        known = torch.tensor(labels) if self.source.labels is not None else None
+        return Batch(stack(images), keys, mask, known, tuple(faults))
+
+    def _read(
+        self, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault]
+    ) -> tuple[Shaped[Tensor, "C H W"], int]:
+        """The sample's image, or that of the first readable draw in its place; and its index."""
+        epoch, index = sample
+        try:
+            return self.source.read(index, self.how), index
+        except Unreadable as error:
+            faults.append(Fault(epoch, index, str(error.reason)))
+        for other in (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % len(self.source)).tolist():
+            try:
+                return self.source.read(other, self.how), other
+            except Unreadable as error:
+                last, reason = other, str(error)
+                faults.append(Fault(epoch, other, str(error.reason)))
+        raise LaminaError(
+            f"nearly no image can be read, e.g. {self.source.name(last)!r}: {reason}; see `lamina data check`"
+        )
+
+
+class EvalReader(Dataset[Batch]):
+    """Indices to a `Batch`; what cannot be read is left out and listed in `faults`."""
+
+    def __init__(self, source: Source, how: Decoding, crop: Crop) -> None:
+        self.source, self.how, self.crop = source, how, crop
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """One batch, perhaps an empty one; `keys` are the indices."""
+        images, read, faults = [], [], []
+        for index in indices:
+            try:
+                images.append(self.crop(self.source.read(index, self.how), ()))
+                read.append(index)
+            except Unreadable as error:
+                faults.append(Fault(0, index, str(error.reason)))
+        labels = self.source.labels
+        known = None if labels is None else torch.tensor([labels[i] for i in read], dtype=torch.int64)
+        stacked = stack(images) if images else torch.empty(0)
+        return Batch(stacked, torch.tensor(read, dtype=torch.int64), None, known, tuple(faults))
+
+
+def stack(images: Sequence[Shaped[Tensor, "C h w"]]) -> Shaped[Tensor, "B C h w"]:
+    """One tensor in the images' dtype; 8-bit and 16-bit files mixed become float in [0, 1]."""
+    if len({image.dtype for image in images}) > 1:
+        return torch.stack([unit_float(image) for image in images])
+    return torch.stack(list(images))

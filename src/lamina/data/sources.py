@@ -1,0 +1,88 @@
+"""Where images come from: a `Source` gives image i, its name and, where there are classes, its label."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxtyping import Shaped
+from torch import Tensor
+
+from lamina.data.channels import fit_channels
+from lamina.data.decode import Decoded, decode_file
+from lamina.data.files import Names
+from lamina.data.options import AS_STORED, Decoding
+
+Split = Literal["train", "val", "all"]
+
+
+class Source(ABC):
+    """A fixed sequence of images; a source of one's own needs only `inspect`.
+
+    `labels` are indices into `class_names`, or None where there are no classes.
+    """
+
+    def __init__(
+        self, names: Sequence[str], labels: Sequence[int] | None = None, class_names: Sequence[str] = ()
+    ) -> None:
+        self._names = Names(names)
+        self.labels = None if labels is None else list(labels)
+        self.class_names = tuple(class_names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, i: int) -> str:
+        """What image i is called: its path below the folder, or as it was listed."""
+        return self._names[i]
+
+    @abstractmethod
+    def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
+        """Image i and what its file says about it; raises `Unreadable`."""
+
+    def read(self, i: int, how: Decoding = AS_STORED) -> Shaped[Tensor, "C H W"]:
+        """Image i in its stored range (uint8, or float in [0, 1]); raises `Unreadable`."""
+        return self.inspect(i, how).image
+
+
+class FileSource(Source):
+    """Images in files; names are paths relative to `root`."""
+
+    def __init__(
+        self,
+        root: str,
+        names: Sequence[str],
+        labels: Sequence[int] | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        super().__init__(names, labels, class_names)
+        self.root = root
+
+    def path(self, i: int) -> str:
+        """The path of image i."""
+        return os.path.join(self.root, self.name(i))
+
+    def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
+        """Image i and what its file says about it; raises `Unreadable`."""
+        return decode_file(self.path(i), how)
+
+
+class ArraySource(Source):
+    """Images of one size in memory, (N, C, H, W), uint8 or float in [0, 1]."""
+
+    def __init__(
+        self,
+        images: Shaped[Tensor, "N C H W"],
+        names: Sequence[str],
+        labels: Sequence[int] | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        super().__init__(names, labels, class_names)
+        self.images = images
+
+    def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
+        """Image i; raises `Unreadable` where its channels do not fit."""
+        image = fit_channels(self.images[i], how.in_chans, alpha=False)
+        return Decoded(image, "memory", str(image.dtype).removeprefix("torch."))

@@ -1,0 +1,42 @@
+"""Mean and standard deviation of each channel, for `--mean auto --std auto`."""
+
+from __future__ import annotations
+
+import torch
+
+from lamina.batch import unit_float
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source
+from lamina.data.unreadable import Unreadable
+from lamina.errors import LaminaError
+from lamina.rng import permutation
+
+
+def channel_stats(
+    source: Source, in_chans: int, options: DataOptions | None = None, most: int = 1024, seed: int = 0
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in [0, 1] units, to six decimals.
+
+    They are those of a pixel drawn by first drawing an image (of at most `most`, chosen by `seed`), then
+    one of its pixels: large images do not count more than small ones. Bad files are left out. A channel
+    without any contrast gets the standard deviation 1.
+
+    Raises:
+        LaminaError: if no image can be read.
+    """
+    how = (options or DataOptions()).decoding(in_chans)
+    mean, square, n = torch.zeros(in_chans).double(), torch.zeros(in_chans).double(), 0
+    for index in permutation(seed, 0, len(source))[:most].tolist():
+        try:
+            pixels = unit_float(source.read(index, how)).flatten(1).double()
+        except Unreadable:
+            continue
+        mean += pixels.mean(1)
+        square += pixels.square().mean(1)
+        n += 1
+    if not n:
+        raise LaminaError("no image can be read to measure mean and std; see `lamina data check`")
+    mean = mean / n
+    std = (square / n - mean.square()).clamp(min=0).sqrt()
+    std = torch.where(std < 1e-6, torch.ones_like(std), std)
+    return tuple(round(m, 6) for m in mean.tolist()), tuple(round(s, 6) for s in std.tolist())

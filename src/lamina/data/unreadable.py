@@ -1,0 +1,32 @@
+"""Why a file could not become an image."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The fixed set of reasons; faults are counted by them."""
+
+    MISSING = "missing"
+    FORBIDDEN = "no permission"
+    NOT_A_FILE = "not a regular file"
+    EMPTY = "empty file"
+    UNKNOWN_FORMAT = "not a known image format"
+    BROKEN = "truncated or corrupt"
+    TOO_LARGE = "more pixels than allowed"
+    PIXEL_TYPE = "unsupported pixel type"
+    NOT_FINITE = "NaN or infinite values"
+    CHANNELS = "unsuitable number of channels"
+
+
+class Unreadable(Exception):
+    """A file that cannot be read: one of the fixed reasons, and what exactly was wrong."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
