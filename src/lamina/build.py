@@ -50,10 +50,11 @@ def build_method(recipe: Recipe) -> MIM:
     """The method of a resolved recipe, initialised from its seed; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(recipe.train.seed, Purpose.INIT))
-        return _compose(recipe)
+        return compose(recipe)
 
 
-def _compose(recipe: Recipe) -> MIM:
+def compose(recipe: Recipe) -> MIM:
+    """The parts of a resolved recipe put together, initialised by torch's own generator."""
     options = recipe.encoder
     mean, std = default_statistics(options.in_chans, options.mean, options.std)  # type: ignore[arg-type]
     vit = build_vit(options)

@@ -114,6 +114,6 @@ def _check_same(run: Run, recipe: Recipe, images: int) -> None:
         )
     if images != run.images():
         raise LaminaError(
-            f"the run was started on {run.images()} images and there are {images} now; restore the data, or start "
-            "a new run with --init"
+            f"the run was started on {run.images()} images and there are {images} now; restore the data, "
+            "or start a new run with --init"
         )

@@ -1,0 +1,106 @@
+"""Pre-training from Python, with the names of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lamina.data import Source
+from lamina.options import merge
+from lamina.pretrain import run_pretrain
+from lamina.recipes import Recipe
+from lamina.recipes import recipe as named_recipe
+from lamina.report import LiveReport
+from lamina.runs import Run
+from lamina.train import Callback, Outcome
+
+SHORT_NAMES = {
+    "encoder": "encoder.name",
+    "image_size": "encoder.image_size",
+    "patch_size": "encoder.patch_size",
+    "in_chans": "encoder.in_chans",
+    "mean": "encoder.mean",
+    "std": "encoder.std",
+    "fusion": "fusion.kind",
+    "mask_ratio": "masking.mask_ratio",
+    "epochs": "train.epochs",
+    "max_steps": "train.max_steps",
+    "batch_size": "train.batch_size",
+    "base_lr": "optim.base_lr",
+    "workers": "data.workers",
+    "device": "train.device",
+    "precision": "train.precision",
+    "seed": "train.seed",
+    "checkpoint_every_steps": "train.checkpoint_every_steps",
+}
+"""Options that everybody reaches for, and the fields of the recipe that they are."""
+
+
+def pretrain(
+    data: str | Path,
+    out: str | Path,
+    recipe: str | Recipe = "mae",
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    init: str | Path | None = None,
+    encoder: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
+    in_chans: int | None = None,
+    mean: Sequence[float] | Literal["auto"] | None = None,
+    std: Sequence[float] | Literal["auto"] | None = None,
+    fusion: Literal["none", "mff"] | None = None,
+    mask_ratio: float | None = None,
+    epochs: float | None = None,
+    max_steps: int | None = None,
+    batch_size: int | None = None,
+    base_lr: float | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    seed: int | None = None,
+    checkpoint_every_steps: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Pre-train on a folder of images and keep everything in the run folder `out`.
+
+    Arguments left at None are the recipe's. `options` sets any other field by its dotted name, such as
+    {"fusion.layers": [0, 2, 11], "optim.weight_decay": 0.1}.
+
+    Raises:
+        LaminaError: one line that says what is wrong and how to mend it.
+    """
+    given = locals()
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    short = {dotted: given[name] for name, dotted in SHORT_NAMES.items() if given[name] is not None}
+    if sides is not None:
+        short["encoder.image_size"] = sides
+    chosen = apply_options(starting_recipe(recipe, out, resume), {**short, **(options or {})})
+    return run_pretrain(
+        chosen, data, out, resume=resume, overwrite=overwrite, init=init, callbacks=report_callbacks
+    )
+
+
+def starting_recipe(recipe: str | Recipe, out: str | Path, resume: bool) -> Recipe:
+    """What options are applied to: the run's own recipe on a resume, else the named one."""
+    if resume and Run(out).exists():
+        return Run(out).recipe()
+    return named_recipe(recipe) if isinstance(recipe, str) else recipe
+
+
+def apply_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """The recipe with fields set by their dotted names."""
+    for dotted, value in options.items():
+        *groups, name = dotted.split(".")
+        nested: Any = {name: value}
+        for group in reversed(groups):
+            nested = {group: nested}
+        recipe = merge(recipe, nested)
+    return recipe
+
+
+def report_callbacks(run: Run, source: Source) -> Sequence[Callback]:
+    """The report that is rewritten while a run trains."""
+    return [LiveReport(run.path, name_of=source.name)]

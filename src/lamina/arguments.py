@@ -1,0 +1,111 @@
+"""The command line as typed values: any field by its dotted name, common ones by a short one, YAML files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+import yaml
+
+from lamina.api import SHORT_NAMES, starting_recipe
+from lamina.errors import LaminaError
+from lamina.options import merge
+from lamina.recipes import Recipe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PretrainArguments:
+    """Pre-train a Vision Transformer on a folder of images."""
+
+    data: tyro.conf.Positional[str]
+    """Images: a folder (searched in depth), a .txt list, a quoted glob, sample:photos, sample:fashion-mnist."""
+    out: Path
+    """Folder of the run."""
+    recipe: str = "mae"
+    """Method and schedule to start from."""
+    config: Path | None = None
+    """YAML file with fields of the recipe, as in a run's recipe.yaml; options given beside it win."""
+    resume: bool = False
+    """Go on with the run in --out, exactly where it was (or start it)."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+    init: Path | None = None
+    """Weights that the encoder starts from: timm names, .safetensors or .pth."""
+    dry_run: bool = False
+    """Print the resolved recipe, the steps and the memory, and stop."""
+    fields: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+
+
+def parse_pretrain(args: Sequence[str]) -> PretrainArguments:
+    """Arguments of `lamina pretrain`: the recipe, then --config, then the options given.
+
+    Raises:
+        LaminaError: in one line, for arguments that cannot be meant.
+    """
+    args = [_long_name(a) for a in args]
+    recipe = starting_recipe(_peek(args, "--recipe") or "mae", _peek(args, "--out") or "", "--resume" in args)
+    if (config := _peek(args, "--config")) is not None:
+        recipe = merge(recipe, _read_config(Path(config)))
+    default = PretrainArguments(data=tyro.MISSING, out=tyro.MISSING, fields=recipe)
+    return parse(PretrainArguments, args, "lamina pretrain", default)
+
+
+def parse(what: type[T] | Callable[..., T], args: Sequence[str], prog: str, default: Any = None) -> T:
+    """`tyro.cli` with its boxed message turned into one line."""
+    text = io.StringIO()
+    extra = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(text):
+            return tyro.cli(what, args=list(args), prog=prog, **extra)  # type: ignore[no-any-return]
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise LaminaError(_one_line(text.getvalue(), prog)) from None
+
+
+def _one_line(box: str, prog: str) -> str:
+    """What tyro prints in a box, as far as its first rule, without the box."""
+    lines = [re.sub(r"^[│╭╰]\s?|\s*[│╮╯]$", "", line).strip() for line in box.splitlines()]
+    body = lines[1:] if lines and lines[0].startswith("─") else lines
+    end = next((i for i, line in enumerate(body) if set(line) == {"─"}), len(body))
+    sentence = re.sub(r"\s+", " ", " ".join(body[:end])).strip().rstrip(".")
+    return f"{sentence[:1].lower()}{sentence[1:]}; see `{prog} --help`"
+
+
+def _long_name(arg: str) -> str:
+    """--batch-size (or --batch-size=8) as the dotted name it stands for."""
+    flag, equals, value = arg.partition("=")
+    dotted = SHORT_NAMES.get(flag.removeprefix("--").replace("-", "_")) if flag.startswith("--") else None
+    return arg if dotted is None else f"--{dotted.replace('_', '-')}{equals}{value}"
+
+
+def _peek(args: Sequence[str], flag: str) -> str | None:
+    """The last value of a flag, before the arguments are parsed for good."""
+    found = None
+    for i, arg in enumerate(args):
+        if arg == flag and i + 1 < len(args):
+            found = args[i + 1]
+        elif arg.startswith(f"{flag}="):
+            found = arg.partition("=")[2]
+    return found
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LaminaError(f"--config {file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LaminaError(f"--config {file} is not YAML: {' '.join(str(error).split())}") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise LaminaError(f"--config {file} must hold a mapping of options, such as 'train: {{epochs: 10}}'")
+    return dict(content.get("recipe", content))  # a run's recipe.yaml keeps the recipe under its name

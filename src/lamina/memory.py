@@ -1,0 +1,66 @@
+"""How much memory a training step needs, counted without computing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lamina.batch import Batch
+from lamina.build import compose
+from lamina.recipes import Recipe
+
+MOMENTS = 2  # AdamW keeps two numbers for each parameter
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of a training step on one rank, in fp32."""
+
+    parameters: int
+    """Number of parameters that are trained."""
+    weights: int
+    """Weights and buffers."""
+    training: int
+    """Gradients and optimiser state."""
+    activations: int
+    """What the forward keeps for the backward pass."""
+
+    @property
+    def total(self) -> int:
+        """All of it; temporaries and the allocator add some 10 to 20 %."""
+        return self.weights + self.training + self.activations
+
+
+def estimate_memory(recipe: Recipe, micro_batch_size: int) -> MemoryEstimate:
+    """Count weights, gradients, AdamW's moments and saved activations of a resolved recipe's step.
+
+    The forward runs on torch's "meta" device, where tensors have shapes but no content. Attention there
+    keeps its matrix; fused attention on a device does not, so the estimate is on the safe side.
+    """
+    with torch.device("meta"):
+        method = compose(recipe).train()
+        height, width = recipe.encoder.image_size  # type: ignore[misc]
+        images = torch.empty(micro_batch_size, recipe.encoder.in_chans, height, width)
+        keys = torch.empty(micro_batch_size, dtype=torch.int64)
+        saved = _saved_bytes(method, Batch(images, keys))
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    weights = sum(t.nbytes for t in [*method.parameters(), *method.buffers()])
+    return MemoryEstimate(trained, weights, 4 * trained * (1 + MOMENTS), saved)
+
+
+def _saved_bytes(method: nn.Module, batch: Batch) -> int:
+    """Bytes of the tensors that autograd keeps from one forward, each storage once, parameters aside."""
+    own = {t.untyped_storage()._cdata for t in [*method.parameters(), *method.buffers(), batch.images]}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in own:
+            kept[storage] = tensor  # held, so that no storage is freed and its address used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        method(batch)
+    return sum(t.untyped_storage().nbytes() for t in kept.values())

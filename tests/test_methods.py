@@ -1,0 +1,140 @@
+"""Every method with every fusion: gradients everywhere; SimMIM against its own formula; crossings refused."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+
+import lamina
+from lamina.batch import Batch
+from lamina.encoder import EncoderOptions, build_vit
+from lamina.errors import LaminaError
+from lamina.fusion import LastLayer, MultiLevelFusion
+from lamina.masking import RandomMasking
+from lamina.methods import mae, pixmim, simmim
+from lamina.mim import MIM
+from lamina.rng import sample_keys
+
+WIDTH, DEPTH = 48, 6
+ENCODERS = {
+    "class token": "vit_tiny_patch16_224",
+    "registers, no class token": "vit_medium_patch16_reg4_gap_256",
+    "eva": "eva02_tiny_patch14_224",
+    "mixed rope": "vit_small_patch16_rope_mixed_224",
+}
+FUSIONS = {
+    "none": lambda: None,
+    **{
+        f"{projection} {pooling}": lambda projection=projection, pooling=pooling: MultiLevelFusion(
+            WIDTH, DEPTH, projection=projection, pooling=pooling
+        )
+        for projection in ("none", "linear", "mlp")
+        for pooling in ("average", "attention")
+    },
+}
+SMALL_DECODER = {"decoder_width": 32, "decoder_depth": 2, "decoder_heads": 2}
+METHODS = {
+    "mae": lambda vit, fusion: mae(vit, fusion, **SMALL_DECODER),
+    "pixmim": lambda vit, fusion: pixmim(vit, fusion, **SMALL_DECODER),
+    "simmim": lambda vit, fusion: simmim(vit, fusion, unit_px=16),
+}
+
+
+def vit_of(name: str, channels: int = 3):
+    torch.manual_seed(0)
+    return build_vit(
+        EncoderOptions(
+            name=name,
+            image_size=(32, 48),
+            patch_size=8,
+            in_chans=channels,
+            width=WIDTH,
+            depth=DEPTH,
+            heads=3,
+        )
+    )
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_trainable_parameter_gets_a_gradient(encoder, method, fusion):
+    vit = vit_of(ENCODERS[encoder])
+    task = METHODS[method](vit, FUSIONS[fusion]())
+    for parameter in task.parameters():  # a zero (a mask token, a LayerScale) may hide the path behind it
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    loss = task(torch.rand(2, 3, 32, 48))["loss"]
+    assert torch.isfinite(loss)
+    loss.backward()
+    without = [
+        n for n, p in task.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
+    ]
+    # Softmax over keys does not change when the same vector is added to all of them: no gradient there.
+    assert [n for n in without if "pool.k.bias" not in n] == []
+
+
+def test_the_readme_example():
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=6)
+    fusion = lamina.MultiLevelFusion(width=192, depth=6)
+    loss = lamina.mae(vit, fusion=fusion, **SMALL_DECODER)(torch.rand(2, 3, 64, 64))["loss"]
+    assert loss.ndim == 0
+
+
+def test_simmim_is_convolution_pixel_shuffle_and_masked_l1():
+    """SimMIM's own code: a 1x1 convolution to patch^2 * 3 maps, PixelShuffle, L1 over hidden pixels / channels."""
+    task = simmim(
+        vit_of("vit_tiny_patch16_224"), unit_px=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)
+    ).double()
+    images = torch.rand(3, 3, 32, 48, dtype=torch.float64)
+    keys = sample_keys(0, 0, torch.arange(3))
+    mask = task.masking(keys, (4, 6))
+    x = task.encoder.normalise(images)
+    tokens = task.encoder.norm(task.encoder(images, [DEPTH - 1], mask)[0])[:, 1:]
+    maps = tokens.transpose(1, 2).reshape(3, WIDTH, 4, 6)
+    # PixelShuffle reads channels as (colour, row, column); our head writes (row, column, colour).
+    weight = task.decoder.head.weight.reshape(8, 8, 3, WIDTH).permute(2, 0, 1, 3).reshape(-1, WIDTH, 1, 1)
+    bias = task.decoder.head.bias.reshape(8, 8, 3).permute(2, 0, 1).flatten()
+    reconstruction = F.pixel_shuffle(F.conv2d(maps, weight, bias), 8)
+    hidden = mask.reshape(3, 1, 4, 6).repeat_interleave(8, 2).repeat_interleave(8, 3).double()
+    expected = (F.l1_loss(x, reconstruction, reduction="none") * hidden).sum() / (hidden.sum() + 1e-5) / 3
+    # The 1e-5 in SimMIM's denominator is 1e-5 of thousands of pixels.
+    assert float(task(Batch(images, keys))["loss"].detach()) == pytest.approx(
+        float(expected.detach()), rel=1e-8
+    )
+
+
+def test_a_float_image_and_its_stored_form_give_the_same_loss():
+    task = mae(vit_of("vit_tiny_patch16_224"), **SMALL_DECODER)
+    stored = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    keys = sample_keys(0, 0, torch.arange(2))
+    losses = [float(task(Batch(x, keys))["loss"].detach()) for x in (stored, stored.float() / 255)]
+    assert losses[0] == losses[1]
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts():
+    task = mae(vit_of("vit_tiny_patch16_224"), **SMALL_DECODER).double()
+    batch = Batch(torch.rand(4, 3, 32, 48, dtype=torch.float64), sample_keys(0, 0, torch.arange(4)))
+    parts = [task(part)["loss"] for part in batch.split(2)]
+    torch.testing.assert_close(task(batch)["loss"], sum(parts) / 2, rtol=1e-12, atol=0)
+
+
+def test_channels_other_than_three():
+    for channels in (1, 4):
+        task = mae(vit_of("vit_tiny_patch16_224", channels), **SMALL_DECODER)
+        assert torch.isfinite(task(torch.rand(2, channels, 32, 48))["loss"])
+
+
+def test_parts_that_do_not_fit_are_refused():
+    replacing = simmim(vit_of("vit_tiny_patch16_224"), unit_px=16)
+    dropping = mae(vit_of("vit_tiny_patch16_224"), **SMALL_DECODER)
+    with pytest.raises(LaminaError, match="LinearDecoder reads all"):
+        MIM(
+            RandomMasking(),
+            dropping.encoder,
+            LastLayer(DEPTH),
+            replacing.decoder,
+            dropping.target,
+            dropping.loss,
+        )
+    with pytest.raises(LaminaError, match="build the fusion for this depth"):
+        mae(vit_of("vit_tiny_patch16_224"), MultiLevelFusion(WIDTH, 12), **SMALL_DECODER)

@@ -1,0 +1,85 @@
+"""Counter-based random numbers against the published generator, and their independence of everything else."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from lamina.rng import Purpose, bits, fresh_keys, mix, permutation, sample_keys, seed_for, uniform
+
+
+def splitmix64_finaliser(z: int) -> int:
+    """Steele, Lea and Flood 2014, on Python's own integers."""
+    mask = (1 << 64) - 1
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)
+
+
+def test_mix_is_splitmix64():
+    numbers = [0, 1, 2, 12345, (1 << 63) - 1, -1, -(1 << 63), -987654321]
+    expected = [splitmix64_finaliser(n & ((1 << 64) - 1)) for n in numbers]
+    assert [int(m) & ((1 << 64) - 1) for m in mix(torch.tensor(numbers))] == expected
+
+
+def test_a_key_depends_on_seed_epoch_and_sample_only():
+    together = sample_keys(3, 5, torch.arange(100))
+    alone = torch.cat([sample_keys(3, 5, torch.tensor([i])) for i in range(100)])
+    assert torch.equal(together, alone)
+    assert torch.equal(together, sample_keys(3, torch.full((100,), 5), torch.arange(100)))
+    seen = {
+        int(k) for seed in range(4) for epoch in range(4) for k in sample_keys(seed, epoch, torch.arange(50))
+    }
+    assert len(seen) == 4 * 4 * 50
+
+
+def test_purposes_do_not_share_draws():
+    keys = sample_keys(0, 0, torch.arange(4))
+    drawn = {p: tuple(bits(keys, 8, p).flatten().tolist()) for p in Purpose}
+    assert len(set(drawn.values())) == len(Purpose)
+    # A longer draw begins with the shorter one: nothing else moves when one more number is asked for.
+    assert torch.equal(bits(keys, 8, Purpose.CROP)[:, :3], bits(keys, 3, Purpose.CROP))
+
+
+def test_uniform_is_uniform_and_uncorrelated():
+    keys = sample_keys(1, 0, torch.arange(2000))
+    draws = uniform(keys, 50, Purpose.CROP).numpy()
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert stats.kstest(draws.ravel(), "uniform").pvalue > 1e-4
+    correlation = np.corrcoef(draws.T)
+    assert np.abs(correlation - np.eye(50)).max() < 0.12
+    neighbours = np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]
+    assert abs(neighbours) < 0.02
+
+
+def test_permutation_is_one_and_changes_with_the_epoch():
+    orders = [permutation(0, epoch, 97) for epoch in range(3)]
+    assert all(sorted(o.tolist()) == list(range(97)) for o in orders)
+    assert not torch.equal(orders[0], orders[1])
+    assert torch.equal(orders[2], permutation(0, 2, 97))
+
+
+def test_every_position_is_equally_likely():
+    first = [int(permutation(seed, 0, 8)[0]) for seed in range(800)]
+    assert stats.chisquare(np.bincount(first, minlength=8)).pvalue > 1e-4
+
+
+def test_seed_for_fits_torch_and_differs():
+    seeds = {seed_for(0, a, b) for a in range(20) for b in range(20)}
+    assert len(seeds) == 400
+    for seed in seeds:
+        torch.Generator().manual_seed(seed)
+
+
+def test_fresh_keys_follow_torchs_generator():
+    torch.manual_seed(1)
+    first = fresh_keys(4)
+    torch.manual_seed(1)
+    assert torch.equal(first, fresh_keys(4))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to compare the CPU with")
+def test_gpu_agrees_with_cpu():
+    keys = sample_keys(0, 1, torch.arange(64))
+    assert torch.equal(bits(keys.cuda(), 196, Purpose.MASK).cpu(), bits(keys, 196, Purpose.MASK))
