@@ -196,7 +196,7 @@ def test_first_frame_of_an_animation(tmp_path: Path) -> None:
         lossless = {"lossless": True} if suffix == "webp" else {}
         frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], **lossless)
         found = decode_file(str(tmp_path / f"a.{suffix}"), Decoding())
-        assert found.frames == 2
+        assert found.animated
         assert np.array_equal(found.image.permute(1, 2, 0), RGB)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -251,6 +253,45 @@ def test_a_folder_of_bad_files_gets_one_line(tmp_path: Path, workers: int) -> No
     assert "\n" not in str(error.value)
     with pytest.raises(LaminaError, match="none of the 20 images can be read"):
         list(eval_batches(open_source(tmp_path), (16, 16), 3, 4, workers))
+
+
+# --- processes ------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import os, signal, sys
+from lamina.data import DataOptions, TrainLoader, open_source
+seen = []
+signal.signal(signal.SIGINT, lambda *_: seen.append("INT"))
+signal.signal(signal.SIGTERM, lambda *_: seen.append("TERM"))
+loader = TrainLoader(open_source(sys.argv[1]), DataOptions(workers=2), 0, 4, image_size=(16, 16))
+n = 0
+for batch in loader.batches(0, 40):
+    n += 1
+    if n in (2, 4):
+        os.killpg(0, signal.SIGINT if n == 2 else signal.SIGTERM)  # as a terminal or a scheduler does
+print(n, seen)
+for worker in loader._loader._iterator._workers:
+    os.kill(worker.pid, signal.SIGKILL)
+try:
+    list(loader.batches(0, 400))
+except ValueError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_signals_to_the_group_leave_the_workers_and_a_killed_worker_is_one_line(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+        check=False,
+    )
+    first, *rest = done.stdout.splitlines()
+    assert first == "40 ['INT', 'TERM']", done.stderr
+    assert len(rest) == 1
+    assert rest[0].startswith("LaminaError a data worker died (DataLoader worker")
 
 
 # --- evaluation -----------------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ class _Inspector(Dataset[list[_Fact]]):
             pixels=f"{str(found.image.dtype).removeprefix('torch.')} x {channels}",
             size=(width, height),
             turned=found.orientation != 1,
-            animated=found.frames > 1,
+            animated=found.animated,
         )
 
 

@@ -41,13 +41,13 @@ _INVERSE_TURN = {6: 8, 8: 6}
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image and what its file said about it (`format`, Pillow's `mode`, EXIF `orientation`, `frames`)."""
+    """An image and what its file said: `format`, Pillow's `mode`, EXIF `orientation`, more than one frame."""
 
     image: Shaped[Tensor, "C H W"]
     format: str
     mode: str
     orientation: int = 1
-    frames: int = 1
+    animated: bool = False
 
 
 def decode_file(path: str | bytes, how: Decoding) -> Decoded:
@@ -70,7 +70,7 @@ def decode_file(path: str | bytes, how: Decoding) -> Decoded:
         except Exception as error:  # decoders raise nearly anything on a damaged file
             raise Unreadable(Reason.BROKEN, _first_line(error)) from None
     image = fit_channels(found.image, how.in_chans, alpha, how.alpha_background)
-    return Decoded(image, found.format, found.mode, found.orientation, found.frames)
+    return Decoded(image, found.format, found.mode, found.orientation, found.animated)
 
 
 def _first_line(error: BaseException) -> str:
@@ -138,7 +138,7 @@ def _decode_pillow(im: ImageFile, file: BinaryIO, how: Decoding) -> tuple[Decode
             pixels = Pixels(turn(pixels.image, back), pixels.alpha)
     orientation = tiff_orientation or _orientation(im)
     image = turn(pixels.image, orientation) if how.exif_orientation else pixels.image
-    return Decoded(image, kind, mode, orientation, getattr(im, "n_frames", 1)), pixels.alpha
+    return Decoded(image, kind, mode, orientation, _animated(im)), pixels.alpha
 
 
 def _read_pillow(opened: ImageFile) -> Pixels:
@@ -207,6 +207,13 @@ def _orientation(im: Image.Image) -> int:
     except Exception:  # the pixels are fine, only their metadata is not
         return 1
     return found if 1 <= found <= 8 else 1
+
+
+def _animated(im: ImageFile) -> bool:
+    try:
+        return bool(getattr(im, "is_animated", False))  # for GIF it looks at the second frame
+    except Exception:  # which may be damaged, but is not used
+        return True
 
 
 def turn(image: Shaped[Tensor, "C H W"], orientation: int) -> Shaped[Tensor, "C H2 W2"]:

@@ -43,8 +43,10 @@ def open_source(
         raise LaminaError(f"there is no split {split!r}; take train, val or all")
     if isinstance(spec, str) and spec.startswith("sample:"):
         return _open_sample(spec, split)
-    if isinstance(spec, str | os.PathLike) and os.path.isdir(spec):
-        source, has_parts = _open_folder(os.fspath(spec), split)
+    if isinstance(spec, str | os.PathLike):
+        spec = os.path.expanduser(spec)  # a configuration file has no shell to do it
+    if isinstance(spec, str) and os.path.isdir(spec):
+        source, has_parts = _open_folder(spec, split)
     else:
         source, has_parts = FileSource("", _listed(spec)), False
     if not len(source):
