@@ -43,4 +43,4 @@ def depth_colours(n: int) -> list[Colour]:
 
     viridis = colormaps["viridis"]
     shares = [i / max(1, n - 1) for i in range(n)]
-    return [Colour(to_hex(viridis(0.72 * s)), to_hex(viridis(0.32 + 0.68 * s))) for s in shares]
+    return [Colour(to_hex(viridis(0.59 * s)), to_hex(viridis(0.36 + 0.64 * s))) for s in shares]

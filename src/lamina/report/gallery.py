@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
 
 from lamina.batch import Batch, unit_float
+from lamina.data import CenterCrop, Source, Unreadable
 from lamina.errors import LaminaError
 from lamina.mim import MIM
+from lamina.recipes import Recipe
 from lamina.report.album import AlbumWriter
 from lamina.report.pictures import nearest, patch_features, pca_map, reconstruct
+from lamina.rng import permutation, sample_keys
 
 MOST_NEIGHBOURS = 6
 
@@ -44,6 +51,39 @@ class Gallery:
         images = kept.images.clone()
         kept = Batch(images, None if kept.keys is None else kept.keys.clone())
         return cls(kept, [f"training crop {i + 1}" for i in range(len(images))])
+
+    @classmethod
+    def of_source(cls, source: Source, recipe: Recipe, most: int = 64, seconds: float = 3.0) -> Gallery:
+        """Images of a source by their names, centre-cropped: the same ones for every run on that source.
+
+        They are drawn at random, at most `most`; once eight are there, no more than `seconds` are spent
+        (large photographs are slow to decode). Unreadable ones are passed over.
+        """
+        images, kept, started = [], [], time.monotonic()
+        for i in permutation(0, 0, len(source))[: 2 * most].tolist():
+            with suppress(Unreadable):
+                images.append(crop_for(recipe, source.read(i, recipe.data.decoding(recipe.encoder.in_chans))))
+                kept.append(i)
+            if len(kept) == most or (len(kept) >= 8 and time.monotonic() - started > seconds):
+                break
+        if not kept:
+            raise LaminaError("no image could be read for the report's pictures")
+        keys = sample_keys(0, 0, torch.tensor(kept))
+        labels = source.labels
+        return cls(
+            Batch(torch.stack(images), keys),
+            [source.name(i) for i in kept],
+            [] if labels is None else [source.class_names[labels[i]] for i in kept],
+        )
+
+
+def crop_for(recipe: Recipe, image: Shaped[Tensor, "C H W"]) -> Float[Tensor, "C h w"]:
+    """A stored image as evaluations show it to a recipe's encoder: its size, a centre crop, on [0, 1]."""
+    size = recipe.encoder.image_size
+    if size is None:
+        raise LaminaError("the recipe has no image_size; use the recipe of a run")
+    crop = CenterCrop((size[0], size[-1]), recipe.data.eval_crop_share)
+    return unit_float(crop(image)[None])[0]
 
 
 def paint(method: MIM, gallery: Gallery, folder: Path, step: int) -> None:

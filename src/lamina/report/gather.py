@@ -120,7 +120,8 @@ def _recipe(text: str, notes: list[str]) -> dict[str, Any]:
         return {}
     if not isinstance(content, Mapping):
         return {}
-    return _flat(content.get("recipe")) | ({"source": content["source"]} if "source" in content else {})
+    beside = {name: value for name, value in content.items() if name != "recipe"}
+    return _flat(beside) | _flat(content.get("recipe"))
 
 
 def _rows(file: Path, notes: list[str]) -> list[dict[str, Any]]:

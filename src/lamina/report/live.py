@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from lamina.batch import Batch, Fault
+from lamina.data import Source
 from lamina.mim import MIM
 from lamina.report.gallery import Gallery, paint
 from lamina.report.page import write_report
@@ -30,7 +31,8 @@ class LiveReport(Callback):
 
     Args:
         run: the run's folder.
-        gallery: the images of its pictures; by default those of the first batch that it meets.
+        gallery: the images of its pictures, or a function that reads them when training starts; by default
+            those of the first batch that the run meets.
         name_of: the name of a sample by its index (`Source.name`), for the list of skipped files.
         every_seconds: the shortest time between two refreshes; also what the page tells the browser.
     """
@@ -38,12 +40,13 @@ class LiveReport(Callback):
     def __init__(
         self,
         run: Path,
-        gallery: Gallery | None = None,
+        gallery: Gallery | Callable[[], Gallery] | None = None,
         name_of: Callable[[int], str] | None = None,
         every_seconds: float = 20.0,
     ) -> None:
         self.run = run
-        self.gallery = gallery
+        self.gallery = gallery if isinstance(gallery, Gallery) else None
+        self._read_gallery = gallery if not isinstance(gallery, Gallery) else None
         self.every_seconds = every_seconds
         self._name_of = name_of or (lambda index: f"sample {index}")
         self._skipped: set[SkippedFile] = set()
@@ -51,6 +54,11 @@ class LiveReport(Callback):
         self._painted: int | None = None
         self._task: nn.Module | None = None
         self._complained = False
+
+    @classmethod
+    def for_source(cls, run: Path, source: Source, every_seconds: float = 20.0) -> LiveReport:
+        """The report of a run on `source`, with pictures of that source's images under their names."""
+        return cls(run, lambda: Gallery.of_source(source, Run(run).recipe()), source.name, every_seconds)
 
     def on_start(self, state: TrainState) -> None:
         """Show the run's name and recipe before the first step is done."""
@@ -76,6 +84,8 @@ class LiveReport(Callback):
 
     def _start(self) -> None:
         self._skipped |= set(read_skipped(self.run, []))
+        if self._read_gallery is not None:
+            self.gallery = self._read_gallery()
         self._write()
 
     def _take(self, batch: Batch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ def write_report(runs: Sequence[Path], out: Path, refresh_seconds: int | None = 
 
 def render(runs: Sequence[RunData], refresh_seconds: int | None = None) -> str:
     """The page's HTML."""
+    return _templates().get_template("page.html").render(page=_page(runs, refresh_seconds))
+
+
+@cache
+def _templates() -> Environment:
+    """The templates, compiled once: a live report uses them again and again."""
     environment = Environment(
         loader=PackageLoader("lamina.report"),
         autoescape=True,
@@ -67,7 +74,7 @@ def render(runs: Sequence[RunData], refresh_seconds: int | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"visible": visible, "number": number, "percent": percent}
-    return environment.get_template("page.html").render(page=_page(runs, refresh_seconds))
+    return environment
 
 
 def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def line_chart(
     `label` says what stands at the end of each curve: its "name", its last "value", or "none".
     """
     thinned = [(s, thin(s.x, s.y)) for s in series]
-    finite = [p for _, points in thinned for p in points if all(map(math.isfinite, p))]
+    finite = [p for _, points in thinned for p in points if all(map(_drawable, p))]
     if not finite:
         return None
     x_range = _range([p[0] for p in finite], pad=0.0, from_zero=False)
@@ -173,12 +173,16 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> BarChart | None:
     return BarChart(title, tuple(bars), limit, marks, f"{title}. {words}")
 
 
+def _drawable(value: float) -> bool:
+    return math.isfinite(value) and abs(value) < 1e290
+
+
 def _range(values: Sequence[float], pad: float, from_zero: bool) -> tuple[float, float]:
     low, high = min(values), max(values)
     if from_zero:
-        return min(0.0, low), (high * (1 + pad) if high > 0 else 1.0)
-    if low == high:
-        margin = abs(low) * 0.1 or 0.5
+        return min(0.0, low), (high * (1 + pad) if high > 1e-290 else 1.0)
+    if high - low <= max(1e-12 * max(abs(low), abs(high)), 1e-290):
+        margin = abs(low) * 0.1 if abs(low) > 1e-280 else 0.5
         return low - margin, high + margin
     return low - pad * (high - low), high + pad * (high - low)
 
@@ -200,7 +204,7 @@ class _Scale:
 def _line(s: Series, points: list[tuple[float, float]], x: _Scale, y: _Scale, label: str) -> Line | None:
     stretches: list[list[tuple[float, float]]] = [[]]
     for point in points:
-        if all(map(math.isfinite, point)):
+        if all(map(_drawable, point)):
             stretches[-1].append((x(point[0]), y(point[1])))
         elif stretches[-1]:
             stretches.append([])
@@ -237,7 +241,7 @@ def _spread(lines: list[Line]) -> list[Line]:
 def _label(s: Series, label: str, power: int) -> str:
     """What stands at the end of a curve; a value is in the unit of the axis."""
     if label == "value":
-        return next((number(v / 10**power) for v in reversed(s.y) if math.isfinite(v)), "")
+        return next((number(v / 10**power) for v in reversed(s.y) if _drawable(v)), "")
     return s.name if label == "name" else ""
 
 
@@ -256,7 +260,7 @@ def _short(value: float) -> str:
 
 
 def _in_words(s: Series) -> str:
-    finite = [(x, y) for x, y in zip(s.x, s.y, strict=True) if math.isfinite(y)]
+    finite = [(x, y) for x, y in zip(s.x, s.y, strict=True) if _drawable(y)]
     if not finite:
         return f"{s.name}: no finite value"
     (x0, y0), (x1, y1) = finite[0], finite[-1]

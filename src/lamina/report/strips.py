@@ -10,13 +10,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from lamina.batch import Batch, unit_float
+from lamina.batch import Batch
+from lamina.data import Unreadable
 from lamina.data.decode import decode_file
-from lamina.data.transforms import CenterCrop
-from lamina.data.unreadable import Unreadable
 from lamina.errors import LaminaError
 from lamina.recipes import Recipe
 from lamina.report.album import as_pil
+from lamina.report.gallery import crop_for
 from lamina.report.pictures import Reconstruction, reconstruct
 from lamina.report.text import visible
 from lamina.runs import load_method
@@ -51,16 +51,12 @@ def reconstruct_files(run: Path, files: Sequence[Path], out: Path, step: int | N
 
 
 def read_for(recipe: Recipe, file: Path) -> Float[Tensor, "C H W"]:
-    """One image file as a recipe's encoder takes it: its channels, its size, a centre crop; on [0, 1]."""
-    size = recipe.encoder.image_size
-    if size is None:
-        raise LaminaError("the recipe has no image_size; use the recipe of a run")
-    crop = CenterCrop((size[0], size[-1]), recipe.data.eval_crop_share)
+    """One image file as evaluations show it to a recipe's encoder; or LaminaError."""
     try:
         image = decode_file(str(file), recipe.data.decoding(recipe.encoder.in_chans)).image
     except Unreadable as error:
         raise LaminaError(f"{visible(file)} cannot be read ({error}); give image files") from error
-    return unit_float(crop(image)[None])[0]
+    return crop_for(recipe, image)
 
 
 def strip(made: Reconstruction, i: int) -> Image.Image:

@@ -37,7 +37,7 @@ def number(value: object) -> str:
         return str(value)
     if isinstance(value, int) or (abs(value) >= 1000 and value == int(value)):
         return count(int(value))
-    if value == 0:
+    if abs(value) < 1e-290:
         return "0"
     exponent = math.floor(math.log10(abs(value)))
     if exponent >= 5 or exponent < -3:
