@@ -54,7 +54,7 @@ def agree(
     values = torch.stack([t.detach() for t in terms.values()]).to(_wide(norm.device))
     loss_bad, norm_bad = (~torch.isfinite(values[0])).to(values), (~torch.isfinite(norm)).to(values)
     counted = loss_bad if scaled else loss_bad + norm_bad
-    asked = torch.tensor(requests, dtype=values.dtype, device=values.device)
+    asked = torch.tensor(requests, dtype=values.dtype).to(values.device, non_blocking=True)  # no wait
     skip = (loss_bad + norm_bad).view(1)
     vector = add_over_ranks(torch.cat([values, skip, counted.view(1), asked]), ranks)
     n = len(values)

@@ -207,9 +207,8 @@ class Run:
         self.clock = Clock(self.state.seconds)
         if self.ranks.main:
             self.reporter = Reporter(self.folder, self.state, callbacks, self.options.tensorboard)
-            lines.append(
-                f"step {self.state.step} of {self.plan.total_steps}: {'going on' if path else 'starting'}"
-            )
+            verb = "going on" if path else "starting"
+            lines.append(f"{verb} at step {self.state.step} of {self.plan.total_steps}")
             for line in (*lines, *self._warnings()):
                 self.say(line)
             self.reporter.start(self.state)

@@ -1,0 +1,162 @@
+"""A small task with dropout and a keyed loader, for the tests of `lamina.train`; also run as a process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lamina.batch import Batch, Fault
+from lamina.rng import Purpose, permutation, sample_keys, uniform
+from lamina.train import CLOCK_FIELDS, Callback, OptimOptions, Outcome, TrainOptions, fit
+
+N_SAMPLES = 26
+OPTIM = OptimOptions(base_lr=1.0, warmup_epochs=0.5, clip_grad=0.5)
+PIXELS = 3 * 2 * 2
+
+
+@dataclass
+class ToyLoader:
+    """Position p of the stream is sample `permutation(seed, p // n, n)[p % n]` of epoch p // n.
+
+    Images of `poisoned` positions are NaN, `faulty` ones are reported as replaced. A signal is raised in
+    this process before the batch of step `signal_before`; each batch takes `seconds` to come.
+    """
+
+    batch_size: int = 4
+    rank: int = 0
+    world: int = 1
+    poisoned: tuple[int, ...] = ()
+    faulty: tuple[int, ...] = ()
+    signal_before: int | None = None
+    signal_rank: int = 0
+    seconds: float = 0.0
+    n_samples: int = N_SAMPLES
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        for step in range(first_step, last_step):
+            if step == self.signal_before and self.rank == self.signal_rank:
+                signal.raise_signal(signal.SIGTERM)
+            time.sleep(self.seconds)
+            share = self.batch_size // self.world
+            first = step * self.batch_size + self.rank * share
+            yield self.batch(range(first, first + share))
+
+    def batch(self, positions: range) -> Batch:
+        where = [divmod(p, self.n_samples) for p in positions]
+        samples = [(epoch, int(permutation(0, epoch, self.n_samples)[i])) for epoch, i in where]
+        keys = torch.cat([sample_keys(0, epoch, torch.tensor([index])) for epoch, index in samples])
+        images = uniform(keys, PIXELS, Purpose.CROP).float().view(-1, 3, 2, 2)
+        images[[p in self.poisoned for p in positions]] = math.nan
+        faults = [Fault(*s, "cut short") for p, s in zip(positions, samples, strict=True) if p in self.faulty]
+        return Batch(images, keys, faults=tuple(faults))
+
+
+class ToyTask(nn.Module):
+    """An autoencoder with dropout, a buffer that follows the steps, and a frozen part of its own."""
+
+    def __init__(self, dropout: float = 0.1, width: int = 16, loss_scale: float = 1.0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.loss_scale = loss_scale
+        self.net = nn.Sequential(
+            nn.Flatten(), nn.Linear(PIXELS, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, PIXELS)
+        )
+        self.teacher = nn.Linear(PIXELS, PIXELS).requires_grad_(False)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        error = self.net(batch.images).float() - batch.images.flatten(1)
+        loss = error.square().mean() * self.loss_scale
+        return {"loss": loss, "largest": error.detach().abs().amax(1).mean()}
+
+    def after_step(self, step: int) -> None:
+        assert isinstance(self.steps, Tensor)
+        self.steps.fill_(step)
+
+    def untracked_state(self) -> set[str]:
+        return {"teacher."}
+
+
+class Counting(Callback):
+    """Adds a column that depends on all rows so far, and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.calls: list[str] = []
+        self.faults: list[Fault] = []
+
+    def on_start(self, state: object) -> None:
+        self.calls.append("start")
+
+    def on_log(self, step: int, row: dict, batch: Batch, task: nn.Module) -> dict:
+        self.total += row["loss"] or 0.0
+        torch.randn(3)
+        self.calls.append(f"log {step}")
+        return {"total": self.total}
+
+    def on_faults(self, faults: object) -> None:
+        self.faults += faults
+
+    def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
+        assert (folder / "manifest.json").exists()
+        self.calls.append(f"checkpoint {step}")
+
+    def on_end(self, outcome: Outcome) -> None:
+        self.calls.append(outcome.reason)
+
+    def state_dict(self) -> dict:
+        return {"total": self.total}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.total = state["total"]
+
+
+def train(folder: Path, resume: bool = False, task: nn.Module | None = None, **settings: object) -> Outcome:
+    """A toy run; settings that `ToyLoader` knows go there, the others are `TrainOptions`."""
+    known = ToyLoader.__dataclass_fields__
+    loader = ToyLoader(**{k: v for k, v in settings.items() if k in known})
+    defaults = {"epochs": 2.0, "batch_size": loader.batch_size, "log_every_steps": 3, "device": "cpu"}
+    options = TrainOptions(**{**defaults, **{k: v for k, v in settings.items() if k not in known}})
+    return fit(task or ToyTask(), loader, OPTIM, options, folder, [Counting()], resume)
+
+
+def fingerprint(folder: Path, step: int) -> dict[str, object]:
+    """Everything of a run that must not depend on interruptions."""
+    path = folder / "checkpoints" / f"step-{step}"
+    state = json.loads((path / "state.json").read_text())
+    state["train"].pop("seconds")
+    files = ("model.safetensors", "optimizer.safetensors")
+    digests = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in files}
+    return {"state": state, "metrics": rows(folder), **digests}
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    """The rows of metrics.jsonl without the clock fields."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in CLOCK_FIELDS} for row in found]
+
+
+def child(folder: Path, output: Path, environment: dict[str, str], asked: dict[str, Any]) -> None:
+    """A toy run as a process of its own; ends with the outcome's code, its output goes to a file."""
+    with output.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    rank, world = int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
+    task = ToyTask(**asked.pop("task", {}))
+    sys.exit(train(folder, task=task, rank=rank, world=world, **asked).exit_code)
