@@ -18,7 +18,7 @@ from lamina.batch import Batch
 from lamina.data import DataOptions, FaultBudget, TrainLoader, channel_stats, eval_batches, open_source
 from lamina.data.sampler import Stream
 from lamina.errors import LaminaError
-from lamina.rng import Purpose, permutation, sample_keys, uniform
+from lamina.rng import Purpose, bits, permutation, sample_keys, uniform
 
 N = 22
 
@@ -216,6 +216,22 @@ def test_replacements_are_fixed_by_seed_epoch_and_sample(damaged: Path) -> None:
     assert_same(loader(damaged, workers=2).batches(0, 8), want)
     for first in range(8):
         assert_same(loader(damaged).batches(first, 8), want[first:])
+
+
+def test_a_slot_is_filled_by_the_first_readable_draw(tmp_path: Path) -> None:
+    for k in range(8):
+        Image.new("L", (9, 9), k).save(tmp_path / f"{k}.png")
+    for k in (0, 1, 2, 4, 6):
+        (tmp_path / f"{k}.png").write_bytes(b"")
+    options = DataOptions(workers=0, crop="center")
+    data = TrainLoader(open_source(tmp_path), options, 5, 1, image_size=(9, 9), in_chans=1)
+    for step, ((epoch, index),) in enumerate(Stream(8, 5, 1).steps(0, 40)):
+        (batch,) = data.batches(step, step + 1)
+        draws = bits(sample_keys(5, epoch, torch.tensor([index])), 16, Purpose.REPLACEMENT)[0] % 8
+        tried = [index, *draws.tolist()]
+        first = next(k for k, i in enumerate(tried) if i in (3, 5, 7))
+        assert batch.images.unique().tolist() == [tried[first]]
+        assert [(fault.epoch, fault.index) for fault in batch.faults] == [(epoch, i) for i in tried[:first]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
