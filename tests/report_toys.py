@@ -95,6 +95,7 @@ def toy_result(protocol: str, data: str, names: tuple[str, str, str]) -> dict[st
         "classes": [features, pool],
         "seed": 0,
         "rows": rows,
+        "notes": [f"a note on {features}"],
     }
 
 

@@ -211,7 +211,7 @@ def test_large_pictures_are_made_smaller_for_the_page(tmp_path: Path) -> None:
     writer.pca(torch.zeros(1, 3, 600, 300), colours, ["tall"])
     writer.close()
     mapped = read_album(tmp_path, []).mapped[0]
-    assert (mapped.original.width, mapped.original.height) == (144, 288)
+    assert (mapped.original.width, mapped.original.height) == (72, 144)
     assert (mapped.colours.width, mapped.colours.height) == (2, 2), "one pixel a patch"
 
 

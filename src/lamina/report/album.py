@@ -22,6 +22,7 @@ from lamina.report.pictures import PcaMap, Reconstruction, displayable, to_uint8
 
 INDEX_FILE = "index.json"
 LONGEST_SIDE = 288
+THUMBNAIL_SIDE = 144
 MOST_BYTES = 2 << 20
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -108,7 +109,7 @@ class AlbumWriter:
         self._index["mapped"] = [
             {
                 "name": name,
-                "original": self._save(f"original-{i}", pictures[i]),
+                "original": self._save(f"mapped-{i}", pictures[i], longest=THUMBNAIL_SIDE),
                 "colours": self._save(f"pca-{i}", made.colours[i]),
             }
             for i, name in enumerate(names)
@@ -126,7 +127,7 @@ class AlbumWriter:
         pictures = to_uint8(unit_float(images))
 
         def entry(i: int, similarity: float | None = None) -> dict[str, Any]:
-            file = self._save(f"pool-{i}", pictures[i])
+            file = self._save(f"pool-{i}", pictures[i], longest=THUMBNAIL_SIDE)
             label = labels[i] if labels else ""
             return {"name": names[i], "label": label, "file": file, "similarity": similarity}
 
@@ -142,13 +143,17 @@ class AlbumWriter:
         write_atomically(self.folder / INDEX_FILE, json.dumps(self._index, indent=1).encode())
 
     def _save(
-        self, stem: str, image: UInt8[Tensor, "C H W"], shown: Bool[Tensor, "H W"] | None = None
+        self,
+        stem: str,
+        image: UInt8[Tensor, "C H W"],
+        shown: Bool[Tensor, "H W"] | None = None,
+        longest: int = LONGEST_SIDE,
     ) -> str:
         if stem in self._saved:
             return f"{stem}.png"
         buffer = BytesIO()
         picture = as_pil(image, shown)
-        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
         picture.save(buffer, format="PNG")
         write_atomically(self.folder / f"{stem}.png", buffer.getvalue())
         self._saved.add(stem)

@@ -46,6 +46,7 @@ class Outcome:
     n_test: int | None
     n_classes: int
     rows: Sequence[Row]
+    notes: Sequence[str] = ()
 
     @property
     def title(self) -> str:
@@ -80,6 +81,7 @@ def read_outcome(content: Any, name: str, notes: list[str]) -> Outcome | None:
             n_test=_whole(content.get("n_test")),
             n_classes=len(content.get("classes") or ()),
             rows=[_row(row) for row in content["rows"]],
+            notes=[str(note) for note in content.get("notes") or ()],
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         if content is not None:
