@@ -51,7 +51,10 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 finished; 75 interrupted (EX_TEMPFAIL: resume or requeue); 70 non-finite (EX_SOFTWARE)."""
+        """0 finished; 75 interrupted (EX_TEMPFAIL: resume or requeue); 70 non-finite (EX_SOFTWARE).
+
+        torchrun does not pass these on: it ends with 1 after any other code than 0.
+        """
         codes = {"finished": 0, "interrupted": INTERRUPTED_EXIT_CODE, "nonfinite": NONFINITE_EXIT_CODE}
         return codes[self.reason]
 
