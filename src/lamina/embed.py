@@ -1,0 +1,101 @@
+"""One vector per image, in a file that other tools read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamina.data import Source, open_source, printable
+from lamina.errors import LaminaError
+from lamina.evaluate import Computing, Table, collect
+from lamina.evaluate.features import Progress
+from lamina.interop import Backbone, FeatureKind, Pool, load_encoder
+
+
+def embed(
+    model: str | Path | Backbone,
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    features: FeatureKind = "last",
+    pool: Pool = "mean",
+    encoder: str | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Table:
+    """Write a feature vector for each image of `data` (all parts of it) and return what was written.
+
+    A .npz holds `features` (n, D) float32, `names` (n,), `labels` (n,) and `class_names` where there are
+    classes, and `about`: JSON with the model, step, features, pool and what could not be read. It loads
+    without pickle. A .csv has a line per image: name, label (its class), then D numbers.
+
+    Raises:
+        LaminaError: for another ending than .npz or .csv, features or a pool that the encoder has not, or
+            images that cannot be read at all.
+    """
+    out = Path(out)
+    if out.suffix not in (".npz", ".csv"):
+        raise LaminaError(f"features go to a .npz or a .csv file, not {out.name}")
+    computing = Computing(batch_size, workers, device, progress)
+    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    backbone = backbone.to(computing.place())
+    if features == "fused" and "fused" not in backbone.kinds:
+        raise LaminaError("this encoder has no fusion, so no fused features; take features 'last'")
+    if pool not in backbone.pools:
+        raise LaminaError(f"this encoder has no pool {pool!r}; take {' or '.join(backbone.pools)}")
+    source = open_source(data, "all")
+    origin = backbone.origin
+    table = collect(
+        source,
+        {"encoder": lambda images: {(features, pool): backbone(images, features).pooled(pool)}},
+        backbone.image_size,
+        backbone.encoder.in_chans,
+        origin.recipe.data if origin is not None else None,
+        computing,
+    )
+    about = {
+        "model": origin.name if origin is not None else "a backbone",
+        "step": origin.step if origin is not None else None,
+        "features": features,
+        "pool": pool,
+        "unreadable": {printable(source.name(fault.index)): fault.reason for fault in table.faults},
+    }
+    _write(out, source, table, about)
+    return table
+
+
+def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> None:
+    names = [source.name(i) for i in table.index.tolist()]
+    (vectors,) = (matrix.numpy() for matrix in table.vectors.values())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    if out.suffix == ".csv":
+        _write_csv(partial, names, source, table, vectors)
+    else:
+        arrays: dict[str, Any] = {"features": vectors, "names": np.array(names, dtype=np.str_)}
+        if table.labels is not None:
+            arrays["labels"] = table.labels.numpy()
+            arrays["class_names"] = np.array(source.class_names, dtype=np.str_)
+        with partial.open("wb") as file:
+            np.savez(file, **arrays, about=np.array(json.dumps(about)))
+    partial.replace(out)
+
+
+def _write_csv(
+    path: Path, names: list[str], source: Source, table: Table, vectors: np.ndarray[Any, np.dtype[np.float32]]
+) -> None:
+    labels = [""] * len(names)
+    if table.labels is not None:
+        labels = [source.class_names[label] for label in table.labels.tolist()]
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "label", *(f"f{i}" for i in range(vectors.shape[1]))])
+        for name, label, vector in zip(names, labels, vectors, strict=True):
+            writer.writerow([name, label, *(f"{value:.9g}" for value in vector)])

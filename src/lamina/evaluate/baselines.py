@@ -1,0 +1,21 @@
+"""What a trained encoder has to beat, by the same sweep: itself untrained, and raw pixels."""
+
+from __future__ import annotations
+
+from lamina.evaluate.features import Extractor, backbone_vectors, pixel_vectors
+from lamina.interop import Backbone, untrained_like
+
+NO_UNTRAINED = "no untrained baseline: the encoder was handed over without its recipe"
+
+
+def subjects(backbone: Backbone) -> tuple[dict[str, Extractor], tuple[str, ...]]:
+    """The trained encoder and the two baselines, and a note where one of them cannot be had.
+
+    The untrained network has the recipe's initialisation: for a run, its own weights before the first step.
+    """
+    untrained = untrained_like(backbone)
+    found = {"trained": backbone_vectors(backbone)}
+    if untrained is not None:
+        found["untrained"] = backbone_vectors(untrained)
+    found["pixels"] = pixel_vectors
+    return found, () if untrained is not None else (NO_UNTRAINED,)

@@ -1,0 +1,53 @@
+"""Labelled images in two parts: one to choose and fit on, one to test on, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.data import Source, open_source, printable
+from lamina.errors import LaminaError
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """A training and a test part with the same classes.
+
+    Raises:
+        LaminaError: where a part has no labels, there is one class only, or a class of the test part has
+            no training image.
+    """
+
+    name: str
+    train: Source
+    test: Source
+
+    def __post_init__(self) -> None:
+        """Refuse what no probe can judge."""
+        for part, source in (("training", self.train), ("test", self.test)):
+            if source.labels is None:
+                raise LaminaError(
+                    f"the {part} images of {self.name} have no classes, or one alone; an evaluation needs "
+                    "two or more: root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/..."
+                )
+        if self.train.class_names != self.test.class_names:
+            raise LaminaError(f"the classes of {self.name} differ between training and test images")
+        seen = set(self.train.labels or ())
+        if len(seen) < 2:
+            raise LaminaError(f"{self.name} has training images of {len(seen)} class; it takes two or more")
+        if missing := sorted(set(self.test.labels or ()) - seen):
+            unknown = printable(self.classes[missing[0]])
+            raise LaminaError(f"the class {unknown!r} of {self.name} has test images but none to train on")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; labels count them."""
+        return self.train.class_names
+
+
+def open_labelled(data: str | Path | LabelledData) -> LabelledData:
+    """The training and the test part of `data`, as `lamina.data.open_source` finds or makes them."""
+    if isinstance(data, LabelledData):
+        return data
+    name = str(data)
+    return LabelledData(printable(name), open_source(name, "train"), open_source(name, "val"))

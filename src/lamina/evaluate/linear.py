@@ -1,0 +1,106 @@
+"""The linear probe: L2-regularised multinomial logistic regression on frozen, cached features.
+
+The solver is scikit-learn's Newton-CG on principal axes (`axes`), each strength of the penalty started
+from the last. Where a weak penalty makes it matter, it is the faster one and the exact one: 1,200 samples,
+16 classes, 192 features, C = 1e5, Newton-CG came to a loss of 0.1092 in 3 s, L-BFGS to 0.1125 in 24 s and
+2,000 steps. scipy's Newton-CG and trust-region methods with a diagonal preconditioner were no faster.
+
+Features are cached without random crops, so the numbers are not comparable with probes that are trained
+with augmentation (MAE's 90 epochs of LARS).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from lamina.errors import LaminaError
+from lamina.evaluate.axes import PrincipalAxes, Standardiser
+from lamina.evaluate.probe import Verdict
+from lamina.rng import permutation
+
+
+@dataclass(frozen=True)
+class LinearOptions:
+    """The sweep of a linear probe."""
+
+    c: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+    """scikit-learn's C, ascending: the penalty is |W|^2 / (2 C) beside the summed cross-entropy, on features
+    whose rows have a mean squared length of 1."""
+    validation_share: float = 0.25
+    """Share of each class's training samples that the choice of C, features and pool is made on."""
+    patience: int = 3
+    """The sweep ends where so many values of C in a row did not beat the best one."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        if not self.c or self.c[0] <= 0 or any(a >= b for a, b in pairwise(self.c)):
+            raise LaminaError(f"c must ascend and be above 0, not {self.c}")
+        if not 0 < self.validation_share < 1:
+            raise LaminaError(f"validation_share must be between 0 and 1, not {self.validation_share}")
+
+
+def stratified_split(labels: Int64[Tensor, "n"], share: float, seed: int) -> Bool[Tensor, "n"]:
+    """True for the samples to validate on: `share` of each class, drawn with `seed`.
+
+    A class of two or more is on both sides; a single sample is not for validation.
+    """
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    shuffled = permutation(seed, 0, len(labels))
+    for label in sorted(set(labels.tolist())):
+        members = shuffled[labels[shuffled] == label]
+        chosen[members[: min(len(members) - 1, max(1, round(share * len(members))))]] = True
+    return chosen
+
+
+def probe_linear(
+    train: Float[Tensor, "n D"],
+    labels: Int64[Tensor, "n"],
+    test: Float[Tensor, "m D"],
+    options: LinearOptions,
+    seed: int,
+) -> Verdict:
+    """Choose C on a stratified split of the training set, fit on all of it, classify the test set once.
+
+    Of equal values of C the smallest wins. The labels of the test set are not an argument, so nothing
+    here can look at them.
+    """
+    held = stratified_split(labels, options.validation_share, seed)
+    if not held.any():
+        raise LaminaError("each class has a single training image; a linear probe needs more")
+    right: list[float] = []
+    best = 0
+    for i, guess in enumerate(fit_path(train[~held], labels[~held], train[held], options.c)):
+        right.append(float((guess == labels[held]).double().mean()))
+        best = i if right[i] > right[best] else best
+        if i - best >= options.patience:
+            break
+    # The path up to C rather than C alone: a weakly penalised fit from zero takes ten times as long.
+    *_, predictions = fit_path(train, labels, test, options.c[: best + 1])
+    return Verdict({"C": options.c[best]}, right[best], predictions)
+
+
+def fit_path(
+    train: Float[Tensor, "n D"],
+    labels: Int64[Tensor, "n"],
+    queries: Float[Tensor, "m D"],
+    c: tuple[float, ...],
+) -> Iterator[Int64[Tensor, "m"]]:
+    """The classes of `queries` for each C in ascending order, each fit started from the one before."""
+    standardise = Standardiser.of(train)
+    axes = PrincipalAxes(standardise(train))
+    asked = axes(standardise(queries)).numpy()
+    model = LogisticRegression(solver="newton-cg", tol=3e-5, max_iter=200, warm_start=True)
+    for value in c:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # validation judges what came out
+            model.set_params(C=value).fit(axes.rows.numpy(), labels.numpy())
+        yield torch.from_numpy(model.predict(asked))

@@ -1,0 +1,23 @@
+"""What a probe of frozen features answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from lamina.evaluate.results import Setting
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The settings chosen on the training set, the accuracy there, and the predicted test classes.
+
+    A probe is given the features of the test set but never its labels: the caller keeps them and
+    counts, so no choice can depend on them.
+    """
+
+    settings: dict[str, Setting]
+    validation_top1: float
+    predictions: Int64[Tensor, "m"]

@@ -1,0 +1,144 @@
+"""The two protocols from end to end: open, compute features once, choose on the training set, test once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lamina.errors import LaminaError
+from lamina.evaluate.baselines import subjects
+from lamina.evaluate.features import Computing, Progress, Table, collect
+from lamina.evaluate.knn import KNNOptions, probe_knn
+from lamina.evaluate.labelled import LabelledData, open_labelled
+from lamina.evaluate.linear import LinearOptions, probe_linear
+from lamina.evaluate.probe import Verdict
+from lamina.evaluate.results import ProbeResult, Protocol, Row, mark_chosen, wilson_interval
+from lamina.interop import Backbone, load_encoder
+from lamina.runs import Run
+
+Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], Verdict]
+
+_SELECTION: dict[Protocol, str] = {
+    "knn": "k, centring, features and pool by leave-one-out on the training images",
+    "linear": "C, features and pool on a stratified part of the training images",
+}
+
+
+def evaluate_knn(
+    model: str | Path | Backbone,
+    data: str | Path | LabelledData,
+    *,
+    options: KNNOptions | None = None,
+    encoder: str | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> ProbeResult:
+    """k nearest neighbours on frozen features (`knn.probe_knn`), beside the untrained network and raw pixels.
+
+    Args:
+        model: whatever `load_encoder` takes, or a backbone. For a run the result is also kept in `results/`.
+        data: labelled images as `lamina.data.open_source` knows them, or two opened parts.
+        options: the sweep.
+        encoder: timm name of the network, for a weights file that does not say.
+        batch_size, workers, device, progress: see `features.Computing`.
+
+    Raises:
+        LaminaError: one line on what is wrong with the model or the data.
+    """
+    probe = partial(probe_knn, options=options or KNNOptions())
+    computing = Computing(batch_size, workers, device, progress)
+    return _evaluate("knn", probe, model, data, encoder, computing, seed=0)
+
+
+def evaluate_linear(
+    model: str | Path | Backbone,
+    data: str | Path | LabelledData,
+    *,
+    options: LinearOptions | None = None,
+    encoder: str | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ProbeResult:
+    """A linear probe on frozen features (`linear.probe_linear`), beside the untrained network and raw pixels.
+
+    `seed` draws the part of the training images that choices are made on; the other arguments are those of
+    `evaluate_knn`.
+    """
+    probe = partial(probe_linear, options=options or LinearOptions(), seed=seed)
+    computing = Computing(batch_size, workers, device, progress)
+    return _evaluate("linear", probe, model, data, encoder, computing, seed)
+
+
+def _evaluate(
+    protocol: Protocol,
+    probe: Probe,
+    model: str | Path | Backbone,
+    data: str | Path | LabelledData,
+    encoder: str | None,
+    computing: Computing,
+    seed: int,
+) -> ProbeResult:
+    labelled = open_labelled(data)
+    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    backbone = backbone.to(computing.place())
+    extractors, notes = subjects(backbone)
+    origin = backbone.origin
+    reading = origin.recipe.data if origin is not None else None
+    size, channels = backbone.image_size, backbone.encoder.in_chans
+    train = collect(labelled.train, extractors, size, channels, reading, computing)
+    test = collect(labelled.test, extractors, size, channels, reading, computing)
+    result = ProbeResult(
+        protocol=protocol,
+        model=origin.name if origin is not None else "a backbone",
+        data=labelled.name,
+        step=origin.step if origin is not None else None,
+        n_train=len(train.index),
+        n_test=len(test.index),
+        classes=labelled.classes,
+        seed=seed,
+        selection=_SELECTION[protocol],
+        rows=judge(train, test, probe),
+        notes=(*notes, *_unread(train, test)),
+    )
+    if not isinstance(model, Backbone) and Run(result.model).exists():
+        result.save(results_file(result, newest=Run(model).exists()))
+    return result
+
+
+def judge(train: Table, test: Table, probe: Probe) -> tuple[Row, ...]:
+    """A row for each kind of vectors; the choice among them follows from the training set alone."""
+    if train.labels is None or test.labels is None:
+        raise LaminaError("an evaluation needs labelled images")
+    rows = []
+    for key, vectors in train.vectors.items():
+        verdict = probe(vectors, train.labels, test.vectors[key])
+        n = len(test.labels)
+        right = int((verdict.predictions == test.labels).sum())
+        interval = wilson_interval(right, n)
+        rows.append(Row(*key, verdict.settings, right / n, interval, verdict.validation_top1))
+    return mark_chosen(rows)
+
+
+def results_file(result: ProbeResult, newest: bool = True) -> Path:
+    """Where the result of a run is kept: results/PROTOCOL-DATA.json, and DATA@STEP for an earlier step."""
+    name = re.sub(r"[^A-Za-z0-9.=]+", "-", result.data).strip("-.") or "data"
+    if len(name) > 80:
+        name = f"{name[-60:]}-{hashlib.sha256(result.data.encode()).hexdigest()[:12]}"
+    step = "" if newest else f"@{result.step}"
+    return Run(result.model).results / f"{result.protocol}-{name}{step}.json"
+
+
+def _unread(train: Table, test: Table) -> tuple[str, ...]:
+    parts = (("training", train.faults), ("test", test.faults))
+    return tuple(f"{len(faults)} {part} images could not be read" for part, faults in parts if faults)

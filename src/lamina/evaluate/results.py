@@ -1,0 +1,135 @@
+"""What an evaluation found: a row for each encoder, features and pool, with its interval; table and JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from scipy.special import ndtri
+
+from lamina.errors import LaminaError
+
+Protocol = Literal["knn", "linear"]
+ENCODERS = ("trained", "untrained", "pixels")
+Setting = bool | int | float | str
+
+
+def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927): of sensible width at 0 % and at 100 % too.
+
+    It speaks of the choice of test samples alone, not of the seeds of pre-training.
+    """
+    if n <= 0 or not 0 <= correct <= n:
+        raise LaminaError(f"an interval needs 0 <= correct <= n and n > 0, not {correct} of {n}")
+    z = float(ndtri(0.5 + confidence / 2))
+    p = correct / n
+    centre = p + z * z / (2 * n)
+    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+    return (0.0 if correct == 0 else low, 1.0 if correct == n else high)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoder seen through one kind of features: its accuracy in [0, 1] on the test set.
+
+    `validation_top1` was measured on the training set alone, and `chosen` (one row per encoder) follows
+    from it alone; `interval` is the 95 % Wilson interval of `top1`.
+    """
+
+    encoder: str
+    features: str
+    pool: str
+    settings: dict[str, Setting]
+    top1: float
+    interval: tuple[float, float]
+    validation_top1: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The rows of one protocol on one data set, and what they were measured on."""
+
+    protocol: Protocol
+    model: str
+    data: str
+    step: int | None
+    n_train: int
+    n_test: int
+    classes: tuple[str, ...]
+    seed: int
+    selection: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    def chosen(self, encoder: str = "trained") -> Row:
+        """The row of `encoder` ("trained", "untrained" or "pixels") that the training set chose."""
+        for row in self.rows:
+            if row.encoder == encoder and row.chosen:
+                return row
+        held = ", ".join(dict.fromkeys(row.encoder for row in self.rows))
+        raise LaminaError(f"this result has no encoder {encoder!r}; it has {held}")
+
+    @property
+    def gain(self) -> float:
+        """Accuracy of the trained encoder minus that of the better baseline, each as chosen."""
+        baselines = [row.top1 for row in self.rows if row.chosen and row.encoder != "trained"]
+        return self.chosen().top1 - max(baselines, default=0.0)
+
+    def table(self) -> list[tuple[str, ...]]:
+        """A header and one line of strings per row; a star marks what the training set chose."""
+        name = {"knn": "kNN top1", "linear": "linear top1"}[self.protocol]
+        header = ("encoder", "features", "pool", name, "95 % interval", "validation", "settings", "chosen")
+        return [header, *(_cells(row) for row in self.rows)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for JSON."""
+        return asdict(self)
+
+    def save(self, path: Path) -> None:
+        """Write the result as JSON (replacing the file only once the new one is whole)."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> ProbeResult:
+        """Read what `save` wrote."""
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        rows = [Row(**{**row, "interval": tuple(row["interval"])}) for row in fields["rows"]]
+        tuples = {"rows": tuple(rows), "classes": tuple(fields["classes"]), "notes": tuple(fields["notes"])}
+        return cls(**{**fields, **tuples})
+
+
+def mark_chosen(rows: list[Row]) -> tuple[Row, ...]:
+    """Mark, per encoder, the row with the best validation accuracy; the first of equals."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        if row.encoder not in best or row.validation_top1 > best[row.encoder].validation_top1:
+            best[row.encoder] = row
+    return tuple(replace(row, chosen=row is best[row.encoder]) for row in rows)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    low, high = row.interval
+    settings = ", ".join(f"{name}={_short(value)}" for name, value in row.settings.items())
+    return (
+        row.encoder,
+        row.features,
+        row.pool,
+        f"{100 * row.top1:.1f} %",
+        f"{100 * low:.1f} - {100 * high:.1f}",
+        f"{100 * row.validation_top1:.1f} %",
+        settings,
+        "*" if row.chosen else "",
+    )
+
+
+def _short(value: Setting) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

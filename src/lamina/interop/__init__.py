@@ -1,0 +1,24 @@
+"""Encoders from runs, weights files and timm; encoders handed over to timm."""
+
+from __future__ import annotations
+
+from lamina.interop.backbone import Backbone, FeatureKind, Features, Origin, Pool
+from lamina.interop.export import EncoderExport, Exported, export_timm
+from lamina.interop.loading import load_encoder, untrained_like
+from lamina.interop.weights import Loaded, load_weights_into, read_weights
+
+__all__ = [
+    "Backbone",
+    "EncoderExport",
+    "Exported",
+    "FeatureKind",
+    "Features",
+    "Loaded",
+    "Origin",
+    "Pool",
+    "export_timm",
+    "load_encoder",
+    "load_weights_into",
+    "read_weights",
+    "untrained_like",
+]

@@ -1,0 +1,109 @@
+"""What evaluations and analyses ask of an encoder: images in, named features out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from lamina.encoder import Encoder
+from lamina.errors import LaminaError
+from lamina.fusion import Fusion, LastLayer
+from lamina.recipes import Recipe
+
+FeatureKind = Literal["last", "fused"]
+Pool = Literal["cls", "mean"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backbone came from: what it was called, the step of its run, and how to build it afresh."""
+
+    name: str
+    step: int | None
+    recipe: Recipe
+
+
+class Features(NamedTuple):
+    """The tokens of some images after the final norm; registers are left out."""
+
+    cls: Float[Tensor, "B D"] | None
+    patches: Float[Tensor, "B N D"]
+
+    def pooled(self, pool: Pool) -> Float[Tensor, "B D"]:
+        """The class token, or the mean of the patch tokens."""
+        if pool == "mean":
+            return self.patches.mean(dim=1)
+        if self.cls is None:
+            raise LaminaError("this encoder has no class token; take pool 'mean'")
+        return self.cls
+
+
+class Backbone(nn.Module):
+    """A frozen encoder, whole images, no mask.
+
+    Features "last" are the final norm of the last block's output; "fused" are the method's fusion of its
+    taps and then that norm, what a decoder was given in pre-training.
+
+    Args:
+        encoder: any `Encoder`; put in evaluation mode.
+        fusion: the fusion it was trained with; `LastLayer` and None mean that there are no fused features.
+        origin: kept for reports, and for the untrained baseline.
+    """
+
+    def __init__(self, encoder: Encoder, fusion: Fusion | None = None, origin: Origin | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.fusion = None if isinstance(fusion, LastLayer) else fusion
+        self.origin = origin
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def kinds(self) -> tuple[FeatureKind, ...]:
+        """The features that this encoder has."""
+        return ("last",) if self.fusion is None else ("last", "fused")
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The ways to one vector per image that this encoder has."""
+        return ("mean",) if self.encoder.vit.cls_token is None else ("cls", "mean")
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that it was built for, in px."""
+        (rows, columns), (height, width) = self.encoder.grid, self.encoder.patch
+        return rows * height, columns * width
+
+    def forward(self, images: Shaped[Tensor, "B C H W"], features: FeatureKind = "last") -> Features:
+        """Features of images (uint8, or float on [0, 1]).
+
+        Raises:
+            LaminaError: for "fused" where there is no fusion, or images that do not fit.
+        """
+        return self.every(images, (features,))[features]
+
+    def every(
+        self, images: Shaped[Tensor, "B C H W"], kinds: tuple[FeatureKind, ...] | None = None
+    ) -> dict[FeatureKind, Features]:
+        """Several kinds of features (by default all there are) of one pass through the encoder."""
+        kinds = self.kinds if kinds is None else kinds
+        if unknown := [kind for kind in kinds if kind not in ("last", "fused")]:
+            raise LaminaError(f"there are no features {unknown[0]!r}; take last or fused")
+        if "fused" in kinds and self.fusion is None:
+            raise LaminaError("this encoder has no fusion, so no fused features; take features 'last'")
+        last = self.encoder.depth - 1
+        taps = self.fusion.layers if self.fusion is not None and "fused" in kinds else (last,)
+        outputs = self.encoder(images, taps)
+        tokens: dict[FeatureKind, Tensor] = {}
+        if "last" in kinds:
+            tokens["last"] = self.encoder.norm(outputs[taps.index(last)])
+        if self.fusion is not None and "fused" in kinds:
+            tokens["fused"] = self.fusion(outputs, self.encoder.norm)
+        return {kind: self._divide(tokens[kind]) for kind in kinds}
+
+    def _divide(self, tokens: Float[Tensor, "B T D"]) -> Features:
+        has_class = self.encoder.vit.cls_token is not None
+        return Features(tokens[:, 0] if has_class else None, tokens[:, self.encoder.n_prefix :])

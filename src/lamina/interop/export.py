@@ -1,0 +1,144 @@
+"""A trained encoder as plain timm reads it: safetensors under timm's names, and timm's config beside them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lamina.encoder import EncoderOptions
+from lamina.errors import LaminaError
+from lamina.fusion import FusionOptions
+from lamina.interop.loading import locate_step, timm_arguments
+from lamina.mim import MIM
+from lamina.options import to_mapping
+from lamina.runs import load_method
+from lamina.train import Callback
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The files of an export. `fusion` is None for a method without one."""
+
+    weights: Path
+    config: Path
+    fusion: Path | None
+    step: int
+
+    def __str__(self) -> str:
+        files = [self.weights, self.config, *([self.fusion] if self.fusion else [])]
+        return f"step {self.step}: {', '.join(map(str, files))}"
+
+    @classmethod
+    def at(cls, out: Path, has_fusion: bool, step: int) -> Exported:
+        """`x.safetensors` has `x.json` and `x.fusion.safetensors` beside it; a folder has timm's names."""
+        if out.suffix == ".safetensors":
+            names = out, out.with_suffix(".json"), out.with_suffix(".fusion.safetensors")
+        elif out.suffix:
+            raise LaminaError(
+                f"{out.name}: timm's weights go to a name that ends in .safetensors, or a folder"
+            )
+        else:
+            names = out / "model.safetensors", out / "config.json", out / "fusion.safetensors"
+        return cls(names[0], names[1], names[2] if has_fusion else None, step)
+
+
+def export_timm(run: str | Path, out: str | Path) -> Exported:
+    """Write the encoder of a run (`run`, `run@step` or a checkpoint folder) for plain timm.
+
+    `out` is a .safetensors file or a folder. The file's own metadata and the JSON beside it hold timm's
+    `architecture` and `model_args`, so that `timm.create_model(architecture, **model_args)` followed by
+    `load_state_dict(..., strict=True)` gives the features of `Backbone` bit for bit on images normalised by
+    `pretrained_cfg`'s mean and std. A folder is also read by `timm.create_model("local-dir:" + folder,
+    pretrained=True)`. Fusion weights are no part of a timm model and go to a file of their own.
+
+    Raises:
+        LaminaError: where there is no such run or checkpoint, or `out` has another ending.
+    """
+    place, step = locate_step(str(run))
+    method, recipe = load_method(place, step)
+    return write_encoder(method, recipe.encoder, recipe.fusion, Path(out), step)
+
+
+class EncoderExport(Callback):
+    """Keeps the encoder of the newest checkpoint in the run's folder `encoder/`."""
+
+    def __init__(self, folder: Path, encoder: EncoderOptions, fusion: FusionOptions | None = None) -> None:
+        self.folder = folder
+        self.encoder = encoder
+        self.fusion = fusion
+
+    def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
+        """Write the encoder as it is at this step."""
+        assert isinstance(task, MIM)
+        write_encoder(task, self.encoder, self.fusion, self.folder, step)
+
+
+def write_encoder(
+    method: MIM, encoder: EncoderOptions, fusion: FusionOptions | None, out: Path, step: int
+) -> Exported:
+    """Write a method's encoder to `out`; `fusion=None` leaves a fusion out. Files are replaced when whole."""
+    has_fusion = fusion is not None and fusion.kind != "none"
+    files = Exported.at(out, has_fusion, step)
+    about = {
+        "format": FORMAT,
+        "step": step,
+        "encoder": to_mapping(encoder),
+        "fusion": to_mapping(fusion) if fusion is not None and has_fusion else None,
+    }
+    config = json.dumps({**timm_config(method, encoder), "lamina": about}, indent=2)
+    files.weights.parent.mkdir(parents=True, exist_ok=True)
+    if files.fusion is not None:
+        _save(method.fusion.state_dict(), files.fusion, config)
+    _save(method.encoder.vit.state_dict(), files.weights, config)
+    _replace(files.config, config + "\n")
+    return files
+
+
+def timm_config(method: MIM, options: EncoderOptions) -> dict[str, Any]:
+    """What timm needs to build the network, laid out as in a model folder of the Hugging Face hub."""
+    encoder = method.encoder
+    (rows, columns), (height, width) = encoder.grid, encoder.patch
+    size = [rows * height, columns * width]
+    sizes = replace(options, image_size=(size[0], size[1]), patch_size=height)
+    return {
+        "architecture": options.name.split(".")[0],
+        "num_classes": 0,
+        "num_features": encoder.width,
+        "global_pool": encoder.vit.global_pool,
+        "model_args": {**timm_arguments(sizes), "global_pool": encoder.vit.global_pool},
+        "pretrained_cfg": {
+            "input_size": [encoder.in_chans, *size],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 0.875,
+            "crop_mode": "center",
+            "mean": encoder.mean.flatten().double().tolist(),
+            "std": encoder.std.flatten().double().tolist(),
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+        "made_with": {"timm": timm.__version__},
+    }
+
+
+def _save(tensors: dict[str, Tensor], path: Path, config: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(own, partial, metadata={"format": "pt", "lamina": config})
+    partial.replace(path)
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,210 @@
+"""From what an encoder is called to a `Backbone`: a run, a step of it, a weights file, a timm name."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+
+from lamina.build import build_method, resolve
+from lamina.encoder import Encoder, EncoderOptions, build_vit
+from lamina.errors import LaminaError
+from lamina.fusion import FusionOptions, build_fusion
+from lamina.interop.backbone import Backbone, Origin
+from lamina.interop.weights import PICKLES, load_weights_into, read_weights
+from lamina.options import merge
+from lamina.recipes import Recipe
+from lamina.runs import Run, load_method
+from lamina.train import checkpoint
+
+_STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
+
+
+def load_encoder(
+    spec: str | Path,
+    *,
+    encoder: str | EncoderOptions | None = None,
+    pretrained: bool = True,
+    device: torch.device | str = "cpu",
+) -> Backbone:
+    """The frozen encoder that `spec` names:
+
+    - a run folder (its newest checkpoint), `run@step`, or a checkpoint folder `run/checkpoints/step-N`;
+    - what `export_timm` wrote: the .safetensors file, or the folder;
+    - any other .safetensors or .pth file under timm's names: `encoder`, a timm name or options, says
+      which network it is for;
+    - a timm model, `timm/NAME` or NAME, with its published weights unless `pretrained` is False.
+
+    `encoder` also overrides sizes, channels and statistics of a timm model; runs and exports know theirs.
+
+    Raises:
+        LaminaError: where nothing is called so, the weights do not fit, or they cannot be fetched.
+    """
+    name = str(spec)
+    options = EncoderOptions(name=encoder) if isinstance(encoder, str) else encoder
+    path = Path(name).expanduser()
+    if _is_run(name):
+        backbone = _from_run(name)
+    elif path.is_file() or (path / "model.safetensors").is_file():
+        backbone = _from_file(path, options)
+    elif path.exists():
+        raise LaminaError(
+            f"{name} is neither a run nor an exported encoder: no recipe.yaml, no model.safetensors"
+        )
+    elif timm.is_model(name.removeprefix("timm/")):
+        backbone = _from_timm(name, options or EncoderOptions(start="timm"), pretrained)
+    else:
+        raise LaminaError(f"there is no encoder {name!r}; give a run folder, a weights file, or timm/NAME")
+    return backbone.to(device)
+
+
+def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | None:
+    """The same network before any training: for a run, its own first weights (or those of another `seed`).
+
+    None where a backbone was put together by hand and nothing says how to build it afresh.
+    """
+    if backbone.origin is None:
+        return None
+    recipe = backbone.origin.recipe
+    if seed is not None:
+        recipe = replace(recipe, train=replace(recipe.train, seed=seed))
+    method = build_method(recipe)
+    origin = Origin(f"{backbone.origin.name}, untrained", None, recipe)
+    return Backbone(method.encoder, method.fusion, origin).to(backbone.encoder.mean.device)
+
+
+def locate_step(spec: str) -> tuple[Path, int]:
+    """The run folder and the step that `spec` names: RUN (its newest good checkpoint), RUN@STEP, or
+    RUN/checkpoints/step-N."""
+    path = Path(spec).expanduser()
+    if path.name.startswith("step-") and path.parent.name == "checkpoints":
+        step = path.name.removeprefix("step-")
+        if step.isdecimal():
+            return path.parent.parent, int(step)
+    match = _STEP.fullmatch(spec)
+    if match is not None and not path.exists():
+        return Path(match["run"]).expanduser(), int(match["step"])
+    run = Run(path)
+    run.recipe()  # says so where this is no run
+    newest = checkpoint.newest_good(run.checkpoints, lambda line: print(line, file=sys.stderr))
+    if newest is None:
+        raise LaminaError(f"{run.path} has no checkpoint yet; wait for the first, or train with --resume")
+    return run.path, int(newest.name.removeprefix("step-"))
+
+
+def _is_run(spec: str) -> bool:
+    path = Path(spec).expanduser()
+    match = _STEP.fullmatch(spec)
+    places = (
+        [path, path.parent.parent] if path.exists() else [Path(match["run"]).expanduser()] if match else []
+    )
+    return any(Run(place).exists() for place in places)
+
+
+def _from_run(spec: str) -> Backbone:
+    place, step = locate_step(spec)
+    method, recipe = load_method(place, step)
+    return Backbone(method.encoder, method.fusion, Origin(str(place), step, recipe))
+
+
+def _from_file(path: Path, options: EncoderOptions | None) -> Backbone:
+    about = _about(path)
+    step, fusion = None, FusionOptions(kind="none")
+    if about is not None:
+        options, step = merge(EncoderOptions(), about["encoder"]), int(about["step"])
+        if about["fusion"] is not None and _fusion_file(path).is_file():
+            fusion = merge(FusionOptions(), about["fusion"])
+    if options is None:
+        raise LaminaError(f"{path.name} does not say which network it is for; name it with --encoder")
+    recipe = _recipe(options, fusion)
+    vit = build_vit(recipe.encoder)
+    load_weights_into(vit, path)
+    built = build_fusion(recipe.fusion, vit.embed_dim, len(vit.blocks))
+    if fusion.kind != "none":
+        checkpoint.load_model_tensors(built, read_weights(_fusion_file(path)))
+    return Backbone(_wrap(vit, recipe), built, Origin(str(path), step, recipe))
+
+
+def _from_timm(spec: str, options: EncoderOptions, pretrained: bool) -> Backbone:
+    name = spec.removeprefix("timm/")
+    known = timm.get_pretrained_cfg(name)
+    if known is not None and options.in_chans == len(known.mean):
+        options = replace(options, mean=options.mean or known.mean, std=options.std or known.std)
+    recipe = _recipe(replace(options, name=name), FusionOptions(kind="none"))
+    vit = _fetch(recipe.encoder) if pretrained else build_vit(recipe.encoder)
+    return Backbone(_wrap(vit, recipe), None, Origin(spec, None, recipe))
+
+
+def timm_arguments(options: EncoderOptions) -> dict[str, Any]:
+    """What `timm.create_model` needs beside the name to build the network of resolved options."""
+    is_eva = timm.model_entrypoint(options.name).__module__ == "timm.models.eva"
+    sizes = {
+        "img_size": list(options.image_size or ()) or None,
+        "patch_size": options.patch_size,
+        "in_chans": options.in_chans,
+        "embed_dim": options.width,
+        "depth": options.depth,
+        "num_heads": options.heads,
+        # As `encoder.build_vit`: the final norm stays before the pooling.
+        "use_fc_norm" if is_eva else "fc_norm": False,
+    }
+    return {"num_classes": 0, **{name: value for name, value in sizes.items() if value is not None}}
+
+
+def _fetch(options: EncoderOptions) -> VisionTransformer | Eva:
+    try:
+        vit: VisionTransformer | Eva = timm.create_model(  # type: ignore[assignment]
+            options.name, pretrained=True, **timm_arguments(options)
+        )
+    except Exception as error:  # offline, unknown to the hub, gated, damaged: each library has its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LaminaError(
+            f"the weights of {options.name} could not be loaded ({reason}); fetch them once where there is "
+            "a network, or give a weights file and --encoder"
+        ) from error
+    return vit
+
+
+def _recipe(options: EncoderOptions, fusion: FusionOptions) -> Recipe:
+    """The least that builds this network again; without a mask there is nothing to hide."""
+    return resolve(Recipe(name="encoder", encoder=replace(options, hide="drop"), fusion=fusion))
+
+
+def _wrap(vit: VisionTransformer | Eva, recipe: Recipe) -> Encoder:
+    options = recipe.encoder
+    assert not isinstance(options.mean, str)
+    assert not isinstance(options.std, str)
+    return Encoder(vit, "drop", options.mean, options.std)
+
+
+def _about(path: Path) -> dict[str, Any] | None:
+    """What `export_timm` said of a file: in its header, or in the JSON beside it if the header was lost."""
+    weights = path / "model.safetensors" if path.is_dir() else path
+    if weights.suffix in PICKLES:
+        return None
+    try:
+        with safe_open(weights, framework="pt") as file:
+            text = (file.metadata() or {}).get("lamina")
+    except (SafetensorError, OSError) as error:
+        raise LaminaError(f"{weights.name} is damaged or no safetensors file: {error}") from None
+    beside = path / "config.json" if path.is_dir() else path.with_suffix(".json")
+    if text is None and beside.is_file():
+        text = beside.read_text(encoding="utf-8")
+    try:
+        about = json.loads(text).get("lamina") if text is not None else None
+    except (ValueError, AttributeError):
+        return None
+    return about if isinstance(about, dict) and {"encoder", "fusion", "step"} <= about.keys() else None
+
+
+def _fusion_file(path: Path) -> Path:
+    return path / "fusion.safetensors" if path.is_dir() else path.with_suffix(".fusion.safetensors")
