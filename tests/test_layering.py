@@ -25,7 +25,7 @@ ALLOWED = {
     "interop": BASE | {"encoder", "fusion", "mim", "init", "recipes", "build", "runs", "train"},
     "monitor": BASE | {"fusion", "mim", "train"},
 }
-UP = ["evaluate", "embed", "pretrain", "report", "api", "arguments", "demo", "commands", "cli", "__main__"]
+UP = ["evaluate", "embedding", "pretraining", "report", "api", "arguments", "demo", "commands", "cli", "__main__"]
 
 
 def layer(file: Path) -> str:

@@ -1,11 +1,26 @@
-"""Pre-train plain Vision Transformers by masked image modelling, with Multi-level Feature Fusion."""
+"""Pre-train plain Vision Transformers by masked image modelling, with Multi-level Feature Fusion.
 
-from lamina.batch import Batch
-from lamina.errors import LaminaError
-from lamina.fusion import LastLayer, MultiLevelFusion
-from lamina.init import init_vit_mae, init_vit_simmim
-from lamina.methods import mae, pixmim, simmim
-from lamina.mim import MIM
+The public names are imported when they are first used: importing torch and timm takes seconds, which
+`lamina --help` should not.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lamina.api import pretrain
+    from lamina.batch import Batch
+    from lamina.embed import embed
+    from lamina.errors import LaminaError
+    from lamina.evaluate import evaluate_knn, evaluate_linear
+    from lamina.fusion import LastLayer, MultiLevelFusion
+    from lamina.init import init_vit_mae, init_vit_simmim
+    from lamina.interop import export_timm, load_encoder
+    from lamina.methods import mae, pixmim, simmim
+    from lamina.mim import MIM
+    from lamina.recipes import Recipe, recipe
+    from lamina.report import reconstruct_files, write_report
+    from lamina.runs import load_method
 
 __all__ = [
     "MIM",
@@ -13,9 +28,42 @@ __all__ = [
     "LaminaError",
     "LastLayer",
     "MultiLevelFusion",
+    "Recipe",
+    "embed",
+    "evaluate_knn",
+    "evaluate_linear",
+    "export_timm",
     "init_vit_mae",
     "init_vit_simmim",
+    "load_encoder",
+    "load_method",
     "mae",
     "pixmim",
+    "pretrain",
+    "recipe",
+    "reconstruct_files",
     "simmim",
+    "write_report",
 ]
+
+_HOMES = {
+    "api": ("pretrain",),
+    "batch": ("Batch",),
+    "errors": ("LaminaError",),
+    "evaluate": ("evaluate_knn", "evaluate_linear"),
+    "fusion": ("LastLayer", "MultiLevelFusion"),
+    "init": ("init_vit_mae", "init_vit_simmim"),
+    "interop": ("export_timm", "load_encoder"),
+    "methods": ("mae", "pixmim", "simmim"),
+    "mim": ("MIM",),
+    "recipes": ("Recipe", "recipe"),
+    "report": ("reconstruct_files", "write_report"),
+    "runs": ("load_method",),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"lamina has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"lamina.{_MODULE_OF[name]}"), name)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lamina.data import Source
 from lamina.options import merge
-from lamina.pretrain import run_pretrain
+from lamina.pretraining import run_pretrain
 from lamina.recipes import Recipe
 from lamina.recipes import recipe as named_recipe
 from lamina.report import LiveReport
@@ -103,4 +103,4 @@ def apply_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
 
 def report_callbacks(run: Run, source: Source) -> Sequence[Callback]:
     """The report that is rewritten while a run trains."""
-    return [LiveReport(run.path, name_of=source.name)]
+    return [LiveReport.for_source(run.path, source)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class Fault(NamedTuple):
     """A sample that could not be read: its index in the source, the epoch, and a reason in a few words."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a fault
     reason: str
 
 
@@ -42,23 +42,23 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on another device (a copy without a synchronisation from pinned memory)."""
-        return replace(
-            self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self._tensors().items()}
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the DataLoader calls this by its name."""
-        return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+        return self._map(Tensor.pin_memory)
 
     def split(self, size: int) -> Iterator[Batch]:
-        """Consecutive micro-batches of `size` samples (the last one may be smaller)."""
-        parts = {k: v.split(size) for k, v in self._tensors().items()}
-        for i in range(-(-len(self) // size)):
-            yield Batch(**{k: v[i] for k, v in parts.items()})
+        """Consecutive micro-batches of `size` samples (the last one may be smaller), without the faults."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield replace(self._map(lambda tensor, part=part: tensor[part]), faults=())  # type: ignore[misc]
 
-    def _tensors(self) -> dict[str, Tensor]:
-        fields = {"images": self.images, "keys": self.keys, "mask": self.mask, "labels": self.labels}
-        return {k: v for k, v in fields.items() if v is not None}
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        def of(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        return Batch(change(self.images), of(self.keys), of(self.mask), of(self.labels), self.faults)
 
 
 def unit_float(images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

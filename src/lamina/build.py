@@ -37,6 +37,10 @@ def resolve(recipe: Recipe) -> Recipe:
     mean, std = default_statistics(options.in_chans, options.mean, options.std)  # type: ignore[arg-type]
     embed = vit.patch_embed
     height, width = embed.img_size
+    if height % embed.patch_size[0] or width % embed.patch_size[1]:
+        raise LaminaError(
+            f"image_size {height} x {width} px is not a multiple of the patch, {embed.patch_size[0]} px"
+        )
     options = replace(
         options, image_size=(height, width), patch_size=int(embed.patch_size[0]), mean=mean, std=std
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -95,11 +94,8 @@ class MAEDecoder(nn.Module):
         self.embed = nn.Linear(in_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("positions", sincos_2d(width, grid)[None], persistent=False)
-        norm_layer = partial(nn.LayerNorm, eps=1e-6)
-        self.blocks = nn.ModuleList(
-            [Block(width, heads, qkv_bias=True, norm_layer=norm_layer) for _ in range(depth)]
-        )
-        self.norm = norm_layer(width)
+        self.blocks = nn.ModuleList([Block(width, heads, qkv_bias=True) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, out)
 
     def forward(
@@ -122,17 +118,17 @@ class MAEDecoder(nn.Module):
         return self.head(self.norm(x)), hidden
 
 
-def _last_tokens(block: Block, x: Float[Tensor, "B T D"], m: int) -> Float[Tensor, "B m D"]:
+def _last_tokens(block: Any, x: Float[Tensor, "B T D"], m: int) -> Float[Tensor, "B m D"]:
     """`block(x)[:, -m:]` without computing the other tokens' queries, projections and MLP."""
     attn, h = block.attn, block.norm1(x)
-    d, heads = x.shape[-1], attn.num_heads
+    (b, t, d), heads = x.shape, attn.num_heads
     weight, bias = attn.qkv.weight, attn.qkv.bias
-    q = F.linear(h[:, -m:], weight[:d], bias[:d]).unflatten(-1, (heads, -1)).transpose(1, 2)
-    kv = F.linear(h, weight[d:], bias[d:]).unflatten(-1, (2, heads, -1))
-    k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, d)
+    q = F.linear(h[:, -m:], weight[:d], bias[:d]).view(b, m, heads, -1).transpose(1, 2)
+    k, v = F.linear(h, weight[d:], bias[d:]).view(b, t, 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
     y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     y = x[:, -m:] + attn.proj(y)
-    return y + block.mlp(block.norm2(y))  # type: ignore[no-any-return]
+    result: Tensor = y + block.mlp(block.norm2(y))
+    return result
 
 
 Decoder = LinearDecoder | MAEDecoder

@@ -10,7 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, Shaped
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ def build_vit(options: EncoderOptions) -> VisionTransformer | Eva:
     is_eva = timm.model_entrypoint(options.name).__module__ == "timm.models.eva"
     settings |= {"use_fc_norm" if is_eva else "fc_norm": False}
     try:
-        return timm.create_model(  # type: ignore[no-any-return]
+        vit = timm.create_model(
             options.name,
             num_classes=0,
             in_chans=options.in_chans,
@@ -84,6 +84,9 @@ def build_vit(options: EncoderOptions) -> VisionTransformer | Eva:
         )
     except (TypeError, AssertionError) as error:
         raise LaminaError(f"{options.name} cannot be built with {settings}: {error}") from error
+    if not isinstance(vit, VisionTransformer | Eva):
+        raise LaminaError(f"{options.name} is not a timm VisionTransformer or Eva")
+    return vit
 
 
 class Encoder(nn.Module):
@@ -129,7 +132,7 @@ class Encoder(nn.Module):
     @property
     def norm(self) -> nn.Module:
         """The final norm."""
-        return self.vit.norm  # type: ignore[no-any-return]
+        return self.vit.norm
 
     @property
     def depth(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -186,7 +186,8 @@ def _scaled(projection: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
     and nothing of the activations' size has to be kept for the weight's gradient."""
     if isinstance(projection, nn.Identity):
         return weight * x
-    *before, last = projection if isinstance(projection, nn.Sequential) else [projection]
+    layers: list[Any] = list(projection) if isinstance(projection, nn.Sequential) else [projection]
+    *before, last = layers
     for layer in before:
         x = layer(x)
     return F.linear(x, weight * last.weight, weight * last.bias)

@@ -1,13 +1,15 @@
-"""What a run says about its fusion: each tap's weight and share, at every row of metrics.jsonl."""
+"""What a run watches: its fusion, and the files it could not read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from lamina.batch import Batch
+from lamina.batch import Batch, Fault
+from lamina.data import FaultBudget
 from lamina.fusion import MultiLevelFusion
 from lamina.mim import MIM
 from lamina.train import Callback
@@ -32,3 +34,22 @@ class FusionMonitor(Callback):
             measured = task.fusion.measure(features)
         task.train(was_training)
         return {name: values.tolist() for name, values in measured.items()}
+
+
+class FaultMonitor(Callback):
+    """Counts unreadable files of all ranks against one budget, and keeps the count over a resume."""
+
+    def __init__(self, budget: FaultBudget) -> None:
+        self.budget = budget
+
+    def on_faults(self, faults: Sequence[Fault]) -> None:
+        """Add them; raises `LaminaError` past the limit."""
+        self.budget.add(faults)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The files known so far."""
+        return {"files": self.budget.rows()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The files known before the resume."""
+        self.budget.restore(state["files"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from lamina.data import DataOptions
@@ -173,6 +174,10 @@ def small(recipe: Recipe) -> Recipe:
     )
 
 
+def _small(build: Callable[[], Recipe]) -> Recipe:
+    return small(build())
+
+
 def demo() -> Recipe:
     """What `make demo` runs: a small ViT with MFF on crops of real photographs, in minutes on two cores.
 
@@ -195,9 +200,9 @@ def recipes() -> dict[str, Callable[[], Recipe]]:
     sizes: tuple[Size, ...] = ("ti", "s", "b", "l", "h")
     published = {"mae": mae_published, "pixmim": pixmim_published, "simmim": simmim_published}
     plain: dict[str, Callable[[], Recipe]] = {"mae": mae, "pixmim": pixmim, "simmim": simmim}
-    plain |= {f"{name}-small": lambda build=build: small(build()) for name, build in list(plain.items())}
-    plain |= {f"{n}-{s}": lambda build=build, s=s: build(s) for n, build in published.items() for s in sizes}
-    return plain | {"demo": demo}
+    shrunk = {f"{name}-small": partial(_small, build) for name, build in plain.items()}
+    sized = {f"{name}-{size}": partial(build, size) for name, build in published.items() for size in sizes}
+    return {**plain, **shrunk, **sized, "demo": demo}
 
 
 def recipe(name: str) -> Recipe:

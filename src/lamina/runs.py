@@ -25,7 +25,7 @@ class Run:
     """The files of one run.
 
     recipe.yaml, environment.json, metrics.jsonl, train.log, checkpoints/step-N/, encoder/ (timm names),
-    results/ (evaluations), pictures/ and report.html.
+    results/ (evaluations), pictures/, skipped.json (files that could not be read) and report.html.
     """
 
     def __init__(self, path: str | Path) -> None:

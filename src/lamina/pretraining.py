@@ -13,7 +13,7 @@ from lamina.data import Source, TrainLoader, channel_stats, open_source
 from lamina.errors import LaminaError
 from lamina.interop import EncoderExport, load_weights_into
 from lamina.mim import MIM
-from lamina.monitor import FusionMonitor
+from lamina.monitor import FaultMonitor, FusionMonitor
 from lamina.options import differences
 from lamina.recipes import Recipe
 from lamina.runs import Run
@@ -70,7 +70,12 @@ def run_pretrain(
         if dist.is_initialized():
             dist.barrier()
         more = callbacks(run, source) if callbacks and ranks.main else ()
-        ours = [FusionMonitor(), EncoderExport(run.encoder, recipe.encoder), *more]
+        ours = [
+            FusionMonitor(),
+            FaultMonitor(loader.budget),
+            EncoderExport(run.encoder, recipe.encoder, recipe.fusion),
+            *more,
+        ]
         return fit(method, loader, recipe.optim, recipe.train, run.path, ours, resume=going_on)
 
 
@@ -79,7 +84,7 @@ def _measure(recipe: Recipe, source: Source) -> Recipe:
     options = recipe.encoder
     if "auto" not in (options.mean, options.std):
         return recipe
-    mean, std = channel_stats(source, recipe.data, options.in_chans, recipe.train.seed)
+    mean, std = channel_stats(source, options.in_chans, recipe.data, seed=recipe.train.seed)
     measured = replace(
         options,
         mean=mean if options.mean == "auto" else options.mean,

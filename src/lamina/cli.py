@@ -1,0 +1,193 @@
+"""The command line: the only place where a word names a function."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from rich.console import Console
+from rich.table import Table
+
+from lamina.errors import LaminaError
+
+# torch and timm take seconds to import: what needs them is imported when a verb is run.
+
+VERBS = {
+    "pretrain": "pre-train on a folder of images",
+    "evaluate knn": "k nearest neighbours beside two baselines",
+    "evaluate linear": "linear probe beside two baselines",
+    "reconstruct": "let a run fill in hidden patches of images",
+    "embed": "one feature vector per image",
+    "data check": "read every image and list what cannot be read",
+    "report": "the page of a run, or of several side by side",
+    "export": "hand the encoder over to timm",
+    "demo": "a small real run on photographs, with its report",
+}
+
+EXAMPLES = """\
+lamina pretrain photos/ --out runs/mff                        # MAE with Multi-level Feature Fusion
+lamina pretrain photos/ --out runs/mae --fusion none          # its fair twin
+lamina pretrain photos/ --out runs/mff --resume               # go on exactly where it stopped
+lamina evaluate linear runs/mff labelled/
+lamina report runs/mff runs/mae --out compare.html"""
+
+COMMON = {
+    "encoder": "timm name of a VisionTransformer or Eva",
+    "image_size": "side, or height and width, in px",
+    "patch_size": "side of a patch in px",
+    "in_chans": "channels of the images",
+    "mean": "channel means on [0, 1]: numbers, or auto to measure them",
+    "std": "channel standard deviations: numbers, or auto",
+    "fusion": "mff, or none for the plain method",
+    "mask_ratio": "share of the patches that is hidden",
+    "epochs": "passes over the images",
+    "max_steps": "length in steps, in place of epochs",
+    "batch_size": "images per step, over all ranks and micro-batches",
+    "base_lr": "learning rate for 256 images; scaled by batch_size / 256",
+    "workers": "processes that read images",
+    "device": "auto, cpu, cuda, ...",
+    "precision": "fp32, bf16 or fp16",
+    "seed": "of weights, order, crops, masks and drop path",
+    "checkpoint_every_steps": "beside a checkpoint every 15 minutes and at the end",
+}
+
+
+PRETRAIN_USAGE = """\
+usage: lamina pretrain DATA --out RUN [options]
+
+DATA is a folder (searched in depth), a .txt list, a quoted glob, sample:photos or sample:fashion-mnist.
+RUN is a new folder; everything about the run is kept in it.
+"""
+
+PRETRAIN_END = """
+Everything else has a dotted name, such as --fusion.layers 0 2 11 or --optim.weight-decay 0.1.
+Exit codes: 0 done, 2 wrong arguments or data, 70 too many non-finite steps, 75 interrupted."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. 0 done, 1 a check failed, 2 wrong arguments or data, 70 non-finite, 75 interrupted."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(args)
+    except LaminaError as error:
+        _complain(str(error))
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _complain(sentence: str) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"lamina: {' '.join(sentence.split())}", file=sys.stderr)
+
+
+def _run(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        _print_overview()
+        return 0
+    if args[0] == "--version":
+        print(version("lamina"))
+        return 0
+    name, rest = _verb(args)
+    if name == "pretrain":
+        return _pretrain(rest)
+    from lamina.arguments import parse
+
+    return parse(_function(name), rest, f"lamina {name}")
+
+
+def _pretrain(args: list[str]) -> int:
+    from lamina.arguments import parse_pretrain
+    from lamina.commands import pretrain
+
+    if {"-h", "--help"} & set(args):
+        _print_pretrain_help()
+        return 0
+    return pretrain(parse_pretrain(["--help" if a == "--help-all" else a for a in args]))
+
+
+def _function(name: str) -> Callable[..., int]:
+    from lamina import commands
+    from lamina.demo import demo
+
+    functions: dict[str, Callable[..., int]] = {
+        "evaluate knn": commands.evaluate_knn,
+        "evaluate linear": commands.evaluate_linear,
+        "reconstruct": commands.reconstruct,
+        "embed": commands.embed,
+        "data check": commands.data_check,
+        "report": commands.report,
+        "export": commands.export,
+        "demo": demo,
+    }
+    return functions[name]
+
+
+def _verb(args: list[str]) -> tuple[str, list[str]]:
+    """The verb, of one word or two, and its arguments."""
+    for words in (2, 1):
+        name = " ".join(args[:words])
+        if name in VERBS and len(args) >= words:
+            return name, args[words:]
+    group = [name.split()[1] for name in VERBS if name.startswith(f"{args[0]} ")]
+    if group:
+        raise LaminaError(f"lamina {args[0]} needs one of: {', '.join(group)}")
+    raise LaminaError(f"there is no verb {args[0]!r}; `lamina --help` lists them")
+
+
+def _print_overview() -> None:
+    console = Console(highlight=False)
+    console.print(
+        "Pre-train plain Vision Transformers by masked image modelling, with Multi-level Feature Fusion.\n"
+    )
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    for name, what in VERBS.items():
+        table.add_row(f"lamina {name}", what)
+    console.print(table)
+    console.print(f"\n{EXAMPLES}\n\nEach verb has its own --help.", markup=False, soft_wrap=True)
+
+
+def _print_pretrain_help() -> None:
+    from lamina.api import SHORT_NAMES
+    from lamina.options import flatten, to_mapping
+    from lamina.recipes import recipe
+
+    console = Console(highlight=False)
+    defaults = flatten(to_mapping(recipe("mae")))
+    table = Table("option", "default", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for flag, default, what in _run_options():
+        table.add_row(flag, default, what)
+    for name, what in COMMON.items():
+        table.add_row(f"--{name.replace('_', '-')}", _show(defaults[SHORT_NAMES[name]]), what)
+    console.print(PRETRAIN_USAGE, markup=False)
+    console.print(table)
+    console.print(PRETRAIN_END, markup=False)
+
+
+def _run_options() -> list[tuple[str, str, str]]:
+    return [
+        ("--recipe NAME", "mae", f"what to start from: {', '.join(_recipe_names())}"),
+        ("--config FILE", "", "YAML with fields of the recipe; options given beside it win"),
+        ("--resume", "", "go on with RUN exactly where it was, or start it"),
+        ("--overwrite", "", "replace RUN"),
+        ("--init FILE", "", "weights that the encoder starts from"),
+        ("--dry-run", "", "print the resolved recipe, steps and memory, and stop"),
+        ("--help-all", "", "every field of the recipe, by its dotted name"),
+    ]
+
+
+def _recipe_names() -> list[str]:
+    """Names without the sizes spelled out five times."""
+    from lamina.recipes import recipes
+
+    names = [n for n in recipes() if n.rpartition("-")[2] not in ("ti", "s", "l", "h", "demo")]
+    return [f"{n[:-2]}-{{ti,s,b,l,h}}" if n.endswith("-b") else n for n in names]
+
+
+def _show(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,271 @@
+"""The verbs of the command line: each a typed function whose docstring is its help."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from lamina.api import report_callbacks
+from lamina.arguments import PretrainArguments
+from lamina.build import resolve
+from lamina.data import check, open_source
+from lamina.embed import embed as embed_images
+from lamina.errors import LaminaError
+from lamina.evaluate import ProbeResult
+from lamina.evaluate import evaluate_knn as run_knn
+from lamina.evaluate import evaluate_linear as run_linear
+from lamina.interop import export_timm
+from lamina.memory import MemoryEstimate, estimate_memory
+from lamina.options import merge, to_mapping
+from lamina.pretraining import run_pretrain
+from lamina.recipes import Recipe
+from lamina.report import reconstruct_files, write_report
+from lamina.runs import Run
+from lamina.train import Outcome, plan_run
+
+T = TypeVar("T")
+Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
+Data = Annotated[str, tyro.conf.arg(metavar="DATA")]
+Flat = Annotated[T, tyro.conf.arg(name="")]
+"""Fields without a prefix."""
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def pretrain(arguments: PretrainArguments) -> int:
+    """Pre-train, or with --dry-run say what would be done; returns the exit code."""
+    if arguments.dry_run:
+        describe(arguments.fields, arguments.data)
+        return 0
+    outcome = run_pretrain(
+        arguments.fields,
+        arguments.data,
+        arguments.out,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        init=arguments.init,
+        callbacks=report_callbacks,
+    )
+    tell_outcome(outcome, Run(arguments.out))
+    return outcome.exit_code
+
+
+def tell_outcome(outcome: Outcome, run: Run) -> None:
+    """The last lines of a run."""
+    ends = {
+        "finished": f"finished {outcome.total_steps} steps",
+        "interrupted": f"interrupted at step {outcome.step} of {outcome.total_steps}; go on with --resume",
+        "nonfinite": f"stopped at step {outcome.step}: too many steps without a finite loss or gradient",
+    }
+    console.print(f"{ends[outcome.reason]}; checkpoint {outcome.checkpoint}", markup=False)
+    if run.report_file.is_file():
+        console.print(f"report {run.report_file}", markup=False)
+
+
+def describe(recipe: Recipe, data: str) -> None:
+    """The resolved recipe, the steps and the memory of a run that is not started."""
+    images = len(open_source(data))
+    measured = {"encoder": {k: None for k in ("mean", "std") if getattr(recipe.encoder, k) == "auto"}}
+    resolved = resolve(merge(recipe, measured))
+    console.print(yaml.safe_dump(to_mapping(resolved), sort_keys=False, allow_unicode=True), markup=False)
+    if measured["encoder"]:
+        console.print("mean and std would be measured on the images; shown are the defaults", markup=False)
+    plan = plan_run(recipe.train, images)
+    console.print(
+        f"{images} images, {plan.total_steps} steps of {recipe.train.batch_size}, "
+        f"{plan.steps_per_epoch:.1f} steps in an epoch",
+        markup=False,
+    )
+    batch = recipe.train.micro_batch_size or recipe.train.batch_size
+    console.print(tell_memory(estimate_memory(resolved, batch), batch), markup=False)
+
+
+def tell_memory(estimate: MemoryEstimate, batch: int) -> str:
+    """An estimate in a line."""
+    gib = {name: size / 2**30 for name, size in {**vars(estimate), "total": estimate.total}.items()}
+    return (
+        f"{estimate.parameters / 1e6:.1f} M parameters to train; about {gib['total']:.2f} GiB in fp32 for "
+        f"{batch} images at a time\n(weights {gib['weights']:.2f}, gradients and optimiser "
+        f"{gib['training']:.2f}, activations {gib['activations']:.2f})"
+    )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How features are computed; the numbers do not depend on it."""
+
+    encoder: str | None = None
+    """timm name of the network, for a weights file that does not say."""
+    batch_size: int = 64
+    """Images per forward."""
+    workers: int = 2
+    """Processes that read images."""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+
+
+def evaluate_knn(
+    model: Model, data: Data, /, json: Path | None = None, reading: Flat[Reading] = Reading()
+) -> int:
+    """k nearest neighbours on frozen features, beside the untrained network and raw pixels.
+
+    Cosine similarity, votes weighted by exp(similarity / 0.07). k, the features (last or fused) and the
+    pooling (cls or mean) are chosen on the training images, never on the test images.
+
+    Args:
+        model: A run, a step of a run (runs/mff@100), a timm name, or a weights file.
+        data: Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.
+        json: Also write the result to this file.
+        reading: How features are computed.
+    """
+    return tell_result(run_knn(model, data, **vars(reading)), json)
+
+
+def evaluate_linear(
+    model: Model, data: Data, /, json: Path | None = None, reading: Flat[Reading] = Reading()
+) -> int:
+    """Linear probe on frozen features, beside the untrained network and raw pixels.
+
+    Features are computed once and standardised; the regularisation, the features (last or fused) and the
+    pooling (cls or mean) are chosen on a part of the training images, never on the test images.
+
+    Args:
+        model: A run, a step of a run (runs/mff@100), a timm name, or a weights file.
+        data: Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.
+        json: Also write the result to this file.
+        reading: How features are computed.
+    """
+    return tell_result(run_linear(model, data, **vars(reading)), json)
+
+
+def tell_result(result: ProbeResult, file: Path | None) -> int:
+    """The table of an evaluation; a run's report is written anew with it."""
+    if file is not None:
+        result.save(file)
+    header, *rows = result.table()
+    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    console.print(
+        f"{result.protocol} on {result.data}: {result.n_train} training and {result.n_test} test images, "
+        f"{len(result.classes)} classes",
+        markup=False,
+    )
+    console.print(table)
+    for note in result.notes:
+        console.print(note, markup=False)
+    run = Run(result.model)
+    if run.exists():
+        console.print(f"report {write_report([run.path], run.report_file)}", markup=False)
+    return 0
+
+
+def reconstruct(
+    run: Annotated[Path, tyro.conf.arg(metavar="RUN")],
+    images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE")],
+    /,
+    out: Path,
+    step: int | None = None,
+) -> int:
+    """Hide patches of images, let a run fill them in, and save original, masked input and reconstruction.
+
+    Args:
+        run: The run's folder.
+        images: Image files.
+        out: Folder for the pictures.
+        step: Checkpoint to take; by default the newest.
+    """
+    for file in reconstruct_files(run, images, out, step):
+        console.print(str(file), markup=False)
+    return 0
+
+
+def embed(
+    model: Model,
+    data: Data,
+    /,
+    out: Path,
+    features: Literal["last", "fused"] = "last",
+    pool: Literal["cls", "mean"] = "mean",
+    reading: Flat[Reading] = Reading(),
+) -> int:
+    """Save one feature vector per image, with names and what was used.
+
+    Args:
+        model: A run, a step of a run (runs/mff@100), a timm name, or a weights file.
+        data: Images: a folder, a .txt list, a quoted glob, or a sample.
+        out: .npz or .csv file to write.
+        features: last: the last block. fused: what the decoder was given.
+        pool: cls: the class token. mean: the mean of the patch tokens.
+        reading: How features are computed.
+    """
+    table = embed_images(model, data, out, features=features, pool=pool, **vars(reading))
+    console.print(f"{len(table.index)} images in {out}", markup=False)
+    return 0
+
+
+def data_check(
+    data: Data, /, in_chans: int | None = None, duplicates: bool = False, json: Path | None = None
+) -> int:
+    """Read every image as training would, and list what cannot be read, with the reason.
+
+    Exit code 0 where training would go through, 1 where it would stop for too many bad files.
+
+    Args:
+        data: Images: a folder, a .txt list, a quoted glob, sample:photos, sample:fashion-mnist.
+        in_chans: Also list files whose channels do not fit an encoder of so many.
+        duplicates: Also list files with the same content.
+        json: Also write the result to this file.
+    """
+    result = check(open_source(data, "all"), in_chans=in_chans, duplicates=duplicates)
+    for line in result.lines():
+        console.print(line, markup=False)
+    if json is not None:
+        write_json(json, result.to_json())
+    return 0 if result.ok else 1
+
+
+def write_json(file: Path, content: object) -> None:
+    """Save as JSON; a folder that is missing is made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def report(
+    runs: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN")], /, out: Path | None = None
+) -> int:
+    """Write the page of a run, or of several side by side.
+
+    Args:
+        runs: Folders of runs.
+        out: HTML file; by default report.html in the run's folder, for a single run.
+    """
+    if not runs:
+        raise LaminaError("name at least one run")
+    for run in runs:
+        Run(run).recipe()  # a clear sentence where it is none
+    if out is None and len(runs) > 1:
+        raise LaminaError("several runs side by side need --out FILE.html")
+    console.print(str(write_report(list(runs), out or Run(runs[0]).report_file)), markup=False)
+    return 0
+
+
+def export(
+    run: Annotated[str, tyro.conf.arg(metavar="RUN")], /, out: Path, to: Literal["timm"] = "timm"
+) -> int:
+    """Hand the encoder over to other tools.
+
+    Args:
+        run: A run, or a step of it (runs/mff@100).
+        out: Weights file to write, .safetensors; its settings go into a .json beside it.
+        to: timm: loads into `timm.create_model` with no key missing or left over.
+    """
+    console.print(str(export_timm(run, out)), markup=False)
+    return 0
