@@ -162,7 +162,7 @@ def test_the_run_folder_is_guarded(tmp_path):
     train(out, max_steps=2)
     with pytest.raises(LaminaError, match="--resume"):
         train(out, max_steps=2)
-    with pytest.raises(LaminaError, match="these options differ: train.seed"):
+    with pytest.raises(LaminaError, match=r"these options differ: train\.seed"):
         lamina.pretrain(DATA, out, resume=True, seed=5)
     with pytest.raises(LaminaError, match="started on"):
         lamina.pretrain("sample:photos?crop=16&most=5", out, resume=True)
@@ -173,7 +173,7 @@ def test_the_run_folder_is_guarded(tmp_path):
         train(other, max_steps=2, overwrite=True)
     assert (other / "thesis.txt").read_text() == "three years"
     # A mistake is found before the old run is given up.
-    with pytest.raises(LaminaError, match="cannot be shared|no images|there is no"):
+    with pytest.raises(LaminaError, match=r"there is no"):
         train(out, data=str(tmp_path / "nothing"), overwrite=True)
     assert Run(out).metrics()
     assert train(out, max_steps=1, overwrite=True).step == 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lamina.api import pretrain
     from lamina.batch import Batch
-    from lamina.embed import embed
+    from lamina.embedding import embed
     from lamina.errors import LaminaError
     from lamina.evaluate import evaluate_knn, evaluate_linear
     from lamina.fusion import LastLayer, MultiLevelFusion
@@ -49,6 +49,7 @@ __all__ = [
 _HOMES = {
     "api": ("pretrain",),
     "batch": ("Batch",),
+    "embedding": ("embed",),
     "errors": ("LaminaError",),
     "evaluate": ("evaluate_knn", "evaluate_linear"),
     "fusion": ("LastLayer", "MultiLevelFusion"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lamina.data import Source
+from lamina.data import Source, Spec
 from lamina.options import merge
 from lamina.pretraining import run_pretrain
 from lamina.recipes import Recipe
@@ -38,7 +38,7 @@ SHORT_NAMES = {
 
 
 def pretrain(
-    data: str | Path,
+    data: Spec,
     out: str | Path,
     recipe: str | Recipe = "mae",
     *,

@@ -16,7 +16,7 @@ from lamina.api import report_callbacks
 from lamina.arguments import PretrainArguments
 from lamina.build import resolve
 from lamina.data import check, open_source
-from lamina.embed import embed as embed_images
+from lamina.embedding import embed as embed_images
 from lamina.errors import LaminaError
 from lamina.evaluate import ProbeResult
 from lamina.evaluate import evaluate_knn as run_knn

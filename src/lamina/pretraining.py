@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from lamina.build import build_method, resolve
-from lamina.data import Source, TrainLoader, channel_stats, open_source
+from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
 from lamina.errors import LaminaError
 from lamina.interop import EncoderExport, load_weights_into
 from lamina.mim import MIM
@@ -33,12 +34,15 @@ FREE_ON_RESUME = (
 )
 """Options that a resumed run may change: the numbers do not depend on them."""
 
+FIRST_LOOK = 20
+"""Images that are tried before a run starts."""
+
 MoreCallbacks = Callable[[Run, Source], Sequence[Callback]]
 
 
 def run_pretrain(
     recipe: Recipe,
-    data: str | Path,
+    data: Spec,
     out: str | Path,
     *,
     resume: bool = False,
@@ -56,7 +60,8 @@ def run_pretrain(
     """
     run = Run(out)
     with process_group(recipe.train.device) as ranks:
-        source = open_source(str(data))
+        source = open_source(data)
+        _look(source, recipe)
         going_on = resume and run.exists()
         recipe = resolve(_measure(recipe, source))
         method = build_method(recipe)
@@ -66,7 +71,7 @@ def run_pretrain(
             load_weights_into(method.encoder.vit, init)
         loader = _loader(recipe, source, method, ranks)
         if ranks.main and not going_on:
-            run.start(recipe, str(data), len(source), init, overwrite)
+            run.start(recipe, describe_source(data), len(source), init, overwrite)
         if dist.is_initialized():
             dist.barrier()
         more = callbacks(run, source) if callbacks and ranks.main else ()
@@ -77,6 +82,21 @@ def run_pretrain(
             *more,
         ]
         return fit(method, loader, recipe.optim, recipe.train, run.path, ours, resume=going_on)
+
+
+def _look(source: Source, recipe: Recipe) -> None:
+    """Read an image, so that data that do not fit are found out before a run is made or replaced."""
+    reason = ""
+    for i in range(min(len(source), FIRST_LOOK)):
+        try:
+            source.read(i, recipe.data.decoding(recipe.encoder.in_chans))
+        except Unreadable as error:
+            reason = str(error)
+        else:
+            return
+    raise LaminaError(
+        f"none of the first {min(len(source), FIRST_LOOK)} images can be read ({reason}); see `lamina data check`"
+    )
 
 
 def _measure(recipe: Recipe, source: Source) -> Recipe:
@@ -91,6 +111,13 @@ def _measure(recipe: Recipe, source: Source) -> Recipe:
         std=std if options.std == "auto" else options.std,
     )
     return replace(recipe, encoder=measured)
+
+
+def describe_source(data: Spec) -> str:
+    """How data are written down: a path or a name as it was given, a list of paths by its length."""
+    return (
+        printable(os.fspath(data)) if isinstance(data, str | os.PathLike) else f"a list of {len(data)} paths"
+    )
 
 
 def _loader(recipe: Recipe, source: Source, method: MIM, ranks: Ranks) -> TrainLoader:

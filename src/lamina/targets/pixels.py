@@ -34,7 +34,8 @@ def ellipse(size: tuple[int, int], cutoff: float) -> Bool[Tensor, "H W2"]:
     """
     rows = torch.fft.fftfreq(size[0], dtype=torch.float64)[:, None] * 2
     columns = torch.fft.rfftfreq(size[1], dtype=torch.float64)[None] * 2
-    return rows.square() + columns.square() <= cutoff**2 + 1e-12
+    keep: Tensor = rows.square() + columns.square() <= cutoff**2 + 1e-12
+    return keep
 
 
 def low_pass(images: Float[Tensor, "B C H W"], cutoff: float) -> Float[Tensor, "B C H W"]:
@@ -46,7 +47,8 @@ def low_pass(images: Float[Tensor, "B C H W"], cutoff: float) -> Float[Tensor, "
     keep = ellipse((images.shape[-2], images.shape[-1]), cutoff).to(images.device)
     # FFTs of other precisions do not exist on every device.
     spectrum = torch.fft.rfft2(images if images.dtype == torch.float64 else images.float())
-    return torch.fft.irfft2(spectrum * keep, s=images.shape[-2:]).to(images.dtype)
+    low: Tensor = torch.fft.irfft2(spectrum * keep, s=images.shape[-2:])
+    return low.to(images.dtype)
 
 
 class Pixels(nn.Module):
@@ -105,7 +107,8 @@ class Pixels(nn.Module):
             mean, scale = (take(t, where) for t in _statistics(self._patches(images)))
             values = values * scale + mean
         c = len(self.mean)
-        return (values.unflatten(-1, (-1, c)) * self.std.view(c) + self.mean.view(c)).flatten(-2)
+        colours = values.reshape(*values.shape[:-1], -1, c) * self.std.view(c) + self.mean.view(c)
+        return colours.flatten(-2)
 
     def after_step(self, step: int) -> None:
         """Nothing moves: the target is a function of the image."""
