@@ -64,7 +64,8 @@ def knn_predict(
             own = torch.arange(len(similarity), device=train.device)
             similarity[own, own + start] = -torch.inf
         nearest, index = similarity.topk(most, dim=1)
-        votes = ((nearest - 1) / temperature).exp()  # the common factor exp(1 / T) would overflow at low T
+        # Relative to the nearest: a common factor elects nobody, and exp(s / T) leaves float32 at a low T.
+        votes = ((nearest - nearest[:, :1]) / temperature).exp()
         predictions.append(torch.stack([_elect(votes[:, :m], labels[index[:, :m]], n_classes) for m in k]))
     return torch.cat(predictions, dim=1)
 

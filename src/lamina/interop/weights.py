@@ -136,11 +136,13 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file may fail in any way, and none of them is a bug of ours
-        if "Unsupported" in str(error):
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "unsupported" in str(error).lower():
             raise LaminaError(
                 f"{path.name} wants to run code when it is read, so it was not; save it as .safetensors"
             ) from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if reason.startswith("Weights only load failed"):  # torch goes on to advise against the restriction
+            reason = "its pickle makes no sense"
         raise LaminaError(f"{path.name} is damaged or no torch file: {reason}") from None
     if not isinstance(content, Mapping):
         raise LaminaError(f"{path.name} holds a {type(content).__name__}, not a dictionary of tensors")

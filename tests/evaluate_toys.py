@@ -1,0 +1,79 @@
+"""Small runs, networks and labelled images, made up within a second, for tests of evaluation and interchange."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lamina.build import build_method, resolve
+from lamina.data import ArraySource
+from lamina.encoder import EncoderOptions
+from lamina.evaluate import LabelledData
+from lamina.mim import MIM
+from lamina.recipes import Recipe
+from lamina.runs import Run
+from lamina.train import checkpoint
+
+NAMES = [
+    "vit_tiny_patch16_224",
+    "vit_medium_patch16_gap_240",  # no class token
+    "vit_medium_patch16_reg4_gap_256",  # registers, no class token
+    "vit_base_patch16_clip_224",  # a norm before the blocks
+    "eva02_tiny_patch14_224",  # rotary, swiglu
+    "vit_small_patch16_rope_mixed_224",
+    "vit_small_patch16_dinov3",  # class token and registers, rotary
+]
+
+
+def toy_recipe(name: str = "vit_tiny_patch16_224", fusion: str = "mff", **encoder) -> Recipe:
+    """32 x 48 px, 8 px patches, three blocks of width 96."""
+    start = Recipe()
+    options = EncoderOptions(name=name, image_size=(32, 48), patch_size=8, width=96, depth=3, heads=3)
+    return resolve(
+        replace(
+            start,
+            encoder=replace(options, **encoder),
+            fusion=replace(start.fusion, kind=fusion, layers=(0, 1, 2)),
+            decoder=replace(start.decoder, width=16, depth=1, heads=2),
+        )
+    )
+
+
+def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Every parameter moved a little, so that nothing hides behind a zero, a one, or an initialisation."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return module.eval()
+
+
+def toy_run(folder: Path, recipe: Recipe, steps: tuple[int, ...] = (3,)) -> dict[int, MIM]:
+    """A run with a checkpoint at each of `steps`; returns what is in them."""
+    run = Run(folder)
+    run.start(recipe, "photos/", 10, None)
+    methods = {}
+    for step in steps:
+        methods[step] = shaken(build_method(recipe), seed=step)
+        content = checkpoint.Checkpoint(checkpoint.model_tensors(methods[step]), {}, {"step": step})
+        checkpoint.write(run.checkpoints, step, content)
+    return methods
+
+
+def stripes(n: int, seed: int, size: tuple[int, int] = (32, 48)) -> ArraySource:
+    """Noise under stripes that are horizontal, vertical or absent: three classes that an encoder can tell."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 3
+    images = torch.randint(0, 120, (n, 3, *size), generator=generator)
+    rows, columns = (torch.arange(s) // 4 % 2 * 120 for s in size)
+    images[labels == 0] += rows[:, None]
+    images[labels == 1] += columns
+    names = [f"image-{i}.png" for i in range(n)]
+    return ArraySource(images.to(torch.uint8), names, labels.tolist(), ["rows", "columns", "none"])
+
+
+def stripes_data(n_train: int = 60, n_test: int = 30) -> LabelledData:
+    return LabelledData("stripes", stripes(n_train, seed=1), stripes(n_test, seed=2))

@@ -1,0 +1,83 @@
+"""Feature files: what is in them, and that names survive."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from evaluate_toys import toy_recipe, toy_run
+from lamina.embedding import embed
+from lamina.errors import LaminaError
+from lamina.interop import load_encoder
+
+ODD_NAMES = ["=1+1.png", 'quote",comma.png', "žluť.png"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mff"
+    toy_run(folder, toy_recipe())
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, name in enumerate(ODD_NAMES):
+        Image.effect_noise((60, 50), 40 + 30 * i).convert("RGB").save(folder / name)
+    (folder / "broken.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def test_npz_holds_features_names_and_what_was_used(run, photos, tmp_path):
+    table = embed(
+        run, photos, tmp_path / "out" / "f.npz", features="fused", pool="cls", workers=0, device="cpu"
+    )
+    with np.load(tmp_path / "out" / "f.npz", allow_pickle=False) as saved:
+        assert set(saved) == {"features", "names", "about"}
+        assert sorted(saved["names"]) == sorted(ODD_NAMES)
+        assert saved["features"].dtype == np.float32
+        about = json.loads(str(saved["about"]))
+        vectors = torch.from_numpy(saved["features"])
+    assert (about["features"], about["pool"], about["step"]) == ("fused", "cls", 3)
+    assert list(about["unreadable"]) == ["broken.png"]
+    assert torch.equal(vectors, next(iter(table.vectors.values())))
+    assert [f.name for f in (tmp_path / "out").iterdir()] == ["f.npz"]
+
+
+def test_csv_gives_back_the_same_numbers(run, photos, tmp_path):
+    table = embed(run, photos, tmp_path / "f.csv", workers=0, device="cpu")
+    with (tmp_path / "f.csv").open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    assert header[:3] == ["name", "label", "f0"]
+    assert sorted(line[0] for line in lines) == sorted(ODD_NAMES)
+    numbers = torch.tensor([[float(v) for v in line[2:]] for line in lines])
+    assert torch.equal(numbers, next(iter(table.vectors.values())))
+
+
+def test_labels_of_class_folders_come_along(run, tmp_path):
+    for c in ("cat", "dog"):
+        (tmp_path / "data" / c).mkdir(parents=True)
+        Image.effect_noise((50, 40), 60).convert("RGB").save(tmp_path / "data" / c / "1.png")
+    embed(run, tmp_path / "data", tmp_path / "f.npz", workers=0, device="cpu")
+    with np.load(tmp_path / "f.npz") as saved:
+        assert [str(saved["class_names"][i]) for i in saved["labels"]] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(("out", "arguments"), [("f.txt", {}), ("f.npz", {"features": "fused"})])
+def test_what_cannot_be_done_is_refused(tmp_path, photos, out, arguments):
+    toy_run(tmp_path / "plain", toy_recipe(fusion="none"))
+    with pytest.raises(LaminaError):
+        embed(tmp_path / "plain", photos, tmp_path / out, workers=0, device="cpu", **arguments)
+    assert not (tmp_path / out).exists()
+
+
+def test_an_encoder_without_class_token_has_no_cls_pool(tmp_path, photos):
+    toy_run(tmp_path / "gap", toy_recipe("vit_medium_patch16_gap_240"))
+    assert load_encoder(tmp_path / "gap").pools == ("mean",)
+    with pytest.raises(LaminaError, match="no pool 'cls'"):
+        embed(tmp_path / "gap", photos, tmp_path / "f.npz", pool="cls", workers=0, device="cpu")

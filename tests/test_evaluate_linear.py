@@ -1,0 +1,95 @@
+"""The linear probe: the optimum that scikit-learn finds, separable data, shuffled labels, the unseen test set."""
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from lamina.errors import LaminaError
+from lamina.evaluate import LinearOptions, probe_linear
+from lamina.evaluate.coordinates import Compact, Standardiser
+from lamina.evaluate.linear import fit_path, stratified_split
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def clouds(n, seed, classes=4, width=10, spread=1.5):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(9))
+    return centres[labels] + spread * torch.randn(n, width, generator=generator), labels
+
+
+@pytest.mark.parametrize(("n", "width"), [(120, 10), (60, 400)], ids=["narrow", "wide"])
+def test_equals_scikit_learn_on_the_plain_features(n, width):
+    (train, labels), (test, _) = clouds(n, 1, width=width, spread=4), clouds(200, 2, width=width, spread=4)
+    standardise = Standardiser.of(train)
+    x, asked = standardise(train).numpy(), standardise(test).numpy()
+    for c, guess in zip((1.0, 100.0), fit_path(train, labels, test, (1.0, 100.0)), strict=True):
+        peer = LogisticRegression(C=c, solver="lbfgs", tol=1e-10, max_iter=20000).fit(x, labels.numpy())
+        assert (guess.numpy() == peer.predict(asked)).mean() >= 0.995
+
+
+def test_wide_features_keep_their_inner_products():
+    x = Standardiser.of(noise(30, 500))(noise(30, 500, seed=1))
+    other = noise(7, 500, seed=2).double()
+    compact = Compact(x)
+    assert compact.rows.shape == (30, 30)
+    torch.testing.assert_close(compact.rows @ compact.rows.T, x @ x.T, atol=1e-8, rtol=0)
+    torch.testing.assert_close(compact(other) @ compact.rows.T, other @ x.T, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("width", [3, 300])
+def test_rows_have_a_mean_squared_length_of_one_at_any_width(width):
+    train = noise(50, width) * 7 + 3
+    assert Standardiser.of(train)(train).square().sum(1).mean() == pytest.approx(1, rel=1e-9)
+
+
+def test_features_that_never_change_are_silenced():
+    train = noise(40, 6)
+    train[:, 2] = 0.3  # not representable: its float64 deviation may round above zero
+    test = noise(10, 6, seed=1) * 1e6
+    assert (Standardiser.of(train)(test)[:, 2] == 0).all()
+
+
+def test_separable_data_is_learnt_entirely():
+    (train, labels), (test, truth) = clouds(120, 1, spread=0.05), clouds(80, 2, spread=0.05)
+    verdict = probe_linear(train, labels, test, LinearOptions(), seed=0)
+    assert torch.equal(verdict.predictions, truth)
+    assert verdict.validation_top1 == 1
+
+
+def test_two_classes_work_too():
+    (train, labels), (test, truth) = clouds(60, 1, 2, spread=0.05), clouds(40, 2, 2, spread=0.05)
+    assert torch.equal(probe_linear(train, labels, test, LinearOptions(), seed=0).predictions, truth)
+
+
+def test_shuffled_labels_stay_at_chance():
+    (train, labels), (test, truth) = clouds(400, 1, spread=0.2), clouds(400, 2, spread=0.2)
+    shuffled = labels[torch.randperm(400, generator=torch.Generator().manual_seed(0))]
+    shuffled_truth = truth[torch.randperm(400, generator=torch.Generator().manual_seed(1))]
+    verdict = probe_linear(train, shuffled, test, LinearOptions(), seed=0)
+    right = (verdict.predictions == shuffled_truth).double().mean()
+    assert abs(float(right) - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_the_split_is_stratified_and_keyed(share):
+    labels = torch.tensor([0] * 40 + [1] * 20 + [2] * 2 + [3])
+    held = stratified_split(labels, share, seed=5)
+    counts = [int(held[labels == c].sum()) for c in range(4)]
+    assert counts == [round(share * 40), round(share * 20), 1, 0]
+    assert torch.equal(held, stratified_split(labels, share, seed=5))
+    assert not torch.equal(held, stratified_split(labels, share, seed=6))
+
+
+def test_single_images_per_class_are_refused():
+    with pytest.raises(LaminaError, match="single"):
+        probe_linear(noise(3, 4), torch.arange(3), noise(2, 4), LinearOptions(), seed=0)
+
+
+@pytest.mark.parametrize("options", [{"c": ()}, {"c": (1.0, 0.1)}, {"c": (0.0,)}, {"validation_share": 1.0}])
+def test_nonsense_is_refused(options):
+    with pytest.raises(LaminaError):
+        LinearOptions(**options)

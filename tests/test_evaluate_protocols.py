@@ -1,0 +1,206 @@
+"""Features of a source in one pass, the choice that cannot see the test set, and both protocols end to end."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
+from lamina.data import ArraySource
+from lamina.errors import LaminaError
+from lamina.evaluate import (
+    Computing,
+    Key,
+    KNNOptions,
+    LabelledData,
+    LinearOptions,
+    ProbeResult,
+    Table,
+    backbone_vectors,
+    collect,
+    evaluate_knn,
+    evaluate_linear,
+    open_labelled,
+    pixel_vectors,
+    probe_knn,
+    probe_linear,
+)
+from lamina.evaluate.protocols import judge, results_file
+from lamina.interop import Backbone, load_encoder
+
+HERE = Computing(batch_size=7, workers=0, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mff"
+    toy_run(folder, toy_recipe(), steps=(3, 6))
+    return folder
+
+
+class Counter(nn.Module):
+    """Counts the images that pass."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.images = encoder, 0
+
+    def __call__(self, images):
+        self.images += len(images)
+        return self.encoder(images)
+
+
+def test_every_image_passes_the_encoder_once_and_keeps_its_place(run):
+    source, backbone = stripes(20, 1), load_encoder(run)
+    counter = Counter(backbone_vectors(backbone))
+    told = []
+    here = Computing(7, 0, "cpu", lambda done, of: told.append((done, of)))
+    table = collect(source, {"trained": counter, "pixels": pixel_vectors}, (32, 48), 3, None, here)
+    assert counter.images == 20
+    assert told == [(7, 20), (14, 20), (20, 20)]
+    assert table.index.tolist() == list(range(20))
+    assert table.labels.tolist() == source.labels
+    assert {k for k in table.vectors if k.encoder == "trained"} == {
+        Key("trained", f, p) for f in ("last", "fused") for p in ("cls", "mean")
+    }
+    images = torch.stack([source.read(i) for i in range(20)])
+    with torch.no_grad():
+        expected = backbone(images, "fused").patches.mean(1)
+    # read through eval_batches' crop, which keeps images of this size whole
+    here = Computing(20, 0, "cpu")
+    whole = collect(source, {"t": backbone_vectors(backbone)}, (32, 48), 3, share_of_all(), here)
+    torch.testing.assert_close(whole.vectors[Key("t", "fused", "mean")], expected, rtol=1e-5, atol=1e-5)
+
+
+def share_of_all():
+    from lamina.data import DataOptions
+
+    return DataOptions(eval_crop_share=1.0)
+
+
+def test_large_images_are_averaged_for_the_pixel_baseline():
+    images = torch.rand(2, 3, 128, 96)
+    pixels = pixel_vectors(images)["pixels", "-"]
+    assert pixels.shape[1] <= 12_288
+    small = pixel_vectors(torch.full((1, 3, 8, 8), 51, dtype=torch.uint8))["pixels", "-"]
+    assert torch.equal(small, torch.full((1, 192), 0.2))
+    torch.testing.assert_close(pixels.mean(), images.mean(), atol=5e-3, rtol=0)
+
+
+def test_features_that_are_not_finite_are_refused():
+    with pytest.raises(LaminaError, match="not finite"):
+        collect(stripes(6, 1), {"e": lambda x: {("last", "cls"): x[:, 0, 0] * torch.nan}}, (32, 48), 3)
+
+
+def table(vectors, labels):
+    return Table({Key(*k.split()): v for k, v in vectors.items()}, torch.arange(len(labels)), labels, ())
+
+
+PROBES = {
+    "knn": partial(probe_knn, options=KNNOptions(k=(1, 5))),
+    "linear": partial(probe_linear, options=LinearOptions(), seed=0),
+}
+
+
+@pytest.mark.parametrize("protocol", PROBES)
+def test_selection_never_sees_the_test_set(protocol):
+    """One kind of features is right on the training images alone, the other on the test images alone."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    good = torch.eye(3)[labels] + 0.01 * torch.randn(60, 3, generator=generator)
+    bad = torch.randn(60, 3, generator=generator)
+    rows = {}
+    for name, truth in (("true", labels), ("scrambled", (labels + 1) % 3)):
+        train = table({"trained last cls": good, "trained last mean": bad}, labels)
+        test = table({"trained last cls": good, "trained last mean": good}, truth)
+        rows[name] = judge(train, test, PROBES[protocol])
+    for a, b in zip(rows["true"], rows["scrambled"], strict=True):
+        assert (a.chosen, a.settings, a.validation_top1) == (b.chosen, b.settings, b.validation_top1)
+    chosen = [row for row in rows["scrambled"] if row.chosen]
+    assert [row.pool for row in chosen] == ["cls"]
+    assert chosen[0].top1 == 0  # a bad test result does not make another row the chosen one
+    assert rows["true"][0].top1 == 1
+
+
+@pytest.mark.parametrize("evaluate", [evaluate_knn, evaluate_linear])
+def test_end_to_end_beside_both_baselines(run, evaluate):
+    result = evaluate(run, stripes_data(), workers=0, device="cpu")
+    assert result.step == 6
+    assert (result.n_train, result.n_test, result.classes) == (60, 30, ("rows", "columns", "none"))
+    kinds = [(row.encoder, row.features, row.pool) for row in result.rows]
+    networks = [
+        (e, f, p) for e in ("trained", "untrained") for f in ("last", "fused") for p in ("cls", "mean")
+    ]
+    assert kinds == [*networks, ("pixels", "pixels", "-")]
+    assert [row.encoder for row in result.rows if row.chosen] == ["trained", "untrained", "pixels"]
+    assert result.chosen("trained").top1 > 0.6
+    assert ProbeResult.read(results_file(result)) == result
+    assert evaluate(run, stripes_data(), workers=0, device="cpu") == result
+
+
+def test_an_earlier_step_has_a_file_of_its_own(run):
+    result = evaluate_knn(f"{run}@3", stripes_data(), workers=0, device="cpu")
+    assert result.step == 3
+    assert (run / "results" / "knn-stripes@3.json").is_file()
+
+
+def test_a_backbone_made_by_hand_has_no_untrained_twin_and_says_so(run):
+    loaded = load_encoder(run)
+    backbone = Backbone(loaded.encoder, loaded.fusion)
+    result = evaluate_knn(backbone, stripes_data(), workers=0, device="cpu")
+    assert {row.encoder for row in result.rows} == {"trained", "pixels"}
+    assert "untrained" in result.notes[0]
+
+
+def source(labels, classes):
+    n = 3 if labels is None else len(labels)
+    return ArraySource(
+        torch.zeros(n, 3, 32, 48, dtype=torch.uint8), [str(i) for i in range(n)], labels, classes
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "sentence"),
+    [
+        ((None, ()), ([0, 1], "ab"), "no classes"),
+        (([0, 1], "ab"), (None, ()), "no classes"),
+        (([0, 0], "ab"), ([0, 1], "ab"), "two or more"),
+        (([0, 1], "abc"), ([0, 2], "abc"), "class 'c'"),
+        (([0, 1], "ab"), ([0, 1], "ac"), "differ"),
+    ],
+)
+def test_data_that_cannot_be_judged_get_one_line(train, test, sentence):
+    with pytest.raises(LaminaError, match=sentence) as caught:
+        LabelledData("mine", source(*train), source(*test))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_one_class_is_refused(tmp_path):
+    from PIL import Image
+
+    for part in ("train", "val"):
+        (tmp_path / part / "only").mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / part / "only" / f"{i}.png")
+    with pytest.raises(LaminaError, match="no classes, or one alone"):
+        open_labelled(tmp_path)
+
+
+def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path, run):
+    from PIL import Image
+
+    for c in ("a", "b"):
+        (tmp_path / c).mkdir()
+        for i in range(10):
+            Image.effect_noise((48, 32), 50 + 100 * (c == "a")).convert("RGB").save(tmp_path / c / f"{i}.png")
+    (tmp_path / "a" / "broken.png").write_bytes(b"no image")
+    result = evaluate_knn(run, tmp_path, workers=0, device="cpu")
+    assert result.n_train + result.n_test == 20
+    assert len(result.notes) == 1
+    assert "1 " in result.notes[0]
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(LaminaError, match="no device"):
+        Computing(device="quantum").place()
