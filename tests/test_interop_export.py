@@ -1,6 +1,7 @@
 """An exported encoder in plain timm: no key missing or left over, and the same features bit for bit."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import timm
@@ -51,6 +52,14 @@ def test_timm_reads_the_folder_by_itself(tmp_path, images):
         )
     classifier = timm.create_model(f"local-dir:{tmp_path / 'encoder'}", pretrained=True, num_classes=5)
     assert classifier(images).shape == (2, 5)
+
+
+def test_the_crop_of_evaluations_comes_along(tmp_path):
+    recipe = toy_recipe()
+    toy_run(tmp_path / "run", replace(recipe, data=replace(recipe.data, eval_crop_share=1.0)))
+    exported = export_timm(tmp_path / "run", tmp_path / "vit.safetensors")
+    assert json.loads(exported.config.read_text())["pretrained_cfg"]["crop_pct"] == 1.0
+    assert load_encoder(exported.weights).origin.recipe.data.eval_crop_share == 1.0
 
 
 @pytest.mark.parametrize("fusion", ["mff", "none"])

@@ -64,36 +64,54 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
     """
     place, step = locate_step(str(run))
     method, recipe = load_method(place, step)
-    return write_encoder(method, recipe.encoder, recipe.fusion, Path(out), step)
+    share = recipe.data.eval_crop_share
+    return write_encoder(method, recipe.encoder, recipe.fusion, Path(out), step, share)
 
 
 class EncoderExport(Callback):
     """Keeps the encoder of the newest checkpoint in the run's folder `encoder/`."""
 
-    def __init__(self, folder: Path, encoder: EncoderOptions, fusion: FusionOptions | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encoder: EncoderOptions,
+        fusion: FusionOptions | None = None,
+        crop_share: float = 0.875,
+    ) -> None:
         self.folder = folder
         self.encoder = encoder
         self.fusion = fusion
+        self.crop_share = crop_share
 
     def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
         """Write the encoder as it is at this step."""
         assert isinstance(task, MIM)
-        write_encoder(task, self.encoder, self.fusion, self.folder, step)
+        write_encoder(task, self.encoder, self.fusion, self.folder, step, self.crop_share)
 
 
 def write_encoder(
-    method: MIM, encoder: EncoderOptions, fusion: FusionOptions | None, out: Path, step: int
+    method: MIM,
+    encoder: EncoderOptions,
+    fusion: FusionOptions | None,
+    out: Path,
+    step: int,
+    crop_share: float = 0.875,
 ) -> Exported:
-    """Write a method's encoder to `out`; `fusion=None` leaves a fusion out. Files are replaced when whole."""
+    """Write a method's encoder to `out`; files are replaced when whole.
+
+    `fusion=None` leaves a fusion out. `crop_share` of the short side is what images for evaluation keep
+    (timm's crop_pct).
+    """
     has_fusion = fusion is not None and fusion.kind != "none"
     files = Exported.at(out, has_fusion, step)
     about = {
         "format": FORMAT,
         "step": step,
+        "crop_share": crop_share,
         "encoder": to_mapping(encoder),
         "fusion": to_mapping(fusion) if fusion is not None and has_fusion else None,
     }
-    config = json.dumps({**timm_config(method, encoder), "lamina": about}, indent=2)
+    config = json.dumps({**timm_config(method, encoder, crop_share), "lamina": about}, indent=2)
     files.weights.parent.mkdir(parents=True, exist_ok=True)
     if files.fusion is not None:
         _save(method.fusion.state_dict(), files.fusion, config)
@@ -102,7 +120,7 @@ def write_encoder(
     return files
 
 
-def timm_config(method: MIM, options: EncoderOptions) -> dict[str, Any]:
+def timm_config(method: MIM, options: EncoderOptions, crop_share: float) -> dict[str, Any]:
     """What timm needs to build the network, laid out as in a model folder of the Hugging Face hub."""
     encoder = method.encoder
     (rows, columns), (height, width) = encoder.grid, encoder.patch
@@ -118,7 +136,7 @@ def timm_config(method: MIM, options: EncoderOptions) -> dict[str, Any]:
             "input_size": [encoder.in_chans, *size],
             "fixed_input_size": True,
             "interpolation": "bicubic",
-            "crop_pct": 0.875,
+            "crop_pct": crop_share,
             "crop_mode": "center",
             "mean": encoder.mean.flatten().double().tolist(),
             "std": encoder.std.flatten().double().tolist(),

@@ -126,6 +126,8 @@ def _from_file(path: Path, options: EncoderOptions | None) -> Backbone:
     if options is None:
         raise LaminaError(f"{path.name} does not say which network it is for; name it with --encoder")
     recipe = _recipe(options, fusion)
+    if about is not None:
+        recipe = replace(recipe, data=replace(recipe.data, eval_crop_share=float(about["crop_share"])))
     vit = build_vit(recipe.encoder)
     load_weights_into(vit, path)
     built = build_fusion(recipe.fusion, vit.embed_dim, len(vit.blocks))
@@ -203,7 +205,11 @@ def _about(path: Path) -> dict[str, Any] | None:
         about = json.loads(text).get("lamina") if text is not None else None
     except (ValueError, AttributeError):
         return None
-    return about if isinstance(about, dict) and {"encoder", "fusion", "step"} <= about.keys() else None
+    return (
+        about
+        if isinstance(about, dict) and about.keys() >= {"encoder", "fusion", "step", "crop_share"}
+        else None
+    )
 
 
 def _fusion_file(path: Path) -> Path:
