@@ -201,7 +201,7 @@ def ratios(over: list[float], under: list[float]) -> dict[str, float]:
 
 
 def peak_mib(name: str, key: str, device: str) -> float:
-    """Peak memory of three steps beyond what was there before the model was built, in a process of its own."""
+    """Peak memory of three steps beyond what was there before the model, in a process of its own."""
     code = f"import step; print(step.own_peak({name!r}, {key!r}, {device!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, capture_output=True, text=True
@@ -253,9 +253,9 @@ def main() -> None:
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    machine = {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    threads = torch.get_num_threads()
     print(
-        f"torch {torch.__version__}, {machine['threads']} threads, {options.device}, {options.rounds} rounds"
+        f"torch {torch.__version__}, {threads} threads, {options.device}, {options.rounds} rounds", flush=True
     )
     results = []
     for key in options.sizes:
@@ -269,9 +269,8 @@ def main() -> None:
         if "peak MiB" in result:
             print(f"    peak MiB {result['peak MiB']}", flush=True)
     if options.json:
-        options.json.write_text(
-            json.dumps({**machine, "torch": torch.__version__, "results": results}, indent=1)
-        )
+        about = {"machine": platform.machine(), "threads": threads, "torch": torch.__version__}
+        options.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from lamina.pretraining import run_pretrain
 from lamina.recipes import Recipe
 from lamina.report import reconstruct_files, write_report
 from lamina.runs import Run
-from lamina.train import Outcome, plan_run
+from lamina.train import is_main, plan_run
 
 T = TypeVar("T")
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
@@ -53,20 +53,10 @@ def pretrain(arguments: PretrainArguments) -> int:
         init=arguments.init,
         callbacks=report_callbacks,
     )
-    tell_outcome(outcome, Run(arguments.out))
-    return outcome.exit_code
-
-
-def tell_outcome(outcome: Outcome, run: Run) -> None:
-    """The last lines of a run."""
-    ends = {
-        "finished": f"finished {outcome.total_steps} steps",
-        "interrupted": f"interrupted at step {outcome.step} of {outcome.total_steps}; go on with --resume",
-        "nonfinite": f"stopped at step {outcome.step}: too many steps without a finite loss or gradient",
-    }
-    console.print(f"{ends[outcome.reason]}; checkpoint {outcome.checkpoint}", markup=False)
-    if run.report_file.is_file():
+    run = Run(arguments.out)
+    if is_main() and run.report_file.is_file():
         console.print(f"report {run.report_file}", markup=False)
+    return outcome.exit_code
 
 
 def describe(recipe: Recipe, data: str) -> None:

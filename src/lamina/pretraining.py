@@ -86,17 +86,15 @@ def run_pretrain(
 
 def _look(source: Source, recipe: Recipe) -> None:
     """Read an image, so that data that do not fit are found out before a run is made or replaced."""
-    reason = ""
-    for i in range(min(len(source), FIRST_LOOK)):
+    tried, reason = min(len(source), FIRST_LOOK), ""
+    for i in range(tried):
         try:
             source.read(i, recipe.data.decoding(recipe.encoder.in_chans))
         except Unreadable as error:
             reason = str(error)
         else:
             return
-    raise LaminaError(
-        f"none of the first {min(len(source), FIRST_LOOK)} images can be read ({reason}); see `lamina data check`"
-    )
+    raise LaminaError(f"none of the first {tried} images can be read ({reason}); see `lamina data check`")
 
 
 def _measure(recipe: Recipe, source: Source) -> Recipe:

@@ -2,7 +2,7 @@
 
 from lamina.train.callbacks import Callback
 from lamina.train.checkpoint import Checkpoint
-from lamina.train.distributed import Ranks, process_group
+from lamina.train.distributed import Ranks, is_main, process_group
 from lamina.train.journal import CLOCK_FIELDS
 from lamina.train.loop import Loader, fit
 from lamina.train.optim import OptimOptions, learning_rate, param_groups
@@ -23,6 +23,7 @@ __all__ = [
     "TrainOptions",
     "TrainState",
     "fit",
+    "is_main",
     "learning_rate",
     "param_groups",
     "plan_run",

@@ -40,6 +40,11 @@ class Ranks:
         return batch_size // self.world
 
 
+def is_main() -> bool:
+    """Whether this process is rank 0 (or alone), by what torchrun set; needs no process group."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def process_group(device: str = "auto") -> Iterator[Ranks]:
     """Join the process group that torchrun describes (gloo on CPU, NCCL on CUDA) and leave it at the end.

@@ -1,0 +1,347 @@
+"""The command line as a process, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from lamina.cli import main
+from lamina.runs import Run
+from lamina.train import CLOCK_FIELDS
+
+DATA = "sample:photos?crop=16&most=6"
+TINY = [
+    "--recipe",
+    "mae-small",
+    "--image-size",
+    "16",
+    "--patch-size",
+    "4",
+    "--batch-size",
+    "16",
+    "--workers",
+    "0",
+    "--encoder.width",
+    "24",
+    "--encoder.depth",
+    "3",
+    "--encoder.heads",
+    "2",
+    "--decoder.width",
+    "16",
+    "--decoder.depth",
+    "1",
+    "--decoder.heads",
+    "2",
+    "--fusion.layers",
+    "all",
+    "--train.log-every-steps",
+    "5",
+]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+def lamina(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lamina", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment(),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run."""
+    out = tmp_path_factory.mktemp("cli") / "run"
+    done = lamina("pretrain", DATA, "--out", out, "--max-steps", 20, *TINY)
+    assert done.returncode == 0, done.stderr
+    assert "finished: step 20 of 20" in done.stdout
+    assert str(out / "report.html") in done.stdout
+    return out
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A labelled folder of files with awkward names."""
+    rng = np.random.default_rng(0)
+    for c, name in enumerate(("a b", "<b>bold</b>")):
+        for i in range(12):
+            folder = tmp_path / "photos" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 120, (20, 24, 3)) + 120 * c
+            Image.fromarray(pixels.astype("uint8")).save(folder / f"ümlaut {i} & co.png")
+    return tmp_path / "photos"
+
+
+def test_a_run_leaves_what_it_promises(run):
+    names = {p.name for p in run.iterdir()}
+    promised = {"recipe.yaml", "environment.json", "metrics.jsonl", "train.log", "checkpoints", "encoder"}
+    assert promised | {"report.html", "pictures"} <= names
+    assert [row["step"] for row in Run(run).metrics()] == [5, 10, 15, 20]
+    assert "lamina pretrain sample:photos" in json.loads((run / "environment.json").read_text())["command"]
+
+
+def test_terminated_and_resumed_equals_uninterrupted(run, tmp_path):
+    out = tmp_path / "killed"
+    command = [
+        sys.executable,
+        "-m",
+        "lamina",
+        "pretrain",
+        DATA,
+        "--out",
+        str(out),
+        "--max-steps",
+        "20",
+        *TINY,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the run was over before the signal came")
+    assert process.returncode == 75
+    assert "go on with --resume" in printed
+    resumed = lamina("pretrain", DATA, "--out", out, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    last = "checkpoints/step-20/model.safetensors"
+    assert (out / last).read_bytes() == (run / last).read_bytes()
+    rows = [
+        [{k: v for k, v in r.items() if k not in CLOCK_FIELDS} for r in Run(p).metrics()] for p in (out, run)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_evaluate_report_export_reconstruct_and_embed(run, photos, tmp_path):
+    probe = lamina("evaluate", "linear", run, photos, "--json", tmp_path / "linear.json", "--workers", 0)
+    assert probe.returncode == 0, probe.stderr
+    result = json.loads((tmp_path / "linear.json").read_text())
+    assert {row["encoder"] for row in result["rows"]} == {"trained", "untrained", "pixels"}
+    assert {row["features"] for row in result["rows"]} == {"last", "fused", "pixels"}
+    assert "untrained" in probe.stdout
+    kept = list((run / "results").glob("linear-*.json"))
+    assert len(kept) == 1
+    assert (
+        "&lt;b&gt;" in (run / "report.html").read_text()
+        or "<b>bold</b>" not in (run / "report.html").read_text()
+    )
+
+    knn = lamina("evaluate", "knn", run, photos, "--workers", 0)
+    assert knn.returncode == 0, knn.stderr
+    assert "20" in knn.stdout
+
+    compare = lamina("report", run, run, "--out", tmp_path / "compare.html")
+    assert compare.returncode == 0, compare.stderr
+    assert (tmp_path / "compare.html").read_text().startswith("<!")
+
+    export = lamina("export", run, "--to", "timm", "--out", tmp_path / "vit.safetensors")
+    assert export.returncode == 0, export.stderr
+    settings = json.loads(next(tmp_path.glob("vit*.json")).read_text())
+    vit = timm.create_model(settings["architecture"], **settings["model_args"])
+    vit.load_state_dict(load_file(tmp_path / "vit.safetensors"), strict=True)
+
+    pictures = lamina("reconstruct", run, *sorted(photos.rglob("*.png"))[:2], "--out", tmp_path / "pictures")
+    assert pictures.returncode == 0, pictures.stderr
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+
+    embed = lamina("embed", run, photos, "--out", tmp_path / "features.npz", "--pool", "cls", "--workers", 0)
+    assert embed.returncode == 0, embed.stderr
+    with np.load(tmp_path / "features.npz") as saved:
+        assert saved["features"].shape == (24, 24)
+        assert len(saved["names"]) == 24
+
+    on = lamina(
+        "pretrain",
+        photos,
+        "--out",
+        tmp_path / "on",
+        "--init",
+        tmp_path / "vit.safetensors",
+        "--max-steps",
+        2,
+        *TINY,
+    )
+    assert on.returncode == 0, on.stderr
+
+
+def test_data_check_lists_bad_files(photos, capsys, tmp_path):
+    assert main(["data", "check", str(photos)]) == 0
+    (photos / "a b" / "broken.jpg").write_bytes(b"\xff\xd8 this is no JPEG")
+    for i in range(12):
+        (photos / "a b" / f"empty-{i}.png").touch()
+    assert main(["data", "check", str(photos), "--json", str(tmp_path / "check.json")]) == 1
+    assert "broken.jpg" in capsys.readouterr().out
+    assert json.loads((tmp_path / "check.json").read_text())
+
+
+def test_bad_files_are_survived_and_named(photos, tmp_path):
+    (photos / "a b" / "<img src=x onerror=alert(1)>.jpg").write_bytes(b"no image")
+    done = lamina("pretrain", photos, "--out", tmp_path / "run", "--max-steps", 4, *TINY)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "onerror" in page
+    assert "<img src=x" not in page
+    assert Run(tmp_path / "run").metrics()[-1]["faults"] >= 1
+
+
+WRONG = [
+    (["evaluate", "knn", "nowhere", "sample:photos"], "there is no encoder"),
+    (["pretrain", "nowhere", "--out", "OUT"], "there is no"),
+    (["pretrain", "EMPTY", "--out", "OUT"], "no images"),
+    (["pretrain", "sample:photos"], "--out"),
+    (["pretrain", "sample:cats", "--out", "OUT"], "sample:photos"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--recipe", "nonesuch"], "choose one of"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--epochs", "many"], "many"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--fusion", "maybe"], "'none', 'mff'"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--fusion.layers", "0", "3"], "end with the last block"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--encoder", "resnet50"], "resnet50"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--image-size", "100"], "multiple of the patch"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--mask-ratio", "1.5"], "between 0 and 1"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--device", "warp"], "warp"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--in-chans", "5"], "channels"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--init", "nowhere.safetensors"], "nowhere.safetensors"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--config", "nowhere.yaml"], "cannot be read"),
+    (["pretrain", "sample:photos", "--out", "FULL"], "is not a run"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--nonsense", "1"], "--nonsense"),
+    (["report", "EMPTY"], "is not a run"),
+    (["reconstruct", "EMPTY", "x.png", "--out", "OUT"], "is not a run"),
+    (["export", "EMPTY", "--out", "OUT.safetensors"], "run"),
+    (["embed", "EMPTY", "sample:photos", "--out", "OUT.npz"], "EMPTY"),
+    (["dance"], "no verb"),
+    (["evaluate"], "knn, linear"),
+]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_what_cannot_be_meant_gets_one_line_and_exit_code_2(args, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "FULL").mkdir()
+    (tmp_path / "FULL" / "thesis.txt").write_text("precious")
+    assert main(args) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("lamina: ")
+    assert says in captured.err
+    assert not (tmp_path / "OUT").exists()
+
+
+def test_help_is_quick_and_complete():
+    started = time.perf_counter()
+    done = lamina("--help")
+    assert done.returncode == 0
+    assert time.perf_counter() - started < 5
+    for verb in (
+        "pretrain",
+        "evaluate knn",
+        "evaluate linear",
+        "reconstruct",
+        "embed",
+        "data check",
+        "report",
+        "export",
+    ):
+        assert f"lamina {verb}" in done.stdout
+
+
+def test_pretrain_help_names_what_users_reach_for(capsys):
+    assert main(["pretrain", "--help"]) == 0
+    text = capsys.readouterr().out
+    for name in [
+        "recipe",
+        "encoder",
+        "image-size",
+        "patch-size",
+        "in-chans",
+        "mean",
+        "std",
+        "fusion",
+        "mask-ratio",
+        "epochs",
+        "max-steps",
+        "batch-size",
+        "base-lr",
+        "workers",
+        "device",
+        "precision",
+        "seed",
+        "checkpoint-every-steps",
+        "dry-run",
+        "resume",
+        "overwrite",
+        "init",
+        "config",
+    ]:
+        assert f"--{name}" in text
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(capsys, tmp_path):
+    out = tmp_path / "run"
+    assert main(["pretrain", DATA, "--out", str(out), "--dry-run", "--epochs", "3", *TINY]) == 0
+    text = capsys.readouterr().out
+    assert "fusion:" in text
+    assert "steps of 16" in text
+    assert "GiB" in text
+    assert not out.exists()
+
+
+def test_all_three_ways_to_set_an_option_together(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("fusion: {projection: mlp, layers: [1, 2]}\ntrain: {epochs: 9}\n")
+    args = [
+        "pretrain",
+        DATA,
+        "--out",
+        str(tmp_path / "run"),
+        "--dry-run",
+        "--config",
+        str(tmp_path / "c.yaml"),
+        *TINY[:-4],
+    ]
+    assert main([*args, "--fusion", "mff", "--epochs", "2", "--fusion.layers", "0", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "projection: mlp" in text
+    assert "epochs: 2.0" in text
+    assert "layers:\n  - 0\n  - 2\n" in text
+
+
+def test_python_has_the_same_names(tmp_path):
+    import lamina as package
+
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    outcome = package.pretrain(
+        DATA,
+        tmp_path / "run",
+        "demo",
+        max_steps=1,
+        batch_size=4,
+        workers=0,
+        fusion="none",
+        image_size=16,
+        seed=3,
+    )
+    assert outcome.reason == "finished"
+    backbone = package.load_encoder(tmp_path / "run")
+    assert torch.isfinite(backbone(torch.rand(1, 3, 16, 16)).patches).all()
