@@ -25,7 +25,18 @@ ALLOWED = {
     "interop": BASE | {"encoder", "fusion", "mim", "init", "recipes", "build", "runs", "train"},
     "monitor": BASE | {"fusion", "mim", "train"},
 }
-UP = ["evaluate", "embedding", "pretraining", "report", "api", "arguments", "demo", "commands", "cli", "__main__"]
+UP = [
+    "evaluate",
+    "embedding",
+    "pretraining",
+    "report",
+    "api",
+    "arguments",
+    "demo",
+    "commands",
+    "cli",
+    "__main__",
+]
 
 
 def layer(file: Path) -> str:
