@@ -2,7 +2,9 @@
 
     python benchmarks/step.py                       # all sizes, 9 rounds
     python benchmarks/step.py --sizes s --rounds 15
+    python benchmarks/step.py --adamw loop          # torch's default AdamW on a CPU
 
+Everyone steps with the same AdamW: fused (as lamina's loop and transformers' Trainer do), or torch's default.
 A step is forward, loss, backward and AdamW on random images that are already in memory as floats. In each
 round every contender takes `--steps` steps, in an order that is turned from round to round; what counts is
 the median over the rounds of the ratio of times within a round, so that a slow spell of a shared machine
@@ -14,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -152,11 +152,15 @@ def contenders(size: Size) -> dict[str, Callable[[], nn.Module]]:
     }
 
 
-def stepper(build: Callable[[], nn.Module], size: Size, device: str) -> Callable[[], None]:
+def stepper(
+    build: Callable[[], nn.Module], size: Size, device: str, fused: bool = True
+) -> Callable[[], None]:
     """One training step of a contender."""
     torch.manual_seed(0)
     model = build().to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=fused or None
+    )
     images = torch.rand(size.batch, 3, size.image, size.image, device=device)
 
     def step() -> None:
@@ -173,9 +177,9 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def rounds(size: Size, n: int, device: str) -> dict[str, list[float]]:
+def rounds(size: Size, n: int, device: str, fused: bool) -> dict[str, list[float]]:
     """Seconds per step of every contender in each of `n` rounds."""
-    steppers = {name: stepper(build, size, device) for name, build in contenders(size).items()}
+    steppers = {name: stepper(build, size, device, fused) for name, build in contenders(size).items()}
     for step in steppers.values():
         step()
         step()
@@ -213,19 +217,27 @@ def own_peak(name: str, key: str, device: str) -> float:
     """What `peak_mib` runs."""
     size = SIZES[key]
     build = contenders(size)[name]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if not device.startswith("cuda"):
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
+    before = memory_mib("VmRSS")
     step = stepper(build, size, device)
     for _ in range(3):
         step()
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return memory_mib("VmHWM") - before
 
 
-def measure(key: str, n: int, device: str, memory: bool) -> dict[str, object]:
+def memory_mib(field: str) -> float:
+    """A line of Linux's /proc/self/status: VmRSS is resident now, VmHWM its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def measure(key: str, n: int, device: str, fused: bool, memory: bool) -> dict[str, object]:
     """All numbers of one size."""
     size = SIZES[key]
-    seconds = rounds(size, n, device)
+    seconds = rounds(size, n, device, fused)
     faster = min(PEERS, key=lambda name: statistics.median(seconds[name]))
     result: dict[str, object] = {
         "size": key,
@@ -250,16 +262,16 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--adamw", choices=("fused", "loop"), default="fused")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     threads = torch.get_num_threads()
-    print(
-        f"torch {torch.__version__}, {threads} threads, {options.device}, {options.rounds} rounds", flush=True
-    )
+    about = f"torch {torch.__version__}, {threads} threads, {options.device}, {options.adamw} AdamW"
+    print(f"{about}, {options.rounds} rounds", flush=True)
     results = []
     for key in options.sizes:
-        result = measure(key, options.rounds, options.device, not options.no_memory)
+        result = measure(key, options.rounds, options.device, options.adamw == "fused", not options.no_memory)
         results.append(result)
         cells = [
             f"{k} {v['median']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for k, v in result.items() if "/" in k
@@ -269,8 +281,8 @@ def main() -> None:
         if "peak MiB" in result:
             print(f"    peak MiB {result['peak MiB']}", flush=True)
     if options.json:
-        about = {"machine": platform.machine(), "threads": threads, "torch": torch.__version__}
-        options.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+        settings = {"threads": threads, "torch": torch.__version__, "adamw": options.adamw}
+        options.json.write_text(json.dumps({**settings, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ ALLOWED = {
     "memory": BASE | PARTS | {"mim", "recipes", "build"},
     "runs": BASE | {"mim", "recipes", "build", "train"},
     "interop": BASE | {"encoder", "fusion", "mim", "init", "recipes", "build", "runs", "train"},
-    "monitor": BASE | {"fusion", "mim", "train"},
+    "monitor": BASE | {"fusion", "mim", "data", "train"},
 }
 UP = [
     "evaluate",

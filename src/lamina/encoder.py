@@ -59,31 +59,32 @@ class EncoderOptions:
     """Recompute blocks in the backward pass: less memory, about a quarter more time."""
 
 
+def timm_arguments(options: EncoderOptions) -> dict[str, Any]:
+    """What `timm.create_model` needs beside the name; without drop path, which is no part of an architecture."""
+    # timm moves the final norm behind the pooling for average-pooled models; MIM needs it before.
+    is_eva = timm.model_entrypoint(options.name).__module__ == "timm.models.eva"
+    arguments = {
+        "num_classes": 0,
+        "img_size": list(options.image_size or ()) or None,
+        "patch_size": options.patch_size,
+        "in_chans": options.in_chans,
+        "embed_dim": options.width,
+        "depth": options.depth,
+        "num_heads": options.heads,
+        "use_fc_norm" if is_eva else "fc_norm": False,
+    }
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
 def build_vit(options: EncoderOptions) -> VisionTransformer | Eva:
     """The timm network that the options describe: no classifier, and a real final norm."""
     if not timm.is_model(options.name):
         raise LaminaError(f"timm has no model named {options.name!r}; `timm.list_models('*vit*')` lists them")
-    sizes = {
-        "img_size": options.image_size and tuple(options.image_size),
-        "patch_size": options.patch_size,
-        "embed_dim": options.width,
-        "depth": options.depth,
-        "num_heads": options.heads,
-    }
-    settings: dict[str, Any] = {k: v for k, v in sizes.items() if v is not None}
-    # timm moves the final norm behind the pooling for average-pooled models; MIM needs it before.
-    is_eva = timm.model_entrypoint(options.name).__module__ == "timm.models.eva"
-    settings |= {"use_fc_norm" if is_eva else "fc_norm": False}
+    arguments = timm_arguments(options)
     try:
-        vit = timm.create_model(
-            options.name,
-            num_classes=0,
-            in_chans=options.in_chans,
-            drop_path_rate=options.drop_path,
-            **settings,
-        )
+        vit = timm.create_model(options.name, drop_path_rate=options.drop_path, **arguments)
     except (TypeError, AssertionError) as error:
-        raise LaminaError(f"{options.name} cannot be built with {settings}: {error}") from error
+        raise LaminaError(f"{options.name} cannot be built with {arguments}: {error}") from error
     if not isinstance(vit, VisionTransformer | Eva):
         raise LaminaError(f"{options.name} is not a timm VisionTransformer or Eva")
     return vit

@@ -68,7 +68,9 @@ def run_pretrain(
         if going_on:
             _check_same(run, recipe, len(source))
         elif init is not None:
-            load_weights_into(method.encoder.vit, init)
+            loaded = load_weights_into(method.encoder.vit, init)
+            if ranks.main:
+                print(f"starting from {init}: {loaded}", flush=True)
         loader = _loader(recipe, source, method, ranks)
         if ranks.main and not going_on:
             run.start(recipe, describe_source(data), len(source), init, overwrite)
@@ -78,7 +80,7 @@ def run_pretrain(
         ours = [
             FusionMonitor(),
             FaultMonitor(loader.budget),
-            EncoderExport(run.encoder, recipe.encoder, recipe.fusion),
+            EncoderExport(run.encoder, recipe.encoder, recipe.fusion, recipe.data.eval_crop_share),
             *more,
         ]
         return fit(method, loader, recipe.optim, recipe.train, run.path, ours, resume=going_on)

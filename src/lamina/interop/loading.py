@@ -16,7 +16,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 from lamina.build import build_method, resolve
-from lamina.encoder import Encoder, EncoderOptions, build_vit
+from lamina.encoder import Encoder, EncoderOptions, build_vit, timm_arguments
 from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions, build_fusion
 from lamina.interop.backbone import Backbone, Origin
@@ -144,22 +144,6 @@ def _from_timm(spec: str, options: EncoderOptions, pretrained: bool) -> Backbone
     recipe = _recipe(replace(options, name=name), FusionOptions(kind="none"))
     vit = _fetch(recipe.encoder) if pretrained else build_vit(recipe.encoder)
     return Backbone(_wrap(vit, recipe), None, Origin(spec, None, recipe))
-
-
-def timm_arguments(options: EncoderOptions) -> dict[str, Any]:
-    """What `timm.create_model` needs beside the name to build the network of resolved options."""
-    is_eva = timm.model_entrypoint(options.name).__module__ == "timm.models.eva"
-    sizes = {
-        "img_size": list(options.image_size or ()) or None,
-        "patch_size": options.patch_size,
-        "in_chans": options.in_chans,
-        "embed_dim": options.width,
-        "depth": options.depth,
-        "num_heads": options.heads,
-        # As `encoder.build_vit`: the final norm stays before the pooling.
-        "use_fc_norm" if is_eva else "fc_norm": False,
-    }
-    return {"num_classes": 0, **{name: value for name, value in sizes.items() if value is not None}}
 
 
 def _fetch(options: EncoderOptions) -> VisionTransformer | Eva:

@@ -60,7 +60,7 @@ class Run:
         self.gradients = Gradients.of(
             self.task, self.scaler, ranks, options.precision, options.seed, options.compile
         )
-        self.optimizer = build_adamw(self.task, optim, fused=ranks.device.type == "cuda")
+        self.optimizer = build_adamw(self.task, optim, fused=ranks.device.type in ("cuda", "cpu"))
         self.mailbox, self.meter = Mailbox(ranks.device), Meter(ranks.device)
         self.retention = Retention(self.checkpoints, options.keep_checkpoints)
         self.state = TrainState(plan.total_steps)
