@@ -60,7 +60,7 @@ class EncoderOptions:
 
 
 def timm_arguments(options: EncoderOptions) -> dict[str, Any]:
-    """What `timm.create_model` needs beside the name; without drop path, which is no part of an architecture."""
+    """What `timm.create_model` needs beside the name; drop path is no part of an architecture."""
     # timm moves the final norm behind the pooling for average-pooled models; MIM needs it before.
     is_eva = timm.model_entrypoint(options.name).__module__ == "timm.models.eva"
     arguments = {

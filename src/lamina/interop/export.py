@@ -11,10 +11,10 @@ import timm
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lamina.encoder import EncoderOptions
+from lamina.encoder import EncoderOptions, timm_arguments
 from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions
-from lamina.interop.loading import locate_step, timm_arguments
+from lamina.interop.loading import locate_step
 from lamina.mim import MIM
 from lamina.options import to_mapping
 from lamina.runs import load_method
