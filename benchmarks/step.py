@@ -1,14 +1,14 @@
 """The training step of MAE and MAE + MFF beside two peers, interleaved in one process.
 
-    python benchmarks/step.py                       # all sizes, 9 rounds
+    python benchmarks/step.py                       # all sizes
     python benchmarks/step.py --sizes s --rounds 15
     python benchmarks/step.py --adamw loop          # torch's default AdamW on a CPU
 
 Everyone steps with the same AdamW: fused (as lamina's loop and transformers' Trainer do), or torch's default.
 A step is forward, loss, backward and AdamW on random images that are already in memory as floats. In each
-round every contender takes `--steps` steps, in an order that is turned from round to round; what counts is
-the median over the rounds of the ratio of times within a round, so that a slow spell of a shared machine
-hits everyone. Peak memory is the growth of the resident set while one contender alone takes steps, each in
+round every contender takes one step, in an order that is turned from round to round; what counts is the
+median over the rounds of the ratio of times within a round (in brackets its quartiles), so that a slow spell
+of a shared machine hits everyone. Peak memory is the growth of the resident set while one contender alone takes steps, each in
 a process of its own.
 """
 
@@ -46,14 +46,14 @@ class Size:
     decoder_depth: int
     decoder_heads: int
     batch: int
-    steps: int
+    rounds: int
 
 
 SIZES = {
-    "s": Size(224, 16, 384, 12, 6, 512, 8, 16, 16, 1),
-    "b": Size(224, 16, 768, 12, 12, 512, 8, 16, 8, 1),
-    "small-64": Size(64, 8, 192, 12, 3, 128, 4, 4, 64, 3),
-    "small-8": Size(64, 8, 192, 12, 3, 128, 4, 4, 8, 20),
+    "s": Size(224, 16, 384, 12, 6, 512, 8, 16, 16, 9),
+    "b": Size(224, 16, 768, 12, 12, 512, 8, 16, 8, 9),
+    "small-64": Size(64, 8, 192, 12, 3, 128, 4, 4, 64, 25),
+    "small-8": Size(64, 8, 192, 12, 3, 128, 4, 4, 8, 101),
 }
 
 
@@ -190,10 +190,9 @@ def rounds(size: Size, n: int, device: str, fused: bool) -> dict[str, list[float
         for name in names[turn:] + names[:turn]:
             wait(device)
             started = time.perf_counter()
-            for _ in range(size.steps):
-                steppers[name]()
+            steppers[name]()
             wait(device)
-            seconds[name].append((time.perf_counter() - started) / size.steps)
+            seconds[name].append(time.perf_counter() - started)
     return seconds
 
 
@@ -234,9 +233,10 @@ def memory_mib(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def measure(key: str, n: int, device: str, fused: bool, memory: bool) -> dict[str, object]:
+def measure(key: str, n: int | None, device: str, fused: bool, memory: bool) -> dict[str, object]:
     """All numbers of one size."""
     size = SIZES[key]
+    n = n or size.rounds
     seconds = rounds(size, n, device, fused)
     faster = min(PEERS, key=lambda name: statistics.median(seconds[name]))
     result: dict[str, object] = {
@@ -260,7 +260,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, help="by default 9 for s and b, more for the small sizes")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--adamw", choices=("fused", "loop"), default="fused")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
@@ -268,7 +268,7 @@ def main() -> None:
     options = parser.parse_args()
     threads = torch.get_num_threads()
     about = f"torch {torch.__version__}, {threads} threads, {options.device}, {options.adamw} AdamW"
-    print(f"{about}, {options.rounds} rounds", flush=True)
+    print(about, flush=True)
     results = []
     for key in options.sizes:
         result = measure(key, options.rounds, options.device, options.adamw == "fused", not options.no_memory)
@@ -276,7 +276,9 @@ def main() -> None:
         cells = [
             f"{k} {v['median']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for k, v in result.items() if "/" in k
         ]
-        print(f"{key}: faster peer is {result['faster peer']}; " + "; ".join(cells))
+        print(
+            f"{key}, {result['rounds']} rounds: faster peer is {result['faster peer']}; " + "; ".join(cells)
+        )
         print(f"    images/s { ({k: round(v, 1) for k, v in result['images per second'].items()}) }")
         if "peak MiB" in result:
             print(f"    peak MiB {result['peak MiB']}", flush=True)
