@@ -8,8 +8,8 @@ Everyone steps with the same AdamW: fused (as lamina's loop and transformers' Tr
 A step is forward, loss, backward and AdamW on random images that are already in memory as floats. In each
 round every contender takes one step, in an order that is turned from round to round; what counts is the
 median over the rounds of the ratio of times within a round (in brackets its quartiles), so that a slow spell
-of a shared machine hits everyone. Peak memory is the growth of the resident set while one contender alone takes steps, each in
-a process of its own.
+of a shared machine hits everyone. Peak memory is the growth of the resident set while one contender alone
+takes steps, in a process of its own.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+"""The README says what is there: a line per file, verbs that exist, names that can be imported."""
+
+import ast
+import re
+from pathlib import Path
+
+import lamina
+from lamina.cli import VERBS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SOURCE = ROOT / "src" / "lamina"
+
+
+def test_every_file_has_its_line():
+    for file in sorted(SOURCE.rglob("*.py")):
+        name = str(file.relative_to(SOURCE))
+        first = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
+        assert f"| `{name}` | {first} |" in README, f"the README's table lacks or misstates {name}"
+
+
+def test_no_line_for_a_file_that_is_gone():
+    for name in re.findall(r"^\| `([\w/]+\.py)` \|", README, flags=re.MULTILINE):
+        assert (SOURCE / name).is_file(), name
+
+
+def test_every_verb_has_a_command():
+    shown = re.findall(r"lamina (\w+(?: knn| linear| check)?)", README)
+    for verb in set(VERBS) - {"demo"}:
+        assert verb in shown
+
+
+def test_names_in_the_python_examples_exist():
+    for name in set(re.findall(r"lamina\.(\w+)\(", README)):
+        assert name in lamina.__all__, name
+
+
+def test_linked_files_exist():
+    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
