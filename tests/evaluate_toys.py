@@ -14,7 +14,7 @@ from lamina.encoder import EncoderOptions
 from lamina.evaluate import LabelledData
 from lamina.mim import MIM
 from lamina.recipes import Recipe
-from lamina.runs import Run
+from lamina.runs import DataFacts, Run
 from lamina.train import checkpoint
 
 NAMES = [
@@ -54,7 +54,7 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
 def toy_run(folder: Path, recipe: Recipe, steps: tuple[int, ...] = (3,)) -> dict[int, MIM]:
     """A run with a checkpoint at each of `steps`; returns what is in them."""
     run = Run(folder)
-    run.start(recipe, "photos/", 10, None)
+    run.start(recipe, DataFacts("photos/", 10, "0" * 64), None)
     methods = {}
     for step in steps:
         methods[step] = shaken(build_method(recipe), seed=step)

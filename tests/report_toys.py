@@ -19,7 +19,7 @@ from lamina.recipes import Recipe, recipe
 from lamina.report import Gallery, paint
 from lamina.report.skipped import SkippedFile, write_skipped
 from lamina.rng import sample_keys
-from lamina.runs import Run
+from lamina.runs import DataFacts, Run
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
@@ -104,7 +104,7 @@ def toy_run(path: Path, fusion: str = "mff", names: list[str] | None = None) -> 
     names = names or [f"name {i}" for i in range(20)]
     run = Run(path)
     shutil.rmtree(path, ignore_errors=True)
-    run.start(toy_recipe(fusion), names[0], 100, names[1])
+    run.start(toy_recipe(fusion), DataFacts(names[0], 100, "0" * 64), names[1])
     environment = {"command": names[2], "packages": {names[3]: names[4]}}
     run.environment_file.write_text(json.dumps(environment))
     rows = [toy_row(step, 4 if fusion == "mff" else 0) for step in range(10, 50, 10)]

@@ -107,3 +107,17 @@ def test_an_odd_ending_is_refused(tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
     with pytest.raises(LaminaError, match="safetensors"):
         export_timm(tmp_path / "run", tmp_path / "vit.pth")
+
+
+@pytest.mark.parametrize("place", ["encoder", "encoder/model.safetensors"])
+def test_the_weights_that_a_run_keeps_of_itself_load(tmp_path, images, place):
+    recipe = toy_recipe()
+    (method,) = toy_run(tmp_path / "run", recipe).values()
+    EncoderExport(tmp_path / "run" / "encoder", recipe.encoder, recipe.fusion).on_checkpoint(
+        3, tmp_path, method
+    )
+    run, kept = load_encoder(tmp_path / "run"), load_encoder(tmp_path / "run" / place)
+    assert kept.origin.step == 3
+    for kind in ("last", "fused"):
+        for mine, theirs in zip(kept(images, kind), run(images, kind), strict=True):
+            assert torch.equal(mine, theirs)

@@ -18,7 +18,7 @@ from lamina.errors import LaminaError
 from lamina.report import page as page_module
 from lamina.report import write_report
 from lamina.report.text import visible
-from lamina.runs import Run
+from lamina.runs import DataFacts, Run
 from report_toys import Page, toy_recipe, toy_row, toy_run
 
 MARK = "document.documentElement.setAttribute('data-pwned','1')"
@@ -204,7 +204,7 @@ def test_the_page_does_without_any_one_piece(missing: str, run: Path, tmp_path: 
 
 
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
-    Run(tmp_path / "new").start(toy_recipe(), "photos", 10, None)
+    Run(tmp_path / "new").start(toy_recipe(), DataFacts("photos", 10, "0" * 64), None)
     page = Page(write_report([tmp_path / "new"], tmp_path / "r.html").read_text(encoding="utf-8"))
     assert page.faults == []
     assert "Nothing has been logged yet" in page.text

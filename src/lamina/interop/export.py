@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lamina.encoder import EncoderOptions, timm_arguments
 from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions
-from lamina.interop.loading import locate_step
+from lamina.interop.loading import export_files, locate_step
 from lamina.mim import MIM
 from lamina.options import to_mapping
 from lamina.runs import load_method
@@ -38,16 +38,13 @@ class Exported:
 
     @classmethod
     def at(cls, out: Path, has_fusion: bool, step: int) -> Exported:
-        """`x.safetensors` has `x.json` and `x.fusion.safetensors` beside it; a folder has timm's names."""
-        if out.suffix == ".safetensors":
-            names = out, out.with_suffix(".json"), out.with_suffix(".fusion.safetensors")
-        elif out.suffix:
+        """Where `export_files` puts them; refuses a name that ends in something else."""
+        if out.suffix not in ("", ".safetensors"):
             raise LaminaError(
                 f"{out.name}: timm's weights go to a name that ends in .safetensors, or a folder"
             )
-        else:
-            names = out / "model.safetensors", out / "config.json", out / "fusion.safetensors"
-        return cls(names[0], names[1], names[2] if has_fusion else None, step)
+        weights, config, fusion = export_files(out)
+        return cls(weights, config, fusion if has_fusion else None, step)
 
 
 def export_timm(run: str | Path, out: str | Path) -> Exported:

@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -27,6 +27,25 @@ from lamina.runs import Run, load_method
 from lamina.train import checkpoint
 
 _STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
+
+
+class ExportFiles(NamedTuple):
+    """The files of an exported encoder; `fusion` is there for a method that has one."""
+
+    weights: Path
+    config: Path
+    fusion: Path
+
+
+def export_files(place: Path) -> ExportFiles:
+    """`x.safetensors` has `x.json` and `x.fusion.safetensors` beside it; a folder, or `model.safetensors` in
+    it, has timm's names."""
+    if place.suffix and place.name != "model.safetensors" and not place.is_dir():
+        return ExportFiles(place, place.with_suffix(".json"), place.with_suffix(".fusion.safetensors"))
+    folder = place.parent if place.name == "model.safetensors" else place
+    return ExportFiles(
+        *(folder / name for name in ("model.safetensors", "config.json", "fusion.safetensors"))
+    )
 
 
 def load_encoder(
@@ -86,10 +105,8 @@ def locate_step(spec: str) -> tuple[Path, int]:
     """The run folder and the step that `spec` names: RUN (its newest good checkpoint), RUN@STEP, or
     RUN/checkpoints/step-N."""
     path = Path(spec).expanduser()
-    if path.name.startswith("step-") and path.parent.name == "checkpoints":
-        step = path.name.removeprefix("step-")
-        if step.isdecimal():
-            return path.parent.parent, int(step)
+    if _is_checkpoint(path):
+        return path.parent.parent, int(path.name.removeprefix("step-"))
     match = _STEP.fullmatch(spec)
     if match is not None and not path.exists():
         return Path(match["run"]).expanduser(), int(match["step"])
@@ -103,11 +120,15 @@ def locate_step(spec: str) -> tuple[Path, int]:
 
 def _is_run(spec: str) -> bool:
     path = Path(spec).expanduser()
+    if path.exists():
+        return Run(path.parent.parent if _is_checkpoint(path) else path).exists()
     match = _STEP.fullmatch(spec)
-    places = (
-        [path, path.parent.parent] if path.exists() else [Path(match["run"]).expanduser()] if match else []
-    )
-    return any(Run(place).exists() for place in places)
+    return match is not None and Run(Path(match["run"]).expanduser()).exists()
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a path has the form RUN/checkpoints/step-N."""
+    return path.parent.name == "checkpoints" and re.fullmatch(r"step-[0-9]+", path.name) is not None
 
 
 def _from_run(spec: str) -> Backbone:
@@ -121,7 +142,7 @@ def _from_file(path: Path, options: EncoderOptions | None) -> Backbone:
     step, fusion = None, FusionOptions(kind="none")
     if about is not None:
         options, step = merge(EncoderOptions(), about["encoder"]), int(about["step"])
-        if about["fusion"] is not None and _fusion_file(path).is_file():
+        if about["fusion"] is not None and export_files(path).fusion.is_file():
             fusion = merge(FusionOptions(), about["fusion"])
     if options is None:
         raise LaminaError(f"{path.name} does not say which network it is for; name it with --encoder")
@@ -132,7 +153,7 @@ def _from_file(path: Path, options: EncoderOptions | None) -> Backbone:
     load_weights_into(vit, path)
     built = build_fusion(recipe.fusion, vit.embed_dim, len(vit.blocks))
     if fusion.kind != "none":
-        checkpoint.load_model_tensors(built, read_weights(_fusion_file(path)))
+        checkpoint.load_model_tensors(built, read_weights(export_files(path).fusion))
     return Backbone(_wrap(vit, recipe), built, Origin(str(path), step, recipe))
 
 
@@ -174,7 +195,7 @@ def _wrap(vit: VisionTransformer | Eva, recipe: Recipe) -> Encoder:
 
 def _about(path: Path) -> dict[str, Any] | None:
     """What `export_timm` said of a file: in its header, or in the JSON beside it if the header was lost."""
-    weights = path / "model.safetensors" if path.is_dir() else path
+    weights, beside, _ = export_files(path)
     if weights.suffix in PICKLES:
         return None
     try:
@@ -182,7 +203,6 @@ def _about(path: Path) -> dict[str, Any] | None:
             text = (file.metadata() or {}).get("lamina")
     except (SafetensorError, OSError) as error:
         raise LaminaError(f"{weights.name} is damaged or no safetensors file: {error}") from None
-    beside = path / "config.json" if path.is_dir() else path.with_suffix(".json")
     if text is None and beside.is_file():
         text = beside.read_text(encoding="utf-8")
     try:
@@ -194,7 +214,3 @@ def _about(path: Path) -> dict[str, Any] | None:
         if isinstance(about, dict) and about.keys() >= {"encoder", "fusion", "step", "crop_share"}
         else None
     )
-
-
-def _fusion_file(path: Path) -> Path:
-    return path / "fusion.safetensors" if path.is_dir() else path.with_suffix(".fusion.safetensors")
