@@ -166,3 +166,11 @@ def test_a_file_that_is_no_vit_is_refused(tmp_path):
     save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "w.safetensors")
     with pytest.raises(LaminaError, match="no ViT under timm's names"):
         load_weights_into(small(), tmp_path / "w.safetensors")
+
+
+def test_a_dictionary_that_holds_itself_ends(tmp_path):
+    endless = {"epoch": 3}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "endless.pth")
+    with pytest.raises(LaminaError, match="no tensors"):
+        read_weights(tmp_path / "endless.pth")

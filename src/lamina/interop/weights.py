@@ -60,8 +60,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if path.suffix not in PICKLES:
         raise LaminaError(f"{path.name} is no weights file; give .safetensors, or {', '.join(PICKLES)}")
     content = _read_pickle(path)
-    while wrapper := next((w for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None):
-        content = content[wrapper]
+    for _ in _WRAPPERS:  # no deeper: a pickled dictionary may hold itself
+        content = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), content)
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise LaminaError(f"{path.name} holds no tensors under {', '.join(_WRAPPERS)} or at the top")
