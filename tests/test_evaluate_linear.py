@@ -1,5 +1,7 @@
 """The linear probe: the optimum that scikit-learn finds, separable data, shuffled labels, the unseen test set."""
 
+import warnings
+
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -7,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from lamina.errors import LaminaError
 from lamina.evaluate import LinearOptions, probe_linear
 from lamina.evaluate.coordinates import Compact, Standardiser
-from lamina.evaluate.linear import fit_path, stratified_split
+from lamina.evaluate.linear import NOT_CONVERGED, fit, fit_path, stratified_split
 
 
 def noise(*shape, seed=0):
@@ -74,6 +76,28 @@ def test_shuffled_labels_stay_at_chance():
     verdict = probe_linear(train, shuffled, test, LinearOptions(), seed=0)
     right = (verdict.predictions == shuffled_truth).double().mean()
     assert abs(float(right) - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5
+
+
+@pytest.mark.parametrize(("steps", "notes"), [(1, (NOT_CONVERGED,)), (200, ())])
+def test_a_solver_that_stops_early_is_a_note_and_no_warning(monkeypatch, steps, notes):
+    (train, labels), (test, _) = clouds(200, 1, spread=4), clouds(20, 2, spread=4)
+    plain = LogisticRegression.fit
+    monkeypatch.setattr(
+        LogisticRegression, "fit", lambda model, x, y: plain(model.set_params(max_iter=steps), x, y)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verdict = probe_linear(train, labels, test, LinearOptions(c=(0.1, 1.0)), seed=0)
+    assert verdict.notes == notes
+
+
+def test_other_warnings_of_the_solver_are_passed_on():
+    class Deprecated:
+        def fit(self, rows, labels):
+            warnings.warn("will go away", FutureWarning, stacklevel=1)
+
+    with pytest.warns(FutureWarning, match="go away"):
+        assert fit(Deprecated(), None, None)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5])

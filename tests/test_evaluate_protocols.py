@@ -114,7 +114,7 @@ def test_selection_never_sees_the_test_set(protocol):
     for name, truth in (("true", labels), ("scrambled", (labels + 1) % 3)):
         train = table({"trained last cls": good, "trained last mean": bad}, labels)
         test = table({"trained last cls": good, "trained last mean": good}, truth)
-        rows[name] = judge(train, test, PROBES[protocol])
+        rows[name], _ = judge(train, test, PROBES[protocol])
     for a, b in zip(rows["true"], rows["scrambled"], strict=True):
         assert (a.chosen, a.settings, a.validation_top1) == (b.chosen, b.settings, b.validation_top1)
     chosen = [row for row in rows["scrambled"] if row.chosen]

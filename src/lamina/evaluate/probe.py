@@ -12,7 +12,7 @@ from lamina.evaluate.results import Setting
 
 @dataclass(frozen=True)
 class Verdict:
-    """The settings chosen on the training set, the accuracy there, and the predicted test classes.
+    """The settings chosen on the training set, the accuracy there, the predicted test classes, and remarks.
 
     A probe is given the features of the test set but never its labels: the caller keeps them and
     counts, so no choice can depend on them.
@@ -21,3 +21,4 @@ class Verdict:
     settings: dict[str, Setting]
     validation_top1: float
     predictions: Int64[Tensor, "m"]
+    notes: tuple[str, ...] = ()

@@ -98,6 +98,7 @@ def _evaluate(
     size, channels = backbone.image_size, backbone.encoder.in_chans
     train = collect(labelled.train, extractors, size, channels, reading, computing)
     test = collect(labelled.test, extractors, size, channels, reading, computing)
+    rows, remarks = judge(train, test, probe)
     result = ProbeResult(
         protocol=protocol,
         model=origin.name if origin is not None else "a backbone",
@@ -108,26 +109,30 @@ def _evaluate(
         classes=labelled.classes,
         seed=seed,
         selection=_SELECTION[protocol],
-        rows=judge(train, test, probe),
-        notes=(*notes, *_unread(train, test)),
+        rows=rows,
+        notes=(*notes, *_unread(train, test), *remarks),
     )
     if not isinstance(model, Backbone) and Run(result.model).exists():
         result.save(results_file(result, newest=Run(model).exists()))
     return result
 
 
-def judge(train: Table, test: Table, probe: Probe) -> tuple[Row, ...]:
-    """A row for each kind of vectors; the choice among them follows from the training set alone."""
+def judge(train: Table, test: Table, probe: Probe) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """A row for each kind of vectors, and the probe's notes on them.
+
+    The choice among the rows follows from the training set alone.
+    """
     if train.labels is None or test.labels is None:
         raise LaminaError("an evaluation needs labelled images")
-    rows = []
+    rows, notes = [], []
     for key, vectors in train.vectors.items():
         verdict = probe(vectors, train.labels, test.vectors[key])
         n = len(test.labels)
         right = int((verdict.predictions == test.labels).sum())
         interval = wilson_interval(right, n)
         rows.append(Row(*key, verdict.settings, right / n, interval, verdict.validation_top1))
-    return mark_chosen(rows)
+        notes += [f"{', '.join(key)}: {note}" for note in verdict.notes]
+    return mark_chosen(rows), tuple(notes)
 
 
 def results_file(result: ProbeResult, newest: bool = True) -> Path:
