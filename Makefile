@@ -35,7 +35,8 @@ wheel: $(VENV)/.lamina-installed
 $(VENV)/.lamina-installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "lamina needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "python3 lacks its venv module; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
 	@echo "Installing torch and the rest into $(VENV): once, a few minutes (see README, 'Install')."
 	test -z "$(LAMINA_TORCH_INDEX)" || \
 		$(BIN)/pip install -q "torch>=2.10,<3" torchvision --index-url "$(LAMINA_TORCH_INDEX)"

@@ -98,38 +98,28 @@ def test_a_run_leaves_what_it_promises(run):
     assert "lamina pretrain sample:photos" in json.loads((run / "environment.json").read_text())["command"]
 
 
-def test_terminated_and_resumed_equals_uninterrupted(run, tmp_path):
-    out = tmp_path / "killed"
-    command = [
-        sys.executable,
-        "-m",
-        "lamina",
-        "pretrain",
-        DATA,
-        "--out",
-        str(out),
-        "--max-steps",
-        "20",
-        *TINY,
-    ]
+def test_terminated_and_resumed_equals_uninterrupted(tmp_path):
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    args = ["pretrain", DATA, "--max-steps", "80", *TINY]
+    command = [sys.executable, "-m", "lamina", *args, "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
     deadline = time.monotonic() + 120
-    while not (out / "metrics.jsonl").is_file() and process.poll() is None and time.monotonic() < deadline:
+    while not Run(out).metrics() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=120)
-    if process.returncode == 0:
-        pytest.skip("the run was over before the signal came")
     assert process.returncode == 75
     assert "go on with --resume" in printed
     resumed = lamina("pretrain", DATA, "--out", out, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    last = "checkpoints/step-20/model.safetensors"
-    assert (out / last).read_bytes() == (run / last).read_bytes()
-    rows = [
-        [{k: v for k, v in r.items() if k not in CLOCK_FIELDS} for r in Run(p).metrics()] for p in (out, run)
-    ]
-    assert rows[0] == rows[1]
+    assert lamina(*args, "--out", whole).returncode == 0
+    last = "checkpoints/step-80/model.safetensors"
+    assert (out / last).read_bytes() == (whole / last).read_bytes()
+    assert unclocked(out) == unclocked(whole)
+
+
+def unclocked(run: Path) -> list[dict]:
+    return [{k: v for k, v in row.items() if k not in CLOCK_FIELDS} for row in Run(run).metrics()]
 
 
 def test_evaluate_report_export_reconstruct_and_embed(run, photos, tmp_path):
@@ -141,14 +131,14 @@ def test_evaluate_report_export_reconstruct_and_embed(run, photos, tmp_path):
     assert "untrained" in probe.stdout
     kept = list((run / "results").glob("linear-*.json"))
     assert len(kept) == 1
-    assert (
-        "&lt;b&gt;" in (run / "report.html").read_text()
-        or "<b>bold</b>" not in (run / "report.html").read_text()
-    )
+    page = (run / "report.html").read_text()
+    assert photos.name in page
+    assert "<b>bold</b>" not in page
 
     knn = lamina("evaluate", "knn", run, photos, "--workers", 0)
     assert knn.returncode == 0, knn.stderr
-    assert "20" in knn.stdout
+    assert "untrained" in knn.stdout
+    assert "pixels" in knn.stdout
 
     compare = lamina("report", run, run, "--out", tmp_path / "compare.html")
     assert compare.returncode == 0, compare.stderr
@@ -248,11 +238,10 @@ def test_what_cannot_be_meant_gets_one_line_and_exit_code_2(args, says, tmp_path
     assert not (tmp_path / "OUT").exists()
 
 
-def test_help_is_quick_and_complete():
-    started = time.perf_counter()
-    done = lamina("--help")
-    assert done.returncode == 0
-    assert time.perf_counter() - started < 5
+def test_help_is_complete_and_does_not_wait_for_torch():
+    code = "import sys; from lamina.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     for verb in (
         "pretrain",
         "evaluate knn",

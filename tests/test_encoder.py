@@ -27,10 +27,8 @@ NAMES = [
 ]
 
 
-def small(name: str, **kwargs):
-    vit = build_vit(
-        EncoderOptions(name=name, image_size=(32, 48), patch_size=8, width=96, depth=3, heads=3), **kwargs
-    )
+def small(name: str):
+    vit = build_vit(EncoderOptions(name=name, image_size=(32, 48), patch_size=8, width=96, depth=3, heads=3))
     torch.manual_seed(0)
     for parameter in vit.parameters():  # nothing may hide behind a zero or a one
         parameter.data += 0.02 * torch.randn_like(parameter)
@@ -164,3 +162,14 @@ def test_refuses_images_it_cannot_take():
 def test_timms_patch_drop_classes_are_the_ones_refused():
     """The guard reads `prob` of these classes."""
     assert PatchDropout(0.5).prob == PatchDropoutWithIndices(0.5).prob == 0.5
+
+
+def test_the_residual_stream_has_timms_precision_under_autocast():
+    vit = small("vit_tiny_patch16_224")
+    encoder = Encoder(vit).eval()
+    images = torch.rand(2, 3, 32, 48)
+    mask = RandomMasking(0.5)(sample_keys(0, 0, torch.arange(2)), encoder.grid)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        theirs = vit._pos_embed(vit.patch_embed(encoder.normalise(images)))
+        taps = encoder(images, [-1, 2], mask, 12) + encoder(images, [-1, 2])
+    assert {t.dtype for t in taps} == {theirs.dtype} == {torch.float32}

@@ -7,12 +7,14 @@ import torch.nn.functional as F
 
 import lamina
 from lamina.batch import Batch
+from lamina.build import build_method, resolve
 from lamina.encoder import EncoderOptions, build_vit
 from lamina.errors import LaminaError
 from lamina.fusion import LastLayer, MultiLevelFusion
 from lamina.masking import RandomMasking
 from lamina.methods import mae, pixmim, simmim
 from lamina.mim import MIM
+from lamina.options import merge
 from lamina.rng import sample_keys
 
 WIDTH, DEPTH = 48, 6
@@ -122,6 +124,39 @@ def test_channels_other_than_three():
     for channels in (1, 4):
         task = mae(vit_of("vit_tiny_patch16_224", channels), **SMALL_DECODER)
         assert torch.isfinite(task(torch.rand(2, channels, 32, 48))["loss"])
+
+
+def test_a_recipe_builds_what_the_constructor_builds():
+    """Two ways to the same method: copied weights give the same loss."""
+    decoder = {"decoder_width": 128, "decoder_depth": 4, "decoder_heads": 4}
+    for name, constructor, sizes in (
+        ("mae-small", mae, decoder),
+        ("pixmim-small", pixmim, decoder),
+        ("simmim-small", simmim, {"unit_px": 16}),
+    ):
+        recipe = resolve(merge(lamina.recipe(name), {"fusion": {"kind": "none"}}))
+        built, made = build_method(recipe), constructor(build_vit(recipe.encoder), **sizes)
+        made.load_state_dict(built.state_dict())
+        batch = Batch(torch.rand(2, 3, 64, 64), sample_keys(0, 0, torch.arange(2)))
+        assert float(made(batch)["loss"].detach()) == float(built(batch)["loss"].detach())
+
+
+def test_images_and_masks_of_another_size_are_refused():
+    vit = timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=WIDTH,
+        depth=2,
+        num_heads=3,
+        dynamic_img_size=True,
+    )
+    task = mae(vit, **SMALL_DECODER)
+    with pytest.raises(LaminaError, match="built for 32 x 32 px"):
+        task(torch.rand(1, 3, 16, 32))
+    mask = torch.arange(16)[None] < 14
+    with pytest.raises(LaminaError, match="must leave 4 patches"):
+        task(Batch(torch.rand(1, 3, 32, 32), mask=mask))
 
 
 def test_parts_that_do_not_fit_are_refused():

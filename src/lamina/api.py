@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lamina.data import Source, Spec
+from lamina.errors import LaminaError
 from lamina.options import merge
 from lamina.pretraining import run_pretrain
 from lamina.recipes import Recipe
@@ -40,7 +41,7 @@ SHORT_NAMES = {
 def pretrain(
     data: Spec,
     out: str | Path,
-    recipe: str | Recipe = "mae",
+    recipe: str | Recipe | None = None,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -66,8 +67,8 @@ def pretrain(
 ) -> Outcome:
     """Pre-train on a folder of images and keep everything in the run folder `out`.
 
-    Arguments left at None are the recipe's. `options` sets any other field by its dotted name, such as
-    {"fusion.layers": [0, 2, 11], "optim.weight_decay": 0.1}.
+    Arguments left at None are the recipe's; the recipe itself is "mae", or on a resume the run's own.
+    `options` sets any other field by its dotted name, such as {"fusion.layers": [0, 2, 11]}.
 
     Raises:
         LaminaError: one line that says what is wrong and how to mend it.
@@ -83,11 +84,22 @@ def pretrain(
     )
 
 
-def starting_recipe(recipe: str | Recipe, out: str | Path, resume: bool) -> Recipe:
-    """What options are applied to: the run's own recipe on a resume, else the named one."""
+def starting_recipe(recipe: str | Recipe | None, out: str | Path, resume: bool) -> Recipe:
+    """What options are applied to: the run's own recipe on a resume, else the named one.
+
+    Raises:
+        LaminaError: for a name that is unknown, or not that of the run that is to go on.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
     if resume and Run(out).exists():
-        return Run(out).recipe()
-    return named_recipe(recipe) if isinstance(recipe, str) else recipe
+        own = Run(out).recipe()
+        if recipe not in (None, own.name):
+            raise LaminaError(
+                f"the run in {out} goes on with its own recipe, {own.name}; leave out {recipe!r}"
+            )
+        return own
+    return named_recipe(recipe or "mae")
 
 
 def apply_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:

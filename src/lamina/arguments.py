@@ -30,8 +30,8 @@ class PretrainArguments:
     sample:fashion-mnist."""
     out: Path
     """Folder of the run."""
-    recipe: str = "mae"
-    """Method and schedule to start from."""
+    recipe: str | None = None
+    """Method and schedule to start from; by default mae, or on a resume the run's own."""
     config: Path | None = None
     """YAML file with fields of the recipe, as in a run's recipe.yaml; options given beside it win."""
     resume: bool = False
@@ -52,7 +52,7 @@ def parse_pretrain(args: Sequence[str]) -> PretrainArguments:
         LaminaError: in one line, for arguments that cannot be meant.
     """
     args = [_long_name(a) for a in args]
-    recipe = starting_recipe(_peek(args, "--recipe") or "mae", _peek(args, "--out") or "", "--resume" in args)
+    recipe = starting_recipe(_peek(args, "--recipe"), _peek(args, "--out") or "", "--resume" in args)
     if (config := _peek(args, "--config")) is not None:
         recipe = merge(recipe, _read_config(Path(config)))
     default = PretrainArguments(data=tyro.MISSING, out=tyro.MISSING, fields=recipe)

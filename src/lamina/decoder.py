@@ -110,8 +110,8 @@ class MAEDecoder(nn.Module):
         positions = self.positions.expand(b, -1, -1)
         seen = self.embed(latent)  # (B, P + n, D')
         queries = self.mask_token + take(positions, hidden)
-        tokens = [seen[:, :p], seen[:, p:] + take(positions, visible), queries]
-        x = torch.cat([t.to(seen.dtype) for t in tokens], dim=1)  # (B, P + N, D')
+        # torch.cat promotes: under autocast the residual stream stays in single precision, as in MAE.
+        x = torch.cat([seen[:, :p], seen[:, p:] + take(positions, visible), queries], dim=1)  # (B, P + N, D')
         for block in self.blocks[:-1]:
             x = block(x)
         x = _last_tokens(self.blocks[-1], x, hidden.shape[1])

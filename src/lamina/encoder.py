@@ -45,10 +45,10 @@ class EncoderOptions:
     drop_path: float = 0.0
     """Largest rate of stochastic depth."""
     mean: tuple[float, ...] | Literal["auto"] | None = None
-    """Channel means for normalisation, on [0, 1]; auto measures the data; unset means ImageNet's for colour,
-    0.5 otherwise."""
+    """Channel means for normalisation, on [0, 1]; auto measures the data; unset means ImageNet's for three
+    channels, 0.5 otherwise."""
     std: tuple[float, ...] | Literal["auto"] | None = None
-    """Channel standard deviations; like mean."""
+    """Channel standard deviations; auto or unset as for the mean, but 0.25 in place of 0.5."""
     hide: Literal["drop", "replace"] = "drop"
     """drop: the encoder sees the visible patches alone (MAE). replace: mask tokens stand in for the hidden
     ones (SimMIM)."""
@@ -56,7 +56,7 @@ class EncoderOptions:
     """Initialisation: xavier and fixed sine-cosine positions (mae), truncated normals scaled by depth and the
     same positions (simmim), or what timm does (learned positions)."""
     activation_checkpointing: bool = False
-    """Recompute blocks in the backward pass: less memory, about a quarter more time."""
+    """Recompute blocks in the backward pass: less memory, more time."""
 
 
 def timm_arguments(options: EncoderOptions) -> dict[str, Any]:
@@ -229,8 +229,10 @@ class Encoder(nn.Module):
         positions, rope = _pair(self.vit._pos_embed(zeros))  # (1, P + N, D)
         b, p = len(images), self.n_prefix
         x = self._patches(images, grid, visible)
-        x = x + take(positions[:, p:].expand(b, -1, -1), visible).to(x.dtype)
-        x = torch.cat([positions[:, :p].expand(b, -1, -1).to(x.dtype), x], dim=1)
+        # Under autocast the projection is in half precision and the positions are not: as in timm, the sum
+        # and with it the residual stream stay in single precision.
+        x = x + take(positions[:, p:].expand(b, -1, -1), visible)
+        x = torch.cat([positions[:, :p].expand(b, -1, -1), x], dim=1)
         return x, None if rope is None else _take_rope(rope, visible)
 
     def _patches(self, images: Tensor, grid: tuple[int, int], visible: Tensor) -> Tensor:

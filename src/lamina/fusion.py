@@ -42,6 +42,8 @@ class FusionOptions:
     logit_lr_scale: float = 1.0
     """Learning rate of the softmax logits, relative to the rest (1 in published recipes). AdamW moves a
     logit by about the sum of learning rates at most: short runs need more."""
+    heads: int | None = None
+    """Heads of attention pooling; unset means one per 64 channels."""
     logit_weight_decay: bool = True
     """Whether weight decay applies to the logits (it does in the official code)."""
 
@@ -55,6 +57,8 @@ def resolve_layers(layers: Layers, depth: int) -> tuple[int, ...]:
         taps = (*(round(i * depth / 12) for i in first), depth - 1)
     else:
         taps = tuple(layers)
+    if not taps:
+        raise LaminaError("fusion.layers is empty; list blocks, the last one among them")
     if len(set(taps)) < len(taps):
         raise LaminaError(
             f"fusion.layers {layers} names a block of {depth} twice: {taps}; list the blocks, or use 'all'"
@@ -146,7 +150,7 @@ class _Average(nn.Module):
         return functools.reduce(torch.add, terms)
 
     def parts(self, features: list[Tensor], projections: nn.ModuleList) -> tuple[Tensor, list[Tensor]]:
-        weights = self.logits.float().softmax(0).to(self.logits.dtype)
+        weights = self.logits.softmax(0)  # in single precision under autocast too
         shallow = [_scaled(p, x, w) for p, x, w in zip(projections, features, weights, strict=False)]
         return weights.detach(), [*shallow, weights[-1] * features[-1]]
 
@@ -155,9 +159,7 @@ class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
-            raise LaminaError(
-                f"{heads} attention heads do not divide the width {width}; set another number of heads"
-            )
+            raise LaminaError(f"{heads} attention heads do not divide the width {width}; set fusion.heads")
         self.heads = heads
         self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
         self.out = nn.Linear(width, width)
@@ -216,4 +218,5 @@ def build_fusion(options: FusionOptions, width: int, depth: int) -> Fusion:
         options.pooling,
         options.logit_lr_scale,
         options.logit_weight_decay,
+        options.heads,
     )

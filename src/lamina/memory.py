@@ -29,7 +29,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All of it; temporaries and the allocator add some 10 to 20 %."""
+        """All of it, without temporaries and what the allocator keeps."""
         return self.weights + self.training + self.activations
 
 

@@ -13,7 +13,7 @@ from lamina.encoder import Encoder, default_statistics
 from lamina.fusion import Fusion, LastLayer
 from lamina.init import init_mae
 from lamina.losses import l1, mse
-from lamina.masking import BlockMasking, RandomMasking
+from lamina.masking import MaskingOptions, RandomMasking, build_masking
 from lamina.mim import MIM
 from lamina.targets import Pixels
 
@@ -84,7 +84,7 @@ def simmim(
     encoder = Encoder(vit, "replace", mean, std)
     assert encoder.mask_token is not None
     nn.init.trunc_normal_(encoder.mask_token, std=0.02)
-    masking = BlockMasking(mask_ratio, max(1, unit_px // encoder.patch[0]))
+    masking = build_masking(MaskingOptions("blocks", mask_ratio, unit_px), encoder.patch)
     target = Pixels(encoder.patch, mean, std, norm_pix=False)
     decoder = LinearDecoder(encoder.width, target.width, encoder.n_prefix, masking.n_visible(encoder.grid))
     return MIM(masking, encoder, fusion or LastLayer(encoder.depth), decoder, target, l1)

@@ -72,12 +72,29 @@ class MIM(nn.Module):
 
     def _mask(self, batch: Batch, scores: Tensor | None = None) -> Tensor:
         if batch.mask is not None:
+            self._check_count(batch.mask)
             return batch.mask
         keys = batch.keys if batch.keys is not None else fresh_keys(len(batch), batch.images.device)
         return self.masking(keys, self.encoder.grid_of(batch.images), scores)
 
+    def _check_count(self, mask: Tensor) -> None:
+        """Each row of a given mask hides as many as the masking would; checked where nothing waits for it."""
+        n_visible = self.masking.n_visible(self.encoder.grid)
+        if mask.device.type == "cpu" and bool(((~mask).sum(1) != n_visible).any()):
+            raise LaminaError(
+                f"each row of a mask must leave {n_visible} patches visible; set mask_ratio to match"
+            )
+
     def _encode(self, images: Tensor, mask: Tensor) -> list[Tensor]:
-        n_visible = self.masking.n_visible(self.encoder.grid_of(images))
+        grid = self.encoder.grid_of(images)
+        if (
+            grid != self.encoder.grid
+        ):  # a network of dynamic size would take it, the decoder's positions would not fit
+            (rows, columns), (ph, pw) = self.encoder.grid, self.encoder.patch
+            raise LaminaError(
+                f"the decoder was built for {rows * ph} x {columns * pw} px; give images of that size"
+            )
+        n_visible = self.masking.n_visible(grid)
         return self.encoder(images, self.fusion.layers, mask, n_visible)  # type: ignore[no-any-return]
 
     def _check(self) -> None:

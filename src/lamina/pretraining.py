@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import torch.distributed as dist
 
 from lamina.build import build_method, resolve
 from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
@@ -17,8 +16,9 @@ from lamina.mim import MIM
 from lamina.monitor import FaultMonitor, FusionMonitor
 from lamina.options import differences
 from lamina.recipes import Recipe
-from lamina.runs import Run
-from lamina.train import Callback, Outcome, Ranks, fit, process_group
+from lamina.runs import DataFacts, Run
+from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group
+from lamina.train.distributed import from_main
 
 FREE_ON_RESUME = (
     "data.workers",
@@ -62,26 +62,25 @@ def run_pretrain(
     with process_group(recipe.train.device) as ranks:
         source = open_source(data)
         _look(source, recipe)
-        going_on = resume and run.exists()
+        facts = data_facts(data, source)
+        going_on = bool(from_main(int(resume and run.exists()), ranks))
         recipe = resolve(_measure(recipe, source))
         method = build_method(recipe)
         if going_on:
-            _check_same(run, recipe, len(source))
-        elif init is not None:
+            _check_same(run, recipe, facts, init)
+            init = run.init()
+        if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
             loaded = load_weights_into(method.encoder.vit, init)
             if ranks.main:
                 print(f"starting from {init}: {loaded}", flush=True)
         loader = _loader(recipe, source, method, ranks)
-        if ranks.main and not going_on:
-            run.start(recipe, describe_source(data), len(source), init, overwrite)
-        if dist.is_initialized():
-            dist.barrier()
-        more = callbacks(run, source) if callbacks and ranks.main else ()
+        if not going_on:
+            on_main(ranks, lambda: run.start(recipe, facts, None if init is None else str(init), overwrite))
         ours = [
             FusionMonitor(),
             FaultMonitor(loader.budget),
             EncoderExport(run.encoder, recipe.encoder, recipe.fusion, recipe.data.eval_crop_share),
-            *more,
+            *(callbacks(run, source) if callbacks and ranks.main else ()),
         ]
         return fit(method, loader, recipe.optim, recipe.train, run.path, ours, resume=going_on)
 
@@ -113,11 +112,15 @@ def _measure(recipe: Recipe, source: Source) -> Recipe:
     return replace(recipe, encoder=measured)
 
 
-def describe_source(data: Spec) -> str:
-    """How data are written down: a path or a name as it was given, a list of paths by its length."""
-    return (
+def data_facts(data: Spec, source: Source) -> DataFacts:
+    """What a resumed run must find again: paths as given (a list of paths by its length), and all names."""
+    given = (
         printable(os.fspath(data)) if isinstance(data, str | os.PathLike) else f"a list of {len(data)} paths"
     )
+    names = hashlib.sha256()
+    for i in range(len(source)):
+        names.update(source.name(i).encode("utf-8", "surrogateescape") + b"\0")
+    return DataFacts(given, len(source), names.hexdigest())
 
 
 def _loader(recipe: Recipe, source: Source, method: MIM, ranks: Ranks) -> TrainLoader:
@@ -136,16 +139,19 @@ def _loader(recipe: Recipe, source: Source, method: MIM, ranks: Ranks) -> TrainL
     )
 
 
-def _check_same(run: Run, recipe: Recipe, images: int) -> None:
+def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | Path | None) -> None:
     """A resumed run computes what it would have computed, or is refused."""
     changed = [k for k in differences(run.recipe(), recipe) if k not in FREE_ON_RESUME]
+    if init is not None and str(init) != run.init():
+        changed.append("init")
     if changed:
         raise LaminaError(
             f"--resume goes on with the recipe in {run.recipe_file}, but these options differ: "
             f"{', '.join(changed)}; leave them out, or start a new run"
         )
-    if images != run.images():
+    before = run.data()
+    if (facts.images, facts.names_sha256) != (before.images, before.names_sha256):
         raise LaminaError(
-            f"the run was started on {run.images()} images and there are {images} now; restore the data, "
-            "or start a new run with --init"
+            f"the run was started on {before.images} images, and the {facts.images} of now are not the same; "
+            "restore the data, or start a new run with --init"
         )

@@ -28,8 +28,6 @@ class Purpose(IntEnum):
     REPLACEMENT = 5
     DROP_PATH = 6
     INIT = 7
-    DECODER = 8
-    EVALUATION = 9
 
 
 def _shift(x: Tensor, k: int) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -19,6 +20,15 @@ from lamina.mim import MIM
 from lamina.options import merge, to_mapping
 from lamina.recipes import Recipe
 from lamina.train import checkpoint
+from lamina.train.durable import replace_text
+
+
+class DataFacts(NamedTuple):
+    """What identifies the data of a run: as given, how many, and a digest of their names in order."""
+
+    source: str
+    images: int
+    names_sha256: str
 
 
 class Run:
@@ -49,9 +59,7 @@ class Run:
         """Whether this folder is a run."""
         return self.recipe_file.is_file()
 
-    def start(
-        self, recipe: Recipe, source: str, images: int, init: str | Path | None, overwrite: bool = False
-    ) -> None:
+    def start(self, recipe: Recipe, data: DataFacts, init: str | None, overwrite: bool = False) -> None:
         """Make the folder and write down the recipe, the data and the environment.
 
         Raises:
@@ -68,14 +76,13 @@ class Run:
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         content = {
-            "source": source,
-            "images": images,
-            "init": None if init is None else str(init),
+            "source": data.source,
+            "images": data.images,
+            "names_sha256": data.names_sha256,
+            "init": init,
             "recipe": to_mapping(recipe),
         }
-        self.recipe_file.write_text(
-            yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
+        replace_text(self.recipe_file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         self.environment_file.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
 
     def recipe(self) -> Recipe:
@@ -84,11 +91,17 @@ class Run:
 
     def source(self) -> str:
         """The data the run was trained on, as it was given."""
-        return str(self._recipe_file()["source"])
+        return self.data().source
 
-    def images(self) -> int:
-        """How many images there were."""
-        return int(self._recipe_file()["images"])
+    def data(self) -> DataFacts:
+        """What is known of the data the run was started on."""
+        content = self._recipe_file()
+        return DataFacts(str(content["source"]), int(content["images"]), str(content["names_sha256"]))
+
+    def init(self) -> str | None:
+        """The weights file that the encoder started from, if any."""
+        init = self._recipe_file().get("init")
+        return None if init is None else str(init)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a half-written last line, of a run in progress, is left out."""
@@ -101,7 +114,9 @@ class Run:
         if not self.exists():
             raise LaminaError(f"{self.path} is not a run: it has no recipe.yaml")
         content = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not {"recipe", "source", "images"} <= set(content):
+        if not isinstance(content, dict) or not {"recipe", "source", "images", "names_sha256"} <= set(
+            content
+        ):
             raise LaminaError(f"{self.recipe_file} is not a recipe that lamina wrote")
         return content
 
@@ -112,7 +127,7 @@ def environment() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     called = Path(sys.argv[0]).stem in ("lamina", "__main__")
     return {
-        "command": " ".join(["lamina", *sys.argv[1:]]) if called else None,
+        "command": shlex.join(["lamina", *sys.argv[1:]]) if called else None,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in packages},

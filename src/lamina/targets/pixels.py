@@ -26,14 +26,18 @@ class TargetOptions:
     """Keep only frequencies up to this fraction of Nyquist (PixMIM: 40/112 = 0.357); unset keeps all."""
 
 
-def ellipse(size: tuple[int, int], cutoff: float) -> Bool[Tensor, "H W2"]:
+def ellipse(
+    size: tuple[int, int], cutoff: float, device: torch.device | str = "cpu"
+) -> Bool[Tensor, "H W2"]:
     """Frequencies of a real 2-D FFT that an ideal low-pass keeps: (f_y / c)^2 + (f_x / c)^2 <= 1.
 
     Frequencies are in units of Nyquist along each axis, so that a rectangle gets an ellipse of bins and
     every direction the same cutoff in cycles per pixel.
     """
-    rows = torch.fft.fftfreq(size[0], dtype=torch.float64)[:, None] * 2
-    columns = torch.fft.rfftfreq(size[1], dtype=torch.float64)[None] * 2
+    # Made on the device: a copy from the CPU would wait for it. MPS has no float64.
+    dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+    rows = torch.fft.fftfreq(size[0], dtype=dtype, device=device)[:, None] * 2
+    columns = torch.fft.rfftfreq(size[1], dtype=dtype, device=device)[None] * 2
     keep: Tensor = rows.square() + columns.square() <= cutoff**2 + 1e-12
     return keep
 
@@ -44,7 +48,7 @@ def low_pass(images: Float[Tensor, "B C H W"], cutoff: float) -> Float[Tensor, "
     PixMIM's code centres its circle half a bin off and takes the absolute value of a complex image; here
     the filter is centred and the result real.
     """
-    keep = ellipse((images.shape[-2], images.shape[-1]), cutoff).to(images.device)
+    keep = ellipse((images.shape[-2], images.shape[-1]), cutoff, images.device)
     # FFTs of other precisions do not exist on every device.
     spectrum = torch.fft.rfft2(images if images.dtype == torch.float64 else images.float())
     low: Tensor = torch.fft.irfft2(spectrum * keep, s=images.shape[-2:])
