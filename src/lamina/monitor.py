@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from lamina.batch import Batch, Fault
 from lamina.data import FaultBudget
 from lamina.fusion import MultiLevelFusion
 from lamina.mim import MIM
+from lamina.modes import evaluating
 from lamina.train import Callback
 
 MOST_IMAGES = 16
@@ -27,24 +27,24 @@ class FusionMonitor(Callback):
         """The two lists, shallowest tap first; nothing for a method without fusion."""
         if not isinstance(task, MIM) or not isinstance(task.fusion, MultiLevelFusion):
             return None
-        was_training = task.training
-        task.eval()
-        with torch.no_grad():
+        with evaluating(task):
             features = task.features(next(batch.split(MOST_IMAGES)))
             measured = task.fusion.measure(features)
-        task.train(was_training)
         return {name: values.tolist() for name, values in measured.items()}
 
 
 class FaultMonitor(Callback):
-    """Counts unreadable files of all ranks against one budget, and keeps the count over a resume."""
+    """Counts unreadable files of all ranks against one budget, and keeps the count over a resume.
+
+    It is the only one to count: `budget` may be the loader's own.
+    """
 
     def __init__(self, budget: FaultBudget) -> None:
         self.budget = budget
 
-    def on_faults(self, faults: Sequence[Fault]) -> None:
-        """Add them; raises `LaminaError` past the limit."""
-        self.budget.add(faults)
+    def on_faults(self, faults: Sequence[Fault]) -> str | None:
+        """Add them; past the limit, ask the run to stop."""
+        return self.budget.add(faults)
 
     def state_dict(self) -> dict[str, Any]:
         """The files known so far."""

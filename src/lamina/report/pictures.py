@@ -5,8 +5,6 @@ Nothing here draws from torch's own generator, so looking at a method while it t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from lamina.batch import Batch, unit_float
 from lamina.errors import LaminaError
 from lamina.mim import MIM
+from lamina.modes import evaluating
 from lamina.rng import sample_keys
 from lamina.tokens import patchify, unpatchify
 
@@ -42,19 +41,6 @@ class PcaMap:
 
     colours: UInt8[Tensor, "B 3 gh gw"]
     explained: tuple[float, float, float]
-
-
-@contextmanager
-def evaluating(method: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each submodule has its own mode back."""
-    modes = [(module, module.training) for module in method.modules()]
-    method.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def to_uint8(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:

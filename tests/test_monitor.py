@@ -1,0 +1,17 @@
+"""What a run watches leaves the method as it was."""
+
+import torch
+
+from lamina.batch import Batch
+from lamina.monitor import FusionMonitor
+from report_toys import toy_method
+
+
+def test_a_look_at_the_fusion_leaves_every_mode_as_it_was():
+    method = toy_method().train()
+    method.target.eval()
+    method.encoder.vit.blocks[0].eval()
+    before = {name: part.training for name, part in method.named_modules()}
+    row = FusionMonitor().on_log(1, {}, Batch(torch.rand(2, 3, 16, 16)), method)
+    assert len(row["fusion_weights"]) == 4
+    assert {name: part.training for name, part in method.named_modules()} == before
