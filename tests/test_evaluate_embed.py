@@ -81,3 +81,12 @@ def test_an_encoder_without_class_token_has_no_cls_pool(tmp_path, photos):
     assert load_encoder(tmp_path / "gap").pools == ("mean",)
     with pytest.raises(LaminaError, match="no pool 'cls'"):
         embed(tmp_path / "gap", photos, tmp_path / "f.npz", pool="cls", workers=0, device="cpu")
+
+
+@pytest.mark.parametrize("out", ["file/f.npz", "folder.csv"])
+def test_a_target_that_cannot_be_written_is_found_before_any_image_is_read(run, tmp_path, out):
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(LaminaError, match="cannot be written") as caught:
+        embed(run, tmp_path / "no images here", tmp_path / out, workers=0, device="cpu")
+    assert "\n" not in str(caught.value)

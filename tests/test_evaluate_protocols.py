@@ -201,6 +201,14 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path, run):
     assert "1 " in result.notes[0]
 
 
-def test_a_device_that_is_not_there():
-    with pytest.raises(LaminaError, match="no device"):
-        Computing(device="quantum").place()
+def test_a_device_that_is_not_there(run):
+    with pytest.raises(LaminaError, match="quantum"):
+        evaluate_knn(run, stripes_data(), workers=0, device="quantum")
+
+
+def test_a_result_that_cannot_be_kept_is_returned_with_a_note(tmp_path):
+    toy_run(tmp_path / "run", toy_recipe())
+    (tmp_path / "run" / "results").write_text("in the way of the folder")
+    result = evaluate_knn(tmp_path / "run", stripes_data(), workers=0, device="cpu")
+    assert result.chosen().top1 > 0
+    assert [note for note in result.notes if "not kept" in note and "knn-stripes.json" in note]

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "src" / "lamina"
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"errors", "batch", "tokens", "rng", "protocols", "options"}
+BASE = {"errors", "batch", "tokens", "rng", "protocols", "options", "files", "modes"}
 PARTS = {"masking", "encoder", "fusion", "decoder", "losses", "targets"}
 ALLOWED = {
     **{base: {"errors"} for base in BASE},

@@ -14,7 +14,9 @@ from lamina.data import Source, open_source, printable
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, Table, collect
 from lamina.evaluate.features import Progress
+from lamina.files import check_writable, replacing
 from lamina.interop import Backbone, FeatureKind, Pool, load_encoder
+from lamina.train.distributed import choose_device
 
 
 def embed(
@@ -37,15 +39,16 @@ def embed(
     without pickle. A .csv has a line per image: name, label (its class), then D numbers.
 
     Raises:
-        LaminaError: for another ending than .npz or .csv, features or a pool that the encoder has not, or
-            images that cannot be read at all.
+        LaminaError: for another ending than .npz or .csv, a file that cannot be written (found before any
+            image is read), features or a pool that the encoder has not, or images that cannot be read at all.
     """
     out = Path(out)
     if out.suffix not in (".npz", ".csv"):
         raise LaminaError(f"features go to a .npz or a .csv file, not {out.name}")
+    check_writable(out)
     computing = Computing(batch_size, workers, device, progress)
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
-    backbone = backbone.to(computing.place())
+    backbone = backbone.to(choose_device(device))
     if features == "fused" and "fused" not in backbone.kinds:
         raise LaminaError("this encoder has no fusion, so no fused features; take features 'last'")
     if pool not in backbone.pools:
@@ -74,18 +77,16 @@ def embed(
 def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> None:
     names = [source.name(i) for i in table.index.tolist()]
     (vectors,) = (matrix.numpy() for matrix in table.vectors.values())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
     if out.suffix == ".csv":
-        _write_csv(partial, names, source, table, vectors)
-    else:
-        arrays: dict[str, Any] = {"features": vectors, "names": np.array(names, dtype=np.str_)}
-        if table.labels is not None:
-            arrays["labels"] = table.labels.numpy()
-            arrays["class_names"] = np.array(source.class_names, dtype=np.str_)
-        with partial.open("wb") as file:
-            np.savez(file, **arrays, about=np.array(json.dumps(about)))
-    partial.replace(out)
+        with replacing(out) as temporary:
+            _write_csv(temporary, names, source, table, vectors)
+        return
+    arrays: dict[str, Any] = {"features": vectors, "names": np.array(names, dtype=np.str_)}
+    if table.labels is not None:
+        arrays["labels"] = table.labels.numpy()
+        arrays["class_names"] = np.array(source.class_names, dtype=np.str_)
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays, about=np.array(json.dumps(about)))
 
 
 def _write_csv(

@@ -15,6 +15,7 @@ from lamina.batch import Fault, unit_float
 from lamina.data import DataOptions, Source, eval_batches
 from lamina.errors import LaminaError
 from lamina.interop import Backbone
+from lamina.train.distributed import choose_device
 
 MOST_PIXEL_VALUES = 12_288
 """64 x 64 in colour: larger images are averaged down to it for the raw-pixel baseline."""
@@ -43,17 +44,6 @@ class Computing:
     """auto (the GPU where there is one), cpu, cuda, ..."""
     progress: Progress | None = None
     """Told how many images of how many are done."""
-
-    def place(self) -> torch.device:
-        """The device; raises `LaminaError` where there is no such thing."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise LaminaError(f"no device {self.device!r} here: {str(error).splitlines()[0]}") from None
-        return device
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,7 @@ def collect(
         LaminaError: where no image can be read, or images do not fit an encoder.
     """
     computing = computing or Computing()
-    device = computing.place()
+    device = choose_device(computing.device)
     found: dict[Key, list[Tensor]] = {}
     index: list[Tensor] = []
     labels: list[Tensor] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lamina.evaluate.probe import Verdict
 from lamina.evaluate.results import ProbeResult, Protocol, Row, mark_chosen, wilson_interval
 from lamina.interop import Backbone, load_encoder
 from lamina.runs import Run
+from lamina.train.distributed import choose_device
 
 Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], Verdict]
 
@@ -91,7 +93,7 @@ def _evaluate(
 ) -> ProbeResult:
     labelled = open_labelled(data)
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
-    backbone = backbone.to(computing.place())
+    backbone = backbone.to(choose_device(computing.device))
     extractors, notes = subjects(backbone)
     origin = backbone.origin
     reading = origin.recipe.data if origin is not None else None
@@ -113,7 +115,7 @@ def _evaluate(
         notes=(*notes, *_unread(train, test), *remarks),
     )
     if not isinstance(model, Backbone) and Run(result.model).exists():
-        result.save(results_file(result, newest=Run(model).exists()))
+        return _kept(result, results_file(result, newest=Run(model).exists()))
     return result
 
 
@@ -142,6 +144,16 @@ def results_file(result: ProbeResult, newest: bool = True) -> Path:
         name = f"{name[-60:]}-{hashlib.sha256(result.data.encode()).hexdigest()[:12]}"
     step = "" if newest else f"@{result.step}"
     return Run(result.model).results / f"{result.protocol}-{name}{step}.json"
+
+
+def _kept(result: ProbeResult, file: Path) -> ProbeResult:
+    """The result, written to `file`; where that cannot be, it says so and is not lost."""
+    try:
+        result.save(file)
+    except OSError as error:
+        note = f"this result is not kept: {file} cannot be written ({error.strerror or error})"
+        return replace(result, notes=(*result.notes, note))
+    return result
 
 
 def _unread(train: Table, test: Table) -> tuple[str, ...]:

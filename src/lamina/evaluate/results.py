@@ -10,6 +10,7 @@ from typing import Any, Literal
 from scipy.special import ndtri
 
 from lamina.errors import LaminaError
+from lamina.files import write_atomically
 
 Protocol = Literal["knn", "linear"]
 ENCODERS = ("trained", "untrained", "pixels")
@@ -90,11 +91,8 @@ class ProbeResult:
         return asdict(self)
 
     def save(self, path: Path) -> None:
-        """Write the result as JSON (replacing the file only once the new one is whole)."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)
+        """Write the result as JSON (replacing the file only once the new one is whole). Raises OSError."""
+        write_atomically(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> ProbeResult:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lamina.encoder import EncoderOptions, timm_arguments
 from lamina.errors import LaminaError
+from lamina.files import replacing, write_atomically
 from lamina.fusion import FusionOptions
 from lamina.interop.loading import export_files, locate_step
 from lamina.mim import MIM
@@ -109,11 +110,10 @@ def write_encoder(
         "fusion": to_mapping(fusion) if fusion is not None and has_fusion else None,
     }
     config = json.dumps({**timm_config(method, encoder, crop_share), "lamina": about}, indent=2)
-    files.weights.parent.mkdir(parents=True, exist_ok=True)
     if files.fusion is not None:
         _save(method.fusion.state_dict(), files.fusion, config)
     _save(method.encoder.vit.state_dict(), files.weights, config)
-    _replace(files.config, config + "\n")
+    write_atomically(files.config, config + "\n")
     return files
 
 
@@ -147,13 +147,6 @@ def timm_config(method: MIM, options: EncoderOptions, crop_share: float) -> dict
 
 
 def _save(tensors: dict[str, Tensor], path: Path, config: str) -> None:
-    partial = path.with_name(path.name + ".partial")
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(own, partial, metadata={"format": "pt", "lamina": config})
-    partial.replace(path)
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as temporary:
+        save_file(own, temporary, metadata={"format": "pt", "lamina": config})

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lamina.batch import unit_float
-from lamina.report.files import write_atomically
+from lamina.files import write_atomically
 from lamina.report.pictures import PcaMap, Reconstruction, displayable, to_uint8
 
 INDEX_FILE = "index.json"

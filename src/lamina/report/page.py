@@ -17,10 +17,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lamina.errors import LaminaError
+from lamina.files import write_atomically
 from lamina.report import sections
 from lamina.report.cards import Pictures, arrange
 from lamina.report.colours import Colour, run_colour
-from lamina.report.files import write_atomically
 from lamina.report.gather import RunData, read_runs
 from lamina.report.skipped import by_reason
 from lamina.report.text import count, moment, number, percent, setting, visible

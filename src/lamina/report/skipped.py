@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.report.files import write_atomically
+from lamina.files import write_atomically
 
 SKIPPED_FILE = "skipped.json"
 MOST_NAMES = 1000
