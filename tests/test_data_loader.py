@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -235,17 +236,21 @@ def test_a_slot_is_filled_by_the_first_readable_draw(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_budget_stops_the_run(damaged: Path, workers: int) -> None:
-    options = {"bad_files_min": 2, "bad_files_max_share": 0.0}
-    with pytest.raises(LaminaError, match=r"3 of 22 files cannot be read .*the limit is 2") as error:
-        list(loader(damaged, workers, **options).batches(0, 8))
-    assert "\n" not in str(error.value)
-    assert len(list(loader(damaged, workers, bad_files_min=3).batches(0, 12))) == 12  # epochs do not add up
+def test_the_budget_counts_files_once_and_objects(damaged: Path, workers: int) -> None:
+    data = loader(damaged, workers, bad_files_min=2, bad_files_max_share=0.0)
+    batches = list(data.batches(0, 8))
+    assert len(data.budget) == 0  # ranks are not counted by themselves
+    objections = [data.budget.add(batch.faults) for batch in batches]
+    assert re.match(r"3 of 22 files cannot be read .*the limit is 2", str(objections[-1]))
+    assert "\n" not in str(objections[-1])
+    data = loader(damaged, workers, bad_files_min=3)
+    assert [data.budget.add(b.faults) for b in data.batches(0, 12)] == [None] * 12  # epochs do not add up
 
 
 def test_the_budget_is_kept_over_a_resume(damaged: Path) -> None:
     first = loader(damaged)
-    list(first.batches(0, 8))
+    for batch in first.batches(0, 8):
+        first.budget.add(batch.faults)
     rows = first.budget.rows()
     assert sorted(str(row["name"]) for row in rows) == ["a/04.png", "b/07.png", "b/21.png"]
     again = FaultBudget(open_source(damaged), DataOptions())

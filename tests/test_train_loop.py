@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lamina.batch import Batch
+from lamina.batch import Batch, Fault
 from lamina.errors import LaminaError
-from lamina.train import CLOCK_FIELDS, Ranks, TrainOptions, fit, learning_rate
+from lamina.train import CLOCK_FIELDS, Callback, Ranks, TrainOptions, fit, learning_rate
 from lamina.train.checkpoint import read
+from lamina.train.distributed import choose_device
 from lamina.train.gradients import Gradients
 from lamina.train.journal import Journal
 from lamina.train.precision import loss_scaler, precision_warning
@@ -106,6 +107,76 @@ def test_callbacks_are_called_in_order(tmp_path: Path) -> None:
     assert [f.reason for f in ours.faults] == ["cut short"] * 2
     assert outcome.row["faults"] == 2
     assert "is unreadable (cut short), replaced" in (tmp_path / "train.log").read_text()
+
+
+class Objecting(Callback):
+    def on_faults(self, faults: Sequence[Fault]) -> str | None:
+        return f"{len(faults)} is too many"
+
+
+def test_an_objection_stops_the_run_after_all_have_seen_the_faults(tmp_path: Path) -> None:
+    last = Counting()
+    options = TrainOptions(max_steps=4, batch_size=4, log_every_steps=2, device="cpu")
+    callbacks = [Objecting(), last]
+    outcome = fit(ToyTask(), ToyLoader(faulty=(5,)), OPTIM, options, tmp_path, callbacks)
+    assert (outcome.reason, outcome.step, outcome.exit_code) == ("bad files", 2, 2)
+    assert last.calls == ["start", "log 2", "checkpoint 2", "bad files"]
+    assert len(last.faults) == 1
+    assert "too many bad files: 1 is too many; step 2 of 4" in outcome.sentence
+    assert outcome.sentence in (tmp_path / "train.log").read_text()
+    assert fit(ToyTask(), ToyLoader(), OPTIM, options, tmp_path, callbacks, resume=True).step == 4
+
+
+def test_callbacks_know_of_a_failure_and_cannot_hide_it(tmp_path: Path) -> None:
+    class Failing(ToyTask):
+        def after_step(self, step: int) -> None:
+            raise KeyError("a bug")
+
+    class Worse(Callback):
+        def on_failure(self, error: BaseException) -> None:
+            raise RuntimeError("while failing")
+
+    ours = Counting()
+    options = TrainOptions(max_steps=4, batch_size=4, device="cpu")
+    with pytest.raises(KeyError, match="a bug"):
+        fit(Failing(), ToyLoader(), OPTIM, options, tmp_path, [Worse(), ours])
+    assert ours.calls == ["start", "failed: 'a bug'"]
+    assert "ended by KeyError: 'a bug'" in (tmp_path / "train.log").read_text()
+
+
+def test_a_disk_that_refuses_what_callbacks_save_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LaminaError, match=r"step 13 could not be saved in .*No space left.*--resume"):
+        train(tmp_path, fails_in="checkpoint")
+
+
+def test_seeds_that_torch_refuses() -> None:
+    for seed in (-1, 2**63):
+        with pytest.raises(LaminaError, match="from 0 to 2"):
+            TrainOptions(seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "local_rank", "local_world", "gives"),
+    [
+        ("cuda", 1, 2, "cuda:1"),
+        ("auto", 0, 1, "cuda:0"),
+        ("cuda:1", 0, 1, "cuda:1"),
+        ("cuda:7", 0, 1, "torch sees 2 GPU"),
+        ("cuda:1", 0, 2, "all 2 ranks of this machine on one GPU"),
+        ("cuda", 2, 3, "3 ranks were started on this machine and torch sees 2"),
+    ],
+)
+def test_each_rank_gets_a_gpu_that_is_there(
+    name: str, local_rank: int, local_world: int, gives: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    if gives.startswith("cuda"):
+        assert str(choose_device(name, local_rank, local_world)) == gives
+    else:
+        with pytest.raises(LaminaError, match=gives):
+            choose_device(name, local_rank, local_world)
 
 
 def test_checkpoints_by_seconds(tmp_path: Path) -> None:

@@ -124,6 +124,40 @@ def test_a_batch_that_ranks_cannot_share(tmp_path: Path) -> None:
     assert "a global batch of 3 cannot be shared by 2 ranks" in printed(tmp_path / "run")
 
 
+def told(folder: Path) -> list[str]:
+    return [folder.with_name(f"{folder.name}-rank-{rank}.txt").read_text() for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_an_objection_to_bad_files_stops_both_ranks_alike(tmp_path: Path) -> None:
+    """Samples 4 and 6, 7 of the stream are of rank 0 and rank 1: only together are they too many."""
+    folder = tmp_path / "run"
+    assert two_ranks(folder, most_faults=2, checkpoint_every_steps=None) == [2, 2]
+    first, second = told(folder)
+    assert first == second
+    assert "3 of 26 files cannot be read; step 2 of 8, saved in" in first
+    assert checkpoint.steps(folder / "checkpoints") == [2]
+    assert (folder / "train.log").read_text().count("is unreadable (cut short), replaced") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["start", "log", "checkpoint"])
+def test_no_rank_waits_for_a_rank_0_that_failed(where: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert two_ranks(folder, fails_in=where) == [1, 1]
+    first, second = told(folder)
+    assert "No space left on device" in first
+    assert second == "LaminaError: rank 0 failed and the run with it; see its message"
+
+
+@pytest.mark.slow
+def test_a_used_folder_is_refused_by_both_ranks(pair: Path) -> None:
+    assert two_ranks(pair) == [1, 1]
+    first, second = told(pair)
+    assert "--resume or start with --overwrite" in first
+    assert "rank 0 failed" in second
+
+
 def rows_so_far(folder: Path) -> int:
     path = folder / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -92,31 +93,45 @@ class ToyTask(nn.Module):
 
 
 class Counting(Callback):
-    """Adds a column that depends on all rows so far, and keeps what it was told."""
+    """Adds a column that depends on all rows so far, keeps what it was told, and fails where asked to."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_faults: int | None = None, fails_in: str = "") -> None:
+        self.most_faults, self.fails_in = most_faults, fails_in
         self.total = 0.0
         self.calls: list[str] = []
         self.faults: list[Fault] = []
 
     def on_start(self, state: object) -> None:
         self.calls.append("start")
+        self.fail("start")
 
     def on_log(self, step: int, row: dict, batch: Batch, task: nn.Module) -> dict:
         self.total += row["loss"] or 0.0
         torch.randn(3)
         self.calls.append(f"log {step}")
+        self.fail("log")
         return {"total": self.total}
 
-    def on_faults(self, faults: object) -> None:
+    def on_faults(self, faults: list[Fault]) -> str | None:
         self.faults += faults
+        if self.most_faults is None or len(self.faults) <= self.most_faults:
+            return None
+        return f"{len(self.faults)} of {N_SAMPLES} files cannot be read"
 
     def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
         assert (folder / "manifest.json").exists()
         self.calls.append(f"checkpoint {step}")
+        self.fail("checkpoint")
 
     def on_end(self, outcome: Outcome) -> None:
         self.calls.append(outcome.reason)
+
+    def on_failure(self, error: BaseException) -> None:
+        self.calls.append(f"failed: {error}")
+
+    def fail(self, where: str) -> None:
+        if self.fails_in == where:
+            raise OSError(errno.ENOSPC, "No space left on device", "encoder.safetensors")
 
     def state_dict(self) -> dict:
         return {"total": self.total}
@@ -126,12 +141,13 @@ class Counting(Callback):
 
 
 def train(folder: Path, resume: bool = False, task: nn.Module | None = None, **settings: object) -> Outcome:
-    """A toy run; settings that `ToyLoader` knows go there, the others are `TrainOptions`."""
+    """A toy run; settings that `ToyLoader` or `Counting` know go there, the others are `TrainOptions`."""
     known = ToyLoader.__dataclass_fields__
+    counting = Counting(**{k: settings.pop(k) for k in ("most_faults", "fails_in") if k in settings})
     loader = ToyLoader(**{k: v for k, v in settings.items() if k in known})
     defaults = {"epochs": 2.0, "batch_size": loader.batch_size, "log_every_steps": 3, "device": "cpu"}
     options = TrainOptions(**{**defaults, **{k: v for k, v in settings.items() if k not in known}})
-    return fit(task or ToyTask(), loader, OPTIM, options, folder, [Counting()], resume)
+    return fit(task or ToyTask(), loader, OPTIM, options, folder, [counting], resume)
 
 
 def fingerprint(folder: Path, step: int) -> dict[str, object]:
@@ -151,7 +167,10 @@ def rows(folder: Path) -> list[dict[str, object]]:
 
 
 def child(folder: Path, output: Path, environment: dict[str, str], asked: dict[str, Any]) -> None:
-    """A toy run as a process of its own; ends with the outcome's code, its output goes to a file."""
+    """A toy run as a process of its own; ends with the outcome's code, its output goes to a file.
+
+    The outcome's sentence, or the error, goes to a file for each rank.
+    """
     with output.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -159,4 +178,11 @@ def child(folder: Path, output: Path, environment: dict[str, str], asked: dict[s
     torch.set_num_threads(1)
     rank, world = int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
     task = ToyTask(**asked.pop("task", {}))
-    sys.exit(train(folder, task=task, rank=rank, world=world, **asked).exit_code)
+    told = folder.with_name(f"{folder.name}-rank-{rank}.txt")
+    try:
+        outcome = train(folder, task=task, rank=rank, world=world, **asked)
+    except Exception as error:
+        told.write_text(f"{type(error).__name__}: {error}")
+        raise
+    told.write_text(outcome.sentence)
+    sys.exit(outcome.exit_code)

@@ -9,15 +9,14 @@ from lamina.batch import Fault
 from lamina.data.files import printable
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
-from lamina.errors import LaminaError
 
 
 class FaultBudget:
     """Counts the distinct bad files of a source, in the order they were met.
 
-    It lives in the training process and sees the faults of the batches that were delivered, so neither
-    workers nor prefetching change it. A run that goes on gives back the `rows` it saved by `restore`;
-    without that, it meets the files again within an epoch.
+    It lives in rank 0's training process and is given the faults of the batches that all ranks trained on,
+    so neither workers nor prefetching change it. A run that goes on gives back the `rows` it saved by
+    `restore`; without that, it meets the files again within an epoch.
     """
 
     def __init__(self, source: Source, options: DataOptions) -> None:
@@ -28,16 +27,11 @@ class FaultBudget:
     def __len__(self) -> int:
         return len(self._first)
 
-    def add(self, faults: Iterable[Fault]) -> None:
-        """Count the faults of a batch.
-
-        Raises:
-            LaminaError: when more than `limit` different files could not be read.
-        """
+    def add(self, faults: Iterable[Fault]) -> str | None:
+        """Count faults; returns a sentence once more than `limit` different files could not be read."""
         for fault in faults:
             self._first.setdefault(fault.index, fault)
-        if len(self) > self.limit:
-            raise LaminaError(self._sentence())
+        return self._sentence() if len(self) > self.limit else None
 
     def by_reason(self) -> dict[str, int]:
         """How many files for each reason, most frequent first."""

@@ -25,9 +25,9 @@ T = TypeVar("T")
 class TrainLoader:
     """Training batches, a function of (seed, step): the same for any number of workers and after a resume.
 
-    `batch_size` is the global one; this loader gives rank `rank`'s part of each batch. `budget` counts
-    the files that could not be read and stops the run when they are too many. With `masking`, patches of
-    `grid` are hidden here, on the CPU.
+    `batch_size` is the global one; this loader gives rank `rank`'s part of each batch. Files that could not
+    be read are reported in `batch.faults` and counted by who gathers them from all ranks: `budget` is for
+    that. With `masking`, patches of `grid` are hidden here, on the CPU.
     """
 
     def __init__(
@@ -74,14 +74,12 @@ class TrainLoader:
         """This rank's part of the batches of steps first_step, ..., last_step - 1.
 
         Raises:
-            LaminaError: when more files cannot be read than the budget allows.
+            LaminaError: when no file in place of one that cannot be read can be read either.
         """
         self._steps.first, self._steps.last = first_step, last_step
         for batch in _named_deaths(self._loader):
             if isinstance(batch, LaminaError):
                 raise batch
-            if batch.faults:
-                self.budget.add(batch.faults)
             yield batch
 
 

@@ -2,14 +2,21 @@
 
 from lamina.train.callbacks import Callback
 from lamina.train.checkpoint import Checkpoint
-from lamina.train.distributed import Ranks, is_main, process_group
+from lamina.train.distributed import Ranks, is_main, on_main, process_group
 from lamina.train.journal import CLOCK_FIELDS
 from lamina.train.loop import Loader, fit
 from lamina.train.optim import OptimOptions, learning_rate, param_groups
 from lamina.train.options import Plan, TrainOptions, plan_run
-from lamina.train.state import INTERRUPTED_EXIT_CODE, NONFINITE_EXIT_CODE, Outcome, TrainState
+from lamina.train.state import (
+    BAD_FILES_EXIT_CODE,
+    INTERRUPTED_EXIT_CODE,
+    NONFINITE_EXIT_CODE,
+    Outcome,
+    TrainState,
+)
 
 __all__ = [
+    "BAD_FILES_EXIT_CODE",
     "CLOCK_FIELDS",
     "INTERRUPTED_EXIT_CODE",
     "NONFINITE_EXIT_CODE",
@@ -25,6 +32,7 @@ __all__ = [
     "fit",
     "is_main",
     "learning_rate",
+    "on_main",
     "param_groups",
     "plan_run",
     "process_group",

@@ -29,14 +29,21 @@ class Callback:
         `batch` is rank 0's share of the last global batch, on the device.
         """
 
-    def on_faults(self, faults: Sequence[Fault]) -> None:
-        """Samples that could not be read, gathered from all ranks (on CUDA one step late)."""
+    def on_faults(self, faults: Sequence[Fault]) -> str | None:
+        """Samples that could not be read, gathered from all ranks (on CUDA one step late).
+
+        A sentence asks the run to stop, and says why; it stops on all ranks alike, with the current step
+        saved. The other callbacks see the faults all the same.
+        """
 
     def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
         """After a checkpoint is in place in `folder`."""
 
     def on_end(self, outcome: Outcome) -> None:
         """After the last step and its checkpoint, whatever the reason."""
+
+    def on_failure(self, error: BaseException) -> None:
+        """In place of `on_end`, where the run ends by an exception; what is raised here is dropped."""
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume, as JSON; saved with each checkpoint."""

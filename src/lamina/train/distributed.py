@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lamina.errors import LaminaError
+
+T = TypeVar("T")
+
+
+_LOCAL = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+"""What torchrun says of the ranks on this machine, and what holds without it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ def process_group(device: str = "auto") -> Iterator[Ranks]:
     and left as it was, so the contexts may be nested.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    here, local = (int(os.environ.get(name, default)) for name, default in _LOCAL.items())
+    chosen = choose_device(device, here, local)
     if dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
         return
@@ -68,8 +75,11 @@ def process_group(device: str = "auto") -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """ "auto" is this rank's GPU where there is one, else the CPU; other names are torch's."""
+def choose_device(name: str = "auto", local_rank: int = 0, local_world: int = 1) -> torch.device:
+    """ "auto" is this rank's GPU where there is one, else the CPU; other names are torch's.
+
+    `local_rank` counts the ranks of this machine, of which there are `local_world`; each takes one GPU.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -77,19 +87,45 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     except RuntimeError:
         raise LaminaError(f"there is no device called {name!r}; use auto, cpu, cuda, cuda:1 or mps") from None
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise LaminaError(f"device {name!r} was asked for, but torch sees no GPU; use --device cpu")
-        device = torch.device("cuda", local_rank if device.index is None else device.index)
+        device = _gpu(device, name, local_rank, local_world)
         torch.cuda.set_device(device)
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise LaminaError("device 'mps' was asked for, but torch cannot use it here; use --device cpu")
     return device
 
 
+def _gpu(device: torch.device, name: str, local_rank: int, local_world: int) -> torch.device:
+    """The GPU that was asked for, or that of this rank; raises where there is none."""
+    if not torch.cuda.is_available():
+        raise LaminaError(f"device {name!r} was asked for, but torch sees no GPU; use --device cpu")
+    found, chosen = torch.cuda.device_count(), ":" in name
+    if not chosen and local_rank >= found:
+        raise LaminaError(
+            f"{local_world} ranks were started on this machine and torch sees {found} GPU(s); start {found}"
+        )
+    if chosen and local_world > 1:
+        raise LaminaError(
+            f"device {name!r} would put all {local_world} ranks of this machine on one GPU; use --device cuda"
+        )
+    if chosen and device.index >= found:
+        raise LaminaError(
+            f"device {name!r} was asked for, but torch sees {found} GPU(s), of which the last is "
+            f"cuda:{found - 1}"
+        )
+    return device if chosen else torch.device("cuda", local_rank)
+
+
 def parallel(forward: nn.Module, ranks: Ranks) -> nn.Module:
-    """The module that averages gradients over the ranks; with one rank, the module itself."""
+    """The module that averages gradients over the ranks; with one rank, the module itself.
+
+    Buffers are not broadcast at each forward: they are constants, or move alike on all ranks.
+    """
     if ranks.world == 1:
         return forward
     ids = [ranks.device] if ranks.device.type == "cuda" else None
-    return DistributedDataParallel(forward, device_ids=ids, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        forward, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 def add_over_ranks(values: Tensor, ranks: Ranks) -> Tensor:
@@ -106,6 +142,24 @@ def from_main(value: int, ranks: Ranks) -> int:
     tensor = torch.tensor([value], dtype=torch.int64, device=ranks.device)
     dist.broadcast(tensor, src=0)
     return int(tensor.item())
+
+
+def on_main(ranks: Ranks, action: Callable[[], T]) -> T | None:
+    """Let rank 0 do something while the others wait; returns what it gave, and None on the others.
+
+    Every rank calls this. Where the action fails, all ranks raise, so that none is left waiting for one
+    that has gone: rank 0 its own error, the others a `LaminaError` that says to look there.
+    """
+    result: T | None = None
+    failure: Exception | None = None
+    if ranks.main:
+        try:
+            result = action()
+        except Exception as error:  # whatever it is, it is raised below, once the others know
+            failure = error
+    if from_main(int(failure is None), ranks):
+        return result
+    raise failure or LaminaError("rank 0 failed and the run with it; see its message")
 
 
 def gather_json(value: Any, ranks: Ranks) -> list[Any]:

@@ -46,14 +46,18 @@ def fit(
     `task.after_step(steps_done)` is called once per step, a skipped one included. A resume goes on from the
     newest good checkpoint (from the beginning where there is none yet) and ends with the weights, optimiser
     state and metrics of an uninterrupted run. SIGINT and SIGTERM save the current step and return an
-    outcome with exit code 75. Seeds torch's global generators at each step. Raises `LaminaError` where
-    options, folder or data make no run, and where a checkpoint cannot be written.
+    outcome with exit code 75, and a callback that objects to the faults one with code 2. Seeds torch's
+    global generators at each step. Raises `LaminaError` where options, folder or data make no run, and
+    where a checkpoint cannot be written.
     """
     with process_group(options.device) as ranks, StopRequest() as request:
         run = Run(task, plan_run(options, loader.n_samples), optim, options, Path(folder), ranks, request)
         try:
             run.start(callbacks, resume)
             return run.end(walk(run, loader))
+        except BaseException as error:
+            run.fail(error)
+            raise
         finally:
             run.close()
 
@@ -69,6 +73,8 @@ def walk(run: Run, loader: Loader) -> Reason:
             log(run, batch)
         if run.save_is_due():
             run.save()
+        if run.objection:
+            return "bad files"
         if state.nonfinite > options.nonfinite_limit:
             return "nonfinite"
         if run.stopping and state.step < state.total_steps:

@@ -55,6 +55,10 @@ class TrainOptions:
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl (needs lamina[track])."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise LaminaError(f"seed is {self.seed}; it must be from 0 to 2**63 - 1")
+
 
 @dataclass(frozen=True)
 class Plan:

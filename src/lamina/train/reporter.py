@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,12 @@ class Reporter:
         self._progress.row(row)
         return row
 
-    def faults(self, faults: Sequence[Fault]) -> None:
+    def faults(self, faults: Sequence[Fault]) -> str | None:
+        """Tell the log and all callbacks; the first sentence of one that asks to stop, if any does."""
         for fault in faults:
             self.say(f"epoch {fault.epoch}: sample {fault.index} is unreadable ({fault.reason}), replaced")
-        for callback in self._callbacks:
-            callback.on_faults(faults)
+        asked = [callback.on_faults(faults) for callback in self._callbacks]
+        return next((sentence for sentence in asked if sentence), None)
 
     def sync(self) -> None:
         """Rows are on the disk before the checkpoint that counts on them."""
@@ -68,8 +70,18 @@ class Reporter:
             callback.on_checkpoint(step, folder, task)
 
     def end(self, outcome: Outcome) -> None:
+        """Say how it ended, and let the callbacks finish."""
+        self.say(outcome.sentence)
         for callback in self._callbacks:
             callback.on_end(outcome)
+
+    def fail(self, error: BaseException) -> None:
+        """The last words of a run that ends by an exception, which nothing here may hide."""
+        with suppress(Exception):
+            self._journal.say(f"ended by {type(error).__name__}: {' '.join(str(error).split())}")
+        for callback in self._callbacks:
+            with suppress(Exception):
+                callback.on_failure(error)
 
     def close(self) -> None:
         self._progress.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 from lamina.errors import LaminaError
 from lamina.train.checkpoint import newest_good, remove_unfinished, steps
-from lamina.train.distributed import Ranks, from_main
+from lamina.train.distributed import Ranks, from_main, on_main
 from lamina.train.options import Plan, TrainOptions
 
 
@@ -17,18 +17,22 @@ def find_start(folder: Path, resume: bool, ranks: Ranks, say: Callable[[str], No
 
     Rank 0 looks, since verifying reads every byte; `say` gets a line for each damaged checkpoint.
     """
-    step = -1
-    if ranks.main:
-        remove_unfinished(folder)
-        if resume:
-            path = newest_good(folder, say)
-            step = int(path.name.removeprefix("step-")) if path else -1
-        elif found := steps(folder):
-            raise LaminaError(
-                f"{folder} holds a run of {found[-1]} steps; go on with --resume or start with --overwrite"
-            )
-    step = from_main(step, ranks)
+    found = on_main(ranks, lambda: _look(folder, resume, say))
+    step = from_main(-1 if found is None else found, ranks)
     return None if step < 0 else folder / f"step-{step}"
+
+
+def _look(folder: Path, resume: bool, say: Callable[[str], None]) -> int | None:
+    """The step to go on from; None for a new run, which needs a folder without checkpoints."""
+    remove_unfinished(folder)
+    if resume:
+        path = newest_good(folder, say)
+        return int(path.name.removeprefix("step-")) if path else None
+    if found := steps(folder):
+        raise LaminaError(
+            f"{folder} holds a run of {found[-1]} steps; go on with --resume or start with --overwrite"
+        )
+    return None
 
 
 def run_facts(options: TrainOptions, plan: Plan) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from safetensors import SafetensorError
 from torch import nn
 
 from lamina.batch import Batch, Fault
@@ -15,7 +16,7 @@ from lamina.train import checkpoint
 from lamina.train.callbacks import Callback
 from lamina.train.checkpoint import Checkpoint, Retention
 from lamina.train.clock import Clock
-from lamina.train.distributed import Ranks, from_main, gather_json
+from lamina.train.distributed import Ranks, gather_json, on_main
 from lamina.train.gradients import Gradients
 from lamina.train.meter import Mailbox, Meter, Notice, Requests
 from lamina.train.optim import (
@@ -34,6 +35,7 @@ from lamina.train.signals import StopRequest
 from lamina.train.state import Outcome, Reason, TrainState
 
 CHECKPOINTS = "checkpoints"
+T = TypeVar("T")
 
 
 class Run:
@@ -67,6 +69,7 @@ class Run:
         self.reporter: Reporter | None = None
         self.faults: list[Fault] = []
         self.stopping = self.saving = False
+        self.objection: str | None = None
         self._request = request
         self._saved_step: int | None = None
         self._row: dict[str, Any] = {}
@@ -114,28 +117,35 @@ class Run:
                 count = f"{self.state.nonfinite} so far, at most {self.options.nonfinite_limit}"
                 self.say(f"step {notice.step} skipped: its loss or gradient is not finite ({count})")
             if notice.faults:
-                gathered, self.faults = gather_json(self.faults, self.ranks), []
-                if self.reporter:
-                    self.reporter.faults([Fault(*fault) for part in gathered for fault in part])
+                self._tell_faults()
 
-    # What is said
+    def _tell_faults(self) -> None:
+        """Bring the faults of all ranks to rank 0's callbacks, and their objection back to all ranks."""
+        gathered, self.faults = gather_json(self.faults, self.ranks), []
+        faults = [Fault(*fault) for part in gathered for fault in part]
+        told = self._report(lambda reporter: reporter.faults(faults))
+        self.objection = gather_json(told, self.ranks)[0] or self.objection
+
+    # What is said: by rank 0, but every rank comes here, so that all of them end where it fails
+
+    def _report(self, what: Callable[[Reporter], T]) -> T | None:
+        """Do something with rank 0's reporter; raises on all ranks where it fails."""
+        return on_main(self.ranks, lambda: what(self.reporter) if self.reporter else None)
 
     def say(self, line: str) -> None:
-        """A line for train.log and the terminal (rank 0)."""
-        if self.reporter:
-            self.reporter.say(line)
+        """A line for train.log and the terminal."""
+        self._report(lambda reporter: reporter.say(line))
 
     def show_step(self) -> None:
-        """Move the progress bar."""
+        """Move the progress bar; the one thing that is said without the other ranks, at each step."""
         if self.reporter:
             self.reporter.step(self.state.step)
 
     def show_row(self, row: dict[str, Any], batch: Batch) -> None:
         """Complete a row by the clock and the callbacks, and write it."""
         clock = self.clock.lap(self.plan.batch_size)
-        self._row = {**row, **clock}
-        if self.reporter:
-            self._row = self.reporter.row(row, clock, batch, self.task)
+        written = self._report(lambda reporter: reporter.row(row, clock, batch, self.task))
+        self._row = written or {**row, **clock}
 
     # Checkpoints
 
@@ -147,21 +157,23 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint on rank 0 while the others wait; raises on all of them where it fails."""
         self.take_note(self.mailbox.empty())
-        self.saving, failure = False, None
-        if self.reporter:
-            try:
-                self.state.seconds = self.clock.seconds
-                self.reporter.sync()
-                checkpoint.write(self.checkpoints, self.state.step, self._content(self.reporter))
-                self.retention.prune()
-            except LaminaError as error:
-                failure = error
-        if not from_main(int(failure is None), self.ranks):
-            raise failure or LaminaError("rank 0 could not write the checkpoint; see its message")
-        self._saved_step = self.state.step
+        self.saving, self._saved_step = False, self.state.step
+        self._report(self._write)
         self.clock.saved()
-        if self.reporter:
-            self.reporter.checkpoint(self.state.step, self._path(), self.task)
+
+    def _write(self, reporter: Reporter) -> None:
+        """The checkpoint and what callbacks keep beside it; a disk that refuses is a `LaminaError`."""
+        step, self.state.seconds = self.state.step, self.clock.seconds
+        try:
+            reporter.sync()
+            checkpoint.write(self.checkpoints, step, self._content(reporter))
+            self.retention.prune()
+            reporter.checkpoint(step, self._path(), self.task)
+        except (OSError, SafetensorError) as error:
+            raise LaminaError(
+                f"step {step} could not be saved in {self.folder} ({error}); "
+                "mend that, and go on with --resume"
+            ) from error
 
     def _content(self, reporter: Reporter) -> Checkpoint:
         """Everything that decides how the run goes on."""
@@ -186,8 +198,7 @@ class Run:
         self.meter.load_state_dict(saved.state["meter"])
         if self.scaler.is_enabled() and saved.state["scaler"]:
             self.scaler.load_state_dict(saved.state["scaler"])
-        if self.ranks.main:
-            load_callback_states(callbacks, saved.state["callbacks"])
+        on_main(self.ranks, lambda: load_callback_states(callbacks, saved.state["callbacks"]))
 
     def _path(self) -> Path:
         return self.checkpoints / f"step-{self.state.step}"
@@ -205,13 +216,16 @@ class Run:
                 f"the run is at step {self.state.step}, beyond the {self.plan.total_steps} asked for"
             )
         self.clock = Clock(self.state.seconds)
-        if self.ranks.main:
-            self.reporter = Reporter(self.folder, self.state, callbacks, self.options.tensorboard)
-            verb = "going on" if path else "starting"
-            lines.append(f"{verb} at step {self.state.step} of {self.plan.total_steps}")
-            for line in (*lines, *self._warnings()):
-                self.say(line)
-            self.reporter.start(self.state)
+        verb = "going on" if path else "starting"
+        lines.append(f"{verb} at step {self.state.step} of {self.plan.total_steps}")
+        on_main(self.ranks, lambda: self._open(callbacks, [*lines, *self._warnings()]))
+
+    def _open(self, callbacks: Sequence[Callback], lines: Sequence[str]) -> None:
+        """The files, the first lines in them, and the callbacks' beginning."""
+        self.reporter = Reporter(self.folder, self.state, callbacks, self.options.tensorboard)
+        for line in lines:
+            self.reporter.say(line)
+        self.reporter.start(self.state)
 
     def _warnings(self) -> list[str]:
         found = (
@@ -224,11 +238,15 @@ class Run:
         """Save the current step, say how it ended, let the callbacks finish."""
         if self._saved_step != self.state.step:
             self.save()
-        outcome = Outcome(reason, self.state.step, self.plan.total_steps, self._path(), self._row)
-        self.say(outcome.sentence)
-        if self.reporter:
-            self.reporter.end(outcome)
+        step, total, why = self.state.step, self.plan.total_steps, self.objection or ""
+        outcome = Outcome(reason, step, total, self._path(), self._row, why)
+        self._report(lambda reporter: reporter.end(outcome))
         return outcome
+
+    def fail(self, error: BaseException) -> None:
+        """Let rank 0's callbacks know that an exception ends the run; no rank waits for another here."""
+        if self.reporter:
+            self.reporter.fail(error)
 
     def close(self) -> None:
         """Close the files and the progress bar."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+BAD_FILES_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 75
 NONFINITE_EXIT_CODE = 70
 
-Reason = Literal["finished", "interrupted", "nonfinite"]
+Reason = Literal["finished", "interrupted", "nonfinite", "bad files"]
 
 
 @dataclass
@@ -40,7 +41,8 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: finished, interrupted by a signal, or stopped for too many non-finite steps."""
+    """How a run ended: finished, interrupted by a signal, or stopped for too many non-finite steps or for
+    files that could not be read."""
 
     reason: Reason
     step: int
@@ -49,14 +51,22 @@ class Outcome:
     row: dict[str, Any]
     """The last row of metrics.jsonl; empty where none was written."""
 
+    why: str = ""
+    """For bad files: the sentence of the callback that asked the run to stop."""
+
     @property
     def exit_code(self) -> int:
-        """0 finished; 75 interrupted (EX_TEMPFAIL: resume or requeue); 70 non-finite (EX_SOFTWARE).
+        """0 finished; 75 interrupted (EX_TEMPFAIL: resume or requeue); 70 non-finite (EX_SOFTWARE); 2 bad
+        files, as for other data that do not fit.
 
         torchrun does not pass these on: it ends with 1 after any other code than 0.
         """
-        codes = {"finished": 0, "interrupted": INTERRUPTED_EXIT_CODE, "nonfinite": NONFINITE_EXIT_CODE}
-        return codes[self.reason]
+        return {
+            "finished": 0,
+            "interrupted": INTERRUPTED_EXIT_CODE,
+            "nonfinite": NONFINITE_EXIT_CODE,
+            "bad files": BAD_FILES_EXIT_CODE,
+        }[self.reason]
 
     @property
     def sentence(self) -> str:
@@ -67,4 +77,5 @@ class Outcome:
             "interrupted": f"interrupted by a signal: {at}; go on with --resume",
             "nonfinite": f"stopped, too many steps with a loss or gradient that is not finite: {at}; "
             "try a lower base_lr, clip_grad, or another precision",
+            "bad files": f"stopped, too many bad files: {self.why}; {at}",
         }[self.reason]
