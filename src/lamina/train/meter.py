@@ -66,7 +66,9 @@ def _wide(device: torch.device) -> torch.dtype:
 
 
 class Mailbox:
-    """Brings each step's flags to the host: at once, but on CUDA one step late, so that nothing waits.
+    """Brings each step's flags to the host: on CUDA one step late, so that nothing waits, elsewhere at once.
+
+    At once costs nothing on a CPU; on MPS it waits for the device at each step, which is accepted there.
 
     While the flags of step k are copied, the GPU already has the work of step k + 1. All ranks read the
     same reduced numbers at the same step, hence decide alike.

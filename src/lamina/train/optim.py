@@ -147,8 +147,8 @@ def build_adamw(
     """AdamW over all trainable parameters, its moments allocated at once.
 
     So the first step already needs the memory of every later one, and each state can be saved.
-    `fused` (the way on CUDA and CPU) updates all tensors in one call, which for a small network at a small
-    batch saves a fifth of the step, and lets the device itself decide to skip a step, see `step_unless`.
+    `fused` (the way on CUDA and CPU) updates all tensors in one call, which is much of a small network's
+    step, and lets the device itself decide to skip a step, see `step_unless`.
     """
     groups = param_groups(module, options.weight_decay, lr_scales)
     if not groups:
@@ -173,7 +173,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def step_unless(optimizer: torch.optim.Optimizer, skip: Float[Tensor, ""]) -> None:
     """One optimiser step, or, where `skip` is 1, none: weights and moments keep their bytes.
 
-    A fused optimiser reads `found_inf` on the device, so nothing waits; another one is asked plainly.
+    A fused optimiser reads `found_inf` on the device, so nothing waits. For another one (on MPS) the host
+    reads `skip`, which waits for the device at each step.
     """
     if optimizer.defaults.get("fused"):
         setattr(optimizer, "found_inf", skip)  # noqa: B010 (torch's protocol with GradScaler, untyped)
