@@ -15,7 +15,7 @@ from lamina.data import ArraySource
 from lamina.mim import MIM
 from lamina.report import LiveReport
 from lamina.report import live as live_module
-from lamina.runs import Run
+from lamina.runs import DataFacts, Run
 from lamina.train import Outcome, TrainState
 from report_toys import Page, toy_gallery, toy_method, toy_recipe, toy_row
 
@@ -25,7 +25,7 @@ STATE = TrainState(total_steps=40)
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     run = Run(tmp_path / "run")
-    run.start(toy_recipe(), "photos", 10, None)
+    run.start(toy_recipe(), DataFacts("photos", 10, "0" * 64), None)
     return run
 
 
@@ -184,3 +184,12 @@ def test_a_failing_report_is_said_once_and_training_goes_on(
     assert [r.getMessage() for r in caplog.records] == [
         "the report could not be refreshed (no such luck); training goes on"
     ]
+    assert run.log_file.read_text().count("RuntimeError: no such luck") == 1
+
+
+def test_a_run_that_fails_leaves_a_page_that_stands_still(run: Run, clock: Clock, method: MIM) -> None:
+    live = LiveReport(run.path, toy_gallery(["a", "b"], []))
+    live.on_start(STATE)
+    assert refreshes(run)
+    live.on_failure(KeyError("a bug"))
+    assert not refreshes(run)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ LARGEST_SHARE = 0.03
 
 
 class LiveReport(Callback):
-    """Keeps `report.html` of a run up to date. A failure is logged once and never stops the training.
+    """Keeps `report.html` of a run up to date. A failure is said once and never stops the training.
 
     Args:
         run: the run's folder.
@@ -73,14 +75,19 @@ class LiveReport(Callback):
             self._guard(lambda: self._refresh(step))
         return None
 
-    def on_faults(self, faults: Sequence[Fault]) -> None:
+    def on_faults(self, faults: Sequence[Fault]) -> str | None:
         """Keep names and reasons of samples that could not be read."""
         self._guard(lambda: self._skip(faults))
+        return None
 
     def on_end(self, outcome: Outcome) -> None:
         """The last pictures, and a page that stands still."""
         self._guard(lambda: self._paint(outcome.step))
-        self._guard(lambda: write_report([self.run], Run(self.run).report_file))
+        self._guard(self._write_last)
+
+    def on_failure(self, error: BaseException) -> None:
+        """A page that stands still, with what there is."""
+        self._guard(self._write_last)
 
     def _start(self) -> None:
         self._skipped |= set(read_skipped(self.run, []))
@@ -108,6 +115,9 @@ class LiveReport(Callback):
     def _write(self) -> None:
         write_report([self.run], Run(self.run).report_file, refresh_seconds=max(5, round(self.every_seconds)))
 
+    def _write_last(self) -> None:
+        write_report([self.run], Run(self.run).report_file)
+
     def _skip(self, faults: Sequence[Fault]) -> None:
         met = {SkippedFile(fault.reason, self._name_of(fault.index)) for fault in faults}
         if not met <= self._skipped:
@@ -115,11 +125,12 @@ class LiveReport(Callback):
             write_skipped(self.run, self._skipped)
 
     def _guard(self, action: Callable[[], object]) -> None:
-        """A report must not cost a run: whatever goes wrong is said once, with its traceback in the log."""
+        """A report must not cost a run: what goes wrong is said once, with the traceback in train.log."""
         try:
             action()
         except Exception as error:
             if not self._complained:
                 self._complained = True
                 log.warning("the report could not be refreshed (%s); training goes on", error)
-                log.debug("what went wrong in the report", exc_info=True)
+                with suppress(OSError), Run(self.run).log_file.open("a", encoding="utf-8") as file:
+                    file.write(traceback.format_exc())
