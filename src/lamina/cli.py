@@ -63,11 +63,17 @@ RUN is a new folder; everything about the run is kept in it.
 
 PRETRAIN_END = """
 Everything else has a dotted name, such as --fusion.layers 0 2 11 or --optim.weight-decay 0.1.
-Exit codes: 0 done, 2 wrong arguments or data, 70 too many non-finite steps, 75 interrupted."""
+Exit codes: 0 done, 2 wrong arguments or data (too many bad files among them), 70 too many non-finite
+steps, 75 interrupted."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. 0 done, 1 a check failed, 2 wrong arguments or data, 70 non-finite, 75 interrupted."""
+    """Run one verb; returns the exit code.
+
+    0 done; 1 a check failed (`data check`: training would stop for too many bad files); 2 wrong arguments
+    or data, or a file that cannot be read or written; 70 too many non-finite steps; 75 interrupted, with
+    everything saved; 130 interrupted by Ctrl-C where there is nothing to save.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(args)
@@ -77,13 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        _complain(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
+        return 2
     except KeyboardInterrupt:
         return 130
 
 
 def _complain(sentence: str) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(f"lamina: {' '.join(sentence.split())}", file=sys.stderr)
+    """One line on stderr, under torchrun from each rank that has something to say."""
+    rank = int(os.environ.get("RANK", "0"))
+    prefix = f"rank {rank}: " if rank else ""
+    print(f"lamina: {prefix}{' '.join(sentence.split())}", file=sys.stderr)
 
 
 def _run(args: list[str]) -> int:
