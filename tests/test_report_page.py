@@ -141,6 +141,52 @@ def test_the_page_shows_what_the_run_holds(single: str) -> None:
         assert phrase in text, phrase
 
 
+def change(run: Path, group: str, **fields: object) -> Path:
+    """Another recipe for a run."""
+    content = yaml.safe_load(Run(run).recipe_file.read_text())
+    content["recipe"][group] |= fields
+    Run(run).recipe_file.write_text(yaml.safe_dump(content))
+    return run
+
+
+def text_of(html: str) -> str:
+    return " ".join(Page(html).text.split())
+
+
+def test_captions_name_the_runs_that_they_hold_for(runs: dict[str, Path], run: Path, tmp_path: Path) -> None:
+    change(run, "target", norm_pix=False, low_pass=0.5)
+    index = run / "pictures" / "index.json"
+    content = json.loads(index.read_text())
+    content["facts"] |= {"hidden": 0.5, "pool": 7, "channels": "channel 1 of 2"}
+    index.write_text(json.dumps({**content, "step": 80}))
+    text = text_of(write_report([runs["mff"], run], tmp_path / "c.html").read_text(encoding="utf-8"))
+    for phrase in (
+        "75\u202f% (mff), 50\u202f% (run) were hidden",
+        "and its content is predicted (mff); a low-passed target asks for no fine detail (run)",
+        "Shown: channel 1 of 2 (run).",
+        "As of step 40 (mff), step 80 (run).",
+        "among 20 (mff), 7 (run) images",
+    ):
+        assert " ".join(phrase.split()) in text, phrase
+
+
+def test_captions_name_no_run_where_all_agree(comparison: str) -> None:
+    text = text_of(comparison)
+    for phrase in ("75\u202f% were hidden", "and its content is predicted), and", "As of step 40."):
+        assert " ".join(phrase.split()) in text, phrase
+
+
+def test_the_words_on_weights_follow_the_pooling(runs: dict[str, Path], run: Path, tmp_path: Path) -> None:
+    change(run, "fusion", pooling="attention")
+    attention = text_of(write_report([run], tmp_path / "a.html").read_text(encoding="utf-8"))
+    average = text_of(write_report([runs["mff"]], tmp_path / "b.html").read_text(encoding="utf-8"))
+    assert "a mean over heads, tokens and images" in attention
+    assert "all start equal" not in attention
+    assert "Sum of learning rates" not in attention
+    assert "all start equal" in average
+    assert "a mean over heads" not in average
+
+
 def test_only_a_page_in_progress_reloads_itself(runs: dict[str, Path], tmp_path: Path, single: str) -> None:
     live = write_report([runs["mff"]], tmp_path / "live.html", refresh_seconds=15).read_text(encoding="utf-8")
     refreshes = [

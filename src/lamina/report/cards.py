@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lamina.report.album import Album, Neighbour, Picture
 from lamina.report.gather import RunData
 from lamina.report.text import count, number, percent
 
 ORIGINAL, MASKED, RECONSTRUCTION, FEATURES = "original", "masked input", "reconstruction", "patch features"
+NORMALISED = (
+    "per-patch normalisation is undone with the mean and deviation of the true patch, so that its brightness "
+    "and contrast are given and its content is predicted"
+)
+LOW_PASSED = "a low-passed target asks for no fine detail"
 
 
 @dataclass(frozen=True)
@@ -44,37 +48,49 @@ class Sheet:
 
 
 @dataclass(frozen=True)
+class Said:
+    """Words of a caption, and the runs that they hold for: none are named where they hold for all."""
+
+    text: str
+    runs: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Pictures:
-    """All pictures of a page and the numbers in their captions (empty where unknown)."""
+    """All pictures of a page and what their captions say (nothing where it is not known)."""
 
     restored: Sequence[Card]
     mapped: Sequence[Card]
     sheets: Sequence[Sheet]
     labelled: bool
-    hidden: str
-    undone: str
-    channels: str
-    pool: str
-    steps: str
+    hidden: Sequence[Said]
+    undone: Sequence[Said]
+    channels: Sequence[Said]
+    pool: Sequence[Said]
+    steps: Sequence[Said]
     explained: Sequence[tuple[str, str]]
 
 
 def arrange(runs: Sequence[RunData]) -> Pictures:
     """The pictures of all runs, those of the same image together."""
     albums = [(run.name, run.album) for run in runs]
-    facts: Any = next((album.facts for _, album in albums if album.facts), {})
-    steps = dict.fromkeys(album.step for _, album in albums if album.step is not None)
+    restored = [run for run in runs if run.album.restored]
     sheets = [Sheet(name, album.neighbours) for name, album in albums if album.neighbours]
     return Pictures(
         restored=_cards(_restored(albums)),
         mapped=_cards(_mapped(albums)),
         sheets=sheets,
         labelled=any(query.label for sheet in sheets for query, _ in sheet.rows),
-        hidden=percent(facts["hidden"], 0) if isinstance(facts.get("hidden"), float) else "",
-        undone=_undone(runs),
-        channels=str(facts.get("channels", "")),
-        pool=number(facts["pool"]) if isinstance(facts.get("pool"), int) else "",
-        steps=" and ".join(f"step {count(step)}" for step in steps),
+        hidden=_said((run.name, _hidden(run.album)) for run in restored),
+        undone=[
+            *_said(
+                (run.name, NORMALISED if run.setting("target.norm_pix") is True else "") for run in restored
+            ),
+            *_said((run.name, LOW_PASSED if _low_passed(run) else "") for run in restored),
+        ],
+        channels=_said((run.name, str(run.album.facts.get("channels", ""))) for run in restored),
+        pool=_said((name, _pool(album)) for name, album in albums if album.neighbours),
+        steps=_said((run.name, _step(run.album)) for run in restored),
         explained=[(name, text) for name, album in albums if (text := _explained(album))],
     )
 
@@ -118,17 +134,30 @@ def _distinct(different: dict[str, list[Tile]]) -> list[Tile]:
     ]
 
 
-def _undone(runs: Sequence[RunData]) -> str:
-    """How predictions became pixels: by what was done to the targets."""
-    parts = []
-    if any(run.setting("target.norm_pix") is not False for run in runs):
-        parts.append(
-            "per-patch normalisation is undone with the mean and deviation of the true patch, so that its "
-            "brightness and contrast are given and its content is predicted"
-        )
-    if any(isinstance(run.setting("target.low_pass"), float) for run in runs):
-        parts.append("a low-passed target asks for no fine detail")
-    return "; ".join(parts)
+def _said(values: Iterable[tuple[str, str]]) -> list[Said]:
+    """What each run has to say, equal words once; runs are named where not all of them say the same."""
+    runs: dict[str, list[str]] = {}
+    for name, text in values:
+        runs.setdefault(text, []).append(name)
+    return [Said(text, names if len(runs) > 1 else ()) for text, names in runs.items() if text]
+
+
+def _step(album: Album) -> str:
+    return "" if album.step is None else f"step {count(album.step)}"
+
+
+def _hidden(album: Album) -> str:
+    share = album.facts.get("hidden")
+    return percent(share, 0) if isinstance(share, float) else ""
+
+
+def _pool(album: Album) -> str:
+    pool = album.facts.get("pool")
+    return number(pool) if isinstance(pool, int) else ""
+
+
+def _low_passed(run: RunData) -> bool:
+    return isinstance(run.setting("target.low_pass"), float)
 
 
 def _explained(album: Album) -> str:

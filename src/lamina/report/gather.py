@@ -12,7 +12,7 @@ import yaml
 
 from lamina.options import flatten
 from lamina.report.album import Album, read_album
-from lamina.report.outcomes import Outcome, read_outcome
+from lamina.report.results import ShownResult, read_result
 from lamina.report.skipped import SkippedFile, read_skipped
 from lamina.runs import Run
 
@@ -27,7 +27,7 @@ class RunData:
     environment: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
     updated: float | None = None
-    outcomes: Sequence[Outcome] = ()
+    results: Sequence[ShownResult] = ()
     album: Album = field(default_factory=Album)
     skipped: Sequence[SkippedFile] = ()
     notes: Sequence[str] = ()
@@ -55,7 +55,7 @@ def read_run(path: Path) -> RunData:
     run = Run(path)
     notes: list[str] = []
     recipe_text = _text(run.recipe_file, notes)
-    outcomes = [read_outcome(_json(file, notes), file.stem, notes) for file in _files(run.results, "*.json")]
+    results = [read_result(_json(file, notes), file.stem, notes) for file in _files(run.results, "*.json")]
     return RunData(
         name=path.resolve().name,
         recipe_text=recipe_text,
@@ -63,7 +63,7 @@ def read_run(path: Path) -> RunData:
         environment=_flat(_json(run.environment_file, notes)),
         metrics=_rows(run.metrics_file, notes),
         updated=run.metrics_file.stat().st_mtime if run.metrics_file.exists() else None,
-        outcomes=[outcome for outcome in outcomes if outcome is not None],
+        results=[result for result in results if result is not None],
         album=read_album(run.pictures, notes),
         skipped=read_skipped(path, notes),
         notes=notes,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from lamina.report.colours import ACCENT, MUTED, Colour, depth_colours, run_colour
 from lamina.report.gather import RunData
-from lamina.report.outcomes import PROTOCOLS, Outcome, Row, headline
 from lamina.report.plots import Bar, BarChart, LineChart, Series, bar_chart, line_chart
+from lamina.report.results import PROTOCOLS, ShownResult, ShownRow, headline
 from lamina.report.text import DASH, count, number, percent, points, setting
 
 CURVES = (
@@ -33,6 +33,7 @@ class FusionView:
     """The charts of one run's fusion, and how far its logits could have moved."""
 
     name: str
+    pooling: str
     charts: Sequence[LineChart | None]
     reach: str
 
@@ -44,9 +45,9 @@ class ResultView:
     title: str
     sizes: str
     chart: BarChart | None
-    columns: Sequence[tuple[str, Sequence[Row | None]]]
+    columns: Sequence[tuple[str, Sequence[ShownRow | None]]]
     gains: Sequence[str]
-    outcomes: Sequence[tuple[str, Outcome]]
+    shown: Sequence[tuple[str, ShownResult]]
 
 
 def facts(run: RunData) -> list[Fact]:
@@ -84,14 +85,14 @@ def _loss(run: RunData) -> Fact:
 
 
 def _probe(run: RunData) -> Fact:
-    outcome = headline(run.outcomes)
-    if outcome is None or outcome.trained is None:
+    result = headline(run.results)
+    if result is None or result.trained is None:
         return Fact("Best probe", DASH, "not evaluated yet")
-    best, other = outcome.trained, outcome.baseline
+    best, other = result.trained, result.baseline
     note = (
         f"{points(best.top1 - other.top1)} points over {other.label} ({percent(other.top1)})" if other else ""
     )
-    return Fact(f"{PROTOCOLS.get(outcome.protocol, outcome.protocol)}, top-1", percent(best.top1), note)
+    return Fact(f"{PROTOCOLS.get(result.protocol, result.protocol)}, top-1", percent(best.top1), note)
 
 
 def progress(run: RunData) -> float | None:
@@ -144,18 +145,17 @@ def _fusion(run: RunData) -> FusionView:
             for i, (name, values, colour) in enumerate(zip(names, taps, colours, strict=True))
         ]
         charts.append(line_chart(title, series, "step", "of each block", from_zero=True, label="name"))
+    pooling = "attention" if run.setting("fusion.pooling") == "attention" else "average"
+    if pooling == "attention":  # no logits, so nothing that the sum of learning rates would bound
+        return FusionView(run.name, pooling, charts, "")
     steps, sums = run.curve("lr_sum")
     total = [Series("sum of learning rates", steps, sums, ACCENT, strong=True)]
     charts.append(line_chart("Sum of learning rates", total, "step", "", from_zero=True, label="value"))
-    return FusionView(run.name, charts, _reach(run, sums))
+    return FusionView(run.name, pooling, charts, _reach(run, sums))
 
 
 def _reach(run: RunData, sums: Sequence[float]) -> str:
     """How far a logit can have moved: the sum of learning rates times the logits' own scale."""
-    if run.setting("fusion.pooling") == "attention":
-        return (
-            "Pooling by attention has no logits: a weight is the mean attention that tokens pay to the block."
-        )
     if not sums or not math.isfinite(sums[-1]):
         return ""
     scale = run.setting("fusion.logit_lr_scale")
@@ -183,16 +183,16 @@ def tap_names(run: RunData, n: int) -> list[str]:
 
 def result_views(runs: Sequence[RunData]) -> list[ResultView]:
     """Results grouped by protocol and data set; linear probes first."""
-    groups: dict[tuple[str, str], dict[int, Outcome]] = {}
-    for i, outcome in ((i, outcome) for i, run in enumerate(runs) for outcome in run.outcomes):
-        groups.setdefault((outcome.protocol, outcome.data), {})[i] = outcome
+    groups: dict[tuple[str, str], dict[int, ShownResult]] = {}
+    for i, result in ((i, result) for i, run in enumerate(runs) for result in run.results):
+        groups.setdefault((result.protocol, result.data), {})[i] = result
     ordered = sorted(groups.items(), key=lambda item: (item[0][0] != "linear", item[0]))
     return [_result(runs, by_run) for _, by_run in ordered]
 
 
-def _result(runs: Sequence[RunData], by_run: dict[int, Outcome]) -> ResultView:
+def _result(runs: Sequence[RunData], by_run: dict[int, ShownResult]) -> ResultView:
     first = next(iter(by_run.values()))
-    encoders = {row.encoder for outcome in by_run.values() for row in outcome.chosen}
+    encoders = {row.encoder for result in by_run.values() for row in result.chosen}
     columns = [
         (name, [_pick(by_run.get(i), name) for i in range(len(runs))]) for name in sorted(encoders, key=_rank)
     ]
@@ -211,14 +211,14 @@ def _result(runs: Sequence[RunData], by_run: dict[int, Outcome]) -> ResultView:
         chart=bar_chart("Top-1 accuracy", list(_bars(runs, by_run))),
         columns=columns,
         gains=[_gain(by_run.get(i)) for i in range(len(runs))],
-        outcomes=[(runs[i].name, outcome) for i, outcome in by_run.items()],
+        shown=[(runs[i].name, result) for i, result in by_run.items()],
     )
 
 
-def _bars(runs: Sequence[RunData], by_run: dict[int, Outcome]) -> list[Bar]:
+def _bars(runs: Sequence[RunData], by_run: dict[int, ShownResult]) -> list[Bar]:
     many, bars = len(runs) > 1, []
-    for i, outcome in by_run.items():
-        for row in outcome.chosen:
+    for i, result in by_run.items():
+        for row in result.chosen:
             trained = row.encoder == "trained"
             colour = _colour(i, runs) if trained else MUTED
             label = f"{runs[i].name}: {row.label}" if many else row.label
@@ -226,18 +226,18 @@ def _bars(runs: Sequence[RunData], by_run: dict[int, Outcome]) -> list[Bar]:
     return [bar for _, bar in sorted(bars, key=lambda item: item[0])]
 
 
-def _pick(outcome: Outcome | None, encoder: str) -> Row | None:
-    return next((row for row in outcome.chosen if row.encoder == encoder), None) if outcome else None
+def _pick(result: ShownResult | None, encoder: str) -> ShownRow | None:
+    return next((row for row in result.chosen if row.encoder == encoder), None) if result else None
 
 
 def _rank(encoder: str) -> tuple[int, str]:
     return ({"trained": 0, "untrained": 1, "pixels": 2}.get(encoder, 3), encoder)
 
 
-def _gain(outcome: Outcome | None) -> str:
-    if outcome is None or outcome.trained is None or outcome.baseline is None:
+def _gain(result: ShownResult | None) -> str:
+    if result is None or result.trained is None or result.baseline is None:
         return DASH
-    return f"{points(outcome.trained.top1 - outcome.baseline.top1)} points"
+    return f"{points(result.trained.top1 - result.baseline.top1)} points"
 
 
 def differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:

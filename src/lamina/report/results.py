@@ -14,7 +14,7 @@ PROTOCOLS = {"knn": "Nearest neighbours (kNN)", "linear": "Linear probe"}
 
 
 @dataclass(frozen=True)
-class Row:
+class ShownRow:
     """One evaluated combination of encoder and features; `chosen` on the training split, per encoder."""
 
     encoder: str
@@ -36,7 +36,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ShownResult:
     """The result file of one protocol on one data set."""
 
     protocol: str
@@ -45,7 +45,7 @@ class Outcome:
     n_train: int | None
     n_test: int | None
     n_classes: int
-    rows: Sequence[Row]
+    rows: Sequence[ShownRow]
     notes: Sequence[str] = ()
 
     @property
@@ -53,27 +53,27 @@ class Outcome:
         return f"{PROTOCOLS.get(self.protocol, self.protocol)} on {self.data}"
 
     @property
-    def chosen(self) -> list[Row]:
+    def chosen(self) -> list[ShownRow]:
         """One row for each encoder, the trained one first."""
         best = {row.encoder: row for row in self.rows if row.chosen}
         names = sorted(best, key=lambda name: ENCODERS.index(name) if name in ENCODERS else len(ENCODERS))
         return [best[name] for name in names]
 
     @property
-    def trained(self) -> Row | None:
+    def trained(self) -> ShownRow | None:
         return next((row for row in self.chosen if row.encoder == "trained"), None)
 
     @property
-    def baseline(self) -> Row | None:
+    def baseline(self) -> ShownRow | None:
         """The better of the baselines: what pre-training has to beat."""
         others = [row for row in self.chosen if row.encoder != "trained"]
         return max(others, key=lambda row: row.top1, default=None)
 
 
-def read_outcome(content: Any, name: str, notes: list[str]) -> Outcome | None:
-    """A result file's content as an `Outcome`; None, with a note, where it is not one."""
+def read_result(content: Any, name: str, notes: list[str]) -> ShownResult | None:
+    """A result file's content as an `ShownResult`; None, with a note, where it is not one."""
     try:
-        return Outcome(
+        return ShownResult(
             protocol=str(content["protocol"]),
             data=str(content.get("data", "")),
             step=_whole(content.get("step")),
@@ -89,18 +89,18 @@ def read_outcome(content: Any, name: str, notes: list[str]) -> Outcome | None:
         return None
 
 
-def headline(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The outcome that the page's first lines show: the linear probe where there is one, else kNN."""
-    trained = [outcome for outcome in outcomes if outcome.trained]
-    return min(trained, key=lambda outcome: (outcome.protocol != "linear", outcome.data), default=None)
+def headline(results: Sequence[ShownResult]) -> ShownResult | None:
+    """The result that the page's first lines show: the linear probe where there is one, else kNN."""
+    trained = [result for result in results if result.trained]
+    return min(trained, key=lambda result: (result.protocol != "linear", result.data), default=None)
 
 
-def _row(row: Mapping[str, Any]) -> Row:
+def _row(row: Mapping[str, Any]) -> ShownRow:
     top1 = _share(row["top1"])
     low, high = row.get("interval") or (top1, top1)
     validation = row.get("validation_top1")
     settings = row.get("settings") or {}
-    return Row(
+    return ShownRow(
         encoder=str(row["encoder"]),
         features=str(row.get("features", "")),
         pool=str(row.get("pool", "")),
