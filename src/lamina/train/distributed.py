@@ -118,14 +118,15 @@ def _gpu(device: torch.device, name: str, local_rank: int, local_world: int) -> 
 def parallel(forward: nn.Module, ranks: Ranks) -> nn.Module:
     """The module that averages gradients over the ranks; with one rank, the module itself.
 
-    Buffers are not broadcast at each forward: they are constants, or move alike on all ranks.
+    Buffers are those of rank 0 at the beginning and not broadcast at each forward: they are constants, or
+    move alike on all ranks.
     """
     if ranks.world == 1:
         return forward
     ids = [ranks.device] if ranks.device.type == "cuda" else None
-    return DistributedDataParallel(
-        forward, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    wrapped = DistributedDataParallel(forward, device_ids=ids, gradient_as_bucket_view=True)
+    wrapped.broadcast_buffers = False  # the argument has another name in newer torch; this works in all
+    return wrapped
 
 
 def add_over_ranks(values: Tensor, ranks: Ranks) -> Tensor:
