@@ -44,8 +44,8 @@ def ours(norm_pix: bool):
         decoder_depth=DECODER_DEPTH,
         decoder_heads=DECODER_HEADS,
         norm_pix=norm_pix,
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
     )
 
 
@@ -153,8 +153,8 @@ def test_fusing_only_the_last_layer_is_plain_mae():
         decoder_width=DECODER_WIDTH,
         decoder_depth=DECODER_DEPTH,
         decoder_heads=DECODER_HEADS,
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
     )
     fused.decoder.load_state_dict(plain.decoder.state_dict())
     batch = Batch(torch.rand(2, 3, SIZE, SIZE), sample_keys(0, 0, torch.arange(2)))

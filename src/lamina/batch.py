@@ -61,7 +61,7 @@ class Batch:
         return Batch(change(self.images), of(self.keys), of(self.mask), of(self.labels), self.faults)
 
 
-def unit_float(images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+def unit_float(images: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Stored pixels as float in [0, 1]: uint8 and uint16 are divided by their largest value."""
     if images.is_floating_point():
         return images

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -21,6 +21,7 @@ from lamina.errors import LaminaError
 from lamina.evaluate import ProbeResult
 from lamina.evaluate import evaluate_knn as run_knn
 from lamina.evaluate import evaluate_linear as run_linear
+from lamina.files import check_writable, write_atomically
 from lamina.interop import export_timm
 from lamina.memory import MemoryEstimate, estimate_memory
 from lamina.options import merge, to_mapping
@@ -115,6 +116,8 @@ def evaluate_knn(
         json: Also write the result to this file.
         reading: How features are computed.
     """
+    if json is not None:
+        check_writable(json)  # before the work, not after it
     return tell_result(run_knn(model, data, **vars(reading)), json)
 
 
@@ -132,6 +135,8 @@ def evaluate_linear(
         json: Also write the result to this file.
         reading: How features are computed.
     """
+    if json is not None:
+        check_writable(json)
     return tell_result(run_linear(model, data, **vars(reading)), json)
 
 
@@ -153,7 +158,10 @@ def tell_result(result: ProbeResult, file: Path | None) -> int:
         console.print(note, markup=False)
     run = Run(result.model)
     if run.exists():
-        console.print(f"report {write_report([run.path], run.report_file)}", markup=False)
+        try:
+            console.print(f"report {write_report([run.path], run.report_file)}", markup=False)
+        except OSError as error:
+            console.print(f"the run's report stays as it was: {error.strerror}", markup=False)
     return 0
 
 
@@ -218,14 +226,8 @@ def data_check(
     for line in result.lines():
         console.print(line, markup=False)
     if json is not None:
-        write_json(json, result.to_json())
+        write_atomically(json, dumps(result.to_json(), indent=1) + "\n")
     return 0 if result.ok else 1
-
-
-def write_json(file: Path, content: object) -> None:
-    """Save as JSON; a folder that is missing is made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def report(

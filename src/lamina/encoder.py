@@ -112,16 +112,15 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        vit: VisionTransformer | Eva,
+        vit: nn.Module,
         hide: Literal["drop", "replace"] = "drop",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        _check(vit)
+        self.vit = vit = _checked(vit)
         vit.reset_classifier(0, "" if getattr(vit, "attn_pool", None) is not None else None)
-        self.vit = vit
         self.hide = hide
         self.mask_token = nn.Parameter(torch.zeros(1, 1, vit.embed_dim)) if hide == "replace" else None
         self.activation_checkpointing = activation_checkpointing
@@ -273,7 +272,7 @@ def default_statistics(
     return mean, std
 
 
-def _check(vit: nn.Module) -> None:
+def _checked(vit: nn.Module) -> VisionTransformer | Eva:
     name = type(vit).__name__
     if not isinstance(vit, VisionTransformer | Eva):
         raise LaminaError(
@@ -290,6 +289,7 @@ def _check(vit: nn.Module) -> None:
         raise LaminaError(
             f"this {name} drops patches or positions at random; build it with patch_drop_rate=pos_drop_rate=0"
         )
+    return vit
 
 
 def _pair(result: Tensor | tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
