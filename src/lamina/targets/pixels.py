@@ -26,9 +26,7 @@ class TargetOptions:
     """Keep only frequencies up to this fraction of Nyquist (PixMIM: 40/112 = 0.357); unset keeps all."""
 
 
-def ellipse(
-    size: tuple[int, int], cutoff: float, device: torch.device | str = "cpu"
-) -> Bool[Tensor, "H W2"]:
+def ellipse(size: tuple[int, int], cutoff: float, device: torch.device | str = "cpu") -> Bool[Tensor, "H W2"]:
     """Frequencies of a real 2-D FFT that an ideal low-pass keeps: (f_y / c)^2 + (f_x / c)^2 <= 1.
 
     Frequencies are in units of Nyquist along each axis, so that a rectangle gets an ellipse of bins and
