@@ -95,7 +95,7 @@ def test_a_run_leaves_what_it_promises(run):
     promised = {"recipe.yaml", "environment.json", "metrics.jsonl", "train.log", "checkpoints", "encoder"}
     assert promised | {"report.html", "pictures"} <= names
     assert [row["step"] for row in Run(run).metrics()] == [5, 10, 15, 20]
-    assert "lamina pretrain sample:photos" in json.loads((run / "environment.json").read_text())["command"]
+    assert "lamina pretrain 'sample:photos" in json.loads((run / "environment.json").read_text())["command"]
 
 
 def test_terminated_and_resumed_equals_uninterrupted(tmp_path):

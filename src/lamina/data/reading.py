@@ -111,7 +111,7 @@ class EvalReader(Dataset[Batch]):
                 faults.append(Fault(0, index, str(error.reason)))
         labels = self.source.labels
         known = None if labels is None else torch.tensor([labels[i] for i in read], dtype=torch.int64)
-        stacked = stack(images) if images else torch.empty(0)
+        stacked = stack(images) if images else torch.empty(0, 0, 0, 0)
         return Batch(stacked, torch.tensor(read, dtype=torch.int64), None, known, tuple(faults))
 
 
