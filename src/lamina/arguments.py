@@ -73,11 +73,13 @@ def parse(what: type[T] | Callable[..., T], args: Sequence[str], prog: str, defa
 
 
 def _one_line(box: str, prog: str) -> str:
-    """What tyro prints in a box, as far as its first rule, without the box."""
+    """What tyro prints in a box, without the box and its title, as far as its first rule."""
     lines = [re.sub(r"^[│╭╰]\s?|\s*[│╮╯]$", "", line).strip() for line in box.splitlines()]
-    body = lines[1:] if lines and lines[0].startswith("─") else lines
+    body = [line for line in lines if not line.startswith(("─ ", "──")) or set(line) == {"─"}]
+    body = body[1:] if body and set(body[0]) == {"─"} else body
     end = next((i for i, line in enumerate(body) if set(line) == {"─"}), len(body))
     sentence = re.sub(r"\s+", " ", " ".join(body[:end])).strip().rstrip(".")
+    sentence = re.sub(r"^Error parsing fields\.\w+: ", "", sentence).split(" Got errors:")[0].rstrip(".")
     return f"{sentence[:1].lower()}{sentence[1:]}; see `{prog} --help`"
 
 
