@@ -191,7 +191,7 @@ def demo() -> Recipe:
         decoder=replace(recipe.decoder, width=64, depth=2, heads=4),
         fusion=replace(recipe.fusion, layers="all", logit_lr_scale=30.0),
         optim=replace(recipe.optim, warmup_epochs=2.0),
-        train=replace(recipe.train, epochs=25.0, batch_size=64),
+        train=replace(recipe.train, epochs=20.0, batch_size=64),
     )
 
 
