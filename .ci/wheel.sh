@@ -22,6 +22,6 @@ cd "$work"
 "$work/clean/bin/lamina" --version
 "$work/clean/bin/lamina" pretrain 'sample:photos?crop=32&most=4' --out run --recipe demo --max-steps 2 --batch-size 8 --workers 0
 test -s run/report.html
-test -s "$clean/lamina/py.typed"
+test -f "$clean/lamina/py.typed"
 "$work/clean/bin/lamina" report run --out other.html
 echo "the wheel works"

@@ -241,7 +241,10 @@ def _spread(lines: list[Line]) -> list[Line]:
 def _label(s: Series, label: str, power: int) -> str:
     """What stands at the end of a curve; a value is in the unit of the axis."""
     if label == "value":
-        return next((number(v / 10**power) for v in reversed(s.y) if _drawable(v)), "")
+        drawn = [v / 10**power for v in s.y if _drawable(v)]
+        # What cannot be told from zero on this axis has no digits worth their room.
+        tiny = bool(drawn) and abs(drawn[-1]) < 1e-3 * max(map(abs, drawn))
+        return "" if not drawn else "0" if tiny else number(drawn[-1])
     return s.name if label == "name" else ""
 
 
