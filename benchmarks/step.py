@@ -3,8 +3,9 @@
     python benchmarks/step.py                       # all sizes
     python benchmarks/step.py --sizes s --rounds 15
     python benchmarks/step.py --adamw loop          # torch's default AdamW on a CPU
+    python benchmarks/step.py --adamw own           # fused for lamina, as in its loop; the default for peers
 
-Everyone steps with the same AdamW: fused (as lamina's loop and transformers' Trainer do), or torch's default.
+Everyone steps with the same AdamW unless told otherwise: fused, as lamina's loop and transformers' Trainer do.
 A step is forward, loss, backward and AdamW on random images that are already in memory as floats. In each
 round every contender takes one step, in an order that is turned from round to round; what counts is the
 median over the rounds of the ratio of times within a round (in brackets its quartiles), so that a slow spell
@@ -177,9 +178,12 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def rounds(size: Size, n: int, device: str, fused: bool) -> dict[str, list[float]]:
+def rounds(size: Size, n: int, device: str, adamw: str) -> dict[str, list[float]]:
     """Seconds per step of every contender in each of `n` rounds."""
-    steppers = {name: stepper(build, size, device, fused) for name, build in contenders(size).items()}
+    steppers = {
+        name: stepper(build, size, device, adamw == "fused" or (adamw == "own" and name not in PEERS))
+        for name, build in contenders(size).items()
+    }
     for step in steppers.values():
         step()
         step()
@@ -233,11 +237,11 @@ def memory_mib(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
-def measure(key: str, n: int | None, device: str, fused: bool, memory: bool) -> dict[str, object]:
+def measure(key: str, n: int | None, device: str, adamw: str, memory: bool) -> dict[str, object]:
     """All numbers of one size."""
     size = SIZES[key]
     n = n or size.rounds
-    seconds = rounds(size, n, device, fused)
+    seconds = rounds(size, n, device, adamw)
     faster = min(PEERS, key=lambda name: statistics.median(seconds[name]))
     result: dict[str, object] = {
         "size": key,
@@ -262,7 +266,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--rounds", type=int, help="by default 9 for s and b, more for the small sizes")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--adamw", choices=("fused", "loop"), default="fused")
+    parser.add_argument("--adamw", choices=("fused", "loop", "own"), default="fused")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -271,7 +275,7 @@ def main() -> None:
     print(about, flush=True)
     results = []
     for key in options.sizes:
-        result = measure(key, options.rounds, options.device, options.adamw == "fused", not options.no_memory)
+        result = measure(key, options.rounds, options.device, options.adamw, not options.no_memory)
         results.append(result)
         cells = [
             f"{k} {v['median']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for k, v in result.items() if "/" in k
