@@ -5,7 +5,7 @@
     python benchmarks/step.py --adamw loop          # torch's default AdamW on a CPU
     python benchmarks/step.py --adamw own           # fused for lamina, as in its loop; the default for peers
 
-Everyone steps with the same AdamW unless told otherwise: fused, as lamina's loop and transformers' Trainer do.
+Everyone steps with the same AdamW unless told otherwise: fused, as lamina and transformers' Trainer use it.
 A step is forward, loss, backward and AdamW on random images that are already in memory as floats. In each
 round every contender takes one step, in an order that is turned from round to round; what counts is the
 median over the rounds of the ratio of times within a round (in brackets its quartiles), so that a slow spell
