@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -37,7 +38,8 @@ Data = Annotated[str, tyro.conf.arg(metavar="DATA")]
 Flat = Annotated[T, tyro.conf.arg(name="")]
 """Fields without a prefix."""
 
-console = Console(highlight=False, soft_wrap=True)
+# Where nobody's window is measured, a table may be as wide as it needs.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def pretrain(arguments: PretrainArguments) -> int:

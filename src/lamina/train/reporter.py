@@ -26,6 +26,7 @@ class Reporter:
         self._journal = Journal(folder, state.step)
         self._progress = show_progress(state.step, state.total_steps)
         self._callbacks = callbacks
+        self._told: set[int] = set()
 
     def start(self, state: TrainState) -> None:
         for callback in self._callbacks:
@@ -55,9 +56,13 @@ class Reporter:
         return row
 
     def faults(self, faults: Sequence[Fault]) -> str | None:
-        """Tell the log and all callbacks; the first sentence of one that asks to stop, if any does."""
+        """Tell the log, once for each sample, and all callbacks; the first sentence that asks to stop."""
         for fault in faults:
-            self.say(f"epoch {fault.epoch}: sample {fault.index} is unreadable ({fault.reason}), replaced")
+            if fault.index not in self._told:
+                self._told.add(fault.index)
+                self.say(
+                    f"epoch {fault.epoch}: sample {fault.index} is unreadable ({fault.reason}), replaced"
+                )
         asked = [callback.on_faults(faults) for callback in self._callbacks]
         return next((sentence for sentence in asked if sentence), None)
 
