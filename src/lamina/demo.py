@@ -19,9 +19,9 @@ from lamina.runs import Run
 DATA = "sample:photos?crop=32"
 
 
-def run_demo(out: Path, seed: int = 0, fusion: str = "mff") -> tuple[ProbeResult, ProbeResult]:
+def run_demo(out: Path, seed: int = 0) -> tuple[ProbeResult, ProbeResult]:
     """Pre-train by the demo recipe, then kNN and linear probe beside their baselines, all kept in `out`."""
-    recipe = merge(demo_recipe(), {"train": {"seed": seed}, "fusion": {"kind": fusion}})
+    recipe = merge(demo_recipe(), {"train": {"seed": seed}})
     run_pretrain(recipe, DATA, out, overwrite=True, callbacks=report_callbacks)
     return evaluate_knn(str(out), DATA), evaluate_linear(str(out), DATA)
 

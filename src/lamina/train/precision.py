@@ -23,10 +23,10 @@ def loss_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
 
 
 def precision_warning(device: torch.device, precision: str) -> str | None:
-    """A sentence for the user where bf16 would be emulated, which is about twenty times slower than fp32."""
+    """A sentence for the user where bf16 would be emulated, which is many times slower than fp32."""
     if precision != "bf16" or device.type != "cpu" or cpu_has_bf16():
         return None
-    return "this CPU has no bfloat16 arithmetic (AMX, AVX512-BF16): bf16 is twenty times slower than fp32"
+    return "this CPU has no bfloat16 arithmetic (AMX, AVX512-BF16): bf16 is many times slower than fp32"
 
 
 def cpu_has_bf16() -> bool:
