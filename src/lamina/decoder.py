@@ -59,8 +59,10 @@ class MAEDecoder(nn.Module):
     """MAE's transformer decoder (He et al., arXiv 2111.06377, section 3), of any width and depth.
 
     Tokens are ordered prefix, visible, hidden rather than by place: attention does not see the order, the
-    positions travel with the tokens, and no token has to be moved. The last block's queries and MLP, and
-    the head, run at the hidden patches only, where the loss looks.
+    positions travel with the tokens, and no token has to be moved. What cannot differ is not computed
+    twice: the first block's norm and queries, keys and values of a hidden patch depend on its place alone,
+    so they are made once for the whole batch. What nobody reads is not computed: the last block's queries
+    and MLP, and the head, run at the hidden patches only, where the loss looks.
 
     Args:
         in_width: D of the encoder.
@@ -105,17 +107,32 @@ class MAEDecoder(nn.Module):
         keys: Int64[Tensor, "B"] | None = None,
     ) -> tuple[Float[Tensor, "B m K"], Int64[Tensor, "B m"]]:
         """Predicted values at the hidden patches, and their indices. T = P + visible patches."""
-        b, p = len(latent), self.n_prefix
+        p = self.n_prefix
         visible, hidden = split_indices(mask, latent.shape[1] - p)
-        positions = self.positions.expand(b, -1, -1)
         seen = self.embed(latent)  # (B, P + n, D')
-        queries = self.mask_token + take(positions, hidden)
         # torch.cat promotes: under autocast the residual stream stays in single precision, as in MAE.
-        x = torch.cat([seen[:, :p], seen[:, p:] + take(positions, visible), queries], dim=1)  # (B, P + N, D')
-        for block in self.blocks[:-1]:
-            x = block(x)
+        seen = torch.cat([seen[:, :p], seen[:, p:] + F.embedding(visible, self.positions[0])], dim=1)
+        blank = self.mask_token[0] + self.positions[0]  # (N, D'), a hidden patch at each place
+        x = torch.cat([seen, F.embedding(hidden, blank)], dim=1)  # (B, P + N, D')
+        for i, block in enumerate(self.blocks[:-1]):
+            x = block(x) if i else _first(block, x, seen, blank, hidden)
         x = _last_tokens(self.blocks[-1], x, hidden.shape[1])
         return self.head(self.norm(x)), hidden
+
+
+def _first(
+    block: Any,
+    x: Float[Tensor, "B T D"],
+    seen: Float[Tensor, "B S D"],
+    blank: Float[Tensor, "N D"],
+    hidden: Int64[Tensor, "B m"],
+) -> Float[Tensor, "B T D"]:
+    """`block(x)` where x is `seen` and then the rows of `blank` at `hidden`."""
+    attn = block.attn
+    of_seen, of_blank = (attn.qkv(block.norm1(tokens)) for tokens in (seen, blank))
+    qkv = torch.cat([of_seen, F.embedding(hidden, of_blank)], dim=1)  # (B, T, 3 D)
+    q, k, v = qkv.view(*qkv.shape[:2], 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    return _attended(block, x, q, k, v)
 
 
 def _last_tokens(block: Any, x: Float[Tensor, "B T D"], m: int) -> Float[Tensor, "B m D"]:
@@ -125,8 +142,13 @@ def _last_tokens(block: Any, x: Float[Tensor, "B T D"], m: int) -> Float[Tensor,
     weight, bias = attn.qkv.weight, attn.qkv.bias
     q = F.linear(h[:, -m:], weight[:d], bias[:d]).view(b, m, heads, -1).transpose(1, 2)
     k, v = F.linear(h, weight[d:], bias[d:]).view(b, t, 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    return _attended(block, x[:, -m:], q, k, v)
+
+
+def _attended(block: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The rest of a pre-norm block, from (B, heads, tokens, d) queries, keys and values on."""
     y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    y = x[:, -m:] + attn.proj(y)
+    y = x + block.attn.proj(y)
     result: Tensor = y + block.mlp(block.norm2(y))
     return result
 
