@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     REPLACEMENT = 5
     DROP_PATH = 6
     INIT = 7
+    PREDICT = 8
 
 
 def _shift(x: Tensor, k: int) -> Tensor:

@@ -1,16 +1,11 @@
-"""Which layers the decoder reads, and how they are mixed.
-
-Multi-level Feature Fusion: Liu et al., "Improving Pixel-based MIM by Reducing Wasted Modeling
-Capability", ICCV 2023, arXiv 2308.00261. Fusion sits between the last block and the final norm,
-outside the encoder, so that the encoder's weights stay those of a plain ViT.
+"""Multi-level Feature Fusion: Liu et al., "Improving Pixel-based MIM by Reducing Wasted Modeling
+Capability", ICCV 2023, arXiv 2308.00261.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,70 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.errors import LaminaError
+from lamina.fusion.options import Layers, Pooling, Projection, resolve_layers
 from lamina.protocols import ParamOverride
-
-Projection = Literal["none", "linear", "mlp"]
-Pooling = Literal["average", "attention"]
-Layers = Sequence[int] | Literal["default", "odd", "all"]
-
-
-@dataclass(frozen=True)
-class FusionOptions:
-    """Which layers the decoder reads."""
-
-    kind: Literal["none", "mff"] = "mff"
-    """none: the last layer alone. mff: Multi-level Feature Fusion."""
-    layers: tuple[int, ...] | Literal["default", "odd", "all"] = "default"
-    """Blocks to fuse, counted from 0, the last one among them. default: 0 2 4 6 8 11 of 12, scaled to other
-    depths; odd: 1 3 5 7 9 11 of 12; all: every block."""
-    projection: Projection = "linear"
-    """What each shallow tap passes through: none, linear (official code), mlp (Linear-GELU-Linear,
-    the paper)."""
-    pooling: Pooling = "average"
-    """average: softmax-weighted sum. attention: self-attention over the taps of each token."""
-    logit_lr_scale: float = 1.0
-    """Learning rate of the softmax logits, relative to the rest (1 in published recipes). AdamW moves a
-    logit by about the sum of learning rates at most: short runs need more."""
-    heads: int | None = None
-    """Heads of attention pooling; unset means one per 64 channels."""
-    logit_weight_decay: bool = True
-    """Whether weight decay applies to the logits (it does in the official code)."""
-
-
-def resolve_layers(layers: Layers, depth: int) -> tuple[int, ...]:
-    """The blocks that `layers` names in a network of `depth` blocks; raises where it cannot be meant."""
-    if isinstance(layers, str):
-        if layers == "all":
-            return tuple(range(depth))
-        first = {"default": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}[layers]
-        taps = (*(round(i * depth / 12) for i in first), depth - 1)
-    else:
-        taps = tuple(layers)
-    if not taps:
-        raise LaminaError("fusion.layers is empty; list blocks, the last one among them")
-    if len(set(taps)) < len(taps):
-        raise LaminaError(
-            f"fusion.layers {layers} names a block of {depth} twice: {taps}; list the blocks, or use 'all'"
-        )
-    if list(taps) != sorted(taps) or taps[-1] != depth - 1 or taps[0] < 0:
-        raise LaminaError(
-            f"fusion.layers {taps} must ascend within 0..{depth - 1} and end with the last block, {depth - 1}"
-        )
-    return taps
-
-
-class LastLayer(nn.Module):
-    """The last block alone: a method without fusion."""
-
-    n_latents = 1
-
-    def __init__(self, depth: int) -> None:
-        super().__init__()
-        self.layers = (depth - 1,)
-
-    def forward(self, features: list[Float[Tensor, "B T D"]], norm: nn.Module) -> Float[Tensor, "B T D"]:
-        """The normed output of the last block."""
-        return norm(features[0])  # type: ignore[no-any-return]
 
 
 class MultiLevelFusion(nn.Module):
@@ -99,6 +32,7 @@ class MultiLevelFusion(nn.Module):
     """
 
     n_latents = 1
+    uses_norm = True
 
     def __init__(
         self,
@@ -201,22 +135,3 @@ def _projection(kind: Projection, width: int) -> nn.Module:
     if kind == "linear":
         return nn.Linear(width, width)
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
-
-
-Fusion = LastLayer | MultiLevelFusion
-
-
-def build_fusion(options: FusionOptions, width: int, depth: int) -> Fusion:
-    """The fusion that the options describe, for an encoder of that width and depth."""
-    if options.kind == "none":
-        return LastLayer(depth)
-    return MultiLevelFusion(
-        width,
-        depth,
-        options.layers,
-        options.projection,
-        options.pooling,
-        options.logit_lr_scale,
-        options.logit_weight_decay,
-        options.heads,
-    )

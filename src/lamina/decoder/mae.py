@@ -1,8 +1,7 @@
-"""From what the encoder saw to a prediction for the patches that were hidden."""
+"""MAE's decoder: a small transformer over what was seen and a token for each patch that was not."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,48 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from lamina.errors import LaminaError
-from lamina.tokens import sincos_2d, split_indices, take
-
-
-@dataclass(frozen=True)
-class DecoderOptions:
-    """What turns the encoder's output into a prediction."""
-
-    kind: Literal["mae", "linear"] = "mae"
-    """mae: a small transformer over visible and mask tokens. linear: one matrix (with mask tokens
-    in the encoder)."""
-    width: int = 512
-    """Channels of the mae decoder."""
-    depth: int = 8
-    """Blocks of the mae decoder."""
-    heads: int = 16
-    """Attention heads of the mae decoder."""
-
-
-class LinearDecoder(nn.Module):
-    """One linear map at the hidden tokens (SimMIM: its 1x1 convolution and PixelShuffle are this map).
-
-    It takes one latent over all patches, from an encoder that replaces hidden patches by mask tokens.
-    """
-
-    takes: Literal["visible", "all"] = "all"
-    n_latents = 1
-
-    def __init__(self, width: int, out: int, n_prefix: int, n_visible: int) -> None:
-        super().__init__()
-        self.n_prefix, self.n_visible = n_prefix, n_visible
-        self.head = nn.Linear(width, out)
-
-    def forward(
-        self,
-        latent: Float[Tensor, "B T D"],
-        mask: Bool[Tensor, "B N"],
-        keys: Int64[Tensor, "B"] | None = None,
-    ) -> tuple[Float[Tensor, "B m K"], Int64[Tensor, "B m"]]:
-        """Predicted values at the hidden patches, and their indices."""
-        _, hidden = split_indices(mask, self.n_visible)
-        return self.head(take(latent[:, self.n_prefix :], hidden)), hidden
+from lamina.decoder.options import check_size
+from lamina.tokens import sincos_2d, split_indices
 
 
 class MAEDecoder(nn.Module):
@@ -87,11 +46,7 @@ class MAEDecoder(nn.Module):
         heads: int = 16,
     ) -> None:
         super().__init__()
-        if depth < 1 or width % heads:
-            raise LaminaError(
-                f"a decoder of {depth} blocks, {width} channels and {heads} heads cannot be built; use one "
-                "block or more, and heads that divide the width"
-            )
+        check_size(width, depth, heads)
         self.n_prefix = n_prefix
         self.embed = nn.Linear(in_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -151,6 +106,3 @@ def _attended(block: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     y = x + block.attn.proj(y)
     result: Tensor = y + block.mlp(block.norm2(y))
     return result
-
-
-Decoder = LinearDecoder | MAEDecoder

@@ -1,0 +1,100 @@
+"""CrossMAE's decoder: each patch is read out of the encoder's output by itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from lamina.decoder.options import check_size
+from lamina.decoder.reading import ReadingBlock
+from lamina.errors import LaminaError
+from lamina.rng import Purpose, bits, fresh_keys
+from lamina.tokens import sincos_2d, split_indices
+
+
+class CrossDecoder(nn.Module):
+    """Cross-attention alone (CrossMAE: Fu et al., arXiv 2401.14391, section 3).
+
+    A query is the mask token plus the fixed position of its patch. Queries read the latents, of the encoder's
+    width and with no further positions (the encoder's are in them), and never each other: a prediction does
+    not depend on which others are made, so only a share of the hidden patches is predicted.
+
+    Args:
+        in_width: D of the encoder.
+        out: K, numbers to predict for a patch.
+        grid: rows and columns of patches.
+        n_prefix: prefix tokens in the latent; they are read like the others.
+        width, depth, heads: of the decoder; CrossMAE has 12 blocks.
+        share: of all patches, predicted ones, rounded up; at most the hidden ones. They are drawn at random
+            for each sample from its key, or from torch's generator where there are no keys.
+        latents: "one" for all blocks, or "per_block" (from `LayerMix`).
+
+    Raises:
+        LaminaError: for a size or a share that cannot be; in `forward`, for more predicted than hidden.
+    """
+
+    takes: Literal["visible", "all"] = "visible"
+    positions: Tensor
+
+    def __init__(
+        self,
+        in_width: int,
+        out: int,
+        grid: tuple[int, int],
+        n_prefix: int,
+        width: int = 512,
+        depth: int = 12,
+        heads: int = 16,
+        share: float = 0.25,
+        latents: Literal["one", "per_block"] = "one",
+    ) -> None:
+        super().__init__()
+        check_size(width, depth, heads)
+        if not 0 < share <= 1:
+            raise LaminaError(f"predict_share is {share}; choose a share above 0 and up to 1, such as 0.25")
+        self.n_prefix, self.share = n_prefix, share
+        self.n_latents = depth if latents == "per_block" else 1
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.register_buffer("positions", sincos_2d(width, grid)[None], persistent=False)
+        self.blocks = nn.ModuleList([ReadingBlock(width, heads, in_width) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, out)
+
+    def n_predicted(self, n: int, n_hidden: int) -> int:
+        """How many of `n` patches are predicted; raises where fewer are hidden."""
+        m = math.ceil(n * self.share - 1e-6)
+        if m > n_hidden:
+            raise LaminaError(
+                f"predict_share {self.share} of {n} patches is {m}, but {n_hidden} are hidden; lower "
+                "predict_share or raise mask_ratio"
+            )
+        return m
+
+    def forward(
+        self,
+        latents: Float[Tensor, "B T D"] | list[Float[Tensor, "B T D"]],
+        mask: Bool[Tensor, "B N"],
+        keys: Int64[Tensor, "B"] | None = None,
+    ) -> tuple[Float[Tensor, "B m K"], Int64[Tensor, "B m"]]:
+        """Predicted values at the drawn patches, and their indices, ascending. T = P + visible patches."""
+        memories = latents if isinstance(latents, list) else [latents] * len(self.blocks)
+        where = self._draw(mask, memories[0].shape[1] - self.n_prefix, keys)
+        x = F.embedding(where, self.mask_token[0] + self.positions[0])  # (B, m, D')
+        for block, memory in zip(self.blocks, memories, strict=True):
+            x = block(x, memory)
+        return self.head(self.norm(x)), where
+
+    def _draw(self, mask: Tensor, n_visible: int, keys: Tensor | None) -> Tensor:
+        _, hidden = split_indices(mask, n_visible)
+        n_hidden = hidden.shape[1]
+        m = self.n_predicted(mask.shape[1], n_hidden)
+        if m == n_hidden:
+            return hidden
+        keys = keys if keys is not None else fresh_keys(len(mask), mask.device)
+        drawn = bits(keys, n_hidden, Purpose.PREDICT).argsort(dim=1, stable=True)[:, :m]
+        return hidden.gather(1, drawn.sort(dim=1).values)

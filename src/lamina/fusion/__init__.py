@@ -1,0 +1,51 @@
+"""Which layers the decoder reads, and how they are mixed.
+
+Fusion sits between the last block and the final norm, outside the encoder, so that the encoder's weights
+stay those of a plain ViT. A fusion says with `n_latents` how many latents it gives (one is a tensor, several
+are a list) and with `uses_norm` whether the encoder's final norm is part of them: where it is not, the norm
+gets no gradient.
+"""
+
+from __future__ import annotations
+
+from lamina.fusion.last import LastLayer
+from lamina.fusion.mff import MultiLevelFusion
+from lamina.fusion.mix import LayerMix
+from lamina.fusion.options import FusionOptions, Layers, Pooling, Projection, resolve_layers
+
+Fusion = LastLayer | MultiLevelFusion | LayerMix
+
+__all__ = [
+    "Fusion",
+    "FusionOptions",
+    "LastLayer",
+    "LayerMix",
+    "Layers",
+    "MultiLevelFusion",
+    "Pooling",
+    "Projection",
+    "build_fusion",
+    "resolve_layers",
+]
+
+
+def build_fusion(options: FusionOptions, width: int, depth: int, n_latents: int = 1) -> Fusion:
+    """The fusion that the options describe, for an encoder of that width and depth.
+
+    `n_latents` is how many latents the decoder reads (`decoder.n_latents`): a mix gives as many, the others
+    give one whatever it says.
+    """
+    if options.kind == "none":
+        return LastLayer(depth)
+    if options.kind == "mix":
+        return LayerMix(width, depth, n_latents)
+    return MultiLevelFusion(
+        width,
+        depth,
+        options.layers,
+        options.projection,
+        options.pooling,
+        options.logit_lr_scale,
+        options.logit_weight_decay,
+        options.heads,
+    )
