@@ -188,7 +188,7 @@ def demo() -> Recipe:
         recipe,
         name="demo",
         encoder=replace(recipe.encoder, image_size=(32, 32), patch_size=4, width=96, depth=6, heads=3),
-        decoder=replace(recipe.decoder, width=64, depth=2, heads=4),
+        decoder=replace(recipe.decoder, width=64, depth=4, heads=4),
         fusion=replace(recipe.fusion, layers="all", logit_lr_scale=30.0),
         optim=replace(recipe.optim, warmup_epochs=2.0),
         train=replace(recipe.train, epochs=20.0, batch_size=64),
