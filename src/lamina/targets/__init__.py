@@ -1,5 +1,6 @@
 """What is predicted at the hidden patches."""
 
+from lamina.targets.hog import HOG
 from lamina.targets.pixels import Pixels, TargetOptions
 
-__all__ = ["Pixels", "TargetOptions"]
+__all__ = ["HOG", "Pixels", "TargetOptions"]

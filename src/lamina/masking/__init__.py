@@ -1,0 +1,39 @@
+"""Which patches are hidden: the same count in every row, drawn from the samples' own keys."""
+
+from __future__ import annotations
+
+from lamina.errors import LaminaError
+from lamina.masking.blockwise import BlockwiseMasking
+from lamina.masking.counts import Grid
+from lamina.masking.options import MaskingOptions
+from lamina.masking.random import RandomMasking
+from lamina.masking.scored import ScoredMasking
+from lamina.masking.units import BlockMasking
+
+Masking = RandomMasking | BlockMasking | BlockwiseMasking | ScoredMasking
+
+__all__ = [
+    "BlockMasking",
+    "BlockwiseMasking",
+    "Grid",
+    "Masking",
+    "MaskingOptions",
+    "RandomMasking",
+    "ScoredMasking",
+    "build_masking",
+]
+
+
+def build_masking(options: MaskingOptions, patch: tuple[int, int]) -> Masking:
+    """The masking that the options describe, for square or oblong patches of `patch` px."""
+    if options.kind == "random":
+        return RandomMasking(options.mask_ratio)
+    if options.kind == "blockwise":
+        return BlockwiseMasking(options.mask_ratio, options.min_block)
+    if options.kind == "scored":
+        return ScoredMasking(options.mask_ratio)
+    if patch[0] != patch[1] or options.unit_px % patch[0]:
+        raise LaminaError(
+            f"masking.unit_px {options.unit_px} is not a multiple of the {patch[0]} x {patch[1]} px patch"
+        )
+    return BlockMasking(options.mask_ratio, options.unit_px // patch[0])
