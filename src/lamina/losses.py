@@ -30,8 +30,8 @@ def cosine(prediction: Float[Tensor, "B m K"], target: Float[Tensor, "B m K"]) -
 
 
 def cross_entropy(prediction: Float[Tensor, "B m K"], target: Int64[Tensor, "B m"]) -> Float[Tensor, "B m"]:
-    """Minus the log-probability, in nats, of the target's token id among K (BEiT, arXiv 2106.08254,
-    equation 2). In float32 or wider, under autocast too."""
+    """Minus the log-probability, in nats, of the target's token id among K (BEiT, arXiv 2106.08254).
+    In float32 or wider, under autocast too."""
     logits = _wide(prediction).flatten(0, 1)
     return F.cross_entropy(logits, target.flatten(), reduction="none").reshape(target.shape)
 

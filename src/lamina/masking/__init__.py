@@ -5,17 +5,19 @@ from __future__ import annotations
 from lamina.errors import LaminaError
 from lamina.masking.blockwise import BlockwiseMasking
 from lamina.masking.counts import Grid
+from lamina.masking.inverse import InverseMasking
 from lamina.masking.options import MaskingOptions
 from lamina.masking.random import RandomMasking
 from lamina.masking.scored import ScoredMasking
 from lamina.masking.units import BlockMasking
 
-Masking = RandomMasking | BlockMasking | BlockwiseMasking | ScoredMasking
+Masking = RandomMasking | BlockMasking | BlockwiseMasking | InverseMasking | ScoredMasking
 
 __all__ = [
     "BlockMasking",
     "BlockwiseMasking",
     "Grid",
+    "InverseMasking",
     "Masking",
     "MaskingOptions",
     "RandomMasking",
@@ -30,6 +32,8 @@ def build_masking(options: MaskingOptions, patch: tuple[int, int]) -> Masking:
         return RandomMasking(options.mask_ratio)
     if options.kind == "blockwise":
         return BlockwiseMasking(options.mask_ratio, options.min_block)
+    if options.kind == "inverse":
+        return InverseMasking(options.mask_ratio, options.roll)
     if options.kind == "scored":
         return ScoredMasking(options.mask_ratio)
     if patch[0] != patch[1] or options.unit_px % patch[0]:

@@ -13,7 +13,7 @@ from lamina.rng import Purpose, bits
 
 class ScoredMasking:
     """Visible patches are drawn without replacement, each with a probability in proportion to its score
-    (MILAN's semantic aware masking, arXiv 2208.06049, section 3.3: scores are a teacher's class attention).
+    (MILAN's semantic aware masking, arXiv 2208.06049: scores are a teacher's class attention).
 
     Drawn as the top of log score + Gumbel noise (Vieira 2014; Kool et al., arXiv 1903.06059), which is the
     same distribution as drawing one after the other. The visible count is int(N * (1 - mask_ratio)).

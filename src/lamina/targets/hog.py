@@ -14,8 +14,8 @@ from lamina.errors import LaminaError
 
 
 class HOG(nn.Module):
-    """Which way brightness changes in each cell of a patch (MaskFeat, Wei et al., arXiv 2112.09133, section
-    3.2; Dalal and Triggs 2005).
+    """Which way brightness changes in each cell of a patch (MaskFeat, Wei et al., arXiv 2112.09133; Dalal
+    and Triggs 2005).
 
     For each channel of its own: Sobel gradients of the image, reflected at its edges; an orientation without
     sign, atan2(gx, gy) modulo pi, hence counted from the vertical, in one of `bins` equal bins, no
