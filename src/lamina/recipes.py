@@ -111,6 +111,36 @@ def pixmim_published(size: Size = "b") -> Recipe:
     return _pixmim(mae_published(size))
 
 
+def crossmae_published(size: Size = "b") -> Recipe:
+    """CrossMAE as published (arXiv 2401.14391): each decoder block reads its own mix of all layers, 49 of 196
+    patches are predicted.
+
+    lamina pretrain imagenet/train --out runs/crossmae-b --recipe crossmae-b
+
+    MAE's 800 epochs at batch 4096; a decoder of 12 blocks, of 256 channels for ViT-S (and Ti), 512 beyond.
+    Published, ImageNet-1k top-1 fine-tuned: S 79.3, B 83.7, L 85.4, H 86.3. With `--fusion mff` or none all
+    blocks read one latent.
+    """
+    recipe = mae_published(size)
+    width, heads = (256, 8) if size in ("ti", "s") else (512, 16)
+    return replace(
+        recipe,
+        name=f"crossmae-{size}",
+        decoder=DecoderOptions(kind="cross", width=width, depth=12, heads=heads, predict_share=0.25),
+        fusion=replace(recipe.fusion, kind="mix"),
+    )
+
+
+def crossmae(size: Size = "s") -> Recipe:
+    """CrossMAE for a folder of images: the published method on the schedule of `mae`.
+
+    lamina pretrain photos/ --out runs/crossmae --recipe crossmae
+    """
+    published, plain = crossmae_published(size), mae(size)
+    fusion = replace(plain.fusion, kind="mix")
+    return replace(plain, name="crossmae", decoder=published.decoder, fusion=fusion)
+
+
 def simmim_published(size: Size = "b") -> Recipe:
     """SimMIM's objective (arXiv 2111.09886) on a plain ViT with fixed positions.
 
@@ -187,19 +217,29 @@ def demo() -> Recipe:
     return replace(
         recipe,
         name="demo",
-        encoder=replace(recipe.encoder, image_size=(32, 32), patch_size=4, width=96, depth=6, heads=3),
+        encoder=replace(recipe.encoder, image_size=(24, 24), patch_size=4, width=96, depth=6, heads=3),
         decoder=replace(recipe.decoder, width=64, depth=4, heads=4),
         fusion=replace(recipe.fusion, layers="all", logit_lr_scale=30.0),
         optim=replace(recipe.optim, warmup_epochs=2.0),
-        train=replace(recipe.train, epochs=20.0, batch_size=64),
+        train=replace(recipe.train, epochs=30.0, batch_size=64),
     )
 
 
 def recipes() -> dict[str, Callable[[], Recipe]]:
     """Every recipe by its name."""
     sizes: tuple[Size, ...] = ("ti", "s", "b", "l", "h")
-    published = {"mae": mae_published, "pixmim": pixmim_published, "simmim": simmim_published}
-    plain: dict[str, Callable[[], Recipe]] = {"mae": mae, "pixmim": pixmim, "simmim": simmim}
+    published = {
+        "mae": mae_published,
+        "pixmim": pixmim_published,
+        "simmim": simmim_published,
+        "crossmae": crossmae_published,
+    }
+    plain: dict[str, Callable[[], Recipe]] = {
+        "mae": mae,
+        "pixmim": pixmim,
+        "simmim": simmim,
+        "crossmae": crossmae,
+    }
     shrunk = {f"{name}-small": partial(_small, build) for name, build in plain.items()}
     sized = {f"{name}-{size}": partial(build, size) for name, build in published.items() for size in sizes}
     return {**plain, **shrunk, **sized, "demo": demo}

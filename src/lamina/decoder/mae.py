@@ -69,39 +69,40 @@ class MAEDecoder(nn.Module):
         seen = torch.cat([seen[:, :p], seen[:, p:] + F.embedding(visible, self.positions[0])], dim=1)
         blank = self.mask_token[0] + self.positions[0]  # (N, D'), a hidden patch at each place
         x = torch.cat([seen, F.embedding(hidden, blank)], dim=1)  # (B, P + N, D')
-        for i, block in enumerate(self.blocks[:-1]):
-            x = block(x) if i else _first(block, x, seen, blank, hidden)
-        x = _last_tokens(self.blocks[-1], x, hidden.shape[1])
+        blocks: list[Any] = list(self.blocks)
+        for i, block in enumerate(blocks[:-1]):
+            qkv = block.attn.qkv(block.norm1(x)) if i else _first_qkv(block, seen, blank, hidden)
+            x = _attended(block, x, *_per_head(qkv, 3, block.attn.num_heads))
+        x = _last_tokens(blocks[-1], x, hidden.shape[1])
         return self.head(self.norm(x)), hidden
 
 
-def _first(
-    block: Any,
-    x: Float[Tensor, "B T D"],
-    seen: Float[Tensor, "B S D"],
-    blank: Float[Tensor, "N D"],
-    hidden: Int64[Tensor, "B m"],
-) -> Float[Tensor, "B T D"]:
-    """`block(x)` where x is `seen` and then the rows of `blank` at `hidden`."""
-    attn = block.attn
-    of_seen, of_blank = (attn.qkv(block.norm1(tokens)) for tokens in (seen, blank))
-    qkv = torch.cat([of_seen, F.embedding(hidden, of_blank)], dim=1)  # (B, T, 3 D)
-    q, k, v = qkv.view(*qkv.shape[:2], 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    return _attended(block, x, q, k, v)
+def _first_qkv(
+    block: Any, seen: Float[Tensor, "B S D"], blank: Float[Tensor, "N D"], hidden: Int64[Tensor, "B m"]
+) -> Float[Tensor, "B T 3*D"]:
+    """Queries, keys and values of the tokens `seen` and then of the rows of `blank` at `hidden`."""
+    of_seen, of_blank = (block.attn.qkv(block.norm1(tokens)) for tokens in (seen, blank))
+    return torch.cat([of_seen, F.embedding(hidden, of_blank)], dim=1)
 
 
 def _last_tokens(block: Any, x: Float[Tensor, "B T D"], m: int) -> Float[Tensor, "B m D"]:
     """`block(x)[:, -m:]` without computing the other tokens' queries, projections and MLP."""
-    attn, h = block.attn, block.norm1(x)
-    (b, t, d), heads = x.shape, attn.num_heads
+    attn, h, d = block.attn, block.norm1(x), x.shape[-1]
     weight, bias = attn.qkv.weight, attn.qkv.bias
-    q = F.linear(h[:, -m:], weight[:d], bias[:d]).view(b, m, heads, -1).transpose(1, 2)
-    k, v = F.linear(h, weight[d:], bias[d:]).view(b, t, 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    return _attended(block, x[:, -m:], q, k, v)
+    q = _per_head(F.linear(h[:, -m:], weight[:d], bias[:d]), 1, attn.num_heads)
+    kv = _per_head(F.linear(h, weight[d:], bias[d:]), 2, attn.num_heads)
+    return _attended(block, x[:, -m:], *q, *kv)
+
+
+def _per_head(x: Float[Tensor, "B T nD"], n: int, heads: int) -> list[Float[Tensor, "B heads T d"]]:
+    """The n parts of the channels, by head. As chunks, because their gradients are joined by one copy; of
+    parts unbound from a permuted tensor, as timm takes them, each gradient is copied twice."""
+    b, t = x.shape[:2]
+    return [part.view(b, t, heads, -1).transpose(1, 2) for part in x.chunk(n, dim=-1)]
 
 
 def _attended(block: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The rest of a pre-norm block, from (B, heads, tokens, d) queries, keys and values on."""
+    """The rest of a pre-norm block, from queries, keys and values by head on."""
     y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     y = x + block.attn.proj(y)
     result: Tensor = y + block.mlp(block.norm2(y))
