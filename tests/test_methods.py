@@ -12,7 +12,7 @@ from lamina.encoder import EncoderOptions, build_vit
 from lamina.errors import LaminaError
 from lamina.fusion import LastLayer, MultiLevelFusion
 from lamina.masking import RandomMasking
-from lamina.methods import mae, pixmim, simmim
+from lamina.methods import crossmae, mae, pixmim, simmim
 from lamina.mim import MIM
 from lamina.options import merge
 from lamina.rng import sample_keys
@@ -39,6 +39,7 @@ METHODS = {
     "mae": lambda vit, fusion: mae(vit, fusion, **SMALL_DECODER),
     "pixmim": lambda vit, fusion: pixmim(vit, fusion, **SMALL_DECODER),
     "simmim": lambda vit, fusion: simmim(vit, fusion, unit_px=16),
+    "crossmae": lambda vit, fusion: crossmae(vit, fusion, **SMALL_DECODER),
 }
 
 
@@ -133,8 +134,10 @@ def test_a_recipe_builds_what_the_constructor_builds():
         ("mae-small", mae, decoder),
         ("pixmim-small", pixmim, decoder),
         ("simmim-small", simmim, {"unit_px": 16}),
+        ("crossmae-small", crossmae, decoder),
     ):
-        recipe = resolve(merge(lamina.recipe(name), {"fusion": {"kind": "none"}}))
+        fusion = "mix" if constructor is crossmae else "none"
+        recipe = resolve(merge(lamina.recipe(name), {"fusion": {"kind": fusion}}))
         built, made = build_method(recipe), constructor(build_vit(recipe.encoder), **sizes)
         made.load_state_dict(built.state_dict())
         batch = Batch(torch.rand(2, 3, 64, 64), sample_keys(0, 0, torch.arange(2)))

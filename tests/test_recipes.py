@@ -14,14 +14,14 @@ from lamina.recipes import Recipe, recipe, recipes
 from lamina.train import learning_rate, plan_run
 
 ALL = list(recipes())
-SMALL = ["mae-small", "pixmim-small", "simmim-small", "demo"]
+SMALL = ["mae-small", "pixmim-small", "simmim-small", "crossmae-small", "demo"]
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_pair_differs_in_fusion_alone(name):
     fused = recipe(name)
     plain = merge(fused, {"fusion": {"kind": "none"}})
-    assert fused.fusion.kind == "mff"
+    assert fused.fusion.kind == ("mix" if "crossmae" in name else "mff")
     assert list(differences(fused, plain)) == ["fusion.kind"]
 
 

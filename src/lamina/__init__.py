@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from lamina.embedding import embed
     from lamina.errors import LaminaError
     from lamina.evaluate import evaluate_knn, evaluate_linear
-    from lamina.fusion import LastLayer, MultiLevelFusion
+    from lamina.fusion import LastLayer, LayerMix, MultiLevelFusion
     from lamina.init import init_vit_mae, init_vit_simmim
     from lamina.interop import export_timm, load_encoder
-    from lamina.methods import mae, pixmim, simmim
+    from lamina.methods import crossmae, mae, pixmim, simmim
     from lamina.mim import MIM
     from lamina.recipes import Recipe, recipe
     from lamina.report import reconstruct_files, write_report
@@ -27,8 +27,10 @@ __all__ = [
     "Batch",
     "LaminaError",
     "LastLayer",
+    "LayerMix",
     "MultiLevelFusion",
     "Recipe",
+    "crossmae",
     "embed",
     "evaluate_knn",
     "evaluate_linear",
@@ -52,10 +54,10 @@ _HOMES = {
     "embedding": ("embed",),
     "errors": ("LaminaError",),
     "evaluate": ("evaluate_knn", "evaluate_linear"),
-    "fusion": ("LastLayer", "MultiLevelFusion"),
+    "fusion": ("LastLayer", "LayerMix", "MultiLevelFusion"),
     "init": ("init_vit_mae", "init_vit_simmim"),
     "interop": ("export_timm", "load_encoder"),
-    "methods": ("mae", "pixmim", "simmim"),
+    "methods": ("crossmae", "mae", "pixmim", "simmim"),
     "mim": ("MIM",),
     "recipes": ("Recipe", "recipe"),
     "report": ("reconstruct_files", "write_report"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
-from lamina.decoder import Decoder, LinearDecoder, MAEDecoder
+from lamina.decoder import CrossDecoder, Decoder, LinearDecoder, MAEDecoder, PromptDecoder
 from lamina.encoder import Encoder, build_vit, default_statistics
 from lamina.errors import LaminaError
 from lamina.fusion import build_fusion, resolve_layers
@@ -45,6 +46,11 @@ def resolve(recipe: Recipe) -> Recipe:
         options, image_size=(height, width), patch_size=int(embed.patch_size[0]), mean=mean, std=std
     )
     fusion = recipe.fusion
+    if fusion.kind == "mix" and recipe.decoder.kind != "cross":
+        raise LaminaError(
+            f"fusion mix gives each block of a cross decoder its own latent, but the {recipe.decoder.kind} "
+            "decoder reads one; use --fusion mff, or --decoder.kind cross"
+        )
     if fusion.kind == "mff":
         fusion = replace(fusion, layers=resolve_layers(fusion.layers, len(vit.blocks)))
     return replace(recipe, encoder=options, fusion=fusion)
@@ -73,7 +79,7 @@ def compose(recipe: Recipe) -> MIM:
     target = Pixels(encoder.patch, mean, std, recipe.target.norm_pix, recipe.target.low_pass)
     decoder = _build_decoder(recipe, encoder, target.width, masking.n_visible(encoder.grid))
     # Last, so that a method with and without fusion starts from the same weights elsewhere.
-    fusion = build_fusion(recipe.fusion, encoder.width, encoder.depth)
+    fusion = build_fusion(recipe.fusion, encoder.width, encoder.depth, decoder.n_latents)
     return MIM(masking, encoder, fusion, decoder, target, build_loss(recipe.loss))
 
 
@@ -81,8 +87,12 @@ def _build_decoder(recipe: Recipe, encoder: Encoder, out: int, n_visible: int) -
     options = recipe.decoder
     if options.kind == "linear":
         return LinearDecoder(encoder.width, out, encoder.n_prefix, n_visible)
-    decoder = MAEDecoder(
-        encoder.width, out, encoder.grid, encoder.n_prefix, options.width, options.depth, options.heads
-    )
+    shape = (encoder.width, out, encoder.grid, encoder.n_prefix, options.width, options.depth, options.heads)
+    decoder: Decoder
+    if options.kind == "cross":
+        latents: Literal["one", "per_block"] = "per_block" if recipe.fusion.kind == "mix" else "one"
+        decoder = CrossDecoder(*shape, options.predict_share, latents)
+    else:
+        decoder = (MAEDecoder if options.kind == "mae" else PromptDecoder)(*shape)
     init_mae(decoder)
     return decoder

@@ -8,9 +8,9 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from lamina.decoder import LinearDecoder, MAEDecoder
+from lamina.decoder import CrossDecoder, LinearDecoder, MAEDecoder
 from lamina.encoder import Encoder, default_statistics
-from lamina.fusion import Fusion, LastLayer
+from lamina.fusion import Fusion, LastLayer, LayerMix
 from lamina.init import init_mae
 from lamina.losses import l1, mse
 from lamina.masking import MaskingOptions, RandomMasking, build_masking
@@ -68,6 +68,38 @@ def pixmim(
     return mae(
         vit, fusion, mask_ratio, decoder_width, decoder_depth, decoder_heads, True, low_pass, mean, std
     )
+
+
+def crossmae(
+    vit: VisionTransformer | Eva,
+    fusion: Fusion | None = None,
+    mask_ratio: float = 0.75,
+    predict_share: float = 0.25,
+    decoder_width: int = 512,
+    decoder_depth: int = 12,
+    decoder_heads: int = 16,
+    mean: Statistics = None,
+    std: Statistics = None,
+) -> MIM:
+    """CrossMAE (Fu et al., TMLR 2025, arXiv 2401.14391): a decoder of cross-attention alone for a share of
+    all patches, each of its blocks reading its own mix of layers; another fusion is read by all of them."""
+    mean, std = default_statistics(vit.patch_embed.proj.in_channels, mean, std)
+    encoder = Encoder(vit, "drop", mean, std)
+    fusion = fusion or LayerMix(encoder.width, encoder.depth, decoder_depth)
+    target = Pixels(encoder.patch, mean, std)
+    decoder = CrossDecoder(
+        encoder.width,
+        target.width,
+        encoder.grid,
+        encoder.n_prefix,
+        decoder_width,
+        decoder_depth,
+        decoder_heads,
+        predict_share,
+        "per_block" if fusion.n_latents > 1 else "one",
+    )
+    init_mae(decoder)
+    return MIM(RandomMasking(mask_ratio), encoder, fusion, decoder, target, mse)
 
 
 def simmim(

@@ -14,8 +14,8 @@ from lamina.errors import LaminaError
 from lamina.fusion import Fusion
 from lamina.losses import Loss
 from lamina.masking import Masking
+from lamina.protocols import Target
 from lamina.rng import fresh_keys
-from lamina.targets import Pixels
 from lamina.tokens import take
 
 
@@ -35,7 +35,7 @@ class MIM(nn.Module):
     """
 
     def __init__(
-        self, masking: Masking, encoder: Encoder, fusion: Fusion, decoder: Decoder, target: Pixels, loss: Loss
+        self, masking: Masking, encoder: Encoder, fusion: Fusion, decoder: Decoder, target: Target, loss: Loss
     ) -> None:
         super().__init__()
         self.masking = masking
@@ -45,6 +45,8 @@ class MIM(nn.Module):
         self.target = target
         self.loss = loss
         self._check()
+        if not fusion.uses_norm:  # it would wait for a gradient that never comes
+            encoder.norm.requires_grad_(False)
 
     def forward(self, batch: Batch | Shaped[Tensor, "B C H W"]) -> dict[str, Tensor]:
         """The loss over the predicted patches; a plain tensor of images (uint8, or float on [0, 1]) does."""
@@ -102,13 +104,13 @@ class MIM(nn.Module):
         name = type(self.decoder).__name__
         if self.decoder.takes != sees:
             raise LaminaError(
-                f"{name} reads {self.decoder.takes} patches, the encoder gives {sees}; use MAEDecoder with "
-                "hide='drop', LinearDecoder with hide='replace'"
+                f"{name} reads {self.decoder.takes} patches, the encoder gives {sees}; use LinearDecoder "
+                "with hide='replace', another decoder with hide='drop'"
             )
         if self.decoder.n_latents != self.fusion.n_latents:
             raise LaminaError(
                 f"{name} takes {self.decoder.n_latents} latent(s), {type(self.fusion).__name__} gives "
-                f"{self.fusion.n_latents}"
+                f"{self.fusion.n_latents}; only CrossDecoder(latents='per_block') reads a mix for each block"
             )
         if self.fusion.layers[-1] != self.encoder.depth - 1:
             raise LaminaError(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Shaped
+from torch import Tensor
 
 
 class ParamOverride(NamedTuple):
@@ -14,3 +17,17 @@ class ParamOverride(NamedTuple):
 
     lr_scale: float = 1.0
     weight_decay: bool | None = None
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What is to be predicted: an `nn.Module` from images to a target and, where it has an opinion on what
+    to hide, a score for each patch. Some offer more, such as `to_pixels`."""
+
+    def __call__(
+        self, images: Shaped[Tensor, "B C H W"]
+    ) -> tuple[Shaped[Tensor, "B N *K"], Float[Tensor, "B N"] | None]:
+        """Targets of all patches, and scores."""
+
+    def after_step(self, step: int) -> None:
+        """What moves with training moves here."""

@@ -93,7 +93,7 @@ class CrossDecoder(nn.Module):
         _, hidden = split_indices(mask, n_visible)
         n_hidden = hidden.shape[1]
         m = self.n_predicted(mask.shape[1], n_hidden)
-        if m == n_hidden:
+        if m == n_hidden or not self.training:
             return hidden
         keys = keys if keys is not None else fresh_keys(len(mask), mask.device)
         drawn = bits(keys, n_hidden, Purpose.PREDICT).argsort(dim=1, stable=True)[:, :m]
