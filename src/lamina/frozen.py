@@ -1,0 +1,69 @@
+"""Networks that come trained from elsewhere: never trained here, never in a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Identity(NamedTuple):
+    """Which network it is: what it is called, and `weights_sha256` of its state."""
+
+    name: str
+    sha256: str
+
+
+class Frozen(nn.Module):
+    """Holds a network that stays as it is.
+
+    It is an ordinary submodule, so it moves with `.to(device)` and its parameters are listed; but they need
+    no gradient, it is in evaluation mode whatever `train()` says, and it is left out of `state_dict()`. A
+    state without it loads, strictly too; what a state says about it is passed over.
+
+    Args:
+        net: the network; it is frozen in place.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net.requires_grad_(False)
+        self.register_state_dict_post_hook(_leave_out)
+        self.register_load_state_dict_pre_hook(_put_own)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Stays in evaluation mode."""
+        super().train(False)
+        return self
+
+
+def identify(name: str, net: nn.Module) -> Identity:
+    """The identity of a network as it is now."""
+    return Identity(name, weights_sha256(net.state_dict()))
+
+
+def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, in hexadecimal, over names, dtypes, shapes and bytes in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        del state[name]
+
+
+def _put_own(module: nn.Module, state: dict[str, Any], prefix: str, *rest: object) -> None:
+    """Before loading, the network's own tensors stand in for what a state has of them, or has not."""
+    for name in [name for name in state if name.startswith(prefix)]:
+        del state[name]
+    assert isinstance(module, Frozen)
+    state.update({f"{prefix}net.{name}": tensor for name, tensor in module.net.state_dict().items()})
