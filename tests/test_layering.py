@@ -12,9 +12,11 @@ BASE = {"errors", "batch", "tokens", "rng", "protocols", "options", "files", "mo
 PARTS = {"masking", "encoder", "fusion", "decoder", "losses", "targets"}
 ALLOWED = {
     **{base: {"errors"} for base in BASE},
-    **dict.fromkeys(PARTS, BASE),
+    **dict.fromkeys(PARTS, BASE | {"frozen"}),
     "mim": BASE | PARTS,
     "init": BASE,
+    "frozen": BASE,
+    "tokenizer": BASE | {"frozen", "data", "train"},
     "methods": BASE | PARTS | {"mim", "init"},
     "data": BASE,
     "train": BASE,
@@ -23,6 +25,7 @@ ALLOWED = {
     "memory": BASE | PARTS | {"mim", "recipes", "build"},
     "runs": BASE | {"mim", "recipes", "build", "train"},
     "interop": BASE | {"encoder", "fusion", "mim", "init", "recipes", "build", "runs", "train"},
+    "guides": BASE | PARTS | {"frozen", "tokenizer", "recipes", "interop"},
     "monitor": BASE | {"fusion", "mim", "data", "train"},
 }
 UP = [

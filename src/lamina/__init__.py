@@ -16,11 +16,23 @@ if TYPE_CHECKING:
     from lamina.fusion import LastLayer, LayerMix, MultiLevelFusion
     from lamina.init import init_vit_mae, init_vit_simmim
     from lamina.interop import export_timm, load_encoder
-    from lamina.methods import crossmae, mae, pixmim, simmim
+    from lamina.methods import (
+        beit,
+        crossmae,
+        eva,
+        eva_tokens,
+        mae,
+        maskfeat,
+        milan,
+        pixio,
+        pixmim,
+        simmim,
+    )
     from lamina.mim import MIM
     from lamina.recipes import Recipe, recipe
     from lamina.report import reconstruct_files, write_report
     from lamina.runs import load_method
+    from lamina.targets import Teacher, TokenIds
 
 __all__ = [
     "MIM",
@@ -30,8 +42,13 @@ __all__ = [
     "LayerMix",
     "MultiLevelFusion",
     "Recipe",
+    "Teacher",
+    "TokenIds",
+    "beit",
     "crossmae",
     "embed",
+    "eva",
+    "eva_tokens",
     "evaluate_knn",
     "evaluate_linear",
     "export_timm",
@@ -40,6 +57,9 @@ __all__ = [
     "load_encoder",
     "load_method",
     "mae",
+    "maskfeat",
+    "milan",
+    "pixio",
     "pixmim",
     "pretrain",
     "recipe",
@@ -57,11 +77,23 @@ _HOMES = {
     "fusion": ("LastLayer", "LayerMix", "MultiLevelFusion"),
     "init": ("init_vit_mae", "init_vit_simmim"),
     "interop": ("export_timm", "load_encoder"),
-    "methods": ("crossmae", "mae", "pixmim", "simmim"),
+    "methods": (
+        "beit",
+        "crossmae",
+        "eva",
+        "eva_tokens",
+        "mae",
+        "maskfeat",
+        "milan",
+        "pixio",
+        "pixmim",
+        "simmim",
+    ),
     "mim": ("MIM",),
     "recipes": ("Recipe", "recipe"),
     "report": ("reconstruct_files", "write_report"),
     "runs": ("load_method",),
+    "targets": ("Teacher", "TokenIds"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

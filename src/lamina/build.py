@@ -15,9 +15,10 @@ from lamina.init import init_mae, init_vit_mae, init_vit_simmim
 from lamina.losses import build_loss
 from lamina.masking import build_masking
 from lamina.mim import MIM
+from lamina.protocols import Target
 from lamina.recipes import Recipe
 from lamina.rng import Purpose, seed_for
-from lamina.targets import Pixels
+from lamina.targets import HOG, Absent, Pixels
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -45,25 +46,45 @@ def resolve(recipe: Recipe) -> Recipe:
     options = replace(
         options, image_size=(height, width), patch_size=int(embed.patch_size[0]), mean=mean, std=std
     )
+    _check_parts(recipe)
     fusion = recipe.fusion
-    if fusion.kind == "mix" and recipe.decoder.kind != "cross":
-        raise LaminaError(
-            f"fusion mix gives each block of a cross decoder its own latent, but the {recipe.decoder.kind} "
-            "decoder reads one; use --fusion mff, or --decoder.kind cross"
-        )
     if fusion.kind == "mff":
         fusion = replace(fusion, layers=resolve_layers(fusion.layers, len(vit.blocks)))
     return replace(recipe, encoder=options, fusion=fusion)
 
 
-def build_method(recipe: Recipe) -> MIM:
-    """The method of a resolved recipe, initialised from its seed; torch's own generator is left as it was."""
+def _check_parts(recipe: Recipe) -> None:
+    """Refuse parts that make no sense together."""
+    target = recipe.target.kind
+    if recipe.fusion.kind == "mix" and recipe.decoder.kind != "cross":
+        raise LaminaError(
+            f"fusion mix gives each block of a cross decoder its own latent, but the {recipe.decoder.kind} "
+            "decoder reads one; use --fusion mff, or --decoder.kind cross"
+        )
+    if (target == "tokens") != (recipe.loss == "cross_entropy"):
+        raise LaminaError(
+            f"loss {recipe.loss} does not fit target {target}; ids of tokens take cross_entropy, and nothing "
+            "else does"
+        )
+    if recipe.masking.kind == "scored" and target != "teacher":
+        raise LaminaError(
+            f"masking scored hides by a teacher's attention, and target {target} has none; use --recipe "
+            "milan, or another --masking.kind"
+        )
+
+
+def build_method(recipe: Recipe, target: Target | None = None) -> MIM:
+    """The method of a resolved recipe, initialised from its seed; torch's own generator is left as it was.
+
+    A target with a teacher or tokenizer in it is given (`lamina.guides.open_target`); without, the method has
+    all its parameters and no loss.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(recipe.train.seed, Purpose.INIT))
-        return compose(recipe)
+        return compose(recipe, target)
 
 
-def compose(recipe: Recipe) -> MIM:
+def compose(recipe: Recipe, target: Target | None = None) -> MIM:
     """The parts of a resolved recipe put together, initialised by torch's own generator."""
     options = recipe.encoder
     mean, std = default_statistics(options.in_chans, options.mean, options.std)  # type: ignore[arg-type]
@@ -76,11 +97,24 @@ def compose(recipe: Recipe) -> MIM:
     if encoder.mask_token is not None:
         torch.nn.init.trunc_normal_(encoder.mask_token, std=0.02)
     masking = build_masking(recipe.masking, encoder.patch)
-    target = Pixels(encoder.patch, mean, std, recipe.target.norm_pix, recipe.target.low_pass)
+    target = target or _build_target(recipe, encoder)
     decoder = _build_decoder(recipe, encoder, target.width, masking.n_visible(encoder.grid))
     # Last, so that a method with and without fusion starts from the same weights elsewhere.
     fusion = build_fusion(recipe.fusion, encoder.width, encoder.depth, decoder.n_latents)
     return MIM(masking, encoder, fusion, decoder, target, build_loss(recipe.loss))
+
+
+def _build_target(recipe: Recipe, encoder: Encoder) -> Target:
+    options = recipe.target
+    if options.kind == "pixels":
+        mean, std = encoder.mean.flatten().tolist(), encoder.std.flatten().tolist()
+        return Pixels(encoder.patch, mean, std, options.norm_pix, options.low_pass)
+    if options.kind == "hog":
+        cell, window = options.hog_cell_px, options.hog_gaussian_px
+        return HOG(encoder.patch, encoder.in_chans, options.hog_bins, cell, window)
+    if options.width is None:
+        raise LaminaError(f"target {options.kind} is not known before {options.guide} is opened")
+    return Absent(options.kind, options.width, encoder.patch, str(options.guide))
 
 
 def _build_decoder(recipe: Recipe, encoder: Encoder, out: int, n_visible: int) -> Decoder:

@@ -23,6 +23,7 @@ from lamina.evaluate import ProbeResult
 from lamina.evaluate import evaluate_knn as run_knn
 from lamina.evaluate import evaluate_linear as run_linear
 from lamina.files import check_writable, write_atomically
+from lamina.guides import open_target
 from lamina.interop import export_timm
 from lamina.memory import MemoryEstimate, estimate_memory
 from lamina.options import merge, to_mapping
@@ -66,7 +67,7 @@ def describe(recipe: Recipe, data: str) -> None:
     """The resolved recipe, the steps and the memory of a run that is not started."""
     images = len(open_source(data))
     measured = {"encoder": {k: None for k in ("mean", "std") if getattr(recipe.encoder, k) == "auto"}}
-    resolved = resolve(merge(recipe, measured))
+    resolved, _ = open_target(resolve(merge(recipe, measured)))
     console.print(yaml.safe_dump(to_mapping(resolved), sort_keys=False, allow_unicode=True), markup=False)
     if measured["encoder"]:
         console.print("mean and std would be measured on the images; shown are the defaults", markup=False)

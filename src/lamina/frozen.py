@@ -31,8 +31,8 @@ class Frozen(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net.requires_grad_(False)
-        self.register_state_dict_post_hook(_leave_out)
-        self.register_load_state_dict_pre_hook(_put_own)
+        self.register_state_dict_post_hook(_leave_out)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_put_own)  # type: ignore[no-untyped-call]
         self.eval()
 
     def train(self, mode: bool = True) -> Frozen:
@@ -52,7 +52,7 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

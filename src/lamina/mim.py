@@ -13,7 +13,7 @@ from lamina.encoder import Encoder
 from lamina.errors import LaminaError
 from lamina.fusion import Fusion
 from lamina.losses import Loss
-from lamina.masking import Masking
+from lamina.masking import Masking, ScoredMasking
 from lamina.protocols import Target
 from lamina.rng import fresh_keys
 from lamina.tokens import take
@@ -58,7 +58,7 @@ class MIM(nn.Module):
 
     def predict(self, batch: Batch, scores: Float[Tensor, "B N"] | None = None) -> Prediction:
         """Hide, encode, fuse, decode."""
-        mask = self._mask(batch, scores)
+        mask = self.mask(batch, scores)
         features = self._encode(batch.images, mask)  # [(B, P + n, D)], un-normed
         latents = self.fusion(features, self.encoder.norm)
         values, where = self.decoder(latents, mask, batch.keys)  # (B, m, K), (B, m)
@@ -66,18 +66,21 @@ class MIM(nn.Module):
 
     def features(self, batch: Batch) -> list[Float[Tensor, "B T D"]]:
         """The un-normed block outputs that the fusion reads, under the batch's own mask."""
-        return self._encode(batch.images, self._mask(batch))
+        return self._encode(batch.images, self.mask(batch))
+
+    def mask(self, batch: Batch, scores: Float[Tensor, "B N"] | None = None) -> Bool[Tensor, "B N"]:
+        """The batch's own mask, or one that is drawn by its keys; True = hidden."""
+        if batch.mask is not None:
+            self._check_count(batch.mask)
+            return batch.mask
+        if scores is None and isinstance(self.masking, ScoredMasking):
+            scores = self.target(batch.images)[1]
+        keys = batch.keys if batch.keys is not None else fresh_keys(len(batch), batch.images.device)
+        return self.masking(keys, self.encoder.grid_of(batch.images), scores)
 
     def after_step(self, step: int) -> None:
         """Called by the loop after each optimiser step; targets that move do so here."""
         self.target.after_step(step)
-
-    def _mask(self, batch: Batch, scores: Tensor | None = None) -> Tensor:
-        if batch.mask is not None:
-            self._check_count(batch.mask)
-            return batch.mask
-        keys = batch.keys if batch.keys is not None else fresh_keys(len(batch), batch.images.device)
-        return self.masking(keys, self.encoder.grid_of(batch.images), scores)
 
     def _check_count(self, mask: Tensor) -> None:
         """Each row of a given mask hides as many as the masking would; checked where nothing waits for it."""

@@ -11,7 +11,9 @@ from pathlib import Path
 from lamina.build import build_method, resolve
 from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
 from lamina.errors import LaminaError
+from lamina.guides import open_target
 from lamina.interop import EncoderExport, load_weights_into
+from lamina.masking import ScoredMasking
 from lamina.mim import MIM
 from lamina.monitor import FaultMonitor, FusionMonitor
 from lamina.options import differences
@@ -64,8 +66,8 @@ def run_pretrain(
         _look(source, recipe)
         facts = data_facts(data, source)
         going_on = bool(from_main(int(resume and run.exists()), ranks))
-        recipe = resolve(_measure(recipe, source))
-        method = build_method(recipe)
+        recipe, target = open_target(resolve(_measure(recipe, source)))
+        method = build_method(recipe, target)
         if going_on:
             _check_same(run, recipe, facts, init)
             init = run.init()
@@ -134,7 +136,8 @@ def _loader(recipe: Recipe, source: Source, method: MIM, ranks: Ranks) -> TrainL
         ranks.world,
         image_size=(height, width),
         in_chans=recipe.encoder.in_chans,
-        masking=method.masking,
+        # Masks by a teacher's scores are drawn where the teacher is.
+        masking=None if isinstance(method.masking, ScoredMasking) else method.masking,
         grid=method.encoder.grid,
     )
 

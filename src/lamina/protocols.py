@@ -24,6 +24,10 @@ class Target(Protocol):
     """What is to be predicted: an `nn.Module` from images to a target and, where it has an opinion on what
     to hide, a score for each patch. Some offer more, such as `to_pixels`."""
 
+    @property
+    def width(self) -> int:
+        """K: numbers in a patch, or ids to choose from."""
+
     def __call__(
         self, images: Shaped[Tensor, "B C H W"]
     ) -> tuple[Shaped[Tensor, "B N *K"], Float[Tensor, "B N"] | None]:

@@ -38,12 +38,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Restored:
-    """An image, what the encoder saw of it, and what the method made of that."""
+    """An image, what the encoder saw of it, and what the method made of that, if it made a picture."""
 
     name: str
     original: Picture
     masked: Picture
-    reconstruction: Picture
+    reconstruction: Picture | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class AlbumWriter:
 
     def reconstructions(self, made: Reconstruction, names: Sequence[str]) -> None:
         """Keep originals, masked inputs (hidden patches transparent) and reconstructions."""
-        channels = made.original.shape[1]
+        channels, filled = made.original.shape[1], made.reconstruction
         if channels not in (1, 3):
             shown = "channels 1, 2 and 3" if channels > 3 else "channel 1"
             self._index["facts"]["channels"] = f"{shown} of {channels}"
@@ -97,7 +97,7 @@ class AlbumWriter:
                 "name": name,
                 "original": self._save(f"original-{i}", made.original[i]),
                 "masked": self._save(f"masked-{i}", made.masked[i], ~made.hidden[i]),
-                "reconstruction": self._save(f"reconstruction-{i}", made.reconstruction[i]),
+                "reconstruction": None if filled is None else self._save(f"reconstruction-{i}", filled[i]),
             }
             for i, name in enumerate(names)
         ]
@@ -199,7 +199,10 @@ def _album(folder: Path, index: Mapping[str, Any]) -> Album:
         step=int(index["step"]),
         restored=[
             Restored(
-                str(r["name"]), picture(r["original"]), picture(r["masked"]), picture(r["reconstruction"])
+                str(r["name"]),
+                picture(r["original"]),
+                picture(r["masked"]),
+                None if r["reconstruction"] is None else picture(r["reconstruction"]),
             )
             for r in index.get("restored", ())
         ],

@@ -60,6 +60,8 @@ class Pictures:
     """All pictures of a page and what their captions say (nothing where it is not known)."""
 
     restored: Sequence[Card]
+    filled: Sequence[str]
+    """Runs whose prediction is a picture."""
     mapped: Sequence[Card]
     sheets: Sequence[Sheet]
     labelled: bool
@@ -75,18 +77,20 @@ def arrange(runs: Sequence[RunData]) -> Pictures:
     """The pictures of all runs, those of the same image together."""
     albums = [(run.name, run.album) for run in runs]
     restored = [run for run in runs if run.album.restored]
+    filled = [run for run in restored if any(made.reconstruction for made in run.album.restored)]
     sheets = [Sheet(name, album.neighbours) for name, album in albums if album.neighbours]
     return Pictures(
         restored=_cards(_restored(albums)),
+        filled=[run.name for run in filled],
         mapped=_cards(_mapped(albums)),
         sheets=sheets,
         labelled=any(query.label for sheet in sheets for query, _ in sheet.rows),
         hidden=_said((run.name, _hidden(run.album)) for run in restored),
         undone=[
             *_said(
-                (run.name, NORMALISED if run.setting("target.norm_pix") is True else "") for run in restored
+                (run.name, NORMALISED if run.setting("target.norm_pix") is True else "") for run in filled
             ),
-            *_said((run.name, LOW_PASSED if _low_passed(run) else "") for run in restored),
+            *_said((run.name, LOW_PASSED if _low_passed(run) else "") for run in filled),
         ],
         channels=_said((run.name, str(run.album.facts.get("channels", ""))) for run in restored),
         pool=_said((name, _pool(album)) for name, album in albums if album.neighbours),
@@ -103,7 +107,7 @@ def _restored(albums: Sequence[tuple[str, Album]]) -> Iterable[tuple[str, list[T
                 MASKED: made.masked,
                 RECONSTRUCTION: made.reconstruction,
             }
-            yield made.name, [Tile(kind, picture, run) for kind, picture in pictures.items()]
+            yield made.name, [Tile(kind, picture, run) for kind, picture in pictures.items() if picture]
 
 
 def _mapped(albums: Sequence[tuple[str, Album]]) -> Iterable[tuple[str, list[Tile]]]:

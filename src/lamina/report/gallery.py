@@ -18,7 +18,7 @@ from lamina.errors import LaminaError
 from lamina.mim import MIM
 from lamina.recipes import Recipe
 from lamina.report.album import AlbumWriter
-from lamina.report.pictures import nearest, patch_features, pca_map, reconstruct
+from lamina.report.pictures import look, nearest, patch_features, pca_map
 from lamina.rng import permutation, sample_keys
 
 MOST_NEIGHBOURS = 6
@@ -91,7 +91,7 @@ def paint(method: MIM, gallery: Gallery, folder: Path, step: int) -> None:
     album = AlbumWriter(folder, step)
     n = min(gallery.n_shown, len(gallery.batch))
     shown = next(gallery.batch.split(n))
-    album.reconstructions(reconstruct(method, shown), gallery.names[:n])
+    album.reconstructions(look(method, shown), gallery.names[:n])
     features = patch_features(method, gallery.batch)
     images = unit_float(gallery.batch.images)
     grid = method.encoder.grid_of(images)

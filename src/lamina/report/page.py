@@ -128,7 +128,7 @@ def _contents(page: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for there, anchor, name in (
         (page["fusions"], "fusion", "Layers"),
         (page["results"], "results", "Results"),
-        (pictures.restored, "reconstructions", "Reconstructions"),
+        (pictures.restored, "reconstructions", "Reconstructions" if pictures.filled else "Masked inputs"),
         (pictures.mapped, "features", "Patch features"),
         (pictures.sheets, "neighbours", "Neighbours"),
     ):

@@ -26,12 +26,13 @@ class Reconstruction:
     """Pictures of equal size: what was given, what the encoder saw, and what the method made of it.
 
     In `masked`, hidden pixels are mid-grey and `hidden` says which they are. In `reconstruction`, visible
-    patches are the given ones; a hidden patch that the method does not predict stays grey.
+    patches are the given ones; a hidden patch that the method does not predict stays grey. It is None for a
+    method that predicts something other than pixels.
     """
 
     original: UInt8[Tensor, "B C H W"]
     masked: UInt8[Tensor, "B C H W"]
-    reconstruction: UInt8[Tensor, "B C H W"]
+    reconstruction: UInt8[Tensor, "B C H W"] | None
     hidden: Bool[Tensor, "B H W"]
 
 
@@ -73,27 +74,40 @@ def reconstruct(method: MIM, batch: Batch) -> Reconstruction:
     patches are pasted. Without `batch.mask` the method's masking draws one from `batch.keys`.
     Raises LaminaError for a target that is not made of pixels.
     """
-    batch = keyed(batch, _device(method))
-    to_pixels = getattr(method.target, "to_pixels", None)
-    if to_pixels is None:
+    if not predicts_pixels(method):
         raise LaminaError(
             f"{type(method.target).__name__} is not made of pixels, so there is no picture to reconstruct; "
-            "use a run of mae, pixmim or simmim"
+            "use a run of mae, pixmim, simmim, crossmae or pixio"
         )
-    with evaluating(method):
-        prediction = method.predict(batch)
-        pixels = to_pixels(prediction.values, prediction.where, batch.images).float()
+    return look(method, batch)
+
+
+def predicts_pixels(method: MIM) -> bool:
+    """Whether a prediction can be shown."""
+    return hasattr(method.target, "to_pixels")
+
+
+def look(method: MIM, batch: Batch) -> Reconstruction:
+    """`reconstruct`, or for a target that is not made of pixels what was hidden alone."""
+    batch = keyed(batch, _device(method))
     given = unit_float(batch.images).float()
-    patch, grid, hidden = method.encoder.patch, method.encoder.grid_of(batch.images), prediction.mask
+    patch, grid = method.encoder.patch, method.encoder.grid_of(batch.images)
     patches = patchify(given, patch)
-    masked = patches.masked_fill(hidden[..., None], HIDDEN_GREY)
-    where = prediction.where[..., None].expand_as(pixels)
-    filled = torch.where(hidden[..., None], masked.scatter(1, where, pixels), patches)
+    filled = None
+    with evaluating(method):
+        made = method.predict(batch) if predicts_pixels(method) else None
+        hidden = method.mask(batch) if made is None else made.mask
+        masked = patches.masked_fill(hidden[..., None], HIDDEN_GREY)
+        if made is not None:
+            to_pixels = method.target.to_pixels  # type: ignore[attr-defined]  # not every target has it
+            pixels = to_pixels(made.values, made.where, batch.images).float()
+            scattered = masked.scatter(1, made.where[..., None].expand_as(pixels), pixels)
+            filled = to_uint8(unpatchify(torch.where(hidden[..., None], scattered, patches), patch, grid))
     area = hidden[..., None].expand(-1, -1, patch[0] * patch[1])
     return Reconstruction(
         original=to_uint8(given).cpu(),
         masked=to_uint8(unpatchify(masked, patch, grid)).cpu(),
-        reconstruction=to_uint8(unpatchify(filled, patch, grid)).cpu(),
+        reconstruction=None if filled is None else filled.cpu(),
         hidden=unpatchify(area, patch, grid)[:, 0].cpu(),
     )
 

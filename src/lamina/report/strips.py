@@ -64,10 +64,11 @@ def strip(made: Reconstruction, i: int) -> Image.Image:
     panels = [
         as_pil(made.original[i]),
         as_pil(made.masked[i], ~made.hidden[i]),
-        as_pil(made.reconstruction[i]),
+        *([] if made.reconstruction is None else [as_pil(made.reconstruction[i])]),
     ]
     width, height = panels[0].size
-    sheet = Image.new("RGBA", (3 * width + 2 * GAP_PX, height))
+    n = len(panels)
+    sheet = Image.new("RGBA", (n * width + (n - 1) * GAP_PX, height))
     for place, panel in enumerate(panels):
         sheet.paste(panel.convert("RGBA"), (place * (width + GAP_PX), 0))
     return sheet

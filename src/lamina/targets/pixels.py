@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -14,16 +13,6 @@ from lamina.errors import LaminaError
 from lamina.tokens import patchify, take
 
 _EPS = 1e-6
-
-
-@dataclass(frozen=True)
-class TargetOptions:
-    """What is predicted at the hidden patches."""
-
-    norm_pix: bool = True
-    """Normalise each patch by its own mean and standard deviation (MAE)."""
-    low_pass: float | None = None
-    """Keep only frequencies up to this fraction of Nyquist (PixMIM: 40/112 = 0.357); unset keeps all."""
 
 
 def ellipse(size: tuple[int, int], cutoff: float, device: torch.device | str = "cpu") -> Bool[Tensor, "H W2"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 from lamina.batch import unit_float
 from lamina.errors import LaminaError
 from lamina.frozen import Frozen, Identity, identify
+
+TeacherVit = VisionTransformer | Eva
 
 
 class Teacher(nn.Module):
@@ -34,7 +37,7 @@ class Teacher(nn.Module):
         projected: apply the teacher's head to each patch: CLIP's projection, 512 wide for ViT-B/16, when timm
             has it as `head` (`num_classes=512`).
         scores: also give the class token's attention.
-        dtype: precision of the teacher (autocast; float32 turns autocast off); None: that of what surrounds it.
+        dtype: precision of the teacher (autocast; float32 turns autocast off); None: as around it.
         identity: name and hash; None takes the class's name and the hash of the weights.
 
     Raises:
@@ -46,7 +49,7 @@ class Teacher(nn.Module):
 
     def __init__(
         self,
-        vit: VisionTransformer | Eva,
+        vit: nn.Module,
         mean: Sequence[float],
         std: Sequence[float],
         grid: tuple[int, int],
@@ -58,6 +61,7 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         _check(vit, projected, scores)
+        assert isinstance(vit, VisionTransformer | Eva)
         self.teacher = Frozen(vit)
         self.identity = identity or identify(type(vit).__name__, vit)
         self.grid, self.projected, self.scores, self.dtype = grid, projected, scores, dtype
@@ -66,14 +70,15 @@ class Teacher(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     @property
-    def vit(self) -> VisionTransformer | Eva:
+    def vit(self) -> TeacherVit:
         """The network."""
         return self.teacher.net  # type: ignore[return-value]
 
     @property
     def width(self) -> int:
         """K, features of a patch."""
-        return int(self.vit.head.out_features if self.projected else self.vit.embed_dim)
+        vit: Any = self.vit
+        return int(vit.head.out_features if self.projected else vit.embed_dim)
 
     def forward(
         self, images: Shaped[Tensor, "B C H W"]
@@ -116,11 +121,11 @@ class Teacher(nn.Module):
         tokens = vit.fc_norm(tokens)  # the final norm of networks that average patches; else the identity
         return (vit.head(tokens) if self.projected else tokens), scores
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not say what it gives
     def _attended(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens, and the class token's attention to patches in the last block from its queries and keys."""
         seen: list[Tensor] = []
-        attention = self.vit.blocks[-1].attn
+        attention: Any = self.vit.blocks[-1].attn
         hooks = [
             norm.register_forward_hook(lambda *call: seen.append(call[-1]))
             for norm in (attention.q_norm, attention.k_norm)
@@ -141,21 +146,22 @@ class Teacher(nn.Module):
         own = (self.image_size[0] // patch[0], self.image_size[1] // patch[1])
         if own == self.grid:
             return patches
-        tiles = patches.transpose(1, 2).unflatten(2, own)
+        tiles = patches.transpose(1, 2).reshape(len(patches), -1, *own)
         # Antialiased, so that a coarser grid averages what it covers; a finer one is plain bilinear.
         return F.interpolate(tiles, self.grid, mode="bilinear", antialias=True).flatten(2).transpose(1, 2)
 
 
-def _check(vit: nn.Module, projected: bool, scores: bool) -> None:
-    if not isinstance(vit, VisionTransformer | Eva):
+def _check(vit: Any, projected: bool, scores: bool) -> None:
+    if not isinstance(vit, (VisionTransformer, Eva)):
         raise LaminaError(
             f"a {type(vit).__name__} cannot teach; give a timm VisionTransformer or Eva, such as "
             "vit_base_patch16_clip_224"
         )
-    if projected and (vit.attn_pool is not None or not isinstance(vit.head, nn.Linear)):
+    head: Any = vit.head
+    if projected and (vit.attn_pool is not None or not isinstance(head, nn.Linear)):
         raise LaminaError(
-            "the teacher has no projection of single patches; build a CLIP tower with num_classes=512, or leave "
-            "projected off"
+            "the teacher has no projection of single patches; build a CLIP tower with num_classes=512, or "
+            "leave projected off"
         )
     if not scores:
         return
@@ -164,11 +170,12 @@ def _check(vit: nn.Module, projected: bool, scores: bool) -> None:
     attention = vit.blocks[-1].attn
     if getattr(vit, "rope", None) is not None or not isinstance(attention, Attention | EvaAttention):
         raise LaminaError(
-            "scores need plain attention without rotary positions in the teacher's last block; choose a CLIP ViT"
+            "scores need plain attention without rotary positions in the teacher's last block; choose a CLIP "
+            "ViT"
         )
 
 
-def _size(vit: VisionTransformer | Eva, wanted: tuple[int, int] | None) -> tuple[int, int]:
+def _size(vit: TeacherVit, wanted: tuple[int, int] | None) -> tuple[int, int]:
     embed = vit.patch_embed
     if wanted is None:
         if embed.img_size is None:
@@ -176,8 +183,8 @@ def _size(vit: VisionTransformer | Eva, wanted: tuple[int, int] | None) -> tuple
         return (int(embed.img_size[0]), int(embed.img_size[1]))
     if embed.img_size is not None and wanted != tuple(embed.img_size) and not vit.dynamic_img_size:
         raise LaminaError(
-            f"the teacher reads {embed.img_size[0]} x {embed.img_size[1]} px; leave image_size open, or build "
-            "it with dynamic_img_size=True"
+            f"the teacher reads {embed.img_size[0]} x {embed.img_size[1]} px; leave image_size open, or "
+            "build it with dynamic_img_size=True"
         )
     if wanted[0] % embed.patch_size[0] or wanted[1] % embed.patch_size[1]:
         raise LaminaError(

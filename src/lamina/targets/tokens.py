@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -14,6 +14,7 @@ from lamina.errors import LaminaError
 from lamina.frozen import Frozen, Identity, identify
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """An `nn.Module` that names each square of `stride` x `stride` px by an id below `vocabulary`."""
 
