@@ -1,0 +1,105 @@
+"""Teachers and tokenizers: from what a recipe calls them to the target that asks them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import timm
+import torch
+
+from lamina.errors import LaminaError
+from lamina.frozen import Identity, identify
+from lamina.interop import load_encoder, read_weights
+from lamina.protocols import Target
+from lamina.recipes import Recipe
+from lamina.targets import Teacher, TokenIds
+from lamina.targets.teacher import TeacherVit
+
+
+class _Network(NamedTuple):
+    vit: TeacherVit
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def open_target(recipe: Recipe) -> tuple[Recipe, Target | None]:
+    """The target of a resolved recipe that asks another network, and the recipe that says which it was.
+
+    None for targets that are functions of the image alone.
+
+    Raises:
+        LaminaError: where no teacher or tokenizer is named, or what is named cannot be opened or used.
+    """
+    kind = recipe.target.kind
+    if kind not in ("tokens", "teacher"):
+        return recipe, None
+    target = _tokens(recipe) if kind == "tokens" else _teacher(recipe)
+    known = replace(recipe.target, width=target.width, guide_sha256=target.identity.sha256)
+    return replace(recipe, target=known), target
+
+
+def _tokens(recipe: Recipe) -> TokenIds:
+    if recipe.target.tokenizer is None:
+        raise LaminaError(
+            "this method needs a tokenizer: `lamina tokenizer train DATA --out tok`, then "
+            "--target.tokenizer tok (or DALL-E's encoder file)"
+        )
+    from lamina.tokenizer import load_tokenizer
+
+    patch = recipe.encoder.patch_size
+    assert patch is not None
+    tokenizer, identity = load_tokenizer(recipe.target.tokenizer)
+    return TokenIds(tokenizer, (patch, patch), identity)
+
+
+def _teacher(recipe: Recipe) -> Teacher:
+    options, student = recipe.target, recipe.encoder
+    if options.teacher is None:
+        raise LaminaError("this method needs a teacher: --target.teacher RUN, a weights file or timm/NAME")
+    if options.projected:
+        network = _with_head(options.teacher, options.teacher_encoder)
+    else:
+        encoder = load_encoder(options.teacher, encoder=options.teacher_encoder).encoder
+        network = _Network(encoder.vit, *(tuple(t.flatten().tolist()) for t in (encoder.mean, encoder.std)))
+    assert student.image_size is not None
+    assert student.patch_size is not None
+    grid = (student.image_size[0] // student.patch_size, student.image_size[-1] // student.patch_size)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, None: None}[options.teacher_precision]
+    return Teacher(
+        network.vit,
+        network.mean,
+        network.std,
+        grid,
+        projected=options.projected,
+        scores=recipe.masking.kind == "scored",
+        dtype=dtype,
+        identity=Identity(options.teacher, identify(options.teacher, network.vit).sha256),
+    )
+
+
+def _with_head(spec: str, encoder: str | None) -> _Network:
+    """A teacher with the head that it was published with: `load_encoder` takes heads off."""
+    name = (encoder or spec).removeprefix("timm/")
+    known = timm.get_pretrained_cfg(name)
+    if known is None or not known.num_classes:
+        raise LaminaError(
+            f"target.projected needs a teacher whose head timm knows, and {name} has none; turn it off "
+            "(--target.no-projected), or take timm/vit_base_patch16_clip_224.openai"
+        )
+    if encoder is None:
+        try:
+            vit = timm.create_model(name, pretrained=True)
+        except Exception as error:  # offline, unknown to the hub, gated: each library has its own
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise LaminaError(
+                f"the weights of {name} could not be loaded ({reason}); fetch them once where there is "
+                "a network, or give a weights file and --target.teacher-encoder"
+            ) from error
+    else:
+        vit = timm.create_model(name, num_classes=known.num_classes)
+        try:
+            vit.load_state_dict(read_weights(spec), strict=True)
+        except RuntimeError as error:
+            raise LaminaError(f"{spec} does not fit {name} with its head: {error}") from None
+    return _Network(vit, tuple(known.mean), tuple(known.std))  # type: ignore[arg-type]

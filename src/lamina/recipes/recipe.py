@@ -1,0 +1,47 @@
+"""What a run depends on: one frozen, typed value.
+
+A pair with and without MFF is one recipe with another `fusion.kind` and nothing else changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lamina.data import DataOptions
+from lamina.decoder import DecoderOptions
+from lamina.encoder import EncoderOptions
+from lamina.fusion import FusionOptions
+from lamina.losses import LossName
+from lamina.masking import MaskingOptions
+from lamina.targets import TargetOptions
+from lamina.train import OptimOptions, TrainOptions
+
+Size = Literal["ti", "s", "b", "l", "h"]
+
+TIMM_NAMES: dict[Size, str] = {
+    "ti": "vit_tiny_patch16_224",
+    "s": "vit_small_patch16_224",
+    "b": "vit_base_patch16_224",
+    "l": "vit_large_patch16_224",
+    "h": "vit_huge_patch14_224",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method, its data and its schedule."""
+
+    name: str = "mae"
+    """The recipe this one started from."""
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    fusion: FusionOptions = field(default_factory=FusionOptions)
+    masking: MaskingOptions = field(default_factory=MaskingOptions)
+    decoder: DecoderOptions = field(default_factory=DecoderOptions)
+    target: TargetOptions = field(default_factory=TargetOptions)
+    loss: LossName = "mse"
+    """mse (MAE, MaskFeat), l1 (SimMIM), cosine (EVA, MILAN) or cross_entropy (BEiT), over the predicted
+    patches."""
+    data: DataOptions = field(default_factory=DataOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)

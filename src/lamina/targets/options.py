@@ -1,0 +1,46 @@
+"""What is predicted at the hidden patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+TargetKind = Literal["pixels", "hog", "tokens", "teacher"]
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """What is predicted at the hidden patches."""
+
+    kind: TargetKind = "pixels"
+    """pixels: MAE, SimMIM, PixMIM. hog: histograms of oriented gradients (MaskFeat). tokens: ids of a
+    discrete tokenizer (BEiT). teacher: features of a frozen network (EVA, MILAN)."""
+    norm_pix: bool = True
+    """Normalise each patch by its own mean and standard deviation (MAE), for pixels."""
+    low_pass: float | None = None
+    """Keep only frequencies up to this fraction of Nyquist (PixMIM: 40/112 = 0.357); unset keeps all."""
+    hog_bins: int = 9
+    """Orientations in half a turn, for hog."""
+    hog_cell_px: int = 8
+    """Side of a cell, which divides the patch, for hog."""
+    hog_gaussian_px: int | None = 16
+    """Side of the Gaussian window that weighs the gradients, for hog; unset weighs all alike."""
+    tokenizer: str | None = None
+    """What `lamina tokenizer train` made, or DALL-E's encoder file, for tokens."""
+    teacher: str | None = None
+    """A run, a step of it, a weights file or a timm name, for teacher."""
+    teacher_encoder: str | None = None
+    """The timm name of the teacher's network, where its weights file does not say."""
+    projected: bool = False
+    """Predict what the teacher's own head makes of each patch (CLIP's projection, 512 wide for ViT-B/16)."""
+    teacher_precision: Literal["fp32", "bf16"] | None = None
+    """Precision of the teacher; unset means that of the run."""
+    width: int | None = None
+    """K, numbers (or ids to choose from) in a patch; filled in when the teacher or tokenizer is opened."""
+    guide_sha256: str | None = None
+    """Which teacher or tokenizer it was: a hash of its weights; filled in when it is opened."""
+
+    @property
+    def guide(self) -> str | None:
+        """The teacher or tokenizer that this kind of target asks, by what it is called."""
+        return {"tokens": self.tokenizer, "teacher": self.teacher}.get(self.kind)

@@ -1,0 +1,151 @@
+"""Every method as a run: it learns on held-out crops, goes on exactly, and leaves its teacher alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import lamina
+from lamina.batch import Batch
+from lamina.data import eval_batches, open_source
+from lamina.errors import LaminaError
+from lamina.guides import open_target
+from lamina.rng import sample_keys
+from lamina.runs import Run, load_method
+from lamina.tokens import take
+
+DATA = "sample:photos?crop=16&most=40"
+DECODER = {"decoder.width": 16, "decoder.depth": 1, "decoder.heads": 2}
+RECTANGLES = {"masking.min_block": 2}
+METHODS = {
+    "maskfeat": {"target.hog_cell_px": 4, **RECTANGLES},
+    "eva": DECODER,
+    "eva-tokens": RECTANGLES,
+    "milan": DECODER,
+    "crossmae": DECODER,
+    "pixio": {**DECODER, "masking.unit_px": 8},
+    "residual-decay": DECODER,
+}
+TAUGHT = ("eva", "eva-tokens", "milan")
+
+
+def train(out: Path, name: str, teacher: Path | None = None, options: dict | None = None, **named):
+    settings = {"image_size": 16, "patch_size": 4, "batch_size": 32, "base_lr": 8e-3, "workers": 0} | named
+    fixed = {
+        "encoder.width": 24,
+        "encoder.depth": 3,
+        "encoder.heads": 2,
+        "fusion.layers": "all",
+        "train.log_every_steps": 3,
+        "train.checkpoint_every_seconds": None,
+        "train.keep_checkpoints": 1000,
+        "optim.clip_grad": None,
+        **METHODS.get(name, DECODER),
+        **({"target.teacher": str(teacher)} if name in TAUGHT else {}),
+    }
+    return lamina.pretrain(DATA, out, f"{name}-small", options=fixed | (options or {}), **settings)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """A little MAE of another seed."""
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    train(out, "mae", epochs=4.0, seed=7, fusion="none")
+    return out
+
+
+def whole(run: Path):
+    """The method of a run with its target: what is read back from a run has no teacher in it."""
+    method, recipe = load_method(run)
+    _, target = open_target(recipe)
+    if target is not None:
+        method.target = target
+    return method.eval(), recipe
+
+
+def best_constant(loss: str, target: torch.Tensor) -> float:
+    """The loss of the best prediction that is the same for all patches."""
+    if loss == "cosine":
+        unit = torch.nn.functional.normalize(target, dim=-1)
+        return float(2 - 2 * unit.mean(0).norm())
+    return float((target - target.mean(0)).square().mean())
+
+
+@pytest.mark.parametrize("fusion", ["none", "mff"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_short_run_beats_the_best_constant_on_held_out_crops(tmp_path, teacher, name, fusion):
+    # Histograms of 4 px cells are mostly noise and take longer.
+    train(tmp_path / "run", name, teacher, fusion=fusion, epochs=20.0 if name == "maskfeat" else 10.0)
+    method, recipe = whole(tmp_path / "run")
+    assert recipe.fusion.kind == fusion
+    held_out = next(eval_batches(open_source(DATA, "val"), (16, 16), 3, 200, 0, recipe.data))
+    batch = Batch(held_out.images, sample_keys(1, 0, torch.arange(len(held_out))))
+    with torch.no_grad():
+        prediction = method.predict(batch)
+        target = take(method.target(batch.images)[0], prediction.where)
+        loss = float(method.loss(prediction.values, target).mean())
+    assert loss < 0.97 * best_constant(recipe.loss, target.flatten(0, 1))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_goes_on_exactly(tmp_path, teacher, name):
+    out, part = tmp_path / "whole", tmp_path / "part"
+    train(out, name, teacher, max_steps=5, checkpoint_every_steps=2)
+    shutil.copytree(out, part)
+    for step in (4, 5):
+        shutil.rmtree(part / "checkpoints" / f"step-{step}")
+    lamina.pretrain(DATA, part, resume=True)
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        found = [(run / "checkpoints" / "step-5" / file).read_bytes() for run in (out, part)]
+        assert found[0] == found[1], file
+
+
+def test_the_teacher_is_named_and_never_saved(tmp_path, teacher):
+    train(tmp_path / "run", "eva", teacher, max_steps=2)
+    target = Run(tmp_path / "run").recipe().target
+    assert target.width == 24
+    assert target.guide_sha256 is not None
+    assert len(target.guide_sha256) == 64
+    saved = load_file(tmp_path / "run" / "checkpoints" / "step-2" / "model.safetensors")
+    assert not [name for name in saved if name.startswith("target")]
+    # What the run is good for afterwards needs no teacher; its loss says that it does.
+    method, _ = load_method(tmp_path / "run")
+    with pytest.raises(LaminaError, match="not loaded here; its encoder works without"):
+        method(torch.rand(1, 3, 16, 16))
+    moved = tmp_path / "moved"
+    shutil.copytree(teacher, moved)
+    assert lamina.load_encoder(tmp_path / "run")(torch.rand(1, 3, 16, 16)).patches.shape == (1, 16, 24)
+
+
+def test_another_teacher_is_no_resume(tmp_path, teacher):
+    own = tmp_path / "teacher"
+    shutil.copytree(teacher, own)
+    train(tmp_path / "run", "eva", own, max_steps=4, checkpoint_every_steps=2)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-4")
+    shutil.rmtree(own)
+    train(own, "mae", max_steps=1, seed=8)
+    with pytest.raises(LaminaError, match="guide_sha256"):
+        lamina.pretrain(DATA, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("eva", {"target.teacher": None}, "needs a teacher"),
+        ("eva", {"target.teacher": "nonesuch"}, "no encoder 'nonesuch'"),
+        ("beit", {}, "needs a tokenizer"),
+        ("eva", {"loss": "cross_entropy"}, "does not fit target teacher"),
+        ("maskfeat", {"masking.kind": "scored"}, "has none"),
+        ("maskfeat", {"target.hog_cell_px": 3}, "cannot be tiled"),
+        ("crossmae", {"decoder.kind": "mae"}, "fusion mix"),
+    ],
+)
+def test_what_cannot_be_meant_gets_one_line(tmp_path, teacher, name, options, says):
+    with pytest.raises(LaminaError, match=says) as error:
+        train(tmp_path / "run", name, teacher, options)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
