@@ -27,13 +27,14 @@ class Origin:
 
 
 class Features(NamedTuple):
-    """The tokens of some images after the final norm; registers are left out."""
+    """The tokens of some images after the final norm, several class tokens as their mean; registers are left
+    out."""
 
     cls: Float[Tensor, "B D"] | None
     patches: Float[Tensor, "B N D"]
 
     def pooled(self, pool: Pool) -> Float[Tensor, "B D"]:
-        """The class token, or the mean of the patch tokens."""
+        """The class token (the mean of several), or the mean of the patch tokens."""
         if pool == "mean":
             return self.patches.mean(dim=1)
         if self.cls is None:
@@ -69,7 +70,7 @@ class Backbone(nn.Module):
     @property
     def pools(self) -> tuple[Pool, ...]:
         """The ways to one vector per image that this encoder has."""
-        return ("mean",) if self.encoder.vit.cls_token is None else ("cls", "mean")
+        return ("cls", "mean") if self.encoder.n_class else ("mean",)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -105,5 +106,6 @@ class Backbone(nn.Module):
         return {kind: self._divide(tokens[kind]) for kind in kinds}
 
     def _divide(self, tokens: Float[Tensor, "B T D"]) -> Features:
-        has_class = self.encoder.vit.cls_token is not None
-        return Features(tokens[:, 0] if has_class else None, tokens[:, self.encoder.n_prefix :])
+        n = self.encoder.n_class
+        cls = None if n == 0 else tokens[:, 0] if n == 1 else tokens[:, :n].mean(dim=1)
+        return Features(cls, tokens[:, self.encoder.n_prefix :])

@@ -15,6 +15,7 @@ from lamina.encoder import EncoderOptions, timm_arguments
 from lamina.errors import LaminaError
 from lamina.files import replacing, write_atomically
 from lamina.fusion import FusionOptions
+from lamina.interop.folding import fold_fusion
 from lamina.interop.loading import export_files, locate_step
 from lamina.mim import MIM
 from lamina.options import to_mapping
@@ -26,16 +27,19 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Exported:
-    """The files of an export. `fusion` is None for a method without one."""
+    """The files of an export. `fusion` is None for a method without one, and where it was left out for the
+    reason in `left_out`."""
 
     weights: Path
     config: Path
     fusion: Path | None
     step: int
+    left_out: str | None = None
 
     def __str__(self) -> str:
         files = [self.weights, self.config, *([self.fusion] if self.fusion else [])]
-        return f"step {self.step}: {', '.join(map(str, files))}"
+        left = f"; no fusion: {self.left_out}" if self.left_out else ""
+        return f"step {self.step}: {', '.join(map(str, files))}{left}"
 
     @classmethod
     def at(cls, out: Path, has_fusion: bool, step: int) -> Exported:
@@ -56,6 +60,10 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
     `load_state_dict(..., strict=True)` gives the features of `Backbone` bit for bit on images normalised by
     `pretrained_cfg`'s mean and std. A folder is also read by `timm.create_model("local-dir:" + folder,
     pretrained=True)`. Fusion weights are no part of a timm model and go to a file of their own.
+
+    Residual decay is no part of a timm model either: it is folded into the weights, and then the normed
+    features are the same up to the epsilon of the norms. A fusion beside it is folded too, or left out where
+    that cannot be (`Exported.left_out`).
 
     Raises:
         LaminaError: where there is no such run or checkpoint, or `out` has another ending.
@@ -100,19 +108,27 @@ def write_encoder(
     `fusion=None` leaves a fusion out. `crop_share` of the short side is what images for evaluation keep
     (timm's crop_pct).
     """
-    has_fusion = fusion is not None and fusion.kind != "none"
-    files = Exported.at(out, has_fusion, step)
+    fused, left_out = None, None
+    if fusion is not None and fusion.kind != "none":
+        try:
+            fused = fold_fusion(method.fusion, method.encoder.tap_scales(method.fusion.layers))
+        except LaminaError as error:
+            left_out = str(error)
+    files = replace(Exported.at(out, fused is not None, step), left_out=left_out)
     about = {
         "format": FORMAT,
         "step": step,
         "crop_share": crop_share,
-        "encoder": to_mapping(encoder),
-        "fusion": to_mapping(fusion) if fusion is not None and has_fusion else None,
+        # What loads these weights is a plain network: its shortcuts are whole.
+        "encoder": to_mapping(replace(encoder, residual_decay=None)),
+        "folded_residual_decay": method.encoder.residual_decay,
+        "fusion": to_mapping(fusion) if fusion is not None and fused is not None else None,
+        "fusion_left_out": left_out,
     }
     config = json.dumps({**timm_config(method, encoder, crop_share), "lamina": about}, indent=2)
-    if files.fusion is not None:
-        _save(method.fusion.state_dict(), files.fusion, config)
-    _save(method.encoder.vit.state_dict(), files.weights, config)
+    if files.fusion is not None and fused is not None:
+        _save(fused.state_dict(), files.fusion, config)
+    _save(method.encoder.timm_state(), files.weights, config)
     write_atomically(files.config, config + "\n")
     return files
 

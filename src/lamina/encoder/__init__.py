@@ -1,0 +1,25 @@
+"""A timm ViT that sees only a part of the image and hands out the layers it is asked for."""
+
+from __future__ import annotations
+
+from lamina.encoder.build import build_vit, timm_arguments, wrap_vit
+from lamina.encoder.decay import Factors, folded, products, shortcut_factors
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.networks import Network
+from lamina.encoder.options import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions, default_statistics
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Encoder",
+    "EncoderOptions",
+    "Factors",
+    "Network",
+    "build_vit",
+    "default_statistics",
+    "folded",
+    "products",
+    "shortcut_factors",
+    "timm_arguments",
+    "wrap_vit",
+]

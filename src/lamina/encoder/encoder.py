@@ -1,0 +1,234 @@
+"""The encoder: a timm network under masks, its blocks one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from timm.models.beit import Beit
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lamina.batch import unit_float
+from lamina.encoder.decay import Factors, check_foldable, decayed, folded, products, shortcut_factors
+from lamina.encoder.networks import Network, checked
+from lamina.encoder.options import default_statistics
+from lamina.encoder.relative import add_class_token
+from lamina.encoder.visible import add_visible_positions, embed_patches, pair
+from lamina.errors import LaminaError
+from lamina.tokens import split_indices
+
+
+class Encoder(nn.Module):
+    """Wraps a built timm `VisionTransformer`, `Eva` or `Beit` for masked image modelling.
+
+    `vit` stays an ordinary timm model, but for its classifier, which nothing here trains; `timm_state()` is
+    its checkpoint for plain timm.
+
+    Args:
+        vit: the network; class token or none, registers, absolute, rotary or relative positions.
+        hide: "drop" embeds the visible patches alone (MAE); "replace" puts a learned token in place of
+            the hidden ones and runs on all (SimMIM, BEiT). A `Beit` takes masks with "replace" alone.
+        mean, std: channel statistics of the images on [0, 1].
+        activation_checkpointing: recompute blocks in the backward pass.
+        residual_decay: factor of the last shortcut, if shortcuts fade with depth (`lamina.encoder.decay`).
+        class_tokens: how many prefix tokens are class tokens, if there are any; several are all of them.
+
+    Raises:
+        LaminaError: for networks whose positions, final norm or blocks do not allow it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        vit: nn.Module,
+        hide: Literal["drop", "replace"] = "drop",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        activation_checkpointing: bool = False,
+        residual_decay: float | None = None,
+        class_tokens: int = 1,
+    ) -> None:
+        super().__init__()
+        self.vit = vit = checked(vit)
+        vit.reset_classifier(0, "" if getattr(vit, "attn_pool", None) is not None else None)
+        self.hide = hide
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, vit.embed_dim)) if hide == "replace" else None
+        self.activation_checkpointing = activation_checkpointing
+        self.n_class = _class_tokens(vit, class_tokens)
+        self.residual_decay = residual_decay
+        self.factors: Factors | None = None
+        if residual_decay is not None:
+            check_foldable(vit, residual_decay)
+            self.factors = shortcut_factors(len(vit.blocks), residual_decay)
+            # In every checkpoint, so that its weights are not taken for those of a plain network.
+            self.register_buffer("shortcuts", torch.tensor(self.factors))
+        channels = vit.patch_embed.proj.in_channels
+        mean, std = default_statistics(channels, mean, std)
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    @property
+    def norm(self) -> nn.Module:
+        """The final norm."""
+        return self.vit.norm
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.vit.blocks)
+
+    @property
+    def width(self) -> int:
+        """D, channels of a token."""
+        return int(self.vit.embed_dim)
+
+    @property
+    def n_prefix(self) -> int:
+        """P, tokens before the patches (class, registers)."""
+        return int(self.vit.num_prefix_tokens)
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of a patch in px."""
+        h, w = self.vit.patch_embed.patch_size
+        return int(h), int(w)
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images."""
+        return int(self.vit.patch_embed.proj.in_channels)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches at the size the network was built for."""
+        h, w = self.vit.patch_embed.grid_size
+        return int(h), int(w)
+
+    def grid_of(self, images: Shaped[Tensor, "B C H W"]) -> tuple[int, int]:
+        """Rows and columns of patches of these images; raises where the network cannot take them."""
+        (h, w), (ph, pw) = images.shape[-2:], self.patch
+        grid = (h // ph, w // pw)
+        if images.shape[1] != self.in_chans:
+            raise LaminaError(
+                f"images have {images.shape[1]} channels, the encoder takes {self.in_chans}; set in_chans"
+            )
+        if h % ph or w % pw or (grid != self.grid and not getattr(self.vit, "dynamic_img_size", False)):
+            rows, columns = self.grid
+            raise LaminaError(
+                f"images are {h} x {w} px, the encoder takes {rows * ph} x {columns * pw}; set "
+                "image_size, or build the network with dynamic_img_size=True"
+            )
+        return grid
+
+    def normalise(self, images: Shaped[Tensor, "*B C H W"]) -> Float[Tensor, "*B C H W"]:
+        """Stored or [0, 1] pixels, minus the mean, over the standard deviation."""
+        return (unit_float(images) - self.mean) / self.std
+
+    def forward(
+        self,
+        images: Shaped[Tensor, "B C H W"],
+        layers: Sequence[int],
+        mask: Bool[Tensor, "B N"] | None = None,
+        n_visible: int | None = None,
+    ) -> list[Float[Tensor, "B T D"]]:
+        """The un-normed outputs of the listed blocks, in that order; -1 is the embedded input.
+
+        T is P + n_visible where hidden patches are dropped, else P + N. `n_visible` is needed with a mask
+        when dropping: the count of False in each of its rows.
+        """
+        grid = self.grid_of(images)
+        if not all(-1 <= i < self.depth for i in layers):
+            raise LaminaError(f"layers {tuple(layers)} are outside -1..{self.depth - 1}")
+        if mask is not None and self.hide == "drop":
+            if n_visible is None:
+                raise LaminaError(
+                    "dropping hidden patches needs n_visible, the count of visible ones in each row"
+                )
+            x, extra = self._embed_visible(images, grid, split_indices(mask, n_visible)[0])
+        else:
+            x, extra = self._embed_all(images, mask)
+        return self._blocks(x, extra, layers)
+
+    def check_hiding(self) -> None:
+        """Raise where this network takes no masks; whole images it takes in any case."""
+        if self.hide == "drop" and isinstance(self.vit, Beit):
+            raise LaminaError(
+                "hide 'drop' does not fit a Beit: its relative position biases need the full grid; take "
+                "--encoder.hide replace, or a plain ViT"
+            )
+
+    def timm_state(self) -> dict[str, Tensor]:
+        """The network's weights for plain timm, residual decay folded in.
+
+        Then `vit` built anew and loaded with them gives the same normed features, up to the epsilon of the
+        norms; without decay they are `vit.state_dict()`.
+        """
+        state = self.vit.state_dict()
+        return state if self.factors is None else folded(self.vit, self.factors, state)
+
+    def tap_scales(self, layers: Sequence[int]) -> list[float]:
+        """What the listed taps are here over those of plain timm with `timm_state()`; 1 without decay."""
+        each = (1.0,) * self.depth if self.factors is None else products(self.factors)
+        return [1.0 if i == -1 else each[i] for i in layers]
+
+    def _embed_all(self, images: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        x = self.vit.patch_embed(self.normalise(images))  # (B, N, D), or (B, gh, gw, D) for dynamic sizes
+        if mask is not None:
+            assert self.mask_token is not None
+            hidden = mask.view(*x.shape[:-1], 1)
+            x = torch.where(hidden, self.mask_token.view((1,) * (x.ndim - 1) + (-1,)).to(x.dtype), x)
+        if isinstance(self.vit, Beit):
+            return add_class_token(self.vit, x)
+        x, rope = pair(self.vit._pos_embed(x))
+        return self.vit.norm_pre(x), rope
+
+    def _embed_visible(
+        self, images: Tensor, grid: tuple[int, int], visible: Int64[Tensor, "B n"]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The visible patches alone are read, normalised and embedded."""
+        self.check_hiding()
+        assert not isinstance(self.vit, Beit)
+        b, c = images.shape[:2]
+        (gh, gw), (ph, pw) = grid, self.patch
+        tiles = images.reshape(b, c, gh, ph, gw, pw).permute(0, 2, 4, 1, 3, 5)  # a view
+        rows = torch.arange(b, device=images.device)[:, None]
+        pixels = self.normalise(tiles[rows, visible // gw, visible % gw])  # (B, n, C, ph, pw)
+        x = embed_patches(self.vit.patch_embed, pixels)
+        x, rope = add_visible_positions(self.vit, x, grid, visible)
+        return self.vit.norm_pre(x), rope
+
+    def _blocks(self, x: Tensor, extra: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
+        """`extra` is what attention takes beside tokens: rotary positions, for each block where they are
+        mixed, or a bias."""
+        kept = {-1: x}
+        per_block = extra is not None and getattr(self.vit, "rope_mixed", False)
+        for i, block in enumerate(self.vit.blocks[: max(layers) + 1]):
+            step: Callable[..., Tensor] = block
+            if self.factors is not None:
+                step = partial(decayed, block, self.factors[i])  # type: ignore[arg-type]  # found foldable
+            more = () if extra is None else (extra[i] if per_block else extra,)
+            if self.activation_checkpointing and self.training:
+                x = checkpoint(step, x, *more, use_reentrant=False)
+            else:
+                x = step(x, *more)
+            if i in layers:
+                kept[i] = x
+        return [kept[i] for i in layers]
+
+
+def _class_tokens(vit: Network, asked: int) -> int:
+    """How many of the prefix tokens are class tokens."""
+    if getattr(vit, "cls_token", None) is None:
+        return 0
+    if asked != 1 and asked != vit.num_prefix_tokens:
+        raise LaminaError(
+            f"the network has {vit.num_prefix_tokens} prefix token(s), which cannot be {asked} class tokens; "
+            "build it with class_tokens"
+        )
+    return asked

@@ -1,0 +1,77 @@
+"""Which Vision Transformer, of which sizes, and how it sees images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lamina.errors import LaminaError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+RelativePositions = Literal["none", "per_block", "shared"]
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """The Vision Transformer that is trained."""
+
+    name: str = "vit_small_patch16_224"
+    """A timm name of a VisionTransformer, Eva or Beit (Beit with hide replace alone)."""
+    image_size: tuple[int, ...] | None = None
+    """Side, or height and width, of the images in px; unset means the named model's."""
+    patch_size: int | None = None
+    """Side of a patch in px; unset means the named model's."""
+    in_chans: int = 3
+    """Channels of the images."""
+    width: int | None = None
+    """D, where it differs from the named model's."""
+    depth: int | None = None
+    """Number of blocks, where it differs from the named model's."""
+    heads: int | None = None
+    """Attention heads, where they differ from the named model's."""
+    class_tokens: int = 1
+    """Class tokens of a network that has them; several (Pixio: 8) are timm's class token and registers, all
+    treated alike."""
+    relative_positions: RelativePositions | None = None
+    """Of a Beit: relative position biases for each block, shared by all (BEiT's and SimMIM's pre-training),
+    or none but learned absolute positions; unset means the named model's."""
+    layer_scale: float | None = None
+    """Where the scales of the residual branches start (0.1 in BEiT and SimMIM), 0 for none; unset means the
+    named model's."""
+    residual_decay: float | None = None
+    """Factor of the last shortcut (0.6 for ViT-B in arXiv 2404.10947); from 1 at the first, factors fall
+    linearly to it. Unset means plain shortcuts."""
+    drop_path: float = 0.0
+    """Largest rate of stochastic depth."""
+    mean: tuple[float, ...] | Literal["auto"] | None = None
+    """Channel means for normalisation, on [0, 1]; auto measures the data; unset means ImageNet's for three
+    channels, 0.5 otherwise."""
+    std: tuple[float, ...] | Literal["auto"] | None = None
+    """Channel standard deviations; auto or unset as for the mean, but 0.25 in place of 0.5."""
+    hide: Literal["drop", "replace"] = "drop"
+    """drop: the encoder sees the visible patches alone (MAE). replace: mask tokens stand in for the hidden
+    ones (SimMIM)."""
+    start: Literal["mae", "simmim", "timm"] = "mae"
+    """Initialisation: xavier and fixed sine-cosine positions (mae), truncated normals scaled by depth
+    (simmim; positions as before, but a Beit keeps its own), or what timm does (learned positions)."""
+    zero_branches: bool = False
+    """Start the last matrix of each residual branch at zero, as residual decay does below factors of 0.7."""
+    activation_checkpointing: bool = False
+    """Recompute blocks in the backward pass: less memory, more time."""
+
+
+def default_statistics(
+    channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Channel means and standard deviations: as given, else ImageNet's for colour, else 0.5 and 0.25."""
+    mean = tuple(mean) if mean is not None else IMAGENET_MEAN if channels == 3 else (0.5,) * channels
+    std = tuple(std) if std is not None else IMAGENET_STD if channels == 3 else (0.25,) * channels
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise LaminaError(f"{name} has {len(values)} numbers for {channels} channels; give one for each")
+    if min(std) <= 0:
+        raise LaminaError(f"std {std} must be positive")
+    return mean, std
