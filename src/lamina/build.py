@@ -18,7 +18,7 @@ from lamina.mim import MIM
 from lamina.protocols import Target
 from lamina.recipes import Recipe
 from lamina.rng import Purpose, seed_for
-from lamina.targets import HOG, Absent, Pixels
+from lamina.targets import HOG, Absent, Pixels, TargetOptions
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -97,17 +97,17 @@ def compose(recipe: Recipe, target: Target | None = None) -> MIM:
     if encoder.mask_token is not None:
         torch.nn.init.trunc_normal_(encoder.mask_token, std=0.02)
     masking = build_masking(recipe.masking, encoder.patch)
-    target = target or _build_target(recipe, encoder)
+    target = target or _build_target(recipe.target, encoder, mean, std)
     decoder = _build_decoder(recipe, encoder, target.width, masking.n_visible(encoder.grid))
     # Last, so that a method with and without fusion starts from the same weights elsewhere.
     fusion = build_fusion(recipe.fusion, encoder.width, encoder.depth, decoder.n_latents)
     return MIM(masking, encoder, fusion, decoder, target, build_loss(recipe.loss))
 
 
-def _build_target(recipe: Recipe, encoder: Encoder) -> Target:
-    options = recipe.target
+def _build_target(
+    options: TargetOptions, encoder: Encoder, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Target:
     if options.kind == "pixels":
-        mean, std = encoder.mean.flatten().tolist(), encoder.std.flatten().tolist()
         return Pixels(encoder.patch, mean, std, options.norm_pix, options.low_pass)
     if options.kind == "hog":
         cell, window = options.hog_cell_px, options.hog_gaussian_px
