@@ -116,6 +116,34 @@ def test_replace_puts_the_mask_token_at_hidden_patches():
     assert torch.equal(encoder(images, [2], mask)[0], encoder(changed, [2], mask)[0])
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3"])
+def test_gradients_of_prefix_tokens_lie_as_buckets_do(name):
+    """DistributedDataParallel warns of others, and copies them."""
+    vit = small(name)
+    Encoder(vit)(torch.rand(2, 3, 32, 48), [2], torch.arange(24).expand(2, -1) > 11, 12)[0].sum().backward()
+    for token in (vit.cls_token, vit.reg_token):
+        if token is not None:
+            assert token.grad.stride() == torch.empty(token.shape).stride()
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "eva02_tiny_patch14_224"])
+@pytest.mark.parametrize("learned", [False, True])
+def test_gradients_under_a_mask_are_those_of_timms_patch_drop(name, learned):
+    vit = small(name)
+    vit.pos_embed.requires_grad_(learned)
+    images, index = torch.rand(2, 3, 32, 48), torch.arange(12).expand(2, -1)
+    encoder, gradients = Encoder(vit), []
+    encoder(images, [2], torch.arange(24).expand(2, -1) > 11, 12)[0].square().sum().backward()
+    gradients.append([p.grad for p in vit.parameters() if p.grad is not None])
+    vit.zero_grad()
+    vit.patch_drop = KeepThese(vit, index)
+    vit.norm = nn.Identity()
+    vit.forward_features(encoder.normalise(images)).square().sum().backward()
+    gradients.append([p.grad for p in vit.parameters() if p.grad is not None])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
+
+
 def test_activation_checkpointing_changes_nothing():
     vit = small("vit_tiny_patch16_224").train()
     images = torch.rand(2, 3, 32, 48)

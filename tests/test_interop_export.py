@@ -35,6 +35,28 @@ def test_plain_timm_gives_the_same_features(name, tmp_path, images):
     assert vit(images).shape == (2, 96)  # its own pooling works
 
 
+@pytest.mark.parametrize("kind", ["shared", "per_block", "none"])
+def test_plain_timm_gives_the_same_features_of_a_beit(kind, tmp_path, images):
+    recipe = toy_recipe("beit_base_patch16_224", hide="replace", relative_positions=kind, layer_scale=0.1)
+    recipe = replace(recipe, decoder=replace(recipe.decoder, kind="linear"))
+    toy_run(tmp_path / "run", recipe)
+    exported = export_timm(tmp_path / "run", tmp_path / "encoder")
+    config = json.loads(exported.config.read_text())
+    vit = timm.create_model(config["architecture"], **config["model_args"]).eval()
+    vit.load_state_dict(load_file(exported.weights), strict=True)
+    run, kept = load_encoder(tmp_path / "run"), load_encoder(tmp_path / "encoder")
+    with torch.no_grad():
+        features = vit.forward_features(run.encoder.normalise(images))
+    assert torch.equal(features[:, 0], run(images).cls)
+    for kind in ("last", "fused"):
+        assert torch.equal(run(images, kind).patches, kept(images, kind).patches)
+    assert torch.equal(features[:, 1:], kept(images).patches)
+    assert vit(images).shape == (2, 96)
+    itself = timm.create_model(f"local-dir:{tmp_path / 'encoder'}", pretrained=True).eval()
+    with torch.no_grad():
+        assert torch.equal(itself.forward_features(run.encoder.normalise(images)), features)
+
+
 def test_timm_reads_the_folder_by_itself(tmp_path, images):
     toy_run(tmp_path / "run", toy_recipe())
     export_timm(tmp_path / "run", tmp_path / "encoder")
