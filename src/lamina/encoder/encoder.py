@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -171,6 +172,14 @@ class Encoder(nn.Module):
         """
         state = self.vit.state_dict()
         return state if self.factors is None else folded(self.vit, self.factors, state)
+
+    def plain_vit(self) -> Network:
+        """A network whose own forward computes what this does: `vit`, or a copy with decay folded in."""
+        if self.factors is None:
+            return self.vit
+        plain = copy.deepcopy(self.vit)
+        plain.load_state_dict(self.timm_state())
+        return plain
 
     def tap_scales(self, layers: Sequence[int]) -> list[float]:
         """What the listed taps are here over those of plain timm with `timm_state()`; 1 without decay."""
