@@ -34,6 +34,7 @@ UP = [
     "pretraining",
     "report",
     "api",
+    "listing",
     "arguments",
     "demo",
     "commands",

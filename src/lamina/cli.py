@@ -23,6 +23,8 @@ VERBS = {
     "data check": "read every image and list what cannot be read",
     "report": "the page of a run, or of several side by side",
     "export": "hand the encoder over to timm",
+    "methods": "every method with its parts, a line each",
+    "recipes": "every recipe that --recipe takes, a line each",
     "demo": "a small real run on photographs, with its report",
 }
 
@@ -134,6 +136,8 @@ def _function(name: str) -> Callable[..., int]:
         "data check": commands.data_check,
         "report": commands.report,
         "export": commands.export,
+        "methods": commands.methods,
+        "recipes": commands.recipes,
         "demo": demo,
     }
     return functions[name]

@@ -16,7 +16,7 @@ from lamina.recipes import demo as demo_recipe
 from lamina.report import write_report
 from lamina.runs import Run
 
-DATA = "sample:photos?crop=24"
+DATA = "sample:photos?crop=20"
 
 
 def run_demo(out: Path, seed: int = 0) -> tuple[ProbeResult, ProbeResult]:

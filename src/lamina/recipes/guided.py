@@ -96,7 +96,7 @@ def beit(size: Size = "s") -> Recipe:
 
 
 def eva_published(size: Size = "b") -> Recipe:
-    """EVA's target in MAE's form, as in mmpretrain: a teacher's features at the hidden patches.
+    """EVA (arXiv 2211.07636) in MAE's form, as in mmpretrain: a teacher's features at the hidden patches.
 
     lamina pretrain imagenet/train --out runs/eva-b --recipe eva-b --fusion none
 

@@ -66,7 +66,7 @@ def demo() -> Recipe:
     return replace(
         recipe,
         name="demo",
-        encoder=replace(recipe.encoder, image_size=(24, 24), patch_size=4, width=96, depth=6, heads=3),
+        encoder=replace(recipe.encoder, image_size=(20, 20), patch_size=4, width=96, depth=6, heads=3),
         decoder=replace(recipe.decoder, width=64, depth=4, heads=4),
         fusion=replace(recipe.fusion, layers="all", logit_lr_scale=30.0),
         optim=replace(recipe.optim, warmup_epochs=2.0),
@@ -74,10 +74,9 @@ def demo() -> Recipe:
     )
 
 
-def recipes() -> dict[str, Callable[[], Recipe]]:
-    """Every recipe by its name."""
-    sizes: tuple[Size, ...] = ("ti", "s", "b", "l", "h")
-    published: dict[str, Callable[[Size], Recipe]] = {
+def methods() -> dict[str, Callable[[Size], Recipe]]:
+    """The published recipe of every method, by the method's name."""
+    return {
         "mae": mae_published,
         "pixmim": pixmim_published,
         "simmim": simmim_published,
@@ -90,6 +89,11 @@ def recipes() -> dict[str, Callable[[], Recipe]]:
         "pixio": pixio_published,
         "residual-decay": residual_decay_published,
     }
+
+
+def recipes() -> dict[str, Callable[[], Recipe]]:
+    """Every recipe by its name."""
+    sizes: tuple[Size, ...] = ("ti", "s", "b", "l", "h")
     plain: dict[str, Callable[[], Recipe]] = {
         "mae": mae,
         "pixmim": pixmim,
@@ -104,7 +108,7 @@ def recipes() -> dict[str, Callable[[], Recipe]]:
         "residual-decay": residual_decay,
     }
     shrunk = {f"{name}-small": partial(_small, build) for name, build in plain.items()}
-    sized = {f"{name}-{size}": partial(build, size) for name, build in published.items() for size in sizes}
+    sized = {f"{name}-{size}": partial(build, size) for name, build in methods().items() for size in sizes}
     return {**plain, **shrunk, **sized, "demo": demo}
 
 
