@@ -168,7 +168,8 @@ class Encoder(nn.Module):
         """The network's weights for plain timm, residual decay folded in.
 
         Then `vit` built anew and loaded with them gives the same normed features, up to the epsilon of the
-        norms; without decay they are `vit.state_dict()`.
+        norms (which shows where a decayed stream is not far above it, as class tokens are before training);
+        without decay they are `vit.state_dict()`.
         """
         state = self.vit.state_dict()
         return state if self.factors is None else folded(self.vit, self.factors, state)
