@@ -24,7 +24,7 @@ ALLOWED = {
     "build": BASE | PARTS | {"mim", "init", "recipes"},
     "memory": BASE | PARTS | {"mim", "recipes", "build"},
     "runs": BASE | {"mim", "recipes", "build", "train"},
-    "interop": BASE | {"encoder", "fusion", "mim", "init", "recipes", "build", "runs", "train"},
+    "interop": BASE | {"encoder", "decoder", "fusion", "mim", "init", "recipes", "build", "runs", "train"},
     "guides": BASE | PARTS | {"frozen", "tokenizer", "recipes", "interop"},
     "monitor": BASE | {"fusion", "mim", "data", "train"},
 }

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 
 from lamina.decoder import CrossDecoder, Decoder, LinearDecoder, MAEDecoder, PromptDecoder
-from lamina.encoder import Encoder, build_vit, default_statistics
+from lamina.encoder import Encoder, build_vit, default_statistics, wrap_vit
 from lamina.errors import LaminaError
 from lamina.fusion import build_fusion, resolve_layers
-from lamina.init import init_mae, init_vit_mae, init_vit_simmim
+from lamina.init import init_mae, init_vit_mae, init_vit_simmim, zero_branches
 from lamina.losses import build_loss
 from lamina.masking import build_masking
 from lamina.mim import MIM
@@ -93,7 +93,9 @@ def compose(recipe: Recipe, target: Target | None = None) -> MIM:
         init_vit_mae(vit)
     elif options.start == "simmim":
         init_vit_simmim(vit)
-    encoder = Encoder(vit, options.hide, mean, std, options.activation_checkpointing)
+    if options.zero_branches:
+        zero_branches(vit)
+    encoder = wrap_vit(vit, options)
     if encoder.mask_token is not None:
         torch.nn.init.trunc_normal_(encoder.mask_token, std=0.02)
     masking = build_masking(recipe.masking, encoder.patch)

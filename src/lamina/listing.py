@@ -34,7 +34,7 @@ def method_rows() -> list[tuple[str, ...]]:
 
 def recipe_rows() -> list[tuple[str, ...]]:
     """A row of `RECIPE_COLUMNS` for every recipe."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, build in recipes().items():
         recipe = build()
         epochs = f"{recipe.train.epochs:g}" if recipe.train.epochs is not None else "-"

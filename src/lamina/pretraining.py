@@ -12,7 +12,7 @@ from lamina.build import build_method, resolve
 from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
 from lamina.errors import LaminaError
 from lamina.guides import open_target
-from lamina.interop import EncoderExport, load_weights_into
+from lamina.interop import EncoderExport, start_from
 from lamina.masking import ScoredMasking
 from lamina.mim import MIM
 from lamina.monitor import FaultMonitor, FusionMonitor
@@ -72,7 +72,7 @@ def run_pretrain(
             _check_same(run, recipe, facts, init)
             init = run.init()
         if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
-            loaded = load_weights_into(method.encoder.vit, init)
+            loaded = start_from(method.encoder, init)
             if ranks.main:
                 print(f"starting from {init}: {loaded}", flush=True)
         loader = _loader(recipe, source, method, ranks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lamina.interop.backbone import Backbone, FeatureKind, Features, Origin, Pool
 from lamina.interop.export import EncoderExport, Exported, export_timm
 from lamina.interop.loading import load_encoder, untrained_like
+from lamina.interop.starting import start_from
 from lamina.interop.weights import Loaded, load_weights_into, read_weights
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "load_encoder",
     "load_weights_into",
     "read_weights",
+    "start_from",
     "untrained_like",
 ]

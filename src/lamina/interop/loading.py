@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.beit import Beit
 
 from lamina.build import build_method, resolve
-from lamina.encoder import Encoder, EncoderOptions, build_vit, timm_arguments
+from lamina.decoder import DecoderOptions
+from lamina.encoder import EncoderOptions, Network, build_vit, timm_arguments, wrap_vit
 from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions, build_fusion
 from lamina.interop.backbone import Backbone, Origin
@@ -154,7 +154,7 @@ def _from_file(path: Path, options: EncoderOptions | None) -> Backbone:
     built = build_fusion(recipe.fusion, vit.embed_dim, len(vit.blocks))
     if fusion.kind != "none":
         checkpoint.load_model_tensors(built, read_weights(export_files(path).fusion))
-    return Backbone(_wrap(vit, recipe), built, Origin(str(path), step, recipe))
+    return Backbone(wrap_vit(vit, recipe.encoder), built, Origin(str(path), step, recipe))
 
 
 def _from_timm(spec: str, options: EncoderOptions, pretrained: bool) -> Backbone:
@@ -164,12 +164,12 @@ def _from_timm(spec: str, options: EncoderOptions, pretrained: bool) -> Backbone
         options = replace(options, mean=options.mean or known.mean, std=options.std or known.std)
     recipe = _recipe(replace(options, name=name), FusionOptions(kind="none"))
     vit = _fetch(recipe.encoder) if pretrained else build_vit(recipe.encoder)
-    return Backbone(_wrap(vit, recipe), None, Origin(spec, None, recipe))
+    return Backbone(wrap_vit(vit, recipe.encoder), None, Origin(spec, None, recipe))
 
 
-def _fetch(options: EncoderOptions) -> VisionTransformer | Eva:
+def _fetch(options: EncoderOptions) -> Network:
     try:
-        vit: VisionTransformer | Eva = timm.create_model(  # type: ignore[assignment]
+        vit: Network = timm.create_model(  # type: ignore[assignment]
             options.name, pretrained=True, **timm_arguments(options)
         )
     except Exception as error:  # offline, unknown to the hub, gated, damaged: each library has its own
@@ -183,14 +183,13 @@ def _fetch(options: EncoderOptions) -> VisionTransformer | Eva:
 
 def _recipe(options: EncoderOptions, fusion: FusionOptions) -> Recipe:
     """The least that builds this network again; without a mask there is nothing to hide."""
-    return resolve(Recipe(name="encoder", encoder=replace(options, hide="drop"), fusion=fusion))
-
-
-def _wrap(vit: VisionTransformer | Eva, recipe: Recipe) -> Encoder:
-    options = recipe.encoder
-    assert not isinstance(options.mean, str)
-    assert not isinstance(options.std, str)
-    return Encoder(vit, "drop", options.mean, options.std)
+    with torch.device("meta"):
+        whole_grid = isinstance(build_vit(options), Beit)
+    recipe = Recipe(name="encoder", encoder=replace(options, hide="drop"), fusion=fusion)
+    if whole_grid:  # a Beit has no way to drop patches
+        encoder = replace(options, hide="replace")
+        recipe = replace(recipe, encoder=encoder, decoder=DecoderOptions(kind="linear"))
+    return resolve(recipe)
 
 
 def _about(path: Path) -> dict[str, Any] | None:

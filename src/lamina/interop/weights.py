@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from lamina.encoder import Network
 from lamina.errors import LaminaError
 
 PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
@@ -68,7 +67,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_weights_into(vit: VisionTransformer | Eva, path: str | Path) -> Loaded:
+def load_weights_into(vit: Network, path: str | Path) -> Loaded:
     """Fill `vit` from a file: every tensor of the network must be there and fit.
 
     A common prefix ("module.", "encoder.vit.", ...) is taken off; heads, decoders and mask tokens are left
@@ -107,7 +106,7 @@ def encoder_part(tensors: dict[str, Tensor], path: str | Path) -> tuple[dict[str
     return inside, tuple(name for name in tensors if not name.startswith(prefixes[0]))
 
 
-def _fit_positions(found: dict[str, Tensor], vit: VisionTransformer | Eva) -> bool:
+def _fit_positions(found: dict[str, Tensor], vit: Network) -> bool:
     """Resample `pos_embed` where the grid differs; what cannot be meant is left for the shape check."""
     own, old = vit.pos_embed, found.get("pos_embed")
     if own is None or old is None or old.shape == own.shape or old.ndim != 3:

@@ -9,7 +9,7 @@ from lamina.decoder import DecoderOptions
 from lamina.encoder import EncoderOptions
 from lamina.masking import MaskingOptions
 from lamina.recipes.pixels import mae, mae_published
-from lamina.recipes.recipe import TIMM_NAMES, Recipe, Size
+from lamina.recipes.recipe import TIMM_NAMES, Recipe, Size, beit_encoder
 from lamina.targets import TargetOptions
 from lamina.train import OptimOptions, TrainOptions
 
@@ -59,8 +59,8 @@ def maskfeat(size: Size = "s") -> Recipe:
 
 
 def beit_published(size: Size = "b") -> Recipe:
-    """BEiT (arXiv 2106.08254): ids of a discrete tokenizer at 75 of 196 patches, on its own ViT for size b
-    and l (shared relative position biases, layer scale), on a plain ViT for the others.
+    """BEiT (arXiv 2106.08254): ids of a discrete tokenizer at 75 of 196 patches, on a ViT with relative
+    position biases shared by all blocks, and layer scale.
 
     lamina pretrain imagenet/train --out runs/beit --recipe beit-b --target.tokenizer encoder.pth
 
@@ -69,7 +69,7 @@ def beit_published(size: Size = "b") -> Recipe:
     """
     return Recipe(
         name=f"beit-{size}",
-        encoder=_beit_encoder(size),
+        encoder=beit_encoder(size),
         masking=MaskingOptions(kind="blockwise", mask_ratio=75 / 196, min_block=16),
         decoder=DecoderOptions(kind="linear"),
         target=TargetOptions(kind="tokens"),
@@ -82,17 +82,15 @@ def beit_published(size: Size = "b") -> Recipe:
     )
 
 
-def _beit_encoder(size: Size) -> EncoderOptions:
-    return EncoderOptions(name=TIMM_NAMES[size], hide="replace", start="simmim", drop_path=0.1)
-
-
 def beit(size: Size = "s") -> Recipe:
     """BEiT for a folder of images, on a plain ViT.
 
     lamina tokenizer train photos/ --out tok
     lamina pretrain photos/ --out runs/beit --recipe beit --target.tokenizer tok
     """
-    return for_a_folder(beit_published(size), "beit")
+    recipe = for_a_folder(beit_published(size), "beit")
+    plain = EncoderOptions(name=TIMM_NAMES[size], hide="replace", start="simmim")
+    return replace(recipe, encoder=plain)
 
 
 def eva_published(size: Size = "b") -> Recipe:

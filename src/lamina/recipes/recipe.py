@@ -45,3 +45,30 @@ class Recipe:
     data: DataOptions = field(default_factory=DataOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+
+
+_SIZES: dict[Size, tuple[int, int, int, int]] = {
+    "ti": (192, 12, 3, 16),
+    "s": (384, 12, 6, 16),
+    "b": (768, 12, 12, 16),
+    "l": (1024, 24, 16, 16),
+    "h": (1280, 32, 16, 14),
+}
+
+
+def beit_encoder(size: Size) -> EncoderOptions:
+    """The ViT that BEiT and SimMIM were published on: relative position biases shared by all blocks, layer
+    scale from 0.1, drop path 0.1, mask tokens; width, depth, heads and patch of the usual sizes."""
+    width, depth, heads, patch_px = _SIZES[size]
+    return EncoderOptions(
+        name="beit_base_patch16_224",
+        patch_size=patch_px,
+        width=width,
+        depth=depth,
+        heads=heads,
+        relative_positions="shared",
+        layer_scale=0.1,
+        drop_path=0.1,
+        hide="replace",
+        start="simmim",
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from timm.layers.attention import Attention
+from timm.models.beit import Beit
 from timm.models.eva import Eva, EvaAttention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from lamina.batch import unit_float
 from lamina.errors import LaminaError
 from lamina.frozen import Frozen, Identity, identify
 
-TeacherVit = VisionTransformer | Eva
+TeacherVit = VisionTransformer | Eva | Beit
 
 
 class Teacher(nn.Module):
@@ -61,7 +62,7 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         _check(vit, projected, scores)
-        assert isinstance(vit, VisionTransformer | Eva)
+        assert isinstance(vit, VisionTransformer | Eva | Beit)
         self.teacher = Frozen(vit)
         self.identity = identity or identify(type(vit).__name__, vit)
         self.grid, self.projected, self.scores, self.dtype = grid, projected, scores, dtype
@@ -152,13 +153,12 @@ class Teacher(nn.Module):
 
 
 def _check(vit: Any, projected: bool, scores: bool) -> None:
-    if not isinstance(vit, (VisionTransformer, Eva)):
+    if not isinstance(vit, (VisionTransformer, Eva, Beit)):
         raise LaminaError(
-            f"a {type(vit).__name__} cannot teach; give a timm VisionTransformer or Eva, such as "
+            f"a {type(vit).__name__} cannot teach; give a timm VisionTransformer, Eva or Beit, such as "
             "vit_base_patch16_clip_224"
         )
-    head: Any = vit.head
-    if projected and (vit.attn_pool is not None or not isinstance(head, nn.Linear)):
+    if projected and (getattr(vit, "attn_pool", None) is not None or not isinstance(vit.head, nn.Linear)):
         raise LaminaError(
             "the teacher has no projection of single patches; build a CLIP tower with num_classes=512, or "
             "leave projected off"
@@ -181,7 +181,8 @@ def _size(vit: TeacherVit, wanted: tuple[int, int] | None) -> tuple[int, int]:
         if embed.img_size is None:
             raise LaminaError("the teacher has no image size of its own; give image_size")
         return (int(embed.img_size[0]), int(embed.img_size[1]))
-    if embed.img_size is not None and wanted != tuple(embed.img_size) and not vit.dynamic_img_size:
+    dynamic = getattr(vit, "dynamic_img_size", False)
+    if embed.img_size is not None and wanted != tuple(embed.img_size) and not dynamic:
         raise LaminaError(
             f"the teacher reads {embed.img_size[0]} x {embed.img_size[1]} px; leave image_size open, or "
             "build it with dynamic_img_size=True"
