@@ -61,7 +61,9 @@ def _teacher(recipe: Recipe) -> Teacher:
         network = _with_head(options.teacher, options.teacher_encoder)
     else:
         encoder = load_encoder(options.teacher, encoder=options.teacher_encoder).encoder
-        network = _Network(encoder.vit, *(tuple(t.flatten().tolist()) for t in (encoder.mean, encoder.std)))
+        network = _Network(
+            encoder.plain_vit(), *(tuple(t.flatten().tolist()) for t in (encoder.mean, encoder.std))
+        )
     assert student.image_size is not None
     assert student.patch_size is not None
     grid = (student.image_size[0] // student.patch_size, student.image_size[-1] // student.patch_size)

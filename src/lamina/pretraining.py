@@ -68,6 +68,7 @@ def run_pretrain(
         going_on = bool(from_main(int(resume and run.exists()), ranks))
         recipe, target = open_target(resolve(_measure(recipe, source)))
         method = build_method(recipe, target)
+        method.encoder.check_hiding()
         if going_on:
             _check_same(run, recipe, facts, init)
             init = run.init()

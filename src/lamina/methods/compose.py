@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from lamina.decoder import LinearDecoder, MAEDecoder, PromptDecoder
-from lamina.encoder import Encoder, default_statistics
+from lamina.encoder import Encoder, Network
 from lamina.fusion import Fusion, LastLayer
 from lamina.init import init_mae
 from lamina.losses import Loss
@@ -17,18 +15,25 @@ from lamina.masking import Masking
 from lamina.mim import MIM
 from lamina.protocols import Target
 
-Vit = VisionTransformer | Eva
 Statistics = Sequence[float] | None
 
 
-def dropping(vit: Vit, mean: Statistics, std: Statistics) -> Encoder:
+def dropping(
+    vit: Network,
+    mean: Statistics,
+    std: Statistics,
+    residual_decay: float | None = None,
+    class_tokens: int = 1,
+) -> Encoder:
     """An encoder that sees the visible patches alone."""
-    return Encoder(vit, "drop", *default_statistics(vit.patch_embed.proj.in_channels, mean, std))
+    encoder = Encoder(vit, "drop", mean, std, residual_decay=residual_decay, class_tokens=class_tokens)
+    encoder.check_hiding()
+    return encoder
 
 
-def replacing(vit: Vit, mean: Statistics, std: Statistics) -> Encoder:
+def replacing(vit: Network, mean: Statistics, std: Statistics) -> Encoder:
     """An encoder that sees a mask token in place of each hidden patch."""
-    encoder = Encoder(vit, "replace", *default_statistics(vit.patch_embed.proj.in_channels, mean, std))
+    encoder = Encoder(vit, "replace", mean, std)
     assert encoder.mask_token is not None
     nn.init.trunc_normal_(encoder.mask_token, std=0.02)
     return encoder

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from lamina.decoder import MAEDecoder, PromptDecoder
+from lamina.encoder import Network
 from lamina.fusion import Fusion
 from lamina.losses import cosine, cross_entropy, mse
 from lamina.masking import BlockwiseMasking, RandomMasking, ScoredMasking
-from lamina.methods.compose import Statistics, Vit, dropping, replacing, with_decoder, with_head
+from lamina.methods.compose import Statistics, dropping, replacing, with_decoder, with_head
 from lamina.mim import MIM
 from lamina.targets import HOG, Teacher, TokenIds
 
 
 def maskfeat(
-    vit: Vit,
+    vit: Network,
     fusion: Fusion | None = None,
     mask_ratio: float = 0.4,
     min_block: int = 15,
@@ -28,7 +29,7 @@ def maskfeat(
 
 
 def beit(
-    vit: Vit,
+    vit: Network,
     target: TokenIds,
     fusion: Fusion | None = None,
     mask_ratio: float = 75 / 196,
@@ -43,7 +44,7 @@ def beit(
 
 
 def eva(
-    vit: Vit,
+    vit: Network,
     target: Teacher,
     fusion: Fusion | None = None,
     mask_ratio: float = 0.75,
@@ -61,7 +62,7 @@ def eva(
 
 
 def eva_tokens(
-    vit: Vit,
+    vit: Network,
     target: Teacher,
     fusion: Fusion | None = None,
     mask_ratio: float = 0.4,
@@ -76,7 +77,7 @@ def eva_tokens(
 
 
 def milan(
-    vit: Vit,
+    vit: Network,
     target: Teacher,
     fusion: Fusion | None = None,
     mask_ratio: float = 0.75,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from lamina.decoder import CrossDecoder, MAEDecoder
-from lamina.encoder import Encoder
+from lamina.encoder import Encoder, Network
 from lamina.fusion import Fusion, LayerMix
 from lamina.init import init_mae
 from lamina.losses import l1, mse
 from lamina.masking import BlockMasking, MaskingOptions, RandomMasking, build_masking
-from lamina.methods.compose import Statistics, Vit, dropping, replacing, with_decoder, with_head
+from lamina.methods.compose import Statistics, dropping, replacing, with_decoder, with_head
 from lamina.mim import MIM
 from lamina.targets import Pixels
 
 
 def mae(
-    vit: Vit,
+    vit: Network,
     fusion: Fusion | None = None,
     mask_ratio: float = 0.75,
     decoder_width: int = 512,
@@ -22,21 +22,24 @@ def mae(
     decoder_heads: int = 16,
     norm_pix: bool = True,
     low_pass: float | None = None,
+    residual_decay: float | None = None,
     mean: Statistics = None,
     std: Statistics = None,
 ) -> MIM:
     """Masked Autoencoder (He et al., CVPR 2022, arXiv 2111.06377); with a fusion, MFF on MAE.
 
     The decoder is initialised as MAE's, `vit` is taken as it is (`lamina.init_vit_mae` starts it afresh).
+    With
+    `residual_decay` the encoder's shortcuts fade to that factor (arXiv 2404.10947).
     """
-    encoder = dropping(vit, mean, std)
+    encoder = dropping(vit, mean, std, residual_decay)
     target = _pixels(encoder, norm_pix, low_pass)
     size = (decoder_width, decoder_depth, decoder_heads)
     return with_decoder(RandomMasking(mask_ratio), encoder, fusion, MAEDecoder, size, target, mse)
 
 
 def pixmim(
-    vit: Vit,
+    vit: Network,
     fusion: Fusion | None = None,
     low_pass: float = 40 / 112,
     mask_ratio: float = 0.75,
@@ -48,16 +51,16 @@ def pixmim(
 ) -> MIM:
     """PixMIM (Liu et al., TMLR 2024, arXiv 2303.02416): MAE on a low-passed target; its simple resized crop
     belongs to the recipe."""
-    return mae(
-        vit, fusion, mask_ratio, decoder_width, decoder_depth, decoder_heads, True, low_pass, mean, std
-    )
+    size = (decoder_width, decoder_depth, decoder_heads)
+    return mae(vit, fusion, mask_ratio, *size, low_pass=low_pass, mean=mean, std=std)
 
 
 def pixio(
-    vit: Vit,
+    vit: Network,
     fusion: Fusion | None = None,
     mask_ratio: float = 0.75,
     unit: int = 4,
+    class_tokens: int = 8,
     decoder_width: int = 512,
     decoder_depth: int = 32,
     decoder_heads: int = 16,
@@ -66,16 +69,16 @@ def pixio(
 ) -> MIM:
     """Pixio (arXiv 2512.15715): MAE that hides squares of `unit` x `unit` patches and decodes deeply.
 
-    Its eight class tokens belong to `vit`: a timm model with `class_token=True, reg_tokens=7`.
+    The class tokens are those of `vit`: a class token and `reg_tokens=7` make timm's ViT have eight.
     """
-    encoder = dropping(vit, mean, std)
+    encoder = dropping(vit, mean, std, class_tokens=class_tokens)
     target = _pixels(encoder, True, None)
     size = (decoder_width, decoder_depth, decoder_heads)
     return with_decoder(BlockMasking(mask_ratio, unit), encoder, fusion, MAEDecoder, size, target, mse)
 
 
 def crossmae(
-    vit: Vit,
+    vit: Network,
     fusion: Fusion | None = None,
     mask_ratio: float = 0.75,
     predict_share: float = 0.25,
@@ -98,7 +101,7 @@ def crossmae(
 
 
 def simmim(
-    vit: Vit,
+    vit: Network,
     fusion: Fusion | None = None,
     mask_ratio: float = 0.6,
     unit_px: int = 32,
