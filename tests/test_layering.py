@@ -32,6 +32,7 @@ UP = [
     "evaluate",
     "embedding",
     "pretraining",
+    "tokenizing",
     "report",
     "api",
     "listing",

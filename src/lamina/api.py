@@ -13,7 +13,9 @@ from lamina.pretraining import run_pretrain
 from lamina.recipes import Recipe
 from lamina.recipes import recipe as named_recipe
 from lamina.report import LiveReport
+from lamina.report.tokenizer import TokenizerReport
 from lamina.runs import Run
+from lamina.tokenizer import TokenizerFolder, TokenizerOptions
 from lamina.train import Callback, Outcome
 
 SHORT_NAMES = {
@@ -116,3 +118,10 @@ def apply_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
 def report_callbacks(run: Run, source: Source) -> Sequence[Callback]:
     """The report that is rewritten while a run trains."""
     return [LiveReport.for_source(run.path, source)]
+
+
+def tokenizer_callbacks(
+    folder: TokenizerFolder, held_out: Source, options: TokenizerOptions
+) -> Sequence[Callback]:
+    """The report that a tokenizer's training ends with."""
+    return [TokenizerReport(folder, held_out, options)]

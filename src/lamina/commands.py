@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from lamina.api import report_callbacks
+from lamina.api import report_callbacks, tokenizer_callbacks
 from lamina.arguments import PretrainArguments
 from lamina.build import resolve
 from lamina.data import check, open_source
@@ -33,6 +33,8 @@ from lamina.pretraining import run_pretrain
 from lamina.recipes import Recipe
 from lamina.report import reconstruct_files, write_report
 from lamina.runs import Run
+from lamina.tokenizer import TokenizerOptions
+from lamina.tokenizing import train_tokenizer
 from lamina.train import is_main, plan_run
 
 T = TypeVar("T")
@@ -266,6 +268,28 @@ def export(
     """
     console.print(str(export_timm(run, out)), markup=False)
     return 0
+
+
+def tokenizer_train(
+    data: Data,
+    /,
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    options: Flat[TokenizerOptions] = TokenizerOptions(),
+) -> int:
+    """Train a discrete tokenizer on images, for BEiT's target, and measure it on held-out ones.
+
+    Args:
+        data: Images: a folder, a .txt list, a quoted glob, or a sample.
+        out: Folder of the tokenizer.
+        resume: Go on with the tokenizer in --out, exactly where it was (or start it).
+        overwrite: Replace the tokenizer in --out.
+        options: Its network and schedule.
+    """
+    return train_tokenizer(
+        data, out, options, resume=resume, overwrite=overwrite, callbacks=tokenizer_callbacks
+    ).exit_code
 
 
 def methods() -> int:

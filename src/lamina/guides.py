@@ -15,6 +15,7 @@ from lamina.protocols import Target
 from lamina.recipes import Recipe
 from lamina.targets import Teacher, TokenIds
 from lamina.targets.teacher import TeacherVit
+from lamina.tokenizer import load_tokenizer
 
 
 class _Network(NamedTuple):
@@ -45,8 +46,6 @@ def _tokens(recipe: Recipe) -> TokenIds:
             "this method needs a tokenizer: `lamina tokenizer train DATA --out tok`, then "
             "--target.tokenizer tok (or DALL-E's encoder file)"
         )
-    from lamina.tokenizer import load_tokenizer
-
     patch = recipe.encoder.patch_size
     assert patch is not None
     tokenizer, identity = load_tokenizer(recipe.target.tokenizer)

@@ -151,11 +151,9 @@ class AlbumWriter:
     ) -> str:
         if stem in self._saved:
             return f"{stem}.png"
-        buffer = BytesIO()
         picture = as_pil(image, shown)
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-        picture.save(buffer, format="PNG")
-        write_atomically(self.folder / f"{stem}.png", buffer.getvalue())
+        write_atomically(self.folder / f"{stem}.png", _png(picture))
         self._saved.add(stem)
         return f"{stem}.png"
 
@@ -168,6 +166,21 @@ def as_pil(image: UInt8[Tensor, "C H W"], shown: Bool[Tensor, "H W"] | None = No
         planes = torch.cat([colour * shown, shown[None].to(torch.uint8) * 255])
     array = np.ascontiguousarray(planes.permute(1, 2, 0).numpy())
     return Image.fromarray(array[..., 0] if len(planes) == 1 else array)
+
+
+def embedded(picture: Image.Image) -> Picture:
+    """A picture that stands in the page by itself."""
+    return Picture(_uri(_png(picture)), *picture.size)
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def read_album(folder: Path, notes: list[str]) -> Album:
@@ -230,4 +243,4 @@ def _picture(folder: Path, name: str) -> Picture:
     if not content.startswith(_PNG) or len(content) > MOST_BYTES:
         raise ValueError(f"{name!r} is not a PNG picture of at most {MOST_BYTES >> 20} MiB")
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    return Picture("data:image/png;base64," + base64.b64encode(content).decode(), width, height)
+    return Picture(_uri(content), width, height)

@@ -60,11 +60,11 @@ def write_report(runs: Sequence[Path], out: Path, refresh_seconds: int | None = 
 
 def render(runs: Sequence[RunData], refresh_seconds: int | None = None) -> str:
     """The page's HTML."""
-    return _templates().get_template("page.html").render(page=_page(runs, refresh_seconds))
+    return templates().get_template("page.html").render(page=_page(runs, refresh_seconds))
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
     """The templates, compiled once: a live report uses them again and again."""
     environment = Environment(
         loader=PackageLoader("lamina.report"),

@@ -9,6 +9,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -179,6 +180,9 @@ def _groups(
     return groups
 
 
+Net = TypeVar("Net", DalleEncoder, DalleDecoder)
+
+
 def _load(path: Path, kind: type[Net]) -> Net:
     tensors = _read(path)
     try:
@@ -206,8 +210,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a foreign file may fail in any way
         raise LaminaError(
-            f"{path.name} is damaged or holds a pickled module, which could run code and is not read; where you "
-            "trust it, convert it once with OpenAI's package dall_e installed: "
+            f"{path.name} is damaged or holds a pickled module, which could run code and is not read; where "
+            "you trust it, convert it once with OpenAI's package dall_e installed: "
             "torch.save(torch.load(file, weights_only=False).state_dict(), 'encoder.pth')"
         ) from None
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -69,7 +69,8 @@ class DiscreteVAE(nn.Module):
         return math.prod(self.levels)
 
     def forward(self, batch: Batch | Shaped[Tensor, "B C H W"]) -> dict[str, Tensor]:
-        """{"loss": mean squared error of values on [-1, 1], "psnr": in dB, "used": share of the ids in use}."""
+        """Three terms: "loss", mean squared error of values on [-1, 1]; "psnr" in dB; "used", the share of
+        the ids that occur in the batch."""
         images = unit_float(batch.images if isinstance(batch, Batch) else batch)
         codes = self._codes(images)
         values: Tensor = self.decoder(self._scaled(codes)).float()
@@ -106,7 +107,8 @@ class DiscreteVAE(nn.Module):
                 f"the tokenizer reads sides that are multiples of {self.stride} px, not {height} x {width} px"
             )
         # Rounding in less than float32 would make ids depend on the precision twice.
-        bounded = self._top(images) * self.encoder(2 * images - 1).float().sigmoid()
+        latent: Tensor = self.encoder(2 * images - 1).float()
+        bounded = self._top(images) * latent.sigmoid()
         return bounded + (bounded.round() - bounded).detach()
 
     def _scaled(self, codes: Float[Tensor, "B d h w"]) -> Float[Tensor, "B d h w"]:

@@ -1,0 +1,143 @@
+"""The page of a tokenizer: originals beside what comes back from their ids, and how the ids are used."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from lamina.batch import Batch, unit_float
+from lamina.data import Source
+from lamina.files import write_atomically
+from lamina.modes import evaluating
+from lamina.report.album import Picture, as_pil, embedded
+from lamina.report.colours import ACCENT
+from lamina.report.page import templates
+from lamina.report.pictures import to_uint8
+from lamina.report.plots import LineChart, Series, line_chart
+from lamina.report.sections import Fact
+from lamina.report.text import count, moment, percent
+from lamina.tokenizer import (
+    DiscreteVAE,
+    TokenizerFolder,
+    TokenizerOptions,
+    TokenizerResult,
+    measure_tokenizer,
+    patch_means,
+)
+from lamina.tokenizing import held_out_batches
+from lamina.train import Callback, Outcome
+
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image, what comes back from its ids, and the mean colours that this is compared with."""
+
+    name: str
+    original: Picture
+    means: Picture
+    reconstruction: Picture
+
+
+class TokenizerReport(Callback):
+    """Writes `report.html` when the training ends."""
+
+    def __init__(self, folder: TokenizerFolder, held_out: Source, options: TokenizerOptions) -> None:
+        self.folder, self.held_out, self.options = folder, held_out, options
+        self.task: nn.Module | None = None
+
+    def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
+        """Remember what is trained."""
+        self.task = task
+
+    def on_end(self, outcome: Outcome) -> None:
+        """Write the page."""
+        if isinstance(self.task, DiscreteVAE):
+            write_tokenizer_report(self.task, self.folder, self.held_out, self.options)
+            print(f"report {self.folder.report}", flush=True)
+
+
+def write_tokenizer_report(
+    tokenizer: DiscreteVAE, folder: TokenizerFolder, held_out: Source, options: TokenizerOptions
+) -> Path:
+    """Measure the tokenizer on held-out images and write its page, one self-contained file."""
+    result = measure_tokenizer(tokenizer, held_out_batches(held_out, options))
+    first = next(held_out_batches(held_out, options))
+    page = {
+        "name": folder.path.resolve().name,
+        "facts": _facts(result, options),
+        "charts": [chart for chart in (*_curves(folder), _usage(result)) if chart],
+        "pairs": _pairs(tokenizer, first, held_out),
+        "options": [(name, str(value)) for name, value in vars(options).items()],
+        "version": metadata.version("lamina"),
+        "written": moment(time.time()),
+    }
+    html = templates().get_template("tokenizer.html").render(page=page)
+    write_atomically(folder.report, html.encode("utf-8", "backslashreplace"))
+    return folder.report
+
+
+def _facts(result: TokenizerResult, options: TokenizerOptions) -> list[Fact]:
+    gain = result.psnr - result.psnr_of_means
+    return [
+        Fact("PSNR", f"{result.psnr:.2f} dB", f"mean colour of each 8 x 8 px: {result.psnr_of_means:.2f} dB"),
+        Fact("Over mean colours", f"{gain:+.2f} dB", f"on {count(result.images)} held-out images"),
+        Fact(
+            "Ids in use",
+            percent(result.share_used, 0),
+            f"{count(result.used)} of {count(result.vocabulary)} = {' x '.join(map(str, options.levels))}",
+        ),
+        Fact("Perplexity", f"{result.perplexity:.0f}", "as many equally frequent ids"),
+    ]
+
+
+def _curves(folder: TokenizerFolder) -> list[LineChart | None]:
+    file = folder.path / "metrics.jsonl"
+    rows: list[dict[str, Any]] = []
+    if file.is_file():
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    charts = []
+    for key, title, unit in (("loss", "Loss", "mean squared error"), ("psnr", "PSNR in training", "dB")):
+        known = [row for row in rows if isinstance(row.get(key), int | float)]
+        steps, values = [float(row["step"]) for row in known], [float(row[key]) for row in known]
+        charts.append(
+            line_chart(title, [Series(title, steps, values, ACCENT, True)], "step", unit, label="value")
+        )
+    return charts
+
+
+def _usage(result: TokenizerResult) -> LineChart | None:
+    """How often each id occurs, the most frequent first."""
+    total = sum(result.counts)
+    shares = [100 * n / total for n in sorted(result.counts, reverse=True)]
+    ranks = [float(i + 1) for i in range(len(shares))]
+    return line_chart(
+        "How often each id occurs", [Series("share", ranks, shares, ACCENT, True)], "rank", "%", True
+    )
+
+
+def _pairs(tokenizer: DiscreteVAE, batch: Batch, source: Source) -> list[Pair]:
+    device = next(tokenizer.parameters()).device
+    shown = next(batch.split(SHOWN))
+    assert shown.keys is not None
+    images = unit_float(shown.images.to(device)).float()
+    with evaluating(tokenizer), torch.no_grad():
+        made = tokenizer.decode(tokenizer.ids(images))
+    planes = [to_uint8(p).cpu() for p in (images, patch_means(images, tokenizer.stride), made)]
+    return [
+        Pair(source.name(index), *(_picture(plane[i]) for plane in planes))
+        for i, index in enumerate(shown.keys.tolist())
+    ]
+
+
+def _picture(image: UInt8[Tensor, "C H W"]) -> Picture:
+    return embedded(as_pil(image))

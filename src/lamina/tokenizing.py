@@ -1,0 +1,140 @@
+"""From a folder of images to a trained tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lamina.batch import Batch
+from lamina.data import Source, Spec, TrainLoader, eval_batches, open_source
+from lamina.errors import LaminaError
+from lamina.files import write_atomically
+from lamina.monitor import FaultMonitor
+from lamina.options import differences
+from lamina.pretraining import data_facts
+from lamina.rng import Purpose, seed_for
+from lamina.tokenizer import (
+    DiscreteVAE,
+    TokenizerFolder,
+    TokenizerOptions,
+    build_tokenizer,
+    measure_tokenizer,
+)
+from lamina.train import Callback, Outcome, fit, on_main, process_group
+from lamina.train.distributed import from_main
+
+MOST_HELD_OUT = 512
+"""Held-out images that are measured."""
+FREE_ON_RESUME = ("workers", "device", "checkpoint_every_steps")
+"""Options that a resumed run may change: the numbers do not depend on them."""
+
+MoreCallbacks = Callable[[TokenizerFolder, Source, TokenizerOptions], Sequence[Callback]]
+
+
+class Keeper(Callback):
+    """Keeps the newest weights in the folder, and measures them on held-out images at the end."""
+
+    def __init__(self, folder: TokenizerFolder, held_out: Source, options: TokenizerOptions) -> None:
+        self.folder, self.held_out, self.options = folder, held_out, options
+        self.task: nn.Module | None = None
+
+    def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
+        """Save the weights as they are."""
+        self.folder.save(task)
+        self.task = task
+
+    def on_end(self, outcome: Outcome) -> None:
+        """Measure, print and keep what was found."""
+        if not isinstance(self.task, DiscreteVAE):
+            return
+        result = measure_tokenizer(self.task, held_out_batches(self.held_out, self.options))
+        write_atomically(self.folder.results, json.dumps(result.to_json(), indent=1) + "\n")
+        print(result, flush=True)
+
+
+def held_out_batches(source: Source, options: TokenizerOptions) -> Iterator[Batch]:
+    """Centre crops of at most `MOST_HELD_OUT` images."""
+    size, at_once = (options.image_size, options.image_size), 64
+    batches = eval_batches(source, size, options.in_chans, at_once, 0, options.data())
+    return islice(batches, -(-MOST_HELD_OUT // at_once))
+
+
+def train_tokenizer(
+    data: Spec,
+    out: str | Path,
+    options: TokenizerOptions | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: MoreCallbacks | None = None,
+) -> Outcome:
+    """Train a tokenizer on the images of `data`, into the folder `out`; call it on every rank.
+
+    Where the data have no validation part of their own, a fifth of them is held out for measuring.
+
+    Raises:
+        LaminaError: for anything in the options, the data or the folder that cannot be meant.
+    """
+    options, folder = options or TokenizerOptions(), TokenizerFolder(Path(out))
+    with process_group(options.device) as ranks:
+        going_on = bool(from_main(int(resume and folder.exists()), ranks))
+        source, held_out = open_source(data, "train"), open_source(data, "val")
+        facts = data_facts(data, source)
+        if going_on:
+            _check_same(folder, options, facts.names_sha256)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(options.seed, Purpose.INIT))
+            task = build_tokenizer(options)
+        task(torch.zeros(1, options.in_chans, options.image_size, options.image_size))  # sizes that fit
+        loader = TrainLoader(
+            source,
+            options.data(),
+            options.seed,
+            options.batch_size,
+            ranks.rank,
+            ranks.world,
+            image_size=(options.image_size, options.image_size),
+            in_chans=options.in_chans,
+        )
+        if not going_on:
+            on_main(ranks, lambda: _start(folder, options, facts.source, facts.names_sha256, overwrite))
+        ours = [
+            FaultMonitor(loader.budget),
+            Keeper(folder, held_out, options),
+            *(callbacks(folder, held_out, options) if callbacks and ranks.main else ()),
+        ]
+        return fit(task, loader, options.optim(), options.train(), folder.path, ours, resume=going_on)
+
+
+def _start(
+    folder: TokenizerFolder, options: TokenizerOptions, source: str, names_sha256: str, overwrite: bool
+) -> None:
+    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        if not folder.exists():
+            raise LaminaError(f"{folder.path} exists and is no tokenizer; choose another --out")
+        if not overwrite:
+            raise LaminaError(
+                f"{folder.path} already holds a tokenizer; go on with --resume, replace it with --overwrite, "
+                "or choose another --out"
+            )
+        shutil.rmtree(folder.path)
+    folder.start(options, source, names_sha256)
+
+
+def _check_same(folder: TokenizerFolder, options: TokenizerOptions, names_sha256: str) -> None:
+    changed = [k for k in differences(folder.options(), options) if k not in FREE_ON_RESUME]
+    if changed:
+        raise LaminaError(
+            f"--resume goes on with the options in {folder.config}, but these differ: {', '.join(changed)}; "
+            "leave them out, or start a new one"
+        )
+    if folder.read().get("names_sha256") != names_sha256:
+        raise LaminaError(
+            f"the tokenizer in {folder.path} was started on other images; restore them, or start a new one"
+        )
