@@ -6,19 +6,25 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from torch import nn
 
+from lamina.cmae import CMAE
 from lamina.decoder import CrossDecoder, Decoder, LinearDecoder, MAEDecoder, PromptDecoder
-from lamina.encoder import Encoder, build_vit, default_statistics, wrap_vit
+from lamina.encoder import Encoder, EncoderOptions, build_vit, default_statistics, wrap_vit
 from lamina.errors import LaminaError
 from lamina.fusion import build_fusion, resolve_layers
 from lamina.init import init_mae, init_vit_mae, init_vit_simmim, zero_branches
 from lamina.losses import build_loss
 from lamina.masking import build_masking
-from lamina.mim import MIM
+from lamina.mim import MIM, mim_of
 from lamina.protocols import Target
 from lamina.recipes import Recipe
 from lamina.rng import Purpose, seed_for
+from lamina.supervised import Supervised
 from lamina.targets import HOG, Absent, Pixels, TargetOptions
+
+Task = MIM | CMAE | Supervised
+"""What can be trained; each has an `encoder` and a `fusion`."""
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -55,12 +61,20 @@ def resolve(recipe: Recipe) -> Recipe:
 
 def _check_parts(recipe: Recipe) -> None:
     """Refuse parts that make no sense together."""
+    if recipe.method == "cmae" and recipe.data.second_view != "cmae":
+        raise LaminaError("CMAE needs a second view of each image; set data.second_view to cmae")
+    if recipe.method != "cmae" and recipe.data.second_view != "none":
+        raise LaminaError(f"{recipe.name} has no use for a second view; set data.second_view to none")
+    if recipe.method != "supervised" and (recipe.data.mixup or recipe.data.cutmix or recipe.data.smoothing):
+        raise LaminaError("mixup, cutmix and smoothing change labels; they are for supervised training alone")
     target = recipe.target.kind
     if recipe.fusion.kind == "mix" and recipe.decoder.kind != "cross":
         raise LaminaError(
             f"fusion mix gives each block of a cross decoder its own latent, but the {recipe.decoder.kind} "
             "decoder reads one; use --fusion mff, or --decoder.kind cross"
         )
+    if recipe.method == "supervised":
+        return
     if (target == "tokens") != (recipe.loss == "cross_entropy"):
         raise LaminaError(
             f"loss {recipe.loss} does not fit target {target}; ids of tokens take cross_entropy, and nothing "
@@ -73,21 +87,48 @@ def _check_parts(recipe: Recipe) -> None:
         )
 
 
-def build_method(recipe: Recipe, target: Target | None = None) -> MIM:
-    """The method of a resolved recipe, initialised from its seed; torch's own generator is left as it was.
+def build_task(recipe: Recipe, target: Target | None = None, teacher: nn.Module | None = None) -> Task:
+    """What is trained by a resolved recipe, initialised from its seed; torch's own generator is left as it
+    was.
 
-    A target with a teacher or tokenizer in it is given (`lamina.guides.open_target`); without, the method has
-    all its parameters and no loss.
+    A target with a teacher or tokenizer in it, and the teacher of supervised training, are given
+    (`lamina.guides`); without, there are all parameters and no loss.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(recipe.train.seed, Purpose.INIT))
-        return compose(recipe, target)
+        return compose_task(recipe, target, teacher)
 
 
-def compose(recipe: Recipe, target: Target | None = None) -> MIM:
-    """The parts of a resolved recipe put together, initialised by torch's own generator."""
-    options = recipe.encoder
-    mean, std = default_statistics(options.in_chans, options.mean, options.std)  # type: ignore[arg-type]
+def build_method(recipe: Recipe, target: Target | None = None) -> MIM:
+    """`build_task` for masked image modelling: of CMAE, the pixel branch.
+
+    Raises:
+        LaminaError: for supervised training.
+    """
+    method = mim_of(build_task(recipe, target))
+    if method is None:
+        raise LaminaError(
+            f"{recipe.name} hides nothing, so there is nothing to reconstruct; take a masked method"
+        )
+    return method
+
+
+def compose_task(recipe: Recipe, target: Target | None = None, teacher: nn.Module | None = None) -> Task:
+    """What is trained, initialised by torch's own generator."""
+    if recipe.method == "supervised":
+        encoder = _build_encoder(recipe.encoder)
+        n_classes, distilled = len(recipe.supervised.classes), recipe.supervised.teacher is not None
+        fusion = build_fusion(recipe.fusion, encoder.width, encoder.depth)
+        return Supervised(encoder, fusion, n_classes, recipe.supervised.pool, teacher, distilled)
+    method = compose(recipe, target)
+    if recipe.method == "mim":
+        return method
+    task = CMAE(method, recipe.cmae, recipe.decoder.width, recipe.decoder.heads)
+    init_mae(task.feature_decoder)
+    return task
+
+
+def _build_encoder(options: EncoderOptions) -> Encoder:
     vit = build_vit(options)
     if options.start == "mae":
         init_vit_mae(vit)
@@ -98,6 +139,14 @@ def compose(recipe: Recipe, target: Target | None = None) -> MIM:
     encoder = wrap_vit(vit, options)
     if encoder.mask_token is not None:
         torch.nn.init.trunc_normal_(encoder.mask_token, std=0.02)
+    return encoder
+
+
+def compose(recipe: Recipe, target: Target | None = None) -> MIM:
+    """The parts of a resolved recipe put together, initialised by torch's own generator."""
+    options = recipe.encoder
+    mean, std = default_statistics(options.in_chans, options.mean, options.std)  # type: ignore[arg-type]
+    encoder = _build_encoder(options)
     masking = build_masking(recipe.masking, encoder.patch)
     target = target or _build_target(recipe.target, encoder, mean, std)
     decoder = _build_decoder(recipe, encoder, target.width, masking.n_visible(encoder.grid))

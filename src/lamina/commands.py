@@ -25,7 +25,7 @@ from lamina.evaluate import evaluate_knn as run_knn
 from lamina.evaluate import evaluate_linear as run_linear
 from lamina.files import check_writable, write_atomically
 from lamina.guides import open_target
-from lamina.interop import export_timm
+from lamina.interop import export_run
 from lamina.listing import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
 from lamina.memory import MemoryEstimate, estimate_memory
 from lamina.options import merge, to_mapping
@@ -257,16 +257,17 @@ def report(
 
 
 def export(
-    run: Annotated[str, tyro.conf.arg(metavar="RUN")], /, out: Path, to: Literal["timm"] = "timm"
+    run: Annotated[str, tyro.conf.arg(metavar="RUN")], /, out: Path, to: Literal["timm", "lamina"] = "timm"
 ) -> int:
     """Hand the encoder over to other tools.
 
     Args:
         run: A run, or a step of it (runs/mff@100).
         out: Weights file to write, .safetensors; its settings go into a .json beside it.
-        to: timm: loads into `timm.create_model` with no key missing or left over.
+        to: timm: loads into `timm.create_model` with no key missing or left over. lamina: a classifier
+            trained on labels with its fusion, for `lamina.load_classifier`.
     """
-    console.print(str(export_timm(run, out)), markup=False)
+    console.print(str(export_run(run, out, to)), markup=False)
     return 0
 
 

@@ -7,12 +7,16 @@ from typing import NamedTuple
 
 import timm
 import torch
+from torch import Tensor, nn
 
+from lamina.batch import unit_float
 from lamina.errors import LaminaError
 from lamina.frozen import Identity, identify
 from lamina.interop import load_encoder, read_weights
 from lamina.protocols import Target
 from lamina.recipes import Recipe
+from lamina.runs import Run, load_task
+from lamina.supervised import Supervised
 from lamina.targets import Teacher, TokenIds
 from lamina.targets.teacher import TeacherVit
 from lamina.tokenizer import load_tokenizer
@@ -104,3 +108,50 @@ def _with_head(spec: str, encoder: str | None) -> _Network:
         except RuntimeError as error:
             raise LaminaError(f"{spec} does not fit {name} with its head: {error}") from None
     return _Network(vit, tuple(known.mean), tuple(known.std))  # type: ignore[arg-type]
+
+
+def open_teacher(recipe: Recipe) -> tuple[Recipe, nn.Module | None]:
+    """The teacher of supervised training: images on [0, 1] to logits of the recipe's classes; None without.
+
+    Raises:
+        LaminaError: where it cannot be opened, or has other classes.
+    """
+    options = recipe.supervised
+    if recipe.method != "supervised" or options.teacher is None:
+        return recipe, None
+    if Run(options.teacher).exists():
+        task, its = load_task(options.teacher)
+        classes = its.supervised.classes
+        if not isinstance(task, Supervised) or classes != options.classes:
+            raise LaminaError(
+                f"{options.teacher} cannot teach: it was not trained on the same {len(options.classes)} "
+                "classes"
+            )
+        teacher: nn.Module = _Logits(task, None, None)
+    else:
+        network = _with_head(options.teacher, None)
+        if network.vit.num_classes != len(options.classes):
+            raise LaminaError(
+                f"{options.teacher} knows {network.vit.num_classes} classes and the data have "
+                f"{len(options.classes)}; take a run on the same classes"
+            )
+        teacher = _Logits(network.vit, network.mean, network.std)
+    sha256 = identify(options.teacher, teacher).sha256
+    return replace(recipe, supervised=replace(options, teacher_sha256=sha256)), teacher
+
+
+class _Logits(nn.Module):
+    """A classifier as a function of stored images."""
+
+    def __init__(self, net: nn.Module, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
+        super().__init__()
+        self.net, self.mean, self.std = net, mean, std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, K)."""
+        if isinstance(self.net, Supervised):
+            return self.net.logits(images)
+        images = unit_float(images)
+        mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
+        logits: Tensor = self.net((images - mean) / std)
+        return logits

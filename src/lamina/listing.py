@@ -44,13 +44,16 @@ def recipe_rows() -> list[tuple[str, ...]]:
 
 def _method_row(name: str, build: Callable[..., Recipe]) -> tuple[str, ...]:
     recipe = build()
+    if recipe.method == "supervised":
+        return (name, "nothing", "all", "linear head", "labels", "cross entropy", _paper(build))
+    second = recipe.method == "cmae"
     return (
         name,
         f"{recipe.masking.mask_ratio:.2f}, {_MASKINGS[recipe.masking.kind]}",
         {"drop": "visible", "replace": "mask tokens too"}[recipe.encoder.hide],
         _decoder(recipe),
-        _target(recipe),
-        recipe.loss.replace("_", " "),
+        _target(recipe) + (", second view" if second else ""),
+        recipe.loss.replace("_", " ") + (" + InfoNCE" if second else ""),
         _paper(build),
     )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lamina.batch import Batch
-from lamina.build import compose
+from lamina.build import compose_task
 from lamina.recipes import Recipe
 
 MOMENTS = 2  # AdamW keeps two numbers for each parameter
@@ -40,13 +40,14 @@ def estimate_memory(recipe: Recipe, micro_batch_size: int) -> MemoryEstimate:
     keeps its matrix; fused attention on a device does not, so the estimate is on the safe side.
     """
     with torch.device("meta"):
-        method = compose(recipe).train()
+        task = compose_task(recipe).train()
         height, width = recipe.encoder.image_size  # type: ignore[misc]
         images = torch.empty(micro_batch_size, recipe.encoder.in_chans, height, width)
         keys = torch.empty(micro_batch_size, dtype=torch.int64)
-        saved = _saved_bytes(method, Batch(images, keys))
-    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    weights = sum(t.nbytes for t in [*method.parameters(), *method.buffers()])
+        view = images if recipe.method == "cmae" else None
+        saved = _saved_bytes(task, Batch(images, keys, labels=keys, view=view))
+    trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    weights = sum(t.nbytes for t in [*task.parameters(), *task.buffers()])
     return MemoryEstimate(trained, weights, 4 * trained * (1 + MOMENTS), saved)
 
 

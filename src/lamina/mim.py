@@ -59,14 +59,14 @@ class MIM(nn.Module):
     def predict(self, batch: Batch, scores: Float[Tensor, "B N"] | None = None) -> Prediction:
         """Hide, encode, fuse, decode."""
         mask = self.mask(batch, scores)
-        features = self._encode(batch.images, mask)  # [(B, P + n, D)], un-normed
+        features = self.encode(batch.images, mask)  # [(B, P + n, D)], un-normed
         latents = self.fusion(features, self.encoder.norm)
         values, where = self.decoder(latents, mask, batch.keys)  # (B, m, K), (B, m)
         return Prediction(values, where, mask)
 
     def features(self, batch: Batch) -> list[Float[Tensor, "B T D"]]:
         """The un-normed block outputs that the fusion reads, under the batch's own mask."""
-        return self._encode(batch.images, self.mask(batch))
+        return self.encode(batch.images, self.mask(batch))
 
     def mask(self, batch: Batch, scores: Float[Tensor, "B N"] | None = None) -> Bool[Tensor, "B N"]:
         """The batch's own mask, or one that is drawn by its keys; True = hidden."""
@@ -77,6 +77,21 @@ class MIM(nn.Module):
             scores = self.target(batch.images)[1]
         keys = batch.keys if batch.keys is not None else fresh_keys(len(batch), batch.images.device)
         return self.masking(keys, self.encoder.grid_of(batch.images), scores)
+
+    def encode(
+        self, images: Shaped[Tensor, "B C H W"], mask: Bool[Tensor, "B N"]
+    ) -> list[Float[Tensor, "B T D"]]:
+        """The un-normed block outputs that the fusion reads."""
+        grid = self.encoder.grid_of(images)
+        if (
+            grid != self.encoder.grid
+        ):  # a network of dynamic size would take it, the decoder's positions would not fit
+            (rows, columns), (ph, pw) = self.encoder.grid, self.encoder.patch
+            raise LaminaError(
+                f"the decoder was built for {rows * ph} x {columns * pw} px; give images of that size"
+            )
+        n_visible = self.masking.n_visible(grid)
+        return self.encoder(images, self.fusion.layers, mask, n_visible)  # type: ignore[no-any-return]
 
     def after_step(self, step: int) -> None:
         """Called by the loop after each optimiser step; targets that move do so here."""
@@ -89,18 +104,6 @@ class MIM(nn.Module):
             raise LaminaError(
                 f"each row of a mask must leave {n_visible} patches visible; set mask_ratio to match"
             )
-
-    def _encode(self, images: Tensor, mask: Tensor) -> list[Tensor]:
-        grid = self.encoder.grid_of(images)
-        if (
-            grid != self.encoder.grid
-        ):  # a network of dynamic size would take it, the decoder's positions would not fit
-            (rows, columns), (ph, pw) = self.encoder.grid, self.encoder.patch
-            raise LaminaError(
-                f"the decoder was built for {rows * ph} x {columns * pw} px; give images of that size"
-            )
-        n_visible = self.masking.n_visible(grid)
-        return self.encoder(images, self.fusion.layers, mask, n_visible)  # type: ignore[no-any-return]
 
     def _check(self) -> None:
         sees = {"drop": "visible", "replace": "all"}[self.encoder.hide]
@@ -120,3 +123,9 @@ class MIM(nn.Module):
                 f"the fusion ends with block {self.fusion.layers[-1]}, the encoder with block "
                 f"{self.encoder.depth - 1}; build the fusion for this depth"
             )
+
+
+def mim_of(task: nn.Module) -> MIM | None:
+    """The masked image model in a task: itself, or the one that it is built around (`task.mim`)."""
+    inner = getattr(task, "mim", task)
+    return inner if isinstance(inner, MIM) else None

@@ -10,8 +10,9 @@ from torch import nn
 from lamina.batch import Batch, Fault
 from lamina.data import FaultBudget
 from lamina.fusion import MultiLevelFusion
-from lamina.mim import MIM
+from lamina.mim import mim_of
 from lamina.modes import evaluating
+from lamina.supervised import Supervised
 from lamina.train import Callback
 
 MOST_IMAGES = 16
@@ -25,11 +26,12 @@ class FusionMonitor(Callback):
 
     def on_log(self, step: int, row: dict[str, Any], batch: Batch, task: nn.Module) -> dict[str, Any] | None:
         """The two lists, shallowest tap first; nothing for a method without fusion."""
-        if not isinstance(task, MIM) or not isinstance(task.fusion, MultiLevelFusion):
+        watched = task if isinstance(task, Supervised) else mim_of(task)
+        if watched is None or not isinstance(watched.fusion, MultiLevelFusion):
             return None
         with evaluating(task):
-            features = task.features(next(batch.split(MOST_IMAGES)))
-            measured = task.fusion.measure(features)
+            features = watched.features(next(batch.split(MOST_IMAGES)))
+            measured = watched.fusion.measure(features)
         return {name: values.tolist() for name, values in measured.items()}
 
 

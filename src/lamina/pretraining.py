@@ -8,17 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lamina.build import build_method, resolve
-from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
+from lamina.build import Task, build_task, resolve
+from lamina.cmae import CMAE
+from lamina.data import Mixing, Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
 from lamina.errors import LaminaError
-from lamina.guides import open_target
+from lamina.guides import open_target, open_teacher
 from lamina.interop import EncoderExport, start_from
 from lamina.masking import ScoredMasking
-from lamina.mim import MIM
+from lamina.mim import mim_of
 from lamina.monitor import FaultMonitor, FusionMonitor
 from lamina.options import differences
 from lamina.recipes import Recipe
 from lamina.runs import DataFacts, Run
+from lamina.supervised import Supervised
 from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group
 from lamina.train.distributed import from_main
 
@@ -66,14 +68,19 @@ def run_pretrain(
         _look(source, recipe)
         facts = data_facts(data, source)
         going_on = bool(from_main(int(resume and run.exists()), ranks))
-        recipe, target = open_target(resolve(_measure(recipe, source)))
-        method = build_method(recipe, target)
-        method.encoder.check_hiding()
+        recipe = resolve(_labelled(_measure(recipe, source), source))
+        recipe, target = open_target(recipe)
+        recipe, teacher = open_teacher(recipe)
+        method = build_task(recipe, target, teacher)
+        if recipe.method != "supervised":
+            method.encoder.check_hiding()
         if going_on:
             _check_same(run, recipe, facts, init)
             init = run.init()
         if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
             loaded = start_from(method.encoder, init)
+            if isinstance(method, CMAE):
+                method.restart_target()
             if ranks.main:
                 print(f"starting from {init}: {loaded}", flush=True)
         loader = _loader(recipe, source, method, ranks)
@@ -126,7 +133,25 @@ def data_facts(data: Spec, source: Source) -> DataFacts:
     return DataFacts(given, len(source), names.hexdigest())
 
 
-def _loader(recipe: Recipe, source: Source, method: MIM, ranks: Ranks) -> TrainLoader:
+def _labelled(recipe: Recipe, source: Source) -> Recipe:
+    """For training on labels, their names; refuses images without."""
+    if recipe.method != "supervised":
+        return recipe
+    if source.labels is None:
+        raise LaminaError(
+            f"{recipe.name} learns from labels, and these images have none; give root/CLASS/..., or a sample"
+        )
+    return replace(recipe, supervised=replace(recipe.supervised, classes=tuple(source.class_names)))
+
+
+def _loader(recipe: Recipe, source: Source, method: Task, ranks: Ranks) -> TrainLoader:
+    inner = mim_of(method)
+    # Masks by a teacher's scores are drawn where the teacher is.
+    masking = None if inner is None or isinstance(inner.masking, ScoredMasking) else inner.masking
+    mixing = None
+    if isinstance(method, Supervised):
+        data = recipe.data
+        mixing = Mixing(method.n_classes, data.mixup, data.cutmix, data.smoothing)
     height, width = recipe.encoder.image_size  # type: ignore[misc]
     return TrainLoader(
         source,
@@ -137,9 +162,9 @@ def _loader(recipe: Recipe, source: Source, method: MIM, ranks: Ranks) -> TrainL
         ranks.world,
         image_size=(height, width),
         in_chans=recipe.encoder.in_chans,
-        # Masks by a teacher's scores are drawn where the teacher is.
-        masking=None if isinstance(method.masking, ScoredMasking) else method.masking,
+        masking=masking,
         grid=method.encoder.grid,
+        mixing=mixing,
     )
 
 

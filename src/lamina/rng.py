@@ -29,6 +29,9 @@ class Purpose(IntEnum):
     DROP_PATH = 6
     INIT = 7
     PREDICT = 8
+    VIEW = 9
+    AUGMENT = 10
+    MIX = 11
 
 
 def _shift(x: Tensor, k: int) -> Tensor:

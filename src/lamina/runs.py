@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from lamina.build import build_method
+from lamina.build import Task, build_task
 from lamina.errors import LaminaError
-from lamina.mim import MIM
+from lamina.mim import MIM, mim_of
 from lamina.options import merge, to_mapping
 from lamina.recipes import Recipe
 from lamina.train import checkpoint
@@ -140,11 +140,20 @@ def load_method(path: str | Path, step: int | None = None) -> tuple[MIM, Recipe]
     """The method of a run in evaluation mode, at its newest good checkpoint or at `step`, and its recipe.
 
     Raises:
-        LaminaError: where the folder is no run, or has no such checkpoint.
+        LaminaError: where the folder is no run, has no such checkpoint, or was trained on labels.
     """
+    task, recipe = load_task(path, step)
+    method = mim_of(task)
+    if method is None:
+        raise LaminaError(f"{path} was trained on labels: it hides nothing and reconstructs nothing")
+    return method, recipe
+
+
+def load_task(path: str | Path, step: int | None = None) -> tuple[Task, Recipe]:
+    """What a run trained, all of it, in evaluation mode; as `load_method`."""
     run = Run(path)
     recipe = run.recipe()
-    method = build_method(recipe)
+    task = build_task(recipe)
     if step is not None and step not in checkpoint.steps(run.checkpoints):
         there = ", ".join(map(str, checkpoint.steps(run.checkpoints))) or "none"
         raise LaminaError(f"{run.path} has no checkpoint of step {step}; there are: {there}")
@@ -155,10 +164,5 @@ def load_method(path: str | Path, step: int | None = None) -> tuple[MIM, Recipe]
     )
     if found is None:
         raise LaminaError(f"{run.path} has no checkpoint yet; wait for the first, or train with --resume")
-    checkpoint.load_model_tensors(method, checkpoint.read(found).model)
-    return method.eval(), recipe
-
-
-def build_untrained(recipe: Recipe) -> MIM:
-    """The method of a recipe before its first step, in evaluation mode: the baseline of evaluations."""
-    return build_method(recipe).eval()
+    checkpoint.load_model_tensors(task, checkpoint.read(found).model)
+    return task.eval(), recipe

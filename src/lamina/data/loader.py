@@ -11,12 +11,14 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from lamina.batch import Batch, Fault
+from lamina.data.augment import Augment, Mixing
 from lamina.data.faults import FaultBudget
 from lamina.data.options import DataOptions
 from lamina.data.reading import EvalReader, Masking, TrainReader
 from lamina.data.sampler import Sample, Stream
 from lamina.data.sources import Source
 from lamina.data.transforms import CenterCrop, make_crop
+from lamina.data.views import ShiftedViews
 from lamina.errors import LaminaError
 
 T = TypeVar("T")
@@ -43,6 +45,7 @@ class TrainLoader:
         in_chans: int = 3,
         masking: Masking | None = None,
         grid: tuple[int, int] | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
         self.source = source
         self.n_samples = len(source)
@@ -57,6 +60,9 @@ class TrainLoader:
             options.flip,
             masking,
             grid,
+            _views(options, image_size),
+            _augment(options),
+            mixing,
         )
         self._loader = DataLoader(
             reader,
@@ -81,6 +87,25 @@ class TrainLoader:
             if isinstance(batch, LaminaError):
                 raise batch
             yield batch
+
+
+def _views(options: DataOptions, image_size: tuple[int, int]) -> ShiftedViews | None:
+    if options.second_view == "none":
+        return None
+    return ShiftedViews(
+        image_size,
+        options.view_shift_px,
+        options.view_jitter,
+        options.view_jitter_share,
+        options.view_grey_share,
+        options.view_blur_share,
+    )
+
+
+def _augment(options: DataOptions) -> Augment | None:
+    if options.jitter is None and options.auto_augment is None and options.erase == 0:
+        return None
+    return Augment(options.jitter, options.auto_augment, options.erase)
 
 
 class _Steps(Sampler[list[Sample]]):

@@ -43,9 +43,36 @@ class DataOptions:
     crop_padding_px: int = 4
     """Reflected border that a simple_resized crop may reach into, in pixels."""
     crop_px: tuple[int, int] | None = None
-    """Height and width of the crop that is delivered; None is the encoder's image size."""
+    """Height and width of the crop before a second view is cut from it; None is the encoder's image size, and
+    8/7 of it where there is a second view (256 for 224)."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
+    jitter: tuple[float, float, float, float] | None = None
+    """Largest changes of brightness, contrast, saturation and hue (BEiT: 0.4 0.4 0.4 0); unset means
+    none."""
+    auto_augment: str | None = None
+    """One of timm's policies for 8-bit colour images (DeiT: rand-m9-mstd0.5-inc1); unset means none."""
+    erase: float = 0.0
+    """How often a rectangle is replaced by noise (DeiT: 0.25)."""
+    mixup: float = 0.0
+    """Parameter of mixup's beta distribution in supervised training (DeiT: 0.8); 0 is off."""
+    cutmix: float = 0.0
+    """Parameter of cutmix's beta distribution in supervised training (DeiT: 1); 0 is off."""
+    smoothing: float = 0.0
+    """Share of a label that goes to all classes alike, in supervised training (DeiT: 0.1)."""
+    second_view: Literal["none", "cmae"] = "none"
+    """cmae: two windows of the crop (crop_px, larger than the image size), the second shifted and changed."""
+    view_shift_px: int | None = None
+    """Largest shift of the second view against the first; unset means one pixel less than there is room (31
+    for 224 in 256)."""
+    view_jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    """Largest changes of the second view's brightness, contrast, saturation and hue."""
+    view_jitter_share: float = 0.8
+    """How often the second view's colours are changed."""
+    view_grey_share: float = 0.2
+    """How often the second view is made grey."""
+    view_blur_share: float = 0.5
+    """How often the second view is blurred."""
     eval_crop_share: float = 0.875
     """Share of the short side that an evaluation's centre crop keeps (224 of 256); 1 for small images."""
     exif_orientation: bool = True
@@ -73,6 +100,13 @@ class DataOptions:
             < self.crop_ratio[0]
             <= self.crop_ratio[1],
             "flip must be a probability": 0 <= self.flip <= 1,
+            "erase must be a probability": 0 <= self.erase <= 1,
+            "mixup and cutmix must not be negative": min(self.mixup, self.cutmix) >= 0,
+            "smoothing must be at least 0 and below 1": 0 <= self.smoothing < 1,
+            "view_shift_px must not be negative": self.view_shift_px is None or self.view_shift_px >= 0,
+            "view_jitter_share, view_grey_share and view_blur_share must be probabilities": all(
+                0 <= p <= 1 for p in (self.view_jitter_share, self.view_grey_share, self.view_blur_share)
+            ),
             "eval_crop_share must be above 0 and at most 1": 0 < self.eval_crop_share <= 1,
             "alpha_background must be a grey level from 0 to 255": 0 <= self.alpha_background <= 255,
             "crop_padding_px must not be negative": self.crop_padding_px >= 0,

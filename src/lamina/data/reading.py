@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lamina.batch import Batch, Fault, unit_float
+from lamina.data.augment import Augment, Mixing
 from lamina.data.options import Decoding
 from lamina.data.sampler import Sample
 from lamina.data.sources import Source
 from lamina.data.transforms import Crop
 from lamina.data.unreadable import Unreadable
+from lamina.data.views import ShiftedViews
 from lamina.errors import LaminaError
 from lamina.rng import Purpose, bits, sample_keys, uniform
 
@@ -43,11 +45,15 @@ class TrainReader(Dataset[Batch]):
         flip: float,
         masking: Masking | None = None,
         grid: tuple[int, int] | None = None,
+        views: ShiftedViews | None = None,
+        augment: Augment | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
         if masking is not None and grid is None:
             raise LaminaError("a masking needs the grid of patches")
         self.source, self.how, self.seed, self.crop, self.flip = source, how, seed, crop, flip
         self.masking, self.grid = masking, grid
+        self.views, self.augment, self.mixing = views, augment, mixing
 
     def __getitems__(self, samples: Sequence[Sample]) -> Batch | LaminaError:
         """One batch; DataLoader calls this by its name. An error for the user is given, not raised."""
@@ -61,18 +67,28 @@ class TrainReader(Dataset[Batch]):
         keys = sample_keys(self.seed, epochs, indices)
         draws = uniform(keys, self.crop.n_draws, Purpose.CROP).tolist()
         flips = (uniform(keys, 1, Purpose.FLIP)[:, 0] < self.flip).tolist()
-        images, labels = [], []
+        images, seconds, labels = [], [], []
         faults: list[Fault] = []
         for k, sample in enumerate(samples):
             image, index = self._read(sample, keys[k : k + 1], faults)
-            crop = self.crop(image, draws[k])
-            images.append(crop.flip(-1) if flips[k] else crop)
+            image = self.crop(image, draws[k])
+            image = image.flip(-1) if flips[k] else image
+            if self.views is not None:
+                shifts = uniform(keys[k : k + 1], self.views.n_draws, Purpose.VIEW)[0].tolist()
+                image, second = self.views(image, shifts)
+                seconds.append(second)
+            if self.augment is not None:
+                image = self.augment(image, int(bits(keys[k : k + 1], 1, Purpose.AUGMENT)))
+            images.append(image)
             labels.append(self.source.labels[index] if self.source.labels is not None else -1)
         mask = None
         if self.masking is not None and self.grid is not None:
             mask = self.masking(keys, self.grid)
         known = torch.tensor(labels) if self.source.labels is not None else None
-        return Batch(stack(images), keys, mask, known, tuple(faults))
+        stacked, soft = stack(images), None
+        if self.mixing is not None and known is not None:
+            stacked, soft = self.mixing(stacked, known, int(bits(keys[:1], 1, Purpose.MIX)))
+        return Batch(stacked, keys, mask, known, tuple(faults), stack(seconds) if seconds else None, soft)
 
     def _read(
         self, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault]

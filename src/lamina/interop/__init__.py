@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from lamina.interop.backbone import Backbone, FeatureKind, Features, Origin, Pool
+from lamina.interop.classifier import (
+    export_classifier,
+    export_run,
+    export_timm_classifier,
+    load_classifier,
+)
 from lamina.interop.export import EncoderExport, Exported, export_timm
 from lamina.interop.loading import load_encoder, untrained_like
 from lamina.interop.starting import start_from
@@ -17,7 +23,11 @@ __all__ = [
     "Loaded",
     "Origin",
     "Pool",
+    "export_classifier",
+    "export_run",
     "export_timm",
+    "export_timm_classifier",
+    "load_classifier",
     "load_encoder",
     "load_weights_into",
     "read_weights",

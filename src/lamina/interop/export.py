@@ -11,6 +11,8 @@ import timm
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lamina.build import Task
+from lamina.cmae import CMAE
 from lamina.encoder import EncoderOptions, timm_arguments
 from lamina.errors import LaminaError
 from lamina.files import replacing, write_atomically
@@ -19,7 +21,8 @@ from lamina.interop.folding import fold_fusion
 from lamina.interop.loading import export_files, locate_step
 from lamina.mim import MIM
 from lamina.options import to_mapping
-from lamina.runs import load_method
+from lamina.runs import load_task
+from lamina.supervised import Supervised
 from lamina.train import Callback
 
 FORMAT = 1
@@ -69,9 +72,9 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
         LaminaError: where there is no such run or checkpoint, or `out` has another ending.
     """
     place, step = locate_step(str(run))
-    method, recipe = load_method(place, step)
+    task, recipe = load_task(place, step)
     share = recipe.data.eval_crop_share
-    return write_encoder(method, recipe.encoder, recipe.fusion, Path(out), step, share)
+    return write_encoder(task, recipe.encoder, recipe.fusion, Path(out), step, share)
 
 
 class EncoderExport(Callback):
@@ -91,12 +94,12 @@ class EncoderExport(Callback):
 
     def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
         """Write the encoder as it is at this step."""
-        assert isinstance(task, MIM)
+        assert isinstance(task, MIM | CMAE | Supervised)
         write_encoder(task, self.encoder, self.fusion, self.folder, step, self.crop_share)
 
 
 def write_encoder(
-    method: MIM,
+    method: Task,
     encoder: EncoderOptions,
     fusion: FusionOptions | None,
     out: Path,
@@ -127,13 +130,13 @@ def write_encoder(
     }
     config = json.dumps({**timm_config(method, encoder, crop_share), "lamina": about}, indent=2)
     if files.fusion is not None and fused is not None:
-        _save(fused.state_dict(), files.fusion, config)
-    _save(method.encoder.timm_state(), files.weights, config)
+        save_tensors(fused.state_dict(), files.fusion, config)
+    save_tensors(method.encoder.timm_state(), files.weights, config)
     write_atomically(files.config, config + "\n")
     return files
 
 
-def timm_config(method: MIM, options: EncoderOptions, crop_share: float) -> dict[str, Any]:
+def timm_config(method: Task, options: EncoderOptions, crop_share: float) -> dict[str, Any]:
     """What timm needs to build the network, laid out as in a model folder of the Hugging Face hub."""
     encoder = method.encoder
     (rows, columns), (height, width) = encoder.grid, encoder.patch
@@ -162,7 +165,7 @@ def timm_config(method: MIM, options: EncoderOptions, crop_share: float) -> dict
     }
 
 
-def _save(tensors: dict[str, Tensor], path: Path, config: str) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path, config: str) -> None:
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         save_file(own, temporary, metadata={"format": "pt", "lamina": config})

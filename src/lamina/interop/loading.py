@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from timm.models.beit import Beit
 
-from lamina.build import build_method, resolve
+from lamina.build import build_task, resolve
 from lamina.decoder import DecoderOptions
 from lamina.encoder import EncoderOptions, Network, build_vit, timm_arguments, wrap_vit
 from lamina.errors import LaminaError
@@ -23,7 +23,7 @@ from lamina.interop.backbone import Backbone, Origin
 from lamina.interop.weights import PICKLES, load_weights_into, read_weights
 from lamina.options import merge
 from lamina.recipes import Recipe
-from lamina.runs import Run, load_method
+from lamina.runs import Run, load_task
 from lamina.train import checkpoint
 
 _STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
@@ -96,9 +96,9 @@ def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | No
     recipe = backbone.origin.recipe
     if seed is not None:
         recipe = replace(recipe, train=replace(recipe.train, seed=seed))
-    method = build_method(recipe)
+    task = build_task(recipe)
     origin = Origin(f"{backbone.origin.name}, untrained", None, recipe)
-    return Backbone(method.encoder, method.fusion, origin).to(backbone.encoder.mean.device)
+    return Backbone(task.encoder, task.fusion, origin).to(backbone.encoder.mean.device)
 
 
 def locate_step(spec: str) -> tuple[Path, int]:
@@ -133,8 +133,8 @@ def _is_checkpoint(path: Path) -> bool:
 
 def _from_run(spec: str) -> Backbone:
     place, step = locate_step(spec)
-    method, recipe = load_method(place, step)
-    return Backbone(method.encoder, method.fusion, Origin(str(place), step, recipe))
+    task, recipe = load_task(place, step)
+    return Backbone(task.encoder, task.fusion, Origin(str(place), step, recipe))
 
 
 def _from_file(path: Path, options: EncoderOptions | None) -> Backbone:

@@ -19,6 +19,7 @@ from lamina.recipes.guided import (
     milan,
     milan_published,
 )
+from lamina.recipes.others import cmae, cmae_published, deit, deit_published
 from lamina.recipes.pixels import (
     crossmae,
     crossmae_published,
@@ -88,6 +89,8 @@ def methods() -> dict[str, Callable[[Size], Recipe]]:
         "crossmae": crossmae_published,
         "pixio": pixio_published,
         "residual-decay": residual_decay_published,
+        "cmae": cmae_published,
+        "deit": deit_published,
     }
 
 
@@ -106,6 +109,8 @@ def recipes() -> dict[str, Callable[[], Recipe]]:
         "crossmae": crossmae,
         "pixio": pixio,
         "residual-decay": residual_decay,
+        "cmae": cmae,
+        "deit": deit,
     }
     shrunk = {f"{name}-small": partial(_small, build) for name, build in plain.items()}
     sized = {f"{name}-{size}": partial(build, size) for name, build in methods().items() for size in sizes}

@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lamina.cmae import CMAEOptions
 from lamina.data import DataOptions
 from lamina.decoder import DecoderOptions
 from lamina.encoder import EncoderOptions
 from lamina.fusion import FusionOptions
 from lamina.losses import LossName
 from lamina.masking import MaskingOptions
+from lamina.supervised import SupervisedOptions
 from lamina.targets import TargetOptions
 from lamina.train import OptimOptions, TrainOptions
 
@@ -39,10 +41,15 @@ class Recipe:
     masking: MaskingOptions = field(default_factory=MaskingOptions)
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
     target: TargetOptions = field(default_factory=TargetOptions)
+    method: Literal["mim", "cmae", "supervised"] = "mim"
+    """mim: masked image modelling with the parts below. cmae: with a second view and branch. supervised: no
+    mask, labels (DeiT)."""
     loss: LossName = "mse"
     """mse (MAE, MaskFeat), l1 (SimMIM), cosine (EVA, MILAN) or cross_entropy (BEiT), over the predicted
     patches."""
     data: DataOptions = field(default_factory=DataOptions)
+    cmae: CMAEOptions = field(default_factory=CMAEOptions)
+    supervised: SupervisedOptions = field(default_factory=SupervisedOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 

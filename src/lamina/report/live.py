@@ -14,7 +14,7 @@ from torch import nn
 
 from lamina.batch import Batch, Fault
 from lamina.data import Source
-from lamina.mim import MIM
+from lamina.mim import mim_of
 from lamina.report.gallery import Gallery, paint
 from lamina.report.page import write_report
 from lamina.report.skipped import SkippedFile, read_skipped, write_skipped
@@ -108,8 +108,9 @@ class LiveReport(Callback):
             self._next = ended + max(self.every_seconds, (ended - started) / LARGEST_SHARE)
 
     def _paint(self, step: int) -> None:
-        if self.gallery is not None and isinstance(self._task, MIM) and self._painted != step:
-            paint(self._task, self.gallery, Run(self.run).pictures, step)
+        method = None if self._task is None else mim_of(self._task)
+        if self.gallery is not None and method is not None and self._painted != step:
+            paint(method, self.gallery, Run(self.run).pictures, step)
             self._painted = step
 
     def _write(self) -> None:

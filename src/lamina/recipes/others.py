@@ -1,0 +1,83 @@
+"""Recipes of methods with a forward of their own: contrast beside reconstruction, and labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lamina.data import DataOptions
+from lamina.encoder import EncoderOptions
+from lamina.recipes.pixels import mae, mae_published
+from lamina.recipes.recipe import TIMM_NAMES, Recipe, Size
+from lamina.train import OptimOptions, TrainOptions
+
+
+def cmae_published(size: Size = "b") -> Recipe:
+    """CMAE as published (arXiv 2207.13532): MAE at 0.65, and a second view for a slow copy of the encoder.
+
+    lamina pretrain imagenet/train --out runs/cmae-b --recipe cmae-b --fusion none
+
+    1600 epochs at batch 4096. Published, ImageNet-1k top-1, fine-tuned: ViT-B 84.7 (300 epochs: 83.8).
+    """
+    recipe = mae_published(size)
+    return replace(
+        recipe,
+        name=f"cmae-{size}",
+        method="cmae",
+        masking=replace(recipe.masking, mask_ratio=0.65),
+        data=replace(recipe.data, second_view="cmae"),
+        train=replace(recipe.train, epochs=1600.0),
+    )
+
+
+def cmae(size: Size = "s") -> Recipe:
+    """CMAE for a folder of images, on the schedule of `mae`.
+
+    lamina pretrain photos/ --out runs/cmae --recipe cmae
+    """
+    recipe, published = mae(size), cmae_published(size)
+    return replace(
+        recipe, name="cmae", method=published.method, masking=published.masking, data=published.data
+    )
+
+
+def deit_published(size: Size = "b") -> Recipe:
+    """DeiT (arXiv 2012.12877) as in mmpretrain: no mask, labels, timm's RandAugment, erasing, mixup, cutmix.
+
+    lamina pretrain imagenet --out runs/deit-b --recipe deit-b --fusion none
+
+    300 epochs at batch 1024, 20 of them warm-up. Published, ImageNet-1k top-1: Ti 74.5, S 80.7, B 81.8
+    (mmpretrain). Repeated augmentation, which the paper has, is left out.
+    """
+    return Recipe(
+        name=f"deit-{size}",
+        method="supervised",
+        encoder=EncoderOptions(name=TIMM_NAMES[size], start="timm", drop_path=0.1),
+        data=DataOptions(
+            crop_scale=(0.08, 1.0),
+            auto_augment="rand-m9-mstd0.5-inc1",
+            erase=0.25,
+            mixup=0.8,
+            cutmix=1.0,
+            smoothing=0.1,
+        ),
+        loss="cross_entropy",
+        optim=OptimOptions(
+            base_lr=2.5e-4, betas=(0.9, 0.999), weight_decay=0.05, warmup_epochs=20.0, clip_grad=5.0
+        ),
+        train=TrainOptions(epochs=300.0, batch_size=1024),
+    )
+
+
+def deit(size: Size = "s") -> Recipe:
+    """Supervised training on a labelled folder, with or without fusion before the head.
+
+    lamina pretrain labelled/ --out runs/deit --recipe deit --fusion none
+    """
+    published = deit_published(size)
+    return replace(
+        published,
+        name="deit",
+        fusion=replace(published.fusion, logit_lr_scale=10.0),
+        optim=replace(published.optim, warmup_epochs=5.0),
+        train=replace(published.train, epochs=100.0, batch_size=256),
+    )
