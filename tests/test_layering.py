@@ -23,7 +23,7 @@ ALLOWED = {
     "data": BASE,
     "train": BASE,
     "recipes": BASE | PARTS | {"data", "train", "cmae", "supervised"},
-    "build": BASE | PARTS | {"mim", "cmae", "supervised", "init", "recipes"},
+    "build": BASE | PARTS | {"frozen", "mim", "cmae", "supervised", "init", "recipes"},
     "memory": BASE | PARTS | {"mim", "recipes", "build"},
     "runs": BASE | {"mim", "recipes", "build", "train"},
     "interop": BASE | {"cmae", "supervised", "encoder", "decoder", "fusion", "mim", "init", "recipes", "build", "runs", "train"},

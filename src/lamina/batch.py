@@ -27,9 +27,8 @@ class Batch:
 
     `images` keep the dtype they were stored in until they are on the compute device (`unit_float`).
     `keys` name the samples for `rng`; None means torch's own generator. `mask` is True where a patch is
-    hidden; None lets the method draw it. `view` is a second view of each image (CMAE), `soft` the
-    share of each class in it (supervised training). `faults` are the samples that could not be read and whose
-    slots were filled by others.
+    hidden; None lets the method draw it. `view` is a second view of each image (CMAE). `faults` are the
+    samples that could not be read and whose slots were filled by others.
     """
 
     images: Shaped[Tensor, "B C H W"]
@@ -38,7 +37,6 @@ class Batch:
     labels: Int64[Tensor, "B"] | None = None
     faults: tuple[Fault, ...] = ()
     view: Shaped[Tensor, "B C H W"] | None = None
-    soft: Float[Tensor, "B K"] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,7 +66,6 @@ class Batch:
             of(self.labels),
             self.faults,
             of(self.view),
-            of(self.soft),
         )
 
 

@@ -12,6 +12,7 @@ from lamina.cmae import CMAE
 from lamina.decoder import CrossDecoder, Decoder, LinearDecoder, MAEDecoder, PromptDecoder
 from lamina.encoder import Encoder, EncoderOptions, build_vit, default_statistics, wrap_vit
 from lamina.errors import LaminaError
+from lamina.frozen import Identity
 from lamina.fusion import build_fusion, resolve_layers
 from lamina.init import init_mae, init_vit_mae, init_vit_simmim, zero_branches
 from lamina.losses import build_loss
@@ -65,8 +66,6 @@ def _check_parts(recipe: Recipe) -> None:
         raise LaminaError("CMAE needs a second view of each image; set data.second_view to cmae")
     if recipe.method != "cmae" and recipe.data.second_view != "none":
         raise LaminaError(f"{recipe.name} has no use for a second view; set data.second_view to none")
-    if recipe.method != "supervised" and (recipe.data.mixup or recipe.data.cutmix or recipe.data.smoothing):
-        raise LaminaError("mixup, cutmix and smoothing change labels; they are for supervised training alone")
     target = recipe.target.kind
     if recipe.fusion.kind == "mix" and recipe.decoder.kind != "cross":
         raise LaminaError(
@@ -117,9 +116,10 @@ def compose_task(recipe: Recipe, target: Target | None = None, teacher: nn.Modul
     """What is trained, initialised by torch's own generator."""
     if recipe.method == "supervised":
         encoder = _build_encoder(recipe.encoder)
-        n_classes, distilled = len(recipe.supervised.classes), recipe.supervised.teacher is not None
         fusion = build_fusion(recipe.fusion, encoder.width, encoder.depth)
-        return Supervised(encoder, fusion, n_classes, recipe.supervised.pool, teacher, distilled)
+        labels = recipe.labels
+        known = Identity(str(labels.teacher), str(labels.teacher_sha256)) if teacher is not None else None
+        return Supervised(encoder, fusion, len(labels.classes), recipe.supervised, teacher, known)
     method = compose(recipe, target)
     if recipe.method == "mim":
         return method

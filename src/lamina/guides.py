@@ -116,12 +116,12 @@ def open_teacher(recipe: Recipe) -> tuple[Recipe, nn.Module | None]:
     Raises:
         LaminaError: where it cannot be opened, or has other classes.
     """
-    options = recipe.supervised
+    options = recipe.labels
     if recipe.method != "supervised" or options.teacher is None:
         return recipe, None
     if Run(options.teacher).exists():
         task, its = load_task(options.teacher)
-        classes = its.supervised.classes
+        classes = its.labels.classes
         if not isinstance(task, Supervised) or classes != options.classes:
             raise LaminaError(
                 f"{options.teacher} cannot teach: it was not trained on the same {len(options.classes)} "
@@ -137,7 +137,7 @@ def open_teacher(recipe: Recipe) -> tuple[Recipe, nn.Module | None]:
             )
         teacher = _Logits(network.vit, network.mean, network.std)
     sha256 = identify(options.teacher, teacher).sha256
-    return replace(recipe, supervised=replace(options, teacher_sha256=sha256)), teacher
+    return replace(recipe, labels=replace(options, teacher_sha256=sha256)), teacher
 
 
 class _Logits(nn.Module):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lamina.build import Task, build_task, resolve
 from lamina.cmae import CMAE
-from lamina.data import Mixing, Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
+from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
 from lamina.errors import LaminaError
 from lamina.guides import open_target, open_teacher
 from lamina.interop import EncoderExport, start_from
@@ -20,7 +20,6 @@ from lamina.monitor import FaultMonitor, FusionMonitor
 from lamina.options import differences
 from lamina.recipes import Recipe
 from lamina.runs import DataFacts, Run
-from lamina.supervised import Supervised
 from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group
 from lamina.train.distributed import from_main
 
@@ -141,17 +140,13 @@ def _labelled(recipe: Recipe, source: Source) -> Recipe:
         raise LaminaError(
             f"{recipe.name} learns from labels, and these images have none; give root/CLASS/..., or a sample"
         )
-    return replace(recipe, supervised=replace(recipe.supervised, classes=tuple(source.class_names)))
+    return replace(recipe, labels=replace(recipe.labels, classes=tuple(source.class_names)))
 
 
 def _loader(recipe: Recipe, source: Source, method: Task, ranks: Ranks) -> TrainLoader:
     inner = mim_of(method)
     # Masks by a teacher's scores are drawn where the teacher is.
     masking = None if inner is None or isinstance(inner.masking, ScoredMasking) else inner.masking
-    mixing = None
-    if isinstance(method, Supervised):
-        data = recipe.data
-        mixing = Mixing(method.n_classes, data.mixup, data.cutmix, data.smoothing)
     height, width = recipe.encoder.image_size  # type: ignore[misc]
     return TrainLoader(
         source,
@@ -164,7 +159,6 @@ def _loader(recipe: Recipe, source: Source, method: Task, ranks: Ranks) -> Train
         in_chans=recipe.encoder.in_chans,
         masking=masking,
         grid=method.encoder.grid,
-        mixing=mixing,
     )
 
 

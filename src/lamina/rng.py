@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     VIEW = 9
     AUGMENT = 10
     MIX = 11
+    COLOUR = 12
 
 
 def _shift(x: Tensor, k: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lamina.data.augment import Mixing
 from lamina.data.checking import BadFile, CheckResult, check
 from lamina.data.faults import FaultBudget
 from lamina.data.files import printable
@@ -23,7 +22,6 @@ __all__ = [
     "Decoding",
     "FaultBudget",
     "FileSource",
-    "Mixing",
     "RandomResizedCrop",
     "Reason",
     "SimpleResizedCrop",

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from lamina.batch import Batch, Fault
-from lamina.data.augment import Augment, Mixing
+from lamina.data.augment import TrainAugment
 from lamina.data.faults import FaultBudget
 from lamina.data.options import DataOptions
 from lamina.data.reading import EvalReader, Masking, TrainReader
@@ -45,7 +45,6 @@ class TrainLoader:
         in_chans: int = 3,
         masking: Masking | None = None,
         grid: tuple[int, int] | None = None,
-        mixing: Mixing | None = None,
     ) -> None:
         self.source = source
         self.n_samples = len(source)
@@ -61,8 +60,8 @@ class TrainLoader:
             masking,
             grid,
             _views(options, image_size),
+            options.jitter,
             _augment(options),
-            mixing,
         )
         self._loader = DataLoader(
             reader,
@@ -102,10 +101,10 @@ def _views(options: DataOptions, image_size: tuple[int, int]) -> ShiftedViews | 
     )
 
 
-def _augment(options: DataOptions) -> Augment | None:
-    if options.jitter is None and options.auto_augment is None and options.erase == 0:
+def _augment(options: DataOptions) -> TrainAugment | None:
+    if options.auto_augment is None and options.erase == 0:
         return None
-    return Augment(options.jitter, options.auto_augment, options.erase)
+    return TrainAugment(options.auto_augment, options.erase)
 
 
 class _Steps(Sampler[list[Sample]]):

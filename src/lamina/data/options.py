@@ -54,12 +54,6 @@ class DataOptions:
     """One of timm's policies for 8-bit colour images (DeiT: rand-m9-mstd0.5-inc1); unset means none."""
     erase: float = 0.0
     """How often a rectangle is replaced by noise (DeiT: 0.25)."""
-    mixup: float = 0.0
-    """Parameter of mixup's beta distribution in supervised training (DeiT: 0.8); 0 is off."""
-    cutmix: float = 0.0
-    """Parameter of cutmix's beta distribution in supervised training (DeiT: 1); 0 is off."""
-    smoothing: float = 0.0
-    """Share of a label that goes to all classes alike, in supervised training (DeiT: 0.1)."""
     second_view: Literal["none", "cmae"] = "none"
     """cmae: two windows of the crop (crop_px, larger than the image size), the second shifted and changed."""
     view_shift_px: int | None = None
@@ -101,8 +95,6 @@ class DataOptions:
             <= self.crop_ratio[1],
             "flip must be a probability": 0 <= self.flip <= 1,
             "erase must be a probability": 0 <= self.erase <= 1,
-            "mixup and cutmix must not be negative": min(self.mixup, self.cutmix) >= 0,
-            "smoothing must be at least 0 and below 1": 0 <= self.smoothing < 1,
             "view_shift_px must not be negative": self.view_shift_px is None or self.view_shift_px >= 0,
             "view_jitter_share, view_grey_share and view_blur_share must be probabilities": all(
                 0 <= p <= 1 for p in (self.view_jitter_share, self.view_grey_share, self.view_blur_share)

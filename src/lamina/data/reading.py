@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lamina.batch import Batch, Fault, unit_float
-from lamina.data.augment import Augment, Mixing
+from lamina.data.augment import TrainAugment
+from lamina.data.jitter import Strengths, jitter
 from lamina.data.options import Decoding
 from lamina.data.sampler import Sample
 from lamina.data.sources import Source
@@ -46,14 +47,14 @@ class TrainReader(Dataset[Batch]):
         masking: Masking | None = None,
         grid: tuple[int, int] | None = None,
         views: ShiftedViews | None = None,
-        augment: Augment | None = None,
-        mixing: Mixing | None = None,
+        strengths: Strengths | None = None,
+        augment: TrainAugment | None = None,
     ) -> None:
         if masking is not None and grid is None:
             raise LaminaError("a masking needs the grid of patches")
         self.source, self.how, self.seed, self.crop, self.flip = source, how, seed, crop, flip
         self.masking, self.grid = masking, grid
-        self.views, self.augment, self.mixing = views, augment, mixing
+        self.views, self.strengths, self.augment = views, strengths, augment
 
     def __getitems__(self, samples: Sequence[Sample]) -> Batch | LaminaError:
         """One batch; DataLoader calls this by its name. An error for the user is given, not raised."""
@@ -73,22 +74,23 @@ class TrainReader(Dataset[Batch]):
             image, index = self._read(sample, keys[k : k + 1], faults)
             image = self.crop(image, draws[k])
             image = image.flip(-1) if flips[k] else image
+            if self.strengths is not None:
+                colours = uniform(keys[k : k + 1], 5, Purpose.COLOUR)[0].tolist()
+                image = jitter(image, self.strengths, colours)
             if self.views is not None:
                 shifts = uniform(keys[k : k + 1], self.views.n_draws, Purpose.VIEW)[0].tolist()
                 image, second = self.views(image, shifts)
                 seconds.append(second)
             if self.augment is not None:
-                image = self.augment(image, int(bits(keys[k : k + 1], 1, Purpose.AUGMENT)))
+                image = self.augment(image, keys[k])
             images.append(image)
             labels.append(self.source.labels[index] if self.source.labels is not None else -1)
         mask = None
         if self.masking is not None and self.grid is not None:
             mask = self.masking(keys, self.grid)
         known = torch.tensor(labels) if self.source.labels is not None else None
-        stacked, soft = stack(images), None
-        if self.mixing is not None and known is not None:
-            stacked, soft = self.mixing(stacked, known, int(bits(keys[:1], 1, Purpose.MIX)))
-        return Batch(stacked, keys, mask, known, tuple(faults), stack(seconds) if seconds else None, soft)
+        view = stack(seconds) if seconds else None
+        return Batch(stack(images), keys, mask, known, tuple(faults), view)
 
     def _read(
         self, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault]

@@ -156,7 +156,8 @@ def covering(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def make_crop(options: DataOptions, image_size: tuple[int, int]) -> Crop:
-    """The training crop that the options name, `crop_px` or else `image_size` large; 8/7 of it for two views."""
+    """The training crop that the options name: `crop_px` or else `image_size` large, 8/7 of it for two
+    views."""
     size = options.crop_px or image_size
     if options.crop_px is None and options.second_view != "none":  # room for a shift: 256 px for 224
         size = (round(image_size[0] * 8 / 7), round(image_size[1] * 8 / 7))

@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from lamina.data.augment import jitter
+from lamina.data.jitter import jitter
 from lamina.errors import LaminaError
 
 

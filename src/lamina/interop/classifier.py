@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -12,11 +12,10 @@ from safetensors.torch import load_file
 from lamina.build import build_task
 from lamina.errors import LaminaError
 from lamina.files import write_atomically
-from lamina.interop.export import Exported, export_timm, save_tensors, timm_config
-from lamina.interop.loading import export_files, locate_step
+from lamina.interop.export import Exported, save_tensors, timm_config
+from lamina.interop.loading import export_files
 from lamina.options import merge, to_mapping
 from lamina.recipes import Recipe
-from lamina.runs import load_task
 from lamina.supervised import Supervised
 
 FORMAT = "lamina-classifier"
@@ -36,12 +35,12 @@ def export_timm_classifier(task: Supervised, recipe: Recipe, out: Path, step: in
         )
     files = Exported.at(out, False, step)
     config = timm_config(task, recipe.encoder, recipe.data.eval_crop_share)
-    pool = {"cls": "token", "mean": "avg"}[recipe.supervised.pool]
+    pool = {"cls": "token", "mean": "avg"}[task.pool]
     arguments = {**config["model_args"], "num_classes": task.n_classes, "global_pool": pool}
     config |= {"num_classes": task.n_classes, "model_args": arguments, "global_pool": pool}
     config["pretrained_cfg"] |= {
         "num_classes": task.n_classes,
-        "label_names": list(recipe.supervised.classes),
+        "label_names": list(recipe.labels.classes),
     }
     state = dict(task.encoder.timm_state())
     heads = {"head": task.head, **({"head_dist": task.head_dist} if task.head_dist is not None else {})}
@@ -91,20 +90,3 @@ def _about(weights: Path) -> dict[str, Any]:
     if about.get("format") != FORMAT:
         raise LaminaError(f"{weights} is no classifier that `lamina export --to lamina` wrote")
     return about  # type: ignore[no-any-return]
-
-
-def export_run(run: str | Path, out: str | Path, to: Literal["timm", "lamina"] = "timm") -> Exported:
-    """Hand a run over: an encoder to timm; of a run on labels the classifier, to timm or as a file of our
-    own.
-
-    Raises:
-        LaminaError: where there is no such run, or it cannot be handed over so.
-    """
-    place, step = locate_step(str(run))
-    task, recipe = load_task(place, step)
-    if isinstance(task, Supervised):
-        write = export_timm_classifier if to == "timm" else export_classifier
-        return write(task, recipe, Path(out), step)
-    if to == "lamina":
-        raise LaminaError(f"{run} has no classifier, and its folder is what lamina reads; use --to timm")
-    return export_timm(run, out)

@@ -65,7 +65,7 @@ def beit_published(size: Size = "b") -> Recipe:
     lamina pretrain imagenet/train --out runs/beit --recipe beit-b --target.tokenizer encoder.pth
 
     300 epochs at batch 2048, gradients clipped at 3. Published, ImageNet-1k top-1, fine-tuned: ViT-B 83.1
-    (mmpretrain, DALL-E's tokenizer). Its colour jitter of 0.4 is left out.
+    (mmpretrain, DALL-E's tokenizer).
     """
     return Recipe(
         name=f"beit-{size}",
@@ -74,7 +74,7 @@ def beit_published(size: Size = "b") -> Recipe:
         decoder=DecoderOptions(kind="linear"),
         target=TargetOptions(kind="tokens"),
         loss="cross_entropy",
-        data=DataOptions(crop_scale=(0.08, 1.0)),
+        data=DataOptions(crop_scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.0)),
         optim=OptimOptions(
             base_lr=1.875e-4, betas=(0.9, 0.999), weight_decay=0.05, warmup_epochs=10.0, clip_grad=3.0
         ),

@@ -52,14 +52,7 @@ def deit_published(size: Size = "b") -> Recipe:
         name=f"deit-{size}",
         method="supervised",
         encoder=EncoderOptions(name=TIMM_NAMES[size], start="timm", drop_path=0.1),
-        data=DataOptions(
-            crop_scale=(0.08, 1.0),
-            auto_augment="rand-m9-mstd0.5-inc1",
-            erase=0.25,
-            mixup=0.8,
-            cutmix=1.0,
-            smoothing=0.1,
-        ),
+        data=DataOptions(crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", erase=0.25),
         loss="cross_entropy",
         optim=OptimOptions(
             base_lr=2.5e-4, betas=(0.9, 0.999), weight_decay=0.05, warmup_epochs=20.0, clip_grad=5.0

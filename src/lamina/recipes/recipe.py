@@ -15,6 +15,7 @@ from lamina.encoder import EncoderOptions
 from lamina.fusion import FusionOptions
 from lamina.losses import LossName
 from lamina.masking import MaskingOptions
+from lamina.recipes.labels import LabelOptions
 from lamina.supervised import SupervisedOptions
 from lamina.targets import TargetOptions
 from lamina.train import OptimOptions, TrainOptions
@@ -50,6 +51,7 @@ class Recipe:
     data: DataOptions = field(default_factory=DataOptions)
     cmae: CMAEOptions = field(default_factory=CMAEOptions)
     supervised: SupervisedOptions = field(default_factory=SupervisedOptions)
+    labels: LabelOptions = field(default_factory=LabelOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 
