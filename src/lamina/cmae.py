@@ -137,9 +137,9 @@ class CMAE(nn.Module):
         self.target_encoder.eval()
         return self
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch | Shaped[Tensor, "B C H W"]) -> dict[str, Tensor]:
         """{"loss", "pixel_loss", "contrast_loss"}; the batch brings a second view of each image."""
-        if batch.view is None:
+        if not isinstance(batch, Batch) or batch.view is None:
             raise LaminaError("CMAE needs a second view of each image; set data.second_view to cmae")
         mim = self.mim
         target, scores = mim.target(batch.images)
