@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lamina.api import pretrain
     from lamina.batch import Batch
+    from lamina.cmae import CMAE
     from lamina.embedding import embed
     from lamina.errors import LaminaError
     from lamina.evaluate import evaluate_knn, evaluate_linear
     from lamina.fusion import LastLayer, LayerMix, MultiLevelFusion
     from lamina.init import init_vit_mae, init_vit_simmim
-    from lamina.interop import export_timm, load_encoder
+    from lamina.interop import export_timm, load_encoder, load_supervised
     from lamina.methods import (
         beit,
         crossmae,
@@ -32,9 +33,13 @@ if TYPE_CHECKING:
     from lamina.recipes import Recipe, recipe
     from lamina.report import reconstruct_files, write_report
     from lamina.runs import load_method
+    from lamina.supervised import Supervised
     from lamina.targets import Teacher, TokenIds
+    from lamina.tokenizer import load_tokenizer
+    from lamina.tokenizing import train_tokenizer
 
 __all__ = [
+    "CMAE",
     "MIM",
     "Batch",
     "LaminaError",
@@ -42,6 +47,7 @@ __all__ = [
     "LayerMix",
     "MultiLevelFusion",
     "Recipe",
+    "Supervised",
     "Teacher",
     "TokenIds",
     "beit",
@@ -56,6 +62,8 @@ __all__ = [
     "init_vit_simmim",
     "load_encoder",
     "load_method",
+    "load_supervised",
+    "load_tokenizer",
     "mae",
     "maskfeat",
     "milan",
@@ -65,10 +73,15 @@ __all__ = [
     "recipe",
     "reconstruct_files",
     "simmim",
+    "train_tokenizer",
     "write_report",
 ]
 
 _HOMES = {
+    "cmae": ("CMAE",),
+    "supervised": ("Supervised",),
+    "tokenizer": ("load_tokenizer",),
+    "tokenizing": ("train_tokenizer",),
     "api": ("pretrain",),
     "batch": ("Batch",),
     "embedding": ("embed",),
@@ -76,7 +89,7 @@ _HOMES = {
     "evaluate": ("evaluate_knn", "evaluate_linear"),
     "fusion": ("LastLayer", "LayerMix", "MultiLevelFusion"),
     "init": ("init_vit_mae", "init_vit_simmim"),
-    "interop": ("export_timm", "load_encoder"),
+    "interop": ("export_timm", "load_supervised", "load_encoder"),
     "methods": (
         "beit",
         "crossmae",

@@ -265,7 +265,7 @@ def export(
         run: A run, or a step of it (runs/mff@100).
         out: Weights file to write, .safetensors; its settings go into a .json beside it.
         to: timm: loads into `timm.create_model` with no key missing or left over. lamina: a classifier
-            trained on labels with its fusion, for `lamina.load_classifier`.
+            trained on labels with its fusion, for `lamina.load_supervised`.
     """
     console.print(str(export_run(run, out, to)), markup=False)
     return 0

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from lamina.interop.backbone import Backbone, FeatureKind, Features, Origin, Pool
-from lamina.interop.classifier import (
-    export_classifier,
-    export_timm_classifier,
-    load_classifier,
-)
+from lamina.interop.classifier import ExportedClassifier, export_supervised, load_supervised
 from lamina.interop.export import EncoderExport, Exported, export_timm
 from lamina.interop.handover import export_run
 from lamina.interop.loading import load_encoder, untrained_like
@@ -18,17 +14,17 @@ __all__ = [
     "Backbone",
     "EncoderExport",
     "Exported",
+    "ExportedClassifier",
     "FeatureKind",
     "Features",
     "Loaded",
     "Origin",
     "Pool",
-    "export_classifier",
     "export_run",
+    "export_supervised",
     "export_timm",
-    "export_timm_classifier",
-    "load_classifier",
     "load_encoder",
+    "load_supervised",
     "load_weights_into",
     "read_weights",
     "start_from",
