@@ -18,9 +18,11 @@ from lamina.build import build_task, resolve
 from lamina.decoder import DecoderOptions
 from lamina.encoder import EncoderOptions, Network, build_vit, timm_arguments, wrap_vit
 from lamina.errors import LaminaError
-from lamina.fusion import FusionOptions, build_fusion
+from lamina.fusion import Fusion, FusionOptions, LayerMix, build_fusion
 from lamina.interop.backbone import Backbone, Origin
-from lamina.interop.weights import PICKLES, load_weights_into, read_weights
+from lamina.interop.foreign import read_foreign, weights_in
+from lamina.interop.foreign.whole import set_epsilon, settled
+from lamina.interop.weights import fill, load_weights_into, put_encoder, read_weights
 from lamina.options import merge
 from lamina.recipes import Recipe
 from lamina.runs import Run, load_task
@@ -59,11 +61,13 @@ def load_encoder(
 
     - a run folder (its newest checkpoint), `run@step`, or a checkpoint folder `run/checkpoints/step-N`;
     - what `export_timm` wrote: the .safetensors file, or the folder;
-    - any other .safetensors or .pth file under timm's names: `encoder`, a timm name or options, says
-      which network it is for;
+    - weights that others trained, a .safetensors or .pth file or a folder of transformers or timm, of the
+      formats in `lamina.interop.foreign`; for files under timm's names `encoder`, a timm name or options,
+      says which network they are for;
     - a timm model, `timm/NAME` or NAME, with its published weights unless `pretrained` is False.
 
-    `encoder` also overrides sizes, channels and statistics of a timm model; runs and exports know theirs.
+    `encoder` also overrides sizes, channels and statistics of a timm model and of what others trained; runs
+    and exports know theirs.
 
     Raises:
         LaminaError: where nothing is called so, the weights do not fit, or they cannot be fetched.
@@ -73,7 +77,7 @@ def load_encoder(
     path = Path(name).expanduser()
     if _is_run(name):
         backbone = _from_run(name)
-    elif path.is_file() or (path / "model.safetensors").is_file():
+    elif weights_in(path) is not None:
         backbone = _from_file(path, options)
     elif path.exists():
         raise LaminaError(
@@ -98,7 +102,7 @@ def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | No
         recipe = replace(recipe, train=replace(recipe.train, seed=seed))
     task = build_task(recipe)
     origin = Origin(f"{backbone.origin.name}, untrained", None, recipe)
-    return Backbone(task.encoder, task.fusion, origin).to(backbone.encoder.mean.device)
+    return Backbone(task.encoder, _single(task.fusion), origin).to(backbone.encoder.mean.device)
 
 
 def locate_step(spec: str) -> tuple[Path, int]:
@@ -134,27 +138,75 @@ def _is_checkpoint(path: Path) -> bool:
 def _from_run(spec: str) -> Backbone:
     place, step = locate_step(spec)
     task, recipe = load_task(place, step)
-    return Backbone(task.encoder, task.fusion, Origin(str(place), step, recipe))
+    return Backbone(task.encoder, _single(task.fusion), Origin(str(place), step, recipe))
+
+
+def _single(fusion: Fusion) -> Fusion | None:
+    """A fusion whose result is one set of features: a mix gives one for each decoder block, and none of them
+    is what the encoder saw."""
+    return None if isinstance(fusion, LayerMix) else fusion
 
 
 def _from_file(path: Path, options: EncoderOptions | None) -> Backbone:
     about = _about(path)
-    step, fusion = None, FusionOptions(kind="none")
-    if about is not None:
-        options, step = merge(EncoderOptions(), about["encoder"]), int(about["step"])
-        if about["fusion"] is not None and export_files(path).fusion.is_file():
-            fusion = merge(FusionOptions(), about["fusion"])
-    if options is None:
-        raise LaminaError(f"{path.name} does not say which network it is for; name it with --encoder")
+    return _from_foreign(path, options) if about is None else _from_export(path, about)
+
+
+def _from_export(path: Path, about: dict[str, Any]) -> Backbone:
+    options, step = merge(EncoderOptions(), about["encoder"]), int(about["step"])
+    fusion = FusionOptions(kind="none")
+    if about["fusion"] is not None and export_files(path).fusion.is_file():
+        fusion = merge(FusionOptions(), about["fusion"])
+    if fusion.kind == "mix":  # not one set of features
+        fusion = FusionOptions(kind="none")
     recipe = _recipe(options, fusion)
-    if about is not None:
-        recipe = replace(recipe, data=replace(recipe.data, eval_crop_share=float(about["crop_share"])))
+    recipe = replace(recipe, data=replace(recipe.data, eval_crop_share=float(about["crop_share"])))
     vit = build_vit(recipe.encoder)
     load_weights_into(vit, path)
     built = build_fusion(recipe.fusion, vit.embed_dim, len(vit.blocks))
     if fusion.kind != "none":
         checkpoint.load_model_tensors(built, read_weights(export_files(path).fusion))
     return Backbone(wrap_vit(vit, recipe.encoder), built, Origin(str(path), step, recipe))
+
+
+def _from_foreign(path: Path, options: EncoderOptions | None) -> Backbone:
+    foreign = read_foreign(path)
+    fusion = FusionOptions(kind="none")
+    if foreign.fusion and foreign.said["fusion"]["layers"]:
+        fusion = merge(fusion, foreign.said["fusion"])
+    recipe = _recipe(settled(foreign, options, path.name), fusion)
+    vit = build_vit(recipe.encoder)
+    put_encoder(vit, foreign, path.name)
+    built = build_fusion(recipe.fusion, vit.embed_dim, len(vit.blocks))
+    if fusion.kind != "none":
+        fill(built, foreign.fusion, path.name)
+    if foreign.eps is not None:
+        set_epsilon(vit, foreign.eps)
+    return Backbone(wrap_vit(vit, recipe.encoder), built, Origin(str(path), None, recipe))
+
+
+def load_projected(
+    path: str | Path, encoder: EncoderOptions | None = None
+) -> tuple[Network, tuple[float, ...], tuple[float, ...]]:
+    """A CLIP tower of transformers with its projection as timm's `head`, and its mean and std on [0, 1].
+
+    Raises:
+        LaminaError: for a file without a projection, and as `load_encoder`.
+    """
+    path = Path(path)
+    foreign = read_foreign(path)
+    if not foreign.head:
+        raise LaminaError(f"{path.name} is {foreign.title} without a projection; take a CLIP with one")
+    options = _recipe(settled(foreign, encoder, path.name), FusionOptions(kind="none")).encoder
+    arguments = {**timm_arguments(options), "num_classes": len(foreign.head["bias"])}
+    vit: Network = timm.create_model(options.name, **arguments)  # type: ignore[assignment]
+    head = {f"head.{name}": tensor for name, tensor in foreign.head.items()}
+    put_encoder(vit, replace(foreign, encoder={**foreign.encoder, **head}), path.name)
+    if foreign.eps is not None:
+        set_epsilon(vit, foreign.eps)
+    assert isinstance(options.mean, tuple)
+    assert isinstance(options.std, tuple)
+    return vit.eval(), options.mean, options.std
 
 
 def _from_timm(spec: str, options: EncoderOptions, pretrained: bool) -> Backbone:
@@ -195,7 +247,7 @@ def _recipe(options: EncoderOptions, fusion: FusionOptions) -> Recipe:
 def _about(path: Path) -> dict[str, Any] | None:
     """What `export_timm` said of a file: in its header, or in the JSON beside it if the header was lost."""
     weights, beside, _ = export_files(path)
-    if weights.suffix in PICKLES:
+    if weights.suffix != ".safetensors" or not weights.is_file():
         return None
     try:
         with safe_open(weights, framework="pt") as file:

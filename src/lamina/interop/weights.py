@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from timm.layers.pos_embed import resample_abs_pos_embed
-from torch import Tensor
+from timm.models.beit import Beit, checkpoint_filter_fn
+from torch import Tensor, nn
 
 from lamina.encoder import Network
 from lamina.errors import LaminaError
+from lamina.interop.foreign import PICKLES, Foreign, read_foreign, read_weights, weights_in
 
-PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
-_ANCHOR = "patch_embed.proj.weight"
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
 _NOT_ENCODER = ("decoder", "mask_token", "head", "fc_norm", "classifier", "fusion")
+_SHARED = "rel_pos_bias.relative_position_bias_table"
+
+__all__ = ["PICKLES", "Loaded", "fill", "load_weights_into", "mismatches", "put_encoder", "read_weights"]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a weights file: tensors taken, those left (heads, decoders), and whether positions were
-    resampled to another grid."""
+    """What became of a weights file: tensors taken, those left (heads, decoders), whether positions were
+    resampled to another grid, what the file is, and the channel statistics on [0, 1] that its network was
+    trained with, where the file says so or its format has no other."""
 
     taken: int
     ignored: tuple[str, ...]
     resampled: bool
+    title: str = ""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
         left = sorted({name.split(".")[0] for name in self.ignored})
@@ -38,50 +43,67 @@ class Loaded:
         parts += ["positions resampled to the new grid"] if self.resampled else []
         return "; ".join(parts)
 
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, on the CPU, as they are called there.
-
-    `.safetensors` is read as such; .pth, .pt, .bin, .tar and .ckpt through torch's restricted unpickler,
-    which runs no code of the file (`argparse.Namespace`, found in MAE's own checkpoints, is let in as data).
-    Dictionaries that keep the weights under "model" or "state_dict" are opened.
-
-    Raises:
-        LaminaError: for a file that is not there, is damaged, or wants more than tensors unpickled.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if not path.is_file():
-        raise LaminaError(f"there is no weights file {path}")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix not in PICKLES:
-        raise LaminaError(f"{path.name} is no weights file; give .safetensors, or {', '.join(PICKLES)}")
-    content = _read_pickle(path)
-    for _ in _WRAPPERS:  # no deeper: a pickled dictionary may hold itself
-        content = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), content)
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise LaminaError(f"{path.name} holds no tensors under {', '.join(_WRAPPERS)} or at the top")
-    return tensors
+    def other_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> str | None:
+        """A line of warning where the weights were trained on images normalised otherwise than by these."""
+        if self.mean is None or self.std is None:
+            return None
+        pairs = [*zip(self.mean, mean, strict=False), *zip(self.std, std, strict=False)]
+        if all(abs(a - b) < 1e-3 for a, b in pairs):
+            return None
+        own, other = (
+            f"mean {_numbers(m)} and std {_numbers(s)}" for m, s in ((self.mean, self.std), (mean, std))
+        )
+        return (
+            f"the weights were trained on images normalised by {own}, this encoder normalises by {other}; "
+            "set --encoder.mean and --encoder.std to the former to start from what the weights know"
+        )
 
 
 def load_weights_into(vit: Network, path: str | Path) -> Loaded:
-    """Fill `vit` from a file: every tensor of the network must be there and fit.
+    """Fill `vit` from a file or folder of any format in `lamina.interop.foreign`: every tensor of the network
+    must be there and fit.
 
     A common prefix ("module.", "encoder.vit.", ...) is taken off; heads, decoders and mask tokens are left
-    out and named in the result; absolute positions of another grid are resampled (bicubic, as timm does;
-    the old grid is taken to be square, unless it has as many patches as the new one).
+    out and named in the result; positions of another grid are resampled (as timm does; the old grid is
+    taken to be square, unless it has as many patches as the new one).
 
     Raises:
         LaminaError: listing what is missing, unexpected, or of another shape. `vit` is then as it was.
     """
-    found, ignored = encoder_part(read_weights(path), path)
+    path = Path(path)
+    foreign = read_foreign(path)
+    loaded = put_encoder(vit, foreign, path.name)
+    if foreign.options is not None:
+        mean, std = foreign.options.mean, foreign.options.std
+        assert not isinstance(mean, str)
+        assert not isinstance(std, str)
+    else:
+        mean, std = _stated(path)
+    return Loaded(loaded.taken, loaded.ignored, loaded.resampled, foreign.title, mean, std)
+
+
+def put_encoder(vit: Network, foreign: Foreign, name: str) -> Loaded:
+    """As `load_weights_into`, of a file that was read; `name` is for messages."""
     own = vit.state_dict()
+    found = dict(foreign.encoder)
     left = [name for name in found if name not in own and name.startswith(_NOT_ENCODER)]
     found = {name: tensor for name, tensor in found.items() if name not in left}
     resampled = _fit_positions(found, vit)
+    if problems := mismatches(own, found):
+        raise LaminaError(f"{name} does not fit this network: {problems}")
+    vit.load_state_dict(found, strict=True)
+    return Loaded(len(found), (*foreign.beside("encoder"), *left), resampled)
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Put tensors into a module; raises as `load_weights_into` does where they are not just what it has."""
+    if problems := mismatches(module.state_dict(), tensors):
+        raise LaminaError(f"{name} does not fit this network: {problems}")
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def mismatches(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """What is missing in `found`, unexpected, or of another shape, in a few words; empty where all fits."""
     problems = [f"missing: {_some(own.keys() - found.keys())}"] if own.keys() - found.keys() else []
     problems += [f"unexpected: {_some(found.keys() - own.keys())}"] if found.keys() - own.keys() else []
     problems += [
@@ -89,25 +111,13 @@ def load_weights_into(vit: Network, path: str | Path) -> Loaded:
         for name in own
         if name in found and found[name].shape != own[name].shape
     ][:3]
-    if problems:
-        raise LaminaError(f"{Path(path).name} does not fit this network: {'; '.join(problems)}")
-    vit.load_state_dict(found, strict=True)
-    return Loaded(len(found), (*ignored, *left), resampled)
-
-
-def encoder_part(tensors: dict[str, Tensor], path: str | Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors of the ViT under timm's names, and the names of the others."""
-    prefixes = [name.removesuffix(_ANCHOR) for name in tensors if name.endswith(_ANCHOR)]
-    if not prefixes:
-        raise LaminaError(f"{Path(path).name} has no {_ANCHOR}; it is no ViT under timm's names")
-    if len(prefixes) > 1:
-        raise LaminaError(f"{Path(path).name} holds several ViTs ({', '.join(prefixes)}); keep one of them")
-    inside = {n.removeprefix(prefixes[0]): t for n, t in tensors.items() if n.startswith(prefixes[0])}
-    return inside, tuple(name for name in tensors if not name.startswith(prefixes[0]))
+    return "; ".join(problems)
 
 
 def _fit_positions(found: dict[str, Tensor], vit: Network) -> bool:
-    """Resample `pos_embed` where the grid differs; what cannot be meant is left for the shape check."""
+    """Resample positions where the grid differs; what cannot be meant is left for the shape check."""
+    if isinstance(vit, Beit):
+        return _fit_relative(found, vit)
     own, old = vit.pos_embed, found.get("pos_embed")
     if own is None or old is None or old.shape == own.shape or old.ndim != 3:
         return False
@@ -122,30 +132,52 @@ def _fit_positions(found: dict[str, Tensor], vit: Network) -> bool:
     return True
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as error:
-        raise LaminaError(f"{path.name} is damaged or no safetensors file: {error}") from None
+def _fit_relative(found: dict[str, Tensor], vit: Beit) -> bool:
+    """A table for all blocks is given to each where the network has one for each, as in BEiT's and SimMIM's
+    own fine-tuning, which leaves what is computed the same; tables of another grid are resampled by timm."""
+    own = vit.state_dict()
+    if _SHARED in found and _SHARED not in own:
+        shared = found.pop(_SHARED)
+        tables = [name for name in own if name.endswith("attn.relative_position_bias_table")]
+        found |= {name: shared.clone() for name in tables}
+    tables = [name for name in found if name.endswith("relative_position_bias_table")]
+    odd = [n for n in tables if n not in own or found[n].shape[1:] != own[n].shape[1:]]
+    kernel = "patch_embed.proj.weight"
+    if odd or found[kernel].shape != own[kernel].shape:
+        return False
+    before = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    fitted = checkpoint_filter_fn(dict(found), vit)
+    found.clear()
+    found |= fitted
+    return any(before.get(name) != tuple(tensor.shape) for name, tensor in found.items())
 
 
-def _read_pickle(path: Path) -> Mapping[str, Any]:
+def _stated(path: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and std that an export, or timm's config beside a file, states; None where nothing does."""
+    file = weights_in(path)
+    beside = None if file is None else file.parent / "config.json"
+    if file is not None and file.name != "model.safetensors":
+        beside = file.with_suffix(".json")
+    text = None
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file may fail in any way, and none of them is a bug of ours
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "unsupported" in str(error).lower():
-            raise LaminaError(
-                f"{path.name} wants to run code when it is read, so it was not; save it as .safetensors"
-            ) from None
-        if reason.startswith("Weights only load failed"):  # torch goes on to advise against the restriction
-            reason = "its pickle makes no sense"
-        raise LaminaError(f"{path.name} is damaged or no torch file: {reason}") from None
-    if not isinstance(content, Mapping):
-        raise LaminaError(f"{path.name} holds a {type(content).__name__}, not a dictionary of tensors")
-    return content
+        if file is not None and file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as opened:
+                text = (opened.metadata() or {}).get("lamina")
+        if text is None and beside is not None and beside.is_file():
+            text = beside.read_text(encoding="utf-8")
+        about: Any = json.loads(text) if text is not None else {}
+    except (SafetensorError, OSError, ValueError):
+        return None, None
+    config = about.get("pretrained_cfg") if isinstance(about, dict) else None
+    values = [config.get(key) if isinstance(config, dict) else None for key in ("mean", "std")]
+    if not all(isinstance(v, list) and all(isinstance(x, int | float) for x in v) for v in values):
+        return None, None
+    mean, std = (tuple(map(float, v)) for v in values if v is not None)
+    return mean, std
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.3g}" for value in values)
 
 
 def _some(names: set[str]) -> str:

@@ -1,0 +1,181 @@
+"""What a foreign weights file holds, in lamina's words: timm's names, sizes, and what had to be assumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamina.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions
+from lamina.errors import LaminaError
+
+Tensors = dict[str, Tensor]
+Rules = Sequence[tuple[str, str]]
+
+_PLAIN = {
+    192: ("vit_tiny_patch16_224", 3),
+    384: ("vit_small_patch16_224", 6),
+    768: ("vit_base_patch16_224", 12),
+    1024: ("vit_large_patch16_224", 16),
+    1280: ("vit_huge_patch14_224", 16),
+}
+_WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # DistributedDataParallel, torch.compile
+
+
+@dataclass(frozen=True)
+class Clues:
+    """What a file says beside its tensors: `config` and `processor` are JSON files of a transformers folder,
+    `args` the options of a training script, `text` the configuration of an mmengine run."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    def statistics(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> dict[str, Any]:
+        """Fields `mean` and `std` of `EncoderOptions`: as said, else what such networks are fed with."""
+        own = self.processor
+        if isinstance(own.get("image_mean"), list) and isinstance(own.get("image_std"), list):
+            mean, std = own["image_mean"], own["image_std"]
+        return {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A weights file, understood.
+
+    `encoder` is under timm's names, `head`, `fusion` and `decoder` under lamina's (`decoder` may also hold
+    `positions`, the table of a decoder whose positions are not a formula). `options` describe the network,
+    heads None where nothing says how many; they are None for files under timm's names, which fit several
+    networks. `names` are the file's own names by the part that they became, "" for what no part takes.
+    `said` are fields of a recipe, by group; `assumed` is what the file does not say.
+    """
+
+    title: str
+    encoder: Tensors
+    names: Mapping[str, tuple[str, ...]]
+    options: EncoderOptions | None = None
+    head: Tensors = field(default_factory=dict)
+    fusion: Tensors = field(default_factory=dict)
+    decoder: Tensors = field(default_factory=dict)
+    eps: float | None = None
+    said: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+
+    def beside(self, *parts: str) -> tuple[str, ...]:
+        """The file's names that none of `parts` takes."""
+        return tuple(name for part, names in self.names.items() if part not in parts for name in names)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way in which others write their weights: names that are always there, and how to read them."""
+
+    title: str
+    signs: tuple[str, ...]
+    """Patterns, each of which some name of the file ends with."""
+    convert: Callable[[Tensors, Clues], Foreign]
+
+    def fits(self, names: Sequence[str]) -> bool:
+        """Whether a file with these names is written so."""
+        return all(any(re.search(f"(?:^|\\.){sign}$", name) for name in names) for sign in self.signs)
+
+
+def divide(tensors: Tensors, rules: Rules) -> tuple[dict[str, Tensors], dict[str, tuple[str, ...]]]:
+    """Tensors by part under new names, and the old names by part.
+
+    A rule is a pattern for the whole name and what becomes of it, the part first; names that no rule takes
+    go to "". Queries, keys and values under `q`, `k`, `v` are joined to `qkv`; biases that are not there (a
+    key's has no effect on attention) are zeros where another of the three has one.
+    """
+    patterns = [(re.compile(old), new) for old, new in rules]
+    parts: dict[str, Tensors] = {part: {} for part in ("encoder", "fusion", "decoder", "head")}
+    names: dict[str, list[str]] = {part: [] for part in ("encoder", "fusion", "decoder", "head", "")}
+    for name, tensor in tensors.items():
+        plain = _WRAPPED.sub("", name)
+        new = next((m.expand(to) for old, to in patterns if (m := old.fullmatch(plain))), "")
+        part, _, rest = new.partition(".")
+        names[part].append(name)
+        if part:
+            parts[part][rest] = tensor
+    return {k: _joined(v) for k, v in parts.items()}, {k: tuple(v) for k, v in names.items()}
+
+
+def _joined(tensors: Tensors) -> Tensors:
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        match = re.fullmatch(r"(.*attn\.)([qkv])\.(weight|bias)", name)
+        if match is None:
+            found[name] = tensor
+            continue
+        stem, _, kind = match.groups()
+        three = [tensors.get(f"{stem}{letter}.{kind}") for letter in "qkv"]
+        shapes = {tuple(t.shape) for t in three if t is not None}
+        if len(shapes) > 1 or (kind == "weight" and None in three):
+            raise LaminaError(f"{name}: its query, key and value are not alike; the file is cut short")
+        found[f"{stem}qkv.{kind}"] = torch.cat([torch.zeros_like(tensor) if t is None else t for t in three])
+    return found
+
+
+def transformer_rules(place: str, part: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Rules for the blocks `place.N` to `part.blocks.N`; `names` are patterns of modules to timm's names."""
+    return [
+        (rf"{place}\.(\d+)\.{old}\.(weight|bias)", rf"{part}.blocks.\1.{new}.\2")
+        for old, new in names.items()
+    ]
+
+
+def need(tensors: Tensors, name: str) -> Tensor:
+    """The tensor of that name; raises where it is not there."""
+    if name not in tensors:
+        raise LaminaError(f"it has no {name}; the file is cut short, or no whole ViT")
+    return tensors[name]
+
+
+def depth_of(tensors: Tensors) -> int:
+    """Number of blocks."""
+    numbers = [int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))]
+    if not numbers:
+        raise LaminaError("it has no blocks; the file is cut short, or no whole ViT")
+    return max(numbers) + 1
+
+
+def sizes(encoder: Tensors, tokens: int | None, size: Any = None) -> dict[str, Any]:
+    """Fields `width`, `depth`, `in_chans`, `patch_size` and `image_size` of `EncoderOptions` from shapes.
+
+    `tokens` is the number of patches, None where no tensor tells; `size` what a configuration says of the
+    image. Grids are taken to be square unless it does; where they cannot be, `image_size` is None.
+    """
+    kernel = need(encoder, "patch_embed.proj.weight")
+    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
+        raise LaminaError(f"its patches are {'x'.join(map(str, kernel.shape[2:]))} px; only squares are read")
+    patch = int(kernel.shape[-1])
+    image = _image(tokens, patch, size)
+    found = {"width": int(kernel.shape[0]), "depth": depth_of(encoder), "in_chans": int(kernel.shape[1])}
+    return {**found, "patch_size": patch, "image_size": image}
+
+
+def _image(tokens: int | None, patch: int, size: Any) -> tuple[int, int] | None:
+    if size is not None:
+        height, width = (size, size) if isinstance(size, int) else tuple(map(int, size))
+        if tokens in (None, (height // patch) * (width // patch)):
+            return height, width
+    if tokens is None:
+        return None
+    side = round(tokens**0.5)
+    return (side * patch, side * patch) if side * side == tokens else None
+
+
+def plain_vit(width: int, heads: Any, assumed: list[str]) -> dict[str, Any]:
+    """Fields `name` and `heads` of a plain ViT of that width; usual heads are noted as assumed."""
+    name, usual = _PLAIN.get(width, ("vit_base_patch16_224", None))
+    if heads is None and usual is not None:
+        heads = usual
+        assumed.append(f"{usual} heads, usual for width {width}")
+    return {"name": name, "heads": None if heads is None else int(heads)}

@@ -1,0 +1,133 @@
+"""Whole methods that others trained: MAE and MFF with their decoder and fusion, as lamina's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from lamina.build import build_method, resolve
+from lamina.encoder import EncoderOptions
+from lamina.errors import LaminaError
+from lamina.interop.foreign import Foreign, read_foreign
+from lamina.interop.foreign.described import depth_of, need
+from lamina.interop.foreign.mae_decoder import straightened
+from lamina.interop.weights import fill
+from lamina.mim import MIM
+from lamina.options import merge
+from lamina.recipes import Recipe
+
+
+def load_foreign_method(
+    path: str | Path,
+    *,
+    encoder: EncoderOptions | None = None,
+    decoder_heads: int | None = None,
+    layers: Sequence[int] | None = None,
+) -> tuple[MIM, Recipe]:
+    """MAE, mmpretrain's MAE or MFF, or transformers' ViTMAE from its file or folder, in evaluation mode, and
+    the recipe that builds it: its loss is the peer's on the same images and mask.
+
+    What the file does not say is what its authors published (`Foreign.assumed` names it), or is given:
+    `encoder` overrides sizes, heads and statistics, `decoder_heads` the decoder's, `layers` the blocks that
+    MFF fuses. The epsilon of the layer norms is the file's; a run started from the recipe has timm's 1e-6.
+
+    Raises:
+        LaminaError: for files without a decoder, or that do not fit together.
+    """
+    foreign = read_foreign(path)
+    tensors, recipe = whole_method(
+        path, encoder=encoder, decoder_heads=decoder_heads, layers=layers, foreign=foreign
+    )
+    method = build_method(recipe)
+    fill(method, tensors, Path(path).name)
+    if foreign.eps is not None:
+        set_epsilon(method, foreign.eps)
+    return method.eval(), recipe
+
+
+def whole_method(
+    path: str | Path,
+    *,
+    encoder: EncoderOptions | None = None,
+    decoder_heads: int | None = None,
+    layers: Sequence[int] | None = None,
+    foreign: Foreign | None = None,
+) -> tuple[dict[str, Tensor], Recipe]:
+    """The tensors of `load_foreign_method` under the names of a `MIM`, and its resolved recipe. `foreign` is
+    the file, where it was read already."""
+    foreign = foreign or read_foreign(path)
+    name = Path(path).name
+    if not foreign.decoder:
+        raise LaminaError(
+            f"{name} is {foreign.title} without a decoder, so no whole method; load it as an encoder, or "
+            "start from it with --init"
+        )
+    try:
+        recipe = _recipe(foreign, settled(foreign, encoder, name), decoder_heads, layers)
+        (height, width), patch = recipe.encoder.image_size, recipe.encoder.patch_size  # type: ignore[misc]
+        assert patch is not None
+        decoder = straightened(foreign.decoder, (height // patch, width // patch))
+    except LaminaError as error:
+        raise LaminaError(f"{name} is {foreign.title}, but {error}") from None
+    parts = {"encoder.vit": foreign.encoder, "fusion": foreign.fusion, "decoder": decoder}
+    tensors = {f"{part}.{key}": tensor for part, own in parts.items() for key, tensor in own.items()}
+    return tensors, recipe
+
+
+def settled(foreign: Foreign, given: EncoderOptions | None, name: str) -> EncoderOptions:
+    """The options of a file's network: as found, but for whatever `given` says other than by default."""
+    found = foreign.options
+    if found is None:
+        if given is None:
+            raise LaminaError(f"{name} does not say which network it is for; name it with --encoder")
+        return given
+    if given is not None:
+        usual = EncoderOptions()
+        said = {f.name: getattr(given, f.name) for f in fields(given)}
+        found = replace(found, **{k: v for k, v in said.items() if v != getattr(usual, k)})
+    if found.heads is None and not foreign.title.startswith("timm"):
+        raise LaminaError(
+            f"{name} does not say how many attention heads its {found.width} channels have; give "
+            "encoder=EncoderOptions(heads=...)"
+        )
+    fixed = any(key == "pos_embed" or key.endswith("position_bias_table") for key in foreign.encoder)
+    if found.image_size is None and fixed and not foreign.title.startswith("timm"):
+        raise LaminaError(
+            f"{name} does not say which image its positions are for, and they are no square grid; give "
+            "encoder=EncoderOptions(image_size=(height, width))"
+        )
+    return found
+
+
+def set_epsilon(module: nn.Module, eps: float) -> None:
+    """Give all layer norms the epsilon that the weights were trained with."""
+    for child in module.modules():
+        if isinstance(child, nn.LayerNorm):
+            child.eps = eps
+
+
+def _recipe(
+    foreign: Foreign, encoder: EncoderOptions, heads: int | None, layers: Sequence[int] | None
+) -> Recipe:
+    decoder = foreign.decoder
+    heads = heads or foreign.said.get("decoder", {}).get("heads")
+    if heads is None:
+        raise LaminaError("nothing says how many heads its decoder has; give decoder_heads")
+    said: dict[str, Any] = {group: dict(values) for group, values in foreign.said.items()}
+    said["decoder"] = {
+        "kind": "mae",
+        "width": int(need(decoder, "mask_token").shape[-1]),
+        "depth": depth_of(decoder),
+        "heads": int(heads),
+    }
+    fusion = said.setdefault("fusion", {"kind": "none"})
+    if layers is not None:
+        fusion["layers"] = list(layers)
+    if fusion["kind"] == "mff" and not fusion["layers"]:
+        raise LaminaError("nothing says which blocks it fuses; give layers")
+    start = "mff" if fusion["kind"] == "mff" else "mae"
+    return resolve(merge(replace(Recipe(), name=start, encoder=replace(encoder, start="mae")), said))

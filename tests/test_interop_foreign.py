@@ -1,0 +1,668 @@
+"""What others trained, written by the peer's own class or under documented names, computes the same here."""
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+import types
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from evaluate_toys import shaken, toy_recipe, toy_run
+from lamina.batch import Batch
+from lamina.build import build_method, resolve
+from lamina.encoder import EncoderOptions, build_vit
+from lamina.errors import LaminaError
+from lamina.interop import load_encoder, load_weights_into, read_weights
+from lamina.interop.foreign import read_foreign
+from lamina.interop.foreign.whole import load_foreign_method
+from lamina.interop.loading import load_projected
+from lamina.recipes import Recipe
+from lamina.rng import sample_keys
+from lamina.tokens import patchify, sincos_2d
+from lamina.train import checkpoint
+
+WIDTH, DEPTH, HEADS, PATCH, SIZE = 48, 3, 3, 8, 32
+DEC_WIDTH, DEC_DEPTH, DEC_HEADS = 32, 2, 4
+GRID = (SIZE // PATCH, SIZE // PATCH)
+SIZES = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 4 * WIDTH,
+    "image_size": SIZE,
+    "patch_size": PATCH,
+}
+HEADS_GIVEN = EncoderOptions(heads=HEADS)
+
+
+def transformers():
+    return pytest.importorskip("transformers", reason="the peer's own classes (the bench extra)")
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def mask():
+    order = torch.rand(2, 16, generator=torch.Generator().manual_seed(2)).argsort(1)
+    return order >= 4
+
+
+def saved(model, folder):
+    shaken(model)
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def vit_mae(folder, **changes):
+    t = transformers()
+    decoder = {
+        "decoder_hidden_size": DEC_WIDTH,
+        "decoder_num_hidden_layers": DEC_DEPTH,
+        "decoder_num_attention_heads": DEC_HEADS,
+        "decoder_intermediate_size": 4 * DEC_WIDTH,
+    }
+    model = shaken(t.ViTMAEForPreTraining(t.ViTMAEConfig(**SIZES, **decoder, **changes)))
+    model.vit.embeddings.initialize_weights()
+    model.decoder.initialize_weights(16)
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+@pytest.mark.parametrize("norm_pix", [True, False])
+def test_a_vit_mae_folder_is_a_whole_method(tmp_path, images, mask, norm_pix):
+    peer = vit_mae(tmp_path / "mae", norm_pix_loss=norm_pix)
+    method, recipe = load_foreign_method(tmp_path / "mae")
+    assert (recipe.decoder.width, recipe.decoder.depth, recipe.decoder.heads) == (
+        DEC_WIDTH,
+        DEC_DEPTH,
+        DEC_HEADS,
+    )
+    assert (recipe.encoder.heads, recipe.target.norm_pix, recipe.fusion.kind) == (HEADS, norm_pix, "none")
+    theirs = peer(method.encoder.normalise(images), noise=mask.float()).loss
+    ours = method(Batch(images, sample_keys(0, 0, torch.arange(2)), mask))["loss"]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ViTMAEModel", "ViTModel", "ViTForImageClassification"])
+def test_features_of_transformers_vits(tmp_path, images, kind):
+    t = transformers()
+    if kind == "ViTMAEModel":
+        peer = vit_mae(tmp_path / "vit").vit
+        peer.config.mask_ratio = 0.0
+
+        def call(x):
+            return peer(x, noise=torch.arange(16.0).expand(2, -1))
+    else:
+        model = saved(getattr(t, kind)(t.ViTConfig(**SIZES)), tmp_path / "vit")
+        peer = call = model if kind == "ViTModel" else model.vit
+    backbone = load_encoder(tmp_path / "vit")
+    with torch.no_grad():
+        theirs = call(backbone.encoder.normalise(images)).last_hidden_state
+        ours = backbone(images)
+    torch.testing.assert_close(ours.cls, theirs[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.patches, theirs[:, 1:], rtol=1e-5, atol=1e-5)
+    mean = 0.485 if kind == "ViTMAEModel" else 0.5
+    assert backbone.encoder.mean.flatten()[0].item() == pytest.approx(mean)
+
+
+def test_the_statistics_of_a_folder_are_its_own(tmp_path):
+    t = transformers()
+    saved(t.ViTModel(t.ViTConfig(**SIZES)), tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]})
+    )
+    assert load_encoder(tmp_path).encoder.std.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
+    vit = build_vit(EncoderOptions("vit_tiny_patch16_224", (SIZE, SIZE), PATCH, 3, WIDTH, DEPTH, HEADS))
+    loaded = load_weights_into(vit, tmp_path)
+    assert loaded.mean == (0.1, 0.2, 0.3)
+    assert loaded.other_statistics((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)) is None
+    assert "0.1 0.2 0.3" in loaded.other_statistics((0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("kind", ["CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPModel"])
+def test_features_of_clip_towers(tmp_path, images, kind, act):
+    t = transformers()
+    if kind == "CLIPModel":
+        text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        config = t.CLIPConfig(vision_config={**SIZES, "hidden_act": act}, text_config=text, projection_dim=24)
+    else:
+        config = t.CLIPVisionConfig(**SIZES, hidden_act=act, projection_dim=24)
+    model = saved(getattr(t, kind)(config), tmp_path)
+    backbone = load_encoder(tmp_path)
+    x = backbone.encoder.normalise(images)
+    tower = getattr(model, "vision_model", model)
+    with torch.no_grad():
+        theirs = tower(pixel_values=x)
+        ours = backbone(images)
+        post = tower.post_layernorm if hasattr(tower, "post_layernorm") else tower.vision_model.post_layernorm
+        torch.testing.assert_close(ours.patches, post(theirs.last_hidden_state)[:, 1:], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours.cls, theirs.pooler_output, rtol=1e-5, atol=1e-5)
+        assert backbone.encoder.mean.flatten()[0].item() == pytest.approx(0.48145466)
+        if kind == "CLIPVisionModel":
+            with pytest.raises(LaminaError, match="without a projection"):
+                load_projected(tmp_path)
+            return
+        vit, mean, _ = load_projected(tmp_path)
+        assert mean[0] == pytest.approx(0.48145466)
+        torch.testing.assert_close(
+            vit(x), model.visual_projection(theirs.pooler_output), rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters", "DINOv3ViT"])
+def test_features_of_dino_folders(tmp_path, images, kind):
+    t = transformers()
+    sizes = {**SIZES, "mlp_ratio": 4}
+    if kind != "Dinov2":
+        sizes["num_register_tokens"] = 4
+    model = saved(getattr(t, f"{kind}Model")(getattr(t, f"{kind}Config")(**sizes)), tmp_path)
+    backbone = load_encoder(tmp_path)
+    with torch.no_grad():
+        theirs = model(backbone.encoder.normalise(images)).last_hidden_state
+        ours = backbone(images)
+    torch.testing.assert_close(ours.cls, theirs[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.patches, theirs[:, -16:], rtol=1e-5, atol=1e-5)
+
+
+# --- published names, written out -----------------------------------------------------------------------
+
+
+def noise(*shape, seed=[0]):  # noqa: B006 - one stream
+    seed[0] += 1
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed[0]))
+
+
+def transformer(place, width, depth, names):
+    """Random blocks; `names`: norm1, qkv, proj, norm2, fc1, fc2 as a tool calls them."""
+    shapes = [(width,), (3 * width, width), (width, width), (width,), (4 * width, width), (width, 4 * width)]
+    return {
+        f"{place}.{i}.{name}.{kind}": noise(*(shape if kind == "weight" else shape[:1]))
+        + (len(shape) == 1 and kind == "weight")
+        for i in range(depth)
+        for name, shape in zip(names, shapes, strict=True)
+        for kind in ("weight", "bias")
+    }
+
+
+def linear(place, out, width):
+    return {f"{place}.weight": noise(out, width), f"{place}.bias": noise(out)}
+
+
+def norm(place, width):
+    return {f"{place}.weight": 1 + noise(width), f"{place}.bias": noise(width)}
+
+
+TIMM = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+MM = ("ln1", "attn.qkv", "attn.proj", "ln2", "ffn.layers.0.0", "ffn.layers.1")
+
+
+def mae_file(table):
+    """facebookresearch/mae, models_mae.py."""
+    return {
+        "cls_token": noise(1, 1, WIDTH),
+        "pos_embed": noise(1, 17, WIDTH),
+        "mask_token": noise(1, 1, DEC_WIDTH),
+        "decoder_pos_embed": table,
+        "patch_embed.proj.weight": noise(WIDTH, 3, PATCH, PATCH),
+        "patch_embed.proj.bias": noise(WIDTH),
+        **transformer("blocks", WIDTH, DEPTH, TIMM),
+        **norm("norm", WIDTH),
+        **linear("decoder_embed", DEC_WIDTH, WIDTH),
+        **transformer("decoder_blocks", DEC_WIDTH, DEC_DEPTH, TIMM),
+        **norm("decoder_norm", DEC_WIDTH),
+        **linear("decoder_pred", PATCH * PATCH * 3, DEC_WIDTH),
+    }
+
+
+def mm_file(table, taps=0, decoder_norm="ln1"):
+    """mmpretrain, models/selfsup/{mae,mff}.py and models/necks/mae_neck.py."""
+    fusion = {"backbone.proj_weights": noise(taps, 1, 1, 1)} if taps else {}
+    for i in range(taps - 1):
+        fusion |= linear(f"backbone.proj_layers.{i}", WIDTH, WIDTH)
+    return {
+        "backbone.cls_token": noise(1, 1, WIDTH),
+        "backbone.pos_embed": noise(1, 17, WIDTH),
+        "backbone.patch_embed.projection.weight": noise(WIDTH, 3, PATCH, PATCH),
+        "backbone.patch_embed.projection.bias": noise(WIDTH),
+        **transformer("backbone.layers", WIDTH, DEPTH, MM),
+        **norm("backbone.ln1", WIDTH),
+        **fusion,
+        "neck.mask_token": noise(1, 1, DEC_WIDTH),
+        "neck.decoder_pos_embed": table,
+        **linear("neck.decoder_embed", DEC_WIDTH, WIDTH),
+        **transformer("neck.decoder_blocks", DEC_WIDTH, DEC_DEPTH, MM),
+        **norm(f"neck.{decoder_norm}", DEC_WIDTH),
+        **linear("neck.decoder_pred", PATCH * PATCH * 3, DEC_WIDTH),
+    }
+
+
+def table(rows_first=False):
+    """MAE's table has the column first, mmpretrain's the row (its meshgrid of w and h is by matrix indices)."""
+    positions = sincos_2d(DEC_WIDTH, GRID)
+    if rows_first:
+        positions = positions.reshape(*GRID, -1).transpose(0, 1).reshape(16, -1)
+    return torch.cat([torch.zeros(1, DEC_WIDTH), positions])[None]
+
+
+def block(x, w, place, names, heads):
+    """A pre-norm transformer block (Dosovitskiy et al., equations 2 and 3)."""
+
+    def get(name):
+        return w[f"{place}.{name}.weight"], w[f"{place}.{name}.bias"]
+
+    n1, qkv, proj, n2, fc1, fc2 = names
+    b, t, d = x.shape
+    h = F.layer_norm(x, (d,), *get(n1), eps=1e-6)
+    q, k, v = F.linear(h, *get(qkv)).reshape(b, t, 3, heads, d // heads).permute(2, 0, 3, 1, 4)
+    weights = (q @ k.transpose(-2, -1) / (d // heads) ** 0.5).softmax(-1)
+    x = x + F.linear((weights @ v).transpose(1, 2).reshape(b, t, d), *get(proj))
+    h = F.layer_norm(x, (d,), *get(n2), eps=1e-6)
+    return x + F.linear(F.gelu(F.linear(h, *get(fc1))), *get(fc2))
+
+
+def embedded(w, place, x):
+    """All patches with their positions, the class token and its position."""
+    conv = f"{place}patch_embed.proj{'ection' if place else ''}"
+    patches = F.conv2d(x, w[f"{conv}.weight"], w[f"{conv}.bias"], stride=PATCH).flatten(2).transpose(1, 2)
+    return patches + w[f"{place}pos_embed"][:, 1:], w[f"{place}cls_token"] + w[f"{place}pos_embed"][:, :1]
+
+
+def published_loss(w, x, mask, mm, taps=(), norm_pix=True):
+    """MAE's loss (He et al., section 3) and MFF's fusion (Liu et al., equation 3), on the tool's own names."""
+    place, layers, names = ("backbone.", "backbone.layers", MM) if mm else ("", "blocks", TIMM)
+    final = "backbone.ln1" if mm else "norm"
+    neck = "neck." if mm else ""
+    patches, cls = embedded(w, place, x)
+    visible = torch.stack([p[~m] for p, m in zip(patches, mask, strict=True)])
+    z = torch.cat([cls.expand(len(x), -1, -1), visible], 1)
+    outputs = []
+    for i in range(DEPTH):
+        z = block(z, w, f"{layers}.{i}", names, HEADS)
+        outputs.append(z)
+    if taps:
+        shares = w["backbone.proj_weights"].flatten().softmax(0)
+        projected = [
+            F.linear(outputs[t], w[f"backbone.proj_layers.{i}.weight"], w[f"backbone.proj_layers.{i}.bias"])
+            for i, t in enumerate(taps[:-1])
+        ]
+        z = sum(s * f for s, f in zip(shares, [*projected, outputs[-1]], strict=True))
+    z = F.layer_norm(z, (WIDTH,), w[f"{final}.weight"], w[f"{final}.bias"], eps=1e-6)
+    z = F.linear(z, w[f"{neck}decoder_embed.weight"], w[f"{neck}decoder_embed.bias"])
+    full = w[f"{neck}mask_token"].expand(len(x), 16, -1).clone()
+    for row, seen, m in zip(full, z[:, 1:], mask, strict=True):
+        row[~m] = seen
+    z = torch.cat([z[:, :1], full], 1) + w[f"{neck}decoder_pos_embed"]
+    for i in range(DEC_DEPTH):
+        z = block(z, w, f"{neck}decoder_blocks.{i}", names, DEC_HEADS)
+    last = "neck.ln1" if mm else "decoder_norm"
+    z = F.layer_norm(z, (DEC_WIDTH,), w[f"{last}.weight"], w[f"{last}.bias"], eps=1e-6)
+    z = F.linear(z, w[f"{neck}decoder_pred.weight"], w[f"{neck}decoder_pred.bias"])[:, 1:]
+    target = patchify(x, (PATCH, PATCH))
+    if norm_pix:
+        target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6) ** 0.5
+    return ((z - target).square().mean(-1) * mask).sum() / mask.sum()
+
+
+def loss_of(method, images, mask):
+    return method(Batch(images, sample_keys(0, 0, torch.arange(2)), mask))["loss"]
+
+
+@pytest.mark.parametrize("norm_pix", [True, False])
+def test_a_mae_checkpoint_is_a_whole_method(tmp_path, images, mask, norm_pix):
+    w = mae_file(table())
+    args = argparse.Namespace(model="mae_vit_base_patch16", norm_pix_loss=norm_pix, mask_ratio=0.75)
+    torch.save({"model": w, "epoch": 3, "args": args}, tmp_path / "mae.pth")
+    method, recipe = load_foreign_method(tmp_path / "mae.pth", encoder=HEADS_GIVEN, decoder_heads=DEC_HEADS)
+    assert recipe.masking.mask_ratio == 0.75
+    theirs = published_loss(w, method.encoder.normalise(images), mask, mm=False, norm_pix=norm_pix)
+    torch.testing.assert_close(loss_of(method, images, mask), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("taps", [(), (0, 2), (0, 1, 2)])
+def test_mmpretrain_files_are_whole_methods(tmp_path, images, mask, taps):
+    w = mm_file(table(rows_first=True), len(taps))
+    meta = {
+        "cfg": f"model = dict(backbone=dict(type='MFFViT', out_indices={list(taps)}), head=dict(norm_pix=True))"
+    }
+    torch.save({"meta": meta, "state_dict": w}, tmp_path / "mff.pth")
+    method, recipe = load_foreign_method(tmp_path / "mff.pth", encoder=HEADS_GIVEN, decoder_heads=DEC_HEADS)
+    assert recipe.fusion.kind == ("mff" if taps else "none")
+    assert not taps or recipe.fusion.layers == taps
+    x = method.encoder.normalise(images)
+    theirs = published_loss(w, x, mask, mm=True, taps=taps)
+    torch.testing.assert_close(loss_of(method, images, mask), theirs, rtol=1e-5, atol=1e-5)
+    backbone = load_encoder(tmp_path / "mff.pth", encoder=HEADS_GIVEN)
+    assert backbone.kinds == (("last", "fused") if taps else ("last",))
+    patches, cls = embedded(w, "backbone.", x)
+    z = torch.cat([cls.expand(2, -1, -1), patches], 1)
+    for i in range(DEPTH):
+        z = block(z, w, f"backbone.layers.{i}", MM, HEADS)
+    z = F.layer_norm(z, (WIDTH,), w["backbone.ln1.weight"], w["backbone.ln1.bias"], eps=1e-6)
+    torch.testing.assert_close(backbone(images).patches, z[:, 1:], rtol=1e-5, atol=1e-5)
+
+
+def test_mff_without_a_configuration_must_be_told_its_layers(tmp_path, images, mask):
+    w = mm_file(table(rows_first=True), 2)
+    torch.save({"state_dict": w}, tmp_path / "mff.pth")
+    given = {"encoder": HEADS_GIVEN, "decoder_heads": DEC_HEADS}
+    with pytest.raises(LaminaError, match="give layers"):
+        load_foreign_method(tmp_path / "mff.pth", **given)
+    method, _ = load_foreign_method(tmp_path / "mff.pth", layers=(1, 2), **given)
+    theirs = published_loss(w, method.encoder.normalise(images), mask, mm=True, taps=(1, 2))
+    torch.testing.assert_close(loss_of(method, images, mask), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_learned_decoder_positions_are_refused(tmp_path):
+    torch.save({"model": mae_file(noise(1, 17, DEC_WIDTH))}, tmp_path / "mae.pth")
+    with pytest.raises(LaminaError, match="positions of its own; load the encoder alone"):
+        load_foreign_method(tmp_path / "mae.pth", encoder=HEADS_GIVEN, decoder_heads=DEC_HEADS)
+    assert load_encoder(tmp_path / "mae.pth", encoder=HEADS_GIVEN).encoder.depth == DEPTH
+
+
+def test_heads_are_asked_for_where_nothing_tells(tmp_path):
+    torch.save({"model": mae_file(table())}, tmp_path / "mae.pth")
+    with pytest.raises(LaminaError, match="how many attention heads"):
+        load_encoder(tmp_path / "mae.pth")
+
+
+# --- BEiT and SimMIM ------------------------------------------------------------------------------------
+
+
+def beit_file(prefix="", shared=True):
+    """microsoft/SimMIM and unilm/beit, vision_transformer.py: the encoder, its mask token and its head."""
+    n = (2 * GRID[0] - 1) ** 2 + 3
+    w = {
+        "cls_token": noise(1, 1, WIDTH),
+        "mask_token": noise(1, 1, WIDTH),
+        "patch_embed.proj.weight": noise(WIDTH, 3, PATCH, PATCH),
+        "patch_embed.proj.bias": noise(WIDTH),
+        **norm("norm", WIDTH),
+    }
+    if shared:
+        w |= {
+            "rel_pos_bias.relative_position_bias_table": noise(n, HEADS),
+            "rel_pos_bias.relative_position_index": torch.zeros(17, 17),
+        }
+    for i in range(DEPTH):
+        w |= {
+            f"blocks.{i}.{name}": noise(WIDTH)
+            for name in ("attn.q_bias", "attn.v_bias", "gamma_1", "gamma_2")
+        }
+        if not shared:
+            w |= {
+                f"blocks.{i}.attn.relative_position_bias_table": noise(n, HEADS),
+                f"blocks.{i}.attn.relative_position_index": torch.zeros(17, 17),
+            }
+    w |= transformer("blocks", WIDTH, DEPTH, TIMM)
+    w = {prefix + k: v for k, v in w.items() if not k.endswith("attn.qkv.bias")}
+    return w | (
+        linear("lm_head", 20, WIDTH)
+        if not prefix
+        else {"decoder.0.weight": noise(192, WIDTH, 1, 1), "decoder.0.bias": noise(192)}
+    )
+
+
+def beit_tokens(w, x):
+    """BEiT's forward on whole images: relative position biases on all pairs, residual branches scaled."""
+    patches = (
+        F.conv2d(x, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=PATCH)
+        .flatten(2)
+        .transpose(1, 2)
+    )
+    z = torch.cat([w["cls_token"].expand(len(x), -1, -1), patches], 1)
+    g = GRID[0]
+    n = (2 * g - 1) ** 2 + 3
+    index = torch.empty(17, 17, dtype=torch.long)
+    for a in range(16):
+        for b in range(16):
+            dy, dx = a // g - b // g, a % g - b % g
+            index[1 + a, 1 + b] = (dy + g - 1) * (2 * g - 1) + dx + g - 1
+    index[0, :], index[:, 0], index[0, 0] = n - 3, n - 2, n - 1
+    for i in range(DEPTH):
+        p = f"blocks.{i}."
+        t = w.get("rel_pos_bias.relative_position_bias_table", w.get(p + "attn.relative_position_bias_table"))
+        h = F.layer_norm(z, (WIDTH,), w[p + "norm1.weight"], w[p + "norm1.bias"], eps=1e-6)
+        bias = torch.cat([w[p + "attn.q_bias"], torch.zeros(WIDTH), w[p + "attn.v_bias"]])
+        q, k, v = (
+            F.linear(h, w[p + "attn.qkv.weight"], bias)
+            .reshape(len(x), 17, 3, HEADS, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
+        a = (q @ k.transpose(-2, -1) / (WIDTH // HEADS) ** 0.5 + t[index].permute(2, 0, 1)).softmax(-1) @ v
+        a = F.linear(a.transpose(1, 2).flatten(2), w[p + "attn.proj.weight"], w[p + "attn.proj.bias"])
+        z = z + w[p + "gamma_1"] * a
+        h = F.layer_norm(z, (WIDTH,), w[p + "norm2.weight"], w[p + "norm2.bias"], eps=1e-6)
+        h = F.gelu(F.linear(h, w[p + "mlp.fc1.weight"], w[p + "mlp.fc1.bias"]))
+        z = z + w[p + "gamma_2"] * F.linear(h, w[p + "mlp.fc2.weight"], w[p + "mlp.fc2.bias"])
+    return F.layer_norm(z, (WIDTH,), w["norm.weight"], w["norm.bias"], eps=1e-6)
+
+
+class CfgNode(dict):
+    """yacs keeps its configuration in a class of dictionaries, and SimMIM keeps that in its checkpoints."""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("prefix", ["", "encoder."])
+def test_beit_and_simmim_files(tmp_path, images, monkeypatch, prefix, shared):
+    w = beit_file(prefix, shared)
+    module = types.ModuleType("yacs.config")
+    module.CfgNode = CfgNode
+    monkeypatch.setattr(CfgNode, "__module__", "yacs.config")
+    monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
+    monkeypatch.setitem(sys.modules, "yacs.config", module)
+    config = CfgNode(MODEL=CfgNode(TYPE="vit"))
+    config.__dict__["__immutable__"] = True
+    torch.save({"model": w, "config": config}, tmp_path / "beit.pth")
+    monkeypatch.delitem(sys.modules, "yacs.config")
+    backbone = load_encoder(tmp_path / "beit.pth")
+    own = {k.removeprefix(prefix): v for k, v in w.items()}
+    theirs = beit_tokens(own, backbone.encoder.normalise(images))
+    torch.testing.assert_close(backbone(images).cls, theirs[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(backbone(images).patches, theirs[:, 1:], rtol=1e-5, atol=1e-5)
+    assert backbone.encoder.mean.flatten()[0].item() == pytest.approx(0.485 if prefix else 0.5)
+
+
+def test_a_shared_table_is_given_to_blocks_that_have_their_own(tmp_path, images):
+    w = beit_file()
+    torch.save({"model": w}, tmp_path / "beit.pth")
+    options = EncoderOptions(
+        "beit_base_patch16_224",
+        (SIZE, SIZE),
+        PATCH,
+        3,
+        WIDTH,
+        DEPTH,
+        HEADS,
+        relative_positions="per_block",
+        hide="replace",
+    )
+    backbone = load_encoder(tmp_path / "beit.pth", encoder=options)
+    theirs = beit_tokens(w, backbone.encoder.normalise(images))
+    torch.testing.assert_close(backbone(images).patches, theirs[:, 1:], rtol=1e-5, atol=1e-5)
+
+
+def test_relative_positions_are_resampled_as_timm_does(tmp_path):
+    w = beit_file()
+    torch.save({"model": w}, tmp_path / "beit.pth")
+    options = EncoderOptions(
+        "beit_base_patch16_224", (48, 48), PATCH, 3, WIDTH, DEPTH, HEADS, relative_positions="shared"
+    )
+    vit = build_vit(options)
+    loaded = load_weights_into(vit, tmp_path / "beit.pth")
+    assert loaded.resampled
+    name = "rel_pos_bias.relative_position_bias_table"
+    expected = timm.layers.resize_rel_pos_bias_table(
+        w[name], new_window_size=(6, 6), new_bias_shape=(11 * 11 + 3, HEADS)
+    )
+    torch.testing.assert_close(vit.state_dict()[name], expected)
+    assert "lm_head.weight" in loaded.ignored
+
+
+# --- everything else ------------------------------------------------------------------------------------
+
+
+class HistoryBuffer:
+    def __init__(self):
+        self.log = torch.zeros(2).numpy()
+        self.method = HistoryBuffer.mean
+
+    def mean(self):
+        raise AssertionError("a log is not asked")
+
+
+def test_the_logs_in_mmengine_checkpoints_are_passed_over(tmp_path, monkeypatch):
+    place = "mmengine.logging.history_buffer"
+    module = types.ModuleType(place)
+    module.HistoryBuffer = HistoryBuffer
+    monkeypatch.setattr(HistoryBuffer, "__module__", place)
+    monkeypatch.setattr(HistoryBuffer.mean, "__module__", place)
+    for i in range(1, 4):
+        monkeypatch.setitem(sys.modules, ".".join(place.split(".")[:i]), types.ModuleType("x"))
+    monkeypatch.setitem(sys.modules, place, module)
+    w = mm_file(table(rows_first=True))
+    torch.save({"state_dict": w, "message_hub": {"log": HistoryBuffer()}}, tmp_path / "epoch_3.pth")
+    monkeypatch.delitem(sys.modules, place)
+    assert read_weights(tmp_path / "epoch_3.pth").keys() == w.keys()
+
+
+def test_a_timm_folder_says_which_network_it_is(tmp_path, images):
+    vit = shaken(
+        build_vit(EncoderOptions("vit_tiny_patch16_224", (SIZE, SIZE), PATCH, 3, WIDTH, DEPTH, HEADS))
+    )
+    save_file(vit.state_dict(), tmp_path / "model.safetensors")
+    feed = {"input_size": [3, SIZE, SIZE], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    arguments = {
+        "img_size": SIZE,
+        "patch_size": PATCH,
+        "embed_dim": WIDTH,
+        "depth": DEPTH,
+        "num_heads": HEADS,
+    }
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "vit_tiny_patch16_224", "model_args": arguments, "pretrained_cfg": feed})
+    )
+    backbone = load_encoder(tmp_path)
+    with torch.no_grad():
+        theirs = vit.forward_features((images - 0.5) / 0.5)
+    torch.testing.assert_close(backbone(images).patches, theirs[:, 1:], rtol=1e-5, atol=1e-5)
+
+
+def test_shards_are_read_together_and_none_outside_their_folder(tmp_path):
+    folder = tmp_path / "vit"
+    folder.mkdir()
+    w = mm_file(table(rows_first=True))
+    half = len(w) // 2
+    parts = {"a.safetensors": dict([*w.items()][:half]), "b.safetensors": dict([*w.items()][half:])}
+    for name, part in parts.items():
+        save_file({k: v.contiguous() for k, v in part.items()}, folder / name)
+    index = {"weight_map": {k: name for name, part in parts.items() for k in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert read_weights(folder).keys() == w.keys()
+    index["weight_map"]["x"] = "../a.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(LaminaError, match="outside its folder"):
+        read_weights(folder)
+
+
+@pytest.mark.parametrize("file", [mae_file, mm_file, beit_file])
+@pytest.mark.parametrize(
+    "lost", ["pos_embed|.*bias_table", "blocks.*|layers.*", "norm.*|ln1.*", "proj.weight|projection.weight"]
+)
+def test_a_file_that_was_cut_short_is_one_line(tmp_path, file, lost):
+    w = file() if file is beit_file else file(table())
+    part = {k: v for k, v in w.items() if not re.search(rf"(?:^|\.)(?:{lost})$", k)}
+    assert len(part) < len(w)
+    torch.save({"model": part}, tmp_path / "cut.pth")
+    with pytest.raises(LaminaError) as caught:
+        load_encoder(tmp_path / "cut.pth", encoder=HEADS_GIVEN)
+    assert "\n" not in str(caught.value)
+    assert "cut.pth" in str(caught.value)
+
+
+def test_truncated_bytes_and_a_broken_configuration_are_one_line(tmp_path):
+    torch.save({"model": mae_file(table())}, tmp_path / "whole.pth")
+    content = (tmp_path / "whole.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
+    save_file({"x": torch.zeros(2)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{")
+    for path, sentence in ((tmp_path / "cut.pth", "damaged"), (tmp_path, "config.json is damaged")):
+        with pytest.raises(LaminaError, match=sentence) as caught:
+            load_encoder(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_another_size_is_one_line(tmp_path):
+    torch.save({"model": mae_file(table())}, tmp_path / "mae.pth")
+    vit = build_vit(EncoderOptions("vit_tiny_patch16_224", (SIZE, SIZE), PATCH, 3, 96, DEPTH, HEADS))
+    with pytest.raises(LaminaError, match=r"does not fit this network: .* in the file") as caught:
+        load_weights_into(vit, tmp_path / "mae.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mix_for_each_decoder_block_is_no_fused_feature(tmp_path):
+    recipe = toy_recipe()
+    decoder = dataclasses.replace(recipe.decoder, kind="cross", depth=2)
+    fusion = dataclasses.replace(recipe.fusion, kind="mix")
+    toy_run(tmp_path / "run", dataclasses.replace(recipe, decoder=decoder, fusion=fusion))
+    assert load_encoder(tmp_path / "run").kinds == ("last",)
+
+
+def test_a_grid_that_is_no_square_is_asked_for(tmp_path, images):
+    w = mae_file(table())
+    w["pos_embed"] = noise(1, 1 + 2 * 4, WIDTH)
+    torch.save({"model": w}, tmp_path / "mae.pth")
+    with pytest.raises(LaminaError, match="no square grid; give"):
+        load_encoder(tmp_path / "mae.pth", encoder=HEADS_GIVEN)
+    options = dataclasses.replace(HEADS_GIVEN, image_size=(2 * PATCH, 4 * PATCH))
+    backbone = load_encoder(tmp_path / "mae.pth", encoder=options)
+    assert backbone(images[:, :, : 2 * PATCH]).patches.shape == (2, 8, WIDTH)
+
+
+def test_a_beit_run_starts_another(tmp_path):
+    method = build_method(resolve(beit_recipe()))
+    save_file(checkpoint.model_tensors(method), tmp_path / "model.safetensors")
+    vit = build_vit(resolve(beit_recipe()).encoder)
+    loaded = load_weights_into(vit, tmp_path / "model.safetensors")
+    assert loaded.title == "a checkpoint of lamina"
+    for name, tensor in method.encoder.vit.state_dict().items():
+        assert torch.equal(vit.state_dict()[name], tensor)
+
+
+def beit_recipe():
+    recipe = Recipe()
+    options = EncoderOptions(
+        "beit_base_patch16_224",
+        (32, 48),
+        8,
+        3,
+        48,
+        2,
+        3,
+        relative_positions="shared",
+        hide="replace",
+        start="simmim",
+    )
+    return dataclasses.replace(
+        recipe,
+        encoder=options,
+        decoder=dataclasses.replace(recipe.decoder, kind="linear"),
+        fusion=dataclasses.replace(recipe.fusion, kind="none"),
+    )
+
+
+def test_what_a_file_says_and_what_is_assumed(tmp_path):
+    torch.save({"model": mae_file(table())}, tmp_path / "mae.pth")
+    foreign = read_foreign(tmp_path / "mae.pth")
+    names = [name for part in foreign.names.values() for name in part]
+    assert sorted(names) == sorted(mae_file(table()))
+    assert foreign.assumed == ("targets normalised in each patch", "16 heads of the decoder")
