@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -52,7 +52,9 @@ class TrainAugment:
         self.mean = None if mean is None else tuple(mean)
         self.std = None if std is None else tuple(std)
         self._policy = None if auto_augment is None else _policy(auto_augment, self.mean or _IMAGENET[0])
-        self._eraser = RandomErasing(erase, mode="pixel", device="cpu") if erase else None
+        self._eraser: Callable[[Tensor], Tensor] | None = None
+        if erase:
+            self._eraser = RandomErasing(erase, mode="pixel", device="cpu")  # type: ignore[no-untyped-call]
 
     def __call__(
         self, image: Shaped[Tensor, "C H W"], key: int | Int64[Tensor, ""] | Int64[Tensor, "1"]
@@ -75,8 +77,10 @@ class TrainAugment:
         changed = policy(Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()))
         return torch.from_numpy(np.array(changed)).permute(2, 0, 1).contiguous()
 
-    def _with_noise(self, eraser: RandomErasing, image: Tensor) -> Tensor:
+    def _with_noise(self, eraser: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         """timm erases an empty canvas in normalised units; what it filled is put on the image."""
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise LaminaError(f"random erasing takes uint8 or floats on [0, 1], not {image.dtype}")
         canvas = eraser(torch.full(image.shape, torch.nan))
         mean, std = self._statistics(len(image))
         noise = (canvas * std + mean).clamp(0, 1)
@@ -99,7 +103,7 @@ def _policy(name: str, mean: Sequence[float]) -> RandAugment:
     fill = tuple(min(255, round(255 * m)) for m in mean)
     hints = {"img_mean": fill, "interpolation": Image.Resampling.BICUBIC}
     try:
-        return rand_augment_transform(name, hints)
+        return rand_augment_transform(name, hints)  # type: ignore[no-any-return]
     except (AssertionError, ValueError, KeyError) as error:
         raise LaminaError(
             f"data.auto_augment {name!r} is no RandAugment policy of timm's ({error or 'unknown part'}); "

@@ -1,92 +1,233 @@
-"""Classifiers handed over: to plain timm where the head reads the last layer, else as a file of our own."""
+"""A trained classifier as files: plain timm's own, or with its fusion where there is one."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import save_file
+from torch import Tensor
 
-from lamina.build import build_task
+from lamina.encoder import EncoderOptions, build_vit, timm_arguments, wrap_vit
 from lamina.errors import LaminaError
-from lamina.files import write_atomically
-from lamina.interop.export import Exported, save_tensors, timm_config
+from lamina.files import replacing, write_atomically
+from lamina.fusion import FusionOptions, LastLayer, build_fusion
+from lamina.interop.folding import fold_fusion
 from lamina.interop.loading import export_files
+from lamina.interop.weights import read_weights
 from lamina.options import merge, to_mapping
-from lamina.recipes import Recipe
-from lamina.supervised import Supervised
+from lamina.supervised import Supervised, SupervisedOptions
+from lamina.train import checkpoint
 
-FORMAT = "lamina-classifier"
+FORMAT = 1
+_HEADS = {"head.": "classifier.", "head_dist.": "classifier_dist."}
 
 
-def export_timm_classifier(task: Supervised, recipe: Recipe, out: Path, step: int) -> Exported:
-    """Write encoder and head for plain timm: `timm.create_model(architecture, **model_args)` and
-    `load_state_dict(..., strict=True)` give the same logits.
+@dataclass(frozen=True)
+class ExportedClassifier:
+    """The files of an export; `fusion` is None where plain timm reads the weights."""
+
+    weights: Path
+    config: Path
+    fusion: Path | None
+
+    def __str__(self) -> str:
+        return ", ".join(str(file) for file in (self.weights, self.config, self.fusion) if file)
+
+
+def export_supervised(
+    task: Supervised,
+    encoder: EncoderOptions,
+    fusion: FusionOptions | None,
+    out: str | Path,
+    *,
+    class_names: Sequence[str] = (),
+    step: int = 0,
+    crop_share: float = 0.875,
+    plain: bool = False,
+) -> ExportedClassifier:
+    """Write a classifier to `out`, a .safetensors file or a folder; files are replaced when whole.
+
+    Without fusion the weights are a timm classifier's: `timm.create_model(architecture, **model_args)` of
+    the config, then `load_state_dict(..., strict=True)`, gives the logits of images normalised by
+    `pretrained_cfg`'s mean and std (a folder: `timm.create_model("local-dir:" + folder, pretrained=True)`);
+    networks whose head reads the class token need no more than `timm.create_model(name, num_classes=n)`.
+
+    With one, the fusion is part of the classifier: it goes to a file beside, and the head has a name of its
+    own, so that timm does not take the rest for a classifier. `load_supervised` reads both, `load_encoder` the
+    encoder in them. The logits are those of `task`, bit for bit; residual decay, which is no part of a
+    plain network, is folded into the weights, and then they are the same up to the epsilon of the norms.
+
+    Args:
+        task: the classifier.
+        encoder, fusion: what its parts were built by; None is no fusion.
+        class_names: written to the config, in the order of the labels.
+        step: of the run.
+        crop_share: share of the short side that images for evaluation keep (timm's crop_pct).
+        plain: insist on plain timm.
 
     Raises:
-        LaminaError: where the head reads fused features, which timm does not have.
+        LaminaError: where plain timm is asked for and cannot compute this, and for a name with another
+            ending.
     """
-    if recipe.fusion.kind != "none":
-        raise LaminaError(
-            "the head of this run reads fused features, and a timm model has no fusion; use --to lamina, or "
-            "train with --fusion none"
-        )
-    files = Exported.at(out, False, step)
-    config = timm_config(task, recipe.encoder, recipe.data.eval_crop_share)
-    pool = {"cls": "token", "mean": "avg"}[task.pool]
-    arguments = {**config["model_args"], "num_classes": task.n_classes, "global_pool": pool}
-    config |= {"num_classes": task.n_classes, "model_args": arguments, "global_pool": pool}
-    config["pretrained_cfg"] |= {
-        "num_classes": task.n_classes,
-        "label_names": list(recipe.labels.classes),
+    fused = None if isinstance(task.fusion, LastLayer) else fusion
+    _check(task, fusion, class_names, plain)
+    files = _files(Path(out), fused is not None)
+    # What loads these weights is a plain network: its shortcuts are whole.
+    kept = replace(encoder, residual_decay=None, **_sizes(task))
+    about = {
+        "format": FORMAT,
+        "step": step,
+        "crop_share": crop_share,
+        "encoder": to_mapping(kept),
+        "folded_residual_decay": task.encoder.residual_decay,
+        "fusion": to_mapping(fused) if fused is not None else None,
+        "classifier": {"n_classes": task.n_classes, "pool": task.pool, "class_names": list(class_names)},
     }
-    state = dict(task.encoder.timm_state())
-    heads = {"head": task.head, **({"head_dist": task.head_dist} if task.head_dist is not None else {})}
-    for name, head in heads.items():
-        state |= {f"{name}.{part}": tensor for part, tensor in head.state_dict().items()}
-    text = json.dumps(config, indent=2)
-    save_tensors(state, files.weights, text)
-    write_atomically(files.config, text + "\n")
+    plainly = _timm_config(task, kept, crop_share, class_names) if fused is None else {}
+    config = json.dumps({**plainly, "lamina": about}, indent=2)
+    tensors = task.encoder.timm_state()
+    heads = {name: tensor for name, tensor in task.state_dict().items() if name.startswith(tuple(_HEADS))}
+    if files.fusion is not None:
+        scales = task.encoder.tap_scales(task.fusion.layers)
+        _save(fold_fusion(task.fusion, scales).state_dict(), files.fusion, config)
+        heads = {_renamed(name): tensor for name, tensor in heads.items()}
+    _save({**tensors, **heads}, files.weights, config)
+    write_atomically(files.config, config + "\n")
     return files
 
 
-def export_classifier(task: Supervised, recipe: Recipe, out: Path, step: int) -> Exported:
-    """Write encoder, fusion and head, with the recipe that builds them, for `load_classifier`."""
-    files = Exported.at(out, False, step)
-    text = json.dumps({"format": FORMAT, "version": 1, "step": step, "recipe": to_mapping(recipe)}, indent=2)
-    save_tensors(task.state_dict(), files.weights, text)
-    write_atomically(files.config, text + "\n")
-    return files
-
-
-def load_classifier(path: str | Path) -> tuple[Supervised, Recipe]:
-    """What `export_classifier` wrote, in evaluation mode; `classifier.logits(images)` are those of the run.
+def load_supervised(path: str | Path, device: torch.device | str = "cpu") -> Supervised:
+    """The classifier that `export_supervised` wrote, in evaluation mode, without a teacher.
 
     Raises:
-        LaminaError: where there is no such file, or it is damaged.
+        LaminaError: where there is none at `path`, or it is damaged.
     """
-    weights = export_files(Path(path)).weights
-    about = _about(weights)
-    recipe = merge(Recipe(), about["recipe"])
-    task = build_task(recipe)
-    assert isinstance(task, Supervised)
-    try:
-        task.load_state_dict(load_file(weights))
-    except RuntimeError as error:
-        raise LaminaError(f"{weights} is damaged: {' '.join(str(error).split())[:200]}") from None
-    return task.eval(), recipe
+    place = Path(path).expanduser()
+    files = export_files(place)
+    about = _about(files.weights)
+    options = merge(EncoderOptions(), about["encoder"])
+    encoder = wrap_vit(build_vit(options), options)
+    kind = FusionOptions(kind="none") if about["fusion"] is None else merge(FusionOptions(), about["fusion"])
+    fusion = build_fusion(kind, encoder.width, encoder.depth)
+    said = about["classifier"]
+    task = Supervised(encoder, fusion, int(said["n_classes"]), SupervisedOptions(pool=said["pool"]))
+    tensors = read_weights(files.weights)
+    names = {own: _renamed(own) if kind.kind != "none" else own for own in _head_names(task)}
+    state = {own: tensors.pop(name) for own, name in names.items() if name in tensors}
+    state |= {f"encoder.vit.{name}": tensor for name, tensor in tensors.items()}
+    if kind.kind != "none":
+        state |= {f"fusion.{name}": tensor for name, tensor in read_weights(files.fusion).items()}
+    checkpoint.load_model_tensors(task, state)
+    return task.eval().to(device)
+
+
+def class_names(path: str | Path) -> tuple[str, ...]:
+    """What an exported classifier calls its classes, in the order of its logits; empty where unknown."""
+    return tuple(_about(export_files(Path(path).expanduser()).weights)["classifier"]["class_names"])
+
+
+def _check(task: Supervised, fusion: FusionOptions | None, names: Sequence[str], plain: bool) -> None:
+    has_fusion = not isinstance(task.fusion, LastLayer)
+    if has_fusion != (fusion is not None and fusion.kind != "none"):
+        raise LaminaError("the fusion options are not those of this classifier; give what it was built by")
+    if names and len(names) != task.n_classes:
+        raise LaminaError(f"{len(names)} class names for {task.n_classes} classes; give one for each")
+    if has_fusion and plain:
+        raise LaminaError(
+            "this classifier's head reads fused layers, which plain timm cannot compute; export it with its "
+            "fusion (plain=False), or train with --fusion none"
+        )
+    if not has_fusion and task.pool == "cls" and task.encoder.n_class > 1:
+        raise LaminaError(
+            "timm's head reads one class token, this one the mean of several; train with pool mean, or with "
+            "class_tokens=1"
+        )
+
+
+def _files(out: Path, fused: bool) -> ExportedClassifier:
+    if out.suffix not in ("", ".safetensors"):
+        raise LaminaError(f"{out.name}: weights go to a name that ends in .safetensors, or a folder")
+    weights, config, fusion = export_files(out)
+    if not fused and fusion.exists():
+        raise LaminaError(f"{fusion} belongs to another export; choose another place, or remove it")
+    return ExportedClassifier(weights, config, fusion if fused else None)
+
+
+def _sizes(task: Supervised) -> dict[str, Any]:
+    """What the options may have left to the named model, as numbers."""
+    (rows, columns), (height, width) = task.encoder.grid, task.encoder.patch
+    mean, std = (t.flatten().double().tolist() for t in (task.encoder.mean, task.encoder.std))
+    sizes = {"image_size": (rows * height, columns * width), "patch_size": height}
+    return {**sizes, "mean": tuple(mean), "std": tuple(std)}
+
+
+def _timm_config(
+    task: Supervised, options: EncoderOptions, crop_share: float, names: Sequence[str]
+) -> dict[str, Any]:
+    """As in a model folder of the Hugging Face hub."""
+    assert options.image_size is not None
+    pool = "token" if task.pool == "cls" else "avg"
+    heads = ["head", "head_dist"] if task.distilled else "head"
+    known = {"label_names": list(names)} if names else {}
+    arguments = {**timm_arguments(options), "num_classes": task.n_classes}
+    if not task.distilled:  # such a network has but one way to pool, and takes no other word for it
+        arguments["global_pool"] = pool
+    return {
+        "architecture": options.name.split(".")[0],
+        "num_classes": task.n_classes,
+        "num_features": task.encoder.width,
+        "global_pool": pool,
+        **known,
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "input_size": [task.encoder.in_chans, *options.image_size],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": crop_share,
+            "crop_mode": "center",
+            "mean": list(options.mean or ()),
+            "std": list(options.std or ()),
+            "num_classes": task.n_classes,
+            "pool_size": None,
+            "first_conv": "patch_embed.proj",
+            "classifier": heads,
+            **known,
+        },
+        "made_with": {"timm": timm.__version__},
+    }
+
+
+def _head_names(task: Supervised) -> list[str]:
+    return [name for name in task.state_dict() if name.startswith(tuple(_HEADS))]
+
+
+def _renamed(name: str) -> str:
+    """A head that reads fused layers is not called as timm's, which would read the last."""
+    own = next(own for own in _HEADS if name.startswith(own))
+    return _HEADS[own] + name.removeprefix(own)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, config: str) -> None:
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(own, temporary, metadata={"format": "pt", "lamina": config})
 
 
 def _about(weights: Path) -> dict[str, Any]:
     if not weights.is_file():
-        raise LaminaError(f"there is no classifier {weights}")
+        raise LaminaError(f"there is no weights file {weights}")
     try:
         with safe_open(weights, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("lamina", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise LaminaError(f"{weights} is damaged or no safetensors file: {error}") from None
-    if about.get("format") != FORMAT:
-        raise LaminaError(f"{weights} is no classifier that `lamina export --to lamina` wrote")
+            about = json.loads((file.metadata() or {}).get("lamina", "{}")).get("lamina", {})
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+        raise LaminaError(f"{weights.name} is damaged or no safetensors file: {error}") from None
+    if "classifier" not in about:
+        raise LaminaError(f"{weights.name} was not written by export_supervised; give a file or folder of it")
     return about  # type: ignore[no-any-return]
