@@ -18,10 +18,10 @@ from lamina.batch import Batch
 from lamina.build import build_method, resolve
 from lamina.encoder import EncoderOptions, build_vit
 from lamina.errors import LaminaError
-from lamina.interop import load_encoder, load_weights_into, read_weights
+from lamina.interop import export_timm, load_encoder, load_weights_into, read_weights
 from lamina.interop.foreign import read_foreign
 from lamina.interop.foreign.whole import load_foreign_method
-from lamina.interop.loading import load_projected
+from lamina.interop.loading import load_projected, weights_of
 from lamina.recipes import Recipe
 from lamina.rng import sample_keys
 from lamina.tokens import patchify, sincos_2d
@@ -362,6 +362,28 @@ def test_mff_without_a_configuration_must_be_told_its_layers(tmp_path, images, m
     torch.testing.assert_close(loss_of(method, images, mask), theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name", ["layers.1.attn.gamma1.weight", "layers.0.ffn.gamma2.weight", "pre_norm.weight"]
+)
+def test_what_would_change_the_features_is_not_left_out(tmp_path, name):
+    w = mm_file(table(rows_first=True)) | {f"backbone.{name}": noise(WIDTH)}
+    torch.save({"state_dict": w}, tmp_path / "vit.pth")
+    with pytest.raises(LaminaError, match="unexpected"):
+        load_encoder(tmp_path / "vit.pth", encoder=HEADS_GIVEN)
+
+
+def test_usual_widths_have_their_usual_heads(tmp_path, images):
+    vit = shaken(build_vit(EncoderOptions("vit_tiny_patch16_224", (SIZE, SIZE), PATCH, depth=1)))
+    torch.save(
+        {"model": {**vit.state_dict(), **linear("decoder_embed", DEC_WIDTH, 192)}}, tmp_path / "mae.pth"
+    )
+    assert "3 heads, usual for width 192" in read_foreign(tmp_path / "mae.pth").assumed
+    backbone = load_encoder(tmp_path / "mae.pth")
+    with torch.no_grad():
+        theirs = vit.forward_features(backbone.encoder.normalise(images))
+    torch.testing.assert_close(backbone(images).patches, theirs[:, 1:], rtol=1e-5, atol=1e-5)
+
+
 def test_learned_decoder_positions_are_refused(tmp_path):
     torch.save({"model": mae_file(noise(1, 17, DEC_WIDTH))}, tmp_path / "mae.pth")
     with pytest.raises(LaminaError, match="positions of its own; load the encoder alone"):
@@ -658,6 +680,28 @@ def beit_recipe():
         decoder=dataclasses.replace(recipe.decoder, kind="linear"),
         fusion=dataclasses.replace(recipe.fusion, kind="none"),
     )
+
+
+@pytest.mark.parametrize("spec", ["run", "run@3", "run/checkpoints/step-3"])
+def test_a_run_is_where_training_starts_from(tmp_path, spec):
+    recipe = toy_recipe(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    methods = toy_run(tmp_path / "run", recipe, steps=(3,))
+    vit = build_vit(recipe.encoder)
+    loaded = load_weights_into(vit, weights_of(f"{tmp_path}/{spec}"))
+    assert (loaded.mean, loaded.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    for name, tensor in methods[3].encoder.vit.state_dict().items():
+        assert torch.equal(vit.state_dict()[name], tensor)
+    assert weights_of(tmp_path / "x.pth") == tmp_path / "x.pth"
+
+
+def test_an_export_says_its_statistics(tmp_path):
+    recipe = toy_recipe(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    toy_run(tmp_path / "run", recipe)
+    for out in ("vit.safetensors", "folder"):
+        export_timm(tmp_path / "run", tmp_path / out)
+        loaded = load_weights_into(build_vit(recipe.encoder), tmp_path / out)
+        assert loaded.mean == pytest.approx((0.1, 0.2, 0.3))
+        assert loaded.std == pytest.approx((0.4, 0.5, 0.6))
 
 
 def test_what_a_file_says_and_what_is_assumed(tmp_path):

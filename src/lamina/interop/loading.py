@@ -122,6 +122,15 @@ def locate_step(spec: str) -> tuple[Path, int]:
     return run.path, int(newest.name.removeprefix("step-"))
 
 
+def weights_of(spec: str | Path) -> Path:
+    """The weights file that training starts from: that of a run's checkpoint (RUN, RUN@STEP or its folder);
+    whatever else `spec` names, as it is."""
+    if not _is_run(str(spec)):
+        return Path(spec).expanduser()
+    place, step = locate_step(str(spec))
+    return Run(place).checkpoints / f"step-{step}" / checkpoint.MODEL
+
+
 def _is_run(spec: str) -> bool:
     path = Path(spec).expanduser()
     if path.exists():

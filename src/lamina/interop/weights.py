@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lamina.encoder import Network
 from lamina.errors import LaminaError
 from lamina.interop.foreign import PICKLES, Foreign, read_foreign, read_weights, weights_in
+from lamina.runs import Run
 
 _NOT_ENCODER = ("decoder", "mask_token", "head", "fc_norm", "classifier", "fusion")
 _SHARED = "rel_pos_bias.relative_position_bias_table"
@@ -153,8 +154,15 @@ def _fit_relative(found: dict[str, Tensor], vit: Beit) -> bool:
 
 
 def _stated(path: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and std that an export, or timm's config beside a file, states; None where nothing does."""
+    """Mean and std that an export, timm's config beside a file, or the run of a checkpoint states; None where
+    nothing does."""
     file = weights_in(path)
+    run = Run(file.parents[2]) if file is not None and len(file.parents) > 2 else None
+    if file is not None and run is not None and file.parents[1].name == "checkpoints" and run.exists():
+        options = run.recipe().encoder
+        assert not isinstance(options.mean, str)  # a run's recipe is resolved
+        assert not isinstance(options.std, str)
+        return options.mean, options.std
     beside = None if file is None else file.parent / "config.json"
     if file is not None and file.name != "model.safetensors":
         beside = file.with_suffix(".json")

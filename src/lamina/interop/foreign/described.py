@@ -124,11 +124,15 @@ def _joined(tensors: Tensors) -> Tensors:
 
 
 def transformer_rules(place: str, part: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Rules for the blocks `place.N` to `part.blocks.N`; `names` are patterns of modules to timm's names."""
-    return [
+    """Rules for the blocks `place.N` to `part.blocks.N`; `names` are patterns of modules to timm's names.
+
+    What else is in a block keeps its name and is found to be unexpected: it would change what is computed.
+    """
+    rules = [
         (rf"{place}\.(\d+)\.{old}\.(weight|bias)", rf"{part}.blocks.\1.{new}.\2")
         for old, new in names.items()
     ]
+    return [*rules, (rf"{place}\.(\d+)\.(.*)", rf"{part}.blocks.\1.\2")]
 
 
 def need(tensors: Tensors, name: str) -> Tensor:

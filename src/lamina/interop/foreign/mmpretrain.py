@@ -31,6 +31,7 @@ _RULES = [
     (r"(?:backbone\.)?patch_embed\.projection\.(.*)", r"encoder.patch_embed.proj.\1"),
     *transformer_rules(r"(?:backbone\.)?layers", "encoder", _BLOCK),
     (r"(?:backbone\.)?(?:ln|norm)1\.(.*)", r"encoder.norm.\1"),
+    (r"(?:backbone\.)?pre_norm\.(.*)", r"encoder.norm_pre.\1"),  # of CLIP; a plain ViT refuses it
     (r"backbone\.proj_layers\.(.*)", r"fusion.projections.\1"),
     (r"backbone\.proj_weights", r"fusion.pool.logits"),
     (r"neck\.mask_token", "decoder.mask_token"),

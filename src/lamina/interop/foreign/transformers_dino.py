@@ -31,8 +31,8 @@ _V2_RULES = [
     (_V2 + r"embeddings\.register_tokens", "encoder.reg_token"),
     (_V2 + r"embeddings\.position_embeddings", "encoder.pos_embed"),
     (_V2 + r"embeddings\.patch_embeddings\.projection\.(.*)", r"encoder.patch_embed.proj.\1"),
-    *transformer_rules(_V2 + r"(?:encoder\.layer|layers)", "encoder", _V2_BLOCK),
     (_V2 + r"(?:encoder\.layer|layers)\.(\d+)\.layer_scale([12])\.lambda1", r"encoder.blocks.\1.ls\2.gamma"),
+    *transformer_rules(_V2 + r"(?:encoder\.layer|layers)", "encoder", _V2_BLOCK),
     (_V2 + r"layernorm\.(.*)", r"encoder.norm.\1"),
 ]
 _V3_BLOCK = {
@@ -46,8 +46,8 @@ _V3_RULES = [
     (_V3 + r"embeddings\.cls_token", "encoder.cls_token"),
     (_V3 + r"embeddings\.register_tokens", "encoder.reg_token"),
     (_V3 + r"embeddings\.patch_embeddings\.(weight|bias)", r"encoder.patch_embed.proj.\1"),
-    *transformer_rules(_V3 + r"layer", "encoder", _V3_BLOCK),
     (_V3 + r"layer\.(\d+)\.layer_scale([12])\.lambda1", r"encoder.blocks.\1.gamma_\2"),
+    *transformer_rules(_V3 + r"layer", "encoder", _V3_BLOCK),
     (_V3 + r"norm\.(.*)", r"encoder.norm.\1"),
 ]
 
