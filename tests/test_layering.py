@@ -41,6 +41,7 @@ UP = [
     "arguments",
     "demo",
     "commands",
+    "telling",
     "cli",
     "__main__",
 ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lamina.evaluate import evaluate_knn, evaluate_linear
     from lamina.fusion import LastLayer, LayerMix, MultiLevelFusion
     from lamina.init import init_vit_mae, init_vit_simmim
-    from lamina.interop import export_timm, load_encoder, load_supervised
+    from lamina.interop import export_timm, inspect, load_encoder, load_foreign_method, load_supervised
     from lamina.methods import (
         beit,
         crossmae,
@@ -60,7 +60,9 @@ __all__ = [
     "export_timm",
     "init_vit_mae",
     "init_vit_simmim",
+    "inspect",
     "load_encoder",
+    "load_foreign_method",
     "load_method",
     "load_supervised",
     "load_tokenizer",
@@ -89,7 +91,7 @@ _HOMES = {
     "evaluate": ("evaluate_knn", "evaluate_linear"),
     "fusion": ("LastLayer", "LayerMix", "MultiLevelFusion"),
     "init": ("init_vit_mae", "init_vit_simmim"),
-    "interop": ("export_timm", "load_supervised", "load_encoder"),
+    "interop": ("export_timm", "inspect", "load_encoder", "load_foreign_method", "load_supervised"),
     "methods": (
         "beit",
         "crossmae",

@@ -24,6 +24,7 @@ VERBS = {
     "report": "the page of a run, or of several side by side",
     "export": "hand the encoder over to timm",
     "tokenizer train": "a discrete tokenizer of one's own images, for BEiT",
+    "inspect": "what a file or folder is, and which of its weights would be used",
     "methods": "every method with its parts, a line each",
     "recipes": "every recipe that --recipe takes, a line each",
     "demo": "a small real run on photographs, with its report",
@@ -126,7 +127,7 @@ def _pretrain(args: list[str]) -> int:
 
 
 def _function(name: str) -> Callable[..., int]:
-    from lamina import commands
+    from lamina import commands, telling
     from lamina.demo import demo
 
     functions: dict[str, Callable[..., int]] = {
@@ -138,8 +139,9 @@ def _function(name: str) -> Callable[..., int]:
         "report": commands.report,
         "export": commands.export,
         "tokenizer train": commands.tokenizer_train,
-        "methods": commands.methods,
-        "recipes": commands.recipes,
+        "inspect": telling.inspect,
+        "methods": telling.methods,
+        "recipes": telling.recipes,
         "demo": demo,
     }
     return functions[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -26,7 +25,6 @@ from lamina.evaluate import evaluate_linear as run_linear
 from lamina.files import check_writable, write_atomically
 from lamina.guides import open_target
 from lamina.interop import export_run
-from lamina.listing import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
 from lamina.memory import MemoryEstimate, estimate_memory
 from lamina.options import merge, to_mapping
 from lamina.pretraining import run_pretrain
@@ -291,25 +289,3 @@ def tokenizer_train(
     return train_tokenizer(
         data, out, options, resume=resume, overwrite=overwrite, callbacks=tokenizer_callbacks
     ).exit_code
-
-
-def methods() -> int:
-    """Every method with its parts: what is hidden, what the encoder sees, decoder, target, loss, paper."""
-    _tell_rows(METHOD_COLUMNS, method_rows())
-    console.print(
-        "\nEach with --fusion mff or none; crossmae also with mix, its own. Papers: arXiv.", markup=False
-    )
-    return 0
-
-
-def recipes() -> int:
-    """Every recipe that `lamina pretrain --recipe` takes, with its encoder, length and batch."""
-    _tell_rows(RECIPE_COLUMNS, recipe_rows())
-    return 0
-
-
-def _tell_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)

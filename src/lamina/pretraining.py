@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from lamina.cmae import CMAE
 from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
 from lamina.errors import LaminaError
 from lamina.guides import open_target, open_teacher
-from lamina.interop import EncoderExport, start_from
+from lamina.interop import EncoderExport, Loaded, start_from
 from lamina.masking import ScoredMasking
 from lamina.mim import mim_of
 from lamina.monitor import FaultMonitor, FusionMonitor
@@ -82,6 +83,8 @@ def run_pretrain(
                 method.restart_target()
             if ranks.main:
                 print(f"starting from {init}: {loaded}", flush=True)
+                if warning := _other_statistics(loaded, recipe):
+                    print(warning, file=sys.stderr, flush=True)
         loader = _loader(recipe, source, method, ranks)
         if not going_on:
             on_main(ranks, lambda: run.start(recipe, facts, None if init is None else str(init), overwrite))
@@ -130,6 +133,13 @@ def data_facts(data: Spec, source: Source) -> DataFacts:
     for i in range(len(source)):
         names.update(source.name(i).encode("utf-8", "surrogateescape") + b"\0")
     return DataFacts(given, len(source), names.hexdigest())
+
+
+def _other_statistics(loaded: Loaded, recipe: Recipe) -> str | None:
+    mean, std = recipe.encoder.mean, recipe.encoder.std
+    assert isinstance(mean, tuple)
+    assert isinstance(std, tuple)
+    return loaded.other_statistics(mean, std)
 
 
 def _labelled(recipe: Recipe, source: Source) -> Recipe:

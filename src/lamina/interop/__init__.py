@@ -5,7 +5,10 @@ from __future__ import annotations
 from lamina.interop.backbone import Backbone, FeatureKind, Features, Origin, Pool
 from lamina.interop.classifier import ExportedClassifier, export_supervised, load_supervised
 from lamina.interop.export import EncoderExport, Exported, export_timm
+from lamina.interop.foreign.whole import load_foreign_method
 from lamina.interop.handover import export_run
+from lamina.interop.inspecting import inspect
+from lamina.interop.inspection import Inspection
 from lamina.interop.loading import load_encoder, untrained_like
 from lamina.interop.starting import start_from
 from lamina.interop.weights import Loaded, load_weights_into, read_weights
@@ -17,13 +20,16 @@ __all__ = [
     "ExportedClassifier",
     "FeatureKind",
     "Features",
+    "Inspection",
     "Loaded",
     "Origin",
     "Pool",
     "export_run",
     "export_supervised",
     "export_timm",
+    "inspect",
     "load_encoder",
+    "load_foreign_method",
     "load_supervised",
     "load_weights_into",
     "read_weights",

@@ -77,7 +77,7 @@ def _run(spec: str) -> Inspection:
     names = [(n, n.partition(".")[0]) for n in shapes]
     fusion = recipe.fusion
     facts = (
-        ("recipe", f"{recipe.name}, {recipe.decoder.kind} decoder, {recipe.target.kind} target"),
+        ("recipe", _recipe_in_words(recipe)),
         ("fusion", fusion.kind if fusion.kind != "mff" else f"mff of blocks {spaced(fusion.layers)}"),
         ("data", f"{run.source()}, {run.data().images} images"),
         ("checkpoints", f"steps {spaced(there)}"),
@@ -100,6 +100,12 @@ def _run(spec: str) -> Inspection:
             f"lamina export {quoted} --out encoder.safetensors",
         ),
     )
+
+
+def _recipe_in_words(recipe: Recipe) -> str:
+    if recipe.method == "supervised":
+        return f"{recipe.name}, {len(recipe.labels.classes)} classes"
+    return f"{recipe.name}, {recipe.decoder.kind} decoder, {recipe.target.kind} target"
 
 
 def _export(name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Inspection:
