@@ -39,7 +39,7 @@ class PretrainArguments:
     overwrite: bool = False
     """Replace the run in --out."""
     init: Path | None = None
-    """Weights that the encoder starts from: timm names, .safetensors or .pth."""
+    """Weights that the encoder starts from: a run, an export, or what others trained (see lamina inspect)."""
     dry_run: bool = False
     """Print the resolved recipe, the steps and the memory, and stop."""
     fields: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)

@@ -194,7 +194,11 @@ def _run_options() -> list[tuple[str, str, str]]:
         ("--config FILE", "", "YAML with fields of the recipe; options given beside it win"),
         ("--resume", "", "go on with RUN exactly where it was, or start it"),
         ("--overwrite", "", "replace RUN"),
-        ("--init FILE", "", "weights that the encoder starts from"),
+        (
+            "--init FILE",
+            "",
+            "weights that the encoder starts from: a run, an export, others' (see lamina inspect)",
+        ),
         ("--dry-run", "", "print the resolved recipe, steps and memory, and stop"),
         ("--help-all", "", "every field of the recipe, by its dotted name"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import timm
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from lamina.batch import unit_float
 from lamina.errors import LaminaError
 from lamina.frozen import Identity, identify
-from lamina.interop import load_encoder, read_weights
+from lamina.interop import load_encoder, load_projected, read_weights
 from lamina.protocols import Target
 from lamina.recipes import Recipe
 from lamina.runs import Run, load_task
@@ -60,7 +61,9 @@ def _teacher(recipe: Recipe) -> Teacher:
     options, student = recipe.target, recipe.encoder
     if options.teacher is None:
         raise LaminaError("this method needs a teacher: --target.teacher RUN, a weights file or timm/NAME")
-    if options.projected:
+    if options.projected and Path(options.teacher).expanduser().is_dir():
+        network = _Network(*load_projected(options.teacher))
+    elif options.projected:
         network = _with_head(options.teacher, options.teacher_encoder)
     else:
         encoder = load_encoder(options.teacher, encoder=options.teacher_encoder).encoder

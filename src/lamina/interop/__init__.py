@@ -5,11 +5,11 @@ from __future__ import annotations
 from lamina.interop.backbone import Backbone, FeatureKind, Features, Origin, Pool
 from lamina.interop.classifier import ExportedClassifier, export_supervised, load_supervised
 from lamina.interop.export import EncoderExport, Exported, export_timm
-from lamina.interop.foreign.whole import load_foreign_method
+from lamina.interop.foreign.whole import load_foreign_method, whole_method
 from lamina.interop.handover import export_run
 from lamina.interop.inspecting import inspect
 from lamina.interop.inspection import Inspection
-from lamina.interop.loading import load_encoder, untrained_like
+from lamina.interop.loading import load_encoder, load_projected, untrained_like, weights_of
 from lamina.interop.starting import start_from
 from lamina.interop.weights import Loaded, load_weights_into, read_weights
 
@@ -30,9 +30,12 @@ __all__ = [
     "inspect",
     "load_encoder",
     "load_foreign_method",
+    "load_projected",
     "load_supervised",
     "load_weights_into",
     "read_weights",
     "start_from",
     "untrained_like",
+    "weights_of",
+    "whole_method",
 ]

@@ -60,8 +60,8 @@ def export_supervised(
     networks whose head reads the class token need no more than `timm.create_model(name, num_classes=n)`.
 
     With one, the fusion is part of the classifier: it goes to a file beside, and the head has a name of its
-    own, so that timm does not take the rest for a classifier. `load_supervised` reads both, `load_encoder` the
-    encoder in them. The logits are those of `task`, bit for bit; residual decay, which is no part of a
+    own, so that timm does not take the rest for a classifier. `load_supervised` reads both, and
+    `load_encoder` the encoder in them. The logits are those of `task`, bit for bit; residual decay, which is no part of a
     plain network, is folded into the weights, and then they are the same up to the epsilon of the norms.
 
     Args:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from lamina.encoder import Encoder, folded
 from lamina.errors import LaminaError
-from lamina.interop.loading import export_files
+from lamina.interop.loading import export_files, weights_of
 from lamina.interop.weights import Loaded, load_weights_into, read_weights
 
 MARK = "encoder.shortcuts"
@@ -26,7 +26,7 @@ def start_from(encoder: Encoder, path: str | Path) -> Loaded:
     Raises:
         LaminaError: where the file does not fit, or is a checkpoint of a run with another residual decay.
     """
-    path = Path(path)
+    path = weights_of(path)
     mark = next((t for name, t in read_weights(path).items() if name.endswith(MARK)), None)
     if mark is not None:
         least, own = round(float(mark[-1, -1]), 6), encoder.residual_decay

@@ -109,5 +109,5 @@ def _log_gamma(u: Float64[Tensor, "n"], alpha: float) -> Float64[Tensor, ""]:
     v = (1 + x / math.sqrt(9 * d)) ** 3
     log_v = v.clamp(min=1e-300).log()
     accepted = (v > 0) & (u[_TRIES:-1].log() < x**2 / 2 + d - d * v + d * log_v)
-    found = log_v.gather(0, accepted.int().argmax(0, keepdim=True))[0] + math.log(d)
+    found: Tensor = log_v.gather(0, accepted.int().argmax(0, keepdim=True))[0] + math.log(d)
     return found + u[-1].clamp(min=2.0**-54).log() / alpha if alpha < 1 else found

@@ -123,19 +123,21 @@ class Supervised(nn.Module):
     def after_step(self, step: int) -> None:
         """Nothing here moves with the steps."""
 
+    def read(self, features: list[Float[Tensor, "B T D"]]) -> list[Float[Tensor, "B t D"]]:
+        """Of each tap the tokens that a head reads: class and distillation tokens, or the patches.
+
+        Fusion and norm are token by token, so the others need none.
+        """
+        n = 2 if self.distilled else self.encoder.n_class
+        part = slice(n) if self.pool == "cls" else slice(self.encoder.n_prefix, None)
+        return [tap[:, part] for tap in features]
+
     def _outputs(self, images: Tensor) -> list[Float[Tensor, "B classes"]]:
         """Logits of each head."""
-        features = self.features(images)
-        if self.pool == "cls":  # fusion and norm are token by token: the head's own suffice
-            features = [tap[:, : self.encoder.n_prefix] for tap in features]
-        tokens = self.fusion(features, self.encoder.norm)
+        tokens = self.fusion(self.read(self.features(images)), self.encoder.norm)
         if self.head_dist is not None:
-            pairs = zip((self.head, self.head_dist), (tokens[:, 0], tokens[:, 1]), strict=True)
-            return [head(token).float() for head, token in pairs]
-        if self.pool == "mean":
-            return [self.head(tokens[:, self.encoder.n_prefix :].mean(dim=1)).float()]
-        n = self.encoder.n_class
-        return [self.head(tokens[:, 0] if n == 1 else tokens[:, :n].mean(dim=1)).float()]
+            return [self.head(tokens[:, 0]).float(), self.head_dist(tokens[:, 1]).float()]
+        return [self.head(tokens.mean(dim=1)).float()]
 
     def _distil(self, images: Tensor, outputs: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """Equation 3 of the paper, on one head each."""
