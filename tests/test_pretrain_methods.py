@@ -149,3 +149,55 @@ def test_what_cannot_be_meant_gets_one_line(tmp_path, teacher, name, options, sa
         train(tmp_path / "run", name, teacher, options)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fusion", ["none", "mff"])
+def test_supervised_runs_learn_resume_and_are_handed_over(tmp_path, fusion):
+    """DeiT: below the entropy of its 17 classes on held-out crops; classifiers give the run's logits."""
+    # Erasing and RandAugment would take longer than a test may.
+    options = {
+        "data.auto_augment": None,
+        "data.erase": 0.0,
+        "supervised.mixup": 0.0,
+        "supervised.cutmix": 0.0,
+    }
+    train(tmp_path / "run", "deit", None, options, fusion=fusion, epochs=8.0)
+    task, recipe = lamina.runs.load_task(tmp_path / "run")
+    assert len(recipe.labels.classes) == 17
+    batch = next(eval_batches(open_source(DATA, "val"), (16, 16), 3, 400, 0, recipe.data))
+    with torch.no_grad():
+        logits = task.logits(batch.images)
+    loss = float(torch.nn.functional.cross_entropy(logits, batch.labels))
+    share = torch.bincount(batch.labels, minlength=17) / len(batch)
+    assert loss < 0.8 * float(-torch.special.xlogy(share, share).sum())
+    handed = lamina.interop.export_run(tmp_path / "run", tmp_path / "c.safetensors", "lamina")
+    torch.testing.assert_close(lamina.load_supervised(handed.weights).logits(batch.images), logits)
+    if fusion == "mff":
+        with pytest.raises(LaminaError, match="fused"):
+            lamina.interop.export_run(tmp_path / "run", tmp_path / "t.safetensors", "timm")
+    with pytest.raises(LaminaError, match="trained on labels"):
+        load_method(tmp_path / "run")
+    assert lamina.load_encoder(tmp_path / "run").kinds == (
+        ("last",) if fusion == "none" else ("last", "fused")
+    )
+
+
+def test_a_supervised_run_goes_on_exactly(tmp_path):
+    out, part = tmp_path / "whole", tmp_path / "part"
+    train(out, "deit", None, max_steps=5, checkpoint_every_steps=2)
+    shutil.copytree(out, part)
+    for step in (4, 5):
+        shutil.rmtree(part / "checkpoints" / f"step-{step}")
+    lamina.pretrain(DATA, part, resume=True)
+    found = [(run / "checkpoints" / "step-5" / "model.safetensors").read_bytes() for run in (out, part)]
+    assert found[0] == found[1]
+
+
+def test_images_without_labels_teach_no_classes(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for i in range(4):
+        Image.new("RGB", (20, 20), (i, 0, 0)).save(tmp_path / "photos" / f"{i}.png")
+    with pytest.raises(LaminaError, match="learns from labels"):
+        lamina.pretrain(str(tmp_path / "photos"), tmp_path / "run", "deit-small", max_steps=1)

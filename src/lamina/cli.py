@@ -197,7 +197,7 @@ def _run_options() -> list[tuple[str, str, str]]:
         (
             "--init FILE",
             "",
-            "weights that the encoder starts from: a run, an export, others' (see lamina inspect)",
+            "what the encoder starts from: a run, an export, others' weights",
         ),
         ("--dry-run", "", "print the resolved recipe, steps and memory, and stop"),
         ("--help-all", "", "every field of the recipe, by its dotted name"),

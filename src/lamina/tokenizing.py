@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from lamina.batch import Batch
-from lamina.data import Source, Spec, TrainLoader, eval_batches, open_source
+from lamina.data import Source, Spec, Subset, TrainLoader, eval_batches, open_source
 from lamina.errors import LaminaError
 from lamina.files import write_atomically
 from lamina.monitor import FaultMonitor
 from lamina.options import differences
 from lamina.pretraining import data_facts
-from lamina.rng import Purpose, seed_for
+from lamina.rng import Purpose, permutation, seed_for
 from lamina.tokenizer import (
     DiscreteVAE,
     TokenizerFolder,
@@ -59,10 +58,15 @@ class Keeper(Callback):
 
 
 def held_out_batches(source: Source, options: TokenizerOptions) -> Iterator[Batch]:
-    """Centre crops of at most `MOST_HELD_OUT` images."""
-    size, at_once = (options.image_size, options.image_size), 64
-    batches = eval_batches(source, size, options.in_chans, at_once, 0, options.data())
-    return islice(batches, -(-MOST_HELD_OUT // at_once))
+    """Centre crops of all images of `source`."""
+    size = (options.image_size, options.image_size)
+    return eval_batches(source, size, options.in_chans, 64, 0, options.data())
+
+
+def _held_out(data: Spec) -> Source:
+    """At most `MOST_HELD_OUT` images of the validation part, drawn at random."""
+    source = open_source(data, "val")
+    return Subset(source, permutation(0, 0, len(source))[:MOST_HELD_OUT].tolist())
 
 
 def train_tokenizer(
@@ -84,7 +88,7 @@ def train_tokenizer(
     options, folder = options or TokenizerOptions(), TokenizerFolder(Path(out))
     with process_group(options.device) as ranks:
         going_on = bool(from_main(int(resume and folder.exists()), ranks))
-        source, held_out = open_source(data, "train"), open_source(data, "val")
+        source, held_out = open_source(data, "train"), _held_out(data)
         facts = data_facts(data, source)
         if going_on:
             _check_same(folder, options, facts.names_sha256)

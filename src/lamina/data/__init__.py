@@ -8,7 +8,7 @@ from lamina.data.files import printable
 from lamina.data.loader import TrainLoader, eval_batches
 from lamina.data.opening import Spec, open_source
 from lamina.data.options import DataOptions, Decoding
-from lamina.data.sources import ArraySource, FileSource, Source, Split
+from lamina.data.sources import ArraySource, FileSource, Source, Split, Subset
 from lamina.data.stats import channel_stats
 from lamina.data.transforms import CenterCrop, RandomResizedCrop, SimpleResizedCrop
 from lamina.data.unreadable import Reason, Unreadable
@@ -28,6 +28,7 @@ __all__ = [
     "Source",
     "Spec",
     "Split",
+    "Subset",
     "TrainLoader",
     "Unreadable",
     "channel_stats",

@@ -69,6 +69,19 @@ class FileSource(Source):
         return decode_file(self.path(i), how)
 
 
+class Subset(Source):
+    """Some images of another source, in the order of their indices' list."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        labels = None if source.labels is None else [source.labels[i] for i in indices]
+        super().__init__([source.name(i) for i in indices], labels, source.class_names)
+        self.source, self.indices = source, list(indices)
+
+    def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
+        """Image i and what its file says about it; raises `Unreadable`."""
+        return self.source.inspect(self.indices[i], how)
+
+
 class ArraySource(Source):
     """Images of one size in memory, (N, C, H, W), uint8 or float in [0, 1]."""
 
