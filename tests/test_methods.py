@@ -8,14 +8,17 @@ import torch.nn.functional as F
 import lamina
 from lamina.batch import Batch
 from lamina.build import build_method, resolve
-from lamina.encoder import EncoderOptions, build_vit
+from lamina.cmae import CMAE, CMAEOptions
+from lamina.encoder import Encoder, EncoderOptions, build_vit
 from lamina.errors import LaminaError
 from lamina.fusion import LastLayer, MultiLevelFusion
 from lamina.masking import RandomMasking
-from lamina.methods import crossmae, mae, pixmim, simmim
+from lamina.methods import beit, crossmae, eva, eva_tokens, mae, maskfeat, milan, pixio, pixmim, simmim
 from lamina.mim import MIM
 from lamina.options import merge
 from lamina.rng import sample_keys
+from lamina.supervised import Supervised, SupervisedOptions
+from lamina.targets import Teacher, TokenIds
 
 WIDTH, DEPTH = 48, 6
 ENCODERS = {
@@ -35,11 +38,40 @@ FUSIONS = {
     },
 }
 SMALL_DECODER = {"decoder_width": 32, "decoder_depth": 2, "decoder_heads": 2}
+
+
+class Parity(torch.nn.Module):
+    """A tokenizer of two words: whether the mean of 8 x 8 px is above a half."""
+
+    vocabulary, stride = 2, 8
+
+    def ids(self, pixels):
+        b, c, h, w = pixels.shape
+        return (pixels.reshape(b, c, h // 8, 8, w // 8, 8).mean((1, 3, 5)) > 0.5).long()
+
+
+def teacher(scores=False):
+    torch.manual_seed(1)
+    options = EncoderOptions(image_size=(32, 48), patch_size=8, width=24, depth=2, heads=2)
+    return Teacher(build_vit(options), (0.5,) * 3, (0.25,) * 3, (4, 6), scores=scores)
+
+
 METHODS = {
     "mae": lambda vit, fusion: mae(vit, fusion, **SMALL_DECODER),
     "pixmim": lambda vit, fusion: pixmim(vit, fusion, **SMALL_DECODER),
     "simmim": lambda vit, fusion: simmim(vit, fusion, unit_px=16),
     "crossmae": lambda vit, fusion: crossmae(vit, fusion, **SMALL_DECODER),
+    "maskfeat": lambda vit, fusion: maskfeat(vit, fusion, min_block=2),
+    "beit": lambda vit, fusion: beit(vit, TokenIds(Parity(), (8, 8)), fusion, min_block=2),
+    "eva": lambda vit, fusion: eva(vit, teacher(), fusion, **SMALL_DECODER),
+    "eva tokens": lambda vit, fusion: eva_tokens(vit, teacher(), fusion, min_block=2),
+    "milan": lambda vit, fusion: milan(vit, teacher(scores=True), fusion, **SMALL_DECODER),
+    "pixio": lambda vit, fusion: pixio(vit, fusion, unit=2, class_tokens=1, **SMALL_DECODER),
+    "residual decay": lambda vit, fusion: mae(vit, fusion, residual_decay=0.6, **SMALL_DECODER),
+    "cmae": lambda vit, fusion: CMAE(mae(vit, fusion, **SMALL_DECODER), CMAEOptions(hidden=16, out=8), 32, 2),
+    "deit": lambda vit, fusion: Supervised(
+        Encoder(vit), fusion or LastLayer(DEPTH), 3, SupervisedOptions(mixup=0, cutmix=0)
+    ),
 }
 
 
@@ -66,7 +98,9 @@ def test_every_trainable_parameter_gets_a_gradient(encoder, method, fusion):
     task = METHODS[method](vit, FUSIONS[fusion]())
     for parameter in task.parameters():  # a zero (a mask token, a LayerScale) may hide the path behind it
         parameter.data += 0.01 * torch.randn_like(parameter)
-    loss = task(torch.rand(2, 3, 32, 48))["loss"]
+    images, view = torch.rand(2, 2, 3, 32, 48)
+    keys = sample_keys(0, 0, torch.arange(2))
+    loss = task(Batch(images, keys, labels=torch.tensor([0, 2]), view=view))["loss"]
     assert torch.isfinite(loss)
     loss.backward()
     without = [
@@ -131,6 +165,7 @@ def test_a_recipe_builds_what_the_constructor_builds():
     """Two ways to the same method: copied weights give the same loss."""
     decoder = {"decoder_width": 128, "decoder_depth": 4, "decoder_heads": 4}
     for name, constructor, sizes in (
+        ("maskfeat-small", maskfeat, {}),
         ("mae-small", mae, decoder),
         ("pixmim-small", pixmim, decoder),
         ("simmim-small", simmim, {"unit_px": 16}),

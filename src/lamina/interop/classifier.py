@@ -61,8 +61,9 @@ def export_supervised(
 
     With one, the fusion is part of the classifier: it goes to a file beside, and the head has a name of its
     own, so that timm does not take the rest for a classifier. `load_supervised` reads both, and
-    `load_encoder` the encoder in them. The logits are those of `task`, bit for bit; residual decay, which is no part of a
-    plain network, is folded into the weights, and then they are the same up to the epsilon of the norms.
+    `load_encoder` the encoder in them. The logits are those of `task`, bit for bit; residual decay, which is
+    no part of a plain network, is folded into the weights, and then they are the same up to the epsilon of
+    the norms.
 
     Args:
         task: the classifier.
