@@ -72,6 +72,14 @@ def parse(what: type[T] | Callable[..., T], args: Sequence[str], prog: str, defa
         raise LaminaError(_one_line(text.getvalue(), prog)) from None
 
 
+def _in_words(kinds: str) -> str:
+    """tyro's notation of what an option takes: {[INT [INT ...]]}|{default, odd,all}."""
+    words = kinds.replace("[INT [INT ...]]", "whole numbers").replace("[FLOAT [FLOAT ...]]", "numbers")
+    return ", or ".join(
+        ", ".join(re.split(r"[,\s]*,[,\s]*", part.strip("{}"))) for part in words.split("}|{")
+    )
+
+
 def _one_line(box: str, prog: str) -> str:
     """What tyro prints in a box, without the box and its title, as far as its first rule."""
     lines = [re.sub(r"^[│╭╰]\s?|\s*[│╮╯]$", "", line).strip() for line in box.splitlines()]
@@ -79,6 +87,11 @@ def _one_line(box: str, prog: str) -> str:
     body = body[1:] if body and set(body[0]) == {"─"} else body
     end = next((i for i, line in enumerate(body) if set(line) == {"─"}), len(body))
     sentence = re.sub(r"\s+", " ", " ".join(body[:end])).strip().rstrip(".")
+    sentence = re.sub(
+        r"[Ee]rror parsing (--\S+): no type matching (.+?) could be instantiated from \[(.*?)\](?=\W|$)",
+        lambda found: f"{found[1]} cannot be {found[3]}; it takes {_in_words(found[2])}",
+        sentence,
+    )
     sentence = re.sub(r"^Error parsing fields\.\w+: ", "", sentence).split(" Got errors:")[0].rstrip(".")
     return f"{sentence[:1].lower()}{sentence[1:]}; see `{prog} --help`"
 

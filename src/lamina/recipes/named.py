@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -121,5 +122,10 @@ def recipe(name: str) -> Recipe:
     """The recipe of that name; raises with the names there are."""
     known = recipes()
     if name not in known:
-        raise LaminaError(f"there is no recipe {name!r}; choose one of: {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise LaminaError(
+            f"there is no recipe {name!r}; {meant}choose one of {', '.join([*methods(), 'demo'])}, with "
+            "-small, or with -ti, -s, -b, -l, -h as published (`lamina recipes`)"
+        )
     return known[name]()
