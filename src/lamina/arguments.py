@@ -75,9 +75,8 @@ def parse(what: type[T] | Callable[..., T], args: Sequence[str], prog: str, defa
 def _in_words(kinds: str) -> str:
     """tyro's notation of what an option takes: {[INT [INT ...]]}|{default, odd,all}."""
     words = kinds.replace("[INT [INT ...]]", "whole numbers").replace("[FLOAT [FLOAT ...]]", "numbers")
-    return ", or ".join(
-        ", ".join(re.split(r"[,\s]*,[,\s]*", part.strip("{}"))) for part in words.split("}|{")
-    )
+    parts = [re.sub(r"\s*,\s*", ", ", part.strip("{}")) for part in words.split("|")]
+    return ", or ".join(parts)
 
 
 def _one_line(box: str, prog: str) -> str:
