@@ -33,6 +33,7 @@ ALLOWED = {
 UP = [
     "evaluate",
     "embedding",
+    "analyze",
     "pretraining",
     "tokenizing",
     "report",

@@ -1,0 +1,1 @@
+"""Looks inside a Vision Transformer: frequencies, curvature, attention, similarity, rank."""
