@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from lamina.errors import LaminaError
 from lamina.rng import Purpose, seed_for
 
+_SECTION = re.compile(r"t\w+|(m|n|p|mstd|mmax|inc)[0-9.]+")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -103,6 +105,8 @@ def _policy(name: str, mean: Sequence[float]) -> RandAugment:
     fill = tuple(min(255, round(255 * m)) for m in mean)
     hints = {"img_mean": fill, "interpolation": Image.Resampling.BICUBIC}
     try:
+        if odd := [part for part in name.split("-")[1:] if not _SECTION.fullmatch(part)]:
+            raise ValueError(f"part {odd[0]!r}")  # timm passes some of these over
         return rand_augment_transform(name, hints)  # type: ignore[no-any-return]
     except (AssertionError, ValueError, KeyError) as error:
         raise LaminaError(

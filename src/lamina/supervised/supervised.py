@@ -146,8 +146,8 @@ class Supervised(nn.Module):
             judged = self.teacher.net(unit_float(images))
         if judged.shape != outputs[1].shape:
             raise LaminaError(
-                f"the teacher gives {tuple(judged.shape[1:])} logits for {self.n_classes} classes; take one "
-                "of the same classes"
+                f"the teacher gives logits {tuple(judged.shape)}, the head {tuple(outputs[1].shape)}; "
+                "take a teacher of the same classes"
             )
         by_labels = F.cross_entropy(outputs[0], targets)
         by_teacher = F.cross_entropy(outputs[1], judged.argmax(1))
