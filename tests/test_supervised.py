@@ -221,7 +221,7 @@ def test_evaluation_neither_mixes_nor_smooths() -> None:
 @pytest.mark.parametrize("fusion", FUSIONS, ids=lambda f: f"{f.kind}-{f.projection}-{f.pooling}")
 def test_gradients_reach_every_parameter(network: str, pool: str, fusion: FusionOptions) -> None:
     if (network == "no-cls" and pool == "cls") or (network == "distilled" and pool == "mean"):
-        pytest.skip("refused: see below")
+        pytest.skip("a crossing that is refused, which another test shows")
     task = task_of(options_of(network), fusion, SupervisedOptions(pool=pool))
     terms = task(batch_of())
     assert terms["loss"].isfinite()
@@ -453,7 +453,7 @@ def test_mixing_leaves_global_generators_alone_and_depends_on_keys_alone() -> No
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 def test_plain_classifiers_are_timm_s(network: str, pool: str, tmp_path: Path) -> None:
     if (network == "no-cls" and pool == "cls") or (network == "distilled" and pool == "mean"):
-        pytest.skip("there is none")
+        pytest.skip("this network has no such token")
     options = options_of(network)
     task = task_of(options, options=SupervisedOptions(pool=pool)).eval()
     names = [f"kind {i}" for i in range(CLASSES)]

@@ -31,6 +31,8 @@ class FusionMonitor(Callback):
             return None
         with evaluating(task):
             features = watched.features(next(batch.split(MOST_IMAGES)))
+            if isinstance(watched, Supervised):  # what no head reads is not fused
+                features = watched.read(features)
             measured = watched.fusion.measure(features)
         return {name: values.tolist() for name, values in measured.items()}
 

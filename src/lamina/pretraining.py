@@ -21,6 +21,7 @@ from lamina.monitor import FaultMonitor, FusionMonitor
 from lamina.options import differences
 from lamina.recipes import Recipe
 from lamina.runs import DataFacts, Run
+from lamina.supervised import check_labels
 from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group
 from lamina.train.distributed import from_main
 
@@ -150,6 +151,7 @@ def _labelled(recipe: Recipe, source: Source) -> Recipe:
         raise LaminaError(
             f"{recipe.name} learns from labels, and these images have none; give root/CLASS/..., or a sample"
         )
+    check_labels(source.labels, len(source.class_names))
     return replace(recipe, labels=replace(recipe.labels, classes=tuple(source.class_names)))
 
 
@@ -168,6 +170,7 @@ def _loader(recipe: Recipe, source: Source, method: Task, ranks: Ranks) -> Train
         image_size=(height, width),
         in_chans=recipe.encoder.in_chans,
         masking=masking,
+        statistics=(recipe.encoder.mean, recipe.encoder.std),  # type: ignore[arg-type]  # resolved
         grid=method.encoder.grid,
     )
 

@@ -1,4 +1,4 @@
-"""Colours of models in pictures, the same in each and apart for colour-blind readers (Okabe and Ito, 2008)."""
+"""Colours of models in pictures, apart for colour-blind readers too (Okabe and Ito, 2008)."""
 
 from __future__ import annotations
 

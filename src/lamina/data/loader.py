@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -45,6 +45,7 @@ class TrainLoader:
         in_chans: int = 3,
         masking: Masking | None = None,
         grid: tuple[int, int] | None = None,
+        statistics: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         self.source = source
         self.n_samples = len(source)
@@ -61,7 +62,7 @@ class TrainLoader:
             grid,
             _views(options, image_size),
             options.jitter,
-            _augment(options),
+            _augment(options, statistics),
         )
         self._loader = DataLoader(
             reader,
@@ -101,10 +102,12 @@ def _views(options: DataOptions, image_size: tuple[int, int]) -> ShiftedViews | 
     )
 
 
-def _augment(options: DataOptions) -> TrainAugment | None:
+def _augment(
+    options: DataOptions, statistics: tuple[Sequence[float], Sequence[float]] | None
+) -> TrainAugment | None:
     if options.auto_augment is None and options.erase == 0:
         return None
-    return TrainAugment(options.auto_augment, options.erase)
+    return TrainAugment(options.auto_augment, options.erase, *(statistics or (None, None)))
 
 
 class _Steps(Sampler[list[Sample]]):

@@ -143,7 +143,7 @@ def _check(task: Supervised, fusion: FusionOptions | None, names: Sequence[str],
     if has_fusion and plain:
         raise LaminaError(
             "this classifier's head reads fused layers, which plain timm cannot compute; export it with its "
-            "fusion (plain=False), or train with --fusion none"
+            "fusion (--to lamina; plain=False), or train with --fusion none"
         )
     if not has_fusion and task.pool == "cls" and task.encoder.n_class > 1:
         raise LaminaError(

@@ -56,8 +56,6 @@ def inspect(path: str | Path) -> Inspection:
         return Inspection(name, f"a folder without weights: {there or 'empty'}")
     tensors, clues = read_file(place)
     about = _about(place)
-    if about.get("format") == "lamina-classifier":
-        return _classifier(name, tensors, about)
     if isinstance(about.get("lamina"), dict):
         return _export(name, tensors, about["lamina"])
     if recognise(list(tensors)) is None:
@@ -129,20 +127,6 @@ def _export(name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) 
         tuple(grouped(tensors, "encoder")),
         (),
         (embed_command(name), pretrain_command(name, options)),
-    )
-
-
-def _classifier(name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Inspection:
-    recipe = merge(Recipe(), about.get("recipe") or {})
-    return Inspection(
-        name,
-        "a classifier that lamina exported, with its fusion",
-        describe_network(recipe.encoder),
-        _count(tensors),
-        (("step", str(about.get("step"))), ("recipe", recipe.name)),
-        tuple(group for part, names in _by_first(tensors).items() for group in grouped(names, part)),
-        (),
-        (f"in Python: lamina.load_classifier({name!r})", pretrain_command(name, recipe.encoder)),
     )
 
 

@@ -55,7 +55,12 @@ def deit_published(size: Size = "b") -> Recipe:
         data=DataOptions(crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", erase=0.25),
         loss="cross_entropy",
         optim=OptimOptions(
-            base_lr=2.5e-4, betas=(0.9, 0.999), weight_decay=0.05, warmup_epochs=20.0, clip_grad=5.0
+            base_lr=2.5e-4,
+            betas=(0.9, 0.999),
+            weight_decay=0.05,
+            warmup_epochs=20.0,
+            min_lr=1e-5,
+            clip_grad=5.0,
         ),
         train=TrainOptions(epochs=300.0, batch_size=1024),
     )
