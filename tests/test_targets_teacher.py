@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from lamina.errors import LaminaError
 from lamina.frozen import identify, weights_sha256
+from lamina.methods import eva
 from lamina.targets import Teacher
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -164,3 +165,18 @@ def test_clip_of_timm_and_of_transformers_teach_the_same(tmp_path):
     if told.attentions and told.attentions[-1] is not None:
         weights = told.attentions[-1].mean(1)[:, 0, 1:]
         torch.testing.assert_close(scores, weights / weights.sum(1, keepdim=True), rtol=1e-4, atol=1e-6)
+
+
+def test_training_leaves_the_teacher_bit_for_bit():
+    """Three steps of AdamW over everything that asks for a gradient, under train()."""
+    teacher = Teacher(vit(), MEAN, STD, (4, 4))
+    before = weights_sha256(teacher.vit.state_dict())
+    method = eva(vit(embed_dim=36, num_heads=3), teacher, decoder_width=16, decoder_depth=1, decoder_heads=2)
+    optimiser = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=0.1)
+    for step in range(3):
+        optimiser.zero_grad()
+        method.train()(torch.rand(2, 3, 32, 32))["loss"].backward()
+        optimiser.step()
+        method.after_step(step + 1)
+    assert weights_sha256(teacher.vit.state_dict()) == before
+    assert not [name for name in method.state_dict() if name.startswith("target")]

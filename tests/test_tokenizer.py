@@ -279,3 +279,38 @@ def test_beit_gets_below_the_best_constant_with_either(tmp_path, trained, own, f
         loss = float(method.loss(prediction.values, ids).mean())
     counts = torch.bincount(ids.flatten())
     assert loss < 0.97 * math.log(perplexity(counts))
+
+
+@pytest.mark.parametrize("network", ["vit_tiny_patch16_224", "beit_base_patch16_224"])
+def test_beit_goes_on_exactly_on_either_network(tmp_path, trained, network):
+    """On a plain ViT and on its published one, with shared relative position biases and layer scale."""
+    options = {
+        "encoder.width": 24,
+        "encoder.depth": 3,
+        "encoder.heads": 2,
+        "fusion.layers": "all",
+        "masking.min_block": 2,
+        "target.tokenizer": str(trained),
+        "train.checkpoint_every_seconds": None,
+        "train.keep_checkpoints": 100,
+        "encoder.drop_path": 0.1,
+    }
+    if network.startswith("beit"):
+        options |= {"encoder.relative_positions": "shared", "encoder.layer_scale": 0.1}
+    sizes = {"image_size": 16, "patch_size": 4, "batch_size": 16, "workers": 0, "encoder": network}
+    out, part = tmp_path / "whole", tmp_path / "part"
+    lamina.pretrain(
+        PHOTOS, out, "beit-small", options=options, max_steps=4, checkpoint_every_steps=2, **sizes
+    )
+    shutil.copytree(out, part)
+    shutil.rmtree(part / "checkpoints" / "step-4")
+    lamina.pretrain(PHOTOS, part, resume=True)
+    found = [(run / "checkpoints" / "step-4" / "model.safetensors").read_bytes() for run in (out, part)]
+    assert found[0] == found[1]
+    assert not [
+        name for name in load_file(out / "checkpoints" / "step-4" / "model.safetensors") if "target" in name
+    ]
+    exported = lamina.export_timm(out, tmp_path / "vit.safetensors")
+    images = torch.rand(2, 3, 16, 16)
+    own, handed = (lamina.load_encoder(place)(images).patches for place in (out, exported.weights))
+    torch.testing.assert_close(own, handed)
