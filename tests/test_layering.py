@@ -26,7 +26,20 @@ ALLOWED = {
     "build": BASE | PARTS | {"frozen", "mim", "cmae", "supervised", "init", "recipes"},
     "memory": BASE | PARTS | {"mim", "recipes", "build"},
     "runs": BASE | {"mim", "recipes", "build", "train"},
-    "interop": BASE | {"cmae", "supervised", "encoder", "decoder", "fusion", "mim", "init", "recipes", "build", "runs", "train"},
+    "interop": BASE
+    | {
+        "cmae",
+        "supervised",
+        "encoder",
+        "decoder",
+        "fusion",
+        "mim",
+        "init",
+        "recipes",
+        "build",
+        "runs",
+        "train",
+    },
     "guides": BASE | PARTS | {"frozen", "runs", "supervised", "tokenizer", "recipes", "interop"},
     "monitor": BASE | {"supervised", "fusion", "mim", "data", "train"},
 }
