@@ -115,9 +115,16 @@ def test_it_is_a_function_of_image_and_key() -> None:
 def test_generators_come_back_after_an_error() -> None:
     augment = TrainAugment(POLICY, 0.5)
     state = random.getstate()
-    with pytest.raises(LaminaError, match="8-bit RGB"):
+    with pytest.raises(LaminaError, match="takes RGB"):
         augment(photo(1), KEYS[0])
     assert random.getstate() == state
+
+
+def test_floats_are_augmented_as_their_8_bits() -> None:
+    """A folder may hold 16-bit photographs among others: they become floats, and float they stay."""
+    stored = photo()
+    augment = TrainAugment(POLICY, 0.0)
+    assert torch.equal(augment(stored.float() / 255, KEYS[0]), augment(stored, KEYS[0]).float() / 255)
 
 
 def test_without_anything_to_do_the_image_is_the_same_object() -> None:

@@ -1,8 +1,9 @@
-"""Tokenizers: DALL-E's architecture and files, one of one's own from training to ids, BEiT with either."""
+"""Tokenizers of one's own from training to ids, and BEiT with them or with DALL-E's encoder."""
 
+import html
 import json
 import math
-import pickle
+import re
 import shutil
 
 import pytest
@@ -11,14 +12,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import lamina
+from lamina.data import eval_batches, open_source
 from lamina.data.options import Decoding
 from lamina.errors import LaminaError
+from lamina.frozen import identify
+from lamina.report.album import as_pil, embedded
 from lamina.report.tokenizer import TokenizerReport
 from lamina.targets import TokenIds
+from lamina.targets.tokens import Tokenizer
 from lamina.tokenizer import (
-    DalleDecoder,
     DalleEncoder,
-    DalleTokenizer,
     DiscreteVAE,
     TokenizerFolder,
     TokenizerOptions,
@@ -38,100 +41,6 @@ TINY = {
     "batch_size": 32,
     "log_every_steps": 5,
 }
-
-
-def test_dalles_encoder_has_the_published_sizes():
-    """openai/DALL-E: 256 hidden, 2 blocks in each of 4 groups, 8192 words; conv weights are called w and b."""
-    with torch.device("meta"):
-        encoder, decoder = DalleEncoder(), DalleDecoder()
-    shapes = {name: tuple(p.shape) for name, p in encoder.named_parameters()}
-    assert shapes["blocks.input.w"] == (256, 3, 7, 7)
-    assert shapes["blocks.group_1.block_1.res_path.conv_1.w"] == (64, 256, 3, 3)
-    assert shapes["blocks.group_1.block_1.res_path.conv_4.w"] == (256, 64, 1, 1)
-    assert shapes["blocks.group_2.block_1.id_path.w"] == (512, 256, 1, 1)
-    assert shapes["blocks.group_4.block_2.res_path.conv_1.w"] == (512, 2048, 3, 3)
-    assert shapes["blocks.output.conv.w"] == (8192, 2048, 1, 1)
-    assert "blocks.group_1.block_1.id_path.w" not in shapes
-    assert sum(p.numel() for p in encoder.parameters()) == published_size()
-    other = {name: tuple(p.shape) for name, p in decoder.named_parameters()}
-    assert other["blocks.input.w"] == (128, 8192, 1, 1)
-    assert other["blocks.group_1.block_1.res_path.conv_1.w"] == (512, 128, 1, 1)
-    assert other["blocks.group_1.block_1.res_path.conv_4.w"] == (2048, 512, 3, 3)
-    assert other["blocks.output.conv.w"] == (6, 256, 1, 1)
-
-
-def published_size() -> int:
-    """Counted by hand: 7x7 input; per block 3 3x3 and a 1x1 convolution in a quarter of the width; 1x1 output."""
-    total = 256 * 3 * 49 + 256
-    before = 256
-    for width in (256, 512, 1024, 2048):
-        for k in range(2):
-            n_in, q = (before if k == 0 else width), width // 4
-            total += q * n_in * 9 + q + 2 * (q * q * 9 + q) + width * q + width
-            total += width * n_in + width if n_in != width else 0
-        before = width
-    return total + 8192 * 2048 + 8192
-
-
-def test_dalles_encoder_is_its_equations():
-    """A tiny one, written out: map to [0.1, 0.9], 7x7, blocks of ReLU and convolution over 64, max pools, argmax."""
-    torch.manual_seed(0)
-    encoder = DalleEncoder(width=8, depth=2, vocabulary=11)
-    images = torch.rand(2, 3, 16, 24)
-    w = dict(encoder.named_parameters())
-    x = F.conv2d(0.8 * images + 0.1, w["blocks.input.w"], w["blocks.input.b"], padding=3)
-    for g in range(1, 5):
-        for k in (1, 2):
-            at = f"blocks.group_{g}.block_{k}"
-            inner = x
-            for c, pad in ((1, 1), (2, 1), (3, 1), (4, 0)):
-                name = f"{at}.res_path.conv_{c}"
-                inner = F.conv2d(inner.relu(), w[f"{name}.w"], w[f"{name}.b"], padding=pad)
-            short = F.conv2d(x, w[f"{at}.id_path.w"], w[f"{at}.id_path.b"]) if f"{at}.id_path.w" in w else x
-            x = short + inner / 64  # 1 / (groups * blocks)^2
-        if g < 4:
-            x = F.max_pool2d(x, 2)
-    logits = F.conv2d(x.relu(), w["blocks.output.conv.w"], w["blocks.output.conv.b"])
-    assert torch.equal(DalleTokenizer(encoder).ids(images), logits.argmax(1))
-    assert logits.shape == (2, 11, 2, 3)
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_dalles_weights_come_from_a_local_file(tmp_path, suffix):
-    torch.manual_seed(0)
-    encoder = DalleEncoder(width=8, depth=2, vocabulary=11)
-    file = tmp_path / f"encoder{suffix}"
-    save_file(encoder.state_dict(), file) if suffix == ".safetensors" else torch.save(
-        encoder.state_dict(), file
-    )
-    tokenizer, identity = load_tokenizer(file)
-    images = torch.rand(1, 3, 16, 16)
-    assert torch.equal(tokenizer.ids(images), DalleTokenizer(encoder).ids(images))
-    assert (tokenizer.vocabulary, tokenizer.stride) == (11, 8)
-    assert len(identity.sha256) == 64
-
-
-class Hostile:
-    def __reduce__(self):
-        return (open, ("/tmp/lamina-was-here", "w"))
-
-
-def test_a_pickled_module_is_refused_and_runs_nothing(tmp_path):
-    file = tmp_path / "encoder.pkl"
-    file.write_bytes(pickle.dumps(Hostile()))
-    torch.save(DalleEncoder(width=8, vocabulary=11), tmp_path / "module.pth")
-    for name in ("encoder.pkl", "module.pth"):
-        with pytest.raises(LaminaError, match="pickled module") as error:
-            load_tokenizer(tmp_path / name)
-        assert "state_dict" in str(error.value)
-    from pathlib import Path
-
-    assert not Path("/tmp/lamina-was-here").exists()
-    (tmp_path / "other.safetensors").write_bytes(b"")
-    with pytest.raises(LaminaError, match="damaged"):
-        load_tokenizer(tmp_path / "other.safetensors")
-    with pytest.raises(LaminaError, match="is no tokenizer"):
-        load_tokenizer(tmp_path / "nothing")
 
 
 def test_ids_count_the_combinations_of_rounded_latents():
@@ -171,15 +80,68 @@ def trained(tmp_path_factory):
 
 def test_a_short_training_learns_and_uses_its_ids(trained):
     """Some seconds and 64 ids do not reach mean colours of any value; the run that does is in
-    docs/benchmarks.md."""
+    docs/methods.md."""
     found = json.loads((trained / "results.json").read_text())
     assert found["share_used"] > 0.1
     assert found["psnr"] > 18
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["psnr"] > rows[0]["psnr"] + 3
-    page = (trained / "report.html").read_text()
-    assert "from ids" in page
-    assert "<script" not in page
+
+
+def test_the_page_is_complete_in_itself_and_shows_what_was_measured(trained):
+    page, found = (trained / "report.html").read_text(), json.loads((trained / "results.json").read_text())
+    assert not re.findall(r"<(script|link|iframe|object)\b|(?:src|href)=\"(?!data:|#)|url\((?!data:)", page)
+    for text in (f"{found['psnr']:.2f} dB", f"{found['psnr_of_means']:.2f} dB", "64 = 4 x 4 x 4", PHOTOS):
+        assert html.escape(text) in page
+    cards = re.findall(r'<article class="card".*?</article>', page, re.S)
+    assert len(cards) == 12
+    shown = [re.findall(r'src="(data:image/[^"]+)"', card) for card in cards]
+    assert all(
+        len(set(pictures)) == 3 for pictures in shown
+    )  # original, mean colours, from ids: none the same
+    batch = next(
+        eval_batches(open_source(PHOTOS, "val"), (16, 16), 3, 64, 0, TokenizerOptions(**TINY).data())
+    )
+    originals = {embedded(as_pil(image)).uri for image in batch.images}
+    assert len(originals & {pictures[0] for pictures in shown}) >= 1
+
+
+def test_ids_and_pictures_of_a_folder_come_back(trained):
+    """What was trained, read from its folder: same hash each time, another one for other weights."""
+    tokenizer, identity = load_tokenizer(trained)
+    again, same = load_tokenizer(str(trained))
+    assert isinstance(tokenizer, Tokenizer)
+    assert not tokenizer.training
+    assert identity.sha256 == same.sha256
+    images = torch.randint(0, 256, (2, 3, 16, 24), dtype=torch.uint8)
+    assert torch.equal(tokenizer.ids(images), again.ids(images.float() / 255))
+    with torch.no_grad():
+        next(again.parameters()).view(-1)[0] += 1
+    assert identify("again", again).sha256 != identity.sha256
+
+
+def test_what_cannot_be_read_is_said_in_a_sentence(trained, tmp_path):
+    with pytest.raises(LaminaError, match="reads 3 channels, the images have 1"):
+        load_tokenizer(trained)[0].ids(torch.rand(1, 1, 16, 16))
+    with pytest.raises(LaminaError, match="multiples of 8 px, not 16 x 20"):
+        load_tokenizer(trained)[0].ids(torch.rand(1, 3, 16, 20))
+    with pytest.raises(LaminaError, match="each at least 2"):
+        DiscreteVAE((8, 1))
+    with pytest.raises(LaminaError, match="no held-out image"):
+        measure_tokenizer(DiscreteVAE((3,), width=8), [])
+    broken = tmp_path / "broken"
+    shutil.copytree(trained, broken)
+    (broken / "tokenizer.safetensors").write_bytes(b"torn")
+    with pytest.raises(LaminaError, match="is damaged"):
+        load_tokenizer(broken)
+    (broken / "tokenizer.safetensors").unlink()
+    with pytest.raises(LaminaError, match="reach a checkpoint"):
+        load_tokenizer(broken)
+    config = json.loads((broken / "config.json").read_text())
+    for changed in (config | {"version": 2}, {"format": config["format"]}):
+        (broken / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(LaminaError, match="another version"):
+            load_tokenizer(broken)
 
 
 def test_measures_are_those_of_the_pictures(trained):
@@ -240,7 +202,6 @@ def test_one_id_falls_on_each_patch_of_the_student(trained):
 @pytest.mark.parametrize("own", [True, False])
 def test_beit_gets_below_the_best_constant_with_either(tmp_path, trained, own, fusion):
     """The best constant gives each id its own frequency among the hidden patches: their entropy."""
-    from lamina.data import eval_batches, open_source
     from lamina.guides import open_target
     from lamina.rng import sample_keys
     from lamina.tokens import take

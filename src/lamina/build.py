@@ -62,6 +62,11 @@ def resolve(recipe: Recipe) -> Recipe:
 
 def _check_parts(recipe: Recipe) -> None:
     """Refuse parts that make no sense together."""
+    if recipe.data.auto_augment is not None and recipe.encoder.in_chans != 3:
+        raise LaminaError(
+            f"data.auto_augment takes RGB, and these images have {recipe.encoder.in_chans} channel(s); set "
+            "it to None"
+        )
     if recipe.method == "cmae" and recipe.data.second_view != "cmae":
         raise LaminaError("CMAE needs a second view of each image; set data.second_view to cmae")
     if recipe.method != "cmae" and recipe.data.second_view != "none":

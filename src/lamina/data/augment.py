@@ -30,7 +30,8 @@ class TrainAugment:
 
     Args:
         auto_augment: a RandAugment policy in timm's notation, "rand-m9-mstd0.5-inc1" in DeiT; None for none.
-            It takes 8-bit RGB; geometry is interpolated bicubically.
+            It takes RGB and works in 8 bits (deeper images lose what is below); geometry is interpolated
+            bicubically.
         erase: probability that one box (2 % to a third of the area, aspect ratio 0.3 to 1 / 0.3) is filled
             by noise: N(mean, std^2) for each pixel, cut off at the range of the image's pixels. 0.25 in DeiT.
             Any channels, uint8 or float on [0, 1].
@@ -70,14 +71,16 @@ class TrainAugment:
             return image if self._eraser is None else self._with_noise(self._eraser, image)
 
     def _augment(self, policy: RandAugment, image: Tensor) -> Tensor:
-        if image.dtype != torch.uint8 or len(image) != 3:
+        if len(image) != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
             kind = str(image.dtype).removeprefix("torch.")
             raise LaminaError(
-                f"RandAugment takes 8-bit RGB, not {len(image)} channel(s) of {kind}; set data.auto_augment "
+                f"RandAugment takes RGB, not {len(image)} channel(s) of {kind}; set data.auto_augment "
                 "to null (random erasing takes any image)"
             )
-        changed = policy(Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()))
-        return torch.from_numpy(np.array(changed)).permute(2, 0, 1).contiguous()
+        stored = (image * 255).round().to(torch.uint8) if image.is_floating_point() else image
+        changed = policy(Image.fromarray(stored.permute(1, 2, 0).contiguous().numpy()))
+        result = torch.from_numpy(np.array(changed)).permute(2, 0, 1).contiguous()
+        return result / 255 if image.is_floating_point() else result
 
     def _with_noise(self, eraser: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         """timm erases an empty canvas in normalised units; what it filled is put on the image."""

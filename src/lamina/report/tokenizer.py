@@ -77,7 +77,10 @@ def write_tokenizer_report(
         "facts": _facts(result, options),
         "charts": [chart for chart in (*_curves(folder), _usage(result)) if chart],
         "pairs": _pairs(tokenizer, first, held_out),
-        "options": [(name, str(value)) for name, value in vars(options).items()],
+        "options": [
+            ("images", str(folder.read().get("source", "unknown"))),
+            *((name, str(value)) for name, value in vars(options).items()),
+        ],
         "version": metadata.version("lamina"),
         "written": moment(time.time()),
     }

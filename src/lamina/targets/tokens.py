@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -79,10 +80,45 @@ class TokenIds(nn.Module):
         stride = self.tokenizer.stride
         size = (height // self.patch[0] * stride, width // self.patch[1] * stride)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            pixels = unit_float(images).float()
-            if size != (height, width):
-                pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+            pixels = _resized(unit_float(images).float(), size)
             return self.tokenizer.ids(pixels).flatten(1), None
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether the tokenizer makes images of ids."""
+        has_networks = getattr(self.tokenizer, "decoder", True) is not None
+        return has_networks and hasattr(self.tokenizer, "decode")
+
+    def decode_ids(
+        self, ids: Int64[Tensor, "B N"], grid: tuple[int, int] | None = None
+    ) -> Float[Tensor, "B C H W"]:
+        """The images on [0, 1] that ids stand for, in the student's size.
+
+        Args:
+            ids: one for each patch, as `forward` gives them or a student predicts them.
+            grid: rows and columns of patches; None for a square.
+
+        Raises:
+            LaminaError: where the tokenizer cannot decode, and for a grid of another number of patches.
+        """
+        if not self.can_decode:
+            raise LaminaError(
+                f"this {type(self.tokenizer).__name__} makes no images of ids; give a tokenizer with a decoder"
+            )
+        side = math.isqrt(ids.shape[1])
+        rows, columns = grid or (side, side)
+        if rows * columns != ids.shape[1]:
+            raise LaminaError(f"{ids.shape[1]} ids are no grid of {rows} x {columns}; give the grid")
+        size = (rows * self.patch[0], columns * self.patch[1])
+        with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
+            made: Tensor = self.tokenizer.decode(ids.unflatten(1, (rows, columns)))  # type: ignore[attr-defined]
+            return _resized(made, size)
 
     def after_step(self, step: int) -> None:
         """Nothing moves: the tokenizer is frozen."""
+
+
+def _resized(images: Float[Tensor, "B C H W"], size: tuple[int, int]) -> Float[Tensor, "B C h w"]:
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)

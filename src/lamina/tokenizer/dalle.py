@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lamina.errors import LaminaError
+from lamina.tokenizer.own import check_images
 
 EPS = 0.1
 """Pixels are squeezed into [EPS, 1 - EPS], for the logit-Laplace likelihood has no mass at 0 and 1."""
@@ -138,7 +139,9 @@ class DalleTokenizer(nn.Module):
 
     @torch.no_grad()
     def ids(self, images: Float[Tensor, "B C H W"]) -> Int64[Tensor, "B h w"]:
-        """The likeliest word for each 8 x 8 px of images on [0, 1]."""
+        """The likeliest word for each 8 x 8 px of images on [0, 1]. Raises `LaminaError` for images of other
+        channels than the encoder's, and sides that are no multiples of 8 px."""
+        check_images(images, self.encoder.blocks.input.w.shape[1], self.stride)  # type: ignore[union-attr,index]
         logits: Tensor = self.encoder(map_pixels(images))
         return logits.argmax(1)
 
@@ -193,7 +196,7 @@ def _load(path: Path, kind: type[Net]) -> Net:
         else:
             net = kind(last[1], depth, first[1], first[0], last[0] // 2)  # type: ignore[call-arg]
         net.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError):
+    except (KeyError, IndexError, ValueError, RuntimeError):
         raise LaminaError(f"{path.name} holds no weights of a {kind.__name__}; give DALL-E's own") from None
     return net
 
@@ -214,6 +217,8 @@ def _read(path: Path) -> dict[str, Tensor]:
             "you trust it, convert it once with OpenAI's package dall_e installed: "
             "torch.save(torch.load(file, weights_only=False).state_dict(), 'encoder.pth')"
         ) from None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]  # as mmengine saves it
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise LaminaError(f"{path.name} is no dictionary of tensors; save the module's state_dict()")
     return content

@@ -21,6 +21,7 @@ from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer.own import DiscreteVAE
 
 FORMAT = "lamina-tokenizer"
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,20 @@ class TokenizerFolder:
         return content if isinstance(content, dict) else {}
 
     def options(self) -> TokenizerOptions:
-        """The options it was made with."""
-        return merge(TokenizerOptions(), self.read()["options"])
+        """The options it was made with. Raises `LaminaError` where the configuration is of no use here."""
+        content = self.read()
+        if content.get("version") != VERSION or not isinstance(content.get("options"), dict):
+            raise LaminaError(
+                f"{self.config} is damaged or of another version of lamina; train the tokenizer anew"
+            )
+        return merge(TokenizerOptions(), content["options"])
 
     def start(self, options: TokenizerOptions, data: str, names_sha256: str) -> None:
         """Write the configuration."""
         self.path.mkdir(parents=True, exist_ok=True)
         content = {
             "format": FORMAT,
-            "version": 1,
+            "version": VERSION,
             "source": data,
             "names_sha256": names_sha256,
             "options": to_mapping(options),

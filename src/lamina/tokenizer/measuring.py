@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lamina.batch import Batch, unit_float
+from lamina.errors import LaminaError
 from lamina.modes import evaluating
 from lamina.tokenizer.own import DiscreteVAE
 
@@ -51,7 +52,7 @@ class TokenizerResult:
 
 
 def measure_tokenizer(tokenizer: DiscreteVAE, batches: Iterable[Batch]) -> TokenizerResult:
-    """Read images in batches, name them and bring them back."""
+    """Read images in batches, name them and bring them back. Raises `LaminaError` where there is no image."""
     device = next(tokenizer.parameters()).device
     squares = torch.zeros(2, dtype=torch.float64)
     counts = torch.zeros(tokenizer.vocabulary, dtype=torch.int64)
@@ -64,6 +65,8 @@ def measure_tokenizer(tokenizer: DiscreteVAE, batches: Iterable[Batch]) -> Token
                 squares[k] += (made - images).double().square().sum().cpu()
             counts += torch.bincount(ids.flatten().cpu(), minlength=tokenizer.vocabulary)
             n_images, n_values = n_images + len(images), n_values + images.numel()
+    if not n_images:
+        raise LaminaError("there is no held-out image to measure the tokenizer on; give more images")
     psnr, of_means = (-10 * (squares / n_values).log10()).tolist()
     return TokenizerResult(
         n_images,

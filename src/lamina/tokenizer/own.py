@@ -28,7 +28,8 @@ class DiscreteVAE(nn.Module):
         in_chans: channels of the images.
 
     Raises:
-        LaminaError: for levels below 2, and images whose sides are not multiples of 8 px.
+        LaminaError: for levels below 2, for images of other channels, and of sides that are no multiples of
+            8 px.
     """
 
     stride = 8
@@ -41,7 +42,7 @@ class DiscreteVAE(nn.Module):
             raise LaminaError(
                 f"levels {tuple(levels)} of a tokenizer: give one number or more, each at least 2"
             )
-        self.levels = tuple(levels)
+        self.levels, self.in_chans = tuple(levels), in_chans
         wide = 2 * width
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),
@@ -101,11 +102,7 @@ class DiscreteVAE(nn.Module):
 
     def _codes(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B d h w"]:
         """Whole numbers from 0 to levels - 1; their gradient is that of the bounded latent."""
-        height, width = images.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise LaminaError(
-                f"the tokenizer reads sides that are multiples of {self.stride} px, not {height} x {width} px"
-            )
+        check_images(images, self.in_chans, self.stride)
         # Rounding in less than float32 would make ids depend on the precision twice.
         latent: Tensor = self.encoder(2 * images - 1).float()
         bounded = self._top(images) * latent.sigmoid()
@@ -139,3 +136,16 @@ class Residual(nn.Module):
         """The block's output, of the same shape."""
         result: Tensor = x + self.path(x)
         return result
+
+
+def check_images(images: Shaped[Tensor, "B C H W"], in_chans: int, stride: int) -> None:
+    """Raises `LaminaError` for images that a tokenizer of `in_chans` and `stride` cannot name as a whole."""
+    channels, height, width = images.shape[1:]
+    if channels != in_chans:
+        raise LaminaError(
+            f"the tokenizer reads {in_chans} channels, the images have {channels}; train one on such images"
+        )
+    if height % stride or width % stride:
+        raise LaminaError(
+            f"the tokenizer reads sides that are multiples of {stride} px, not {height} x {width} px"
+        )
