@@ -70,7 +70,7 @@ METHODS = {
     "residual decay": lambda vit, fusion: mae(vit, fusion, residual_decay=0.6, **SMALL_DECODER),
     "cmae": lambda vit, fusion: CMAE(mae(vit, fusion, **SMALL_DECODER), CMAEOptions(hidden=16, out=8), 32, 2),
     "deit": lambda vit, fusion: Supervised(
-        Encoder(vit), fusion or LastLayer(DEPTH), 3, SupervisedOptions(mixup=0, cutmix=0)
+        Encoder(vit), fusion or LastLayer(DEPTH), 3, SupervisedOptions(mixup=0.0, cutmix=0.0)
     ),
 }
 
