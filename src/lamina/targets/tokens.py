@@ -103,7 +103,7 @@ class TokenIds(nn.Module):
         """
         if not self.can_decode:
             raise LaminaError(
-                f"this {type(self.tokenizer).__name__} makes no images of ids; give a tokenizer with a decoder"
+                f"this {type(self.tokenizer).__name__} makes no images of ids; give one with a decoder"
             )
         side = math.isqrt(ids.shape[1])
         rows, columns = grid or (side, side)
@@ -111,7 +111,7 @@ class TokenIds(nn.Module):
             raise LaminaError(f"{ids.shape[1]} ids are no grid of {rows} x {columns}; give the grid")
         size = (rows * self.patch[0], columns * self.patch[1])
         with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
-            made: Tensor = self.tokenizer.decode(ids.unflatten(1, (rows, columns)))  # type: ignore[attr-defined]
+            made: Tensor = self.tokenizer.decode(ids.reshape(-1, rows, columns))  # type: ignore[attr-defined]
             return _resized(made, size)
 
     def after_step(self, step: int) -> None:

@@ -82,6 +82,7 @@ class DalleEncoder(nn.Module):
 
     def __init__(self, width: int = 256, depth: int = 2, vocabulary: int = 8192, in_chans: int = 3) -> None:
         super().__init__()
+        self.vocabulary, self.in_chans = vocabulary, in_chans
         widths = [width * 2**k for k in range(_GROUPS)]
         groups = _groups(width, widths, depth, (3, 3, 3, 1), "pool", nn.MaxPool2d(2))
         head = OrderedDict(relu=nn.ReLU(), conv=Conv(widths[-1], vocabulary, 1))
@@ -135,13 +136,13 @@ class DalleTokenizer(nn.Module):
     @property
     def vocabulary(self) -> int:
         """Number of words."""
-        return len(self.encoder.blocks.output.conv.b)  # type: ignore[union-attr,arg-type]
+        return self.encoder.vocabulary
 
     @torch.no_grad()
     def ids(self, images: Float[Tensor, "B C H W"]) -> Int64[Tensor, "B h w"]:
         """The likeliest word for each 8 x 8 px of images on [0, 1]. Raises `LaminaError` for images of other
         channels than the encoder's, and sides that are no multiples of 8 px."""
-        check_images(images, self.encoder.blocks.input.w.shape[1], self.stride)  # type: ignore[union-attr,index]
+        check_images(images, self.encoder.in_chans, self.stride)
         logits: Tensor = self.encoder(map_pixels(images))
         return logits.argmax(1)
 
