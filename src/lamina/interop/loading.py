@@ -170,12 +170,12 @@ def _from_export(path: Path, about: dict[str, Any]) -> Backbone:
         fusion = FusionOptions(kind="none")
     recipe = _recipe(options, fusion)
     recipe = replace(recipe, data=replace(recipe.data, eval_crop_share=float(about["crop_share"])))
-    vit = build_vit(recipe.encoder)
-    load_weights_into(vit, path)
-    built = build_fusion(recipe.fusion, vit.embed_dim, len(vit.blocks))
+    encoder = wrap_vit(build_vit(recipe.encoder), recipe.encoder)
+    load_weights_into(encoder.vit, path)  # wrapped: an attention pool is no part of what was exported
+    built = build_fusion(recipe.fusion, encoder.width, encoder.depth)
     if fusion.kind != "none":
         checkpoint.load_model_tensors(built, read_weights(export_files(path).fusion))
-    return Backbone(wrap_vit(vit, recipe.encoder), built, Origin(str(path), step, recipe))
+    return Backbone(encoder, built, Origin(str(path), step, recipe))
 
 
 def _from_foreign(path: Path, options: EncoderOptions | None) -> Backbone:
