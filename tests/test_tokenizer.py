@@ -106,6 +106,15 @@ def test_the_page_is_complete_in_itself_and_shows_what_was_measured(trained):
     assert len(originals & {pictures[0] for pictures in shown}) >= 1
 
 
+def test_a_lost_page_comes_back_where_there_is_nothing_left_to_train(tmp_path):
+    options = TokenizerOptions(**TINY, max_steps=2)
+    for resume in (False, True):
+        train_tokenizer(
+            PHOTOS, tmp_path / "tok", options, resume=resume, callbacks=lambda *a: [TokenizerReport(*a)]
+        )
+        (tmp_path / "tok" / "report.html").unlink()  # raises where it was not written
+
+
 def test_ids_and_pictures_of_a_folder_come_back(trained):
     """What was trained, read from its folder: same hash each time, another one for other weights."""
     tokenizer, identity = load_tokenizer(trained)

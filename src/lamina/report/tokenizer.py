@@ -29,6 +29,7 @@ from lamina.tokenizer import (
     TokenizerFolder,
     TokenizerOptions,
     TokenizerResult,
+    load_tokenizer,
     measure_tokenizer,
     patch_means,
 )
@@ -60,9 +61,10 @@ class TokenizerReport(Callback):
         self.task = task
 
     def on_end(self, outcome: Outcome) -> None:
-        """Write the page."""
-        if isinstance(self.task, DiscreteVAE):
-            write_tokenizer_report(self.task, self.folder, self.held_out, self.options)
+        """Write the page, also where a resume found nothing left to train."""
+        task = self.task if self.task is not None else load_tokenizer(self.folder.path)[0]
+        if isinstance(task, DiscreteVAE):
+            write_tokenizer_report(task, self.folder, self.held_out, self.options)
             print(f"report {self.folder.report}", flush=True)
 
 

@@ -23,8 +23,8 @@ class TokenizerOptions:
     """Channels at a quarter of the image's size; twice as many at an eighth."""
     depth: int = 2
     """Residual blocks in the encoder, and in the decoder."""
-    epochs: float = 20.0
-    """Passes over the images."""
+    epochs: float = 60.0
+    """Passes over the images: what a thousand of them need to beat mean colours. Of many, fewer will do."""
     max_steps: int | None = None
     """Length in steps, in place of epochs."""
     batch_size: int = 64
