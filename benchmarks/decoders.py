@@ -22,7 +22,8 @@ from lamina.batch import Batch
 from lamina.decoder import CrossDecoder, MAEDecoder
 from lamina.masking import RandomMasking
 from lamina.rng import sample_keys
-from lamina.targets import Teacher
+from lamina.targets import Teacher, TokenIds
+from lamina.tokenizer import DiscreteVAE
 from lamina.tokens import take
 from step import ratios
 
@@ -94,10 +95,13 @@ def methods() -> dict[str, torch.nn.Module]:
         "mae + MFF": lamina.mae(small_vit(), fusion, **named),
         "simmim": lamina.simmim(small_vit(), unit_px=16),
         "maskfeat": lamina.maskfeat(small_vit()),
+        "beit": lamina.beit(small_vit(), TokenIds(DiscreteVAE((8, 5, 5, 5), width=32), (8, 8))),
         "eva": lamina.eva(small_vit(), Teacher(small_vit(), mean, std, (8, 8)), **named),
         "eva-tokens": lamina.eva_tokens(small_vit(), Teacher(small_vit(), mean, std, (8, 8))),
         "milan": lamina.milan(small_vit(), Teacher(small_vit(), mean, std, (8, 8), scores=True), **named),
         "crossmae": lamina.crossmae(small_vit(), **named),
+        "pixio": lamina.pixio(small_vit(), class_tokens=1, **named),
+        "residual decay": lamina.mae(small_vit(), residual_decay=0.6, **named),
     }
 
 
