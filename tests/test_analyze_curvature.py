@@ -1,5 +1,7 @@
 """Ends, trace and density of a Hessian against the dense matrix of a small masked autoencoder, in float64."""
 
+import json
+
 import pytest
 import torch
 from torch.func import functional_call
@@ -13,6 +15,7 @@ from lamina.analyze.curvature import (
     power_iteration,
     spectral_density,
 )
+from lamina.analyze.hessian import analyze_hessian
 from lamina.batch import Batch
 from lamina.encoder import EncoderOptions, build_vit
 from lamina.errors import LaminaError
@@ -134,3 +137,25 @@ def test_what_cannot_be_derived_says_so():
     operator = HessianOperator(task_of(), batch_of())
     with pytest.raises(LaminaError, match="ask for 1 to all"):
         extremes(operator, operator.normal(0), operator.normal, 0, 0)
+
+
+def test_models_are_compared_on_the_same_batches(tmp_path, dense):
+    fused = task_of(lamina.MultiLevelFusion(8, 1, "all"))
+    tasks = {"MAE": task_of(), "MAE + MFF": fused}
+    result = analyze_hessian(tasks, [batch_of(), batch_of()], top=2, trace_probes=4, tol=1e-8)
+    exact = torch.linalg.eigvalsh(dense)
+    assert result.maxima("MAE") == pytest.approx([float(exact[-1])] * 2, rel=1e-6)
+    assert result.n_parameters == {"MAE": len(dense), "MAE + MFF": len(dense)}
+    row = result.models["MAE"][0]
+    assert row.top[0].value > row.top[1].value > 0 > row.bottom[0].value
+    assert abs(row.magnitude.value) == pytest.approx(float(exact.abs().max()), rel=0.05)
+    assert row.trace is not None
+    again = analyze_hessian(tasks, [batch_of(), batch_of()], top=2, trace_probes=4, tol=1e-8)
+    assert json.dumps(again.to_json()) == json.dumps(result.to_json())
+    result.plot().savefig(tmp_path / "hessian.svg")
+    assert (
+        "mini-batches" in (tmp_path / "hessian.svg").read_text()
+        or (tmp_path / "hessian.svg").stat().st_size > 5000
+    )
+    with pytest.raises(LaminaError, match="a batch of images"):
+        analyze_hessian({}, [])
