@@ -93,7 +93,7 @@ class LayersResult:
             bars.set_xlabel(
                 f"at step {run.steps[-1]}; first half: {run.by_weight.first_half:.2f} of the weight"
             )
-            bars.legend(frameon=False)
+            bars.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
         return figure
 
 
