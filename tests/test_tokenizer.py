@@ -284,3 +284,12 @@ def test_beit_goes_on_exactly_on_either_network(tmp_path, trained, network):
     images = torch.rand(2, 3, 16, 16)
     own, handed = (lamina.load_encoder(place)(images).patches for place in (out, exported.weights))
     torch.testing.assert_close(own, handed)
+
+
+def test_a_finished_training_that_is_resumed_measures_again(tmp_path, trained):
+    out = tmp_path / "tok"
+    shutil.copytree(trained, out)
+    before = json.loads((out / "results.json").read_text())
+    (out / "results.json").unlink()
+    train_tokenizer(PHOTOS, out, TokenizerFolder(out).options(), resume=True)
+    assert json.loads((out / "results.json").read_text()) == before

@@ -23,6 +23,7 @@ from lamina.tokenizer import (
     TokenizerFolder,
     TokenizerOptions,
     build_tokenizer,
+    load_tokenizer,
     measure_tokenizer,
 )
 from lamina.train import Callback, Outcome, fit, on_main, process_group
@@ -50,9 +51,10 @@ class Keeper(Callback):
 
     def on_end(self, outcome: Outcome) -> None:
         """Measure, print and keep what was found."""
-        if not isinstance(self.task, DiscreteVAE):
-            return
-        result = measure_tokenizer(self.task, held_out_batches(self.held_out, self.options))
+        # A finished training that is resumed takes no step, and may lack its results.
+        task = self.task or load_tokenizer(self.folder.path)[0]
+        assert isinstance(task, DiscreteVAE)
+        result = measure_tokenizer(task, held_out_batches(self.held_out, self.options))
         write_atomically(self.folder.results, json.dumps(result.to_json(), indent=1) + "\n")
         print(result, flush=True)
 
