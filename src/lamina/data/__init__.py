@@ -6,7 +6,7 @@ from lamina.data.checking import BadFile, CheckResult, check
 from lamina.data.faults import FaultBudget
 from lamina.data.files import printable
 from lamina.data.loader import TrainLoader, eval_batches
-from lamina.data.opening import Spec, open_source
+from lamina.data.opening import Spec, held_out, open_source
 from lamina.data.options import DataOptions, Decoding
 from lamina.data.sources import ArraySource, FileSource, Source, Split, Subset
 from lamina.data.stats import channel_stats
@@ -34,6 +34,7 @@ __all__ = [
     "channel_stats",
     "check",
     "eval_batches",
+    "held_out",
     "open_source",
     "printable",
 ]

@@ -56,6 +56,16 @@ def open_source(
     return _take_part(source, split == "val", val_share, split_seed)
 
 
+def held_out(spec: Spec) -> Split:
+    """The part that pre-training does not see, "val", where the source has parts of its own; else "all"."""
+    if isinstance(spec, str) and spec.startswith("sample:"):
+        return "val"
+    if not isinstance(spec, str | os.PathLike):
+        return "all"
+    root = Path(os.path.expanduser(spec))
+    return "val" if (root / "train").is_dir() and _validation_folder(root) else "all"
+
+
 def _open_sample(spec: str, split: Split | None) -> Source:
     name, _, query = spec.removeprefix("sample:").partition("?")
     if name == "photos":
@@ -89,7 +99,7 @@ def _files_in(folder: str) -> list[str]:
 
 def _open_folder(root: str, split: Split | None) -> tuple[FileSource, bool]:
     """A folder's images, with labels where it has classes; and whether it has parts of its own."""
-    val = next((v for v in _VALIDATION_NAMES if (Path(root) / v).is_dir()), None)
+    val = _validation_folder(Path(root))
     if val is None or not (Path(root) / "train").is_dir():
         names = find_images(root)
         return _labelled(root, names, [name.split(os.sep)[:-1][:1] for name in names]), False
@@ -97,6 +107,10 @@ def _open_folder(root: str, split: Split | None) -> tuple[FileSource, bool]:
     names = [os.path.join(part, name) for part in parts for name in find_images(os.path.join(root, part))]
     classes = {name.split(os.sep)[0] for name in find_images(os.path.join(root, "train")) if os.sep in name}
     return _labelled(root, names, [name.split(os.sep)[1:-1][:1] for name in names], classes), True
+
+
+def _validation_folder(root: Path) -> str | None:
+    return next((v for v in _VALIDATION_NAMES if (root / v).is_dir()), None)
 
 
 def _labelled(

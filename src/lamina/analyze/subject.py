@@ -1,0 +1,104 @@
+"""What is looked at: models by name, each with images that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from lamina.batch import Batch
+from lamina.data import DataOptions, Source, Spec, Subset, eval_batches, held_out, open_source
+from lamina.errors import LaminaError
+from lamina.interop import Backbone, load_encoder
+from lamina.rng import seed_for
+from lamina.train.distributed import choose_device
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a source at one size, in batches; can be gone through as often as one likes.
+
+    `reading` are the data options of the model's own recipe: decoding and the share of the centre crop.
+    """
+
+    source: Source
+    image_size: tuple[int, int]
+    in_chans: int
+    batch_size: int = 32
+    workers: int = 0
+    reading: DataOptions | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches in the source's order, on `device`; keys are indices in the source."""
+        for batch in eval_batches(
+            self.source, self.image_size, self.in_chans, self.batch_size, self.workers, self.reading
+        ):
+            yield batch.to(self.device)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and the images it is looked at with; `batches` are gone through more than once by some."""
+
+    backbone: Backbone
+    batches: Iterable[Batch]
+
+
+def open_subjects(
+    models: Sequence[str | Path] | Mapping[str, str | Path],
+    data: Spec,
+    *,
+    images: int | None = 256,
+    encoder: str | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str = "auto",
+    seed: int = 0,
+) -> dict[str, Subject]:
+    """Models by name, each with the same images, read at its own size.
+
+    Args:
+        models: whatever `load_encoder` takes, and names for them; without names, the end of each path.
+        data: images as `lamina.data.open_source` knows them; the validation part where there is one.
+        images: how many; drawn by `seed` where there are more, in the source's order. None takes all.
+        encoder: timm name of the network, for weights files that do not say.
+        batch_size, workers, device: how they are computed; the numbers do not depend on it.
+
+    Raises:
+        LaminaError: where there is no model, or as `load_encoder` and `open_source`.
+    """
+    named = models if isinstance(models, Mapping) else names_of([str(model) for model in models])
+    if not named:
+        raise LaminaError("name at least one model")
+    source = some(open_source(data, held_out(data)), images, seed)
+    place = choose_device(device)
+    subjects = {}
+    for name, spec in named.items():
+        backbone = load_encoder(spec, encoder=encoder, device=place)
+        reading = backbone.origin.recipe.data if backbone.origin is not None else None
+        size, channels = backbone.image_size, backbone.encoder.in_chans
+        looked_at = Images(source, size, channels, batch_size, workers, reading, place)
+        subjects[name] = Subject(backbone, looked_at)
+    return subjects
+
+
+def some(source: Source, n: int | None, seed: int = 0) -> Source:
+    """`n` images of a source, drawn by `seed` without replacement, in its order; all where it has no more."""
+    if n is None or n >= len(source):
+        return source
+    if n < 1:
+        raise LaminaError(f"{n} images are no images; give 1 or more")
+    generator = torch.Generator().manual_seed(seed_for(seed))
+    drawn = torch.randperm(len(source), generator=generator)[:n]
+    return Subset(source, sorted(drawn.tolist()))
+
+
+def names_of(specs: Sequence[str]) -> dict[str, str]:
+    """Short names that tell models apart: the last part of each path, or all of it where two are alike."""
+    ends = [Path(spec).name or spec for spec in specs]
+    if len(set(specs)) < len(specs):
+        raise LaminaError("a model is named twice; name each once")
+    return {(end if ends.count(end) == 1 else spec): spec for end, spec in zip(ends, specs, strict=True)}

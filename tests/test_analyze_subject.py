@@ -1,0 +1,52 @@
+"""Subjects of analyses: names, the same images for every model, and what is held out."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lamina.analyze.subject import Images, names_of, some
+from lamina.data import ArraySource, held_out
+from lamina.errors import LaminaError
+
+
+def source(n: int = 7) -> ArraySource:
+    return ArraySource(torch.rand(n, 1, 8, 8), [f"image {i}" for i in range(n)])
+
+
+def test_some_images_are_drawn_once_in_order_and_alike():
+    drawn = [some(source(100), 10, seed=s) for s in (0, 0, 1)]
+    names = [[part.name(i) for i in range(len(part))] for part in drawn]
+    assert names[0] == names[1] != names[2]
+    places = [int(name.split()[1]) for name in names[0]]
+    assert len(set(places)) == 10
+    assert places == sorted(places)
+    whole = source()
+    assert some(whole, None) is whole
+    assert some(whole, 7) is whole
+    with pytest.raises(LaminaError, match="1 or more"):
+        some(whole, 0)
+
+
+def test_images_can_be_gone_through_again():
+    images = Images(source(), (8, 8), 1, batch_size=3)
+    rounds = [torch.cat([batch.keys for batch in images]).tolist() for _ in range(2)]
+    assert rounds == [list(range(7))] * 2
+
+
+def test_short_names_tell_models_apart():
+    assert names_of(["runs/mae", "runs/mff@10"]) == {"mae": "runs/mae", "mff@10": "runs/mff@10"}
+    assert set(names_of(["a/mae", "b/mae"])) == {"a/mae", "b/mae"}
+    with pytest.raises(LaminaError, match="twice"):
+        names_of(["runs/mae", "runs/mae"])
+
+
+def test_held_out_is_what_training_does_not_see(tmp_path):
+    assert held_out("sample:photos") == "val"
+    for part in ("train", "val"):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / part / name / "0.png")
+    assert held_out(tmp_path) == "val"
+    assert held_out(str(tmp_path / "train")) == "all"
+    assert held_out([tmp_path]) == "all"
