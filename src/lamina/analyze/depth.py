@@ -1,0 +1,284 @@
+"""Where the useful information is: kNN and linear probe after every block, beside last and fused features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from matplotlib.figure import Figure
+from scipy.special import ndtri
+from torch import Tensor
+
+from lamina.analyze.depth_plot import draw
+from lamina.analyze.subject import some
+from lamina.data import Source
+from lamina.errors import LaminaError
+from lamina.evaluate import (
+    Computing,
+    Key,
+    KNNOptions,
+    LabelledData,
+    LinearOptions,
+    Table,
+    collect,
+    open_labelled,
+    probe_knn,
+    probe_linear,
+    wilson_interval,
+)
+from lamina.evaluate.coordinates import Standardiser
+from lamina.evaluate.features import Extractor
+from lamina.evaluate.probe import Verdict
+from lamina.evaluate.results import Protocol, Setting
+from lamina.interop import Backbone
+from lamina.train.distributed import choose_device
+
+Place = Literal["block", "last", "fused"]
+Progress = Callable[[str, int, int], None]
+Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], Verdict]
+KNN = KNNOptions(k=(10, 20))
+LINEAR = LinearOptions(c=(1.0, 10.0, 100.0, 1000.0), patience=1)
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """One probe of one kind of features; accuracies lie in [0, 1].
+
+    "block" are the un-normed outputs of block `layer` (-1: the embedded input), each channel standardised by
+    the mean and deviation of the training images; "last" are the final norm of the last block's output and
+    "fused" those of the backbone's fusion, both as they are, so that they equal `lamina.evaluate`'s.
+    """
+
+    protocol: Protocol
+    place: Place
+    layer: int
+    pool: str
+    settings: dict[str, Setting]
+    validation_top1: float
+    """On the training part alone: leave-one-out (kNN), or a held-out share of each class (linear)."""
+    top1: float
+    """On the test part."""
+    interval: tuple[float, float]
+    """95 % Wilson interval of `top1`; it speaks of the choice of test images alone."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The block whose features serve best, chosen on the training part; of equals the shallowest."""
+
+    best: LayerScore
+    last: LayerScore
+    """The last block's output in the same pool."""
+    blocks_after: int
+    """How many blocks come after the peak."""
+    gap: float
+    """Test accuracy at the peak minus that after the last block."""
+    gap_interval: tuple[float, float]
+    """95 % interval of the gap, paired image by image (Agresti and Min, 2005)."""
+
+
+@dataclass(frozen=True)
+class ModelDepth:
+    """One model: its scores from the embedded input to the last block, then last and fused, per protocol."""
+
+    depth: int
+    width: int
+    n_train: int
+    n_test: int
+    scores: tuple[LayerScore, ...]
+    peaks: Mapping[Protocol, Peak]
+    notes: tuple[str, ...]
+
+    def curve(self, protocol: Protocol, pool: str) -> tuple[LayerScore, ...]:
+        """The blocks' scores, shallow to deep; none where the model has no such pool."""
+        return tuple(s for s in self.scores if (s.protocol, s.place, s.pool) == (protocol, "block", pool))
+
+
+@dataclass(frozen=True)
+class DepthResult:
+    """Several models on the same labelled images."""
+
+    models: Mapping[str, ModelDepth]
+    data: str
+    classes: int
+    majority: float
+    """Test accuracy of always answering the most frequent training class."""
+    protocols: tuple[Protocol, ...]
+    images: int | None
+    """How many images of each part were asked for; None for all."""
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in plain lists and numbers."""
+        return asdict(self)
+
+    def plot(self) -> Figure:
+        """Accuracy by depth, a panel for each protocol, with last and fused features beside the blocks."""
+        return draw(self)
+
+
+@torch.inference_mode()
+def analyze_depth(
+    models: Mapping[str, Backbone],
+    data: str | Path | LabelledData,
+    *,
+    images: int | None = 1000,
+    protocols: Sequence[Protocol] = ("knn", "linear"),
+    knn: KNNOptions = KNN,
+    linear: LinearOptions = LINEAR,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> DepthResult:
+    """Probe every layer of each model: where its useful information is, and what comes after the peak.
+
+    One pass through each encoder serves all layers. A layer's vector is the mean of its patch tokens, and the
+    class token where there is one (but for the embedded input, where it is the same for all images).
+
+    Args:
+        models: backbones by name; each gets the images at its own size.
+        data: labelled images as `lamina.evaluate.open_labelled` knows them.
+        images: at most so many of each part, drawn by `seed`; None takes all.
+        protocols: "knn", "linear" or both.
+        knn, linear: the sweeps.
+        batch_size, workers, device: see `lamina.evaluate.Computing`.
+        seed: of the images that are drawn and of the linear probe's validation part.
+        progress: told what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        LaminaError: where there is no model, protocol or label, or too few images are left of a class.
+    """
+    if not models or not protocols or set(protocols) - {"knn", "linear"}:
+        raise LaminaError("depth needs a model, and protocols knn, linear or both")
+    labelled = _drawn(open_labelled(data), images, seed)
+    probes: dict[Protocol, Probe] = {
+        "knn": partial(probe_knn, options=knn),
+        "linear": partial(probe_linear, options=linear, seed=seed),
+    }
+    chosen = {protocol: probes[protocol] for protocol in protocols}
+    found, majority = {}, 0.0
+    for name, model in models.items():
+        computing = Computing(batch_size, workers, device, _told(progress, f"{name}: images"))
+        train, test = (_vectors(model, part, computing) for part in (labelled.train, labelled.test))
+        found[name] = _judged(model, train, test, chosen, _told(progress, f"{name}: probes"))
+        assert train.labels is not None
+        assert test.labels is not None
+        majority = float(test.labels.eq(train.labels.mode().values).double().mean())
+    n = len(labelled.classes)
+    return DepthResult(found, labelled.name, n, majority, tuple(protocols), images, seed)
+
+
+def layer_vectors(backbone: Backbone) -> Extractor:
+    """Pooled outputs of every layer ("-1", "0", ...), and "last" and "fused", of one pass."""
+    encoder, fusion, pools = backbone.encoder, backbone.fusion, backbone.pools
+
+    def pooled(tokens: Float[Tensor, "B T D"], pool: str) -> Float[Tensor, "B D"]:
+        return (
+            tokens[:, : encoder.n_class].mean(1) if pool == "cls" else tokens[:, encoder.n_prefix :].mean(1)
+        )
+
+    def extract(images: Shaped[Tensor, "B C H W"]) -> dict[tuple[str, str], Tensor]:
+        outputs = encoder(images, range(-1, encoder.depth))
+        tokens = {str(layer): output for layer, output in enumerate(outputs, start=-1)}
+        tokens["last"] = encoder.norm(outputs[-1])
+        if fusion is not None:
+            tokens["fused"] = fusion([outputs[layer + 1] for layer in fusion.layers], encoder.norm)
+        named = [(kind, pool) for kind in tokens for pool in pools if (kind, pool) != ("-1", "cls")]
+        return {(kind, pool): pooled(tokens[kind], pool) for kind, pool in named}
+
+    return extract
+
+
+def paired_interval(better: int, worse: int, n: int) -> tuple[float, float]:
+    """95 % interval of (better - worse) / n, of n pairs of which so many differ one way and the other.
+
+    Wald's with half a pair added to each of the four counts (Agresti and Min, 2005).
+    """
+    b, c, n_plus = better + 0.5, worse + 0.5, n + 2
+    half = float(ndtri(0.975)) * (b + c - (b - c) ** 2 / n_plus) ** 0.5 / n_plus
+    return (b - c) / n_plus - half, (b - c) / n_plus + half
+
+
+def _drawn(labelled: LabelledData, images: int | None, seed: int) -> LabelledData:
+    train, test = some(labelled.train, images, seed), some(labelled.test, images, seed)
+    try:
+        return LabelledData(labelled.name, train, test)
+    except LaminaError as error:
+        raise LaminaError(f"{images} images of each part are too few: {error}; take more images") from error
+
+
+def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else partial(progress, what)
+
+
+def _vectors(model: Backbone, source: Source, computing: Computing) -> Table:
+    """Of the images of one part, read as the model's own recipe says."""
+    model = model.to(choose_device(computing.device))
+    reading = model.origin.recipe.data if model.origin is not None else None
+    extractors = {"": layer_vectors(model)}
+    return collect(source, extractors, model.image_size, model.encoder.in_chans, reading, computing)
+
+
+def _judged(
+    model: Backbone,
+    train: Table,
+    test: Table,
+    probes: Mapping[Protocol, Probe],
+    told: Callable[[int, int], None] | None,
+) -> ModelDepth:
+    depth, width = model.encoder.depth, model.encoder.width
+    scores: list[LayerScore] = []
+    peaks: dict[Protocol, Peak] = {}
+    notes = [f"{len(part.faults)} images could not be read" for part in (train, test) if part.faults]
+    for protocol, probe in probes.items():
+        right: dict[int, Tensor] = {}  # by the score's place in the list
+        first = len(scores)
+        for key in train.vectors:
+            score, hits, remarks = _score(protocol, probe, key, train, test, depth)
+            right[len(scores)] = hits
+            scores.append(score)
+            notes += remarks
+            if told is not None:
+                told(len(scores), len(train.vectors) * len(probes))
+        peaks[protocol] = _peak(scores[first:], [right[first + i] for i in range(len(right))], depth)
+    return ModelDepth(depth, width, len(train.index), len(test.index), tuple(scores), peaks, tuple(notes))
+
+
+def _score(
+    protocol: Protocol, probe: Probe, key: Key, train: Table, test: Table, depth: int
+) -> tuple[LayerScore, Tensor, list[str]]:
+    """The score, which test images were right, and the probe's remarks."""
+    assert train.labels is not None
+    assert test.labels is not None
+    place: Place = "last" if key.features == "last" else "fused" if key.features == "fused" else "block"
+    fitted, asked = train.vectors[key], test.vectors[key]
+    if place == "block":
+        standardise = Standardiser.of(fitted)
+        fitted, asked = standardise(fitted).float(), standardise(asked).float()
+    verdict = probe(fitted, train.labels, asked)
+    hits = verdict.predictions == test.labels
+    n, correct = len(hits), int(hits.sum())
+    layer = int(key.features) if place == "block" else depth - 1
+    accuracy, interval = correct / n, wilson_interval(correct, n)
+    score = LayerScore(
+        protocol, place, layer, key.pool, verdict.settings, verdict.validation_top1, accuracy, interval
+    )
+    return score, hits, [f"{protocol}, {key.features}, {key.pool}: {note}" for note in verdict.notes]
+
+
+def _peak(scores: Sequence[LayerScore], hits: Sequence[Tensor], depth: int) -> Peak:
+    blocks = [i for i, score in enumerate(scores) if score.place == "block"]
+    best = max(blocks, key=lambda i: scores[i].validation_top1)  # the first of equals
+    pool = scores[best].pool
+    (last,) = (i for i in blocks if scores[i].layer == depth - 1 and scores[i].pool == pool)
+    gap = scores[best].top1 - scores[last].top1
+    better, worse = int((hits[best] & ~hits[last]).sum()), int((hits[last] & ~hits[best]).sum())
+    interval = paired_interval(better, worse, len(hits[best])) if best != last else (0.0, 0.0)
+    return Peak(scores[best], scores[last], depth - 1 - scores[best].layer, gap, interval)

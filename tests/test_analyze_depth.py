@@ -1,0 +1,232 @@
+"""Depth: layers' vectors against hooks, a network that shows and destroys its information at known blocks."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from evaluate_toys import NAMES, shaken, stripes, stripes_data, toy_recipe
+from lamina.analyze.depth import analyze_depth, layer_vectors, paired_interval
+from lamina.build import build_method
+from lamina.data import ArraySource
+from lamina.encoder import EncoderOptions, build_vit, wrap_vit
+from lamina.errors import LaminaError
+from lamina.evaluate import KNNOptions, LabelledData, LinearOptions, evaluate_knn, evaluate_linear
+from lamina.fusion import MultiLevelFusion
+from lamina.interop import Backbone
+from lamina.interop.backbone import Origin
+
+SMALL = {"width": 24, "heads": 2}
+QUICK = {"workers": 0, "knn": KNNOptions(k=(3, 5)), "linear": LinearOptions(c=(1.0, 100.0))}
+
+
+def backbone(name="vit_tiny_patch16_224", fusion="mff", **encoder):
+    method = shaken(build_method(toy_recipe(name, fusion, **encoder)))
+    return Backbone(method.encoder, method.fusion)
+
+
+class Change(nn.Module):
+    """A block that is a function of each token."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def with_blocks(*functions):
+    """Of a recipe that shows whole images, as the balance of `contrast` asks."""
+    recipe = toy_recipe(fusion="none", depth=len(functions), **SMALL)
+    whole = replace(recipe, data=replace(recipe.data, eval_crop_share=1.0))
+    model = Backbone(shaken(build_method(whole)).encoder, None, Origin("toy", None, whole))
+    for i, function in enumerate(functions):
+        model.encoder.vit.blocks[i] = Change(function)
+    return model
+
+
+def contrast(n, seed):
+    """Grey patches, or as many brighter as darker ones: the mean of a linear embedding cannot tell."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 2
+    signs = torch.stack([torch.randperm(24, generator=rng) % 2 * 2 - 1 for _ in range(n)]).view(n, 1, 4, 6)
+    patches = (signs * labels.view(n, 1, 1, 1) * 80).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    images = 120 + patches + torch.randint(0, 30, (n, 3, 32, 48), generator=rng)
+    names = [f"{i}.png" for i in range(n)]
+    return ArraySource(images.to(torch.uint8), names, labels.tolist(), ["even", "contrast"])
+
+
+@pytest.mark.parametrize("name", [*NAMES, "beit_base_patch16_224"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_vectors_of_layers_are_what_hooks_see(name, channels):
+    if channels != 3 and name not in NAMES[:2]:
+        pytest.skip("channels concern the embedding alone")
+    if name.startswith("beit"):  # takes other decoders
+        sizes = {"image_size": (32, 48), "patch_size": 8, "width": 24, "depth": 3, "heads": 2}
+        options = EncoderOptions(name=name, hide="replace", **sizes)
+        encoder = wrap_vit(build_vit(options), options)
+        model = Backbone(shaken(encoder), MultiLevelFusion(24, 3, "all"))
+    else:
+        model = backbone(name, in_chans=channels, mean=None, std=None)
+    encoder, vit, seen = model.encoder, model.encoder.vit, {}
+    images = torch.randint(0, 256, (2, channels, 32, 48), dtype=torch.uint8)
+    vit.blocks[0].register_forward_pre_hook(lambda _, args: seen.update({"-1": args[0]}))
+    for i, block in enumerate(vit.blocks):
+        block.register_forward_hook(lambda *args, i=i: seen.update({str(i): args[-1]}))
+    expected = {("last", "mean"): vit.forward_features(encoder.normalise(images))}
+    found = layer_vectors(model)(images)
+    prefix = vit.num_prefix_tokens
+    for layer in ("-1", "0", "1", "2"):
+        torch.testing.assert_close(found[layer, "mean"], seen[layer][:, prefix:].mean(1))
+        if vit.cls_token is not None and layer != "-1":
+            torch.testing.assert_close(found[layer, "cls"], seen[layer][:, 0])
+    last = expected["last", "mean"][:, prefix:].mean(1)
+    torch.testing.assert_close(found["last", "mean"], last, rtol=1e-4, atol=1e-5)
+    every = model.every(images)["fused"]
+    for pool in model.pools:
+        torch.testing.assert_close(found["fused", pool], every.pooled(pool), rtol=1e-4, atol=1e-5)
+    assert ("-1", "cls") not in found
+    assert {pool for _, pool in found} == set(model.pools)
+
+
+@pytest.mark.parametrize("protocol", ["knn", "linear"])
+def test_the_peak_lies_between_where_information_shows_and_where_it_is_lost(protocol):
+    def same(x):
+        return x
+
+    model = with_blocks(same, torch.abs, same, torch.zeros_like, same)
+    data = LabelledData("contrast", contrast(80, 1), contrast(60, 2))
+    found = analyze_depth({"m": model}, data, protocols=(protocol,), **QUICK).models["m"]
+    curve = {score.layer: score.top1 for score in found.curve(protocol, "mean")}
+    assert curve[1] == curve[2] == 1
+    assert all(abs(curve[layer] - 0.5) < 0.2 for layer in (-1, 0, 3, 4))
+    peak = found.peaks[protocol]
+    assert (peak.best.layer, peak.best.pool, peak.blocks_after) == (1, "mean", 3)
+    assert peak.gap == 1 - curve[4]
+    assert 0 < peak.gap_interval[0] < peak.gap < peak.gap_interval[1] + 0.05
+    assert all(score.top1 == 0.5 for score in found.curve(protocol, "cls"))  # it attends to nothing here
+    late = with_blocks(same, same, torch.abs)
+    peak = analyze_depth({"m": late}, data, protocols=(protocol,), **QUICK).models["m"].peaks[protocol]
+    assert (peak.best.layer, peak.blocks_after, peak.gap) == (2, 0, 0.0)
+    assert peak.gap_interval == (0.0, 0.0)
+
+
+def test_noise_that_drowns_the_tokens_ends_the_information():
+    generator = torch.Generator().manual_seed(0)
+
+    def drown(x):
+        return x + 1e6 * torch.randn(x.shape, generator=generator)
+
+    model = backbone(fusion="none", **SMALL)
+    model.encoder.vit.blocks[1] = Change(drown)
+    found = analyze_depth({"m": model}, stripes_data(60, 60), **QUICK).models["m"]
+    for protocol in ("knn", "linear"):
+        accuracy = {score.layer: score.top1 for score in found.curve(protocol, "mean")}
+        assert accuracy[0] > 0.9 > 0.6 > max(accuracy[1], accuracy[2])
+        assert found.peaks[protocol].best.layer < 1
+
+
+def test_shuffled_labels_give_chance():
+    data = stripes_data(90, 90)
+    order = torch.Generator().manual_seed(0)
+    for part in (data.train, data.test):
+        part.labels = [part.labels[i] for i in torch.randperm(90, generator=order)]
+    result = analyze_depth({"m": backbone(**SMALL)}, data, **QUICK)
+    assert result.majority == pytest.approx(1 / 3)
+    assert all(abs(score.top1 - 1 / 3) < 0.17 for score in result.models["m"].scores)
+
+
+def test_last_and_fused_are_scored_as_evaluations_score_them():
+    model, data = backbone(), stripes_data()
+    for part in (data.train, data.test):
+        part.images = (part.images // 24 * 24 + torch.randint(0, 120, part.images.shape)).to(torch.uint8)
+    found = analyze_depth({"m": model}, data, seed=3, **QUICK).models["m"]
+    scores = {(s.protocol, s.place, s.pool): s for s in found.scores if s.place != "block"}
+    knn = evaluate_knn(model, data, options=QUICK["knn"], workers=0)
+    linear = evaluate_linear(model, data, options=QUICK["linear"], workers=0, seed=3)
+    rows = [row for result in (knn, linear) for row in result.rows if row.encoder == "trained"]
+    assert len(rows) == len(scores) == 8
+    for protocol, row in [(r.protocol, row) for r in (knn, linear) for row in r.rows]:
+        if row.encoder == "trained":
+            score = scores[protocol, row.features, row.pool]
+            assert (score.top1, score.interval, score.validation_top1, score.settings) == (
+                (row.top1, row.interval, row.validation_top1, row.settings)
+            )
+
+
+def test_an_affine_change_of_every_channel_changes_no_layer():
+    """Blocks are standardised: their scale and offset say nothing about what they hold."""
+    plain = with_blocks(torch.abs, torch.abs)
+    scale, offset = torch.rand(24) * 100 + 1, torch.randn(24) * 10
+    moved = with_blocks(torch.abs, lambda x: scale * x + offset)
+    data = LabelledData("contrast", contrast(30, 1), contrast(30, 2))
+    for part in (data.train, data.test):
+        part.images = (part.images + 40 * torch.randn(part.images.shape)).clamp(0, 255).to(torch.uint8)
+    one, other = (analyze_depth({"m": m}, data, **QUICK).models["m"] for m in (plain, moved))
+    for protocol in ("knn", "linear"):
+        one_curve, other_curve = (found.curve(protocol, "mean")[-1] for found in (one, other))
+        assert abs(one_curve.top1 - other_curve.top1) <= 1 / 30
+        assert one_curve.top1 > 0.6
+
+
+def test_paired_interval_is_that_of_the_pairs_with_half_a_pair_added_to_each_cell():
+    for better, worse, n in ((9, 2, 40), (0, 0, 25), (5, 5, 30)):
+        values = np.array([1.0, -1.0, 0.0])
+        weights = np.array([better + 0.5, worse + 0.5, n - better - worse + 1.0])
+        mean = np.average(values, weights=weights)
+        variance = np.average((values - mean) ** 2, weights=weights)
+        half = 1.959963984540054 * (variance / (n + 2)) ** 0.5
+        assert paired_interval(better, worse, n) == pytest.approx((mean - half, mean + half))
+
+
+def test_models_of_other_depths_channels_and_pools_side_by_side(tmp_path):
+    models = {
+        "plain": backbone(fusion="none", depth=4, **SMALL),
+        "registers": backbone("vit_medium_patch16_reg4_gap_256", **SMALL),
+        "grey": backbone("eva02_tiny_patch14_224", in_chans=1, width=24, heads=2, mean=(0.5,), std=(0.3,)),
+    }
+    told = []
+    options = {**QUICK, "images": 24, "seed": 5}
+    result = analyze_depth(models, stripes_data(), **options, progress=lambda *said: told.append(said))
+    again = analyze_depth(models, stripes_data(), **options, batch_size=7)
+    assert json.dumps(result.to_json()) == json.dumps(again.to_json())
+    assert {model.n_train for model in result.models.values()} == {24}
+    assert [len(model.scores) for model in result.models.values()] == [22, 12, 22]
+    assert told[-1] == ("grey: probes", 22, 22)
+    assert result.to_json()["models"]["plain"]["peaks"]["knn"]["blocks_after"] in range(5)
+    result.plot().savefig(tmp_path / "depth.svg")
+    drawn = (tmp_path / "depth.svg").read_text()
+    for text in ("registers", "24 test images", "depth as a share", "fused"):
+        assert text in drawn
+    assert replace(result, models={"plain": result.models["plain"]}).plot().axes[0].get_xlabel() == (
+        "after block (in: embedded input)"
+    )
+
+
+def test_each_image_passes_each_encoder_once():
+    model, passes = backbone(**SMALL), []
+    model.encoder.vit.blocks[0].register_forward_hook(lambda _, args, out: passes.append(len(out)))
+    analyze_depth({"m": model}, stripes_data(30, 12), **QUICK)
+    assert sum(passes) == 42
+
+
+def test_what_cannot_be_probed_is_refused_with_a_sentence(tmp_path):
+    model = backbone(**SMALL)
+    for i in range(2):
+        (tmp_path / f"{i}.png").write_bytes(b"")
+    with pytest.raises(LaminaError, match="no classes"):
+        analyze_depth({"m": model}, tmp_path, **QUICK)
+    with pytest.raises(LaminaError, match="1 images of each part are too few"):
+        analyze_depth({"m": model}, stripes_data(), images=1, **QUICK)
+    with pytest.raises(LaminaError, match="needs a model"):
+        analyze_depth({}, stripes_data(), **QUICK)
+    with pytest.raises(LaminaError, match="knn, linear or both"):
+        analyze_depth({"m": model}, stripes_data(), protocols=(), **QUICK)
+    broken = backbone(fusion="none", **SMALL)
+    broken.encoder.vit.blocks[1] = Change(lambda x: x / 0)
+    with pytest.raises(LaminaError, match="not finite"):
+        analyze_depth({"m": broken}, LabelledData("s", stripes(9, 1), stripes(9, 2)), **QUICK)
