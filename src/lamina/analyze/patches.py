@@ -1,0 +1,242 @@
+"""What patch tokens hold: colours of principal components, norms that stand out, cosines, class attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lamina.analyze.patch_maps import (
+    CLIPPED,
+    OUTLIER_SIGMAS,
+    Norms,
+    colours,
+    cosines_to,
+    foreground,
+    judge_norms,
+    mean_cosine,
+    principal,
+    same_place,
+)
+from lamina.analyze.patches_plot import draw
+from lamina.analyze.pictures import Map, Picture, device_of, drawn, grid_map, keys_of, picture_of, rounded
+from lamina.analyze.subject import Subject
+from lamina.errors import LaminaError
+from lamina.interop import Backbone
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """One image's maps, each a row of numbers for each row of patches."""
+
+    key: int
+    """Its index in the source."""
+    red: Map
+    green: Map
+    blue: Map
+    """First, second and third principal component, stretched to [0, 1]."""
+    foreground: float
+    """Share of the patches that have colours; 1 where no foreground was asked for."""
+    norms: Map
+    outliers: int
+    cosines: Map
+    """With the chosen patch."""
+    attention: Map | None
+    """Of the class token in the last block, mean over heads, as shares of what all patches get."""
+    picture: Picture = field(repr=False, compare=False)
+    """The image as the model saw it, (H, W, 3) bytes; not in the JSON."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the picture; maps to 4 digits."""
+        maps = {"red": self.red, "green": self.green, "blue": self.blue, "norms": self.norms}
+        maps |= {"cosines": self.cosines}
+        told = {name: rounded(values) for name, values in maps.items()}
+        attention = None if self.attention is None else rounded(self.attention)
+        counts = {"key": self.key, "foreground": self.foreground, "outliers": self.outliers}
+        return {**counts, **told, "attention": attention}
+
+
+@dataclass(frozen=True)
+class ModelPatches:
+    """One model: numbers over all images, and maps of those that are shown."""
+
+    grid: tuple[int, int]
+    channels: int
+    class_tokens: int
+    at: tuple[int, int]
+    """The chosen patch: row and column."""
+    explained: tuple[float, float, float]
+    """Share of the variance that each principal component explains, over the patches that have colours."""
+    norms: Norms
+    mean_cosine: float
+    """Of two different patches of an image, mean over all images."""
+    shown: tuple[ShownImage, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the pictures."""
+        told = {name: value for name, value in vars(self).items() if name not in ("shown", "norms")}
+        return {**told, "norms": asdict(self.norms), "shown": [image.to_json() for image in self.shown]}
+
+
+@dataclass(frozen=True)
+class PatchesResult:
+    """Several models on the same images."""
+
+    models: Mapping[str, ModelPatches]
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers and maps, and how they were made; no pictures."""
+        rules = {"outlier_sigmas": OUTLIER_SIGMAS, "clipped_percentiles": [100 * share for share in CLIPPED]}
+        models = {name: model.to_json() for name, model in self.models.items()}
+        return {"models": models, "seed": self.seed, **rules}
+
+    def plot(self) -> Figure:
+        """A block of rows for each model: image, colours, norms, cosines and class attention side by side."""
+        return draw(self)
+
+
+@torch.inference_mode()
+def analyze_patches(
+    subjects: Mapping[str, Subject],
+    *,
+    images: int = 6,
+    at: tuple[int, int] | None = None,
+    only_foreground: bool = False,
+    seed: int = 0,
+) -> PatchesResult:
+    """Look at the patch tokens of the last block: norms before the final norm, all else after it.
+
+    The colours are the first three principal components of the tokens of all shown images together, as
+    DINOv2 (Oquab et al., 2023) shows them; norms are judged over all images of a subject.
+
+    Args:
+        subjects: models with their images.
+        images: how many are shown, chosen by `seed`: the same for all models.
+        at: row and column of the patch whose cosines are shown, in the first model's grid (other grids take
+            the patch at the same place); the centre by default.
+        only_foreground: colours for the patches on one side of the first component alone, by principal
+            components of their own.
+        seed: of the choice of images.
+
+    Raises:
+        LaminaError: where there is no model or image, or `at` is outside of the grid.
+    """
+    if not subjects:
+        raise LaminaError("name at least one model")
+    found: dict[str, ModelPatches] = {}
+    first: tuple[int, int] | None = None
+    for name, subject in subjects.items():
+        seen = _see(subject, images, seed)
+        first = first or seen.grid
+        chosen = same_place(at or (first[0] // 2, first[1] // 2), first, seen.grid)
+        found[name] = _looked_at(subject.backbone, seen, chosen, only_foreground, device_of(subject))
+    return PatchesResult(found, seed)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one pass over all images leaves."""
+
+    grid: tuple[int, int]
+    norms: Norms
+    mean_cosine: float
+    kept: Mapping[int, Tensor]
+    """The images to show, by key."""
+
+
+def _tokens(
+    backbone: Backbone, images: Shaped[Tensor, "B C H W"]
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B N D"]]:
+    """The last block's output, and its patches after the final norm."""
+    encoder = backbone.encoder
+    (last,) = encoder(images, (encoder.depth - 1,))
+    return last.float(), encoder.norm(last)[:, encoder.n_prefix :].float()
+
+
+def _see(subject: Subject, n: int, seed: int) -> _Seen:
+    encoder, device = subject.backbone.encoder, device_of(subject)
+    norms, prefix, cosines = [], [], []
+    kept: dict[int, Tensor] = {}
+    grid, done = encoder.grid, 0
+    for batch in subject.batches:
+        keys, images = keys_of(batch, done), batch.images.to(device)
+        grid, done = encoder.grid_of(images), done + len(batch)
+        last, patches = _tokens(subject.backbone, images)
+        lengths = last.double().norm(dim=-1).cpu()
+        if not torch.isfinite(lengths).all():
+            raise LaminaError("tokens of the last block are not finite; is this the right weights file?")
+        norms.append(lengths[:, encoder.n_prefix :])
+        prefix.append(lengths[:, : encoder.n_prefix])
+        cosines.append(mean_cosine(patches).cpu())
+        kept |= dict(zip(keys.tolist(), batch.images.cpu(), strict=True))
+        kept = {key: kept[key] for key in drawn(kept, n, seed)}
+    if not norms:
+        raise LaminaError("there are no images to look at; give one or more")
+    lengths_of_prefix = tuple(float(v) for v in torch.cat(prefix).mean(dim=0))
+    return _Seen(
+        grid, judge_norms(torch.cat(norms), lengths_of_prefix), float(torch.cat(cosines).mean()), kept
+    )
+
+
+def _looked_at(
+    backbone: Backbone, seen: _Seen, at: tuple[int, int], only_foreground: bool, device: torch.device
+) -> ModelPatches:
+    """The maps of the images that are shown."""
+    images = torch.stack(list(seen.kept.values())).to(device)
+    last, patches = (tokens.cpu() for tokens in _tokens(backbone, images))
+    norms = last[:, backbone.encoder.n_prefix :].double().norm(dim=-1)
+    cosines = cosines_to(patches, at[0] * seen.grid[1] + at[1])
+    hues, inside, explained = _coloured(patches, seen.grid, only_foreground)
+    attention = _class_attention(backbone, images)
+    shown = []
+    for i, (key, image) in enumerate(seen.kept.items()):
+        red, green, blue = (grid_map(hues[i, :, c], seen.grid) for c in range(3))
+        maps = {"red": red, "green": green, "blue": blue, "norms": grid_map(norms[i], seen.grid)}
+        shown.append(
+            ShownImage(
+                **maps,
+                key=key,
+                foreground=float(inside[i].double().mean()),
+                outliers=int((norms[i] > seen.norms.threshold).sum()),
+                cosines=grid_map(cosines[i], seen.grid),
+                attention=None if attention is None else grid_map(attention[i], seen.grid),
+                picture=picture_of(image),
+            )
+        )
+    return ModelPatches(
+        grid=seen.grid,
+        channels=backbone.encoder.in_chans,
+        class_tokens=backbone.encoder.n_class,
+        at=at,
+        explained=explained,
+        norms=seen.norms,
+        mean_cosine=seen.mean_cosine,
+        shown=tuple(shown),
+    )
+
+
+def _coloured(
+    patches: Float[Tensor, "B N D"], grid: tuple[int, int], only_foreground: bool
+) -> tuple[Tensor, Tensor, tuple[float, float, float]]:
+    """Colours (B, N, 3), the patches that have them (B, N), and the variance explained."""
+    b, n, _ = patches.shape
+    values, share = principal(patches.flatten(0, 1))
+    inside = torch.ones(b, n, dtype=torch.bool)
+    if only_foreground:
+        inside = foreground(values[:, 0].reshape(b, n), grid)
+        own, share = principal(patches[inside])
+        values = torch.zeros_like(values)
+        values[inside.flatten()] = own
+    r, g, b_ = (float(v) for v in share)
+    return colours(values.reshape(b, n, 3), inside), inside, (r, g, b_)
+
+
+def _class_attention(backbone: Backbone, images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B N"] | None:
+    """Mean over heads (and class tokens) of what patches get of the class token's attention, adding to 1."""
+    return None

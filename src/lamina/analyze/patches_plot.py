@@ -1,0 +1,111 @@
+"""The picture of a patch analysis: for each model rows of image, colours, norms, cosines, class attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from lamina.analyze.pictures import channels_said, plain
+from lamina.analyze.style import colour
+
+if TYPE_CHECKING:
+    from lamina.analyze.patches import ModelPatches, PatchesResult, ShownImage
+
+_WIDTH = 1.5  # of a column, in inches
+_EDGE = "white"
+
+
+def draw(result: PatchesResult) -> Figure:
+    """Blocks of rows, one for each model; each has scales of its own."""
+    heights = []
+    for model in result.models.values():
+        tall, wide = model.shown[0].picture.shape[:2]
+        heights.append(1.3 + len(model.shown) * _WIDTH * min(2.0, max(0.4, tall / wide)))
+    figure = Figure(figsize=(5 * _WIDTH + 0.4, sum(heights)), layout="constrained")
+    blocks = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for i, (block, (name, model)) in enumerate(zip(blocks, result.models.items(), strict=True)):
+        _block(block, name, model, i)
+    return figure
+
+
+def _block(block: SubFigure, name: str, model: ModelPatches, i: int) -> None:
+    norms = model.norms
+    explained = " + ".join(f"{100 * share:.0f}" for share in model.explained)
+    block.suptitle(
+        f"{plain(name)}: the colours explain {explained} % of the variance; {100 * norms.share:.2g} % of the "
+        f"{norms.n_tokens} patches\nof n = {norms.n_images} images are outliers (norm above "
+        f"{norms.threshold:.3g}: the median {norms.median:.3g} and 6 robust deviations)",
+        color=colour(i),
+        fontsize="small",
+    )
+    axes = block.subplots(len(model.shown), 5, squeeze=False)
+    said = channels_said(model.channels)
+    image_title = f"image ({said})" if said else "image"
+    titles = (image_title, "principal components", "norm", "cosine with \u25a1", "class attention")
+    for panel, title in zip(axes[0], titles, strict=True):
+        panel.set_title(title, fontsize="small")
+    for row, image in zip(axes, model.shown, strict=True):
+        _image(row, image, model)
+    norm_maps = [image.norms for image in model.shown]
+    _maps(block, axes[:, 2], norm_maps, model, "norm of the token (\u00d7: outlier)")
+    _maps(block, axes[:, 3], [image.cosines for image in model.shown], model, "cosine")
+    patches = model.grid[0] * model.grid[1]
+    given = [patches * np.asarray(image.attention) for image in model.shown if image.attention is not None]
+    if given:
+        _maps(block, axes[:, 4], given, model, "attention / its mean")
+    for row, image in zip(axes, model.shown, strict=True):
+        _marks(row, image, model)
+
+
+def _extent(image: ShownImage) -> tuple[float, float, float, float]:
+    """Maps lie over the image, in its pixels."""
+    tall, wide = image.picture.shape[:2]
+    return (0.0, float(wide), float(tall), 0.0)
+
+
+def _image(row: Any, image: ShownImage, model: ModelPatches) -> None:
+    """The image and its colours; a note in place of attention where there is no class token."""
+    for panel in row:
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.spines[:].set_visible(False)
+    row[0].imshow(image.picture, extent=_extent(image), interpolation="nearest")
+    row[0].set_ylabel(f"image {image.key}", fontsize="x-small")
+    hues = np.stack([image.red, image.green, image.blue], axis=-1)
+    row[1].imshow(hues, extent=_extent(image), interpolation="nearest")
+    if image.attention is None:
+        row[4].set_box_aspect(image.picture.shape[0] / image.picture.shape[1])
+        middle = {"ha": "center", "va": "center", "transform": row[4].transAxes}
+        why = "not computed" if model.class_tokens else "no class token"
+        row[4].text(0.5, 0.5, why, color="0.4", fontsize="x-small", **middle)
+        row[4].set_facecolor("0.96")
+
+
+def _maps(block: SubFigure, column: Any, maps: Any, model: ModelPatches, unit: str) -> None:
+    """One map in each row of a column, on one scale, and its bar below."""
+    low, high = min(np.min(values) for values in maps), max(np.max(values) for values in maps)
+    for panel, values, image in zip(column, maps, model.shown, strict=True):
+        drawn = panel.imshow(
+            values, extent=_extent(image), interpolation="nearest", cmap="viridis", vmin=low, vmax=high
+        )
+    bar = block.colorbar(drawn, ax=list(column), location="bottom", aspect=12, pad=0.01, fraction=0.05)
+    bar.set_label(unit, fontsize="x-small")
+    bar.ax.tick_params(labelsize="x-small")
+    bar.locator = MaxNLocator(4)
+
+
+def _marks(row: Any, image: ShownImage, model: ModelPatches) -> None:
+    """A square around the chosen patch, crosses on outliers."""
+    (tall, wide), (rows, columns) = image.picture.shape[:2], model.grid
+    high, broad = tall / rows, wide / columns
+    corner = (model.at[1] * broad, model.at[0] * high)
+    for panel, hue in ((row[0], _EDGE), (row[3], _EDGE)):
+        panel.add_patch(Rectangle(corner, broad, high, fill=False, edgecolor="black", linewidth=2.2))
+        panel.add_patch(Rectangle(corner, broad, high, fill=False, edgecolor=hue, linewidth=1.0))
+    out = np.argwhere(np.asarray(image.norms) > model.norms.threshold)
+    x, y = (out[:, 1] + 0.5) * broad, (out[:, 0] + 0.5) * high
+    row[2].scatter(x, y, marker="x", s=9, linewidths=0.8, color="#D55E00")

@@ -1,0 +1,72 @@
+"""The picture of a retrieval: for each model a row for each query, the image first, then its neighbours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure, SubFigure
+
+from lamina.analyze.pictures import Picture, channels_said, plain
+from lamina.analyze.style import HUES, colour
+
+if TYPE_CHECKING:
+    from lamina.analyze.retrieval import ModelRetrieval, RetrievalResult
+
+_WIDTH = 1.25  # of a column, in inches
+
+
+def draw(result: RetrievalResult) -> Figure:
+    """Blocks of rows, one for each model."""
+    heights = []
+    for model in result.models.values():
+        tall, wide = next(iter(model.pictures.values())).shape[:2]
+        heights.append(0.75 + len(model.queries) * (0.45 + _WIDTH * min(2.0, max(0.4, tall / wide))))
+    columns = 1 + result.k
+    figure = Figure(figsize=(max(5.0, columns * _WIDTH + 0.3), sum(heights)), layout="constrained")
+    blocks = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for i, (block, (name, model)) in enumerate(zip(blocks, result.models.items(), strict=True)):
+        block.suptitle(_title(name, model, result), color=colour(i), fontsize="small")
+        _block(block, model, columns)
+    return figure
+
+
+def _title(name: str, model: ModelRetrieval, result: RetrievalResult) -> str:
+    centred = ", centred" if result.centred else ""
+    kind = f"{result.features} features, {'class token' if result.pool == 'cls' else 'patch mean'}{centred}"
+    said = [f"n = {model.n_images} images", kind, channels_said(model.channels)]
+    first = f"{plain(name)}: {', '.join(part for part in said if part)}"
+    if model.judged is None:
+        return f"{first}\nno classes, so no precision"
+    judged = model.judged
+    return (
+        f"{first}\nprecision@{result.k} {100 * judged.precision:.1f} % (chance {100 * judged.chance:.1f} %), "
+        f"mAP {100 * judged.mean_average_precision:.1f} %"
+    )
+
+
+def _block(block: SubFigure, model: ModelRetrieval, columns: int) -> None:
+    axes = block.subplots(len(model.queries), columns, squeeze=False)
+    for row, query in zip(axes, model.queries, strict=True):
+        for panel in row:
+            panel.set_axis_off()
+        _image(row[0], model.pictures[query.image.key], plain(query.image.name, 20), query.image.label, None)
+        for panel, found in zip(row[1:], query.neighbours, strict=False):
+            same = None if found.label is None else found.label == query.image.label
+            above = f"cosine {found.cosine:.2f}"
+            _image(panel, model.pictures[found.key], above, found.label, same)
+    for rank, panel in enumerate(axes[0]):
+        panel.set_title("query" if rank == 0 else f"{rank}", fontsize="small")
+
+
+def _image(panel: Any, picture: Picture, above: str, label: str | None, same: bool | None) -> None:
+    """An image over its text and class; the frame of a neighbour says whether the class is the query's."""
+    panel.set_axis_on()
+    panel.imshow(picture, interpolation="nearest")
+    panel.set_xticks([])
+    panel.set_yticks([])
+    hue, line = {None: ("0.6", "-"), True: (HUES[2], "-"), False: (HUES[1], "--")}[same]
+    for spine in panel.spines.values():
+        spine.set(color=hue, linestyle=line, linewidth=1 if same is None else 2.5)
+    mark = {None: "", True: "\u2713 ", False: "\u2717 "}[same]
+    below = "" if label is None else mark + plain(label, 16)
+    panel.set_xlabel(f"{above}\n{below}".strip(), fontsize="x-small")
