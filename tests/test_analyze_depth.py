@@ -60,6 +60,15 @@ def contrast(n, seed):
     return ArraySource(images.to(torch.uint8), names, labels.tolist(), ["even", "contrast"])
 
 
+def noisy():
+    """Stripes that can hardly be seen."""
+    data, generator = stripes_data(60, 30), torch.Generator().manual_seed(0)
+    for part in (data.train, data.test):
+        noise = 60 * torch.randn(part.images.shape, generator=generator)
+        part.images = (0.15 * part.images + 100 + noise).clamp(0, 255).to(torch.uint8)
+    return data
+
+
 @pytest.mark.parametrize("name", [*NAMES, "beit_base_patch16_224"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_vectors_of_layers_are_what_hooks_see(name, channels):
@@ -106,6 +115,7 @@ def test_the_peak_lies_between_where_information_shows_and_where_it_is_lost(prot
     assert all(abs(curve[layer] - 0.5) < 0.2 for layer in (-1, 0, 3, 4))
     peak = found.peaks[protocol]
     assert (peak.best.layer, peak.best.pool, peak.blocks_after) == (1, "mean", 3)
+    assert peak.plateau == (1, 2)
     assert peak.gap == 1 - curve[4]
     assert 0 < peak.gap_interval[0] < peak.gap < peak.gap_interval[1] + 0.05
     assert all(score.top1 == 0.5 for score in found.curve(protocol, "cls"))  # it attends to nothing here
@@ -141,9 +151,7 @@ def test_shuffled_labels_give_chance():
 
 
 def test_last_and_fused_are_scored_as_evaluations_score_them():
-    model, data = backbone(), stripes_data()
-    for part in (data.train, data.test):
-        part.images = (part.images // 24 * 24 + torch.randint(0, 120, part.images.shape)).to(torch.uint8)
+    model, data = backbone(), noisy()
     found = analyze_depth({"m": model}, data, seed=3, **QUICK).models["m"]
     scores = {(s.protocol, s.place, s.pool): s for s in found.scores if s.place != "block"}
     knn = evaluate_knn(model, data, options=QUICK["knn"], workers=0)
@@ -205,6 +213,21 @@ def test_models_of_other_depths_channels_and_pools_side_by_side(tmp_path):
     assert replace(result, models={"plain": result.models["plain"]}).plot().axes[0].get_xlabel() == (
         "after block (in: embedded input)"
     )
+
+
+def test_a_plateau_is_what_lies_within_one_standard_error_on_the_training_part():
+    found = analyze_depth({"m": backbone(depth=3, fusion="none", **SMALL)}, noisy(), **QUICK).models["m"]
+    for protocol, n in (("knn", 60), ("linear", 15)):  # linear: a quarter of each class
+        peak = found.peaks[protocol]
+        top = peak.best.validation_top1
+        assert 0.3 < top < 1
+        curve = found.curve(protocol, peak.best.pool)
+        error = np.sqrt(top * (1 - top) / n)
+        near = [score.layer for score in curve if top - score.validation_top1 <= error]
+        assert peak.plateau == (min(near), max(near))
+        assert peak.best.validation_top1 == max(
+            s.validation_top1 for s in found.scores if s.place == "block" and s.protocol == protocol
+        )
 
 
 def test_each_image_passes_each_encoder_once():

@@ -197,6 +197,7 @@ def test_maps_of_every_encoder_against_a_plain_forward(name, channels):
     norms = last["out"][:, vit.num_prefix_tokens :].norm(dim=-1)
     keys = [image.key for image in found.shown]
     assert keys == list(drawn(range(8), 3, 0))
+    assert [image.name for image in found.shown] == [f"{key}.png" for key in keys]
     assert found.grid == (4, 6)
     chosen = normed[keys]
     np.testing.assert_allclose([np.ravel(i.norms) for i in found.shown], norms[keys].detach(), rtol=1e-4)

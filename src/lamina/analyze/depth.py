@@ -33,6 +33,7 @@ from lamina.evaluate import (
 )
 from lamina.evaluate.coordinates import Standardiser
 from lamina.evaluate.features import Extractor
+from lamina.evaluate.linear import stratified_split
 from lamina.evaluate.probe import Verdict
 from lamina.evaluate.results import Protocol, Setting
 from lamina.interop import Backbone
@@ -41,7 +42,7 @@ from lamina.train.distributed import choose_device
 Place = Literal["block", "last", "fused"]
 Progress = Callable[[str, int, int], None]
 Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], Verdict]
-KNN = KNNOptions(k=(10, 20))
+KNN = KNNOptions(k=(5, 10, 20))
 LINEAR = LinearOptions(c=(1.0, 10.0, 100.0, 1000.0), patience=1)
 
 
@@ -76,6 +77,9 @@ class Peak:
     """The last block's output in the same pool."""
     blocks_after: int
     """How many blocks come after the peak."""
+    plateau: tuple[int, int]
+    """The shallowest and the deepest layer, in the same pool, whose accuracy on the training part is within
+    one standard error of the peak's: where the peak may as well be."""
     gap: float
     """Test accuracy at the peak minus that after the last block."""
     gap_interval: tuple[float, float]
@@ -158,21 +162,38 @@ def analyze_depth(
     if not models or not protocols or set(protocols) - {"knn", "linear"}:
         raise LaminaError("depth needs a model, and protocols knn, linear or both")
     labelled = _drawn(open_labelled(data), images, seed)
-    probes: dict[Protocol, Probe] = {
-        "knn": partial(probe_knn, options=knn),
-        "linear": partial(probe_linear, options=linear, seed=seed),
-    }
-    chosen = {protocol: probes[protocol] for protocol in protocols}
+    sweep = _Sweep(tuple(protocols), knn, linear, seed)
     found, majority = {}, 0.0
     for name, model in models.items():
         computing = Computing(batch_size, workers, device, _told(progress, f"{name}: images"))
         train, test = (_vectors(model, part, computing) for part in (labelled.train, labelled.test))
-        found[name] = _judged(model, train, test, chosen, _told(progress, f"{name}: probes"))
+        found[name] = _judged(model, train, test, sweep, _told(progress, f"{name}: probes"))
         assert train.labels is not None
         assert test.labels is not None
         majority = float(test.labels.eq(train.labels.mode().values).double().mean())
     n = len(labelled.classes)
-    return DepthResult(found, labelled.name, n, majority, tuple(protocols), images, seed)
+    return DepthResult(found, labelled.name, n, majority, sweep.protocols, images, seed)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What is asked of every layer."""
+
+    protocols: tuple[Protocol, ...]
+    knn: KNNOptions
+    linear: LinearOptions
+    seed: int
+
+    def probe(self, protocol: Protocol) -> Probe:
+        if protocol == "knn":
+            return partial(probe_knn, options=self.knn)
+        return partial(probe_linear, options=self.linear, seed=self.seed)
+
+    def chosen_on(self, protocol: Protocol, labels: Int64[Tensor, "n"]) -> int:
+        """How many training images a validation accuracy counts."""
+        if protocol == "knn":
+            return len(labels)
+        return int(stratified_split(labels, self.linear.validation_share, self.seed).sum())
 
 
 def layer_vectors(backbone: Backbone) -> Extractor:
@@ -227,27 +248,24 @@ def _vectors(model: Backbone, source: Source, computing: Computing) -> Table:
 
 
 def _judged(
-    model: Backbone,
-    train: Table,
-    test: Table,
-    probes: Mapping[Protocol, Probe],
-    told: Callable[[int, int], None] | None,
+    model: Backbone, train: Table, test: Table, sweep: _Sweep, told: Callable[[int, int], None] | None
 ) -> ModelDepth:
+    assert train.labels is not None
     depth, width = model.encoder.depth, model.encoder.width
     scores: list[LayerScore] = []
     peaks: dict[Protocol, Peak] = {}
     notes = [f"{len(part.faults)} images could not be read" for part in (train, test) if part.faults]
-    for protocol, probe in probes.items():
-        right: dict[int, Tensor] = {}  # by the score's place in the list
-        first = len(scores)
+    for protocol in sweep.protocols:
+        found, right = [], []
         for key in train.vectors:
-            score, hits, remarks = _score(protocol, probe, key, train, test, depth)
-            right[len(scores)] = hits
-            scores.append(score)
+            score, hits, remarks = _score(protocol, sweep.probe(protocol), key, train, test, depth)
+            found.append(score)
+            right.append(hits)
             notes += remarks
             if told is not None:
-                told(len(scores), len(train.vectors) * len(probes))
-        peaks[protocol] = _peak(scores[first:], [right[first + i] for i in range(len(right))], depth)
+                told(len(scores) + len(found), len(train.vectors) * len(sweep.protocols))
+        peaks[protocol] = _peak(found, right, depth, sweep.chosen_on(protocol, train.labels))
+        scores += found
     return ModelDepth(depth, width, len(train.index), len(test.index), tuple(scores), peaks, tuple(notes))
 
 
@@ -273,7 +291,7 @@ def _score(
     return score, hits, [f"{protocol}, {key.features}, {key.pool}: {note}" for note in verdict.notes]
 
 
-def _peak(scores: Sequence[LayerScore], hits: Sequence[Tensor], depth: int) -> Peak:
+def _peak(scores: Sequence[LayerScore], hits: Sequence[Tensor], depth: int, n_chosen_on: int) -> Peak:
     blocks = [i for i, score in enumerate(scores) if score.place == "block"]
     best = max(blocks, key=lambda i: scores[i].validation_top1)  # the first of equals
     pool = scores[best].pool
@@ -281,4 +299,8 @@ def _peak(scores: Sequence[LayerScore], hits: Sequence[Tensor], depth: int) -> P
     gap = scores[best].top1 - scores[last].top1
     better, worse = int((hits[best] & ~hits[last]).sum()), int((hits[last] & ~hits[best]).sum())
     interval = paired_interval(better, worse, len(hits[best])) if best != last else (0.0, 0.0)
-    return Peak(scores[best], scores[last], depth - 1 - scores[best].layer, gap, interval)
+    top = scores[best].validation_top1
+    floor = top - (top * (1 - top) / n_chosen_on) ** 0.5 - 1e-12
+    near = [scores[i].layer for i in blocks if scores[i].pool == pool and scores[i].validation_top1 >= floor]
+    after = depth - 1 - scores[best].layer
+    return Peak(scores[best], scores[last], after, (min(near), max(near)), gap, interval)

@@ -129,6 +129,7 @@ def _keys(result: DepthResult) -> list[Line2D]:
     fitted = " or ".join(str(n) for n in sorted({model.n_train for model in result.models.values()}))
     best = f"best block by {fitted} training images"
     keys.append(Line2D([], [], color="0.3", linestyle="", marker="*", ms=10, label=best))
-    largest = f"always the largest class ({100 * result.majority:.1f} %)"
+    below = ", below" if 100 * result.majority < _limits(result)[0] else ""
+    largest = f"always the largest class ({100 * result.majority:.1f} %{below})"
     keys.append(Line2D([], [], color="0.5", linestyle=":", label=largest))
     return keys

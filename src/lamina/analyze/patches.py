@@ -24,7 +24,17 @@ from lamina.analyze.patch_maps import (
     same_place,
 )
 from lamina.analyze.patches_plot import draw
-from lamina.analyze.pictures import Map, Picture, device_of, drawn, grid_map, keys_of, picture_of, rounded
+from lamina.analyze.pictures import (
+    Map,
+    Picture,
+    device_of,
+    drawn,
+    grid_map,
+    keys_of,
+    name_of,
+    picture_of,
+    rounded,
+)
 from lamina.analyze.subject import Subject
 from lamina.errors import LaminaError
 from lamina.interop import Backbone
@@ -36,6 +46,7 @@ class ShownImage:
 
     key: int
     """Its index in the source."""
+    name: str
     red: Map
     green: Map
     blue: Map
@@ -57,8 +68,8 @@ class ShownImage:
         maps |= {"cosines": self.cosines}
         told = {name: rounded(values) for name, values in maps.items()}
         attention = None if self.attention is None else rounded(self.attention)
-        counts = {"key": self.key, "foreground": self.foreground, "outliers": self.outliers}
-        return {**counts, **told, "attention": attention}
+        counts = {"key": self.key, "name": self.name, "foreground": self.foreground}
+        return {"outliers": self.outliers, **counts, **told, "attention": attention}
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ def analyze_patches(
         seen = _see(subject, images, seed)
         first = first or seen.grid
         chosen = same_place(at or (first[0] // 2, first[1] // 2), first, seen.grid)
-        found[name] = _looked_at(subject.backbone, seen, chosen, only_foreground, device_of(subject))
+        found[name] = _looked_at(subject, seen, chosen, only_foreground)
     return PatchesResult(found, seed)
 
 
@@ -153,10 +164,10 @@ class _Seen:
 def _tokens(
     backbone: Backbone, images: Shaped[Tensor, "B C H W"]
 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B N D"]]:
-    """The last block's output, and its patches after the final norm."""
+    """The last block's output, and its patches after the final norm, on the CPU."""
     encoder = backbone.encoder
     (last,) = encoder(images, (encoder.depth - 1,))
-    return last.float(), encoder.norm(last)[:, encoder.n_prefix :].float()
+    return last.float().cpu(), encoder.norm(last)[:, encoder.n_prefix :].float().cpu()
 
 
 def _see(subject: Subject, n: int, seed: int) -> _Seen:
@@ -168,12 +179,12 @@ def _see(subject: Subject, n: int, seed: int) -> _Seen:
         keys, images = keys_of(batch, done), batch.images.to(device)
         grid, done = encoder.grid_of(images), done + len(batch)
         last, patches = _tokens(subject.backbone, images)
-        lengths = last.double().norm(dim=-1).cpu()
+        lengths = last.double().norm(dim=-1)
         if not torch.isfinite(lengths).all():
             raise LaminaError("tokens of the last block are not finite; is this the right weights file?")
         norms.append(lengths[:, encoder.n_prefix :])
         prefix.append(lengths[:, : encoder.n_prefix])
-        cosines.append(mean_cosine(patches).cpu())
+        cosines.append(mean_cosine(patches))
         kept |= dict(zip(keys.tolist(), batch.images.cpu(), strict=True))
         kept = {key: kept[key] for key in drawn(kept, n, seed)}
     if not norms:
@@ -184,12 +195,11 @@ def _see(subject: Subject, n: int, seed: int) -> _Seen:
     )
 
 
-def _looked_at(
-    backbone: Backbone, seen: _Seen, at: tuple[int, int], only_foreground: bool, device: torch.device
-) -> ModelPatches:
+def _looked_at(subject: Subject, seen: _Seen, at: tuple[int, int], only_foreground: bool) -> ModelPatches:
     """The maps of the images that are shown."""
-    images = torch.stack(list(seen.kept.values())).to(device)
-    last, patches = (tokens.cpu() for tokens in _tokens(backbone, images))
+    backbone = subject.backbone
+    images = torch.stack(list(seen.kept.values())).to(device_of(subject))
+    last, patches = _tokens(backbone, images)
     norms = last[:, backbone.encoder.n_prefix :].double().norm(dim=-1)
     cosines = cosines_to(patches, at[0] * seen.grid[1] + at[1])
     hues, inside, explained = _coloured(patches, seen.grid, only_foreground)
@@ -202,6 +212,7 @@ def _looked_at(
             ShownImage(
                 **maps,
                 key=key,
+                name=name_of(subject, key),
                 foreground=float(inside[i].double().mean()),
                 outliers=int((norms[i] > seen.norms.threshold).sum()),
                 cosines=grid_map(cosines[i], seen.grid),

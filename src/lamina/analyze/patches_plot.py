@@ -74,7 +74,7 @@ def _image(row: Any, image: ShownImage, model: ModelPatches) -> None:
         panel.set_yticks([])
         panel.spines[:].set_visible(False)
     row[0].imshow(image.picture, extent=_extent(image), interpolation="nearest")
-    row[0].set_ylabel(f"image {image.key}", fontsize="x-small")
+    row[0].set_ylabel(plain(image.name, 20), fontsize="x-small")
     hues = np.stack([image.red, image.green, image.blue], axis=-1)
     row[1].imshow(hues, extent=_extent(image), interpolation="nearest")
     if image.attention is None:

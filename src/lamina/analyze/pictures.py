@@ -11,7 +11,7 @@ from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lamina.analyze.subject import Subject
+from lamina.analyze.subject import Images, Subject
 from lamina.batch import Batch, unit_float
 from lamina.data import printable
 from lamina.errors import LaminaError
@@ -67,6 +67,13 @@ def keys_of(batch: Batch, done: int) -> Int64[Tensor, "B"]:
 def device_of(subject: Subject) -> torch.device:
     """Where a subject's model is."""
     return next(subject.backbone.parameters()).device
+
+
+def name_of(subject: Subject, key: int) -> str:
+    """What an image is called, without control characters, where its source is known; else its number."""
+    if isinstance(subject.batches, Images):
+        return printable(subject.batches.source.name(key))
+    return f"image {key}"
 
 
 def grid_map(values: Shaped[Tensor, "N"], grid: tuple[int, int]) -> Map:

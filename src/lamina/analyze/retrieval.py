@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64, Int64, Shaped
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lamina.analyze.pictures import Picture, device_of, drawn, keys_of, picture_of
+from lamina.analyze.pictures import Picture, device_of, drawn, keys_of, name_of, picture_of
 from lamina.analyze.retrieval_plot import draw
 from lamina.analyze.subject import Images, Subject
 from lamina.batch import unit_float
@@ -239,12 +239,11 @@ def _pairs(pixels: Float64[Tensor, "n K"]) -> int:
 
 def _found(subject: Subject, key: int, labels: Int64[Tensor, "n"] | None, i: int, cosine: float) -> Found:
     """An image with its name and class, as far as they are known."""
-    source = subject.batches.source if isinstance(subject.batches, Images) else None
-    name = f"image {key}" if source is None else printable(source.name(key))
-    label = None if labels is None else int(labels[i])
-    if label is None or source is None or not source.class_names:
-        return Found(key, name, None if label is None else str(label), cosine)
-    return Found(key, name, printable(source.class_names[label]), cosine)
+    label = None
+    if labels is not None:
+        known = subject.batches.source.class_names if isinstance(subject.batches, Images) else ()
+        label = printable(known[int(labels[i])]) if known else str(int(labels[i]))
+    return Found(key, name_of(subject, key), label, cosine)
 
 
 def _pictures(subject: Subject, wanted: set[int]) -> dict[int, Picture]:
