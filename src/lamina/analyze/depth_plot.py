@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lamina.analyze.pictures import plain
 from lamina.analyze.style import colour
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ def draw(result: DepthResult) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
     tested = sorted({model.n_test for model in result.models.values()})
     axes[0].set_ylabel(f"accuracy on {' or '.join(map(str, tested))} test images (%)")
-    figure.legend(handles=_keys(result), loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    columns = 3 if panels > 1 else 2
+    figure.legend(
+        handles=_keys(result), loc="outside lower center", ncols=columns, frameon=False, fontsize="small"
+    )
     return figure
 
 
@@ -120,7 +124,10 @@ def _ticks(panel: Any, scale: int | None, fused: bool) -> None:
 
 
 def _keys(result: DepthResult) -> list[Line2D]:
-    keys = [Line2D([], [], color=colour(i), linewidth=3, label=name) for i, name in enumerate(result.models)]
+    keys = [
+        Line2D([], [], color=colour(i), linewidth=3, label=plain(name))
+        for i, name in enumerate(result.models)
+    ]
     pools = {score.pool for model in result.models.values() for score in model.scores}
     for pool, (style, marker, name) in _POOLS.items():
         if pool in pools:

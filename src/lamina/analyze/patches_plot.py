@@ -21,15 +21,18 @@ _EDGE = "white"
 
 def draw(result: PatchesResult) -> Figure:
     """Blocks of rows, one for each model; each has scales of its own."""
-    heights = []
-    for model in result.models.values():
-        tall, wide = model.shown[0].picture.shape[:2]
-        heights.append(1.3 + len(model.shown) * _WIDTH * min(2.0, max(0.4, tall / wide)))
+    heights = [1.35 + len(model.shown) * _height(model) for model in result.models.values()]
     figure = Figure(figsize=(5 * _WIDTH + 0.4, sum(heights)), layout="constrained")
     blocks = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for i, (block, (name, model)) in enumerate(zip(blocks, result.models.items(), strict=True)):
         _block(block, name, model, i)
     return figure
+
+
+def _height(model: ModelPatches) -> float:
+    """Of a row, in inches."""
+    tall, wide = model.shown[0].picture.shape[:2]
+    return float(_WIDTH * min(2.0, max(0.25, tall / wide)))
 
 
 def _block(block: SubFigure, name: str, model: ModelPatches, i: int) -> None:
@@ -42,7 +45,11 @@ def _block(block: SubFigure, name: str, model: ModelPatches, i: int) -> None:
         color=colour(i),
         fontsize="small",
     )
-    axes = block.subplots(len(model.shown), 5, squeeze=False)
+    ratios = [_height(model)] * len(model.shown) + [0.12]
+    axes = block.subplots(len(ratios), 5, squeeze=False, height_ratios=ratios)
+    axes, bars = axes[:-1], axes[-1]
+    for bar in bars:
+        bar.set_axis_off()
     said = channels_said(model.channels)
     image_title = f"image ({said})" if said else "image"
     titles = (image_title, "principal components", "norm", "cosine with \u25a1", "class attention")
@@ -51,12 +58,12 @@ def _block(block: SubFigure, name: str, model: ModelPatches, i: int) -> None:
     for row, image in zip(axes, model.shown, strict=True):
         _image(row, image, model)
     norm_maps = [image.norms for image in model.shown]
-    _maps(block, axes[:, 2], norm_maps, model, "norm of the token (\u00d7: outlier)")
-    _maps(block, axes[:, 3], [image.cosines for image in model.shown], model, "cosine")
+    _maps(axes[:, 2], bars[2], norm_maps, model, "norm of the token (\u00d7: outlier)")
+    _maps(axes[:, 3], bars[3], [image.cosines for image in model.shown], model, "cosine")
     patches = model.grid[0] * model.grid[1]
     given = [patches * np.asarray(image.attention) for image in model.shown if image.attention is not None]
     if given:
-        _maps(block, axes[:, 4], given, model, "attention / its mean")
+        _maps(axes[:, 4], bars[4], given, model, "attention / its mean")
     for row, image in zip(axes, model.shown, strict=True):
         _marks(row, image, model)
 
@@ -74,7 +81,7 @@ def _image(row: Any, image: ShownImage, model: ModelPatches) -> None:
         panel.set_yticks([])
         panel.spines[:].set_visible(False)
     row[0].imshow(image.picture, extent=_extent(image), interpolation="nearest")
-    row[0].set_ylabel(plain(image.name, 20), fontsize="x-small")
+    row[0].set_ylabel(plain(image.name, max(4, int(13 * _height(model)))), fontsize="x-small")
     hues = np.stack([image.red, image.green, image.blue], axis=-1)
     row[1].imshow(hues, extent=_extent(image), interpolation="nearest")
     if image.attention is None:
@@ -85,17 +92,17 @@ def _image(row: Any, image: ShownImage, model: ModelPatches) -> None:
         row[4].set_facecolor("0.96")
 
 
-def _maps(block: SubFigure, column: Any, maps: Any, model: ModelPatches, unit: str) -> None:
-    """One map in each row of a column, on one scale, and its bar below."""
+def _maps(column: Any, place: Any, maps: Any, model: ModelPatches, unit: str) -> None:
+    """One map in each row of a column, on one scale, and its bar in `place`."""
     low, high = min(np.min(values) for values in maps), max(np.max(values) for values in maps)
     for panel, values, image in zip(column, maps, model.shown, strict=True):
         drawn = panel.imshow(
             values, extent=_extent(image), interpolation="nearest", cmap="viridis", vmin=low, vmax=high
         )
-    bar = block.colorbar(drawn, ax=list(column), location="bottom", aspect=12, pad=0.01, fraction=0.05)
+    place.set_axis_on()
+    bar = place.figure.colorbar(drawn, cax=place, orientation="horizontal", ticks=MaxNLocator(4))
     bar.set_label(unit, fontsize="x-small")
-    bar.ax.tick_params(labelsize="x-small")
-    bar.locator = MaxNLocator(4)
+    place.tick_params(labelsize="x-small")
 
 
 def _marks(row: Any, image: ShownImage, model: ModelPatches) -> None:
