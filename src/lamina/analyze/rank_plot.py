@@ -1,0 +1,105 @@
+"""The picture of a rank analysis: RankMe by depth, and bars of the final features' numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lamina.analyze.style import colour
+
+if TYPE_CHECKING:
+    from lamina.analyze.rank import RankResult, RankScore
+
+_POOLS = {"mean": "patch mean", "cls": "class token"}
+
+
+def draw(result: RankResult) -> Figure:
+    """The curve above, a panel for each number below; a dotted line is the largest rank there can be."""
+    figure = Figure(figsize=(9.6, 6.4), layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=(1.1, 1))
+    _curves(figure.add_subplot(grid[0]), result)
+    numbers = _numbers(result)
+    row = grid[1].subgridspec(1, len(numbers))
+    for i, (title, number) in enumerate(numbers.items()):
+        _bars(figure.add_subplot(row[i]), result, title, number)
+    figure.legend(handles=_keys(result), loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    return figure
+
+
+def _numbers(result: RankResult) -> dict[str, Callable[[RankScore], float | None]]:
+    numbers: dict[str, Callable[[RankScore], float | None]] = {
+        "RankMe": lambda score: score.rankme,
+        "effective rank (centred)": lambda score: score.effective_rank,
+        "alpha-ReQ: decay of the spectrum": lambda score: score.power_law.alpha if score.power_law else None,
+    }
+    if result.views:
+        numbers[f"LiDAR, {result.views} views"] = lambda score: score.lidar
+    return numbers
+
+
+def _curves(panel: Any, result: RankResult) -> None:
+    depths = {model.depth for model in result.models.values()}
+    alike = len(depths) == 1
+    for i, model in enumerate(result.models.values()):
+        x = [score.layer if alike else (score.layer + 1) / model.depth for score in model.curve]
+        panel.plot(x, [score.rankme for score in model.curve], "o-", color=colour(i), ms=4, linewidth=1.6)
+        panel.axhline(model.most, color=colour(i), linestyle=(i, (1, 3)), linewidth=1.2)
+    if alike:
+        depth = depths.pop()
+        stride = 1 if depth <= 12 else 2 if depth <= 24 else 4
+        blocks = range(stride - 1, depth, stride)
+        panel.set_xticks([-1, *blocks], ["in", *map(str, blocks)])
+        panel.set_xlabel("after block (in: embedded input)")
+    else:
+        panel.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "1/4", "1/2", "3/4", "1"])
+        panel.set_xlabel("depth as a share of the blocks (0: embedded input)")
+    panel.set_ylabel("RankMe (dimensions)")
+    panel.set_ylim(bottom=0)
+    counts = " or ".join(str(n) for n in sorted({model.n_images for model in result.models.values()}))
+    panel.set_title(f"Mean of the patch tokens after each block, {counts} images", fontsize="medium")
+    panel.grid(axis="y", color="0.92")
+    _plain(panel)
+
+
+def _bars(panel: Any, result: RankResult, title: str, number: Callable[[RankScore], float | None]) -> None:
+    kinds = [(p, q) for p in ("last", "fused") for q in _POOLS]
+    found = {(s.place, s.pool) for model in result.models.values() for s in model.final}
+    kinds = [kind for kind in kinds if kind in found]
+    each = 0.8 / len(result.models)
+    for i, model in enumerate(result.models.values()):
+        for score in model.final:
+            value = number(score)
+            x = kinds.index((score.place, score.pool)) + (i - (len(result.models) - 1) / 2) * each
+            if value is None:
+                panel.text(x, 0, "n/a", rotation=90, ha="center", va="bottom", fontsize="x-small")
+                continue
+            panel.bar(x, value, 0.92 * each, color=colour(i))
+            text = f"{value:.2f}" if value < 10 else f"{value:.0f}"
+            panel.text(x, value, text, ha="center", va="bottom", fontsize="x-small")
+    panel.set_xticks(range(len(kinds)), [f"{place},\n{_POOLS[pool]}" for place, pool in kinds])
+    panel.tick_params(axis="x", labelsize="small", length=0)
+    panel.set_xlim(-0.6, len(kinds) - 0.4)
+    panel.margins(y=0.12)
+    panel.set_title(title, fontsize="medium")
+    _plain(panel)
+
+
+def _plain(panel: Any) -> None:
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _keys(result: RankResult) -> list[Line2D]:
+    keys = [Line2D([], [], color=colour(i), linewidth=4, label=name) for i, name in enumerate(result.models)]
+    bounds = {
+        what: sorted({m.most for m in result.models.values() if (m.n_images < m.width) == few})
+        for what, few in (("images", True), ("channels", False))
+    }
+    for what, most in bounds.items():
+        if most:
+            label = f"largest possible rank: {' or '.join(map(str, most))}, the number of {what}"
+            keys.append(Line2D([], [], color="0.3", linestyle=":", label=label))
+    return keys
