@@ -13,12 +13,12 @@ from lamina.analyze.style import colour
 if TYPE_CHECKING:
     from lamina.analyze.rank import RankResult, RankScore
 
-_POOLS = {"mean": "patch mean", "cls": "class token"}
+_POOLS = ("mean", "cls")
 
 
 def draw(result: RankResult) -> Figure:
     """The curve above, a panel for each number below; a dotted line is the largest rank there can be."""
-    figure = Figure(figsize=(9.6, 6.4), layout="constrained")
+    figure = Figure(figsize=(10.4, 6.4), layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=(1.1, 1))
     _curves(figure.add_subplot(grid[0]), result)
     numbers = _numbers(result)
@@ -32,8 +32,8 @@ def draw(result: RankResult) -> Figure:
 def _numbers(result: RankResult) -> dict[str, Callable[[RankScore], float | None]]:
     numbers: dict[str, Callable[[RankScore], float | None]] = {
         "RankMe": lambda score: score.rankme,
-        "effective rank (centred)": lambda score: score.effective_rank,
-        "alpha-ReQ: decay of the spectrum": lambda score: score.power_law.alpha if score.power_law else None,
+        "effective rank, centred": lambda score: score.effective_rank,
+        "alpha-ReQ (slope)": lambda score: score.power_law.alpha if score.power_law else None,
     }
     if result.views:
         numbers[f"LiDAR, {result.views} views"] = lambda score: score.lidar
@@ -57,7 +57,9 @@ def _curves(panel: Any, result: RankResult) -> None:
         panel.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "1/4", "1/2", "3/4", "1"])
         panel.set_xlabel("depth as a share of the blocks (0: embedded input)")
     panel.set_ylabel("RankMe (dimensions)")
-    panel.set_ylim(bottom=0)
+    highest = max(score.rankme for model in result.models.values() for score in model.curve)
+    most = max(model.most for model in result.models.values())
+    panel.set_ylim(0, 1.06 * (most if most < 2 * highest else 1.1 * highest))  # the legend says what is above
     counts = " or ".join(str(n) for n in sorted({model.n_images for model in result.models.values()}))
     panel.set_title(f"Mean of the patch tokens after each block, {counts} images", fontsize="medium")
     panel.grid(axis="y", color="0.92")
@@ -69,6 +71,7 @@ def _bars(panel: Any, result: RankResult, title: str, number: Callable[[RankScor
     found = {(s.place, s.pool) for model in result.models.values() for s in model.final}
     kinds = [kind for kind in kinds if kind in found]
     each = 0.8 / len(result.models)
+    turned = 90 if len(kinds) * len(result.models) > 6 else 0  # values of narrow bars would run together
     for i, model in enumerate(result.models.values()):
         for score in model.final:
             value = number(score)
@@ -78,11 +81,14 @@ def _bars(panel: Any, result: RankResult, title: str, number: Callable[[RankScor
                 continue
             panel.bar(x, value, 0.92 * each, color=colour(i))
             text = f"{value:.2f}" if value < 10 else f"{value:.0f}"
-            panel.text(x, value, text, ha="center", va="bottom", fontsize="x-small")
-    panel.set_xticks(range(len(kinds)), [f"{place},\n{_POOLS[pool]}" for place, pool in kinds])
+            panel.text(x, value, text, ha="center", va="bottom", fontsize="x-small", rotation=turned)
+    panel.set_xticks(range(len(kinds)), [f"{place}\n{pool}" for place, pool in kinds])
     panel.tick_params(axis="x", labelsize="small", length=0)
     panel.set_xlim(-0.6, len(kinds) - 0.4)
-    panel.margins(y=0.12)
+    panel.margins(y=0.22 if turned else 0.12)
+    if all(number(score) is None for model in result.models.values() for score in model.final):
+        panel.set_ylim(0, 1)
+        panel.set_yticks([])
     panel.set_title(title, fontsize="medium")
     _plain(panel)
 
