@@ -1,5 +1,7 @@
 """Attention: probabilities written out from each module's own queries and keys, closed forms of the measures."""
 
+import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,8 +10,11 @@ import torch
 from timm.layers import apply_rot_embed_cat
 from torch import nn
 
-from evaluate_toys import NAMES, shaken
+from evaluate_toys import NAMES, shaken, stripes
+from lamina.analyze.attention import analyze_attention, distances, measure
 from lamina.analyze.attention_maps import attention_probabilities, watch_attention
+from lamina.analyze.subject import Images, Subject
+from lamina.batch import Batch
 from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
 from lamina.errors import LaminaError
 from lamina.interop import Backbone
@@ -92,6 +97,26 @@ def state(model):
     ]
 
 
+def subject(model, pixels, size=2):
+    keys = torch.arange(len(pixels))
+    return Subject(
+        model, [Batch(pixels[i : i + size], keys[i : i + size]) for i in range(0, len(pixels), size)]
+    )
+
+
+def without_queries(model):
+    """All logits zero: no queries, no keys, no bias."""
+    for block in model.encoder.vit.blocks:
+        attention = block.attn
+        weights = [attention.qkv] if attention.qkv is not None else [attention.q_proj, attention.k_proj]
+        for parameter in [p for module in weights for p in module.parameters()]:
+            parameter.zero_()
+        for extra in ("q_bias", "relative_position_bias_table"):
+            if getattr(attention, extra, None) is not None:
+                getattr(attention, extra).zero_()
+    return model
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_probabilities_are_those_of_the_modules_own_queries_and_keys(name, channels):
@@ -155,3 +180,139 @@ def test_attention_that_is_no_softmax_over_tokens_is_refused_with_a_sentence():
     for refused in (model, several):
         with pytest.raises(LaminaError, match="not one softmax over all tokens"):
             attention_probabilities(refused, images(), [1])
+
+
+def test_relative_positions_that_all_blocks_share():
+    options = EncoderOptions(**{**SIZES, "name": "beit_base_patch16_224"}, hide="replace")
+    vit = timm.models.beit.Beit(
+        img_size=(32, 48), patch_size=8, embed_dim=48, depth=3, num_heads=4, num_classes=0,
+        use_abs_pos_emb=False, use_shared_rel_pos_bias=True, global_pool="token",
+    )  # fmt: skip
+    model, pixels = Backbone(shaken(wrap_vit(vit, options))), images()
+    assert vit.rel_pos_bias is not None
+    torch.testing.assert_close(attention_probabilities(model, pixels, [1])[0], expected(model, pixels, 1))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_uniform_attention_has_the_mean_distance_of_two_patches_and_entropy_log_n(name, channels):
+    if channels != 3 and name not in NAMES[:2]:
+        pytest.skip("channels concern the embedding alone")
+    with torch.no_grad():
+        model = without_queries(backbone(name, in_chans=channels))
+    found = analyze_attention({"m": subject(model, images(channels=channels))}).models["m"]
+    places = [(8 * r, 8 * c) for r in range(4) for c in range(6)]
+    mean = sum(math.dist(a, b) for a in places for b in places) / 24**2
+    prefix = model.encoder.n_prefix
+    assert (found.n_images, found.grid, found.image_size, found.patch) == (3, (4, 6), (32, 48), (8, 8))
+    assert found.uniform_distance == pytest.approx(mean)
+    assert [layer.layer for layer in found.layers] == [0, 1, 2]
+    for layer in found.layers:
+        assert layer.distance == pytest.approx([mean] * 4, rel=1e-5)
+        assert layer.entropy == pytest.approx([math.log(24)] * 4, rel=1e-5)
+        assert layer.entropy_share == pytest.approx([1] * 4, rel=1e-5)
+        assert layer.prefix_mass == pytest.approx([prefix / (prefix + 24)] * 4, rel=1e-5)
+
+
+def test_mean_distance_of_a_line_is_its_closed_form():
+    """Of n points in a row, h apart: h (n^2 - 1) / (3 n)."""
+    for n, h in ((5, 16), (9, 2)):
+        assert float(distances((1, n), (7, h)).mean()) == pytest.approx(h * (n * n - 1) / (3 * n))
+        assert float(distances((n, 1), (h, 7)).mean()) == pytest.approx(h * (n * n - 1) / (3 * n))
+    apart = distances((2, 3), (4, 10))
+    assert apart[0].tolist() == pytest.approx([0, 10, 20, 4, 116**0.5, 416**0.5])
+
+
+def test_one_hot_attention_has_one_distance_and_no_entropy():
+    apart = distances((4, 6), (8, 8)).float()
+    own = torch.eye(26).expand(2, 3, -1, -1)  # two prefix tokens
+    distance, entropy, taken, looking = measure(own, apart) / 48
+    assert distance.tolist() == entropy.tolist() == taken.tolist() == [0, 0, 0]
+    assert looking.tolist() == [1, 1, 1]
+    corner = torch.zeros(1, 1, 26, 26)
+    corner[..., 2] = 0.25  # the first patch, beside three quarters on the class token
+    corner[..., 0] = 0.75
+    distance, entropy, taken, looking = measure(corner, apart)[:, 0] / 24
+    assert float(distance) == pytest.approx(float(apart[0].mean()))
+    assert (float(entropy), float(taken), float(looking)) == pytest.approx((0, 0.75, 1))
+    blind = corner.clone()
+    blind[:, :, 2, 2] = 0  # one query that gives patches nothing
+    sums = measure(blind, apart)[:, 0]
+    assert float(sums[3]) == 23
+    assert float(sums[0]) == pytest.approx(24 * float(distance), rel=1e-5)  # it was 0 px away
+
+
+def test_heads_as_far_as_rows_written_out():
+    """By loops over queries and keys, each row over patches alone."""
+    model, pixels = backbone("vit_small_patch16_dinov3"), images(2)
+    found = analyze_attention({"m": subject(model, pixels, 1)}).models["m"].layers[1]
+    rows, p = attention_probabilities(model, pixels, [1])[0].double(), model.encoder.n_prefix
+    assert p > 1
+    for head in range(4):
+        distance = entropy = taken = 0.0
+        for image in range(2):
+            for q in range(24):
+                row = rows[image, head, p + q]
+                taken += float(row[:p].sum()) / 48
+                for k in range(24):
+                    share = float(row[p + k] / row[p:].sum())
+                    distance += share * 8 * math.dist(divmod(q, 6), divmod(k, 6)) / 48
+                    entropy -= share * math.log(share) / 48
+        assert found.distance[head] == pytest.approx(distance, rel=1e-5)
+        assert found.entropy[head] == pytest.approx(entropy, rel=1e-5)
+        assert found.entropy_share[head] == pytest.approx(entropy / math.log(24), rel=1e-5)
+        assert found.prefix_mass[head] == pytest.approx(taken, rel=1e-5)
+
+
+def test_batches_of_any_size_give_the_same_numbers_and_one_pass_serves_all_layers():
+    model, pixels, passes = backbone(), images(7), []
+    model.encoder.vit.blocks[0].register_forward_hook(lambda _, args, out: passes.append(len(out)))
+    one, other = (analyze_attention({"m": subject(model, pixels, size)}).models["m"] for size in (7, 2))
+    assert sum(passes) == 14
+    for a, b in zip(one.layers, other.layers, strict=True):
+        for name in ("distance", "entropy", "prefix_mass"):
+            assert getattr(a, name) == pytest.approx(getattr(b, name), rel=1e-5)
+
+
+def test_models_side_by_side(tmp_path):
+    models = {
+        "plain": backbone(depth=4),
+        "registers": backbone("vit_medium_patch16_reg4_gap_256", image_size=(32, 32)),
+        "grey": backbone("eva02_tiny_patch14_224", in_chans=1),
+    }
+    source = stripes(6, 1)
+    subjects = {
+        name: Subject(m, Images(source, m.image_size, m.encoder.in_chans, batch_size=4))
+        for name, m in models.items()
+    }
+    result = analyze_attention(subjects)
+    read = json.loads(json.dumps(result.to_json()))["models"]
+    assert len(read["plain"]["layers"][3]["distance"]) == 4
+    assert read["registers"]["image_size"] == [32, 32]
+    result.plot().savefig(tmp_path / "attention.svg")
+    drawn = (tmp_path / "attention.svg").read_text()
+    for text in ("grey", "6 images", "depth as a share", "distance (px)", "nats", "prefix tokens"):
+        assert text in drawn
+    bare = {"gap": replace(result.models["registers"], n_prefix=0)}
+    alone = replace(result, models=bare).plot()
+    assert len(alone.axes) == 2
+    assert alone.axes[0].get_xlabel() == "block"
+
+
+def test_what_has_no_distance_is_refused_with_a_sentence():
+    model = backbone()
+    with pytest.raises(LaminaError, match="at least one model"):
+        analyze_attention({})
+    with pytest.raises(LaminaError, match="no images"):
+        analyze_attention({"m": Subject(model, [])})
+    one = backbone(image_size=(8, 8))
+    with pytest.raises(LaminaError, match="one patch"):
+        analyze_attention({"m": subject(one, images(size=(8, 8)))})
+    dynamic = wrapped(dynamic_img_size=True)
+    mixed = [Batch(images(1)), Batch(images(1, size=(32, 32)))]
+    with pytest.raises(LaminaError, match="differ in size"):
+        analyze_attention({"m": Subject(dynamic, mixed)})
+    with torch.no_grad():
+        model.encoder.vit.blocks[1].attn.qkv.bias += math.nan
+    with pytest.raises(LaminaError, match="block 1 of m"):
+        analyze_attention({"m": subject(model, images())})

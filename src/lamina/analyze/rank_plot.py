@@ -24,7 +24,10 @@ def draw(result: RankResult) -> Figure:
     numbers = _numbers(result)
     row = grid[1].subgridspec(1, len(numbers))
     for i, (title, number) in enumerate(numbers.items()):
-        _bars(figure.add_subplot(row[i]), result, title, number)
+        panel = figure.add_subplot(row[i])
+        _bars(panel, result, title, number)
+        if not title.startswith("alpha"):
+            panel.set_ylabel("dimensions")
     figure.legend(handles=_keys(result), loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     return figure
 
@@ -80,7 +83,7 @@ def _bars(panel: Any, result: RankResult, title: str, number: Callable[[RankScor
                 panel.text(x, 0, "n/a", rotation=90, ha="center", va="bottom", fontsize="x-small")
                 continue
             panel.bar(x, value, 0.92 * each, color=colour(i))
-            text = f"{value:.2f}" if value < 10 else f"{value:.0f}"
+            text = " " * bool(turned) + (f"{value:.2f}" if value < 10 else f"{value:.0f}")
             panel.text(x, value, text, ha="center", va="bottom", fontsize="x-small", rotation=turned)
     panel.set_xticks(range(len(kinds)), [f"{place}\n{pool}" for place, pool in kinds])
     panel.tick_params(axis="x", labelsize="small", length=0)

@@ -1,0 +1,171 @@
+"""How far and how widely each head looks: mean attention distance and entropy, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lamina.analyze.attention_maps import watch_attention
+from lamina.analyze.attention_plot import draw
+from lamina.analyze.subject import Subject
+from lamina.errors import LaminaError
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """One block: a number for each head, the mean over images and patch queries.
+
+    Distance and entropy are those of a patch's attention to the patches: each row without its prefix tokens,
+    over its sum. What the prefix tokens take of the whole row is `prefix_mass`.
+    """
+
+    layer: int
+    distance: tuple[float, ...]
+    """In px of the image that the model is given, between centres of patches."""
+    entropy: tuple[float, ...]
+    """In nats: 0 for one key, log N for all alike."""
+    entropy_share: tuple[float, ...]
+    """Over log N, so in [0, 1]."""
+    prefix_mass: tuple[float, ...]
+    """Share of a patch's attention that class tokens and registers take; 0 where there are none."""
+
+
+@dataclass(frozen=True)
+class ModelAttention:
+    """One model, and what uniform attention would give."""
+
+    n_images: int
+    image_size: tuple[int, int]
+    grid: tuple[int, int]
+    patch: tuple[int, int]
+    n_prefix: int
+    uniform_distance: float
+    """Mean distance of two patches, in px, pairs of a patch with itself included."""
+    uniform_entropy: float
+    """log N."""
+    layers: tuple[LayerAttention, ...]
+
+
+@dataclass(frozen=True)
+class AttentionResult:
+    """Several models, each on its images."""
+
+    models: Mapping[str, ModelAttention]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in plain lists and numbers."""
+        return asdict(self)
+
+    def plot(self) -> Figure:
+        """A dot for each head and a line for their mean, by depth: distance, entropy, prefix tokens."""
+        return draw(self)
+
+
+@torch.inference_mode()
+def analyze_attention(subjects: Mapping[str, Subject]) -> AttentionResult:
+    """Mean attention distance and entropy of each head of each model.
+
+    The distance is the receptive field's size of Dosovitskiy et al. ("An Image is Worth 16x16 Words", ICLR
+    2021, arXiv 2010.11929, figure 7) and Raghu et al. ("Do Vision Transformers See Like Convolutional Neural
+    Networks?", NeurIPS 2021, arXiv 2108.08810): sum over keys of attention times distance, averaged over
+    queries and images. Both over patches alone, see `LayerAttention`. One block's attention is in memory at
+    a time.
+
+    Raises:
+        LaminaError: where there is no model or no image, images differ in size, a head gives patches nothing
+            at all, or as `attention_probabilities`.
+    """
+    if not subjects:
+        raise LaminaError("attention needs at least one model")
+    return AttentionResult({name: _model(name, subject) for name, subject in subjects.items()})
+
+
+def distances(grid: tuple[int, int], patch: tuple[int, int]) -> Float64[Tensor, "N N"]:
+    """Between the centres of patches, in px; patches row by row."""
+    rows, columns = (torch.arange(n, dtype=torch.float64) * px for n, px in zip(grid, patch, strict=True))
+    centres = torch.cartesian_prod(rows, columns)
+    return torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def measure(
+    probabilities: Float[Tensor, "B heads T T"], apart: Float[Tensor, "N N"]
+) -> Float64[Tensor, "4 heads"]:
+    """Sums over images and patch queries, for each head: distance, entropy, prefix mass, and how many
+    queries the first two are of.
+
+    A query that gives patches nothing (in floating point) has no distance and no entropy and is left out.
+    """
+    prefix = probabilities.shape[-1] - apart.shape[0]
+    rows = probabilities[:, :, prefix:, prefix:].float()
+    mass = rows.sum(dim=-1)
+    looking = mass > 0
+    rows = rows / mass.masked_fill(~looking, 1.0)[..., None]
+    taken = probabilities[:, :, prefix:, :prefix].float().sum(dim=-1)
+    distance = torch.einsum("bhqk,qk->bhq", rows, apart.to(rows))
+    entropy = torch.special.entr(rows).sum(dim=-1)
+    sums = torch.stack([distance, entropy, taken, looking.float()]).cpu().double()
+    return sums.sum(dim=(1, 3))
+
+
+def _model(name: str, subject: Subject) -> ModelAttention:
+    encoder = subject.backbone.encoder
+    depth, n, size = encoder.depth, 0, None
+    sums: dict[int, Tensor] = {}
+    for batch in subject.batches:
+        images = batch.images
+        if size is not None and images.shape[-2:] != size:
+            raise LaminaError(
+                f"images of {name} differ in size, and distances in px with it; crop them alike"
+            )
+        if size is None:
+            size = images.shape[-2:]
+            grid = encoder.grid_of(images)
+            apart = distances(grid, encoder.patch)
+            near = apart.to(images.device, torch.float32)
+
+        def see(layer: int, rows: Tensor, near: Tensor = near) -> None:
+            found = measure(rows, near)
+            sums[layer] = sums[layer] + found if layer in sums else found
+
+        watch_attention(encoder, images, range(depth), see)
+        n += len(images)
+    if size is None:
+        raise LaminaError(f"{name} has no images")
+    patches = len(apart)
+    if patches < 2:
+        raise LaminaError(f"{name} makes one patch of an image, which has no other to attend to")
+    layers = tuple(_layer(name, layer, sums[layer], n, patches) for layer in range(depth))
+    return ModelAttention(
+        n,
+        (size[0], size[1]),
+        grid,
+        encoder.patch,
+        encoder.n_prefix,
+        float(apart.mean()),
+        math.log(patches),
+        layers,
+    )
+
+
+def _layer(name: str, layer: int, sums: Float64[Tensor, "4 heads"], n: int, patches: int) -> LayerAttention:
+    distance, entropy, taken, looking = sums
+    if not bool((looking > 0).all() and sums.isfinite().all()):
+        raise LaminaError(
+            f"a head of block {layer} of {name} gives patches no attention that a float can hold; look at "
+            "the network's weights"
+        )
+    nats = entropy / looking
+    return LayerAttention(
+        layer,
+        tuple((distance / looking).tolist()),
+        tuple(nats.tolist()),
+        tuple((nats / math.log(patches)).tolist()),
+        tuple((taken / (n * patches)).tolist()),
+    )

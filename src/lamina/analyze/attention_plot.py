@@ -1,0 +1,78 @@
+"""The picture of an attention analysis: a dot for each head, a line for their mean, by depth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lamina.analyze.style import colour
+
+if TYPE_CHECKING:
+    from lamina.analyze.attention import AttentionResult, ModelAttention
+
+_LABELS = {
+    "distance": "mean attention distance (px)",
+    "entropy": "entropy of attention (nats)",
+    "prefix_mass": "attention to prefix tokens (%)",
+}
+
+
+def draw(result: AttentionResult) -> Figure:
+    """Distance, entropy and, where a model has class tokens or registers, what these take."""
+    prefixed = any(model.n_prefix for model in result.models.values())
+    wanted = list(_LABELS) if prefixed else list(_LABELS)[:2]
+    figure = Figure(figsize=(0.6 + 4.0 * len(wanted), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(wanted), squeeze=False)[0]
+    depths = {len(model.layers) for model in result.models.values()}
+    alike = len(depths) == 1
+    for panel, number in zip(panels, wanted, strict=True):
+        for i, model in enumerate(result.models.values()):
+            _heads(panel, model, number, i, len(result.models), alike)
+        _axes(panel, next(iter(depths)) if alike else None)
+        panel.set_ylabel(_LABELS[number])
+    figure.legend(handles=_keys(result), loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    return figure
+
+
+def _heads(panel: Any, model: ModelAttention, number: str, i: int, n: int, alike: bool) -> None:
+    scale = 100.0 if number == "prefix_mass" else 1.0
+    depth = len(model.layers)
+    x = [float(layer.layer) if alike else (layer.layer + 1) / depth for layer in model.layers]
+    values = [[scale * value for value in getattr(layer, number)] for layer in model.layers]
+    aside = (i - (n - 1) / 2) * (0.18 if alike else 0.18 / depth)  # models' dots beside each other
+    for at, heads in zip(x, values, strict=True):
+        panel.scatter([at + aside] * len(heads), heads, s=9, color=colour(i), alpha=0.45, linewidths=0)
+    panel.plot(x, [sum(heads) / len(heads) for heads in values], color=colour(i), linewidth=1.6)
+    uniform = {
+        "distance": model.uniform_distance,
+        "entropy": model.uniform_entropy,
+        "prefix_mass": 100 * model.n_prefix / (model.n_prefix + model.grid[0] * model.grid[1]),
+    }
+    panel.axhline(uniform[number], color=colour(i), linestyle=(2 * i, (1, 3)), linewidth=1.3)
+
+
+def _axes(panel: Any, depth: int | None) -> None:
+    if depth is None:
+        panel.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "1/4", "1/2", "3/4", "1"])
+        panel.set_xlabel("depth as a share of the blocks")
+    else:
+        stride = 1 if depth <= 12 else 2 if depth <= 24 else 4
+        panel.set_xticks(range(stride - 1, depth, stride))
+        panel.set_xlabel("block")
+    panel.set_ylim(bottom=0)
+    panel.grid(axis="y", color="0.92")
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _keys(result: AttentionResult) -> list[Line2D]:
+    keys = []
+    for i, (name, model) in enumerate(result.models.items()):
+        rows, columns = model.image_size
+        label = f"{name} ({model.n_images} images of {rows} x {columns} px)"
+        keys.append(Line2D([], [], color=colour(i), linewidth=3, label=label))
+    keys.append(Line2D([], [], color="0.3", marker="o", ms=4, label="one head, and the mean of heads"))
+    keys.append(Line2D([], [], color="0.3", linestyle=":", label="attention alike to all tokens"))
+    return keys
