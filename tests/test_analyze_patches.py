@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from evaluate_toys import NAMES, shaken, toy_recipe
+from lamina.analyze.attention_maps import attention_probabilities
 from lamina.analyze.patch_maps import (
     colours,
     cosines_to,
@@ -50,6 +51,20 @@ class Planted(nn.Module):
 
     def forward(self, x, *positions):
         return torch.cat([x[:, : self.prefix], self.tokens.expand(len(x), -1, -1)], 1)
+
+
+class Marked(nn.Module):
+    """A block after which the first channel is large at one token and nothing elsewhere."""
+
+    def __init__(self, token):
+        super().__init__()
+        self.token = token
+
+    def forward(self, x):
+        x = x.clone()
+        x[:, :, 0] = 0
+        x[:, self.token, 0] = 100
+        return x
 
 
 def planted(tokens, name=NAMES[0]):
@@ -131,7 +146,9 @@ def test_one_token_of_a_hundred_times_the_norm_is_the_one_outlier():
     assert found.threshold == pytest.approx(median + 6 * deviation / 0.6744897501960817)
     assert (found.outliers, found.n_images, found.n_tokens) == (1, 20, 480)
     assert (found.share, found.images_with, found.prefix) == (1 / 480, 1 / 20, (1.5,))
-    assert judge_norms(torch.full((4, 5), 7.0).double()).outliers == 0
+    alike = torch.full((4, 5), 7.0).double()
+    alike[0, 0] += 1e-6
+    assert judge_norms(alike).outliers == 0
 
 
 def test_cosines_in_closed_form():
@@ -180,6 +197,10 @@ def test_norms_are_taken_before_the_final_norm_and_an_outlier_is_marked(tmp_path
     assert (model.norms.outliers, model.norms.n_images, model.norms.images_with) == (8, 8, 1.0)
     assert [image.outliers for image in model.shown] == [1, 1]
     assert len(model.norms.prefix) == 1
+    assert "not one softmax" in model.without_attention  # of the planted block
+    assert model.shown[0].attention is None
+    found.plot().savefig(tmp_path / "patches.svg")
+    assert "softmax" in (tmp_path / "patches.svg").read_text()
 
 
 @pytest.mark.parametrize(("name", "channels"), KINDS)
@@ -211,6 +232,49 @@ def test_maps_of_every_encoder_against_a_plain_forward(name, channels):
     assert found.norms.n_tokens == 8 * 24
     expected = batch.images[keys[0]][:3].permute(1, 2, 0).expand(-1, -1, 3)
     assert np.array_equal(found.shown[0].picture, expected.numpy())
+
+
+@pytest.mark.parametrize(("name", "channels"), KINDS)
+def test_class_attention_is_the_mean_over_heads_of_its_row(name, channels):
+    model = backbone(name, channels)
+    looked_at = subject(model)
+    found = analyze_patches({"m": looked_at}, images=2).models["m"]
+    if model.encoder.n_class == 0:
+        assert found.without_attention == "no class token"
+        assert [image.attention for image in found.shown] == [None, None]
+        return
+    assert found.without_attention is None
+    stored = torch.cat([batch.images for batch in looked_at.batches])
+    images = stored[[image.key for image in found.shown]]
+    rows = attention_probabilities(model, images, (2,))[0].double().mean(1)[:, 0]
+    prefix = model.encoder.n_prefix
+    for image, row in zip(found.shown, rows, strict=True):
+        patches = row[prefix:].numpy()
+        assert image.attention_share == pytest.approx(1 - row[:prefix].sum().item(), abs=1e-5)
+        np.testing.assert_allclose(np.ravel(image.attention), 24 * patches / patches.sum(), rtol=1e-4)
+        assert np.mean(image.attention) == pytest.approx(1)
+
+
+def test_a_class_token_that_looks_at_one_patch_alone_shows_it():
+    model = backbone()
+    vit = model.encoder.vit
+    heads, width = vit.blocks[-1].attn.num_heads, 96
+    wanted = 3 * 6 + 4
+    with torch.no_grad():  # queries are constant; the wanted patch alone has the key that they ask for
+        vit.blocks[1] = Marked(1 + wanted)
+        vit.blocks[-1].norm1 = nn.Identity()
+        qkv = vit.blocks[-1].attn.qkv
+        nn.init.zeros_(qkv.weight)
+        nn.init.zeros_(qkv.bias)
+        qkv.bias[:width] = 1.0
+        qkv.weight[width : 2 * width, 0] = 1.0
+    found = analyze_patches({"m": subject(model)}, images=2).models["m"]
+    for image in found.shown:
+        expected = np.zeros((4, 6))
+        expected[3, 4] = 24
+        np.testing.assert_allclose(image.attention, expected, atol=1e-4)
+        assert image.attention_share == pytest.approx(1)
+    assert heads > 1
 
 
 def test_batches_change_nothing_and_models_share_images(tmp_path):
@@ -267,13 +331,17 @@ def test_patches_that_cannot_be_shown_are_refused_with_a_sentence():
 
 def test_batches_without_keys_are_counted():
     model, images = backbone(), images_of()
-    bare = Subject(model, [Batch(images[:5]), Batch(images[5:])])
-    keyed = Subject(model, [Batch(images[:5], torch.arange(5)), Batch(images[5:], torch.arange(5, 8))])
-    one, other = (analyze_patches({"m": s}, images=3) for s in (bare, keyed))
-    assert json.dumps(one.to_json()) == json.dumps(other.to_json())
-    sheets = [analyze_retrieval({"m": s}, queries=2, k=2).to_json() for s in (bare, keyed)]
-    assert json.dumps(sheets[0]) == json.dumps(sheets[1])
-    assert sheets[0]["models"]["m"]["judged"] is None
+    bare = Subject(model, [Batch(images[:4]), Batch(images[4:6]), Batch(images[6:])])
+    keyed = Subject(model, [Batch(images[i : i + 1], torch.tensor([i])) for i in range(8)])
+    one, other = (analyze_patches({"m": s}, images=3).models["m"].shown for s in (bare, keyed))
+    for image, same in zip(one, other, strict=True):
+        assert (image.key, image.name) == (same.key, f"image {image.key}")
+        np.testing.assert_allclose(image.norms, same.norms, rtol=1e-4)
+    one, other = (analyze_retrieval({"m": s}, queries=2, k=2).models["m"] for s in (bare, keyed))
+    assert one.judged is None
+    for query, same in zip(one.queries, other.queries, strict=True):
+        assert query.image == same.image
+        assert [n.key for n in query.neighbours] == [n.key for n in same.neighbours]
 
 
 def test_which_images_are_shown_depends_on_their_keys_alone():
@@ -337,6 +405,8 @@ def test_near_duplicates_are_told_by_pixels():
     pixels = pixel_units(torch.cat([images, brighter, noisy, flat]))
     alike = (pixels @ pixels.T > 0.999).nonzero().tolist()
     assert [pair for pair in alike if pair[0] < pair[1]] == [[0, 4], [6, 7]]
+    faint = pixel_units(0.5 + 0.02 * (images - 0.5))  # as raw vectors they point the same way
+    assert ((faint @ faint.T).abs() > 0.999).sum() == 4
 
 
 @pytest.mark.parametrize(("name", "channels"), KINDS)

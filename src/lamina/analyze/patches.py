@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float64, Shaped
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lamina.analyze.attention_maps import attention_probabilities
 from lamina.analyze.patch_maps import (
     CLIPPED,
     OUTLIER_SIGMAS,
@@ -58,7 +59,9 @@ class ShownImage:
     cosines: Map
     """With the chosen patch."""
     attention: Map | None
-    """Of the class token in the last block, mean over heads, as shares of what all patches get."""
+    """Of the class token in the last block, mean over heads, relative to the mean of the patches."""
+    attention_share: float | None
+    """What the patches get of it in all; class tokens and registers get the rest."""
     picture: Picture = field(repr=False, compare=False)
     """The image as the model saw it, (H, W, 3) bytes; not in the JSON."""
 
@@ -69,7 +72,8 @@ class ShownImage:
         told = {name: rounded(values) for name, values in maps.items()}
         attention = None if self.attention is None else rounded(self.attention)
         counts = {"key": self.key, "name": self.name, "foreground": self.foreground}
-        return {"outliers": self.outliers, **counts, **told, "attention": attention}
+        counts |= {"outliers": self.outliers, "attention_share": self.attention_share}
+        return {**counts, **told, "attention": attention}
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class ModelPatches:
 
     grid: tuple[int, int]
     channels: int
-    class_tokens: int
+    without_attention: str | None
+    """Why there is no attention of a class token; None where there is."""
     at: tuple[int, int]
     """The chosen patch: row and column."""
     explained: tuple[float, float, float]
@@ -203,7 +208,7 @@ def _looked_at(subject: Subject, seen: _Seen, at: tuple[int, int], only_foregrou
     norms = last[:, backbone.encoder.n_prefix :].double().norm(dim=-1)
     cosines = cosines_to(patches, at[0] * seen.grid[1] + at[1])
     hues, inside, explained = _coloured(patches, seen.grid, only_foreground)
-    attention = _class_attention(backbone, images)
+    attention, why = _class_attention(backbone, images)
     shown = []
     for i, (key, image) in enumerate(seen.kept.items()):
         red, green, blue = (grid_map(hues[i, :, c], seen.grid) for c in range(3))
@@ -216,14 +221,17 @@ def _looked_at(subject: Subject, seen: _Seen, at: tuple[int, int], only_foregrou
                 foreground=float(inside[i].double().mean()),
                 outliers=int((norms[i] > seen.norms.threshold).sum()),
                 cosines=grid_map(cosines[i], seen.grid),
-                attention=None if attention is None else grid_map(attention[i], seen.grid),
+                attention=None
+                if attention is None
+                else grid_map(attention[i] / attention[i].mean(), seen.grid),
+                attention_share=None if attention is None else float(attention[i].sum()),
                 picture=picture_of(image),
             )
         )
     return ModelPatches(
         grid=seen.grid,
         channels=backbone.encoder.in_chans,
-        class_tokens=backbone.encoder.n_class,
+        without_attention=why,
         at=at,
         explained=explained,
         norms=seen.norms,
@@ -248,6 +256,19 @@ def _coloured(
     return colours(values.reshape(b, n, 3), inside), inside, (r, g, b_)
 
 
-def _class_attention(backbone: Backbone, images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B N"] | None:
-    """Mean over heads (and class tokens) of what patches get of the class token's attention, adding to 1."""
-    return None
+def _class_attention(
+    backbone: Backbone, images: Shaped[Tensor, "B C H W"]
+) -> tuple[Float64[Tensor, "B N"] | None, str | None]:
+    """What patches get of the class token's attention in the last block, mean over heads (and class tokens).
+
+    Or why there is none.
+    """
+    encoder = backbone.encoder
+    if encoder.n_class == 0:
+        return None, "no class token"
+    try:
+        (rows,) = attention_probabilities(backbone, images, (encoder.depth - 1,))
+    except LaminaError as error:
+        return None, str(error)
+    taken = rows[:, :, : encoder.n_class, encoder.n_prefix :].mean(dim=(1, 2))
+    return taken.cpu().double().clamp_min(torch.finfo(torch.float32).tiny), None

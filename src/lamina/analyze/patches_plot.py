@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,8 +61,7 @@ def _block(block: SubFigure, name: str, model: ModelPatches, i: int) -> None:
     norm_maps = [image.norms for image in model.shown]
     _maps(axes[:, 2], bars[2], norm_maps, model, "norm of the token (\u00d7: outlier)")
     _maps(axes[:, 3], bars[3], [image.cosines for image in model.shown], model, "cosine")
-    patches = model.grid[0] * model.grid[1]
-    given = [patches * np.asarray(image.attention) for image in model.shown if image.attention is not None]
+    given = [image.attention for image in model.shown if image.attention is not None]
     if given:
         _maps(axes[:, 4], bars[4], given, model, "attention / its mean")
     for row, image in zip(axes, model.shown, strict=True):
@@ -87,8 +87,8 @@ def _image(row: Any, image: ShownImage, model: ModelPatches) -> None:
     if image.attention is None:
         row[4].set_box_aspect(image.picture.shape[0] / image.picture.shape[1])
         middle = {"ha": "center", "va": "center", "transform": row[4].transAxes}
-        why = "not computed" if model.class_tokens else "no class token"
-        row[4].text(0.5, 0.5, why, color="0.4", fontsize="x-small", **middle)
+        why = fill(plain(model.without_attention or "", 200), 18)
+        row[4].text(0.5, 0.5, why, color="0.4", fontsize="xx-small", **middle)
         row[4].set_facecolor("0.96")
 
 

@@ -163,8 +163,8 @@ def rankings(gallery: Gallery, rows: Int64[Tensor, "q"]) -> Iterator[tuple[Int64
     size = max(1, _MAX_CELLS // len(gallery.features))
     for part in torch.split(rows, size):
         similarity = gallery.features[part] @ gallery.features.T
+        # This leaves out the query too.
         similarity[gallery.pixels[part] @ gallery.pixels.T > SAME_IMAGE] = -torch.inf
-        similarity[torch.arange(len(part)), part] = -torch.inf
         cosines, order = similarity.sort(dim=1, descending=True, stable=True)
         yield part, Ranking(order, cosines)
 
