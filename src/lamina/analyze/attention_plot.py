@@ -74,5 +74,5 @@ def _keys(result: AttentionResult) -> list[Line2D]:
         label = f"{name} ({model.n_images} images of {rows} x {columns} px)"
         keys.append(Line2D([], [], color=colour(i), linewidth=3, label=label))
     keys.append(Line2D([], [], color="0.3", marker="o", ms=4, label="one head, and the mean of heads"))
-    keys.append(Line2D([], [], color="0.3", linestyle=":", label="attention alike to all tokens"))
+    keys.append(Line2D([], [], color="0.3", linestyle=":", label="uniform attention"))
     return keys
