@@ -339,6 +339,8 @@ def test_batches_without_keys_are_counted():
         np.testing.assert_allclose(image.norms, same.norms, rtol=1e-4)
     one, other = (analyze_retrieval({"m": s}, queries=2, k=2).models["m"] for s in (bare, keyed))
     assert one.judged is None
+    assert all(np.array_equal(shown, picture_of(images[key])) for key, shown in one.pictures.items())
+    assert set(one.pictures) == {i.key for q in one.queries for i in (q.image, *q.neighbours)}
     for query, same in zip(one.queries, other.queries, strict=True):
         assert query.image == same.image
         assert [n.key for n in query.neighbours] == [n.key for n in same.neighbours]

@@ -144,7 +144,8 @@ def analyze_depth(
     """Probe every layer of each model: where its useful information is, and what comes after the peak.
 
     One pass through each encoder serves all layers. A layer's vector is the mean of its patch tokens, and the
-    class token where there is one (but for the embedded input, where it is the same for all images).
+    class token where there is one (but for the embedded input, where it is the same for all images). All are
+    held at once: 2,000 images through 24 blocks of width 1024 take 400 MB.
 
     Args:
         models: backbones by name; each gets the images at its own size.
