@@ -210,14 +210,15 @@ def _check_same(names: list[str], parts: tuple[_Chunk | None, ...]) -> None:
 def _products(grams: Float64[Tensor, "L mm"]) -> Float64[Tensor, "L L"]:
     """Unbiased HSIC of all pairs of U-centred Gram matrices."""
     m = round(grams.shape[1] ** 0.5)
-    products: Tensor = grams @ grams.T
-    return products / (m * (m - 3))
+    hsic: Tensor = grams @ grams.T / (m * (m - 3))
+    return hsic
 
 
 def _normalised(hsic: Float64[Tensor, "L L"]) -> Float64[Tensor, "L L"]:
     """Over the roots of the diagonal; NaN where that is zero. Rounding does not go beyond 1."""
     scale = hsic.diagonal().sqrt()
-    return (hsic / torch.outer(scale, scale)).clamp(max=1.0)
+    cka: Tensor = hsic / torch.outer(scale, scale)
+    return cka.clamp(max=1.0)
 
 
 def _pairs(layers: Mapping[str, tuple[int, ...]], cka: Float64[Tensor, "L L"]) -> tuple[Pair, ...]:
