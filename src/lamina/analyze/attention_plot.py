@@ -61,7 +61,9 @@ def _axes(panel: Any, depth: int | None) -> None:
         stride = 1 if depth <= 12 else 2 if depth <= 24 else 4
         panel.set_xticks(range(stride - 1, depth, stride))
         panel.set_xlabel("block")
-    panel.set_ylim(bottom=0)
+    low, high = panel.get_ylim()
+    if low < 0.5 * high:  # else all is so near to uniform that nothing would be seen
+        panel.set_ylim(bottom=0)
     panel.grid(axis="y", color="0.92")
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

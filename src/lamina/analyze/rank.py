@@ -194,16 +194,17 @@ def _model(name: str, subject: Subject, views: _Views) -> ModelRank:
 def _score(key: tuple[str, str], moments: Moments, scatters: Scatters | None) -> RankScore:
     kind, pool = key
     place, layer = (kind, -1) if kind in ("last", "fused") else ("block", int(kind))
+    variances = moments.variances()  # the last of n is zero but for rounding: the mean is taken off
     try:
-        law = power_law(moments.variances())
+        law = power_law(variances)
     except LaminaError:
         law = None
     return RankScore(
         place,  # type: ignore[arg-type]  # one of the three
         layer,
         pool,
-        rankme=entropy_rank(moments.singular_values(centred=False), 1e-7),
-        effective_rank=entropy_rank(moments.singular_values(centred=True)),
+        rankme=entropy_rank(moments.singular_values(), 1e-7),
+        effective_rank=entropy_rank(variances[: moments.n - 1].sqrt()),
         power_law=law,
         lidar=None if scatters is None else scatters.lidar(),
     )

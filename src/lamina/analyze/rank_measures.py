@@ -97,7 +97,7 @@ class Moments:
 
     def add(self, part: Float[Tensor, "n d"]) -> None:
         """Some more vectors."""
-        rows, m = part.double().cpu(), len(part)
+        rows, m = part.cpu().double(), len(part)
         mean = rows.mean(dim=0)
         centred, shift = rows - mean, mean - self.mean
         total = self.n + m
@@ -105,12 +105,11 @@ class Moments:
         self.mean += shift * (m / total)
         self.n = total
 
-    def singular_values(self, centred: bool) -> Float64[Tensor, "k"]:
-        """Of the matrix of all vectors, in descending order; as many as its rank may have."""
-        gram = self.scatter if centred else self.scatter + self.n * torch.outer(self.mean, self.mean)
-        most = min(self.n - centred, len(self.mean))
-        values: Tensor = torch.linalg.eigvalsh(gram).flip(0)[:most].clamp_min(0).sqrt()
-        return values
+    def singular_values(self) -> Float64[Tensor, "k"]:
+        """Of the matrix of all vectors, not centred, in descending order; min(n, d) of them."""
+        gram = self.scatter + self.n * torch.outer(self.mean, self.mean)
+        values: Tensor = torch.linalg.eigvalsh(gram).flip(0)[: min(self.n, len(self.mean))]
+        return values.clamp_min(0).sqrt()
 
     def variances(self) -> Float64[Tensor, "k"]:
         """Eigenvalues of the covariance (over n - 1), in descending order; min(n, d) of them."""
@@ -127,7 +126,7 @@ class Scatters:
 
     def add(self, views: Float[Tensor, "n q d"]) -> None:
         """All views of some more images."""
-        each = views.double().cpu()
+        each = views.cpu().double()
         means = each.mean(dim=1)
         apart = (each - means[:, None]).flatten(0, 1)
         self.within += apart.T @ apart / views.shape[1]

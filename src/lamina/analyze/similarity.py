@@ -61,7 +61,7 @@ def u_centred_gram(features: Float[Tensor, "m d"]) -> Float64[Tensor, "m m"]:
     m = len(features)
     if m < FEWEST:
         raise LaminaError(f"the unbiased estimator needs {FEWEST} images, not {m}; take more")
-    rows = features.double().cpu()
+    rows = features.cpu().double()
     centred = rows - rows.mean(dim=0)
     if centred.square().sum() <= 1e-12 * rows.square().sum():
         return torch.zeros(m, m, dtype=torch.float64)
