@@ -242,6 +242,39 @@ def test_one_hot_attention_has_one_distance_and_no_entropy():
     assert float(sums[0]) == pytest.approx(24 * float(distance), rel=1e-5)  # it was 0 px away
 
 
+class Edit(nn.Module):
+    """In place of a norm of queries or keys: (B, heads, T, c)."""
+
+    def __init__(self, edit):
+        super().__init__()
+        self.edit = edit
+
+    def forward(self, x):
+        return self.edit(torch.zeros_like(x))
+
+
+def test_queries_that_see_no_patch_are_left_out_and_heads_that_see_none_are_refused():
+    def first(x):  # the key of the class token alone is not zero
+        x[:, :, 0] = 100.0
+        return x
+
+    def odd(x):  # the other queries, zero, take of all tokens alike
+        x[:, :, 2::2] = 100.0
+        return x
+
+    model = backbone(depth=1)
+    attention = model.encoder.vit.blocks[0].attn
+    attention.q_norm, attention.k_norm = Edit(odd), Edit(first)
+    (layer,) = analyze_attention({"m": subject(model, images())}).models["m"].layers
+    seeing = distances((4, 6), (8, 8))[0::2].mean()
+    assert layer.distance == pytest.approx([float(seeing)] * 4, rel=1e-5)
+    assert layer.entropy == pytest.approx([math.log(24)] * 4, rel=1e-5)
+    assert layer.prefix_mass == pytest.approx([(1 + 1 / 25) / 2] * 4, rel=1e-5)
+    attention.q_norm = Edit(lambda x: x + 100)
+    with pytest.raises(LaminaError, match="no attention that a float can hold"):
+        analyze_attention({"m": subject(model, images())})
+
+
 def test_heads_as_far_as_rows_written_out():
     """By loops over queries and keys, each row over patches alone."""
     model, pixels = backbone("vit_small_patch16_dinov3"), images(2)
