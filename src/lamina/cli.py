@@ -23,6 +23,9 @@ VERBS = {
     "data check": "read every image and list what cannot be read",
     "report": "the page of a run, or of several side by side",
     "export": "hand the encoder over to timm",
+    "study feature-bias": "which layers pixels, features and labels ask for",
+    "study pair": "MAE and PixMIM, with and without MFF",
+    "study fusion": "where to fuse, and how",
     "tokenizer train": "a discrete tokenizer of one's own images, for BEiT",
     "inspect": "what a file or folder is, and which of its weights would be used",
     "methods": "every method with its parts, a line each",
@@ -127,7 +130,7 @@ def _pretrain(args: list[str]) -> int:
 
 
 def _function(name: str) -> Callable[..., int]:
-    from lamina import commands, telling
+    from lamina import commands, commands_study, telling
     from lamina.demo import demo
 
     functions: dict[str, Callable[..., int]] = {
@@ -138,6 +141,9 @@ def _function(name: str) -> Callable[..., int]:
         "data check": commands.data_check,
         "report": commands.report,
         "export": commands.export,
+        "study feature-bias": commands_study.study_bias,
+        "study pair": commands_study.study_pair,
+        "study fusion": commands_study.study_fusion,
         "tokenizer train": commands.tokenizer_train,
         "inspect": telling.inspect,
         "methods": telling.methods,

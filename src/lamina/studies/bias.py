@@ -1,0 +1,175 @@
+"""The study `feature-bias`: which layers a target asks for, the pilot experiment of MFF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lamina.analyze.layers import analyze_layers
+from lamina.analyze.style import colour
+from lamina.data import Source
+from lamina.fusion.options import Projection
+from lamina.interop import load_encoder
+from lamina.recipes import Recipe
+from lamina.studies.measuring import Bench
+from lamina.studies.options import LOGIT_LR_SCALE, StudyOptions, base_recipe
+from lamina.studies.running import Arm, Measured, Plan, Study
+from lamina.studies.statistics import Estimate, difference, estimate, seeds_of, verdict
+from lamina.studies.writing import Table, Told
+from lamina.supervised import SupervisedOptions
+from lamina.targets import TargetOptions
+
+TARGETS = ("pixels", "teacher", "labels")
+PROJECTIONS: tuple[Projection, ...] = ("none", "linear")
+
+
+def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Plan:
+    base = base_recipe(options, source, steps)
+    labels = replace(
+        base,
+        name="deit",
+        method="supervised",
+        loss="cross_entropy",
+        supervised=SupervisedOptions(pool=options.pool, mixup=0.0, cutmix=0.0),
+    )
+    teacher = Arm("teacher", replace(labels, fusion=replace(base.fusion, kind="none")))
+    place = out / "runs" / f"teacher-seed{Plan.teacher_seed}"
+    features = replace(
+        base, name="eva", target=TargetOptions(kind="teacher", teacher=str(place)), loss="cosine"
+    )
+    recipes: dict[str, Recipe] = {"pixels": base, "teacher": features, "labels": labels}
+    arms = tuple(
+        Arm(f"{target}, {projection}", replace(r, fusion=replace(r.fusion, projection=projection)))
+        for target, r in recipes.items()
+        for projection in PROJECTIONS
+    )
+    return Plan(arms, _measure, _tell, teacher)
+
+
+def _measure(run: Path, bench: Bench) -> dict[str, Any]:
+    layers = analyze_layers({"it": run}).runs["it"]
+    backbone = load_encoder(run)
+    return {
+        **bench.probes(backbone),
+        "layers": list(layers.layers),
+        "weights": list(layers.weights[-1]),
+        "shares": list(layers.shares[-1]),
+        "bias_by_weight": asdict(layers.by_weight),
+        "bias_by_share": asdict(layers.by_share),
+        "lr_sum": layers.lr_sums[-1],
+        "spectrum": bench.spectrum(backbone),
+    }
+
+
+def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
+    rows = []
+    for name, seeds in measured.items():
+        rows.append(
+            (
+                name,
+                estimate([s["bias_by_weight"]["first_half"] for s in seeds]).tell(digits=3),
+                estimate([s["bias_by_weight"]["centre"] for s in seeds]).tell(digits=3),
+                estimate([s["bias_by_share"]["first_half"] for s in seeds]).tell(digits=3),
+                estimate([s["spectrum"]["high"][-1] for s in seeds]).tell(digits=2),
+                estimate([s["spectrum"]["share_high"] for s in seeds]).tell(100),
+                estimate([s["knn"] for s in seeds]).tell(100),
+                estimate([s["linear"] for s in seeds]).tell(100),
+            )
+        )
+    header = (
+        "target, projection",
+        "weight on first half",
+        "centre of weight",
+        "norm share of first half",
+        "high frequency, last layer",
+        "high band, % of amplitude",
+        "kNN, %",
+        "linear, %",
+    )
+    table = Table("All blocks fused; equal weights would put 0.5 on the first half", header, tuple(rows))
+    teacher = about["teacher"]
+    findings = [
+        f"The teacher, trained on labels with another seed: kNN {100 * teacher['knn']:.1f} %, linear probe "
+        f"{100 * teacher['linear']:.1f} %. The supervised arm's head reads the "
+        f"{'class token' if about['options']['pool'] == 'cls' else 'mean of the patches'}.",
+        *(_finding(measured, projection, other) for projection in PROJECTIONS for other in TARGETS[1:]),
+        f"The learning rates add up to {next(iter(measured.values()))[0]['lr_sum']:.3g}; times "
+        f"{LOGIT_LR_SCALE:g}, the logits' own scale, that is about how far a logit can have moved.",
+    ]
+    return Told((table,), tuple(findings), _figure(measured))
+
+
+def _finding(measured: Measured, projection: str, other: str) -> str:
+    pixels, others = measured[f"pixels, {projection}"], measured[f"{other}, {projection}"]
+
+    def half(seeds: Any, by: str) -> list[float]:
+        return [s[by]["first_half"] for s in seeds]
+
+    weight = difference(half(pixels, "bias_by_weight"), half(others, "bias_by_weight"))
+    share = difference(half(pixels, "bias_by_share"), half(others, "bias_by_share"))
+    high = difference(
+        [s["spectrum"]["high"][-1] for s in pixels], [s["spectrum"]["high"][-1] for s in others]
+    )
+    return (
+        f"Projection {projection}, pixels minus {other}: weight on the first half {_told(weight)}, its norm "
+        f"share {_told(share)}, highest frequency of the last layer {_told(high)}."
+    )
+
+
+def _told(found: Estimate) -> str:
+    return found.tell(digits=3, sign=True) + verdict(found)
+
+
+def _figure(measured: Measured) -> Figure:
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    weights, shares, spectra = figure.subplots(1, 3)
+    for name, seeds in measured.items():
+        layers = seeds[0]["layers"]
+        _line(weights, name, layers, [s["weights"] for s in seeds])
+        _line(shares, name, layers, [s["shares"] for s in seeds])
+        stages = seeds[0]["spectrum"]["layers"]
+        _line(spectra, name, stages, [s["spectrum"]["high"] for s in seeds])
+    n = len(next(iter(measured.values())))
+    for axes, title in ((weights, "weight"), (shares, "norm share")):
+        axes.axhline(1 / len(layers), color="0.6", lw=0.8)
+        axes.set_ylabel(title)
+        axes.set_xlabel("block")
+        axes.set_ylim(bottom=0)
+    spectra.set_xlabel("block (-1: embedded input)")
+    spectra.set_ylabel("log amplitude at the highest\nfrequency minus DC")
+    for axes in (weights, shares, spectra):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(
+        f"All blocks fused: mean of {seeds_of(n)}, shaded from lowest to highest; grey: equal shares",
+        fontsize="medium",
+    )
+    handles, names = spectra.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", frameon=False, title="target, projection")
+    return figure
+
+
+def _line(axes: Axes, name: str, x: list[int], rows: list[list[float]]) -> None:
+    target, projection = name.split(", ")
+    hue = colour(TARGETS.index(target))
+    values = np.asarray(rows)
+    style = "-" if projection == "linear" else "--"
+    axes.plot(x, values.mean(0), style, color=hue, label=name)
+    axes.fill_between(x, values.min(0), values.max(0), color=hue, alpha=0.12, lw=0)
+
+
+feature_bias = Study(
+    "feature-bias",
+    "Which layers does a target ask for? All blocks are fused with learned weights, and what is learned is "
+    "pixels (MAE), the features of a frozen network that was trained on labels (in EVA's form), or labels "
+    "(DeiT without mixing). The paper: MAE leans on shallow layers, the others do not, and their features "
+    "hold less high frequency.",
+    {"quick": 320, "full": 1280},
+    _plan,
+)

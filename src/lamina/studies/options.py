@@ -1,0 +1,103 @@
+"""How large a study is, and the recipe that all of its runs start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lamina.data import Source
+from lamina.errors import LaminaError
+from lamina.recipes import Recipe
+from lamina.recipes import recipe as named
+
+Pool = Literal["cls", "mean"]
+LOGIT_LR_SCALE = 30.0
+"""Short runs: without it the softmax logits of the layers could not move, whatever the data says."""
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Runs, their length, and what they are measured on."""
+
+    seeds: int = 3
+    """Runs of each arm; 3 or more give an interval worth the name."""
+    size: Literal["quick", "full"] = "quick"
+    """quick: at most 40 minutes on two cores (28 px images). full: at most 150."""
+    steps: int | None = None
+    """Steps of each run, in place of what `size` says."""
+    batch_size: int = 128
+    """Images per step."""
+    image_size: int | None = None
+    """Side in px; unset means that of the images up to 64 px, and 64 for larger ones."""
+    patch_size: int | None = None
+    """Side of a patch in px; unset means 4 up to 32 px, and 8 beyond."""
+    width: int = 96
+    """D of the encoder."""
+    depth: int = 12
+    """Blocks of the encoder."""
+    pool: Pool = "cls"
+    """What the supervised arm's head reads: the class token, or the mean of the patches."""
+    bank: int = 3000
+    """Labelled training images that probes choose and fit on."""
+    test: int = 2000
+    """Held-out images that probes are tested on."""
+    workers: int = 1
+    """Processes that read images."""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        for name in ("seeds", "batch_size", "width", "depth", "bank", "test"):
+            if getattr(self, name) < 1:
+                raise LaminaError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.steps is not None and self.steps < 8:
+            raise LaminaError(f"a study of {self.steps} steps says nothing; give 8 or more")
+        if self.width % 32:
+            raise LaminaError(f"width is {self.width}; give a multiple of 32, a head for each")
+
+
+def base_recipe(options: StudyOptions, source: Source, steps: int) -> Recipe:
+    """MAE with all blocks fused, as small as the images allow; arms change one thing in it.
+
+    Learning rate 1e-3 at 128 images, a tenth of the steps warm-up, mean and std of the images.
+    """
+    channels, height, width = source.read(0).shape
+    small = max(height, width) <= 64
+    side = options.image_size
+    sides = (side, side) if side is not None else (height, width) if small else (64, 64)
+    patch = options.patch_size or (4 if max(sides) <= 32 else 8)
+    if any(side % patch for side in sides):
+        raise LaminaError(
+            f"images of {sides[0]} x {sides[1]} px are no multiple of a patch of {patch} px; give "
+            "--image-size or --patch-size"
+        )
+    recipe = named("mae-small")
+    return replace(
+        recipe,
+        encoder=replace(
+            recipe.encoder,
+            image_size=sides,
+            patch_size=patch,
+            in_chans=channels,
+            width=options.width,
+            depth=options.depth,
+            heads=options.width // 32,
+            mean="auto",
+            std="auto",
+        ),
+        decoder=replace(recipe.decoder, width=64, depth=2, heads=2),
+        masking=replace(recipe.masking, unit_px=patch),
+        fusion=replace(recipe.fusion, layers="all", logit_lr_scale=LOGIT_LR_SCALE),
+        optim=replace(
+            recipe.optim, base_lr=2e-3, warmup_epochs=0.1 * steps * options.batch_size / len(source)
+        ),
+        data=replace(recipe.data, workers=options.workers),
+        train=replace(
+            recipe.train,
+            max_steps=steps,
+            batch_size=options.batch_size,
+            log_every_steps=max(1, steps // 20),
+            device=options.device,
+        ),
+    )

@@ -1,0 +1,190 @@
+"""The study `pair`: MAE against MAE + MFF, and PixMIM against PixMIM + MFF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lamina.analyze.style import colour
+from lamina.data import Source
+from lamina.interop import load_encoder
+from lamina.runs import Run
+from lamina.studies.measuring import Bench
+from lamina.studies.options import StudyOptions, base_recipe
+from lamina.studies.running import Arm, Measured, Plan, Study, seconds_of
+from lamina.studies.statistics import difference, estimate, first_reach, seeds_of, verdict
+from lamina.studies.writing import Table, Told
+from lamina.train import checkpoint
+
+LOOKS = 6
+"""Checkpoints that are probed, the last step among them."""
+PAIRS = (("MAE", "MAE + MFF"), ("PixMIM", "PixMIM + MFF"))
+PROBES = {"knn": "kNN", "linear": "linear probe"}
+
+
+def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Plan:
+    base = base_recipe(options, source, steps)
+    base = replace(
+        base,
+        fusion=replace(base.fusion, layers="default"),
+        train=replace(base.train, checkpoint_every_steps=-(-steps // LOOKS), keep_checkpoints=LOOKS + 1),
+    )
+    pixmim = replace(
+        base,
+        name="pixmim",
+        target=replace(base.target, low_pass=40 / 112),
+        data=replace(base.data, crop="simple_resized"),
+    )
+    arms = []
+    for (plain, fused), recipe in zip(PAIRS, (base, pixmim), strict=True):
+        arms += [
+            Arm(plain, replace(recipe, fusion=replace(recipe.fusion, kind="none"))),
+            Arm(fused, recipe),
+        ]
+    return Plan(tuple(arms), _measure, _tell)
+
+
+def _measure(run: Path, bench: Bench) -> dict[str, Any]:
+    batch = Run(run).recipe().train.batch_size
+    epoch = batch / Run(run).data().images
+    curves: dict[str, list[float]] = {"epochs": [], "knn": [], "linear": []}
+    for step in checkpoint.steps(Run(run).checkpoints):
+        found = bench.probes(load_encoder(f"{run}@{step}"))
+        curves["epochs"].append(step * epoch)
+        for name in PROBES:
+            curves[name].append(found[name])
+    return {
+        "knn": curves["knn"][-1],
+        "linear": curves["linear"][-1],
+        "curves": curves,
+        "seconds": seconds_of(run),
+        "spectrum": bench.spectrum(load_encoder(run)),
+        "hessian_maxima": bench.sharpness(run),
+    }
+
+
+def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
+    rows = []
+    for name, seeds in measured.items():
+        rows.append(
+            (
+                name,
+                estimate([s["knn"] for s in seeds]).tell(100),
+                estimate([s["linear"] for s in seeds]).tell(100),
+                _low(seeds),
+                estimate([s["spectrum"]["high_band"] for s in seeds]).tell(digits=3),
+                estimate([s["spectrum"]["share_high"] for s in seeds]).tell(100),
+                estimate([float(np.mean(s["hessian_maxima"])) for s in seeds]).tell(digits=2),
+            )
+        )
+    header = (
+        "method",
+        "kNN, %",
+        "linear, %",
+        "low band",
+        "high band",
+        "high band, % of amplitude",
+        "Hessian maximum",
+    )
+    final = Table("At the end of training", header, tuple(rows))
+    reached = Table(
+        "Where the fused run reaches the plain run's final score",
+        ("pair", "probe", "share of the epochs", "share of the wall-clock", "gain at the end, points"),
+        tuple(_reached(measured, pair, probe) for pair in PAIRS for probe in PROBES),
+    )
+    findings = tuple(_finding(measured, pair) for pair in PAIRS)
+    notes = (
+        "The bands are amplitudes of the last block's output before the final norm, DC left out. The "
+        "Hessian's maximum is by Lanczos, on the method's own loss with fixed masks, over encoder "
+        "parameters, the mean of 4 mini-batches of 16 held-out images. Losses of MAE and PixMIM have "
+        "other targets, so their maxima compare within a pair only.",
+        "Epochs are read off lines between the probed checkpoints of one schedule; wall-clock is those steps "
+        "at the run's median speed.",
+    )
+    return Told((final, reached), findings + notes, _figure(measured))
+
+
+def _low(seeds: Sequence[dict[str, Any]]) -> str:
+    """A grid of 4 x 4 patches or less has no frequency below pi / 2 but DC."""
+    values = [s["spectrum"]["low_band"] for s in seeds]
+    return "none" if None in values else estimate(values).tell(digits=3)
+
+
+def _reached(measured: Measured, pair: tuple[str, str], probe: str) -> tuple[str, ...]:
+    plain, fused = (measured[name] for name in pair)
+    shares, clocks = [], []
+    for ours, theirs in zip(fused, plain, strict=True):
+        at = first_reach(ours["curves"]["epochs"], ours["curves"][probe], theirs[probe])
+        if at is not None:
+            shares.append(at / theirs["curves"]["epochs"][-1])
+            clocks.append(shares[-1] * ours["seconds"] / theirs["seconds"])
+    gain = difference([s[probe] for s in fused], [s[probe] for s in plain]).tell(100, sign=True)
+    if len(shares) < len(plain):
+        seeds = f"reached by {len(shares)} of {len(plain)} seeds"
+        return f"{pair[1]} - {pair[0]}", PROBES[probe], seeds, "", gain
+    told = [estimate(values).tell(100, digits=0) + " %" for values in (shares, clocks)]
+    return f"{pair[1]} - {pair[0]}", PROBES[probe], *told, gain
+
+
+def _finding(measured: Measured, pair: tuple[str, str]) -> str:
+    plain, fused = (measured[name] for name in pair)
+    said = []
+    for what, scale, digits, read in (
+        ("kNN (points)", 100, 1, lambda s: s["knn"]),
+        ("linear probe (points)", 100, 1, lambda s: s["linear"]),
+        ("high band's share (points)", 100, 1, lambda s: s["spectrum"]["share_high"]),
+        ("Hessian maximum", 1, 2, lambda s: float(np.mean(s["hessian_maxima"]))),
+    ):
+        found = difference([read(s) for s in fused], [read(s) for s in plain])
+        said.append(f"{what} {found.tell(scale, digits, sign=True)}{verdict(found)}")
+    return f"{pair[1]} minus {pair[0]}: {', '.join(said)}."
+
+
+def _figure(measured: Measured) -> Figure:
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    knn, linear, bands, sharp = figure.subplots(1, 4, width_ratios=(3, 3, 2, 2))
+    n = len(next(iter(measured.values())))
+    for i, (name, seeds) in enumerate(measured.items()):
+        style = "-" if "MFF" in name else "--"
+        for axes, probe in ((knn, "knn"), (linear, "linear")):
+            x = seeds[0]["curves"]["epochs"]
+            values = 100 * np.asarray([s["curves"][probe] for s in seeds])
+            axes.plot(x, values.mean(0), style, color=colour(i), label=name)
+            axes.fill_between(x, values.min(0), values.max(0), color=colour(i), alpha=0.12, lw=0)
+        _points(bands, i, [100 * s["spectrum"]["share_high"] for s in seeds])
+        _points(sharp, i, [float(np.mean(s["hessian_maxima"])) for s in seeds])
+    for axes, probe in ((knn, "knn"), (linear, "linear")):
+        axes.set_xlabel("epochs")
+        axes.set_ylabel(f"{PROBES[probe]}, top-1 (%)")
+    figure.suptitle(
+        f"Mean of {seeds_of(n)}, shaded from lowest to highest; dots are seeds", fontsize="medium"
+    )
+    linear.legend(frameon=False, fontsize="small", loc="lower right")
+    bands.set_ylabel("last layer: high band,\n% of the amplitude")
+    sharp.set_ylabel("largest eigenvalue\nof the Hessian")
+    for axes in (bands, sharp):
+        axes.set_xticks(range(len(measured)), list(measured), rotation=35, ha="right", fontsize="small")
+        axes.set_xlim(-0.6, len(measured) - 0.4)
+    return figure
+
+
+def _points(axes: Axes, i: int, values: list[float]) -> None:
+    """Each seed, and a dash at the mean."""
+    axes.scatter([i] * len(values), values, color=colour(i), s=14, alpha=0.7)
+    axes.scatter([i], [float(np.mean(values))], marker="_", s=300, color=colour(i))
+
+
+pair = Study(
+    "pair",
+    "What does fusing change? MAE against MAE + MFF, PixMIM against PixMIM + MFF: the recipes of a pair "
+    "differ in `fusion.kind` and in nothing else. The paper: better features, sooner, with less high "
+    "frequency in the last layer and a flatter loss.",
+    {"quick": 480, "full": 2400},
+    _plan,
+)

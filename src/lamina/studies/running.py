@@ -1,0 +1,209 @@
+"""A study run by run: each arm and seed is trained and measured once, and never again after that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lamina.data import Source, open_source
+from lamina.errors import LaminaError
+from lamina.evaluate import LabelledData
+from lamina.evaluate.labelled import open_labelled
+from lamina.files import write_atomically
+from lamina.interop import load_encoder
+from lamina.options import to_mapping
+from lamina.pretraining import data_facts, run_pretrain
+from lamina.recipes import Recipe
+from lamina.runs import Run
+from lamina.studies.measuring import Bench
+from lamina.studies.options import StudyOptions
+from lamina.studies.writing import Told, write_study
+
+Measured = Mapping[str, Sequence[dict[str, Any]]]
+"""What was measured, by arm, one entry for each seed."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train; all arms of a study share everything but what its name says."""
+
+    name: str
+    recipe: Recipe
+
+    @property
+    def folder(self) -> str:
+        """Its name as part of a path."""
+        return "".join(c if c.isalnum() or c in "+-" else "-" for c in self.name.replace(" ", ""))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The arms of a study, how they are measured and told; `teacher` is trained before them, once."""
+
+    arms: tuple[Arm, ...]
+    measure: Callable[[Path, Bench], dict[str, Any]]
+    tell: Callable[[Measured, Mapping[str, Any]], Told]
+    teacher: Arm | None = None
+    teacher_seed: int = 1000
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """What became of a study: its page, or the exit code of a run that was interrupted."""
+
+    page: Path | None
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """An experiment by its name: what it asks, how many steps its sizes have, and its plan."""
+
+    name: str
+    asks: str
+    steps: Mapping[str, int]
+    plan: Callable[[StudyOptions, Source, int, Path], Plan]
+
+
+def run_study(
+    study: Study,
+    data: str,
+    out: str | Path,
+    options: StudyOptions | None = None,
+    say: Tell = print,
+    command: str = "",
+) -> StudyRun:
+    """Train and measure what is still missing in `out`, then write its table, figure and page.
+
+    Killed at any time, it goes on when called again: runs are resumed from their checkpoints.
+
+    Args:
+        study: `lamina.studies.feature_bias`, `pair` or `fusion`.
+        data: labelled images; probes use the held-out part, training never does.
+        out: folder; `runs/`, `measured/`, and the page README.md beside result.json and the figure.
+        options: size, seeds, network.
+        say: told a line for each run.
+        command: shown on the page.
+
+    Raises:
+        LaminaError: where `out` holds a study with other settings, or as pre-training does.
+    """
+    options = options or StudyOptions()
+    out = Path(out)
+    bench = Bench(open_labelled(data), options)
+    source = open_source(data)
+    steps = options.steps or study.steps[options.size]
+    plan = study.plan(options, source, steps, out)
+    settings = _settings(study, bench.data, source, options, steps, plan)
+    _start(out, settings)
+    trained = _Trainer(data, out, bench, options, say)
+    about: dict[str, Any] = {}
+    if plan.teacher is not None:
+        code, about["teacher"] = trained(plan.teacher, plan.teacher_seed, _probes, "the teacher")
+        if code:
+            return StudyRun(None, code)
+    measured: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in plan.arms}
+    n = len(plan.arms) * options.seeds
+    for seed in range(options.seeds):
+        for i, arm in enumerate(plan.arms):
+            place = f"run {seed * len(plan.arms) + i + 1} of {n}: {arm.name}, seed {seed}"
+            code, found = trained(arm, seed, plan.measure, place)
+            if code:
+                return StudyRun(None, code)
+            measured[arm.name].append(found)
+    told = plan.tell(measured, {**settings, **about})
+    return StudyRun(write_study(out, study.name, study.asks, told, {**settings, **about}, measured, command))
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    data: str
+    out: Path
+    bench: Bench
+    options: StudyOptions
+    say: Tell
+
+    def __call__(
+        self, arm: Arm, seed: int, measure: Callable[[Path, Bench], dict[str, Any]], place: str
+    ) -> tuple[int, dict[str, Any]]:
+        name = f"{arm.folder}-seed{seed}"
+        file = self.out / "measured" / f"{name}.json"
+        if file.is_file():
+            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            return 0, found
+        self.say(place)
+        recipe = replace(arm.recipe, train=replace(arm.recipe.train, seed=seed))
+        run = self.out / "runs" / name
+        outcome = run_pretrain(recipe, self.data, run, resume=True)
+        if outcome.exit_code:
+            return outcome.exit_code, {}
+        found = measure(run, self.bench)
+        write_atomically(file, json.dumps(found, indent=1) + "\n")
+        self.say(f"  measured: {_brief(found)}")
+        return 0, found
+
+
+def seconds_of(run: Path) -> float:
+    """What the run's training took, by the median speed of its log rows: pauses and probes left out."""
+    rows = [row for row in Run(run).metrics() if row.get("images_per_second")]
+    recipe = Run(run).recipe()
+    speeds = sorted(float(row["images_per_second"]) for row in rows)
+    return int(rows[-1]["step"]) * recipe.train.batch_size / speeds[len(speeds) // 2]
+
+
+def _probes(run: Path, bench: Bench) -> dict[str, Any]:
+    return dict(bench.probes(load_encoder(run)))
+
+
+def _brief(found: Mapping[str, Any]) -> str:
+    shown = {name: found[name] for name in ("knn", "linear") if isinstance(found.get(name), float)}
+    return ", ".join(f"{name} {100 * value:.1f} %" for name, value in shown.items()) or "done"
+
+
+def _settings(
+    study: Study, data: LabelledData, source: Source, options: StudyOptions, steps: int, plan: Plan
+) -> dict[str, Any]:
+    facts = data_facts(data.name, source)
+    free = ("workers", "device", "seeds")  # more seeds may be added later
+    return {
+        "study": study.name,
+        "data": facts._asdict(),
+        "steps": steps,
+        "epochs": steps * options.batch_size / len(source),
+        "options": {name: value for name, value in asdict(options).items() if name not in free},
+        "arms": {arm.name: _unplaced(arm.recipe) for arm in plan.arms},
+    }
+
+
+def _unplaced(recipe: Recipe) -> dict[str, Any]:
+    """The recipe without what the numbers do not depend on."""
+    said: dict[str, Any] = to_mapping(recipe)
+    said["data"].pop("workers")
+    said["train"].pop("device")
+    if said["target"]["teacher"] is not None:
+        said["target"]["teacher"] = "the study's teacher"
+    return said
+
+
+def _start(out: Path, settings: dict[str, Any]) -> None:
+    file = out / "study.json"
+    text = json.dumps(settings, indent=1) + "\n"
+    if not file.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise LaminaError(f"{out} is not empty and holds no study; choose another --out")
+        write_atomically(file, text)
+        return
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise LaminaError(f"{file} is damaged; choose another --out") from None
+    if before != json.loads(text):
+        other = sorted(k for k in {*before, *settings} if before.get(k) != json.loads(text).get(k))
+        raise LaminaError(
+            f"{out} holds a study with other settings ({', '.join(other)}); give the same, or another --out"
+        )

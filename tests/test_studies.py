@@ -1,0 +1,225 @@
+"""Studies: fair arms, intervals by hand, and a study that is killed and resumed tells the same."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from lamina import cli
+from lamina.data import ArraySource, open_source
+from lamina.errors import LaminaError
+from lamina.fusion.options import resolve_layers
+from lamina.options import differences
+from lamina.studies import StudyOptions, feature_bias, fusion, pair, run_study, running
+from lamina.studies.fusing import PLAIN, tap_sets
+from lamina.studies.options import base_recipe
+from lamina.studies.statistics import difference, estimate, first_reach
+from lamina.train import Callback
+
+TINY = StudyOptions(
+    seeds=1, steps=8, batch_size=8, width=32, depth=2, bank=16, test=8, workers=0, device="cpu"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """Two classes of 16 x 16 px in grey: bright and dark noise."""
+    generator = np.random.default_rng(0)
+    for part, n in (("train", 12), ("val", 4)):
+        for name, level in (("bright", 160), ("dark", 40)):
+            place = tmp_path / "data" / part / name
+            place.mkdir(parents=True)
+            for i in range(n):
+                noise = generator.integers(0, 60, (16, 16))
+                Image.fromarray((level + noise).astype(np.uint8)).save(place / f"{i}.png")
+    return str(tmp_path / "data")
+
+
+def grey(side: int = 28) -> ArraySource:
+    return ArraySource(torch.zeros(100, 1, side, side, dtype=torch.uint8), [str(i) for i in range(100)])
+
+
+def test_an_estimate_is_students_t():
+    found = estimate([1.0, 2.0, 3.0])
+    assert found.mean == 2
+    assert found.half == pytest.approx(4.302652729911275 / 3**0.5)  # t of 2 degrees of freedom, sd 1
+    assert found.tell(10, 1) == "20.0 ± 24.8"
+    assert not found.clear
+    assert estimate([5.0]).half is None
+    assert not estimate([5.0]).clear
+    assert difference([3.0, 5.0, 7.0], [1.0, 3.0, 5.0]).half == 0
+    assert difference([3.0, 5.0, 7.0], [1.0, 3.0, 5.0]).clear
+    with pytest.raises(LaminaError, match="one seed"):
+        estimate([])
+
+
+def test_a_goal_is_reached_on_the_line_between_two_looks():
+    epochs, scores = [1.0, 2.0, 4.0], [0.2, 0.4, 0.8]
+    assert first_reach(epochs, scores, 0.1) == 1
+    assert first_reach(epochs, scores, 0.3) == pytest.approx(1.5)
+    assert first_reach(epochs, scores, 0.6) == pytest.approx(3)
+    assert first_reach(epochs, scores, 0.9) is None
+    assert first_reach([1.0, 2.0, 3.0], [0.5, 0.2, 0.6], 0.4) == 1  # the first time counts
+
+
+@pytest.mark.parametrize("depth", [9, 12, 24])
+def test_tap_sets_can_be_built(depth):
+    sets = tap_sets(depth)
+    for name, layers in sets.items():
+        assert resolve_layers(layers, depth) == layers
+        if name.startswith("spread"):
+            assert len(layers) == int(name.split()[1]) + 1
+    assert max(sets["shallow"][:-1]) < min(sets["deep"])
+    with pytest.raises(LaminaError, match="--depth 9"):
+        tap_sets(8)
+
+
+def test_arms_of_a_pair_differ_in_whether_layers_are_fused():
+    plan = pair.plan(StudyOptions(), grey(), 80, Path("out"))
+    arms = {arm.name: arm.recipe for arm in plan.arms}
+    for plain in ("MAE", "PixMIM"):
+        assert set(differences(arms[plain], arms[f"{plain} + MFF"])) == {"fusion.kind"}
+    between = set(differences(arms["MAE"], arms["PixMIM"]))
+    assert between == {"name", "target.low_pass", "data.crop", "fusion.kind"} - {"fusion.kind"}
+
+
+def test_arms_of_where_to_fuse_differ_in_the_fusion():
+    plan = fusion.plan(StudyOptions(), grey(), 80, Path("out"))
+    plain, *others = plan.arms
+    assert plain.name == PLAIN
+    for arm in others:
+        changed = set(differences(plain.recipe, arm.recipe))
+        assert changed
+        assert all(field.startswith("fusion.") for field in changed)
+    assert len({json.dumps(str(arm.recipe.fusion)) for arm in plan.arms}) == len(plan.arms)
+
+
+def test_arms_of_the_pilot_differ_in_what_is_learned():
+    plan = feature_bias.plan(StudyOptions(), grey(), 80, Path("out"))
+    arms = {arm.name: arm.recipe for arm in plan.arms}
+    features = set(differences(arms["pixels, none"], arms["teacher, none"]))
+    assert features == {"name", "target.kind", "target.teacher", "loss"}
+    labels = set(differences(arms["pixels, none"], arms["labels, none"]))
+    assert labels - {"name", "method", "loss"} == {"supervised.pool", "supervised.mixup", "supervised.cutmix"}
+    for target in ("pixels", "teacher", "labels"):
+        both = arms[f"{target}, none"], arms[f"{target}, linear"]
+        assert set(differences(*both)) == {"fusion.projection"}
+    assert plan.teacher is not None
+    assert plan.teacher.recipe.method == "supervised"
+    assert plan.teacher_seed not in range(100)
+
+
+def test_the_recipe_follows_the_images():
+    small = base_recipe(StudyOptions(), grey(28), 80)
+    assert (small.encoder.image_size, small.encoder.patch_size) == ((28, 28), 4)
+    assert small.encoder.in_chans == 1
+    large = base_recipe(StudyOptions(), grey(100), 80)
+    assert (large.encoder.image_size, large.encoder.patch_size) == ((64, 64), 8)
+    with pytest.raises(LaminaError, match="--patch-size"):
+        base_recipe(StudyOptions(), grey(30), 80)
+
+
+class Killed(Exception):
+    """What ends a study without warning."""
+
+
+def test_a_study_killed_in_a_run_and_between_runs_tells_the_same(folder, tmp_path, monkeypatch):
+    whole = run_study(feature_bias, folder, tmp_path / "whole", TINY)
+    trained = Counter()
+    pretrain = running.run_pretrain
+
+    class Dies(Callback):
+        def on_log(self, step, row, batch, task):
+            if step >= 4:
+                raise Killed
+
+    def dying(recipe, data, out, resume):
+        trained[Path(out).name] += 1
+        callbacks = (lambda run, source: [Dies()]) if sum(trained.values()) == 2 else None
+        return pretrain(recipe, data, out, resume=resume, callbacks=callbacks)
+
+    monkeypatch.setattr(running, "run_pretrain", dying)
+    with pytest.raises(Killed):
+        run_study(feature_bias, folder, tmp_path / "broken", TINY)
+    written = running.write_atomically
+
+    def full_disk(file, text):
+        if file.parent.name == "measured" and len(list(file.parent.glob("*"))) == 3:
+            raise Killed
+        written(file, text)
+
+    monkeypatch.setattr(running, "write_atomically", full_disk)
+    with pytest.raises(Killed):
+        run_study(feature_bias, folder, tmp_path / "broken", TINY)
+    monkeypatch.setattr(running, "write_atomically", written)
+    broken = run_study(feature_bias, folder, tmp_path / "broken", TINY)
+    assert broken.page.read_text() == whole.page.read_text()
+    results = [
+        json.loads((place / "result.json").read_text()) for place in (whole.page.parent, broken.page.parent)
+    ]
+    assert results[0]["measured"] == results[1]["measured"]
+    assert results[0]["tables"] == results[1]["tables"]
+    assert sorted(trained.values()) == [1] * 5 + [2, 2]  # what was measured is not trained again
+    for suffix in ("png", "svg"):
+        assert (whole.page.parent / f"figure.{suffix}").stat().st_size > 1000
+
+
+def test_more_seeds_can_follow_but_nothing_else_may_change(folder, tmp_path, monkeypatch):
+    out = tmp_path / "study"
+    first = run_study(feature_bias, folder, out, TINY).page.read_text()
+    assert "±" not in first
+    said = []
+    more = run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "seeds": 2}), said.append)
+    assert "±" in more.page.read_text()
+    assert all("seed 1" in line for line in said if line.startswith("run "))
+    with pytest.raises(LaminaError, match=r"other settings .*steps"):
+        run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "steps": 9}))
+    with pytest.raises(LaminaError, match=r"other settings .*study"):
+        run_study(pair, folder, out, TINY)
+
+
+def test_a_pair_is_probed_at_every_look(folder, tmp_path):
+    options = StudyOptions(**{**vars(TINY), "depth": 12})
+    page = run_study(pair, folder, tmp_path / "pair", options, command="lamina study pair").page
+    result = json.loads((page.parent / "result.json").read_text())
+    (seed,) = result["measured"]["MAE + MFF"]
+    assert len(seed["curves"]["epochs"]) == 4  # every 2 of 8 steps
+    assert seed["curves"]["epochs"][-1] == pytest.approx(8 * 8 / len(open_source(folder)))
+    assert seed["knn"] == seed["curves"]["knn"][-1]
+    assert len(seed["hessian_maxima"]) >= 1
+    assert "lamina study pair" in page.read_text()
+    assert "lamina study pair" in (page.parent / "figure.svg").read_text()
+
+
+def test_where_to_fuse_is_told_against_the_plain_arm():
+    plan = fusion.plan(StudyOptions(), grey(), 80, Path("out"))
+    measured = {
+        arm.name: [{"knn": 0.5 + 0.01 * i, "linear": 0.6 + 0.01 * i} for i in range(3)] for arm in plan.arms
+    }
+    measured["deep"] = [{"knn": s["knn"] + 0.1, "linear": s["linear"] - 0.1} for s in measured[PLAIN]]
+    arms = {arm.name: {"fusion": {"kind": arm.recipe.fusion.kind, "layers": [0, 11]}} for arm in plan.arms}
+    told = plan.tell(measured, {"arms": arms, "options": {"depth": 12}})
+    knn, linear, _ = told.findings
+    assert "above plain MAE: deep; clearly below: none" in knn
+    assert "above plain MAE: none; clearly below: deep" in linear
+    rows = {row[0]: row for row in told.tables[0].rows}
+    assert rows["deep"][2:] == ("61.0 ± 2.5", "+10.0 ± 0.0", "51.0 ± 2.5", "-10.0 ± 0.0")
+    assert isinstance(told.figure, Figure)
+
+
+def test_wrong_arguments_are_one_line(folder, tmp_path, capsys):
+    for arguments, words in (
+        (["study"], "needs one of: feature-bias, pair, fusion"),
+        (["study", "pair", "--out", str(tmp_path / "x"), "--steps", "3"], "8 or more"),
+        (["study", "pair", "--out", folder, "--data", folder], "holds no study"),
+        (["study", "pair", "--out", str(tmp_path / "x"), "--data", str(tmp_path / "no")], "there is no"),
+    ):
+        assert cli.main(arguments) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
