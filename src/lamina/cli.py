@@ -23,6 +23,15 @@ VERBS = {
     "data check": "read every image and list what cannot be read",
     "report": "the page of a run, or of several side by side",
     "export": "hand the encoder over to timm",
+    "analyze layers": "which blocks a run's decoder was given",
+    "analyze frequency": "which spatial frequencies tokens carry",
+    "analyze hessian": "how sharp a run's loss is",
+    "analyze attention": "how far and how widely heads look",
+    "analyze similarity": "which layers are alike, by CKA",
+    "analyze rank": "how many dimensions features use",
+    "analyze depth": "a probe after every block",
+    "analyze patches": "what single patches hold",
+    "analyze retrieval": "nearest images, precision and mAP",
     "study feature-bias": "which layers pixels, features and labels ask for",
     "study pair": "MAE and PixMIM, with and without MFF",
     "study fusion": "where to fuse, and how",
@@ -130,7 +139,7 @@ def _pretrain(args: list[str]) -> int:
 
 
 def _function(name: str) -> Callable[..., int]:
-    from lamina import commands, commands_study, telling
+    from lamina import commands, commands_analyze, commands_study, telling
     from lamina.demo import demo
 
     functions: dict[str, Callable[..., int]] = {
@@ -141,6 +150,15 @@ def _function(name: str) -> Callable[..., int]:
         "data check": commands.data_check,
         "report": commands.report,
         "export": commands.export,
+        "analyze layers": commands_analyze.layers,
+        "analyze frequency": commands_analyze.frequency,
+        "analyze hessian": commands_analyze.hessian,
+        "analyze attention": commands_analyze.attention,
+        "analyze similarity": commands_analyze.similarity,
+        "analyze rank": commands_analyze.rank,
+        "analyze depth": commands_analyze.depth,
+        "analyze patches": commands_analyze.patches,
+        "analyze retrieval": commands_analyze.retrieval,
         "study feature-bias": commands_study.study_bias,
         "study pair": commands_study.study_pair,
         "study fusion": commands_study.study_fusion,

@@ -8,8 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lamina.analyze import summary
+from lamina.analyze.depth import analyze_depth
+from lamina.analyze.frequency import analyze_frequency
+from lamina.analyze.layers import analyze_layers
+from lamina.analyzing import AnalysisTask, Looking
 from lamina.api import report_callbacks
 from lamina.evaluate import ProbeResult, evaluate_knn, evaluate_linear
+from lamina.interop import load_encoder
 from lamina.options import merge
 from lamina.pretraining import run_pretrain
 from lamina.recipes import demo as demo_recipe
@@ -26,6 +32,20 @@ def run_demo(out: Path, seed: int = 0) -> tuple[ProbeResult, ProbeResult]:
     return evaluate_knn(str(out), DATA), evaluate_linear(str(out), DATA)
 
 
+def look_inside(out: Path, data: str) -> None:
+    """Layer weights, frequencies and depth, into the run's report."""
+    looking, command = Looking(data=data), "lamina demo"
+    task = AnalysisTask("layers", [str(out)], looking)
+    weights = analyze_layers(task.named)
+    task.write(weights, summary.of_layers(weights), command)
+    task = AnalysisTask("frequency", [str(out)], looking)
+    frequencies = analyze_frequency(task.subjects())
+    task.write(frequencies, summary.of_frequency(frequencies), command)
+    task = AnalysisTask("depth", [str(out)], looking)
+    probes = analyze_depth({name: load_encoder(spec) for name, spec in task.named.items()}, data)
+    task.write(probes, summary.of_depth(probes), command)
+
+
 def demo(out: Path = Path("runs/demo"), seed: int = 0) -> int:
     """Pre-train a small ViT with MFF on crops of real photographs, probe it, and write its report.
 
@@ -36,6 +56,7 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0) -> int:
     started = time.perf_counter()
     results = run_demo(out, seed)
     run = Run(out)
+    look_inside(out, results[0].data)
     write_report([out], run.report_file)
     table = Table("test top-1", "trained", "untrained", "raw pixels", box=None, padding=(0, 3, 0, 0))
     for result in results:

@@ -35,7 +35,7 @@ class Run:
     """The files of one run.
 
     recipe.yaml, environment.json, metrics.jsonl, train.log, checkpoints/step-N/, encoder/ (timm names),
-    results/ (evaluations), pictures/, skipped.json (files that could not be read) and report.html.
+    results/ (evaluations), analyses/, pictures/, skipped.json (files that could not be read) and report.html.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,6 +48,7 @@ class Run:
         self.encoder = self.path / "encoder"
         self.results = self.path / "results"
         self.pictures = self.path / "pictures"
+        self.analyses = self.path / "analyses"
         self.report_file = self.path / "report.html"
 
     @property

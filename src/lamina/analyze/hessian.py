@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -21,6 +23,9 @@ from lamina.analyze.curvature import (
 from lamina.analyze.style import colour
 from lamina.batch import Batch
 from lamina.errors import LaminaError
+
+Progress = Callable[[str, int, int, float], None]
+"""Told the model, the mini-batch (from 0), its products so far and what is left of the residual."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,13 @@ class HessianResult:
         for row, name in enumerate(self.models):
             values = sorted(self.maxima(name))
             axes.scatter(values, [row] * len(values), color=colour(row), alpha=0.7, label=name)
-            axes.scatter(values[len(values) // 2], row, marker="|", s=400, color=colour(row))
+            axes.scatter(float(np.median(values)), row, marker="|", s=400, color=colour(row))
         axes.set_yticks(range(len(self.models)), list(self.models))
         axes.set_ylim(len(self.models) - 0.5, -0.5)
         n = len(next(iter(self.models.values())))
         axes.set_xlabel(
-            f"largest eigenvalue of the Hessian ({self.parameters} parameters), one point for each of "
-            f"{n} mini-batches"
+            f"largest eigenvalue of the Hessian, {self.parameters} parameters\n"
+            f"{n} mini-batches, a point for each; line: median"
         )
         return figure
 
@@ -83,6 +88,7 @@ def analyze_hessian(
     trace_probes: int = 0,
     tol: float = 1e-3,
     seed: int = 0,
+    progress: Progress = lambda name, batch, products, residual: None,
 ) -> HessianResult:
     """Largest and most negative eigenvalues (Lanczos), the one of largest magnitude (power iteration) and, on
     request, the trace, of each task's loss on each mini-batch.
@@ -96,6 +102,7 @@ def analyze_hessian(
         weight_decay: of an L2 term that is added to the loss (NLL + L2 for classifiers).
         trace_probes: random vectors for the trace; 0 leaves it out.
         tol: residual over the largest magnitude at which Lanczos stops.
+        progress: called after each product; the residual is relative to the largest magnitude.
         seed: of keys where batches have none, and of starting vectors.
 
     Raises:
@@ -111,16 +118,29 @@ def analyze_hessian(
         for i, batch in enumerate(kept):
             operator = HessianOperator(task, batch, parameters, weight_decay, seed=seed)
             sizes[name] = operator.n
-            rows.append(_one(operator, top, bottom, trace_probes, tol, (seed, i)))
+            tick = partial(_tick, progress, name, i, operator)
+            rows.append(_one(operator, top, bottom, trace_probes, tol, (seed, i), tick))
         found[name] = tuple(rows)
     return HessianResult(found, parameters, weight_decay, sizes)
 
 
 def _one(
-    operator: HessianOperator, top: int, bottom: int, probes: int, tol: float, words: tuple[int, int]
+    operator: HessianOperator,
+    top: int,
+    bottom: int,
+    probes: int,
+    tol: float,
+    words: tuple[int, int],
+    tick: Callable[[float], None],
 ) -> BatchCurvature:
     start = operator.normal(*words, 0)
-    above, below = extremes(operator, start, lambda i: operator.normal(*words, 1, i), top, bottom, tol)
-    (magnitude,) = power_iteration(operator, lambda i: operator.normal(*words, 2, i))
-    trace = hutchinson(operator, lambda i: operator.signs(*words, 3, i), probes) if probes else None
+    above, below = extremes(
+        operator, start, lambda i: operator.normal(*words, 1, i), top, bottom, tol, tick=tick
+    )
+    (magnitude,) = power_iteration(operator, lambda i: operator.normal(*words, 2, i), tick=tick)
+    trace = hutchinson(operator, lambda i: operator.signs(*words, 3, i), probes, tick) if probes else None
     return BatchCurvature(operator.loss, above, below, magnitude, trace, operator.products)
+
+
+def _tick(progress: Progress, name: str, batch: int, operator: HessianOperator, residual: float) -> None:
+    progress(name, batch, operator.products, residual)

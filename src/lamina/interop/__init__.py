@@ -9,7 +9,7 @@ from lamina.interop.foreign.whole import load_foreign_method, whole_method
 from lamina.interop.handover import export_run
 from lamina.interop.inspecting import inspect
 from lamina.interop.inspection import Inspection
-from lamina.interop.loading import load_encoder, load_projected, untrained_like, weights_of
+from lamina.interop.loading import load_encoder, load_projected, locate_step, untrained_like, weights_of
 from lamina.interop.starting import start_from
 from lamina.interop.weights import Loaded, load_weights_into, read_weights
 
@@ -33,6 +33,7 @@ __all__ = [
     "load_projected",
     "load_supervised",
     "load_weights_into",
+    "locate_step",
     "read_weights",
     "start_from",
     "untrained_like",

@@ -12,6 +12,7 @@ import yaml
 
 from lamina.options import flatten
 from lamina.report.album import Album, read_album
+from lamina.report.inside import ShownAnalysis, read_analyses
 from lamina.report.results import ShownResult, read_result
 from lamina.report.skipped import SkippedFile, read_skipped
 from lamina.runs import Run
@@ -29,6 +30,7 @@ class RunData:
     updated: float | None = None
     results: Sequence[ShownResult] = ()
     album: Album = field(default_factory=Album)
+    analyses: Sequence[ShownAnalysis] = ()
     skipped: Sequence[SkippedFile] = ()
     notes: Sequence[str] = ()
 
@@ -65,6 +67,7 @@ def read_run(path: Path) -> RunData:
         updated=run.metrics_file.stat().st_mtime if run.metrics_file.exists() else None,
         results=[result for result in results if result is not None],
         album=read_album(run.pictures, notes),
+        analyses=read_analyses(run.analyses, notes),
         skipped=read_skipped(path, notes),
         notes=notes,
     )

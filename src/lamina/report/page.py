@@ -94,6 +94,7 @@ def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any
         "nonfinite": sum(int(_last(run, "nonfinite")) for run in runs),
         "fusions": sections.fusion_views(runs),
         "results": sections.result_views(runs),
+        "inside": [(run.name, run.analyses) for run in runs if run.analyses],
         "pictures": arrange(runs),
         "skipped": list(_skipped(runs)),
         "differences": differing,
@@ -129,6 +130,7 @@ def _contents(page: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for there, anchor, name in (
         (page["fusions"], "fusion", "Layers"),
         (page["results"], "results", "Results"),
+        (page["inside"], "inside", "Inside"),
         (pictures.restored, "reconstructions", "Reconstructions" if pictures.filled else "Masked inputs"),
         (pictures.mapped, "features", "Patch features"),
         (pictures.sheets, "neighbours", "Neighbours"),

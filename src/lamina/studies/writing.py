@@ -10,7 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lamina.files import replacing, write_atomically
+from lamina.analyze.written import save_figure
+from lamina.files import write_atomically
 from lamina.runs import environment
 from lamina.studies.statistics import seeds_of
 
@@ -66,11 +67,7 @@ def write_study(
         "measured": measured,
     }
     write_atomically(out / "result.json", json.dumps(result, indent=1) + "\n")
-    if command:
-        told.figure.supxlabel(command, fontsize=6, family="monospace", color="0.35")
-    for suffix in ("png", "svg"):
-        with replacing(out / f"figure.{suffix}") as file:
-            told.figure.savefig(file, format=suffix, dpi=160)
+    save_figure(told.figure, (out / "figure.png", out / "figure.svg"), command)
     page = out / "README.md"
     write_atomically(page, _page(name, asks, told, settings, seeds, command))
     return page

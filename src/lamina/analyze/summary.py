@@ -1,0 +1,244 @@
+"""The main numbers of each analysis in a small table: what the terminal and the report show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lamina.analyze.attention import AttentionResult
+from lamina.analyze.depth import DepthResult
+from lamina.analyze.frequency import FrequencyResult
+from lamina.analyze.hessian import HessianResult
+from lamina.analyze.layers import LayersResult
+from lamina.analyze.patches import PatchesResult
+from lamina.analyze.rank import RankResult
+from lamina.analyze.retrieval import RetrievalResult
+from lamina.analyze.similarity import SimilarityResult
+from lamina.analyze.written import Summary
+
+NONE = "-"
+
+
+def of_layers(result: LayersResult) -> Summary:
+    """Where weights and norm shares ended."""
+    header = ("run", "step", "first half: weight", "norm share", "centre: weight", "norm share", "heaviest")
+    rows = []
+    for name, run in result.runs.items():
+        heaviest = run.layers[int(np.argmax(run.weights[-1]))]
+        rows.append(
+            (
+                name,
+                str(run.steps[-1]),
+                *(f"{bias.first_half:.2f}" for bias in (run.by_weight, run.by_share)),
+                *(f"{bias.centre:.2f}" for bias in (run.by_weight, run.by_share)),
+                f"block {heaviest}",
+            )
+        )
+    reach = (
+        f"{name}: the learning rates add up to {run.lr_sums[-1]:.3g}; times {run.logit_lr_scale:g}, that is "
+        "about how far a logit can have moved"
+        for name, run in result.runs.items()
+    )
+    return Summary(header, tuple(rows), tuple(reach))
+
+
+def of_frequency(result: FrequencyResult) -> Summary:
+    """The highest frequency at the input and at the end, and the last layer's high band."""
+    header = (
+        "model",
+        "images",
+        "grid",
+        "highest: input",
+        "last block",
+        "high band: output",
+        "normed",
+        "fused",
+    )
+    rows = []
+    for name, model in result.models.items():
+        shares = [
+            f"{100 * model.bands[kind].share_high:.1f} %" if kind in model.bands else NONE
+            for kind in ("unnormed", "last", "fused")
+        ]
+        grid = f"{model.grid[0]} x {model.grid[1]}"
+        ends = (f"{model.stages[0].high:.2f}", f"{model.stages[-1].high:.2f}")
+        rows.append((name, str(model.n_images), grid, *ends, *shares))
+    said = (
+        f"log amplitude at the highest {result.direction} frequency minus DC; share of amplitude from π/2 on"
+    )
+    return Summary(header, tuple(rows), (said,))
+
+
+def of_hessian(result: HessianResult) -> Summary:
+    """Medians over mini-batches of both ends, and the largest residual."""
+    header = (
+        "model",
+        "batches",
+        "largest",
+        "from",
+        "to",
+        "most negative",
+        "largest magnitude",
+        "residual up to",
+    )
+    rows = []
+    for name, batches in result.models.items():
+        maxima = result.maxima(name)
+        lowest = [batch.bottom[0].value for batch in batches if batch.bottom]
+        values = [value for batch in batches for value in (*batch.top, *batch.bottom)]
+        worst = max(value.residual / max(abs(value.value), 1e-12) for value in values)
+        rows.append(
+            (
+                name,
+                str(len(batches)),
+                *(f"{value:.4g}" for value in (np.median(maxima), min(maxima), max(maxima))),
+                f"{np.median(lowest):.4g}" if lowest else NONE,
+                f"{np.median([batch.magnitude.value for batch in batches]):.4g}",
+                f"{100 * worst:.2g} %",
+            )
+        )
+    count = ", ".join(f"{name} {n:,}" for name, n in result.n_parameters.items())
+    return Summary(
+        header, tuple(rows), (f"medians over mini-batches; {result.parameters} parameters: {count}",)
+    )
+
+
+def of_attention(result: AttentionResult) -> Summary:
+    """First and last block, means over heads."""
+    header = (
+        "model",
+        "images",
+        "distance: first",
+        "last",
+        "uniform",
+        "entropy / log N: first",
+        "last",
+        "prefix, last",
+    )
+    rows = []
+    for name, model in result.models.items():
+        first, last = model.layers[0], model.layers[-1]
+        rows.append(
+            (
+                name,
+                str(model.n_images),
+                *(f"{np.mean(layer.distance):.1f} px" for layer in (first, last)),
+                f"{model.uniform_distance:.1f} px",
+                *(f"{np.mean(layer.entropy_share):.2f}" for layer in (first, last)),
+                f"{100 * np.mean(last.prefix_mass):.0f} %",
+            )
+        )
+    return Summary(header, tuple(rows), ("means over heads, images and patches",))
+
+
+def of_similarity(result: SimilarityResult) -> Summary:
+    """Input with last layer within a model, last with last between models."""
+    rows = []
+    for pair in result.pairs:
+        within = pair.first == pair.second
+        value = pair.cka[0][-1] if within else pair.cka[-1][-1]
+        what = "embedded input and last block" if within else "last blocks"
+        rows.append((pair.first, pair.second, what, NONE if value is None else f"{value:.3f}"))
+    said = f"debiased linear CKA of {result.n_images} images, {result.pool} tokens"
+    return Summary(("model", "and", "layers", "CKA"), tuple(rows), (said,))
+
+
+def of_rank(result: RankResult) -> Summary:
+    """The features that a user takes."""
+    header = ("model", "features", "RankMe", "effective rank", "at most", "alpha (R²)", "LiDAR")
+    rows, notes = [], []
+    for name, model in result.models.items():
+        for score in model.final:
+            law = score.power_law
+            rows.append(
+                (
+                    name,
+                    f"{score.place}, {score.pool}",
+                    f"{score.rankme:.1f}",
+                    f"{score.effective_rank:.1f}",
+                    str(model.most),
+                    NONE if law is None else f"{law.alpha:.2f} ({law.r2:.2f})",
+                    NONE if score.lidar is None else f"{score.lidar:.1f}",
+                )
+            )
+        notes += [f"{name}: {note}" for note in model.notes]
+    return Summary(header, tuple(rows), tuple(notes))
+
+
+def of_depth(result: DepthResult) -> Summary:
+    """The best block, how flat the peak is, and what comes after it."""
+    header = (
+        "model",
+        "probe",
+        "best block",
+        "its top-1",
+        "as good",
+        "blocks after",
+        "gap to the last, 95 %",
+        "last",
+        "fused",
+    )
+    rows, notes = [], []
+    for name, model in result.models.items():
+        for protocol, peak in model.peaks.items():
+            low, high = (100 * bound for bound in peak.gap_interval)
+            finals = [
+                max(
+                    (s.top1 for s in model.scores if (s.protocol, s.place) == (protocol, place)), default=None
+                )
+                for place in ("last", "fused")
+            ]
+            rows.append(
+                (
+                    name,
+                    protocol,
+                    "input" if peak.best.layer < 0 else f"{peak.best.layer} of {model.depth - 1}",
+                    f"{100 * peak.best.top1:.1f} %",
+                    f"{peak.plateau[0]} to {peak.plateau[1]}",
+                    str(peak.blocks_after),
+                    f"{100 * peak.gap:+.1f} ({low:+.1f} to {high:+.1f})",
+                    *(NONE if value is None else f"{100 * value:.1f} %" for value in finals),
+                )
+            )
+        notes += [f"{name}: {note}" for note in model.notes]
+    model = next(iter(result.models.values()))
+    said = (
+        f"{model.n_train} training and {model.n_test} test images of {result.data}, {result.classes} "
+        f"classes, the largest {100 * result.majority:.0f} %; the best block is chosen on the training part"
+    )
+    return Summary(header, tuple(rows), (said, *notes))
+
+
+def of_patches(result: PatchesResult) -> Summary:
+    """What the principal components explain, and tokens that stand out."""
+    header = ("model", "grid", "three components explain", "outliers", "cosine of two patches")
+    rows = [
+        (
+            name,
+            f"{model.grid[0]} x {model.grid[1]}",
+            _percents(model.explained),
+            f"{100 * model.norms.share:.2f} %",
+            f"{model.mean_cosine:.2f}",
+        )
+        for name, model in result.models.items()
+    ]
+    notes = [f"{n}: {m.without_attention}" for n, m in result.models.items() if m.without_attention]
+    return Summary(header, tuple(rows), tuple(notes))
+
+
+def of_retrieval(result: RetrievalResult) -> Summary:
+    """Precision and mAP where there are labels."""
+    header = ("model", "images", f"precision at {result.k}", "mAP", "chance", "near-duplicate pairs")
+    rows = []
+    for name, model in result.models.items():
+        judged = model.judged
+        scores = (NONE,) * 3 if judged is None else (
+            *(f"{100 * v:.1f} %" for v in (judged.precision, judged.mean_average_precision, judged.chance)),
+        )  # fmt: skip
+        rows.append((name, str(model.n_images), *scores, str(model.duplicates)))
+    return Summary(header, tuple(rows))
+
+
+def _percents(shares: Sequence[float]) -> str:
+    return ", ".join(f"{100 * share:.0f}" for share in shares) + " %"

@@ -1,0 +1,90 @@
+"""An analysis on disk: its numbers as JSON, its picture as PNG and SVG with the command under it."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from matplotlib.figure import Figure
+
+from lamina.files import replacing, write_atomically
+
+
+class Result(Protocol):
+    """What every analysis returns."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers."""
+        ...
+
+    def plot(self) -> Figure:
+        """The picture."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The main numbers as a table of text, and remarks below it."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AnalysisFiles:
+    """Where an analysis was written."""
+
+    json: Path
+    png: Path
+    svg: Path
+
+
+def write_analysis(
+    name: str, result: Result, summary: Summary, out: Path, about: Mapping[str, Any], command: str = ""
+) -> AnalysisFiles:
+    """Write `NAME.json`, `NAME.png` and `NAME.svg` into `out`.
+
+    Args:
+        about: models, data and settings, put in front of the numbers.
+        command: how it was made; shown under the picture.
+
+    Raises:
+        OSError: where they cannot be written.
+    """
+    files = AnalysisFiles(*(out / f"{name}.{suffix}" for suffix in ("json", "png", "svg")))
+    told = {"header": summary.header, "rows": summary.rows, "notes": summary.notes}
+    head = {"analysis": name, "command": command, "lamina": version("lamina"), **about}
+    content = {**head, "summary": told, "result": _plain(result.to_json())}
+    figure = result.plot()
+    save_figure(figure, (files.png, files.svg), command)
+    write_atomically(files.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return files
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null in their place."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def save_figure(figure: Figure, files: Sequence[Path], command: str = "") -> None:
+    """Save a figure in the formats of the files' suffixes, the command in small type under it."""
+    if command:
+        per_line = int(figure.get_figwidth() * 16)
+        said = textwrap.fill(command, per_line)
+        figure.text(0.5, -0.01, said, ha="center", va="top", fontsize=6, family="monospace", color="0.35")
+    for place in files:
+        with replacing(place) as file:
+            kind = place.suffix[1:]
+            told = {"Date": None} if kind == "svg" else None  # the same figure, the same file
+            figure.savefig(file, format=kind, dpi=160, metadata=told, bbox_inches="tight", pad_inches=0.1)

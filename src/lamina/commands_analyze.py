@@ -1,0 +1,264 @@
+"""The verbs `lamina analyze NAME`: each opens models and images, and writes numbers, picture and report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lamina.analyze import summary
+from lamina.analyze.attention import analyze_attention
+from lamina.analyze.curvature import Parameters
+from lamina.analyze.depth import analyze_depth
+from lamina.analyze.frequency import analyze_frequency
+from lamina.analyze.hessian import analyze_hessian
+from lamina.analyze.layers import analyze_layers
+from lamina.analyze.patches import analyze_patches
+from lamina.analyze.rank import analyze_rank
+from lamina.analyze.retrieval import analyze_retrieval
+from lamina.analyze.similarity import analyze_similarity
+from lamina.analyze.spectrum import Direction, Mode
+from lamina.analyze.written import Result, Summary
+from lamina.analyzing import AnalysisTask, Looking
+from lamina.errors import LaminaError
+from lamina.interop import load_encoder, locate_step
+from lamina.runs import load_task
+from lamina.train.distributed import choose_device
+
+T = TypeVar("T")
+Models = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL")]
+Flat = Annotated[T, tyro.conf.arg(name="")]
+Probe = Literal["knn", "linear"]
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+
+
+LOOKING = Looking()
+PROBED = Looking(images=1000, batch_size=64)
+
+
+def layers(runs: Models, /, out: Path | None = None) -> int:
+    """Which blocks a run's decoder was given: weights over the steps, norm shares, bias numbers.
+
+    Args:
+        runs: Runs with --fusion mff.
+        out: Folder for JSON, PNG and SVG; by default RUN/analyses, for a single run.
+    """
+    task = AnalysisTask("layers", runs, Looking(out=out))
+    result = analyze_layers(task.named)
+    return _done(task, result, summary.of_layers(result))
+
+
+def frequency(
+    models: Models,
+    /,
+    mode: Mode = "exact",
+    direction: Direction = "radial",
+    sub_blocks: bool = True,
+    looking: Flat[Looking] = LOOKING,
+) -> int:
+    """Which spatial frequencies tokens carry, after every attention and MLP; two bands of the last layer.
+
+    Args:
+        models: Runs, steps of runs (runs/mff@100), timm names, weights files.
+        mode: exact: true frequencies, any grid. park-kim: the published notebook's arithmetic.
+        direction: radial: rings. diagonal: the same frequency along both axes.
+        sub_blocks: After attention too, not after whole blocks alone.
+        looking: Images and output.
+    """
+    if mode == "park-kim":
+        direction = "diagonal"
+    task = AnalysisTask("frequency", models, looking, mode=mode, direction=direction, sub_blocks=sub_blocks)
+    result = analyze_frequency(task.subjects(), mode=mode, direction=direction, sub_blocks=sub_blocks)
+    return _done(task, result, summary.of_frequency(result))
+
+
+def attention(models: Models, /, looking: Flat[Looking] = LOOKING) -> int:
+    """How far and how widely each head looks: mean attention distance and entropy.
+
+    Args:
+        models: Runs, steps of runs (runs/mff@100), timm names, weights files.
+        looking: Images and output.
+    """
+    task = AnalysisTask("attention", models, looking)
+    result = analyze_attention(task.subjects())
+    return _done(task, result, summary.of_attention(result))
+
+
+def similarity(
+    models: Models, /, pool: Literal["mean", "cls"] = "mean", looking: Flat[Looking] = LOOKING
+) -> int:
+    """Which layers are alike, within a model and between models: debiased linear CKA.
+
+    Args:
+        models: Runs, steps of runs (runs/mff@100), timm names, weights files.
+        pool: mean: the mean of the patch tokens. cls: the class token.
+        looking: Images and output.
+    """
+    task = AnalysisTask("similarity", models, looking, pool=pool)
+    result = analyze_similarity(task.subjects(), pool=pool)
+    return _done(task, result, summary.of_similarity(result))
+
+
+def rank(models: Models, /, views: int = 0, looking: Flat[Looking] = LOOKING) -> int:
+    """How many dimensions features use: RankMe, effective rank, alpha-ReQ, LiDAR.
+
+    Args:
+        models: Runs, steps of runs (runs/mff@100), timm names, weights files.
+        views: Random crops of each image for LiDAR, 2 or more; 0 leaves it out.
+        looking: Images and output; take more images than the network has channels.
+    """
+    task = AnalysisTask("rank", models, looking, views=views)
+    result = analyze_rank(task.subjects(), views=views, seed=looking.seed)
+    return _done(task, result, summary.of_rank(result))
+
+
+def depth(
+    models: Models, /, protocols: tuple[Probe, ...] = ("knn", "linear"), looking: Flat[Looking] = PROBED
+) -> int:
+    """After which block the useful information is: kNN and linear probe on every layer.
+
+    Args:
+        models: Runs, steps of runs (runs/mff@100), timm names, weights files.
+        protocols: Probes.
+        looking: Labelled images, so many of the training and of the test part each; output.
+    """
+    task = AnalysisTask("depth", models, looking, protocols=protocols)
+    backbones = {name: load_encoder(spec, encoder=looking.encoder) for name, spec in task.named.items()}
+    result = analyze_depth(
+        backbones,
+        task.data,
+        images=looking.images,
+        protocols=protocols,
+        batch_size=looking.batch_size,
+        workers=looking.workers,
+        device=looking.device,
+        seed=looking.seed,
+    )
+    return _done(task, result, summary.of_depth(result))
+
+
+def patches(
+    models: Models, /, shown: int = 6, at: tuple[int, int] | None = None, looking: Flat[Looking] = LOOKING
+) -> int:
+    """What single patches hold: colours by PCA, norms that stand out, cosines, the class token's attention.
+
+    Args:
+        models: Runs, steps of runs (runs/mff@100), timm names, weights files.
+        shown: Images in the picture; numbers are over all.
+        at: Row and column of the patch that others are compared with; by default the middle.
+        looking: Images and output.
+    """
+    task = AnalysisTask("patches", models, looking, shown=shown, at=at)
+    result = analyze_patches(task.subjects(), images=shown, at=at, seed=looking.seed)
+    return _done(task, result, summary.of_patches(result))
+
+
+def retrieval(models: Models, /, queries: int = 4, k: int = 5, looking: Flat[Looking] = LOOKING) -> int:
+    """What an encoder holds for alike: the nearest images of some queries, precision and mAP by labels.
+
+    Args:
+        models: Runs, steps of runs (runs/mff@100), timm names, weights files.
+        queries: Images in the picture; numbers are over all.
+        k: Neighbours of each.
+        looking: Images and output.
+    """
+    task = AnalysisTask("retrieval", models, looking, queries=queries, k=k)
+    result = analyze_retrieval(task.subjects(), queries=queries, k=k, seed=looking.seed)
+    return _done(task, result, summary.of_retrieval(result))
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What of a loss's Hessian is computed."""
+
+    batches: int = 12
+    """Mini-batches."""
+    batch_size: int = 4
+    """Images in each."""
+    top: int = 5
+    """Largest eigenvalues of each."""
+    bottom: int = 1
+    """Most negative ones."""
+    parameters: Parameters = "encoder"
+    """encoder, so that methods with other decoders compare, or all."""
+    weight_decay: float = 0.0
+    """Of an L2 term beside the loss (NLL + L2 for classifiers)."""
+    trace_probes: int = 0
+    """Random vectors for the trace; 0 leaves it out."""
+
+
+CURVATURE = Curvature()
+COLUMNS = (
+    TextColumn("mini-batch"),
+    MofNCompleteColumn(),
+    BarColumn(),
+    TimeElapsedColumn(),
+    TextColumn("{task.fields[said]}", markup=False),
+)
+
+
+def hessian(
+    runs: Models,
+    /,
+    curvature: Flat[Curvature] = CURVATURE,
+    data: str | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> int:
+    """How sharp a run's loss is: largest and most negative eigenvalues, mini-batch by mini-batch.
+
+    Args:
+        runs: Runs, or steps of runs (runs/mff@100): the loss is their own, masks are fixed by the images.
+        curvature: What is computed.
+        data: Images; by default those that the first run was trained on.
+        out: Folder for JSON, PNG and SVG; by default RUN/analyses, for a single run.
+        device: auto, cpu, cuda, ...
+        seed: Of the images that are drawn, and of starting vectors.
+    """
+    n = curvature.batches * curvature.batch_size
+    looking = Looking(data, out, n, None, curvature.batch_size, 0, device, seed)
+    task = AnalysisTask("hessian", runs, looking, **asdict(curvature))
+    place = choose_device(device)
+    tasks, subjects = {}, task.subjects(runs_only=True)
+    for name, spec in task.named.items():
+        tasks[name] = load_task(*locate_step(spec))[0].to(place)
+    sizes = {subject.backbone.image_size for subject in subjects.values()}
+    if len(sizes) > 1:
+        raise LaminaError(
+            f"the runs take images of {len(sizes)} sizes; curvature compares on the same batches"
+        )
+    chosen = {key: value for key, value in asdict(curvature).items() if not key.startswith("batch")}
+    with Progress(*COLUMNS, console=Console(stderr=True)) as bar:
+        at = bar.add_task("", total=len(tasks) * curvature.batches, said="")
+        seen: set[tuple[str, int]] = set()
+
+        def tick(name: str, batch: int, products: int, residual: float) -> None:
+            seen.add((name, batch))
+            said = f"{name}: {products} products, residual {residual:.1e}"
+            bar.update(at, completed=len(seen) - 1, said=said)
+
+        batches = next(iter(subjects.values())).batches
+        result = analyze_hessian(tasks, batches, **chosen, seed=seed, progress=tick)
+        bar.update(at, completed=len(seen), said="")
+    return _done(task, result, summary.of_hessian(result))
+
+
+def _done(task: AnalysisTask, result: Result, told: Summary) -> int:
+    """Write everything, then say the main numbers and where the rest is."""
+    files = task.write(result, told, shlex.join(["lamina", *sys.argv[1:]]))
+    table = Table(*told.header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in told.rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in (*told.notes, *map(str, files)):
+        console.print(line, markup=False)
+    return 0

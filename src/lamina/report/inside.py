@@ -1,0 +1,105 @@
+"""What `lamina analyze` found, as the report shows it: a picture, the main numbers, the command."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lamina.files import write_atomically
+
+TITLES = {
+    "layers": "Which layers the decoder was given",
+    "depth": "Where the useful information is",
+    "frequency": "Spatial frequencies",
+    "omission": "What reconstructions leave out",
+    "hessian": "Sharpness of the loss",
+    "attention": "Attention distance and entropy",
+    "similarity": "Similarity of layers",
+    "rank": "Rank of the features",
+    "patches": "Patches",
+    "retrieval": "Retrieval",
+}
+"""In the order in which they are shown."""
+
+MOST_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class ShownAnalysis:
+    """One analysis: its picture as a data URI (none where the file is missing), and its table."""
+
+    name: str
+    title: str
+    picture: str | None
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    command: str
+
+
+def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
+    """All analyses that were written into a folder; what is broken is left out and noted."""
+    found = []
+    for name, title in TITLES.items():
+        file = folder / f"{name}.json"
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            told = content["summary"]
+            header, rows, remarks = (_texts(told, key) for key in ("header", "rows", "notes"))
+            table = [[str(cell) for cell in row] for row in rows]
+            command = str(content.get("command") or "")
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, TypeError, KeyError):
+            notes.append(f"the analysis in {file.name} could not be read and was left out")
+            continue
+        picture = _picture(folder / f"{name}.svg", notes)
+        found.append(ShownAnalysis(name, title, picture, header, table, remarks, command))
+    return found
+
+
+def write_analyses_page(folder: Path) -> Path:
+    """`index.html` of a folder of analyses, of several models side by side; complete in itself."""
+    from lamina.report.page import templates
+
+    notes: list[str] = []
+    analyses = read_analyses(folder, notes)
+    html = (
+        templates()
+        .get_template("analyses.html")
+        .render(
+            analyses=analyses,
+            notes=notes,
+            version=metadata.version("lamina"),
+            written=time.strftime("%-d %B %Y, %H:%M"),
+        )
+    )
+    page = folder / "index.html"
+    write_atomically(page, html.encode("utf-8", "backslashreplace"))
+    return page
+
+
+def _texts(told: Mapping[str, Any], key: str) -> list[Any]:
+    values = told[key]
+    if not isinstance(values, list):
+        raise TypeError(key)
+    return values
+
+
+def _picture(file: Path, notes: list[str]) -> str | None:
+    """An SVG in an <img> runs no script and loads nothing."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        notes.append(f"{file.name} is missing")
+        return None
+    if len(content) > MOST_BYTES:
+        notes.append(f"{file.name} is too large to be shown")
+        return None
+    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
