@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from matplotlib.figure import Figure
 
 from lamina.files import replacing, write_atomically
 
 
+@runtime_checkable
 class Result(Protocol):
     """What every analysis returns."""
 

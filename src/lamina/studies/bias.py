@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -128,14 +128,16 @@ def _told(found: Estimate) -> str:
 
 
 def _figure(measured: Measured) -> Figure:
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    weights, shares, spectra = figure.subplots(1, 3)
+    figure = Figure(figsize=(15, 3.6), layout="constrained")
+    weights, shares, spectra, last = figure.subplots(1, 4)
     for name, seeds in measured.items():
         layers = seeds[0]["layers"]
         _line(weights, name, layers, [s["weights"] for s in seeds])
         _line(shares, name, layers, [s["shares"] for s in seeds])
         stages = seeds[0]["spectrum"]["layers"]
         _line(spectra, name, stages, [s["spectrum"]["high"] for s in seeds])
+        frequencies = seeds[0]["spectrum"]["frequencies"]
+        _line(last, name, frequencies, [s["spectrum"]["curve"] for s in seeds])
     n = len(next(iter(measured.values())))
     for axes, title in ((weights, "weight"), (shares, "norm share")):
         axes.axhline(1 / len(layers), color="0.6", lw=0.8)
@@ -144,6 +146,8 @@ def _figure(measured: Measured) -> Figure:
         axes.set_ylim(bottom=0)
     spectra.set_xlabel("block (-1: embedded input)")
     spectra.set_ylabel("log amplitude at the highest\nfrequency minus DC")
+    last.set_xlabel("frequency (π rad per patch)")
+    last.set_ylabel("last block's log amplitude minus DC")
     for axes in (weights, shares, spectra):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(
@@ -155,7 +159,7 @@ def _figure(measured: Measured) -> Figure:
     return figure
 
 
-def _line(axes: Axes, name: str, x: list[int], rows: list[list[float]]) -> None:
+def _line(axes: Axes, name: str, x: Sequence[float], rows: list[list[float]]) -> None:
     target, projection = name.split(", ")
     hue = colour(TARGETS.index(target))
     values = np.asarray(rows)

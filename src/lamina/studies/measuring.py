@@ -62,14 +62,16 @@ class Bench:
         }
 
     def spectrum(self, backbone: Backbone) -> dict[str, Any]:
-        """The highest frequency of every block's output (log amplitude minus DC), and the last layer's bands
-        (plain amplitudes, before the final norm)."""
+        """The highest frequency of every block's output and the last block's whole curve (log amplitude minus
+        DC, by rings), and the last layer's bands (plain amplitudes, before the final norm)."""
         subject = Subject(backbone, self._images(backbone, SPECTRUM_IMAGES, 64))
         found = analyze_frequency({"it": subject}, sub_blocks=False).models["it"]
         bands = found.bands["unnormed"]
         return {
             "high": [stage.high for stage in found.stages],
             "layers": [stage.layer for stage in found.stages],
+            "frequencies": list(found.frequencies),
+            "curve": list(found.stages[-1].relative),
             "low_band": bands.low,
             "high_band": bands.high,
             "share_high": bands.share_high,
