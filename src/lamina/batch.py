@@ -21,41 +21,73 @@ class Fault(NamedTuple):
     reason: str
 
 
+class Objects(NamedTuple):
+    """The objects of one image.
+
+    Boxes are x1, y1, x2, y2 in px, corners between pixels: a box around the whole image is 0, 0, W, H. Labels
+    count the source's `classes` from 0. `crowd` marks a region of many that is neither learned nor counted
+    against a detector (COCO's iscrowd).
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    labels: Int64[Tensor, "n"]
+    masks: Bool[Tensor, "n H W"]
+    crowd: Bool[Tensor, "n"]
+
+    def take(self, index: Shaped[Tensor, "k"]) -> Objects:
+        """Some of them, by index or by a mask."""
+        return self.map(lambda tensor: tensor[index])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Objects:
+        """Each tensor changed."""
+        return Objects(*(change(tensor) for tensor in self))
+
+
 @dataclass(frozen=True)
 class Batch:
     """A batch of images.
 
     `images` keep the dtype they were stored in until they are on the compute device (`unit_float`).
     `keys` name the samples for `rng`; None means torch's own generator. `mask` is True where a patch is
-    hidden; None lets the method draw it. `view` is a second view of each image (CMAE). `faults` are the
+    hidden; None lets the method draw it. `labels` are classes of images, or of their pixels. `view` is a
+    second view of each image (CMAE). `objects` are those of each image, for detection. `faults` are the
     samples that could not be read and whose slots were filled by others.
     """
 
     images: Shaped[Tensor, "B C H W"]
     keys: Int64[Tensor, "B"] | None = None
     mask: Bool[Tensor, "B N"] | None = None
-    labels: Int64[Tensor, "B"] | None = None
+    labels: Shaped[Tensor, "B *map"] | None = None
     faults: tuple[Fault, ...] = ()
     view: Shaped[Tensor, "B C H W"] | None = None
+    objects: tuple[Objects, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on another device (a copy without a synchronisation from pinned memory)."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the DataLoader calls this by its name."""
-        return self._map(Tensor.pin_memory)
+        return self._each(Tensor.pin_memory)
 
     def split(self, size: int) -> Iterator[Batch]:
         """Consecutive micro-batches of `size` samples (the last one may be smaller), without the faults."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            yield replace(self._map(lambda tensor, part=part: tensor[part]), faults=())  # type: ignore[misc]
+            objects = None if self.objects is None else self.objects[part]
+            yield replace(self._rows(lambda tensor, part=part: tensor[part]), faults=(), objects=objects)  # type: ignore[misc]
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Every tensor changed, those of objects too."""
+        objects = None if self.objects is None else tuple(each.map(change) for each in self.objects)
+        return replace(self._rows(change), objects=objects)
+
+    def _rows(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The tensors with a row for each sample changed."""
+
         def of(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else change(tensor)
 
@@ -66,6 +98,7 @@ class Batch:
             of(self.labels),
             self.faults,
             of(self.view),
+            self.objects,
         )
 
 

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     PIXEL_TYPE = "unsupported pixel type"
     NOT_FINITE = "NaN or infinite values"
     CHANNELS = "unsuitable number of channels"
+    LABELS = "labels that do not fit the image"
 
 
 class Unreadable(Exception):
