@@ -8,7 +8,7 @@ from torch import nn
 from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions, LastLayer, MultiLevelFusion, build_fusion, resolve_layers
 from lamina.train import OptimOptions, param_groups
-from lamina.train.optim import build_adamw, set_learning_rate
+from lamina.train.optim import build_optimizer, set_learning_rate
 
 WIDTH, DEPTH = 12, 12
 
@@ -136,7 +136,7 @@ def test_one_informative_tap_gets_more_than_half_of_the_weight(informative):
     fusion = MultiLevelFusion(WIDTH, DEPTH, projection="none", logit_lr_scale=100.0)
     torch.manual_seed(0)
     readout = torch.randn(WIDTH, 3) / WIDTH**0.5
-    optimizer = build_adamw(fusion, OptimOptions())
+    optimizer = build_optimizer(fusion, OptimOptions())
     for _ in range(150):
         set_learning_rate(optimizer, 1e-3)
         x = [torch.randn(8, 5, WIDTH) for _ in range(6)]

@@ -10,19 +10,17 @@ from torch import nn
 
 from lamina.errors import LaminaError
 from lamina.protocols import ParamOverride
+from lamina.train.groups import check_cover, layer_scales, param_groups
 from lamina.train.optim import (
     OptimOptions,
-    build_adamw,
-    check_cover,
-    learning_rate,
+    build_optimizer,
     load_optimizer_tensors,
     optimizer_tensors,
-    param_groups,
     set_learning_rate,
     step_unless,
-    warmup_warning,
 )
 from lamina.train.options import TrainOptions, plan_run
+from lamina.train.schedule import learning_rate, warmup_warning
 
 
 def mae_rate(iteration: int, per_epoch: int, epochs: int, warmup: int, blr: float, batch: int, low: float):
@@ -60,8 +58,10 @@ def test_multistep_drops_at_fractions_of_the_run() -> None:
 
 
 def test_a_run_without_warmup_end_is_told() -> None:
-    assert warmup_warning(OptimOptions(warmup_epochs=40), epochs=2.0) is not None
-    assert warmup_warning(OptimOptions(warmup_epochs=1), epochs=2.0) is None
+    assert warmup_warning(OptimOptions(warmup_epochs=40), 20, 10.0) is not None
+    assert warmup_warning(OptimOptions(warmup_epochs=1), 20, 10.0) is None
+    assert warmup_warning(OptimOptions(warmup_epochs=40, warmup_steps=5), 20, 10.0) is None
+    assert warmup_warning(OptimOptions(warmup_steps=20), 20, 10.0) is not None
 
 
 def test_plan_counts_steps_across_epochs() -> None:
@@ -142,7 +142,7 @@ def test_overrides_and_scales_of_unknown_parameters_are_refused() -> None:
 def test_a_scaled_rate_is_that_of_a_group_of_its_own() -> None:
     ours, theirs = Model(), Model()
     theirs.load_state_dict(ours.state_dict())
-    optimizer = build_adamw(ours, OptimOptions(weight_decay=0.1))
+    optimizer = build_optimizer(ours, OptimOptions(weight_decay=0.1))
     plain = torch.optim.AdamW(
         [
             {"params": [theirs.linear.weight, theirs.fusion.token], "weight_decay": 0.1},
@@ -166,7 +166,7 @@ def test_a_scaled_rate_is_that_of_a_group_of_its_own() -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_skipped_step_leaves_every_byte(fused: bool) -> None:
     model = Model()
-    optimizer = build_adamw(model, OptimOptions(), fused=fused)
+    optimizer = build_optimizer(model, OptimOptions(), fused=fused)
     set_learning_rate(optimizer, 0.1)
     for skip in (0.0, 1.0, 1.0, 0.0):
         for p in model.parameters():
@@ -183,7 +183,7 @@ def test_a_skipped_step_leaves_every_byte(fused: bool) -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_optimizer_state_goes_by_name(fused: bool) -> None:
     model = Model()
-    optimizer = build_adamw(model, OptimOptions(), fused=fused)
+    optimizer = build_optimizer(model, OptimOptions(), fused=fused)
     saved = {k: torch.full_like(v, 3.0) for k, v in optimizer_tensors(optimizer).items()}
     assert "fusion.logits.exp_avg_sq" in saved
     load_optimizer_tensors(optimizer, saved)
@@ -194,4 +194,79 @@ def test_optimizer_state_goes_by_name(fused: bool) -> None:
 
 def test_nothing_to_train_is_an_error() -> None:
     with pytest.raises(LaminaError, match="nothing to train"):
-        build_adamw(nn.Linear(2, 2).requires_grad_(False), OptimOptions())
+        build_optimizer(nn.Linear(2, 2).requires_grad_(False), OptimOptions())
+
+
+@pytest.mark.parametrize(("warmup", "power", "low"), [(0, 1.0, 0.0), (10, 0.9, 1e-5)])
+def test_poly_is_that_of_mmsegmentation(warmup: int, power: float, low: float) -> None:
+    options = OptimOptions(base_lr=1e-2, schedule="poly", power=power, min_lr=low, warmup_steps=warmup)
+    for i in (0, 3, 9, 10, 50, 99):
+        ours = learning_rate(i, total_steps=100, steps_per_epoch=7.0, batch_size=16, options=options)
+        peak = 1e-2 * 16 / 256
+        regular = (peak - low) * (1 - i / 100) ** power + low
+        assert ours == pytest.approx(regular * (min(1, i / warmup) if warmup else 1))
+
+
+def lars_by_hand(w, g, buffer, lr, momentum, trust, wd, adapts):
+    """You et al., arXiv 1708.03888, equation 6 and algorithm 1, for one tensor; at weight decay 0 it is also
+    util/lars.py of facebookresearch/mae."""
+    ratio = trust * w.norm() / (g.norm() + wd * w.norm()) if adapts else 1.0
+    buffer = momentum * buffer + ratio * (g + wd * w)
+    return w - lr * buffer, buffer
+
+
+@pytest.mark.parametrize("wd", [0.0, 0.01])
+def test_lars_is_the_step_by_hand(wd: float) -> None:
+    head = nn.Linear(5, 3)
+    options = OptimOptions(kind="lars", weight_decay=wd, momentum=0.9, trust=0.001)
+    optimizer = build_optimizer(head, options)
+    w, b = head.weight.detach().clone(), head.bias.detach().clone()
+    w_buffer, b_buffer = torch.zeros_like(w), torch.zeros_like(b)
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        gw, gb = torch.randn(3, 5, generator=generator), torch.randn(3, generator=generator)
+        head.weight.grad, head.bias.grad = gw.clone(), gb.clone()
+        set_learning_rate(optimizer, 6.4)
+        step_unless(optimizer, torch.tensor(0.0))
+        w, w_buffer = lars_by_hand(w, gw, w_buffer, 6.4, 0.9, 0.001, wd, adapts=True)
+        b, b_buffer = lars_by_hand(b, gb, b_buffer, 6.4, 0.9, 0.001, 0.0, adapts=False)
+        torch.testing.assert_close(head.weight.detach(), w, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(head.bias.detach(), b, rtol=1e-5, atol=1e-6)
+    assert sorted(optimizer_tensors(optimizer)) == ["bias.momentum_buffer", "weight.momentum_buffer"]
+    kept = {k: v.clone() for k, v in optimizer_tensors(optimizer).items()}
+    head.weight.grad = torch.full_like(head.weight, math.nan)
+    before = head.weight.detach().clone()
+    step_unless(optimizer, torch.tensor(1.0))
+    assert torch.equal(head.weight, before)
+    assert all(torch.equal(v, kept[k]) for k, v in optimizer_tensors(optimizer).items())
+
+
+def test_tokens_may_be_spared_from_decay() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
+            self.pos_embed = nn.Parameter(torch.zeros(1, 5, 4))
+            self.proj = nn.Linear(4, 4)
+
+    for decay, spared in ((True, {"proj.bias"}), (False, {"cls_token", "pos_embed", "proj.bias"})):
+        groups = param_groups(Tokens(), 0.05, decay_tokens=decay)
+        assert {n for g in groups if g["weight_decay"] == 0 for n in g["names"]} == spared
+
+
+def test_layers_decay_from_the_top() -> None:
+    class Layered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.block, self.head = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def layer_ids(self) -> dict[str, int]:
+            layers = {"embed": 0, "block": 1, "head": 2}
+            return {name: layers[name.split(".")[0]] for name, _ in self.named_parameters()}
+
+    assert layer_scales(Layered(), 0.5)["embed.weight"] == 0.25
+    optimizer = build_optimizer(Layered(), OptimOptions(layer_decay=0.5))
+    scales = {n: g["lr_scale"] for g in optimizer.param_groups for n in g["names"]}
+    assert {scales[f"{name}.weight"] for name in ("embed", "block", "head")} == {0.25, 0.5, 1.0}
+    with pytest.raises(LaminaError, match="no layers to decay"):
+        build_optimizer(nn.Linear(2, 2), OptimOptions(layer_decay=0.5))

@@ -5,8 +5,10 @@ from lamina.train.checkpoint import Checkpoint
 from lamina.train.distributed import Ranks, is_main, on_main, process_group
 from lamina.train.journal import CLOCK_FIELDS
 from lamina.train.loop import Loader, fit
-from lamina.train.optim import OptimOptions, learning_rate, param_groups
+from lamina.train.groups import param_groups
+from lamina.train.optim import OptimOptions
 from lamina.train.options import Plan, TrainOptions, plan_run
+from lamina.train.schedule import learning_rate
 from lamina.train.state import (
     BAD_FILES_EXIT_CODE,
     INTERRUPTED_EXIT_CODE,

@@ -19,18 +19,12 @@ from lamina.train.clock import Clock
 from lamina.train.distributed import Ranks, gather_json, on_main
 from lamina.train.gradients import Gradients
 from lamina.train.meter import Mailbox, Meter, Notice, Requests
-from lamina.train.optim import (
-    OptimOptions,
-    build_adamw,
-    learning_rate,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    warmup_warning,
-)
+from lamina.train.optim import OptimOptions, build_optimizer, load_optimizer_tensors, optimizer_tensors
 from lamina.train.options import Plan, TrainOptions
 from lamina.train.precision import loss_scaler, precision_warning
 from lamina.train.reporter import Reporter, load_callback_states
 from lamina.train.resume import check_facts, find_start, run_facts
+from lamina.train.schedule import learning_rate, warmup_warning
 from lamina.train.signals import StopRequest
 from lamina.train.state import Outcome, Reason, TrainState
 
@@ -62,7 +56,7 @@ class Run:
         self.gradients = Gradients.of(
             self.task, self.scaler, ranks, options.precision, options.seed, options.compile
         )
-        self.optimizer = build_adamw(self.task, optim, fused=ranks.device.type in ("cuda", "cpu"))
+        self.optimizer = build_optimizer(self.task, optim, fused=ranks.device.type in ("cuda", "cpu"))
         self.mailbox, self.meter = Mailbox(ranks.device), Meter(ranks.device)
         self.retention = Retention(self.checkpoints, options.keep_checkpoints)
         self.state = TrainState(plan.total_steps)
@@ -230,7 +224,7 @@ class Run:
     def _warnings(self) -> list[str]:
         found = (
             precision_warning(self.ranks.device, self.options.precision),
-            warmup_warning(self.optim, self.plan.epoch(self.plan.total_steps)),
+            warmup_warning(self.optim, self.plan.total_steps, self.plan.steps_per_epoch),
         )
         return [line for line in found if line]
 

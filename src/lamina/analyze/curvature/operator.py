@@ -27,7 +27,7 @@ from lamina.encoder import Encoder
 from lamina.errors import LaminaError
 from lamina.modes import evaluating
 from lamina.rng import sample_keys, seed_for
-from lamina.train.optim import param_groups
+from lamina.train.groups import param_groups
 
 Parameters = Literal["encoder", "all"]
 
