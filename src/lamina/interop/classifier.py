@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lamina.encoder import EncoderOptions, build_vit, timm_arguments, wrap_vit
 from lamina.errors import LaminaError
@@ -22,11 +22,17 @@ from lamina.interop.folding import fold_fusion
 from lamina.interop.loading import export_files
 from lamina.interop.weights import read_weights
 from lamina.options import merge, to_mapping
-from lamina.supervised import Supervised, SupervisedOptions
+from lamina.supervised import Supervised, SupervisedOptions, fold_batch_norm
 from lamina.train import checkpoint
 
 FORMAT = 1
-_HEADS = {"head.": "classifier.", "head_dist.": "classifier_dist."}
+_OWN = {
+    "head.": "classifier.",
+    "head_dist.": "classifier_dist.",
+    "pooling.": "classifier_pool.",
+    "neck.": "classifier_norm.",
+}
+"""What parts beside the encoder are called where plain timm must not take the rest for a classifier."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,11 @@ def export_supervised(
     networks whose head reads the class token need no more than `timm.create_model(name, num_classes=n)`.
 
     With one, the fusion is part of the classifier: it goes to a file beside, and the head has a name of its
-    own, so that timm does not take the rest for a classifier. `load_supervised` reads both, and
-    `load_encoder` the encoder in them. The logits are those of `task`, bit for bit; residual decay, which is
-    no part of a plain network, is folded into the weights, and then they are the same up to the epsilon of
-    the norms.
+    own, so that timm does not take the rest for a classifier; so it is with an attentive pool.
+    `load_supervised` reads both, and `load_encoder` the encoder in them. The logits are those of `task` (of
+    its slow copy, where there is one), bit for bit; but a batch norm before the head is folded into it, up to
+    rounding, and residual decay into the weights, up to the epsilon of the norms. A norm after pooling is
+    timm's `fc_norm`.
 
     Args:
         task: the classifier.
@@ -77,9 +84,12 @@ def export_supervised(
         LaminaError: where plain timm is asked for and cannot compute this, and for a name with another
             ending.
     """
+    task = task.average or task
     fused = None if isinstance(task.fusion, LastLayer) else fusion
     _check(task, fusion, class_names, plain)
     files = _files(Path(out), fused is not None)
+    timms = fused is None and task.pool != "attentive"
+    neck = task.options.neck if task.options.neck == "layer" else "none"
     # What loads these weights is a plain network: its shortcuts are whole.
     kept = replace(encoder, residual_decay=None, **_sizes(task))
     about = {
@@ -89,17 +99,23 @@ def export_supervised(
         "encoder": to_mapping(kept),
         "folded_residual_decay": task.encoder.residual_decay,
         "fusion": to_mapping(fused) if fused is not None else None,
-        "classifier": {"n_classes": task.n_classes, "pool": task.pool, "class_names": list(class_names)},
+        "classifier": {
+            "n_classes": task.n_classes,
+            "pool": task.pool,
+            "neck": neck,
+            "class_names": list(class_names),
+        },
     }
-    plainly = _timm_config(task, kept, crop_share, class_names) if fused is None else {}
+    plainly = _timm_config(task, kept, crop_share, class_names) if timms else {}
     config = json.dumps({**plainly, "lamina": about}, indent=2)
-    tensors = task.encoder.timm_state()
-    heads = {name: tensor for name, tensor in task.state_dict().items() if name.startswith(tuple(_HEADS))}
     if files.fusion is not None:
         scales = task.encoder.tap_scales(task.fusion.layers)
         _save(fold_fusion(task.fusion, scales).state_dict(), files.fusion, config)
-        heads = {_renamed(name): tensor for name, tensor in heads.items()}
-    _save({**tensors, **heads}, files.weights, config)
+    names = _names(task, timms)
+    tensors = task.encoder.timm_state()
+    if timms and neck == "layer":  # the head reads past the final norm
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("norm.")}
+    _save({**tensors, **{names[name]: each for name, each in _head(task).items()}}, files.weights, config)
     write_atomically(files.config, config + "\n")
     return files
 
@@ -118,11 +134,15 @@ def load_supervised(path: str | Path, device: torch.device | str = "cpu") -> Sup
     kind = FusionOptions(kind="none") if about["fusion"] is None else merge(FusionOptions(), about["fusion"])
     fusion = build_fusion(kind, encoder.width, encoder.depth)
     said = about["classifier"]
-    task = Supervised(encoder, fusion, int(said["n_classes"]), SupervisedOptions(pool=said["pool"]))
+    chosen = SupervisedOptions(pool=said["pool"], neck=said.get("neck", "none"))
+    task = Supervised(encoder, fusion, int(said["n_classes"]), chosen)
     tensors = read_weights(files.weights)
-    names = {own: _renamed(own) if kind.kind != "none" else own for own in _head_names(task)}
+    names = _names(task, kind.kind == "none" and task.pool != "attentive")
     state = {own: tensors.pop(name) for own, name in names.items() if name in tensors}
     state |= {f"encoder.vit.{name}": tensor for name, tensor in tensors.items()}
+    if chosen.neck == "layer":  # plain timm has no place for the final norm, which the head does not read
+        norm = {f"encoder.vit.norm.{name}": tensor for name, tensor in encoder.norm.state_dict().items()}
+        state = {**norm, **state}
     if kind.kind != "none":
         state |= {f"fusion.{name}": tensor for name, tensor in read_weights(files.fusion).items()}
     checkpoint.load_model_tensors(task, state)
@@ -144,6 +164,11 @@ def _check(task: Supervised, fusion: FusionOptions | None, names: Sequence[str],
         raise LaminaError(
             "this classifier's head reads fused layers, which plain timm cannot compute; export it with its "
             "fusion (--to lamina; plain=False), or train with --fusion none"
+        )
+    if task.pool == "attentive" and plain:
+        raise LaminaError(
+            "this classifier pools by attention, which plain timm cannot compute; take --to lamina "
+            "(plain=False)"
         )
     if not has_fusion and task.pool == "cls" and task.encoder.n_class > 1:
         raise LaminaError(
@@ -180,6 +205,8 @@ def _timm_config(
     arguments = {**timm_arguments(options), "num_classes": task.n_classes}
     if not task.distilled:  # such a network has but one way to pool, and takes no other word for it
         arguments["global_pool"] = pool
+    if task.options.neck == "layer" and task.pool == "mean":
+        arguments |= {name: True for name in ("fc_norm", "use_fc_norm") if name in arguments}
     return {
         "architecture": options.name.split(".")[0],
         "num_classes": task.n_classes,
@@ -205,14 +232,25 @@ def _timm_config(
     }
 
 
-def _head_names(task: Supervised) -> list[str]:
-    return [name for name in task.state_dict() if name.startswith(tuple(_HEADS))]
+def _head(task: Supervised) -> dict[str, Tensor]:
+    """All beside encoder and fusion by its own name; a batch norm is folded into the head."""
+    state = {name: each for name, each in task.state_dict().items() if name.startswith(tuple(_OWN))}
+    if isinstance(task.neck, nn.BatchNorm1d):
+        folded = dict(zip(("head.weight", "head.bias"), fold_batch_norm(task.neck, task.head), strict=True))
+        state = {name: each for name, each in {**state, **folded}.items() if not name.startswith("neck.")}
+    return state
 
 
-def _renamed(name: str) -> str:
-    """A head that reads fused layers is not called as timm's, which would read the last."""
-    own = next(own for own in _HEADS if name.startswith(own))
-    return _HEADS[own] + name.removeprefix(own)
+def _names(task: Supervised, timms: bool) -> dict[str, str]:
+    """What the parts beside encoder and fusion are called in a file."""
+    norm = "fc_norm." if task.pool == "mean" else "norm."
+    known = {"head.": "head.", "head_dist.": "head_dist.", "neck.": norm} if timms else _OWN
+    return {
+        own: known[part] + own.removeprefix(part)
+        for own in task.state_dict()
+        for part in known
+        if own.startswith(part)
+    }
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, config: str) -> None:

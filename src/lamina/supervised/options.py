@@ -7,7 +7,8 @@ from typing import Literal
 
 from lamina.errors import LaminaError
 
-Pool = Literal["cls", "mean"]
+Pool = Literal["cls", "mean", "attentive"]
+Neck = Literal["none", "layer", "batch"]
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,20 @@ class SupervisedOptions:
     """Pooling, and mixing as DeiT has it (arXiv 2012.12877, table 9)."""
 
     pool: Pool | None = None
-    """cls: the head reads the class token (the mean of several). mean: the mean of the patches. Unset means
-    cls where there is one."""
+    """cls: the head reads the class token (the mean of several). mean: the mean of the patches. attentive:
+    one learned query attends to all patches. Unset means cls where there is one."""
+    neck: Neck = "none"
+    """Before the head: none (tokens went through the encoder's final norm). layer: a norm of the pooled
+    vector in place of the final norm (MAE's fine-tuning). batch: batch norm without affine (MAE's linear
+    probe)."""
+    head_std: float = 0.02
+    """Deviation of the head's weights at first (DeiT: 0.02; MAE: 2e-5 in fine-tuning, 0.01 in linear
+    probing)."""
+    frozen: bool = False
+    """Train the head alone: the encoder, in evaluation mode, stays as it is."""
+    ema: float = 0.0
+    """Share of a slow copy of all weights that stays at each step, such as 0.9999; classifies in its place. 0
+    for none."""
     mixup: float = 0.8
     """Alpha of mixup's Beta(alpha, alpha); 0 for none."""
     cutmix: float = 1.0
@@ -36,8 +49,11 @@ class SupervisedOptions:
         for name in ("mix_prob", "switch_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise LaminaError(f"{name} is {getattr(self, name)}; it is a probability, from 0 to 1")
-        if not 0 <= self.smoothing < 1:
-            raise LaminaError(f"smoothing is {self.smoothing}; give from 0 to below 1")
+        for name in ("smoothing", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise LaminaError(f"{name} is {getattr(self, name)}; give from 0 to below 1")
+        if self.head_std < 0:
+            raise LaminaError(f"head_std is {self.head_std}; give 0 or more")
 
     @property
     def mixes(self) -> bool:

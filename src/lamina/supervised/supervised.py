@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
@@ -15,7 +18,8 @@ from lamina.fusion import Fusion
 from lamina.rng import fresh_keys
 from lamina.supervised.labels import MISSING, check_range, valid
 from lamina.supervised.mixing import draw, mix_images, mix_labels, placed
-from lamina.supervised.options import SupervisedOptions
+from lamina.supervised.options import Neck, SupervisedOptions
+from lamina.supervised.reading import AttentivePool, MeanPool
 
 
 class Supervised(nn.Module):
@@ -60,14 +64,21 @@ class Supervised(nn.Module):
         self.pool = self.options.pool or ("cls" if encoder.n_class else "mean")
         self.distilled = getattr(encoder.vit, "dist_token", None) is not None
         self._check(teacher)
-        self.head = _head(encoder.width, n_classes)
-        self.head_dist = _head(encoder.width, n_classes) if self.distilled else None
+        attentive = self.pool == "attentive"
+        self.pooling = AttentivePool(encoder.width, _heads(encoder)) if attentive else MeanPool()
+        self.neck = _neck(self.options.neck, encoder)
+        self.head = _head(encoder.width, n_classes, self.options.head_std)
+        self.head_dist = _head(encoder.width, n_classes, self.options.head_std) if self.distilled else None
         self.teacher = None if teacher is None else Frozen(teacher)
         self.teacher_identity = teacher_identity
         if teacher is not None and teacher_identity is None:
             self.teacher_identity = identify(type(teacher).__name__, teacher)
-        if not fusion.uses_norm:  # it would wait for a gradient that never comes
+        if not fusion.uses_norm or self.options.neck == "layer":  # it would wait for a gradient in vain
             encoder.norm.requires_grad_(False)
+        if self.options.frozen:
+            encoder.requires_grad_(False)
+        self.average: Supervised | None = None
+        self.restart_average()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of a batch with labels, and top1 where its images are not mixed; with a teacher both
@@ -77,6 +88,8 @@ class Supervised(nn.Module):
             LaminaError: for labels that are missing, or, on the CPU, that are no class. Elsewhere such a
                 label makes the loss NaN, and nothing waits for it: see `check_labels`.
         """
+        if self.average is not None and not self.training:
+            return self.average(batch)  # type: ignore[no-any-return]
         labels = self._labels(batch)
         sound = valid(labels, self.n_classes)
         labels = labels.clamp(0, self.n_classes - 1)
@@ -94,13 +107,17 @@ class Supervised(nn.Module):
         return terms
 
     def logits(self, images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
-        """What the network says of images (uint8, or float on [0, 1]): float32, both heads' mean."""
+        """What the network says of images (uint8, or float on [0, 1]): float32, both heads' mean; in
+        evaluation mode the slow copy's word, where there is one."""
+        if self.average is not None and not self.training:
+            return self.average.logits(images)
         return _mean(self._outputs(images))
 
     def features(self, batch: Batch | Shaped[Tensor, "B C H W"]) -> list[Float[Tensor, "B T D"]]:
         """The un-normed block outputs that the fusion reads, of the whole images, not mixed."""
         images = batch.images if isinstance(batch, Batch) else batch
-        return self.encoder(images, self.fusion.layers)  # type: ignore[no-any-return]
+        with torch.no_grad() if self.options.frozen else nullcontext():
+            return self.encoder(images, self.fusion.layers)  # type: ignore[no-any-return]
 
     def mix(
         self, batch: Batch, labels: Int64[Tensor, "B"]
@@ -120,8 +137,42 @@ class Supervised(nn.Module):
             labels, self.n_classes, share, options.smoothing
         )
 
+    def train(self, mode: bool = True) -> Supervised:
+        """A frozen encoder, and the slow copy, stay in evaluation mode."""
+        super().train(mode)
+        if self.options.frozen:
+            self.encoder.eval()
+        if self.average is not None:
+            self.average.eval()
+        return self
+
+    def restart_average(self) -> None:
+        """The slow copy, where there is to be one, starts anew from the weights of now."""
+        if self.options.ema:
+            self.average = None
+            twin = copy.deepcopy(self)
+            twin.teacher = None
+            self.average = twin.requires_grad_(False).eval()
+
+    @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Nothing here moves with the steps."""
+        """The slow copy follows; at first faster, as timm's `ModelEmaV3` warms up: (1 + step) / (10 +
+        step)."""
+        if self.average is None:
+            return
+        share = min(self.options.ema, (1 + step) / (10 + step))
+        own = self.state_dict()
+        for name, tensor in self.average.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.lerp_(own[name].to(tensor.dtype), 1 - share)
+            else:
+                tensor.copy_(own[name])
+
+    def layer_ids(self) -> dict[str, int]:
+        """Each trained parameter's layer for layer decay, as in BEiT and MAE: 0 for the embedding, i + 1 for
+        block i, depth + 1 for all above."""
+        trained = (name for name, parameter in self.named_parameters() if parameter.requires_grad)
+        return {name: _layer(name, self.encoder.depth) for name in trained}
 
     def read(self, features: list[Float[Tensor, "B T D"]]) -> list[Float[Tensor, "B t D"]]:
         """Of each tap the tokens that a head reads: class and distillation tokens, or the patches.
@@ -134,10 +185,11 @@ class Supervised(nn.Module):
 
     def _outputs(self, images: Tensor) -> list[Float[Tensor, "B classes"]]:
         """Logits of each head."""
-        tokens = self.fusion(self.read(self.features(images)), self.encoder.norm)
+        norm = nn.Identity() if self.options.neck == "layer" else self.encoder.norm
+        tokens = self.fusion(self.read(self.features(images)), norm)
         if self.head_dist is not None:
             return [self.head(tokens[:, 0]).float(), self.head_dist(tokens[:, 1]).float()]
-        return [self.head(tokens.mean(dim=1)).float()]
+        return [self.head(self.neck(self.pooling(tokens))).float()]
 
     def _distil(self, images: Tensor, outputs: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """Equation 3 of the paper, on one head each."""
@@ -172,9 +224,10 @@ class Supervised(nn.Module):
             )
         if self.pool == "cls" and not self.encoder.n_class:
             raise LaminaError(f"this {name} has no class token; take pool mean")
-        if self.distilled and self.pool != "cls":
+        if self.distilled and (self.pool != "cls" or self.options.neck != "none"):
             raise LaminaError(
-                f"the heads of a {name} read its class and distillation tokens; take pool cls, or a plain ViT"
+                f"the heads of a {name} read its class and distillation tokens; take pool cls and neck none, "
+                "or a plain ViT"
             )
         if teacher is not None and not self.distilled:
             raise LaminaError(
@@ -193,12 +246,35 @@ class Supervised(nn.Module):
             )
 
 
-def _head(width: int, n_classes: int) -> nn.Linear:
-    """A truncated normal of 0.02 and no bias at first (facebookresearch/deit, `_init_weights`)."""
+def _head(width: int, n_classes: int, std: float) -> nn.Linear:
+    """A truncated normal and no bias at first (DeiT's `_init_weights`, MAE's `main_finetune`)."""
     head = nn.Linear(width, n_classes)
-    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.trunc_normal_(head.weight, std=std)
     nn.init.zeros_(head.bias)
     return head
+
+
+def _neck(kind: Neck, encoder: Encoder) -> nn.Module:
+    if kind == "batch":
+        return nn.BatchNorm1d(encoder.width, affine=False, eps=1e-6)
+    if kind == "none":
+        return nn.Identity()
+    norm = copy.deepcopy(encoder.norm)  # of the encoder's kind and epsilon
+    for name, parameter in norm.named_parameters():
+        nn.init.ones_(parameter) if name.endswith("weight") else nn.init.zeros_(parameter)
+    return norm
+
+
+def _heads(encoder: Encoder) -> int:
+    """Those of the encoder's own attention."""
+    return int(encoder.vit.blocks[0].attn.num_heads)  # type: ignore[union-attr, arg-type]
+
+
+def _layer(name: str, depth: int) -> int:
+    part = name.removeprefix("encoder.vit.")
+    if part == name or part.startswith("norm."):
+        return depth + 1
+    return int(part.split(".")[1]) + 1 if part.startswith("blocks.") else 0
 
 
 def _mean(outputs: list[Tensor]) -> Tensor:
