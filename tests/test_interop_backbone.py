@@ -1,13 +1,17 @@
 """Last and fused features against their formulas, for encoders with and without class token and registers."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 
 from evaluate_toys import NAMES, shaken, toy_recipe, toy_run
 from lamina.build import build_method, build_vit
+from lamina.encoder import wrap_vit
 from lamina.errors import LaminaError
-from lamina.interop import Backbone, load_encoder, untrained_like
+from lamina.interop import Backbone, adopt, load_encoder, untrained_like
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,3 +112,40 @@ def test_what_is_called_nothing_is_refused(tmp_path):
     ):
         with pytest.raises(LaminaError, match=sentence):
             load_encoder(spec)
+
+
+def test_untrained_before_a_name(tmp_path):
+    toy_run(tmp_path / "run", toy_recipe())
+    trained = load_encoder(tmp_path / "run")
+    named, twin = load_encoder(f"untrained:{tmp_path / 'run'}"), untrained_like(trained)
+    for (name, a), b in zip(named.state_dict().items(), twin.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert load_encoder("untrained:timm/vit_tiny_patch16_224").encoder.width == 192
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoder_of_another_size_adopts_the_weights(name, tmp_path):
+    """Of the same size it computes the same; of another, positions are timm's resampling of the true grid."""
+    toy_run(tmp_path / "run", toy_recipe(name))
+    backbone = load_encoder(tmp_path / "run")
+    options = backbone.origin.recipe.encoder
+    same, larger = (wrap_vit(build_vit(o), o) for o in (options, replace(options, image_size=(48, 64))))
+    assert not adopt(same, backbone)
+    images = torch.rand(2, 3, 32, 48)
+    assert torch.equal(same.eval()(images, (2,))[0], backbone.encoder(images, (2,))[0])
+    own = backbone.encoder.vit.pos_embed
+    assert adopt(larger, backbone) == (own is not None)
+    if own is not None:
+        prefix = own.shape[1] - 24
+        expected = resample_abs_pos_embed(own, [6, 8], [4, 6], num_prefix_tokens=prefix)
+        torch.testing.assert_close(larger.vit.pos_embed, expected)
+    assert larger(torch.rand(1, 3, 48, 64), (2,))[0].isfinite().all()
+
+
+def test_another_network_does_not_adopt(tmp_path):
+    toy_run(tmp_path / "run", toy_recipe())
+    backbone = load_encoder(tmp_path / "run")
+    options = backbone.origin.recipe.encoder
+    for change, sentence in (({"depth": 2}, "unexpected"), ({"residual_decay": 0.9}, "residual_decay")):
+        with pytest.raises(LaminaError, match=sentence):
+            adopt(wrap_vit(build_vit(replace(options, **change)), replace(options, **change)), backbone)

@@ -10,7 +10,7 @@ from lamina.interop.handover import export_run
 from lamina.interop.inspecting import inspect
 from lamina.interop.inspection import Inspection
 from lamina.interop.loading import load_encoder, load_projected, locate_step, untrained_like, weights_of
-from lamina.interop.starting import start_from
+from lamina.interop.starting import adopt, start_from
 from lamina.interop.weights import Loaded, load_weights_into, read_weights
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Loaded",
     "Origin",
     "Pool",
+    "adopt",
     "export_run",
     "export_supervised",
     "export_timm",

@@ -28,6 +28,7 @@ from lamina.recipes import Recipe
 from lamina.runs import Run, load_task
 from lamina.train import checkpoint
 
+UNTRAINED = "untrained:"
 _STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
 
 
@@ -64,7 +65,8 @@ def load_encoder(
     - weights that others trained, a .safetensors or .pth file or a folder of transformers or timm, of the
       formats in `lamina.interop.foreign`; for files under timm's names `encoder`, a timm name or options,
       says which network they are for;
-    - a timm model, `timm/NAME` or NAME, with its published weights unless `pretrained` is False.
+    - a timm model, `timm/NAME` or NAME, with its published weights unless `pretrained` is False;
+    - `untrained:` before any of these: the same network as its training would start it (`untrained_like`).
 
     `encoder` also overrides sizes, channels and statistics of a timm model and of what others trained; runs
     and exports know theirs.
@@ -73,6 +75,11 @@ def load_encoder(
         LaminaError: where nothing is called so, the weights do not fit, or they cannot be fetched.
     """
     name = str(spec)
+    if name.startswith(UNTRAINED):
+        trained = load_encoder(name.removeprefix(UNTRAINED), encoder=encoder, pretrained=False, device=device)
+        untrained = untrained_like(trained)
+        assert untrained is not None  # what was loaded by name has an origin
+        return untrained
     options = EncoderOptions(name=encoder) if isinstance(encoder, str) else encoder
     path = Path(name).expanduser()
     if _is_run(name):

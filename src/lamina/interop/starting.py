@@ -1,4 +1,4 @@
-"""Training that starts from a weights file: residual decay in the file and in the encoder are told apart."""
+"""Training that starts from what is trained: a weights file, or an encoder that is open."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from safetensors import SafetensorError, safe_open
 
 from lamina.encoder import Encoder, folded
 from lamina.errors import LaminaError
+from lamina.interop.backbone import Backbone
 from lamina.interop.loading import export_files, weights_of
-from lamina.interop.weights import Loaded, load_weights_into, read_weights
+from lamina.interop.weights import Loaded, fit_positions, load_weights_into, mismatches, read_weights
 
 MARK = "encoder.shortcuts"
 
@@ -41,6 +42,24 @@ def start_from(encoder: Encoder, path: str | Path) -> Loaded:
         state = folded(encoder.vit, encoder.factors, encoder.vit.state_dict(), back=True)
         encoder.vit.load_state_dict(state)
     return loaded
+
+
+def adopt(encoder: Encoder, backbone: Backbone) -> bool:
+    """Fill the encoder with the weights of another that is open, of the same network but for its image size;
+    whether positions were resampled to another grid.
+
+    Raises:
+        LaminaError: where the networks differ in more, residual decay included. Nothing is changed then.
+    """
+    name = "the encoder" if backbone.origin is None else backbone.origin.name
+    if encoder.residual_decay != backbone.encoder.residual_decay:
+        raise LaminaError(f"{name} has residual_decay {backbone.encoder.residual_decay}; build with the same")
+    found = dict(backbone.encoder.vit.state_dict())
+    resampled = fit_positions(found, encoder.vit, backbone.encoder.grid)
+    if problems := mismatches(encoder.vit.state_dict(), found):
+        raise LaminaError(f"{name} does not fit this network: {problems}")
+    encoder.vit.load_state_dict(found)
+    return resampled
 
 
 def _said(path: Path) -> dict[str, Any]:

@@ -21,7 +21,16 @@ from lamina.runs import Run
 _NOT_ENCODER = ("decoder", "mask_token", "head", "fc_norm", "classifier", "fusion")
 _SHARED = "rel_pos_bias.relative_position_bias_table"
 
-__all__ = ["PICKLES", "Loaded", "fill", "load_weights_into", "mismatches", "put_encoder", "read_weights"]
+__all__ = [
+    "PICKLES",
+    "Loaded",
+    "fill",
+    "fit_positions",
+    "load_weights_into",
+    "mismatches",
+    "put_encoder",
+    "read_weights",
+]
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ def put_encoder(vit: Network, foreign: Foreign, name: str) -> Loaded:
     found = dict(foreign.encoder)
     left = [name for name in found if name not in own and name.startswith(_NOT_ENCODER)]
     found = {name: tensor for name, tensor in found.items() if name not in left}
-    resampled = _fit_positions(found, vit)
+    resampled = fit_positions(found, vit)
     if problems := mismatches(own, found):
         raise LaminaError(f"{name} does not fit this network: {problems}")
     vit.load_state_dict(found, strict=True)
@@ -115,20 +124,24 @@ def mismatches(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     return "; ".join(problems)
 
 
-def _fit_positions(found: dict[str, Tensor], vit: Network) -> bool:
-    """Resample positions where the grid differs; what cannot be meant is left for the shape check."""
+def fit_positions(found: dict[str, Tensor], vit: Network, grid: tuple[int, int] | None = None) -> bool:
+    """Resample positions where the grid differs from the one in `found`, taken to be square unless it is
+    given; what cannot be meant is left for the shape check."""
     if isinstance(vit, Beit):
         return _fit_relative(found, vit)
     own, old = vit.pos_embed, found.get("pos_embed")
-    if own is None or old is None or old.shape == own.shape or old.ndim != 3:
-        return False
     rows, columns = vit.patch_embed.grid_size
+    if own is None or old is None or old.ndim != 3 or (rows, columns) == grid:
+        return False
+    if grid is None and old.shape == own.shape:
+        return False
     prefix = own.shape[1] - rows * columns
     side = round(max(0, old.shape[1] - prefix) ** 0.5)
-    if old.shape[-1] != own.shape[-1] or side * side != old.shape[1] - prefix:
+    before = grid or (side, side)
+    if old.shape[-1] != own.shape[-1] or before[0] * before[1] != old.shape[1] - prefix:
         return False
     found["pos_embed"] = resample_abs_pos_embed(
-        old, new_size=[rows, columns], old_size=[side, side], num_prefix_tokens=prefix
+        old, new_size=[rows, columns], old_size=list(before), num_prefix_tokens=prefix
     )
     return True
 
