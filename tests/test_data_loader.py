@@ -279,7 +279,7 @@ def test_a_folder_of_bad_files_gets_one_line(tmp_path: Path, workers: int) -> No
 # --- processes ------------------------------------------------------------------------------------------
 
 INTERRUPTED = """
-import os, signal, sys
+import multiprocessing, os, signal, sys
 from lamina.data import DataOptions, TrainLoader, open_source
 seen = []
 signal.signal(signal.SIGINT, lambda *_: seen.append("INT"))
@@ -291,7 +291,7 @@ for batch in loader.batches(0, 40):
     if n in (2, 4):
         os.killpg(0, signal.SIGINT if n == 2 else signal.SIGTERM)  # as a terminal or a scheduler does
 print(n, seen)
-for worker in loader._loader._iterator._workers:
+for worker in multiprocessing.active_children():
     os.kill(worker.pid, signal.SIGKILL)
 try:
     list(loader.batches(0, 400))

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "src" / "lamina"
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"errors", "batch", "tokens", "rng", "protocols", "options", "files", "modes"}
+BASE = {"errors", "statistics", "batch", "tokens", "rng", "protocols", "options", "files", "modes"}
 PARTS = {"masking", "encoder", "fusion", "decoder", "losses", "targets"}
 ALLOWED = {
     **{base: {"errors"} for base in BASE},
@@ -17,10 +17,12 @@ ALLOWED = {
     "init": BASE,
     "frozen": BASE,
     "tokenizer": BASE | {"frozen", "data", "train"},
+    "filling": BASE | PARTS | {"mim"},
     "methods": BASE | PARTS | {"mim", "init"},
     "cmae": BASE | PARTS | {"mim"},
     "supervised": BASE | PARTS | {"frozen"},
-    "data": BASE,
+    "corruptions": {"errors", "rng", "batch"},
+    "data": BASE | {"corruptions"},
     "train": BASE,
     "recipes": BASE | PARTS | {"data", "train", "cmae", "supervised"},
     "build": BASE | PARTS | {"frozen", "mim", "cmae", "supervised", "init", "recipes"},
@@ -47,8 +49,10 @@ UP = [
     "evaluate",
     "embedding",
     "analyze",
+    "watching",
     "pretraining",
     "tokenizing",
+    "downstream",
     "studies",
     "report",
     "api",

@@ -18,7 +18,7 @@ from lamina.options import differences
 from lamina.studies import StudyOptions, feature_bias, fusion, pair, run_study, running
 from lamina.studies.fusing import PLAIN, tap_sets
 from lamina.studies.options import base_recipe
-from lamina.studies.statistics import difference, estimate, first_reach
+from lamina.statistics import difference, estimate, first_reach
 from lamina.train import Callback
 
 TINY = StudyOptions(

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
-
-import torch
-from torch.utils.data import DataLoader, Sampler
 
 from lamina.batch import Batch, Fault
 from lamina.data.augment import TrainAugment
 from lamina.data.faults import FaultBudget
 from lamina.data.options import DataOptions
-from lamina.data.reading import EvalReader, Masking, TrainReader
-from lamina.data.sampler import Sample, Stream
+from lamina.data.reading import Change, EvalReader, Masking, TrainReader
+from lamina.data.sampler import Stream
 from lamina.data.sources import Source
 from lamina.data.transforms import CenterCrop, make_crop
 from lamina.data.views import ShiftedViews
+from lamina.data.workers import StepLoader, in_order
 from lamina.errors import LaminaError
-
-T = TypeVar("T")
 
 
 class TrainLoader:
@@ -51,7 +45,6 @@ class TrainLoader:
         self.n_samples = len(source)
         self.stream = Stream(len(source), seed, batch_size, rank, world)
         self.budget = FaultBudget(source, options)
-        self._steps = _Steps(self.stream)
         reader = TrainReader(
             source,
             options.decoding(in_chans),
@@ -64,17 +57,7 @@ class TrainLoader:
             options.jitter,
             _augment(options, statistics),
         )
-        self._loader = DataLoader(
-            reader,
-            batch_sampler=self._steps,
-            num_workers=options.workers,
-            prefetch_factor=options.prefetch_batches if options.workers else None,
-            persistent_workers=options.workers > 0,
-            collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_leave_process_group,
-            generator=torch.Generator(),  # else each pass would draw from torch's global generator
-        )
+        self._steps = StepLoader(reader, self.stream, options)
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """This rank's part of the batches of steps first_step, ..., last_step - 1.
@@ -82,11 +65,7 @@ class TrainLoader:
         Raises:
             LaminaError: when no file in place of one that cannot be read can be read either.
         """
-        self._steps.first, self._steps.last = first_step, last_step
-        for batch in _named_deaths(self._loader):
-            if isinstance(batch, LaminaError):
-                raise batch
-            yield batch
+        return self._steps.batches(first_step, last_step)
 
 
 def _views(options: DataOptions, image_size: tuple[int, int]) -> ShiftedViews | None:
@@ -110,29 +89,6 @@ def _augment(
     return TrainAugment(options.auto_augment, options.erase, *(statistics or (None, None)))
 
 
-class _Steps(Sampler[list[Sample]]):
-    """The stream's steps from `first` to `last`; both are set before each pass."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream, self.first, self.last = stream, 0, 0
-
-    def __iter__(self) -> Iterator[list[Sample]]:
-        return self.stream.steps(self.first, self.last)
-
-    def __len__(self) -> int:
-        return self.last - self.first
-
-
-def _as_it_is(batch: T) -> T:
-    return batch
-
-
-def _leave_process_group(worker: int) -> None:
-    """Ctrl-C and signals to the whole group must not end the workers before a checkpoint is written."""
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()
-
-
 def eval_batches(
     source: Source,
     image_size: tuple[int, int],
@@ -140,41 +96,21 @@ def eval_batches(
     batch_size: int,
     workers: int = 0,
     options: DataOptions | None = None,
+    change: Change | None = None,
 ) -> Iterator[Batch]:
     """All images in order, by a centre crop, with their labels; `keys` are their indices in the source.
 
     Images that cannot be read are left out and listed in `faults`. Of `options` the decoding and
-    `eval_crop_share` are used.
+    `eval_crop_share` are used. `change` is applied to each image after the crop, where it is read.
 
     Raises:
-        LaminaError: if no image can be read.
+        LaminaError: if no image can be read, or from `change`.
     """
     options = options or DataOptions()
-    reader = EvalReader(source, options.decoding(in_chans), CenterCrop(image_size, options.eval_crop_share))
+    crop = CenterCrop(image_size, options.eval_crop_share)
+    reader = EvalReader(source, options.decoding(in_chans), crop, change)
     chunks = [range(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
-    loader = DataLoader(
-        reader,
-        batch_sampler=chunks,  # type: ignore[arg-type]  # ranges serve as lists of indices
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_process_group,
-        generator=torch.Generator(),
-    )
-    yield from _without_empty(_named_deaths(loader), source)
-
-
-def _named_deaths(loader: DataLoader[T]) -> Iterator[T]:
-    """The loader's batches; a worker that was killed becomes one line instead of a traceback."""
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise LaminaError(
-            f"a data worker died ({str(error).splitlines()[0]}): out of memory or shared memory? "
-            "take fewer workers (data.workers; 0 uses none)"
-        ) from error
+    yield from _without_empty(in_order(reader, chunks, workers), source)
 
 
 def _without_empty(batches: Iterator[Batch], source: Source) -> Iterator[Batch]:

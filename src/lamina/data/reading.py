@@ -34,6 +34,14 @@ class Masking(Protocol):
         ...
 
 
+class Change(Protocol):
+    """What an evaluation makes of each image after the crop: `lamina.corruptions.Corruption` is one."""
+
+    def __call__(self, image: Shaped[Tensor, "C H W"], index: int) -> Shaped[Tensor, "C H W"]:
+        """The image with that index in the source, changed."""
+        ...
+
+
 class TrainReader(Dataset[Batch]):
     """(epoch, index) pairs to a `Batch`, as a function of them and of the seed alone."""
 
@@ -115,18 +123,26 @@ class TrainReader(Dataset[Batch]):
 class EvalReader(Dataset[Batch]):
     """Indices to a `Batch`; what cannot be read is left out and listed in `faults`."""
 
-    def __init__(self, source: Source, how: Decoding, crop: Crop) -> None:
-        self.source, self.how, self.crop = source, how, crop
+    def __init__(self, source: Source, how: Decoding, crop: Crop, change: Change | None = None) -> None:
+        self.source, self.how, self.crop, self.change = source, how, crop, change
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """One batch, perhaps an empty one; `keys` are the indices."""
+    def __getitems__(self, indices: Sequence[int]) -> Batch | LaminaError:
+        """One batch, perhaps an empty one; `keys` are the indices. An error for the user is given back."""
+        try:
+            return self._batch(indices)
+        except LaminaError as error:  # raised in a worker, it would become a traceback in text
+            return error
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
         images, read, faults = [], [], []
         for index in indices:
             try:
-                images.append(self.crop(self.source.read(index, self.how), ()))
-                read.append(index)
+                image = self.crop(self.source.read(index, self.how), ())
             except Unreadable as error:
                 faults.append(Fault(0, index, str(error.reason)))
+                continue
+            images.append(image if self.change is None else self.change(image, index))
+            read.append(index)
         labels = self.source.labels
         known = None if labels is None else torch.tensor([labels[i] for i in read], dtype=torch.int64)
         stacked = stack(images) if images else torch.empty(0, 0, 0, 0)

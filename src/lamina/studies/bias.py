@@ -21,7 +21,7 @@ from lamina.recipes import Recipe
 from lamina.studies.measuring import Bench
 from lamina.studies.options import LOGIT_LR_SCALE, StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study
-from lamina.studies.statistics import Estimate, difference, estimate, seeds_of, verdict
+from lamina.statistics import Estimate, difference, estimate, seeds_of, verdict
 from lamina.studies.writing import Table, Told
 from lamina.supervised import SupervisedOptions
 from lamina.targets import TargetOptions

@@ -16,7 +16,7 @@ from lamina.interop import load_encoder
 from lamina.studies.measuring import Bench
 from lamina.studies.options import StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study
-from lamina.studies.statistics import difference, estimate, seeds_of
+from lamina.statistics import difference, estimate, seeds_of
 from lamina.studies.writing import Table, Told
 
 PLAIN = "plain MAE"

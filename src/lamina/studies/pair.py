@@ -18,7 +18,7 @@ from lamina.runs import Run
 from lamina.studies.measuring import Bench
 from lamina.studies.options import StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study, seconds_of
-from lamina.studies.statistics import difference, estimate, first_reach, seeds_of, verdict
+from lamina.statistics import difference, estimate, first_reach, seeds_of, verdict
 from lamina.studies.writing import Table, Told
 from lamina.train import checkpoint
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from lamina.analyze.written import save_figure
 from lamina.files import write_atomically
 from lamina.runs import environment
-from lamina.studies.statistics import seeds_of
+from lamina.statistics import seeds_of
 
 
 @dataclass(frozen=True)
