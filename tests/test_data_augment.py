@@ -161,3 +161,12 @@ def test_workers_do_not_matter() -> None:
     alone = epoch(0)
     assert all(map(torch.equal, alone, epoch(2)))
     assert all(map(torch.equal, alone[2:], epoch(0, first=2)))
+
+
+def test_every_operation_takes_every_level() -> None:
+    """At the highest level posterizing keeps no bit: black, where Pillow 13 raises."""
+    augment = TrainAugment("rand-m10-n1-inc1", erase=0.0)
+    keys = sample_keys(1, 0, torch.arange(400))
+    found = [augment(photo(), key) for key in keys]
+    assert any(not image.any() for image in found)
+    assert all(image.shape == photo().shape for image in found)

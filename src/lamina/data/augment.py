@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
@@ -110,12 +110,24 @@ def _policy(name: str, mean: Sequence[float]) -> RandAugment:
     try:
         if odd := [part for part in name.split("-")[1:] if not _SECTION.fullmatch(part)]:
             raise ValueError(f"part {odd[0]!r}")  # timm passes some of these over
-        return rand_augment_transform(name, hints)  # type: ignore[no-any-return]
+        policy: RandAugment = rand_augment_transform(name, hints)
     except (AssertionError, ValueError, KeyError) as error:
         raise LaminaError(
             f"data.auto_augment {name!r} is no RandAugment policy of timm's ({error or 'unknown part'}); "
             "take rand-m9-mstd0.5-inc1, or null"
         ) from None
+    for op in policy.ops:
+        if op.name.startswith("Posterize"):
+            op.aug_fn = _posterize
+    return policy
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """timm's posterize, which at the highest level keeps 0 bits of each pixel: Pillow refuses that from its
+    version 13 on."""
+    if bits >= 8:
+        return image
+    return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 
 @contextmanager
