@@ -33,6 +33,8 @@ class Purpose(IntEnum):
     AUGMENT = 10
     MIX = 11
     COLOUR = 12
+    CORRUPTION = 13
+    CAMERA = 14
 
 
 def _shift(x: Tensor, k: int) -> Tensor:
