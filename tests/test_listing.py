@@ -4,7 +4,7 @@ import re
 
 from lamina.cli import main
 from lamina.listing import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
-from lamina.recipes import methods, recipes
+from lamina.recipes import methods, protocols, recipes
 
 
 def test_every_method_has_a_whole_row():
@@ -21,7 +21,7 @@ def test_every_method_has_a_whole_row():
 
 def test_every_recipe_has_a_whole_row():
     rows = recipe_rows()
-    assert [row[0] for row in rows] == list(recipes())
+    assert [row[0] for row in rows] == [*recipes(), *protocols()]
     assert all(len(row) == len(RECIPE_COLUMNS) and all(row) for row in rows)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lamina.recipes import Recipe, methods, recipes
+from lamina.recipes import Recipe, methods, protocols, recipes
 
 METHOD_COLUMNS = ("recipe", "hidden", "encoder sees", "decoder", "target", "loss", "paper")
 RECIPE_COLUMNS = ("recipe", "encoder", "epochs", "batch", "what it is")
@@ -35,7 +35,7 @@ def method_rows() -> list[tuple[str, ...]]:
 def recipe_rows() -> list[tuple[str, ...]]:
     """A row of `RECIPE_COLUMNS` for every recipe."""
     rows: list[tuple[str, ...]] = []
-    for name, build in recipes().items():
+    for name, build in {**recipes(), **protocols()}.items():
         recipe = build()
         epochs = f"{recipe.train.epochs:g}" if recipe.train.epochs is not None else "-"
         rows.append((name, _encoder(recipe), epochs, str(recipe.train.batch_size), _sentence(build)))

@@ -35,8 +35,8 @@ class Run:
     """The files of one run.
 
     recipe.yaml, environment.json, metrics.jsonl, train.log, checkpoints/step-N/, encoder/ (timm names),
-    results/ (evaluations), analyses/, pictures/, skipped.json (files that could not be read) and report.html.
-    """
+    results/ (of evaluations), evaluations/ (their trainings), analyses/, pictures/, skipped.json (files that
+    could not be read) and report.html. """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -47,6 +47,7 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.encoder = self.path / "encoder"
         self.results = self.path / "results"
+        self.evaluations = self.path / "evaluations"
         self.pictures = self.path / "pictures"
         self.analyses = self.path / "analyses"
         self.report_file = self.path / "report.html"

@@ -35,6 +35,7 @@ from lamina.recipes.pixels import (
     simmim,
     simmim_published,
 )
+from lamina.recipes.protocols import protocols
 from lamina.recipes.recipe import Recipe, Size
 
 
@@ -119,8 +120,8 @@ def recipes() -> dict[str, Callable[[], Recipe]]:
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name; raises with the names there are."""
-    known = recipes()
+    """The recipe of that name, of a method or of a protocol; raises with the names there are."""
+    known = {**recipes(), **protocols()}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         meant = f"did you mean {near[0]}? " if near else ""

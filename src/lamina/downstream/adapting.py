@@ -1,0 +1,68 @@
+"""From a protocol's recipe and a model to the recipe that is run: its network, its images, its sizes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lamina.data import Source
+from lamina.errors import LaminaError
+from lamina.interop import Backbone
+from lamina.recipes import Recipe, Size, protocols
+
+_WIDTHS: dict[tuple[int, int], Size] = {
+    (192, 12): "ti",
+    (384, 12): "s",
+    (768, 12): "b",
+    (1024, 24): "l",
+    (1280, 32): "h",
+}
+
+
+def protocol_recipe(protocol: str, backbone: Backbone) -> Recipe:
+    """The recipe of a protocol for a network: the published one of its size where there is one."""
+    size = _WIDTHS.get((backbone.encoder.width, backbone.encoder.depth))
+    known = protocols()
+    return known.get(f"{protocol}-{size}", known[protocol])()
+
+
+def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe with the model's network, normalisation and reading, no larger a batch than there are
+    images, and remarks on what of it these images do not allow.
+
+    Of the recipe's own encoder `drop_path`, `activation_checkpointing` and, where it is set, `image_size`
+    stay.
+
+    Raises:
+        LaminaError: for a backbone that was put together by hand.
+    """
+    if backbone.origin is None:
+        raise LaminaError("this backbone does not say how it is built; load it by its name")
+    own, asked = backbone.origin.recipe, recipe.encoder
+    size = asked.image_size if asked.image_size is not None else own.encoder.image_size
+    encoder = replace(
+        own.encoder,
+        image_size=size,
+        drop_path=asked.drop_path,
+        activation_checkpointing=asked.activation_checkpointing,
+        hide="drop",
+        start="timm",  # positions learn, whatever they were in pre-training
+        zero_branches=False,
+    )
+    reading = {
+        name: getattr(own.data, name)
+        for name in ("eval_crop_share", "exif_orientation", "alpha_background", "max_pixels")
+    }
+    data, notes = replace(recipe.data, **reading), []
+    if data.auto_augment is not None and encoder.in_chans != 3:
+        data = replace(data, auto_augment=None)
+        notes.append(f"no {recipe.data.auto_augment}, which takes RGB: {encoder.in_chans} channel(s) here")
+    supervised = recipe.supervised
+    if supervised.pool in (None, "cls") and not backbone.encoder.n_class:
+        supervised = replace(supervised, pool="mean")
+        notes.append("the encoder has no class token: the mean of the patches is read")
+    batch_size = min(recipe.train.batch_size, len(train))
+    if batch_size < recipe.train.batch_size:
+        notes.append(f"batch {batch_size}, all images there are, in place of {recipe.train.batch_size}")
+    train_options = replace(recipe.train, batch_size=batch_size)
+    changed = replace(recipe, encoder=encoder, data=data, supervised=supervised, train=train_options)
+    return changed, tuple(notes)

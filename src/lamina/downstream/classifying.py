@@ -1,0 +1,86 @@
+"""What a trained classifier says of images, read as evaluations read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from lamina.batch import Fault
+from lamina.data import DataOptions, Source, eval_batches
+from lamina.errors import LaminaError
+from lamina.evaluate import Computing, wilson_interval
+from lamina.train.distributed import choose_device
+
+Logits = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B classes"]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predicted and true classes of the images that could be read, and those that could not."""
+
+    predicted: Int64[Tensor, "n"]
+    labels: Int64[Tensor, "n"]
+    faults: tuple[Fault, ...]
+
+    @property
+    def right(self) -> int:
+        """How many are right."""
+        return int((self.predicted == self.labels).sum())
+
+    @property
+    def top1(self) -> float:
+        """The share that is right."""
+        return self.right / len(self.labels)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of `top1`."""
+        return wilson_interval(self.right, len(self.labels))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be said beside."""
+        n = len(self.faults)
+        return (f"{n} test images could not be read",) if n else ()
+
+
+@torch.inference_mode()
+def classify(
+    logits: Logits,
+    source: Source,
+    image_size: tuple[int, int],
+    in_chans: int,
+    reading: DataOptions | None = None,
+    computing: Computing | None = None,
+    subset: Sequence[int] | None = None,
+) -> Answers:
+    """The most probable class of every image, by a centre crop.
+
+    Args:
+        logits: a classifier in evaluation mode, on the device of `computing`. source: labelled images.
+        image_size, in_chans, reading: how they are cropped and read, see `lamina.data.eval_batches`.
+        computing: batch size, workers, device. subset: the classifier's classes that the source's labels
+        count, where they are not all of its classes,
+            or in another order; the others are no answer (ImageNet-A, -R).
+
+    Raises:
+        LaminaError: where the images have no labels, or none can be read.
+    """
+    if source.labels is None:
+        raise LaminaError("these images have no classes; give root/CLASS/..., or root/{train,val}/CLASS/...")
+    computing = computing or Computing()
+    device = choose_device(computing.device)
+    kept = None if subset is None else torch.tensor(list(subset), device=device)
+    predicted, labels = [], []
+    faults: list[Fault] = []
+    for batch in eval_batches(source, image_size, in_chans, computing.batch_size, computing.workers, reading):
+        assert batch.labels is not None
+        found = logits(batch.images.to(device, non_blocking=True))
+        predicted.append((found if kept is None else found[:, kept]).argmax(1))
+        labels.append(batch.labels)
+        faults += batch.faults
+    return Answers(torch.cat(predicted).cpu(), torch.cat(labels), tuple(faults))

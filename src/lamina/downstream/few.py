@@ -1,0 +1,68 @@
+"""Few labels: which training images they are. Balanced and drawn by a seed, or an official list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import torch
+
+from lamina.data import Source, Subset, printable
+from lamina.errors import LaminaError
+from lamina.rng import permutation
+
+
+def draw_per_class(labels: Sequence[int], n: int, seed: int) -> list[int]:
+    """`n` images of each class, all of a class that has no more, in ascending order.
+
+    The draws of one seed are nested: with a larger n the same images and some more.
+    """
+    if n < 1:
+        raise LaminaError(f"{n} images of each class are none; give 1 or more")
+    known = torch.as_tensor(labels)
+    shuffled = permutation(seed, 0, len(known))
+    chosen = [shuffled[known[shuffled] == label][:n] for label in sorted(set(labels))]
+    return sorted(torch.cat(chosen).tolist())
+
+
+def per_class_of(labels: Sequence[int], share: float) -> int:
+    """How many images of each class make that share of all, at least 1; 13 for 1 % of ImageNet, as in
+    SimCLR's list."""
+    if not 0 < share < 1:
+        raise LaminaError(f"a share of {share} is none; give a number between 0 and 1, such as 0.01")
+    return max(1, round(share * len(labels) / len(set(labels))))
+
+
+def listed(source: Source, file: Path) -> list[int]:
+    """The images that an official list names, by the last part of their path (SimCLR's 1percent.txt and
+    10percent.txt: n01440764_10043.JPEG on each line), in the source's order.
+
+    Raises:
+        LaminaError: where the list cannot be read, or names an image that is not there.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LaminaError(f"the list {file} cannot be read: {error}") from None
+    wanted = {PurePosixPath(line.strip()).name for line in lines if line.strip()}
+    if not wanted:
+        raise LaminaError(f"the list {file} names no image")
+    place = {PurePosixPath(source.name(i)).name: i for i in range(len(source))}
+    if missing := sorted(wanted - place.keys()):
+        raise LaminaError(
+            f"{len(missing)} of {len(wanted)} images of the list {file} are not in the training images, "
+            f"{printable(missing[0])} among them"
+        )
+    return sorted(place[name] for name in wanted)
+
+
+def few(source: Source, indices: Sequence[int]) -> Subset:
+    """These images alone, in the same classes.
+
+    Raises:
+        LaminaError: where they are of one class.
+    """
+    subset = Subset(source, indices)
+    if len(set(subset.labels or ())) < 2:
+        raise LaminaError("few labels of one class teach nothing; take images of two or more")
+    return subset

@@ -1,0 +1,106 @@
+"""A training of a protocol with a task of its own: its folder, its settings on disk, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from torch import nn
+
+from lamina.data import FaultBudget
+from lamina.downstream.score import Unfinished
+from lamina.downstream.training import Going
+from lamina.errors import LaminaError
+from lamina.files import write_atomically
+from lamina.monitor import FaultMonitor
+from lamina.options import flatten
+from lamina.runs import environment
+from lamina.train import Callback, Loader, OptimOptions, TrainOptions, fit, on_main, process_group
+
+SETTINGS = "evaluation.yaml"
+FREE = (
+    "device",
+    "workers",
+    "prefetch_batches",
+    "checkpoint_every_steps",
+    "checkpoint_every_seconds",
+    "keep_checkpoints",
+)
+"""Last parts of the names of settings that a resumed training may change: its numbers do not depend on
+them."""
+
+
+class BudgetedLoader(Loader, Protocol):
+    """A loader that counts the files it could not read."""
+
+    @property
+    def budget(self) -> FaultBudget: ...
+
+
+def fit_protocol(
+    task: nn.Module,
+    loader: BudgetedLoader,
+    optim: OptimOptions,
+    options: TrainOptions,
+    folder: Path,
+    settings: dict[str, Any],
+    going: Going,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train the task in place, in `folder`: settings, metrics.jsonl, train.log, checkpoints; call it on every
+    rank. A training that is finished is only read back.
+
+    Args:
+        task, loader, optim, options, callbacks: as `lamina.train.fit`.
+        settings: all that the numbers depend on, in plain numbers and text; written down, and the same on a
+            resume but for `FREE`.
+        going: whether to go on with the folder, or to replace it.
+
+    Raises:
+        Unfinished: where the training was interrupted or stopped.
+        LaminaError: where the folder has something else in it, or as `fit`.
+    """
+    with process_group(options.device) as ranks:
+        on_main(ranks, lambda: _prepare(folder, settings, going))
+        outcome = fit(
+            task,
+            loader,
+            optim,
+            options,
+            folder,
+            [FaultMonitor(loader.budget), *callbacks],
+            resume=going.resume,
+        )
+    if outcome.exit_code:
+        raise Unfinished(outcome.sentence, outcome.exit_code)
+
+
+def _prepare(folder: Path, settings: dict[str, Any], going: Going) -> None:
+    """Make the folder and write the settings, or see that they are the same."""
+    file = folder / SETTINGS
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    if file.is_file() and going.resume:
+        before, now = (flatten(yaml.safe_load(t)) for t in (file.read_text(encoding="utf-8"), text))
+        names = [name for name in {**before, **now} if name.rpartition(".")[2] not in FREE]
+        if changed := [name for name in names if before.get(name) != now.get(name)]:
+            raise LaminaError(
+                f"--resume goes on with the settings in {file}, but these differ: {', '.join(changed)}; "
+                "leave them out, or start anew"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not file.is_file():
+            raise LaminaError(f"{folder} exists and is no evaluation; choose another --out")
+        if not going.overwrite:
+            raise LaminaError(
+                f"{folder} already holds an evaluation; go on with --resume, replace it with --overwrite, or "
+                "choose another --out"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, text)
+    write_atomically(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")

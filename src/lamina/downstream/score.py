@@ -1,0 +1,89 @@
+"""A score: one model by one protocol with one seed, as a value and as a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lamina.errors import LaminaError
+from lamina.evaluate.results import Setting
+from lamina.files import write_atomically
+from lamina.runs import Run
+
+KIND = "score"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one protocol says of one model.
+
+    `value` is a share in [0, 1] (an mCE may be more). `interval` is its 95 % interval over the choice of test
+    images alone, None where none is known. `more` are further numbers by name.
+    """
+
+    protocol: str
+    model: str
+    step: int | None
+    data: str
+    metric: str
+    value: float
+    interval: tuple[float, float] | None
+    n_train: int
+    n_test: int
+    seed: int
+    settings: dict[str, Setting] = field(default_factory=dict)
+    more: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON; the file is replaced once the new one is whole. Raises OSError."""
+        text = json.dumps({"kind": KIND, **asdict(self)}, indent=1, ensure_ascii=False)
+        write_atomically(path, text + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Score:
+        """Read what `save` wrote.
+
+        Raises:
+            LaminaError: for another file.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if fields.pop("kind") != KIND:
+                raise KeyError
+            interval = fields["interval"]
+            pair = None if interval is None else (float(interval[0]), float(interval[1]))
+            return cls(**{**fields, "interval": pair, "notes": tuple(fields["notes"])})
+        except (OSError, ValueError, KeyError, TypeError):
+            raise LaminaError(f"{path} is no score that lamina wrote; remove it, or choose another") from None
+
+
+def score_file(score: Score, newest: bool = True) -> Path | None:
+    """Where the score of a run is kept, results/PROTOCOL-DATA-seedS.json with @STEP for a step that is not
+    the newest; None for what is no run."""
+    run = Run(score.model)
+    if not run.exists():
+        return None
+    step = "" if newest else f"@{score.step}"
+    return run.results / f"{score.protocol}-{file_name(score.data)}-seed{score.seed}{step}.json"
+
+
+def file_name(data: str, most: int = 80) -> str:
+    """What data is called, as part of a file's name."""
+    name = re.sub(r"[^A-Za-z0-9.=]+", "-", data).strip("-.") or "data"
+    if len(name) <= most:
+        return name
+    return f"{name[-most + 20 :]}-{hashlib.sha256(data.encode()).hexdigest()[:12]}"
+
+
+class Unfinished(LaminaError):
+    """A training that was interrupted or stopped; everything is saved, and the exit code says how."""
+
+    def __init__(self, sentence: str, exit_code: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code

@@ -1,0 +1,106 @@
+"""Recipes of the protocols that train on labels from a pre-trained encoder: fine-tuning and probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from lamina.data import DataOptions
+from lamina.encoder import EncoderOptions
+from lamina.fusion import FusionOptions
+from lamina.recipes.recipe import TIMM_NAMES, Recipe, Size
+from lamina.supervised import SupervisedOptions
+from lamina.train import OptimOptions, TrainOptions
+
+
+def finetune_published(size: Size = "b") -> Recipe:
+    """MAE's end-to-end fine-tuning (arXiv 2111.06377, table 9), which MFF's paper takes over.
+
+    lamina evaluate finetune RUN imagenet --out runs/finetuned --recipe finetune-b
+
+    AdamW, batch 1024, layer decay 0.65 (L, H: 0.75), drop path 0.1 (L: 0.2, H: 0.3), 100 epochs (L, H: 50),
+    mean of the patches behind a norm of its own. S has B's values, as in CrossMAE; nothing is published for
+    Ti. Published, ImageNet-1k top-1: MAE B 83.6, L 85.9, H 86.9 (1600 epochs); MFF B 83.7 (800 epochs)."""
+    large = size in ("l", "h")
+    return Recipe(
+        name=f"finetune-{size}",
+        method="supervised",
+        encoder=EncoderOptions(
+            name=TIMM_NAMES[size], start="timm", drop_path={"l": 0.2, "h": 0.3}.get(size, 0.1)
+        ),
+        fusion=FusionOptions(kind="none"),
+        supervised=SupervisedOptions(pool="mean", neck="layer", head_std=2e-5),
+        data=DataOptions(crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", erase=0.25),
+        loss="cross_entropy",
+        optim=OptimOptions(
+            base_lr=1e-3 if large else 5e-4,
+            betas=(0.9, 0.999),
+            weight_decay=0.05,
+            decay_tokens=False,
+            layer_decay=0.75 if large else 0.65,
+            warmup_epochs=5.0,
+            min_lr=1e-6,
+        ),
+        train=TrainOptions(epochs=50.0 if large else 100.0, batch_size=1024),
+    )
+
+
+def finetune(size: Size = "b") -> Recipe:
+    """Fine-tuning for a folder of images: MAE's, at a batch of 256 and without a fixed size of network.
+
+    lamina evaluate finetune RUN labelled/ --out runs/finetuned
+    """
+    published = finetune_published(size)
+    return replace(published, name="finetune", train=replace(published.train, batch_size=256))
+
+
+def linear_mae_published(size: Size = "b") -> Recipe:
+    """MAE's linear probe (arXiv 2111.06377, table 10): LARS on batch-normed class tokens, random crops.
+
+    lamina evaluate linear-mae RUN imagenet --out runs/probed --recipe linear-mae-b
+
+    90 epochs (L, H: 50) at batch 16384, 512 images at a time for the batch norm, rate 0.1 for 256 images, no
+    weight decay. Published, ImageNet-1k top-1: MAE B 68.0, L 75.8, H 76.6 (1600 epochs); MFF B 68.3
+    (mmpretrain, 800 epochs).
+    """
+    return Recipe(
+        name=f"linear-mae-{size}",
+        method="supervised",
+        encoder=EncoderOptions(name=TIMM_NAMES[size], start="timm"),
+        fusion=FusionOptions(kind="none"),
+        supervised=SupervisedOptions(
+            neck="batch", head_std=0.01, frozen=True, mixup=0.0, cutmix=0.0, smoothing=0.0
+        ),
+        data=DataOptions(crop_scale=(0.08, 1.0)),
+        loss="cross_entropy",
+        optim=OptimOptions(kind="lars", base_lr=0.1, weight_decay=0.0, warmup_epochs=10.0),
+        train=TrainOptions(
+            epochs=50.0 if size in ("l", "h") else 90.0, batch_size=16384, micro_batch_size=512
+        ),
+    )
+
+
+def attentive(size: Size = "b") -> Recipe:
+    """An attentive probe: one learned query attends to the patches of the frozen encoder, then one matrix.
+
+    lamina evaluate attentive RUN labelled/ --out runs/attentive
+
+    AdamW, 20 epochs of random crops at batch 256. Rates and length are ours: published attentive probes
+    (CAPI, V-JEPA, AIM) sweep them."""
+    published = linear_mae_published(size)
+    return replace(
+        published,
+        name="attentive",
+        supervised=replace(published.supervised, pool="attentive"),
+        optim=OptimOptions(base_lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05, warmup_epochs=2.0),
+        train=TrainOptions(epochs=20.0, batch_size=256),
+    )
+
+
+def protocols() -> dict[str, Callable[[], Recipe]]:
+    """Every protocol's recipe by its name."""
+    sizes: tuple[Size, ...] = ("ti", "s", "b", "l", "h")
+    published = {"finetune": finetune_published, "linear-mae": linear_mae_published}
+    sized = {f"{name}-{size}": partial(build, size) for name, build in published.items() for size in sizes}
+    return {"finetune": finetune, "linear-mae": linear_mae_published, "attentive": attentive, **sized}
