@@ -61,8 +61,13 @@ def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, 
         supervised = replace(supervised, pool="mean")
         notes.append("the encoder has no class token: the mean of the patches is read")
     batch_size = min(recipe.train.batch_size, len(train))
+    optim = recipe.optim
     if batch_size < recipe.train.batch_size:
         notes.append(f"batch {batch_size}, all images there are, in place of {recipe.train.batch_size}")
+        if optim.kind == "lars":  # its rate is a share of the weights' norm, not of a gradient's noise
+            optim = replace(optim, base_lr=optim.base_lr * recipe.train.batch_size / batch_size)
     train_options = replace(recipe.train, batch_size=batch_size)
-    changed = replace(recipe, encoder=encoder, data=data, supervised=supervised, train=train_options)
+    changed = replace(
+        recipe, encoder=encoder, data=data, supervised=supervised, optim=optim, train=train_options
+    )
     return changed, tuple(notes)

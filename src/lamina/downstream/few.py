@@ -12,15 +12,16 @@ from lamina.errors import LaminaError
 from lamina.rng import permutation
 
 
-def draw_per_class(labels: Sequence[int], n: int, seed: int) -> list[int]:
-    """`n` images of each class, all of a class that has no more, in ascending order.
+def draw_per_class(labels: Sequence[int], n: int, seed: int, draw: int = 0) -> list[int]:
+    """`n` images of each class, all of a class that has no more, in ascending order; a function of (seed,
+    draw).
 
-    The draws of one seed are nested: with a larger n the same images and some more.
+    The draws of one number are nested: with a larger n the same images and some more.
     """
     if n < 1:
         raise LaminaError(f"{n} images of each class are none; give 1 or more")
     known = torch.as_tensor(labels)
-    shuffled = permutation(seed, 0, len(known))
+    shuffled = permutation(seed, draw, len(known))
     chosen = [shuffled[known[shuffled] == label][:n] for label in sorted(set(labels))]
     return sorted(torch.cat(chosen).tolist())
 

@@ -1,0 +1,243 @@
+"""The protocol of few labels: n images of each class, 1 %, 10 %; several draws, their mean and interval."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from lamina.data import Source
+from lamina.downstream.few import draw_per_class, few, listed, per_class_of
+from lamina.downstream.score import Score
+from lamina.downstream.training import Going, evaluate_trained, keep
+from lamina.errors import LaminaError
+from lamina.evaluate import (
+    Computing,
+    FeatureOptions,
+    KNNOptions,
+    LabelledData,
+    LinearOptions,
+    collect,
+    open_labelled,
+    probe_knn,
+    probe_linear,
+    wilson_interval,
+)
+from lamina.evaluate.coordinates import Standardiser
+from lamina.evaluate.linear import fit
+from lamina.evaluate.vectors import BackboneVectors
+from lamina.interop import Backbone, load_encoder
+from lamina.recipes import Recipe
+from lamina.statistics import estimate
+from lamina.train.distributed import choose_device
+
+By = Literal["linear", "knn", "finetune"]
+KNN = KNNOptions(k=(1, 3, 5, 10, 20))
+C_OF_ONE = 10.0
+"""The linear probe's C where a class has one image, so that nothing can be held back to choose it on."""
+
+
+@dataclass(frozen=True)
+class FewOptions:
+    """How few labels, how often they are drawn, and what learns from them."""
+
+    by: By = "linear"
+    """linear or knn on frozen features, or finetune."""
+    per_class: tuple[int, ...] = (1, 2, 5, 10)
+    """Images of each class."""
+    shares: tuple[float, ...] = ()
+    """Shares of the training images, such as 0.01 0.1: as many of each class as make that share of all."""
+    lists: tuple[Path, ...] = ()
+    """Official lists: text files that name the images, one on each line."""
+    draws: int = 5
+    """Draws of each amount; a list is one by itself."""
+    pool: Literal["cls", "mean"] = "mean"
+    """For linear and knn: what of the last layer is read."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        if self.draws < 1:
+            raise LaminaError(f"draws is {self.draws}; give 1 or more")
+        if not (self.per_class or self.shares or self.lists):
+            raise LaminaError("few labels need an amount: per_class, shares or lists")
+
+
+class Draw(NamedTuple):
+    """Some training images, what the amount is called, and which draw of it they are."""
+
+    amount: str
+    number: int
+    indices: list[int]
+
+
+class Drawn(NamedTuple):
+    """What came of a draw."""
+
+    top1: float
+    seconds: float
+    images: int
+
+
+def evaluate_fewshot(
+    model: str | Path | Backbone,
+    data: str | Path | LabelledData,
+    options: FewOptions | None = None,
+    going: Going | None = None,
+    *,
+    encoder: str | None = None,
+    recipe: Recipe | None = None,
+    computing: Computing | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[Score, ...]:
+    """A score for each amount of labels: the mean of its draws' test accuracies, and Student's 95 % interval
+    over draws (of a single draw or a list, Wilson's over test images).
+
+    Draws are functions of (seed, number): all models see the same images.
+
+    Args:
+        model: whatever `load_encoder` takes, or a backbone.
+        data: labelled images in two parts; labels come from the first, all of the second is tested on.
+        options: amounts, draws, and what learns.
+        going: seed, device; for finetune its folder, a subfolder for each draw.
+        encoder: timm name of the network, for weights files that do not say.
+        recipe: of fine-tuning.
+        computing: how features are computed.
+        say: told a line for each draw.
+
+    Raises:
+        Unfinished: where fine-tuning was interrupted.
+        LaminaError: one line on what is wrong with the model, the data, the lists or the folder.
+    """
+    options, going = options or FewOptions(), going or Going()
+    labelled = open_labelled(data)
+    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    drawn = list(_draws(labelled.train, options, going.seed))
+    judge = _judge(backbone, model, labelled, options, going, recipe, computing)
+    found: dict[str, list[Drawn]] = {}
+    for draw in drawn:
+        started = time.perf_counter()
+        top1 = judge(draw)
+        seconds = time.perf_counter() - started
+        found.setdefault(draw.amount, []).append(Drawn(top1, seconds, len(draw.indices)))
+        say(f"{draw.amount}, draw {draw.number}: top1 {100 * top1:.1f} %")
+    scores = tuple(
+        _score(amount, rows, backbone, labelled, options, going.seed) for amount, rows in found.items()
+    )
+    for score in scores:
+        keep(score, model)
+    return scores
+
+
+def _score(
+    amount: str,
+    rows: list[Drawn],
+    backbone: Backbone,
+    labelled: LabelledData,
+    options: FewOptions,
+    seed: int,
+) -> Score:
+    values, n, origin = [row.top1 for row in rows], len(labelled.test), backbone.origin
+    mean = estimate(values)
+    interval, note = wilson_interval(round(mean.mean * n), n), "a single draw of labels"
+    if mean.half is not None:
+        interval = (max(0.0, mean.mean - mean.half), min(1.0, mean.mean + mean.half))
+        note = f"the interval is over {len(rows)} draws of labels"
+    return Score(
+        protocol=f"fewshot-{options.by}-{amount}",
+        model="a backbone" if origin is None else origin.name,
+        step=None if origin is None else origin.step,
+        data=labelled.name,
+        metric="top1",
+        value=mean.mean,
+        interval=interval,
+        n_train=rows[0].images,
+        n_test=n,
+        seed=seed,
+        settings={"by": options.by, "draws": len(rows), "pool": options.pool},
+        more={f"draw {i}": value for i, value in enumerate(values)},
+        notes=(note,),
+        seconds=round(sum(row.seconds for row in rows), 1),
+    )
+
+
+def _draws(train: Source, options: FewOptions, seed: int) -> Iterator[Draw]:
+    labels = train.labels
+    assert labels is not None
+    amounts = {str(n): n for n in options.per_class}
+    amounts |= {f"{100 * share:g}%": per_class_of(labels, share) for share in options.shares}
+    for amount, n in amounts.items():
+        for number in range(options.draws):
+            yield Draw(amount, number, draw_per_class(labels, n, seed, number))
+    for file in options.lists:
+        yield Draw(file.stem, 0, listed(train, file))
+
+
+def _judge(
+    backbone: Backbone,
+    model: str | Path | Backbone,
+    labelled: LabelledData,
+    options: FewOptions,
+    going: Going,
+    recipe: Recipe | None,
+    computing: Computing | None,
+) -> Callable[[Draw], float]:
+    """What gives the test accuracy of a draw."""
+    if options.by != "finetune":
+        return _frozen(backbone, labelled, options, computing or Computing(device=going.device or "auto"))
+
+    def tuned(draw: Draw) -> float:
+        called = f"{draw.amount}-draw{draw.number}"
+        own = replace(going, out=None if going.out is None else going.out / called)
+        subset = few(labelled.train, draw.indices)
+        return evaluate_trained(
+            "finetune", model, labelled, own, recipe=recipe, train=subset, called=called
+        ).value
+
+    return tuned
+
+
+def _frozen(
+    backbone: Backbone, labelled: LabelledData, options: FewOptions, computing: Computing
+) -> Callable[[Draw], float]:
+    """Features are computed once; a draw picks its rows."""
+    backbone = backbone.to(choose_device(computing.device))
+    vectors = BackboneVectors(backbone, FeatureOptions(features=("last",), pools=(options.pool,)))
+    reading = None if backbone.origin is None else backbone.origin.recipe.data
+    size, channels = backbone.image_size, backbone.encoder.in_chans
+    train, test = (
+        collect(part, {"it": vectors}, size, channels, reading, computing)
+        for part in (labelled.train, labelled.test)
+    )
+    (bank,), (asked,) = train.vectors.values(), test.vectors.values()
+    row = {index: i for i, index in enumerate(train.index.tolist())}
+    assert train.labels is not None
+    assert test.labels is not None
+    known, truth = train.labels, test.labels
+
+    def probed(draw: Draw) -> float:
+        few(labelled.train, draw.indices)
+        rows = torch.tensor([row[i] for i in draw.indices if i in row])
+        predicted = _predict(options.by, bank[rows], known[rows], asked)
+        return float((predicted == truth).double().mean())
+
+    return probed
+
+
+def _predict(
+    by: By, bank: Float[Tensor, "n D"], labels: Int64[Tensor, "n"], asked: Float[Tensor, "m D"]
+) -> Int64[Tensor, "m"]:
+    if by == "knn":
+        return probe_knn(bank, labels, asked, KNN).predictions
+    if int(torch.bincount(labels).max()) > 1:
+        return probe_linear(bank, labels, asked, LinearOptions(), seed=0).predictions
+    standardise = Standardiser.of(bank)
+    model = LogisticRegression(solver="newton-cg", max_iter=200, C=C_OF_ONE)
+    fit(model, standardise(bank).numpy(), labels.numpy())
+    return torch.from_numpy(model.predict(standardise(asked).numpy()))

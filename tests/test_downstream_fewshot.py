@@ -1,0 +1,136 @@
+"""Few labels: draws are balanced, seeded and nested; lists are found; scores are means over draws."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
+from lamina.data import Subset
+from lamina.downstream import FewOptions, Going, evaluate_fewshot, score_file
+from lamina.downstream.few import draw_per_class, few, listed, per_class_of
+from lamina.errors import LaminaError
+from lamina.evaluate import Computing, LabelledData
+from lamina.recipes import recipe
+from lamina.statistics import estimate
+
+LABELS = [0] * 50 + [1] * 20 + [2] * 3
+
+
+def test_draws_are_balanced_seeded_and_nested():
+    few_of_each, more = draw_per_class(LABELS, 3, seed=1), draw_per_class(LABELS, 10, seed=1)
+    counts = [torch.bincount(torch.tensor(LABELS)[drawn]).tolist() for drawn in (few_of_each, more)]
+    assert counts == [[3, 3, 3], [10, 10, 3]]  # all of a class that has no more
+    assert set(few_of_each) <= set(more)
+    assert len(set(more)) == len(more)
+    assert draw_per_class(LABELS, 3, seed=1) == few_of_each
+    others = [draw_per_class(LABELS, 3, seed=2), draw_per_class(LABELS, 3, seed=1, draw=1)]
+    assert all(other != few_of_each for other in others)
+    with pytest.raises(LaminaError, match="1 or more"):
+        draw_per_class(LABELS, 0, seed=0)
+
+
+def test_every_image_of_a_class_is_as_likely():
+    hits = torch.zeros(len(LABELS))
+    for draw in range(600):
+        hits[draw_per_class(LABELS, 5, 0, draw)] += 1
+    assert (hits[:50] - 60).abs().max() < 4 * (600 * 0.1 * 0.9) ** 0.5  # binomial
+    assert (hits[-3:] == 600).all()
+
+
+def test_shares_are_those_of_simclrs_lists():
+    imagenet = [c for c in range(1000) for _ in range(1281)]
+    assert per_class_of(imagenet, 0.01) == 13
+    assert per_class_of(imagenet, 0.1) == 128
+    assert per_class_of(LABELS, 0.001) == 1
+    with pytest.raises(LaminaError, match="between 0 and 1"):
+        per_class_of(LABELS, 1.0)
+
+
+def test_an_official_list_is_found_by_file_names(tmp_path):
+    source = stripes(12, seed=0)
+    file = tmp_path / "1percent.txt"
+    file.write_text("train/x/image-7.png\nimage-2.png\n\n")
+    assert listed(source, file) == [2, 7]
+    file.write_text("image-2.png\nimage-99.png\n")
+    for content, sentence in ((file, "1 of 2 images"), (tmp_path / "none.txt", "cannot be read")):
+        with pytest.raises(LaminaError, match=sentence):
+            listed(source, content)
+    file.write_text("\n")
+    with pytest.raises(LaminaError, match="names no image"):
+        listed(source, file)
+
+
+def test_few_labels_of_one_class_teach_nothing():
+    with pytest.raises(LaminaError, match="one class"):
+        few(stripes(12, seed=0), [0, 3, 6])
+    assert few(stripes(12, seed=0), [0, 1]).class_names == ("rows", "columns", "none")
+
+
+@pytest.mark.parametrize("by", ["linear", "knn"])
+def test_a_score_is_the_mean_of_its_draws(by, tmp_path):
+    toy_run(tmp_path / "run", toy_recipe())
+    options = FewOptions(by=by, per_class=(1, 4), shares=(0.5,), draws=3)
+    said = []
+    scores = evaluate_fewshot(
+        tmp_path / "run", stripes_data(60, 30), options, computing=Computing(workers=0), say=said.append
+    )
+    assert [score.protocol for score in scores] == [f"fewshot-{by}-{n}" for n in ("1", "4", "50%")]
+    assert [score.n_train for score in scores] == [3, 12, 30]
+    assert len(said) == 9
+    for score in scores:
+        values = [score.more[f"draw {i}"] for i in range(3)]
+        mean = estimate(values)
+        assert score.value == pytest.approx(mean.mean)
+        assert score.interval == pytest.approx(
+            (max(0.0, mean.mean - mean.half), min(1.0, mean.mean + mean.half))
+        )
+        assert score_file(score).is_file()
+    assert scores[2].value > 0.5  # three classes that can be told apart
+
+
+def test_a_draw_sees_no_test_image(tmp_path, monkeypatch):
+    """What is fitted on is the drawn rows alone: with other test images the same rows are fitted."""
+    from lamina.downstream import fewshot
+
+    toy_run(tmp_path / "run", toy_recipe())
+    fitted, plain = [], fewshot._predict
+
+    def watched(by, bank, labels, asked):
+        fitted.append((bank.clone(), labels.clone()))
+        return plain(by, bank, labels, asked)
+
+    monkeypatch.setattr(fewshot, "_predict", watched)
+    train = stripes(30, seed=1)
+    for test in (stripes(12, seed=2), stripes(12, seed=3)):
+        evaluate_fewshot(
+            tmp_path / "run",
+            LabelledData("stripes", train, test),
+            FewOptions(per_class=(2,), draws=2),
+            computing=Computing(workers=0),
+        )
+    assert len(fitted) == 4
+    for first, second in zip(fitted[:2], fitted[2:], strict=True):
+        assert torch.equal(first[0], second[0])
+        assert torch.equal(first[1], second[1])
+    assert [len(labels) for _, labels in fitted] == [6] * 4
+
+
+def test_fine_tuning_on_a_draw(tmp_path):
+    toy_run(tmp_path / "run", toy_recipe())
+    chosen = recipe("finetune")
+    chosen = replace(
+        chosen,
+        train=replace(chosen.train, max_steps=2, batch_size=4),
+        monitor=replace(chosen.monitor, images=0),
+    )
+    options = FewOptions(by="finetune", per_class=(2,), draws=2)
+    going = Going(out=tmp_path / "out", device="cpu", workers=0)
+    (score,) = evaluate_fewshot(tmp_path / "run", stripes_data(30, 9), options, going, recipe=chosen)
+    assert score.protocol == "fewshot-finetune-2"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["2-draw0", "2-draw1"]
+    assert score.n_train == 6
+
+
+def test_a_subset_keeps_its_classes():
+    assert Subset(stripes(9, seed=0), [0, 1]).labels == [0, 1]
