@@ -234,12 +234,22 @@ def test_fog_leaves_black_and_covers_white_by_its_thickness():
 
 
 def test_plasma_is_diamond_square():
-    u = np.random.RandomState(4).uniform(-100, 100, 3)
-    centre = 100 * u[0]
-    top, left = centre / 2 + 100 * u[1], centre / 2 + 100 * u[2]  # the other two neighbours are the corner, 0
-    heights = np.array([[0, top], [left, centre]])
+    side, decay, draw = 8, 1.7, np.random.RandomState(4)
+    heights, r, step = np.zeros((side, side)), 100.0, side
+    while step > 1:
+        half = step // 2
+        for top, left, near in (  # centres of squares, then middles of their upper and of their left sides
+            (half, half, ((-half, -half), (-half, half), (half, -half), (half, half))),
+            (0, half, ((-half, 0), (half, 0), (0, -half), (0, half))),
+            (half, 0, ((-half, 0), (half, 0), (0, -half), (0, half))),
+        ):
+            for y in range(top, side, step):
+                for x in range(left, side, step):
+                    around = [heights[(y + dy) % side, (x + dx) % side] for dy, dx in near]
+                    heights[y, x] = sum(around) / 4 + r * draw.uniform(-r, r)
+        r, step = r / decay, half
     want = (heights - heights.min()) / (heights.max() - heights.min())
-    assert np.allclose(plasma(2, 2.0, np.random.RandomState(4)), want, atol=1e-6)
+    assert np.allclose(plasma(side, decay, np.random.RandomState(4)), want, atol=1e-5)
 
 
 def test_plasma_is_smoother_the_faster_it_decays_and_goes_on_at_its_edges():
