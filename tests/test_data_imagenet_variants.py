@@ -74,9 +74,10 @@ def test_variants_have_as_many_classes_as_were_published(tmp_path):
 @pytest.mark.parametrize("name", ["a", "r"])
 def test_subsets_are_those_that_timm_lists(name):
     classes = sorted(listed(f"imagenet_{name}_synsets.txt"))
-    found = class_subset(imagenet_wnids(), classes)
+    wnids = imagenet_wnids()
+    found = class_subset(wnids, classes)
     assert sorted(found.tolist()) == sorted(int(i) for i in listed(f"imagenet_{name}_indices.txt"))
-    assert [imagenet_wnids()[i] for i in found] == classes
+    assert [wnids[i] for i in found] == classes
 
 
 def test_a_class_outside_the_subset_cannot_be_chosen():
