@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from lamina.errors import LaminaError
 from lamina.evaluate import LinearOptions, probe_linear
 from lamina.evaluate.coordinates import Compact, Standardiser
-from lamina.evaluate.linear import NOT_CONVERGED, fit, fit_path, stratified_split
+from lamina.evaluate.linear import NOT_CONVERGED, fit, fit_linear, fit_path, stratified_split
 
 
 def noise(*shape, seed=0):
@@ -119,3 +119,22 @@ def test_single_images_per_class_are_refused():
 def test_nonsense_is_refused(options):
     with pytest.raises(LaminaError):
         LinearOptions(**options)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_logits_of_a_fitted_probe_name_the_classes_that_it_predicts(classes):
+    train, labels = clouds(80, 1, classes=classes)
+    test, _ = clouds(40, 2, classes=classes)
+    probe = fit_linear(train, 2 * labels + 1, LinearOptions(c=(1.0, 10.0)), seed=0)  # of 9 classes, every other
+    logits = probe.logits(test, 9)
+    assert torch.equal(logits.argmax(1), probe.predict(test))
+    assert torch.isinf(logits[:, 0]).all()
+    assert torch.isfinite(logits[:, 1]).all()
+
+
+def test_single_images_take_a_given_c_and_no_choice():
+    train, labels = torch.eye(4), torch.arange(4)
+    assert fit_linear(train, labels, LinearOptions(c=(10.0,)), seed=0).predict(train).tolist() == [0, 1, 2, 3]
+    for options in (LinearOptions(), LinearOptions(c=(10.0,))):
+        with pytest.raises(LaminaError, match="single training image"):
+            probe_linear(train, labels, train, options, seed=0)

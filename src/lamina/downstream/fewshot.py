@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from lamina.data import Source
@@ -27,11 +26,9 @@ from lamina.evaluate import (
     collect,
     open_labelled,
     probe_knn,
-    probe_linear,
     wilson_interval,
 )
-from lamina.evaluate.coordinates import Standardiser
-from lamina.evaluate.linear import fit
+from lamina.evaluate.linear import fit_linear
 from lamina.evaluate.vectors import BackboneVectors
 from lamina.interop import Backbone, load_encoder
 from lamina.recipes import Recipe
@@ -235,9 +232,6 @@ def _predict(
 ) -> Int64[Tensor, "m"]:
     if by == "knn":
         return probe_knn(bank, labels, asked, KNN).predictions
-    if int(torch.bincount(labels).max()) > 1:
-        return probe_linear(bank, labels, asked, LinearOptions(), seed=0).predictions
-    standardise = Standardiser.of(bank)
-    model = LogisticRegression(solver="newton-cg", max_iter=200, C=C_OF_ONE)
-    fit(model, standardise(bank).numpy(), labels.numpy())
-    return torch.from_numpy(model.predict(standardise(asked).numpy()))
+    single = int(torch.bincount(labels).max()) == 1
+    options = LinearOptions(c=(C_OF_ONE,)) if single else LinearOptions()
+    return fit_linear(bank, labels, options, seed=0).predict(asked)

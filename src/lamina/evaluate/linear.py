@@ -30,6 +30,7 @@ from lamina.evaluate.coordinates import Compact, Standardiser
 from lamina.evaluate.probe import Verdict
 from lamina.rng import permutation
 
+SINGLE = "each class has a single training image; a linear probe needs more"
 NOT_CONVERGED = "the solver stopped before it met its tolerance"
 _SMALL = 200_000_000
 _Array = np.ndarray[Any, np.dtype[Any]]
@@ -68,6 +69,76 @@ def stratified_split(labels: Int64[Tensor, "n"], share: float, seed: int) -> Boo
     return chosen
 
 
+@dataclass(frozen=True)
+class LinearProbe:
+    """A fitted probe: what it says of other features, and how it was chosen."""
+
+    standardise: Standardiser
+    compact: Compact
+    model: LogisticRegression
+    validation_top1: float | None
+    """On the part that was held back; None where there was none."""
+    converged: bool
+
+    def predict(self, features: Float[Tensor, "m D"]) -> Int64[Tensor, "m"]:
+        """The most probable class of each row."""
+        return torch.from_numpy(self.model.predict(self._rows(features)))
+
+    def logits(self, features: Float[Tensor, "m D"], n_classes: int) -> Float[Tensor, "m classes"]:
+        """What it says of all classes, those that it was not trained on minus infinity."""
+        said = torch.from_numpy(self.model.decision_function(self._rows(features)))
+        if said.ndim == 1:  # two classes have one number
+            said = torch.stack((-said, said), dim=1)
+        found = torch.full((len(said), n_classes), -torch.inf, dtype=said.dtype)
+        found[:, torch.from_numpy(self.model.classes_)] = said
+        return found
+
+    def _rows(self, features: Tensor) -> _Array:
+        rows: _Array = self.compact(self.standardise(features)).numpy()
+        return rows
+
+
+def fit_linear(
+    train: Float[Tensor, "n D"], labels: Int64[Tensor, "n"], options: LinearOptions, seed: int
+) -> LinearProbe:
+    """Choose C on a stratified split of the training set, and fit on all of it.
+
+    Of equal values of C the smallest wins. Where each class has a single image there is nothing to choose on:
+    it takes a single C.
+
+    Raises:
+        LaminaError: where each class has a single image, and there are several values of C.
+    """
+    held = stratified_split(labels, options.validation_share, seed)
+    if not held.any() and len(options.c) > 1:
+        raise LaminaError(SINGLE)
+    standardise = Standardiser.of(train)
+    compact = Compact(standardise(train))
+    rows, truth = compact.rows.numpy(), labels.numpy()
+    with _few_threads(rows.size * len(set(labels.tolist()))):
+        if held.any():
+            best, top1 = _chosen(rows, truth, ~held.numpy(), options)
+        else:
+            best, top1 = _model().set_params(C=options.c[0], tol=_tolerance(options.c[0])), None
+        converged = fit(best, rows, truth)  # a chosen one from the weights that the smaller part gave
+    return LinearProbe(standardise, compact, best, top1, converged)
+
+
+def _chosen(
+    rows: _Array, truth: _Array, kept: _Array, options: LinearOptions
+) -> tuple[LogisticRegression, float | None]:
+    """The model that is best on what was not kept, and its accuracy there."""
+    top1, best, worse = -1.0, _model(), 0
+    for model in fit_path(rows[kept], truth[kept], options.c):
+        right = float((model.predict(rows[~kept]) == truth[~kept]).mean())
+        worse = worse + 1 if right <= top1 else 0
+        if right > top1:
+            top1, best = right, copy.deepcopy(model)
+        if worse >= options.patience:
+            break
+    return best, top1
+
+
 def probe_linear(
     train: Float[Tensor, "n D"],
     labels: Int64[Tensor, "n"],
@@ -75,36 +146,24 @@ def probe_linear(
     options: LinearOptions,
     seed: int,
 ) -> Verdict:
-    """Choose C on a stratified split of the training set, fit on all of it, classify the test set once.
+    """`fit_linear` on the training set, then classify the test set once.
 
-    Of equal values of C the smallest wins. The labels of the test set are not an argument, so nothing
-    here can look at them.
+    The labels of the test set are not an argument, so nothing here can look at them.
     """
-    held = stratified_split(labels, options.validation_share, seed)
-    if not held.any():
-        raise LaminaError("each class has a single training image; a linear probe needs more")
-    standardise = Standardiser.of(train)
-    compact = Compact(standardise(train))
-    rows, asked = compact.rows.numpy(), compact(standardise(test)).numpy()
-    truth, kept = labels.numpy(), ~held.numpy()
-    top1, best = -1.0, LogisticRegression()
-    worse = 0
-    with _few_threads(rows.size * len(set(labels.tolist()))):
-        for model in fit_path(rows[kept], truth[kept], options.c):
-            right = float((model.predict(rows[~kept]) == truth[~kept]).mean())
-            worse = worse + 1 if right <= top1 else 0
-            if right > top1:
-                top1, best = right, copy.deepcopy(model)
-            if worse >= options.patience:
-                break
-        converged = fit(best, rows, truth)  # from the weights that the smaller part gave
-        predictions = torch.from_numpy(best.predict(asked))
-    return Verdict({"C": best.C}, top1, predictions, () if converged else (NOT_CONVERGED,))
+    probe = fit_linear(train, labels, options, seed)
+    if probe.validation_top1 is None:
+        raise LaminaError(SINGLE)
+    notes = () if probe.converged else (NOT_CONVERGED,)
+    return Verdict({"C": probe.model.C}, probe.validation_top1, probe.predict(test), notes)
+
+
+def _model() -> LogisticRegression:
+    return LogisticRegression(solver="newton-cg", max_iter=200, warm_start=True)
 
 
 def fit_path(rows: _Array, labels: _Array, c: Sequence[float]) -> Iterator[LogisticRegression]:
     """One classifier, fitted for each C in ascending order, each time from the weights before."""
-    model = LogisticRegression(solver="newton-cg", max_iter=200, warm_start=True)
+    model = _model()
     for value in c:
         fit(model.set_params(C=value, tol=_tolerance(value)), rows, labels)
         yield model  # converged or not: validation judges what came out
