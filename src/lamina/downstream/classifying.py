@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lamina.batch import Fault
 from lamina.data import DataOptions, Source, eval_batches
+from lamina.data.reading import Change
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, wilson_interval
 from lamina.train.distributed import choose_device
@@ -57,6 +58,7 @@ def classify(
     reading: DataOptions | None = None,
     computing: Computing | None = None,
     subset: Sequence[int] | None = None,
+    change: Change | None = None,
 ) -> Answers:
     """The most probable class of every image, by a centre crop.
 
@@ -66,6 +68,7 @@ def classify(
         computing: batch size, workers, device. subset: the classifier's classes that the source's labels
         count, where they are not all of its classes,
             or in another order; the others are no answer (ImageNet-A, -R).
+        change: what is done to each image after the crop, such as a corruption.
 
     Raises:
         LaminaError: where the images have no labels, or none can be read.
@@ -77,7 +80,8 @@ def classify(
     kept = None if subset is None else torch.tensor(list(subset), device=device)
     predicted, labels = [], []
     faults: list[Fault] = []
-    for batch in eval_batches(source, image_size, in_chans, computing.batch_size, computing.workers, reading):
+    size, workers = computing.batch_size, computing.workers
+    for batch in eval_batches(source, image_size, in_chans, size, workers, reading, change):
         assert batch.labels is not None
         found = logits(batch.images.to(device, non_blocking=True))
         predicted.append((found if kept is None else found[:, kept]).argmax(1))

@@ -154,6 +154,17 @@ def class_names(path: str | Path) -> tuple[str, ...]:
     return tuple(_about(export_files(Path(path).expanduser()).weights)["classifier"]["class_names"])
 
 
+def crop_share_of(path: str | Path) -> float | None:
+    """Share of the short side that images for an exported classifier keep; None for a file that is no such
+    export."""
+    weights = export_files(Path(path).expanduser()).weights
+    try:
+        about = _about(weights)
+    except LaminaError:
+        return None
+    return float(about["crop_share"])
+
+
 def _check(task: Supervised, fusion: FusionOptions | None, names: Sequence[str], plain: bool) -> None:
     has_fusion = not isinstance(task.fusion, LastLayer)
     if has_fusion != (fusion is not None and fusion.kind != "none"):

@@ -1,0 +1,72 @@
+"""What was measured part by part, on disk after each, so that it is never measured again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lamina.errors import LaminaError
+from lamina.files import check_writable, write_atomically
+
+FILE = "measured.json"
+
+
+class MeasuredParts:
+    """How many of how many images were right, by the part's name; `folder` None keeps them in memory
+    alone."""
+
+    def __init__(
+        self, file: Path | None, settings: Mapping[str, Any], parts: dict[str, tuple[int, int]]
+    ) -> None:
+        self._file, self._settings, self._parts = file, dict(settings), parts
+
+    @classmethod
+    def open(cls, folder: Path | None, settings: Mapping[str, Any], overwrite: bool = False) -> MeasuredParts:
+        """What the folder holds of a measurement with these settings; nothing where there is none, or
+        `overwrite`.
+
+        Raises:
+            LaminaError: where it holds one with other settings, or cannot be written.
+        """
+        if folder is None:
+            return cls(None, settings, {})
+        file = folder / FILE
+        check_writable(file)
+        if overwrite or not file.is_file():
+            return cls(file, settings, {})
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            before, parts = (
+                content["settings"],
+                {k: (int(r), int(n)) for k, (r, n) in content["parts"].items()},
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise LaminaError(f"{file} is damaged; measure anew with --overwrite") from None
+        now = json.loads(json.dumps(dict(settings)))
+        if changed := sorted(k for k in {**before, **now} if before.get(k) != now.get(k)):
+            raise LaminaError(
+                f"{file} holds a measurement with other settings ({', '.join(changed)}); replace it with "
+                "--overwrite, or choose another --out"
+            )
+        return cls(file, settings, parts)
+
+    def __contains__(self, part: str) -> bool:
+        return part in self._parts
+
+    def add(self, part: str, right: int, n: int) -> None:
+        """Keep a part."""
+        self._parts[part] = (right, n)
+        if self._file is not None:
+            content = {"settings": self._settings, "parts": self._parts}
+            write_atomically(self._file, json.dumps(content, indent=1) + "\n")
+
+    def counts(self, part: str) -> tuple[int, int]:
+        """How many were right, of how many."""
+        return self._parts[part]
+
+    def error(self, part: str) -> float:
+        """The share that was wrong."""
+        right, n = self._parts[part]
+        return 1 - right / n

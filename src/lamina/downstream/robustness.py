@@ -1,0 +1,195 @@
+"""Robustness: a classifier on corrupted images, and on ImageNet-C, -A, -R and -Sketch as published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from lamina.analyze.subject import some
+from lamina.corruptions import (
+    KINDS,
+    SEVERITIES,
+    Corruption,
+    CorruptionScores,
+    available_kinds,
+    check_corruption,
+)
+from lamina.data import Source
+from lamina.data.imagenet_variants import (
+    CLASSES,
+    class_subset,
+    imagenet_c_kinds,
+    imagenet_wnids,
+    open_imagenet_c,
+    open_variant,
+)
+from lamina.downstream.classifier import Classifier, open_classifier
+from lamina.downstream.measured import MeasuredParts
+from lamina.downstream.score import Score, file_name
+from lamina.downstream.training import Going, keep
+from lamina.errors import LaminaError
+from lamina.evaluate import Computing, open_labelled, wilson_interval
+from lamina.runs import Run
+
+Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch"]
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class RobustnessOptions:
+    """Which images a classifier is tested on."""
+
+    published: Published | None = None
+    """A set as published, whose folder is DATA; unset means that the test images of DATA are corrupted
+    here."""
+    kinds: tuple[str, ...] = ()
+    """Corruptions; unset means all fifteen (without frost where its photographs are not installed)."""
+    images: int | None = None
+    """So many of the test images, drawn by the seed; unset means all."""
+    probe_data: str | None = None
+    """Labelled images whose training part a linear probe is fitted on, for an encoder that is no classifier;
+    unset means DATA's own."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        for kind in self.kinds:
+            check_corruption(kind, SEVERITIES[0])
+        if self.images is not None and self.images < 1:
+            raise LaminaError(f"images is {self.images}; give 1 or more")
+
+
+class Part(NamedTuple):
+    """Images that one error is measured on; `change` corrupts them while they are read."""
+
+    name: str
+    source: Source
+    change: Corruption | None = None
+
+
+def evaluate_robustness(
+    model: str | Path,
+    data: str | Path,
+    options: RobustnessOptions | None = None,
+    going: Going | None = None,
+    *,
+    computing: Computing | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Score:
+    """Top-1 errors under corruption, or on a published set; what was measured is not measured again.
+
+    The score's value is the mean error over kinds and severities (of ImageNet-A, -R and -Sketch the top-1
+    accuracy, among their classes alone). `more` holds the error on clean images, that of each kind (mean over
+    severities), and for ImageNet's classes mCE and relative mCE, each with what it was measured on in its
+    name.
+
+    Args:
+        model: a run on labels, an exported classifier, timm/NAME; of any other encoder a linear probe.
+        data: labelled images in two parts, or the folder of a published set.
+        options: which images.
+        going: folder of what was measured (by default in the run), seed, whether to go on.
+        computing: batch size, workers, device.
+        say: told a line for each part.
+
+    Raises:
+        LaminaError: one line on what is wrong with the model, the data or the folder.
+    """
+    options, going, started = options or RobustnessOptions(), going or Going(), time.perf_counter()
+    computing = computing or Computing()
+    probed = options.probe_data or (str(data) if options.published is None else None)
+    train = None if probed is None else open_labelled(probed).train
+    classifier = open_classifier(model, train, computing, going.seed)
+    name = options.published or str(data)
+    known = _known(classifier, name, options, going)
+    for part in _parts(data, options, going.seed):
+        if part.name not in known:
+            subset = _subset(classifier, part.source)
+            reader = classifier
+            if options.published == "imagenet-c":  # its images are crops
+                reader = replace(classifier, reading=replace(classifier.reading, eval_crop_share=1.0))
+            answers = reader.answers(part.source, computing, subset, part.change)
+            known.add(part.name, answers.right, len(answers.labels))
+        say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
+    score = _score(classifier, name, options, known, going.seed)
+    score = replace(score, seconds=round(time.perf_counter() - started, 1))
+    keep(score, model)
+    return score
+
+
+def _parts(data: str | Path, options: RobustnessOptions, seed: int) -> Iterator[Part]:
+    if options.published is None:
+        test = some(open_labelled(data).test, options.images, seed)
+        yield Part(CLEAN, test)
+        for kind in options.kinds or available_kinds():
+            for severity in SEVERITIES:
+                yield Part(f"{kind} {severity}", test, Corruption(kind, severity, seed))
+    elif options.published == "imagenet-c":
+        for kind in options.kinds or imagenet_c_kinds(data):
+            for severity in SEVERITIES:
+                yield Part(
+                    f"{kind} {severity}", some(open_imagenet_c(data, kind, severity), options.images, seed)
+                )
+    else:
+        yield Part(options.published, some(open_variant(data, options.published), options.images, seed))
+
+
+def _subset(classifier: Classifier, source: Source) -> tuple[int, ...] | None:
+    """Where the source's classes are among the classifier's; None where both are the same."""
+    if tuple(source.class_names) == classifier.classes:
+        return None
+    return tuple(class_subset(classifier.classes, source.class_names).tolist())
+
+
+def _known(classifier: Classifier, data: str, options: RobustnessOptions, going: Going) -> MeasuredParts:
+    settings = {
+        "model": classifier.name,
+        "step": classifier.step,
+        "classifier": classifier.kind,
+        "data": data,
+        "images": options.images,
+        "seed": going.seed,
+    }
+    folder = going.out
+    if folder is None and Run(classifier.name).exists():
+        step = "" if classifier.step is None else f"@{classifier.step}"
+        folder = Run(classifier.name).evaluations / f"robustness-{file_name(data)}-seed{going.seed}{step}"
+    return MeasuredParts.open(folder, settings, overwrite=going.overwrite)
+
+
+def _score(
+    classifier: Classifier, data: str, options: RobustnessOptions, known: MeasuredParts, seed: int
+) -> Score:
+    base = Score(
+        protocol="robustness",
+        model=classifier.name,
+        step=classifier.step,
+        data=data,
+        metric="top1",
+        value=0.0,
+        interval=None,
+        n_train=classifier.n_train,
+        n_test=0,
+        seed=seed,
+        settings={"classifier": classifier.kind},
+    )
+    if options.published in CLASSES:
+        right, n = known.counts(options.published)
+        return replace(base, value=right / n, interval=wilson_interval(right, n), n_test=n)
+    kinds = [kind for kind in KINDS if f"{kind} {SEVERITIES[-1]}" in known]
+    errors = {kind: [known.error(f"{kind} {severity}") for severity in SEVERITIES] for kind in kinds}
+    clean = known.error(CLEAN) if options.published is None else None
+    imagenet = len(classifier.classes) == 1000 and set(classifier.classes) == set(imagenet_wnids())
+    scores = CorruptionScores(errors, options.published is None, clean, imagenet)
+    more = {} if clean is None else {"clean error": clean}
+    more |= scores.named() | {f"{kind} error": _mean(each) for kind, each in errors.items()}
+    value = _mean([_mean(each) for each in errors.values()])
+    n = known.counts(f"{kinds[0]} {SEVERITIES[0]}")[1]
+    notes = (f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities",)
+    metric = f"mean error ({scores.remark})"
+    return replace(base, metric=metric, value=value, n_test=n, more=more, notes=notes)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,161 @@
+"""Robustness of a classifier: errors part by part, published sets by their classes, killed and resumed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from evaluate_toys import stripes, toy_recipe, toy_run
+from lamina.corruptions import KINDS, Corruption, available_kinds
+from lamina.data import DataOptions, eval_batches, open_source
+from lamina.data.imagenet_variants import imagenet_wnids
+from lamina.downstream import classifier as opening
+from lamina.downstream import robustness
+from lamina.downstream.classifier import Classifier, open_classifier
+from lamina.downstream.measured import MeasuredParts
+from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
+from lamina.downstream.training import Going
+from lamina.errors import LaminaError
+from lamina.evaluate import Computing
+from lamina.interop import export_supervised
+from test_supervised_heads import options_of, task_of
+
+CPU = Computing(batch_size=8, workers=0, device="cpu")
+TWO = ("brightness", "pixelate")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """The stripes of the other tests as files: train and val."""
+    for part, source in (("train", stripes(18, seed=1)), ("val", stripes(9, seed=2))):
+        for i in range(len(source)):
+            place = tmp_path / "data" / part / source.class_names[source.labels[i]]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(source.images[i].permute(1, 2, 0).numpy()).save(place / f"{i}.png")
+    return str(tmp_path / "data")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    toy_run(tmp_path / "run", toy_recipe())
+    return str(tmp_path / "run")
+
+
+def test_an_encoder_is_judged_by_its_probe_and_errors_are_those_of_corrupted_images(folder, run):
+    score = evaluate_robustness(run, folder, RobustnessOptions(kinds=TWO), computing=CPU)
+    probe = open_classifier(run, open_source(folder, "train"), CPU)
+    assert probe.kind.startswith("linear probe")
+    test = open_source(folder, "val")
+    for kind in TWO:
+        errors = []
+        for severity in (1, 2, 3, 4, 5):
+            change = Corruption(kind, severity, 0)
+            (batch,) = eval_batches(test, (32, 48), 3, 99, 0, probe.reading, change)
+            errors.append(float((probe.logits(batch.images).argmax(1) != batch.labels).float().mean()))
+        assert score.more[f"{kind} error"] == pytest.approx(sum(errors) / 5)
+    assert score.value == pytest.approx(np.mean([score.more[f"{kind} error"] for kind in TWO]))
+    assert score.metric.startswith("mean error (generated, without ")
+    assert not any(name.startswith("mCE") for name in score.more)  # these are no classes of ImageNet
+    assert (Path(run) / "results").is_dir()
+
+
+def test_killed_and_called_again_it_measures_what_is_missing(folder, run, tmp_path, monkeypatch):
+    options, going = RobustnessOptions(kinds=TWO), Going(out=tmp_path / "out")
+    whole = evaluate_robustness(run, folder, options, Going(out=tmp_path / "whole"), computing=CPU)
+    asked = []
+    plain = Classifier.answers
+
+    def counted(self, source, computing, subset=None, change=None):
+        asked.append(change)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return plain(self, source, computing, subset, change)
+
+    monkeypatch.setattr(Classifier, "answers", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_robustness(run, folder, options, going, computing=CPU)
+    again = evaluate_robustness(run, folder, options, going, computing=CPU)
+    assert again.more == whole.more
+    assert len(asked) == 11 + 1  # clean and ten, the fourth twice
+    with pytest.raises(LaminaError, match=r"other settings \(seed\)"):
+        evaluate_robustness(run, folder, options, Going(out=tmp_path / "out", seed=1), computing=CPU)
+
+
+def published(root: Path, wnids: list[str], kinds: tuple[str, ...]) -> None:
+    generator = np.random.default_rng(0)
+    for kind in kinds:
+        for severity in range(1, 6):
+            for wnid in wnids:
+                place = root / kind / str(severity) / wnid
+                place.mkdir(parents=True)
+                pixels = generator.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / "0.png")
+
+
+def test_published_sets_are_judged_among_their_own_classes(tmp_path, monkeypatch):
+    """A classifier of ImageNet that always says a class that the images have not, then the right one."""
+    known = imagenet_wnids()
+    wnids = [known[i] for i in (3, 10, 500)]
+    published(tmp_path / "c", wnids, ("brightness", "fog"))
+    sizes = []
+
+    def logits(images):
+        sizes.append(tuple(images.shape[-2:]))
+        found = torch.zeros(len(images), 1000)
+        found[:, 7] = 9.0
+        found[torch.arange(len(images)), torch.tensor([3, 10, 500])] = 1.0
+        return found
+
+    fake = Classifier("fake", None, "trained", logits, known, (32, 32), 3, DataOptions())
+    monkeypatch.setattr(robustness, "open_classifier", lambda *_: fake)
+    score = evaluate_robustness(
+        "fake", tmp_path / "c", RobustnessOptions(published="imagenet-c"), computing=CPU
+    )
+    assert score.value == 0
+    assert (
+        score.metric
+        == f"mean error (published, without {', '.join(k for k in KINDS if k not in ('brightness', 'fog'))})"
+    )
+    assert next(value for name, value in score.more.items() if name.startswith("mCE")) == 0
+    options = RobustnessOptions(published="imagenet-a")
+    with pytest.raises(LaminaError, match="has 3 classes where imagenet-a has 200"):
+        evaluate_robustness("fake", tmp_path / "c" / "fog" / "1", options, computing=CPU)
+
+
+def test_exported_classifiers_and_runs_on_labels_are_taken_as_they_are(tmp_path):
+    options = options_of()
+    task = task_of(options).eval()
+    files = export_supervised(
+        task, options, None, tmp_path / "x.safetensors", class_names=list("abcde"), crop_share=0.9
+    )
+    found = open_classifier(files.weights)
+    images = torch.rand(2, 3, 16, 24)
+    assert torch.equal(found.logits(images), task.logits(images))
+    assert found.classes == tuple("abcde")
+    assert found.reading.eval_crop_share == 0.9
+    assert (found.kind, found.image_size) == ("trained", (16, 24))
+
+
+def test_what_is_no_classifier_says_so(run, monkeypatch):
+    with pytest.raises(LaminaError, match="is no classifier"):
+        open_classifier(run)
+    with pytest.raises(LaminaError, match="no corruption 'rain'"):
+        RobustnessOptions(kinds=("rain",))
+    monkeypatch.setattr(
+        opening.timm, "create_model", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
+    )
+    with pytest.raises(LaminaError, match="could not be loaded"):
+        open_classifier("timm/vit_tiny_patch16_224")
+
+
+def test_a_damaged_file_of_measurements_is_one_line(tmp_path):
+    parts = MeasuredParts.open(tmp_path, {"a": 1})
+    parts.add("x", 3, 4)
+    assert MeasuredParts.open(tmp_path, {"a": 1}).error("x") == 0.25
+    assert "x" not in MeasuredParts.open(tmp_path, {"a": 1}, overwrite=True)
+    (tmp_path / "measured.json").write_text("{")
+    with pytest.raises(LaminaError, match="damaged"):
+        MeasuredParts.open(tmp_path, {"a": 1})
+    assert set(available_kinds()) <= set(KINDS)
