@@ -22,14 +22,17 @@ from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.layers import analyze_layers
 from lamina.analyze.patches import analyze_patches
 from lamina.analyze.rank import analyze_rank
+from lamina.analyze.reconstruction import Filler, analyze_reconstruction
+from lamina.analyze.reconstruction_summary import of_reconstruction
 from lamina.analyze.retrieval import analyze_retrieval
 from lamina.analyze.similarity import analyze_similarity
 from lamina.analyze.spectrum import Direction, Mode
 from lamina.analyze.written import Result, Summary
 from lamina.analyzing import AnalysisTask, Looking
 from lamina.errors import LaminaError
+from lamina.filling import check_pixels
 from lamina.interop import load_encoder, locate_step
-from lamina.runs import load_task
+from lamina.runs import load_method, load_task
 from lamina.train.distributed import choose_device
 
 T = TypeVar("T")
@@ -173,6 +176,24 @@ def retrieval(models: Models, /, queries: int = 4, k: int = 5, looking: Flat[Loo
     task = AnalysisTask("retrieval", models, looking, queries=queries, k=k)
     result = analyze_retrieval(task.subjects(), queries=queries, k=k, seed=looking.seed)
     return _done(task, result, summary.of_retrieval(result))
+
+
+def reconstruction(runs: Models, /, looking: Flat[Looking] = LOOKING) -> int:
+    """What reconstructions leave out: the error at hidden patches by spatial frequency, over the original.
+
+    Args:
+        runs: Runs that predict pixels, or steps of runs (runs/mff@100); masks are fixed by the images.
+        looking: Images and output.
+    """
+    task = AnalysisTask("reconstruction", runs, looking)
+    place = choose_device(looking.device)
+    methods = {name: load_method(*locate_step(spec))[0].to(place) for name, spec in task.named.items()}
+    for name, method in methods.items():
+        check_pixels(method, name)
+    subjects = task.subjects()
+    fillers = {name: Filler(method, subjects[name].batches) for name, method in methods.items()}
+    result = analyze_reconstruction(fillers)
+    return _done(task, result, of_reconstruction(result))
 
 
 @dataclass(frozen=True)

@@ -71,15 +71,20 @@ def curve(values: Float[Tensor, "h w"], mode: Mode, direction: Direction) -> Cur
         steps = range(shared // 2 + 1)
         found = [float(values[k * h // shared, k * w // shared]) for k in steps]
         return Curve(tuple(2 * k / shared for k in steps), (1,) * len(found), tuple(found))
-    ring = rings(h, w).flatten()
-    counts = torch.bincount(ring)
+    return radial(values, magnitudes(h, w), rings(h, w))
+
+
+def radial(values: Float[Tensor, "h w"], at: Float[Tensor, "h w"], ring: Int64[Tensor, "h w"]) -> Curve:
+    """Means over rings: of the frequencies `at` which coefficients lie, and of their values."""
+    flat = ring.flatten()
+    counts = torch.bincount(flat)
     kept = counts > 0
 
     def mean(of: Tensor) -> tuple[float, ...]:
-        summed = torch.bincount(ring, of.flatten().double())
+        summed = torch.bincount(flat, of.flatten().double())
         return tuple((summed[kept] / counts[kept]).tolist())
 
-    return Curve(mean(magnitudes(h, w)), tuple(counts[kept].tolist()), mean(values))
+    return Curve(mean(at), tuple(counts[kept].tolist()), mean(values))
 
 
 def log_amplitudes(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "h w"]:

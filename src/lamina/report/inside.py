@@ -17,7 +17,7 @@ TITLES = {
     "layers": "Which layers the decoder was given",
     "depth": "Where the useful information is",
     "frequency": "Spatial frequencies",
-    "omission": "What reconstructions leave out",
+    "reconstruction": "What reconstructions leave out",
     "hessian": "Sharpness of the loss",
     "attention": "Attention distance and entropy",
     "similarity": "Similarity of layers",

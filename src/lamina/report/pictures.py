@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lamina.batch import Batch, unit_float
 from lamina.errors import LaminaError
+from lamina.filling import check_pixels, fill, predicts_pixels
 from lamina.mim import MIM
 from lamina.modes import evaluating
 from lamina.rng import sample_keys
@@ -74,17 +75,8 @@ def reconstruct(method: MIM, batch: Batch) -> Reconstruction:
     patches are pasted. Without `batch.mask` the method's masking draws one from `batch.keys`.
     Raises LaminaError for a target that is not made of pixels.
     """
-    if not predicts_pixels(method):
-        raise LaminaError(
-            f"{type(method.target).__name__} is not made of pixels, so there is no picture to reconstruct; "
-            "use a run of mae, pixmim, simmim, crossmae or pixio"
-        )
+    check_pixels(method)
     return look(method, batch)
-
-
-def predicts_pixels(method: MIM) -> bool:
-    """Whether a prediction can be shown."""
-    return hasattr(method.target, "to_pixels")
 
 
 def look(method: MIM, batch: Batch) -> Reconstruction:
@@ -95,12 +87,11 @@ def look(method: MIM, batch: Batch) -> Reconstruction:
     patches = patchify(given, patch)
     filled = None
     with evaluating(method):
-        made = method.predict(batch) if predicts_pixels(method) else None
+        made = fill(method, batch) if predicts_pixels(method) else None
         hidden = method.mask(batch) if made is None else made.mask
         masked = patches.masked_fill(hidden[..., None], HIDDEN_GREY)
         if made is not None:
-            to_pixels = method.target.to_pixels  # type: ignore[attr-defined]  # not every target has it
-            pixels = to_pixels(made.values, made.where, batch.images).float()
+            pixels = made.pixels.float()
             scattered = masked.scatter(1, made.where[..., None].expand_as(pixels), pixels)
             filled = to_uint8(unpatchify(torch.where(hidden[..., None], scattered, patches), patch, grid))
     area = hidden[..., None].expand(-1, -1, patch[0] * patch[1])

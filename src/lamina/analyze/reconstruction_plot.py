@@ -1,0 +1,132 @@
+"""The picture of a reconstruction analysis: energies by frequency, error over original, bands and PSNR."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from lamina.analyze.pictures import plain
+from lamina.analyze.style import colour
+
+if TYPE_CHECKING:
+    from lamina.analyze.reconstruction import ModelReconstruction, ReconstructionResult
+
+BANDS = {"mean": "patch\nmean", "low": "below\nπ/2", "high": "from π/2\non"}
+PALE, FULL = 0.4, 1.0
+LARGEST = 3.0
+"""A ratio beyond which the axis is logarithmic."""
+
+
+def draw(result: ReconstructionResult) -> Figure:
+    """Error and original by frequency and their ratio above; the ratio of the bands and PSNR below."""
+    figure = Figure(figsize=(8.0, 6.4), layout="constrained")
+    (energies, ratios), (bands, psnr) = figure.subplots(2, 2, height_ratios=(1.2, 1))
+    _energies(energies, result)
+    for i, model in enumerate(result.models.values()):
+        _curve(ratios, model, model.ratio, i)
+    ratios.set_ylabel("energy of error / original")
+    ratios.set_title("left out (0: nothing, 1: as without a model)", fontsize="small")
+    for panel in (energies, ratios):
+        panel.axvline(0.5, color="0.8", lw=0.8, zorder=0)
+        panel.set_xticks([0, 0.5, 1], ["0: patch mean", "1/2", "1: Nyquist"])
+        panel.set_xlabel("frequency (π rad per px)")
+    _bands(bands, result)
+    _scale(ratios, [model.ratio for model in result.models.values()])
+    _scale(bands, [[getattr(m, b).ratio for b in BANDS if getattr(m, b)] for m in result.models.values()])
+    _psnr(psnr, result)
+    for panel in (energies, ratios, bands, psnr):
+        panel.grid(axis="y", color="0.92")
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(handles=_keys(result), loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    return figure
+
+
+def _energies(panel: Any, result: ReconstructionResult) -> None:
+    models = list(result.models.values())
+    alike = all(_same_original(model, models[0]) for model in models)
+    for i, model in enumerate(models):
+        if i == 0 or not alike:
+            hue = "0.45" if alike else colour(i)
+            panel.plot(model.frequencies[1:], model.original[1:], "--", color=hue, lw=1.3)
+        _curve(panel, model, model.error, i)
+    panel.set_yscale("log")
+    panel.set_ylabel("mean energy per coefficient")
+    panel.set_title("error and original at hidden patches", fontsize="small")
+
+
+def _same_original(one: ModelReconstruction, other: ModelReconstruction) -> bool:
+    alike = one.frequencies == other.frequencies
+    return alike and np.allclose(one.original[1:], other.original[1:], rtol=1e-6)
+
+
+def _curve(panel: Any, model: ModelReconstruction, values: Any, i: int) -> None:
+    """A line from the lowest frequency on; the patch mean is a point by itself."""
+    panel.plot(model.frequencies[1:], values[1:], "o-", color=colour(i), ms=3.5, lw=1.4)
+    if values[0] is not None:
+        panel.plot(0, values[0], "D", color=colour(i), markerfacecolor=_face(model, i), ms=5)
+
+
+def _face(model: ModelReconstruction, i: int) -> str:
+    return "white" if model.norm_pix else colour(i)
+
+
+def _bands(panel: Any, result: ReconstructionResult) -> None:
+    n = len(result.models)
+    for i, model in enumerate(result.models.values()):
+        for j, which in enumerate(BANDS):
+            band = getattr(model, which)
+            if band is None or band.ratio is None:
+                continue
+            face = _face(model, i) if which == "mean" else colour(i)
+            at = j + (i - (n - 1) / 2) * 0.6 / n
+            look = {"color": colour(i), "markerfacecolor": face, "ms": 5, "capsize": 2.5, "lw": 1.2}
+            panel.errorbar(at, band.ratio, band.standard_error, fmt="D" if which == "mean" else "o", **look)
+    panel.set_xticks(range(len(BANDS)), list(BANDS.values()))
+    panel.set_xlim(-0.5, len(BANDS) - 0.5)
+    panel.set_ylabel("energy of error / original")
+    panel.set_title("left out, ± standard error over images", fontsize="small")
+
+
+def _scale(panel: Any, ratios: Any) -> None:
+    """From 0 on, with a line at 1; logarithmic where a model is far worse than none."""
+    panel.axhline(1, color="0.45", linestyle=":", lw=1.2)
+    if max((ratio for each in ratios for ratio in each if ratio is not None), default=1.0) > LARGEST:
+        panel.set_yscale("log")
+    else:
+        panel.set_ylim(bottom=0)
+
+
+def _psnr(panel: Any, result: ReconstructionResult) -> None:
+    turned = 90 if len(result.models) > 4 else 0
+    for i, model in enumerate(result.models.values()):
+        for value, aside, alpha in ((model.baseline_psnr, -0.21, PALE), (model.psnr, 0.21, FULL)):
+            endless = value == float("inf")
+            said = "no error" if endless else " " * bool(turned) + f"{value:.1f}"
+            panel.bar(i + aside, 0 if endless else value, 0.4, color=colour(i), alpha=alpha)
+            look = {"ha": "center", "va": "bottom", "fontsize": "x-small"}
+            panel.text(i + aside, 0 if endless else value, said, rotation=90 if endless else turned, **look)
+    panel.set_xticks([])
+    panel.set_xlim(-0.6, len(result.models) - 0.4)
+    panel.margins(y=0.2 if turned else 0.1)
+    panel.set_ylabel("PSNR (dB)")
+    panel.set_title("hidden patches: higher is better", fontsize="small")
+
+
+def _keys(result: ReconstructionResult) -> list[Any]:
+    keys: list[Any] = []
+    for i, (name, model) in enumerate(result.models.items()):
+        (rows, columns), hidden = model.patch, 100 * model.mask_ratio
+        told = f"{model.n_images} images, {hidden:.0f} % of {rows} x {columns} px hidden"
+        keys.append(Line2D([], [], color=colour(i), linewidth=3, label=f"{plain(name, 30)} ({told})"))
+    keys.append(Line2D([], [], color="0.45", linestyle="--", label="original"))
+    keys.append(Patch(color="0.3", alpha=PALE, label="without a model: a mean colour"))
+    if any(model.norm_pix for model in result.models.values()):
+        given = Line2D([], [], color="0.3", marker="D", linestyle="", markerfacecolor="white")
+        given.set_label("colour of the patch mean; the rest is given")
+        keys.append(given)
+    return keys
