@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lamina.analyze.style import colour
+from lamina.analyze.pictures import plain
+from lamina.analyze.style import WIDTH, colour, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.attention import AttentionResult, ModelAttention
@@ -23,7 +24,7 @@ def draw(result: AttentionResult) -> Figure:
     """Distance, entropy and, where a model has class tokens or registers, what these take."""
     prefixed = any(model.n_prefix for model in result.models.values())
     wanted = list(_LABELS) if prefixed else list(_LABELS)[:2]
-    figure = Figure(figsize=(0.6 + 4.0 * len(wanted), 4.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.2 + 0.2 * len(result.models)), layout="constrained")
     panels = figure.subplots(1, len(wanted), squeeze=False)[0]
     depths = {len(model.layers) for model in result.models.values()}
     alike = len(depths) == 1
@@ -32,7 +33,7 @@ def draw(result: AttentionResult) -> Figure:
             _heads(panel, model, number, i, len(result.models), alike)
         _axes(panel, next(iter(depths)) if alike else None)
         panel.set_ylabel(_LABELS[number])
-    figure.legend(handles=_keys(result), loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    legend_below(figure, _keys(result))
     return figure
 
 
@@ -73,7 +74,7 @@ def _keys(result: AttentionResult) -> list[Line2D]:
     keys = []
     for i, (name, model) in enumerate(result.models.items()):
         rows, columns = model.image_size
-        label = f"{name} ({model.n_images} images of {rows} x {columns} px)"
+        label = f"{plain(name, 40)} ({model.n_images} images of {rows} x {columns} px)"
         keys.append(Line2D([], [], color=colour(i), linewidth=3, label=label))
     keys.append(Line2D([], [], color="0.3", marker="o", ms=4, label="one head, and the mean of heads"))
     keys.append(Line2D([], [], color="0.3", linestyle=":", label="uniform attention"))

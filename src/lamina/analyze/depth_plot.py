@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lamina.analyze.pictures import plain
-from lamina.analyze.style import colour
+from lamina.analyze.style import WIDTH, colour, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.depth import DepthResult, LayerScore, ModelDepth
@@ -24,7 +24,7 @@ _SIDE = ("last", "fused")
 def draw(result: DepthResult) -> Figure:
     """A panel for each protocol; depth is a share of the network where models differ in depth."""
     panels = len(result.protocols)
-    figure = Figure(figsize=(1.0 + 4.4 * panels, 4.2), layout="constrained")
+    figure = Figure(figsize=(min(WIDTH, 5.4 * panels), 4.2), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
     depths = {model.depth for model in result.models.values()}
     scale = next(iter(depths)) if len(depths) == 1 else None
@@ -35,17 +35,14 @@ def draw(result: DepthResult) -> Figure:
                 _beside(panel, model, protocol, pool, i, len(result.models), scale)
         panel.axhline(100 * result.majority, color="0.5", linestyle=":", linewidth=1)
         _ticks(panel, scale, any(s.place == "fused" for m in result.models.values() for s in m.scores))
-        panel.set_title(_TITLES[protocol])
+        panel.set_title(_TITLES[protocol], fontsize="medium")
         panel.set_ylim(_limits(result))
         panel.grid(axis="y", color="0.92")
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
     tested = sorted({model.n_test for model in result.models.values()})
     axes[0].set_ylabel(f"accuracy on {' or '.join(map(str, tested))} test images (%)")
-    columns = 3 if panels > 1 else 2
-    figure.legend(
-        handles=_keys(result), loc="outside lower center", ncols=columns, frameon=False, fontsize="small"
-    )
+    legend_below(figure, _keys(result))
     return figure
 
 
@@ -125,7 +122,7 @@ def _ticks(panel: Any, scale: int | None, fused: bool) -> None:
 
 def _keys(result: DepthResult) -> list[Line2D]:
     keys = [
-        Line2D([], [], color=colour(i), linewidth=3, label=plain(name))
+        Line2D([], [], color=colour(i), linewidth=3, label=plain(name, 40))
         for i, name in enumerate(result.models)
     ]
     pools = {score.pool for model in result.models.values() for score in model.scores}

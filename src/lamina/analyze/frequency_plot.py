@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from lamina.analyze.style import colour
+from lamina.analyze.pictures import plain
+from lamina.analyze.style import WIDTH, colour, depths, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.frequency import ModelFrequency, Stage
 
 KINDS = {"unnormed": "block output", "last": "after the\nfinal norm", "fused": "fused"}
 MARKS = {"input": "D", "attention": "o", "mlp": "s", "block": "s"}
+SAID = {"input": "embedded input", "attention": "after attention", "mlp": "after MLP", "block": "after block"}
+LOW, HIGH = 0.45, 1.0
+_COLUMNS = 3
 
 
 def frequency_figure(models: Mapping[str, ModelFrequency], direction: str) -> Figure:
     """Curves of each model above; the highest frequency by depth and the last layer's bands below."""
-    n = len(models)
-    figure = Figure(figsize=(max(10.0, 3.4 * n), 6.8), layout="constrained")
-    rows = figure.add_gridspec(2, 1)
-    above, below = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
-    panels = above.subplots(1, n, squeeze=False, sharey=True)[0]
-    for panel, (name, model) in zip(panels, models.items(), strict=True):
-        _curves(panel, name, model)
-    panels[0].set_ylabel("log amplitude minus DC")
-    scale = matplotlib.cm.ScalarMappable(cmap="viridis")
-    above.colorbar(scale, ax=list(panels), label="depth (0: input, 1: last)")
-    by_depth, bands = below.subplots(1, 2)
-    _by_depth(by_depth, models, direction)
-    _bands(bands, models)
+    lines = -(-len(models) // _COLUMNS)
+    heights = (2.6 * lines, 3.6)
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    rows = figure.add_gridspec(2, 1, height_ratios=heights)
+    _all_curves(rows[0], models, lines)
+    below = rows[1].subgridspec(1, 2)
+    _by_depth(figure.add_subplot(below[0]), models, direction)
+    _bands(figure.add_subplot(below[1]), models)
+    legend_below(figure, _keys(models))
     return figure
 
 
@@ -40,30 +44,38 @@ def _place(stage: Stage, depth: int) -> float:
     return (stage.layer + (0.5 if stage.part == "attention" else 1.0)) / depth
 
 
-def _curves(panel: Axes, name: str, model: ModelFrequency) -> None:
-    depths = matplotlib.colormaps["viridis"]
+def _all_curves(place: SubplotSpec, models: Mapping[str, ModelFrequency], lines: int) -> None:
+    columns = min(_COLUMNS, len(models))
+    panels = place.subgridspec(lines, columns).subplots(squeeze=False, sharey=True)
+    for panel in panels.flat[len(models) :]:
+        panel.set_visible(False)
+    for i, (panel, (name, model)) in enumerate(zip(panels.flat, models.items(), strict=False)):
+        _curves(panel, model)
+        title = f"{plain(name, 70 // columns)} ({model.n_images} images)"
+        panel.set_title(title, fontsize="small", color=colour(i))
+    for panel in panels[:, 0]:
+        panel.set_ylabel("log amplitude minus DC")
+    scale = ScalarMappable(cmap=depths())
+    panel.figure.colorbar(scale, ax=panels, pad=0.02, label="depth (0: input, 1: last)")
+
+
+def _curves(panel: Axes, model: ModelFrequency) -> None:
+    hues = depths()
     for stage in model.stages:
         style = "--" if stage.part == "attention" else "-"
-        hue = depths(_place(stage, model.depth))
-        panel.plot(model.frequencies, stage.relative, style, color=hue, lw=1.2)
-    panel.set_title(f"{name} ({model.n_images} images)", fontsize="medium")
+        panel.plot(model.frequencies, stage.relative, style, color=hues(_place(stage, model.depth)), lw=1.2)
     panel.set_xlabel("frequency (π rad per patch)")
 
 
 def _by_depth(axes: Axes, models: Mapping[str, ModelFrequency], direction: str) -> None:
-    for i, (name, model) in enumerate(models.items()):
+    for i, model in enumerate(models.values()):
         x = [_place(stage, model.depth) for stage in model.stages]
-        axes.plot(x, [stage.high for stage in model.stages], color=colour(i), label=name)
+        axes.plot(x, [stage.high for stage in model.stages], color=colour(i), lw=1.4)
         for part, mark in MARKS.items():
             those = [stage for stage in model.stages if stage.part == part]
             at = [_place(stage, model.depth) for stage in those]
             axes.plot(at, [stage.high for stage in those], mark, color=colour(i), ms=4)
-    parts = {stage.part for model in models.values() for stage in model.stages}
-    legend = axes.legend(frameon=False, fontsize="small")
-    if "attention" in parts:
-        axes.set_title("circle: after attention, square: after MLP, diamond: input", fontsize="small")
-    legend.set_visible(len(models) > 1)
-    axes.set_xlabel("depth, as a share of the blocks")
+    axes.set_xlabel("depth as a share of the blocks")
     axes.set_ylabel(f"log amplitude at the highest\n{direction} frequency minus DC")
 
 
@@ -78,14 +90,32 @@ def _bands(axes: Axes, models: Mapping[str, ModelFrequency]) -> None:
             bands = model.bands[kind]
             middle, width = j + (i - (n - 1) / 2) * 0.84 / n, 0.36 / n
             low = bands.low or 0.0
-            axes.bar(middle - width / 2, low, width, color=colour(i), alpha=0.45)
-            axes.bar(middle + width / 2, bands.high, width, color=colour(i))
-            top = max(low, bands.high)
+            axes.bar(middle - width / 2, low, width, color=colour(i), alpha=LOW)
+            axes.bar(middle + width / 2, bands.high, width, color=colour(i), alpha=HIGH)
+            where: dict[str, Any] = {
+                "xytext": (0, 2),
+                "textcoords": "offset points",
+                "ha": "center",
+                "va": "bottom",
+            }
+            turned = 90 if n > 2 else 0
             said = f"{100 * bands.share_high:.0f} %"
-            axes.annotate(said, (middle, top), (0, 2), textcoords="offset points", ha="center", fontsize=7)
-    axes.margins(y=0.12)
+            axes.annotate(said, (middle, max(low, bands.high)), fontsize="small", rotation=turned, **where)
+    axes.margins(y=0.2 if n > 2 else 0.12)
     axes.set_xticks(range(len(kinds)), [KINDS[kind] for kind in kinds])
     axes.set_ylabel("mean amplitude per coefficient")
-    axes.set_title(
-        "last layer: |ω| < π/2 pale, ≥ π/2 full; above: how much of it all is high", fontsize="small"
-    )
+    axes.set_title("last layer; above: the high band's share", fontsize="small")
+
+
+def _keys(models: Mapping[str, ModelFrequency]) -> list[Artist]:
+    keys: list[Artist] = [
+        Line2D([], [], color=colour(i), linewidth=3, label=plain(name, 40)) for i, name in enumerate(models)
+    ]
+    parts = {stage.part for model in models.values() for stage in model.stages}
+    for part, mark in MARKS.items():
+        if part in parts:
+            look: dict[str, Any] = {"linestyle": {"attention": "--", "input": ""}.get(part, "-"), "ms": 4}
+            keys.append(Line2D([], [], color="0.3", marker=mark, label=SAID[part], **look))
+    for alpha, said in ((LOW, "|ω| < π/2"), (HIGH, "|ω| ≥ π/2")):
+        keys.append(Patch(color="0.3", alpha=alpha, linewidth=0, label=f"band {said}"))
+    return keys

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from lamina.analyze.style import colour
+from lamina.analyze.layers_plot import draw
 from lamina.errors import LaminaError
+from lamina.fusion.options import Pooling
 from lamina.runs import Run
 
 
@@ -39,6 +39,14 @@ class LayerWeights:
     lr_sums: tuple[float, ...]
     """Sum of the learning rates up to each step: AdamW moves a logit by about that much at most."""
     logit_lr_scale: float
+    pooling: Pooling
+
+    @property
+    def logit_reach(self) -> tuple[float, ...] | None:
+        """About how far AdamW can have moved a logit by each step; attention pooling has none."""
+        if self.pooling == "attention":
+            return None
+        return tuple(self.logit_lr_scale * each for each in self.lr_sums)
 
     @property
     def by_weight(self) -> Bias:
@@ -58,10 +66,11 @@ class LayersResult:
     runs: Mapping[str, LayerWeights]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, with the bias of each run."""
+        """Everything, with the reach and the bias of each run."""
         told = {
             name: {
                 **asdict(run),
+                "logit_reach": run.logit_reach,
                 "bias_by_weight": asdict(run.by_weight),
                 "bias_by_share": asdict(run.by_share),
             }
@@ -70,31 +79,8 @@ class LayersResult:
         return {"runs": told}
 
     def plot(self) -> Figure:
-        """A row for each run: weights over the steps as a heat map, and where weights and shares ended."""
-        rows = len(self.runs)
-        figure = Figure(figsize=(9.6, 0.6 + 2.6 * rows), layout="constrained")
-        axes = figure.subplots(rows, 2, squeeze=False, width_ratios=(3, 2))
-        for i, (name, run) in enumerate(self.runs.items()):
-            heat, bars = axes[i]
-            image = heat.pcolormesh(
-                np.asarray(run.steps),
-                np.arange(len(run.layers)),
-                np.asarray(run.weights).T,
-                shading="nearest",
-            )
-            heat.set_yticks(range(len(run.layers)), [f"block {layer}" for layer in run.layers])
-            heat.set_xlabel("step")
-            heat.set_title(f"{name}: weight of each block")
-            figure.colorbar(image, ax=heat)
-            place = np.arange(len(run.layers))
-            bars.barh(place - 0.2, run.weights[-1], 0.4, color=colour(0), label="weight")
-            bars.barh(place + 0.2, run.shares[-1], 0.4, color=colour(1), label="norm share")
-            bars.set_yticks([])
-            bars.set_xlabel(
-                f"at step {run.steps[-1]}; first half: {run.by_weight.first_half:.2f} of the weight"
-            )
-            bars.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-        return figure
+        """A row for each run: weights as lines and as a heat map, norm shares; last, how all runs ended."""
+        return draw(self)
 
 
 def bias(layers: Sequence[int], mass: Sequence[float], depth: int) -> Bias:
@@ -141,4 +127,5 @@ def _read(run: Run) -> LayerWeights:
         tuple(tuple(row["fusion_shares"]) for row in rows),
         tuple(float(row["lr_sum"]) for row in rows),
         recipe.fusion.logit_lr_scale,
+        recipe.fusion.pooling,
     )

@@ -40,9 +40,9 @@ def _block(block: SubFigure, name: str, model: ModelPatches, i: int) -> None:
     norms = model.norms
     explained = " + ".join(f"{100 * share:.0f}" for share in model.explained)
     block.suptitle(
-        f"{plain(name)}: the colours explain {explained} % of the variance; {100 * norms.share:.2g} % of the "
-        f"{norms.n_tokens} patches\nof n = {norms.n_images} images are outliers (norm above "
-        f"{norms.threshold:.3g}: the median {norms.median:.3g} and 6 robust deviations)",
+        f"{plain(name, 50)}: the colours explain {explained} % of the variance\n"
+        f"{100 * norms.share:.2g} % of the {norms.n_tokens} patches of n = {norms.n_images} images are "
+        f"outliers (norm above {norms.threshold:.3g}: the median {norms.median:.3g} and 6 robust deviations)",
         color=colour(i),
         fontsize="small",
     )
@@ -115,4 +115,5 @@ def _marks(row: Any, image: ShownImage, model: ModelPatches) -> None:
         panel.add_patch(Rectangle(corner, broad, high, fill=False, edgecolor=hue, linewidth=1.0))
     out = np.argwhere(np.asarray(image.norms) > model.norms.threshold)
     x, y = (out[:, 1] + 0.5) * broad, (out[:, 0] + 0.5) * high
-    row[2].scatter(x, y, marker="x", s=9, linewidths=0.8, color="#D55E00")
+    row[2].scatter(x, y, marker="x", s=14, linewidths=2.2, color="black")
+    row[2].scatter(x, y, marker="x", s=9, linewidths=0.8, color=_EDGE)

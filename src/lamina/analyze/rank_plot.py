@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lamina.analyze.style import colour
+from lamina.analyze.pictures import plain
+from lamina.analyze.style import WIDTH, colour, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.rank import RankResult, RankScore
@@ -18,7 +19,7 @@ _POOLS = ("mean", "cls")
 
 def draw(result: RankResult) -> Figure:
     """The curve above, a panel for each number below; a dotted line is the largest rank there can be."""
-    figure = Figure(figsize=(10.4, 6.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=(1.1, 1))
     _curves(figure.add_subplot(grid[0]), result)
     numbers = _numbers(result)
@@ -28,7 +29,7 @@ def draw(result: RankResult) -> Figure:
         _bars(panel, result, title, number)
         if not title.startswith("alpha"):
             panel.set_ylabel("dimensions")
-    figure.legend(handles=_keys(result), loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    legend_below(figure, _keys(result))
     return figure
 
 
@@ -102,7 +103,10 @@ def _plain(panel: Any) -> None:
 
 
 def _keys(result: RankResult) -> list[Line2D]:
-    keys = [Line2D([], [], color=colour(i), linewidth=4, label=name) for i, name in enumerate(result.models)]
+    keys = [
+        Line2D([], [], color=colour(i), linewidth=4, label=plain(name, 40))
+        for i, name in enumerate(result.models)
+    ]
     bounds = {
         what: sorted({m.most for m in result.models.values() if (m.n_images < m.width) == few})
         for what, few in (("images", True), ("channels", False))

@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure, SubFigure
 
 from lamina.analyze.pictures import Picture, channels_said, plain
-from lamina.analyze.style import HUES, colour
+from lamina.analyze.style import colour
 
 if TYPE_CHECKING:
     from lamina.analyze.retrieval import ModelRetrieval, RetrievalResult
 
 _WIDTH = 1.25  # of a column, in inches
+_FRAMES: dict[bool | None, tuple[str, Any, float]] = {
+    None: ("0.6", "-", 1),
+    True: ("black", "-", 2.5),
+    False: ("0.6", (0, (3, 2)), 1),
+}
+"""By whether the class is the query's; colours would be taken for models'."""
 
 
 def draw(result: RetrievalResult) -> Figure:
@@ -64,9 +70,9 @@ def _image(panel: Any, picture: Picture, above: str, label: str | None, same: bo
     panel.imshow(picture, interpolation="nearest")
     panel.set_xticks([])
     panel.set_yticks([])
-    hue, line = {None: ("0.6", "-"), True: (HUES[2], "-"), False: (HUES[1], "--")}[same]
+    hue, line, width = _FRAMES[same]
     for spine in panel.spines.values():
-        spine.set(color=hue, linestyle=line, linewidth=1 if same is None else 2.5)
+        spine.set(color=hue, linestyle=line, linewidth=width)
     mark = {None: "", True: "\u2713 ", False: "\u2717 "}[same]
     below = "" if label is None else mark + plain(label, 16)
     panel.set_xlabel(f"{above}\n{below}".strip(), fontsize="x-small")

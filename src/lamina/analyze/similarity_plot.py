@@ -8,7 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from lamina.analyze.style import colour
+from lamina.analyze.pictures import plain
+from lamina.analyze.style import WIDTH, colour
 
 if TYPE_CHECKING:
     from lamina.analyze.similarity import SimilarityResult
@@ -20,7 +21,8 @@ def draw(result: SimilarityResult) -> Figure:
     """The upper triangle of models x models; grey where a layer is the same for all images."""
     names = list(result.layers)
     n = len(names)
-    figure = Figure(figsize=(1.6 + 3.2 * n, 0.9 + 3.0 * n), layout="constrained")
+    side = min(3.4, (WIDTH - 1.2) / n)  # of a pair with its labels, in inches
+    figure = Figure(figsize=(1.2 + side * n, 0.4 + side * n), layout="constrained")
     panels = figure.subplots(n, n, squeeze=False)
     colours = matplotlib.colormaps["viridis"].with_extremes(bad="0.8")
     for row, first in enumerate(names):
@@ -33,17 +35,19 @@ def draw(result: SimilarityResult) -> Figure:
             values = np.array(result.between(first, second), dtype=float)
             image = panel.imshow(values, cmap=colours, vmin=0, vmax=1, origin="lower", aspect="auto")
             panel.set_box_aspect(1)
-            _ticks(panel, result.layers[second], result.layers[first])
-            panel.set_xlabel(f"block of {second}", color=colour(column))
-            panel.set_ylabel(f"block of {first}", color=colour(row))
+            _ticks(panel, result.layers[second], result.layers[first], int(4 * side))
+            most = max(6, int(14 * side) - 14)  # letters that fit beside a panel after "block of"
+            across, up = (f"block of {plain(name, most)}" for name in (second, first))
+            panel.set_xlabel(across, color=colour(column), fontsize="small")
+            panel.set_ylabel(up, color=colour(row), fontsize="small")
     bar = figure.colorbar(image, ax=panels, shrink=0.8 if n == 1 else 0.5, pad=0.02)
     bar.set_label("debiased linear CKA")
     figure.suptitle(f"Similarity of {_POOLS[result.pool]}, {result.n_images} images", fontsize="medium")
     return figure
 
 
-def _ticks(panel: Any, across: tuple[int, ...], up: tuple[int, ...]) -> None:
+def _ticks(panel: Any, across: tuple[int, ...], up: tuple[int, ...], most: int) -> None:
     for layers, set_ticks in ((across, panel.set_xticks), (up, panel.set_yticks)):
-        stride = 1 if len(layers) <= 7 else 2 if len(layers) <= 14 else 4 if len(layers) <= 28 else 8
+        stride = next(each for each in (1, 2, 4, 8, 16) if len(layers) <= each * most or each == 16)
         shown = [i for i, layer in enumerate(layers) if layer == -1 or (layer + 1) % stride == 0]
-        set_ticks(shown, ["in" if layers[i] == -1 else str(layers[i]) for i in shown])
+        set_ticks(shown, ["in" if layers[i] == -1 else str(layers[i]) for i in shown], fontsize="small")

@@ -10,7 +10,7 @@ from lamina.analyze.attention import AttentionResult
 from lamina.analyze.depth import DepthResult
 from lamina.analyze.frequency import FrequencyResult
 from lamina.analyze.hessian import HessianResult
-from lamina.analyze.layers import LayersResult
+from lamina.analyze.layers import LayersResult, LayerWeights
 from lamina.analyze.patches import PatchesResult
 from lamina.analyze.rank import RankResult
 from lamina.analyze.retrieval import RetrievalResult
@@ -35,12 +35,15 @@ def of_layers(result: LayersResult) -> Summary:
                 f"block {heaviest}",
             )
         )
-    reach = (
-        f"{name}: the learning rates add up to {run.lr_sums[-1]:.3g}; times {run.logit_lr_scale:g}, that is "
-        "about how far a logit can have moved"
-        for name, run in result.runs.items()
-    )
-    return Summary(header, tuple(rows), tuple(reach))
+    return Summary(header, tuple(rows), tuple(_reach(name, run) for name, run in result.runs.items()))
+
+
+def _reach(name: str, run: LayerWeights) -> str:
+    total = f"{name}: the learning rates add up to {run.lr_sums[-1]:.3g}"
+    if run.logit_reach is None:
+        return f"{total}; attention pooling: weights are means over heads, tokens and images"
+    reach = f"{run.logit_lr_scale:g}, that is {run.logit_reach[-1]:.3g}"
+    return f"{total}; times {reach}, about how far a logit can have moved"
 
 
 def of_frequency(result: FrequencyResult) -> Summary:

@@ -80,10 +80,15 @@ def _plain(value: Any) -> Any:
 
 def save_figure(figure: Figure, files: Sequence[Path], command: str = "") -> None:
     """Save a figure in the formats of the files' suffixes, the command in small type under it."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for legend in figure.legends:  # their own anchor is the page's edge, which moves once it is cropped
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
     if command:
         per_line = int(figure.get_figwidth() * 16)
-        said = textwrap.fill(command, per_line)
-        figure.text(0.5, -0.01, said, ha="center", va="top", fontsize=6, family="monospace", color="0.35")
+        said = textwrap.fill(command, per_line, break_on_hyphens=False)
+        look: dict[str, Any] = {"fontsize": 6, "family": "monospace", "color": "0.35", "parse_math": False}
+        figure.text(0.5, -0.01, said, ha="center", va="top", **look)
     for place in files:
         with replacing(place) as file:
             kind = place.suffix[1:]

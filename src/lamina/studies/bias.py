@@ -13,20 +13,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lamina.analyze.layers import analyze_layers
-from lamina.analyze.style import colour
+from lamina.analyze.style import WIDTH, legend_below, method_colour
 from lamina.data import Source
 from lamina.fusion.options import Projection
 from lamina.interop import load_encoder
 from lamina.recipes import Recipe
+from lamina.statistics import Estimate, difference, estimate, seeds_of, verdict
 from lamina.studies.measuring import Bench
 from lamina.studies.options import LOGIT_LR_SCALE, StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study
-from lamina.statistics import Estimate, difference, estimate, seeds_of, verdict
 from lamina.studies.writing import Table, Told
 from lamina.supervised import SupervisedOptions
 from lamina.targets import TargetOptions
 
 TARGETS = ("pixels", "teacher", "labels")
+METHOD_OF = {"pixels": "MAE + MFF", "teacher": "EVA + MFF", "labels": "DeiT + MFF"}
 PROJECTIONS: tuple[Projection, ...] = ("none", "linear")
 
 
@@ -128,8 +129,8 @@ def _told(found: Estimate) -> str:
 
 
 def _figure(measured: Measured) -> Figure:
-    figure = Figure(figsize=(15, 3.6), layout="constrained")
-    weights, shares, spectra, last = figure.subplots(1, 4)
+    figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
+    weights, shares, spectra, last = figure.subplots(2, 2).flat
     for name, seeds in measured.items():
         layers = seeds[0]["layers"]
         _line(weights, name, layers, [s["weights"] for s in seeds])
@@ -139,7 +140,7 @@ def _figure(measured: Measured) -> Figure:
         frequencies = seeds[0]["spectrum"]["frequencies"]
         _line(last, name, frequencies, [s["spectrum"]["curve"] for s in seeds])
     n = len(next(iter(measured.values())))
-    for axes, title in ((weights, "weight"), (shares, "norm share")):
+    for axes, title in ((weights, "softmax weight"), (shares, "norm share")):
         axes.axhline(1 / len(layers), color="0.6", lw=0.8)
         axes.set_ylabel(title)
         axes.set_xlabel("block")
@@ -154,17 +155,16 @@ def _figure(measured: Measured) -> Figure:
         f"All blocks fused: mean of {seeds_of(n)}, shaded from lowest to highest; grey: equal shares",
         fontsize="medium",
     )
-    handles, names = spectra.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right center", frameon=False, title="target, projection")
+    legend_below(figure, spectra.get_lines())
     return figure
 
 
 def _line(axes: Axes, name: str, x: Sequence[float], rows: list[list[float]]) -> None:
     target, projection = name.split(", ")
-    hue = colour(TARGETS.index(target))
+    hue = method_colour(METHOD_OF[target])
     values = np.asarray(rows)
     style = "-" if projection == "linear" else "--"
-    axes.plot(x, values.mean(0), style, color=hue, label=name)
+    axes.plot(x, values.mean(0), style, color=hue, label=f"{target}, projection {projection}")
     axes.fill_between(x, values.min(0), values.max(0), color=hue, alpha=0.12, lw=0)
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lamina.analyze.style import colour
+from lamina.analyze.style import WIDTH, method_colour
 from lamina.data import Source
 from lamina.errors import LaminaError
 from lamina.interop import load_encoder
+from lamina.statistics import difference, estimate, seeds_of
 from lamina.studies.measuring import Bench
 from lamina.studies.options import StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study
-from lamina.statistics import difference, estimate, seeds_of
 from lamina.studies.writing import Table, Told
 
 PLAIN = "plain MAE"
@@ -108,15 +108,16 @@ def _caution(measured: Measured) -> str:
 
 
 def _figure(measured: Measured) -> Figure:
-    figure = Figure(figsize=(9, 1.2 + 0.3 * len(measured)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.3 * len(measured)), layout="constrained")
+    plain, fused = method_colour("MAE"), method_colour("MAE + MFF")
     panels = figure.subplots(1, 2, sharey=True)
     n = len(next(iter(measured.values())))
     for axes, probe, label in zip(panels, ("knn", "linear"), ("kNN", "linear probe"), strict=True):
         found = [estimate([100 * s[probe] for s in seeds]) for seeds in measured.values()]
         for row, (name, one) in enumerate(zip(measured, found, strict=True)):
-            hue = colour(0) if name == PLAIN else colour(1)
+            hue = plain if name == PLAIN else fused
             axes.errorbar(one.mean, row, xerr=one.half, fmt="o", color=hue, capsize=3)
-        axes.axvline(found[0].mean, color=colour(0), lw=0.8, ls="--")
+        axes.axvline(found[0].mean, color=plain, lw=0.8, ls="--")
         axes.set_yticks(range(len(measured)), list(measured))
         axes.set_ylim(len(measured) - 0.5, -0.5)
         axes.set_xlabel(f"{label}, top-1 (%)")

@@ -11,14 +11,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lamina.analyze.style import colour
+from lamina.analyze.style import WIDTH, legend_below, method_colour
 from lamina.data import Source
 from lamina.interop import load_encoder
 from lamina.runs import Run
+from lamina.statistics import difference, estimate, first_reach, seeds_of, verdict
 from lamina.studies.measuring import Bench
 from lamina.studies.options import StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study, seconds_of
-from lamina.statistics import difference, estimate, first_reach, seeds_of, verdict
 from lamina.studies.writing import Table, Told
 from lamina.train import checkpoint
 
@@ -147,37 +147,37 @@ def _finding(measured: Measured, pair: tuple[str, str]) -> str:
 
 
 def _figure(measured: Measured) -> Figure:
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
-    knn, linear, bands, sharp = figure.subplots(1, 4, width_ratios=(3, 3, 2, 2))
+    figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
+    knn, linear, bands, sharp = figure.subplots(2, 2).flat
     n = len(next(iter(measured.values())))
     for i, (name, seeds) in enumerate(measured.items()):
-        style = "-" if "MFF" in name else "--"
+        style, hue = "-" if "MFF" in name else "--", method_colour(name)
         for axes, probe in ((knn, "knn"), (linear, "linear")):
             x = seeds[0]["curves"]["epochs"]
             values = 100 * np.asarray([s["curves"][probe] for s in seeds])
-            axes.plot(x, values.mean(0), style, color=colour(i), label=name)
-            axes.fill_between(x, values.min(0), values.max(0), color=colour(i), alpha=0.12, lw=0)
-        _points(bands, i, [100 * s["spectrum"]["share_high"] for s in seeds])
-        _points(sharp, i, [float(np.mean(s["hessian_maxima"])) for s in seeds])
+            axes.plot(x, values.mean(0), style, color=hue, label=name)
+            axes.fill_between(x, values.min(0), values.max(0), color=hue, alpha=0.12, lw=0)
+        _points(bands, i, hue, [100 * s["spectrum"]["share_high"] for s in seeds])
+        _points(sharp, i, hue, [float(np.mean(s["hessian_maxima"])) for s in seeds])
     for axes, probe in ((knn, "knn"), (linear, "linear")):
         axes.set_xlabel("epochs")
         axes.set_ylabel(f"{PROBES[probe]}, top-1 (%)")
     figure.suptitle(
         f"Mean of {seeds_of(n)}, shaded from lowest to highest; dots are seeds", fontsize="medium"
     )
-    linear.legend(frameon=False, fontsize="small", loc="lower right")
+    legend_below(figure, linear.get_lines())
     bands.set_ylabel("last layer: high band,\n% of the amplitude")
     sharp.set_ylabel("largest eigenvalue\nof the Hessian")
     for axes in (bands, sharp):
-        axes.set_xticks(range(len(measured)), list(measured), rotation=35, ha="right", fontsize="small")
+        axes.set_xticks(range(len(measured)), list(measured), fontsize="small")
         axes.set_xlim(-0.6, len(measured) - 0.4)
     return figure
 
 
-def _points(axes: Axes, i: int, values: list[float]) -> None:
+def _points(axes: Axes, i: int, hue: str, values: list[float]) -> None:
     """Each seed, and a dash at the mean."""
-    axes.scatter([i] * len(values), values, color=colour(i), s=14, alpha=0.7)
-    axes.scatter([i], [float(np.mean(values))], marker="_", s=300, color=colour(i))
+    axes.scatter([i] * len(values), values, color=hue, s=14, alpha=0.7)
+    axes.scatter([i], [float(np.mean(values))], marker="_", s=300, color=hue)
 
 
 pair = Study(
