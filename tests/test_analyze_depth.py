@@ -9,12 +9,19 @@ import torch
 from torch import nn
 
 from evaluate_toys import NAMES, shaken, stripes, stripes_data, toy_recipe
-from lamina.analyze.depth import analyze_depth, layer_vectors, paired_interval
+from lamina.analyze.depth import analyze_depth, paired_interval
 from lamina.build import build_method
 from lamina.data import ArraySource, eval_batches
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
 from lamina.errors import LaminaError
-from lamina.evaluate import KNNOptions, LabelledData, LinearOptions, evaluate_knn, evaluate_linear
+from lamina.evaluate import (
+    KNNOptions,
+    LabelledData,
+    LinearOptions,
+    evaluate_knn,
+    evaluate_linear,
+    layer_vectors,
+)
 from lamina.fusion import MultiLevelFusion
 from lamina.interop import Backbone
 from lamina.interop.backbone import Origin

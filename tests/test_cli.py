@@ -135,10 +135,18 @@ def test_evaluate_report_export_reconstruct_and_embed(run, photos, tmp_path):
     assert photos.name in page
     assert "<b>bold</b>" not in page
 
-    knn = lamina("evaluate", "knn", run, photos, "--workers", 0)
-    assert knn.returncode == 0, knn.stderr
-    assert "untrained" in knn.stdout
-    assert "pixels" in knn.stdout
+    vectors = ["--features", "last", "layers", "--layers", 0, 2, "--pools", "mean", "cls+mean"]
+    kept = ["--cache", tmp_path / "cache", "--workers", 0]
+    for said in ("features of 24 images in ", "features from the cache in "):
+        knn = lamina("evaluate", "knn", run, photos, *vectors, *kept)
+        assert knn.returncode == 0, knn.stderr
+        assert not knn.stderr  # no bar where nobody watches
+        for name in ("untrained", "pixels", "block 2", "blocks 0+2", "cls+mean", said):
+            assert name in knn.stdout
+    own = lamina("evaluate", "knn", run, photos, "--leave-one-out", "--k", 3, "--workers", 0)
+    assert own.returncode == 0, own.stderr
+    assert "24 training and 24 test images" in own.stdout
+    assert "leave-one-out" in (run / "report.html").read_text()
 
     compare = lamina("report", run, run, "--out", tmp_path / "compare.html")
     assert compare.returncode == 0, compare.stderr
@@ -219,6 +227,7 @@ WRONG = [
     (["embed", "EMPTY", "sample:photos", "--out", "OUT.npz"], "EMPTY"),
     (["dance"], "no verb"),
     (["evaluate"], "knn, linear"),
+    (["evaluate", "knn", "x", "sample:photos", "--features", "best"], "'last', 'fused', 'layers'"),
 ]
 
 

@@ -1,13 +1,17 @@
 """kNN against scikit-learn's classifier and against the formula written out."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-import lamina.evaluate.knn as knn
 from lamina.errors import LaminaError
 from lamina.evaluate import KNNOptions, knn_predict, probe_knn
+from lamina.evaluate.neighbours import MOST_CELLS, Chunks, nearest
 
 
 def clouds(n, seed, classes=5, width=12):
@@ -57,14 +61,95 @@ def test_leave_one_out_never_sees_the_own_label():
         assert knn_predict(train, flipped, None, (5,), 0.07)[0, i] == before[0, i]
 
 
-def test_slabs_change_nothing(monkeypatch):
-    (train, labels), (test, _) = clouds(150, 1), clouds(70, 2)
-    whole = knn_predict(train, labels, test, (10,), 0.07), knn_predict(train, labels, None, (10,), 0.07)
-    monkeypatch.setattr(knn, "_MAX_CELLS", 150 * 7)
-    sizes = [len(slab) for _, slab in knn._slabs(test, train)]
-    assert max(sizes) == 7
-    slabs = knn_predict(train, labels, test, (10,), 0.07), knn_predict(train, labels, None, (10,), 0.07)
-    assert all(torch.equal(a, b) for a, b in zip(whole, slabs, strict=True))
+def dense(train, labels, queries, k, temperature, leave_one_out=False):
+    """All similarities at once, in float64; of equal ones the lower row, of equal sums the lower class."""
+    unit = [x.double() / x.double().norm(dim=1, keepdim=True) for x in (queries, train)]
+    similarity = unit[0] @ unit[1].T
+    if leave_one_out:
+        similarity.fill_diagonal_(-torch.inf)
+    similarity = similarity.numpy()
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    weights = np.exp(np.take_along_axis(similarity, order, axis=1) / temperature)
+    one_hot = np.eye(int(labels.max()) + 1)[labels.numpy()[order]]
+    votes = (weights[..., None] * one_hot).sum(axis=1)
+    return votes.argmax(1).tolist(), order.tolist()
+
+
+CHUNKS = [(1, 1), (7, 7), (20, 1), (1, 50), (1000, 1000)]
+
+
+@pytest.mark.parametrize("sizes", CHUNKS)
+def test_chunks_change_nothing(sizes):
+    (train, labels), (test, _) = clouds(50, 1), clouds(20, 2)
+    centre, chunks = train.mean(0), Chunks(*sizes)
+    for queries in (test, None):
+        asked = train if queries is None else test
+        for taken in (None, centre):
+            found = knn_predict(train, labels, queries, (1, 10, 49), 0.07, centre=taken, chunks=chunks)
+            off = 0 if taken is None else taken
+            for guesses, k in zip(found, (1, 10, 49), strict=True):
+                expected, _ = dense(train - off, labels, asked - off, k, 0.07, queries is None)
+                assert guesses.tolist() == expected
+
+
+@pytest.mark.parametrize("sizes", CHUNKS)
+def test_of_equal_neighbours_the_lower_rows_are_taken(sizes):
+    """Rows of signs: lengths and cosines are exact in any order of summation, and mostly equal."""
+    generator = torch.Generator().manual_seed(0)
+    bank = torch.randint(0, 2, (50, 16), generator=generator).float() * 2 - 1
+    bank[20:40] = bank[7]
+    queries = torch.cat([bank[[7, 21, 49]], bank[:9].flip(1)])
+    for asked in (queries, None):
+        for most in (1, 5, 30, 49):
+            found = list(nearest(bank, asked, most, chunks=Chunks(*sizes)))
+            rows = torch.cat([part.rows for part in found]).tolist()
+            similarity = torch.cat([part.similarity for part in found])
+            truth = dense(
+                bank, (bank[:, 0] > 0).long(), bank if asked is None else asked, most, 1.0, asked is None
+            )[1]
+            assert rows == truth
+            assert (similarity[:, :-1] >= similarity[:, 1:]).all()
+    assert [part.start for part in nearest(bank, None, 3, chunks=Chunks(20, 7))] == [0, 20, 40]
+
+
+def test_of_equal_sums_the_lower_class_wins():
+    train = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
+    labels = torch.tensor([2, 1, 1, 2])
+    assert knn_predict(train, labels, train, (4,)).tolist() == [[1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(("n", "width"), [(10, 3), (1_280_000, 768), (2_000, 12_288), (5_000_000, 64)])
+def test_the_largest_tensor_of_a_search_does_not_grow(n, width):
+    chunks = Chunks.fitting(n, width, 200)
+    assert chunks.bank <= n
+    sizes = chunks.queries * chunks.bank, chunks.queries * width, chunks.bank * width, chunks.queries * 400
+    assert max(sizes) <= MOST_CELLS
+    assert n < 1000 or max(sizes) > MOST_CELLS // 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read where Linux has it")
+def test_a_search_copies_no_bank():
+    """Peak resident memory of a process, after a smaller search that has made room for its chunks."""
+    grown, bank = map(int, subprocess.check_output([sys.executable, "-c", SEARCH]).split())
+    assert grown < bank / 4
+
+
+SEARCH = """
+import torch
+from lamina.evaluate import neighbours
+torch.set_num_threads(1)
+neighbours.MOST_CELLS = 1 << 18
+def peak():  # ru_maxrss would count what the parent holds
+    lines = open("/proc/self/status").read().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+bank = torch.ones(1 << 16, 256).normal_()
+def search(bank):
+    return list(neighbours.nearest(bank, bank[:64], 20, centre=bank[0]))
+search(bank[:4096])
+before = peak()
+search(bank)
+print(peak() - before, bank.nbytes)
+"""
 
 
 def test_a_low_temperature_is_the_nearest_neighbour():
@@ -89,6 +174,17 @@ def test_k_is_cut_to_the_data_and_chosen_on_the_training_set():
     assert verdict.validation_top1 == max(by_hand.values())
     assert by_hand[verdict.settings["k"], verdict.settings["centred"]] == verdict.validation_top1
     assert len(verdict.predictions) == len(truth)
+
+
+def test_without_a_test_part_the_training_samples_are_judged_by_the_others():
+    train, labels = clouds(60, 1)
+    verdict = probe_knn(train, labels, None, KNNOptions(k=(5, 20)))
+    off = train.mean(0) if verdict.settings["centred"] else 0
+    expected, _ = dense(train - off, labels, train - off, verdict.settings["k"], 0.07, leave_one_out=True)
+    assert verdict.predictions.tolist() == expected
+    assert verdict.validation_top1 == float((torch.tensor(expected) == labels).double().mean())
+    own = probe_knn(train, labels, train, KNNOptions(k=(5, 20)))
+    assert (own.predictions == labels).double().mean() > verdict.validation_top1  # each finds itself
 
 
 def test_dinos_protocol_is_one_option_away():

@@ -10,19 +10,19 @@ from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
 from lamina.data import ArraySource
 from lamina.errors import LaminaError
 from lamina.evaluate import (
+    BackboneVectors,
     Computing,
     Key,
     KNNOptions,
     LabelledData,
     LinearOptions,
+    PixelVectors,
     ProbeResult,
     Table,
-    backbone_vectors,
     collect,
     evaluate_knn,
     evaluate_linear,
     open_labelled,
-    pixel_vectors,
     probe_knn,
     probe_linear,
 )
@@ -53,12 +53,15 @@ class Counter(nn.Module):
 
 def test_every_image_passes_the_encoder_once_and_keeps_its_place(run):
     source, backbone = stripes(20, 1), load_encoder(run)
-    counter = Counter(backbone_vectors(backbone))
+    counter = Counter(BackboneVectors(backbone))
     told = []
-    here = Computing(7, 0, "cpu", lambda done, of: told.append((done, of)))
-    table = collect(source, {"trained": counter, "pixels": pixel_vectors}, (32, 48), 3, None, here)
+    here = Computing(7, 0, "cpu", lambda *said: told.append(said))
+    table = collect(source, {"trained": counter, "pixels": PixelVectors()}, (32, 48), 3, None, here)
     assert counter.images == 20
-    assert told == [(7, 20), (14, 20), (20, 20)]
+    assert [said[:2] for said in told] == [(7, 20), (14, 20), (20, 20)]
+    assert all(0 <= wait <= 1 for _, _, wait in told)
+    assert table.timing.images == 20
+    assert table.timing.images_per_second == pytest.approx(20 / table.timing.seconds, rel=0.05)
     assert table.index.tolist() == list(range(20))
     assert table.labels.tolist() == source.labels
     assert {k for k in table.vectors if k.encoder == "trained"} == {
@@ -69,7 +72,7 @@ def test_every_image_passes_the_encoder_once_and_keeps_its_place(run):
         expected = backbone(images, "fused").patches.mean(1)
     # read through eval_batches' crop, which keeps images of this size whole
     here = Computing(20, 0, "cpu")
-    whole = collect(source, {"t": backbone_vectors(backbone)}, (32, 48), 3, share_of_all(), here)
+    whole = collect(source, {"t": BackboneVectors(backbone)}, (32, 48), 3, share_of_all(), here)
     torch.testing.assert_close(whole.vectors[Key("t", "fused", "mean")], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -81,9 +84,9 @@ def share_of_all():
 
 def test_large_images_are_averaged_for_the_pixel_baseline():
     images = torch.rand(2, 3, 128, 96)
-    pixels = pixel_vectors(images)["pixels", "-"]
+    pixels = PixelVectors()(images)["pixels", "-"]
     assert pixels.shape[1] <= 12_288
-    small = pixel_vectors(torch.full((1, 3, 8, 8), 51, dtype=torch.uint8))["pixels", "-"]
+    small = PixelVectors()(torch.full((1, 3, 8, 8), 51, dtype=torch.uint8))["pixels", "-"]
     assert torch.equal(small, torch.full((1, 192), 0.2))
     torch.testing.assert_close(pixels.mean(), images.mean(), atol=5e-3, rtol=0)
 

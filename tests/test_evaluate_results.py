@@ -1,6 +1,7 @@
 """Intervals against scipy; the choice of rows; JSON and table."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from lamina.errors import LaminaError
-from lamina.evaluate import ProbeResult, Row, wilson_interval
+from lamina.evaluate import ProbeResult, Row, Timing, wilson_interval
 from lamina.evaluate.results import mark_chosen
+from lamina.report.results import read_result
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -84,3 +86,20 @@ def test_table_has_a_header_and_a_line_per_row():
     assert len(lines) == 5
     assert {len(line) for line in lines} == {len(header)}
     assert lines[1] == ("trained", "fused", "mean", "50.0 %", "10.0 - 90.0", "70.0 %", "k=10", "*")
+
+
+def test_the_time_that_features_took_is_kept_and_shown_and_makes_no_difference(tmp_path):
+    both = Timing.of(30, 2.0, 0.5) + Timing.of(10, 2.0, 1.5)
+    assert both == Timing(40, 4.0, 10.0, 0.5)
+    timed = replace(result(), timing=both)
+    assert timed == result()
+    timed.save(tmp_path / "knn.json")
+    saved = json.loads((tmp_path / "knn.json").read_text())
+    assert saved["timing"] == {"images": 40, "seconds": 4.0, "images_per_second": 10.0, "data_wait": 0.5}
+    assert ProbeResult.read(tmp_path / "knn.json").timing == both
+    shown = read_result(saved, "knn", [])
+    assert shown.timing == "features of 40 images in 4.0 s: 10.0 images/s, data wait 50%"
+    del saved["timing"]  # as older results are
+    (tmp_path / "knn.json").write_text(json.dumps(saved))
+    assert ProbeResult.read(tmp_path / "knn.json").timing is None
+    assert read_result(saved, "knn", []).timing == ""

@@ -60,6 +60,8 @@ UP = [
     "listing",
     "arguments",
     "demo",
+    "bars",
+    "commands_evaluate",
     "commands",
     "commands_analyze",
     "commands_study",

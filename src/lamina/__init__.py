@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lamina.cmae import CMAE
     from lamina.embedding import embed
     from lamina.errors import LaminaError
-    from lamina.evaluate import evaluate_knn, evaluate_linear
+    from lamina.evaluate import FeatureOptions, evaluate_knn, evaluate_linear
     from lamina.fusion import LastLayer, LayerMix, MultiLevelFusion
     from lamina.init import init_vit_mae, init_vit_simmim
     from lamina.interop import export_timm, inspect, load_encoder, load_foreign_method, load_supervised
@@ -42,6 +42,7 @@ __all__ = [
     "CMAE",
     "MIM",
     "Batch",
+    "FeatureOptions",
     "LaminaError",
     "LastLayer",
     "LayerMix",
@@ -88,7 +89,7 @@ _HOMES = {
     "batch": ("Batch",),
     "embedding": ("embed",),
     "errors": ("LaminaError",),
-    "evaluate": ("evaluate_knn", "evaluate_linear"),
+    "evaluate": ("FeatureOptions", "evaluate_knn", "evaluate_linear"),
     "fusion": ("LastLayer", "LayerMix", "MultiLevelFusion"),
     "init": ("init_vit_mae", "init_vit_simmim"),
     "interop": ("export_timm", "inspect", "load_encoder", "load_foreign_method", "load_supervised"),

@@ -140,12 +140,12 @@ def _pretrain(args: list[str]) -> int:
 
 
 def _function(name: str) -> Callable[..., int]:
-    from lamina import commands, commands_analyze, commands_study, telling
+    from lamina import commands, commands_analyze, commands_evaluate, commands_study, telling
     from lamina.demo import demo
 
     functions: dict[str, Callable[..., int]] = {
-        "evaluate knn": commands.evaluate_knn,
-        "evaluate linear": commands.evaluate_linear,
+        "evaluate knn": commands_evaluate.evaluate_knn,
+        "evaluate linear": commands_evaluate.evaluate_linear,
         "reconstruct": commands.reconstruct,
         "embed": commands.embed,
         "data check": commands.data_check,

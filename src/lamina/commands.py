@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tyro
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from lamina.api import report_callbacks, tokenizer_callbacks
 from lamina.arguments import PretrainArguments
+from lamina.bars import ImagesBar
 from lamina.build import resolve
+from lamina.commands_evaluate import READING, Data, Flat, Model, Reading, console
 from lamina.data import check, open_source
 from lamina.embedding import embed as embed_images
 from lamina.errors import LaminaError
-from lamina.evaluate import ProbeResult
-from lamina.evaluate import evaluate_knn as run_knn
-from lamina.evaluate import evaluate_linear as run_linear
-from lamina.files import check_writable, write_atomically
+from lamina.files import write_atomically
 from lamina.guides import open_target
 from lamina.interop import export_run
 from lamina.memory import MemoryEstimate, estimate_memory
@@ -34,15 +29,6 @@ from lamina.runs import Run
 from lamina.tokenizer import TokenizerOptions
 from lamina.tokenizing import train_tokenizer
 from lamina.train import is_main, plan_run
-
-T = TypeVar("T")
-Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
-Data = Annotated[str, tyro.conf.arg(metavar="DATA")]
-Flat = Annotated[T, tyro.conf.arg(name="")]
-"""Fields without a prefix."""
-
-# Where nobody's window is measured, a table may be as wide as it needs.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def pretrain(arguments: PretrainArguments) -> int:
@@ -93,83 +79,6 @@ def tell_memory(estimate: MemoryEstimate, batch: int) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How features are computed; the numbers do not depend on it."""
-
-    encoder: str | None = None
-    """timm name of the network, for a weights file that does not say."""
-    batch_size: int = 64
-    """Images per forward."""
-    workers: int = 2
-    """Processes that read images."""
-    device: str = "auto"
-    """auto, cpu, cuda, ..."""
-
-
-def evaluate_knn(
-    model: Model, data: Data, /, json: Path | None = None, reading: Flat[Reading] = Reading()
-) -> int:
-    """k nearest neighbours on frozen features, beside the untrained network and raw pixels.
-
-    Cosine similarity, votes weighted by exp(similarity / 0.07). k, the features (last or fused) and the
-    pooling (cls or mean) are chosen on the training images, never on the test images.
-
-    Args:
-        model: A run, a step of a run (runs/mff@100), a timm name, or a weights file.
-        data: Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.
-        json: Also write the result to this file.
-        reading: How features are computed.
-    """
-    if json is not None:
-        check_writable(json)  # before the work, not after it
-    return tell_result(run_knn(model, data, **vars(reading)), json)
-
-
-def evaluate_linear(
-    model: Model, data: Data, /, json: Path | None = None, reading: Flat[Reading] = Reading()
-) -> int:
-    """Linear probe on frozen features, beside the untrained network and raw pixels.
-
-    Features are computed once and standardised; the regularisation, the features (last or fused) and the
-    pooling (cls or mean) are chosen on a part of the training images, never on the test images.
-
-    Args:
-        model: A run, a step of a run (runs/mff@100), a timm name, or a weights file.
-        data: Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.
-        json: Also write the result to this file.
-        reading: How features are computed.
-    """
-    if json is not None:
-        check_writable(json)
-    return tell_result(run_linear(model, data, **vars(reading)), json)
-
-
-def tell_result(result: ProbeResult, file: Path | None) -> int:
-    """The table of an evaluation; a run's report is written anew with it."""
-    if file is not None:
-        result.save(file)
-    header, *rows = result.table()
-    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*row)
-    console.print(
-        f"{result.protocol} on {result.data}: {result.n_train} training and {result.n_test} test images, "
-        f"{len(result.classes)} classes",
-        markup=False,
-    )
-    console.print(table)
-    for note in result.notes:
-        console.print(note, markup=False)
-    run = Run(result.model)
-    if run.exists():
-        try:
-            console.print(f"report {write_report([run.path], run.report_file)}", markup=False)
-        except OSError as error:
-            console.print(f"the run's report stays as it was: {error.strerror}", markup=False)
-    return 0
-
-
 def reconstruct(
     run: Annotated[Path, tyro.conf.arg(metavar="RUN")],
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE")],
@@ -197,7 +106,7 @@ def embed(
     out: Path,
     features: Literal["last", "fused"] = "last",
     pool: Literal["cls", "mean"] = "mean",
-    reading: Flat[Reading] = Reading(),
+    reading: Flat[Reading] = READING,
 ) -> int:
     """Save one feature vector per image, with names and what was used.
 
@@ -209,8 +118,11 @@ def embed(
         pool: cls: the class token. mean: the mean of the patch tokens.
         reading: How features are computed.
     """
-    table = embed_images(model, data, out, features=features, pool=pool, **vars(reading))
+    with ImagesBar() as bar:
+        table = embed_images(model, data, out, features=features, pool=pool, progress=bar, **vars(reading))
     console.print(f"{len(table.index)} images in {out}", markup=False)
+    for note in table.notes:
+        console.print(note, markup=False)
     return 0
 
 

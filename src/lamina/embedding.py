@@ -12,7 +12,7 @@ import numpy as np
 
 from lamina.data import Source, open_source, printable
 from lamina.errors import LaminaError
-from lamina.evaluate import Computing, Table, collect
+from lamina.evaluate import BackboneVectors, Computing, FeatureOptions, Table, collect
 from lamina.evaluate.features import Progress
 from lamina.files import check_writable, replacing
 from lamina.interop import Backbone, FeatureKind, Pool, load_encoder
@@ -30,6 +30,7 @@ def embed(
     batch_size: int = 64,
     workers: int = 2,
     device: str = "auto",
+    cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Table:
     """Write a feature vector for each image of `data` (all parts of it) and return what was written.
@@ -46,18 +47,15 @@ def embed(
     if out.suffix not in (".npz", ".csv"):
         raise LaminaError(f"features go to a .npz or a .csv file, not {out.name}")
     check_writable(out)
-    computing = Computing(batch_size, workers, device, progress)
+    computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     backbone = backbone.to(choose_device(device))
-    if features == "fused" and "fused" not in backbone.kinds:
-        raise LaminaError("this encoder has no fusion, so no fused features; take features 'last'")
-    if pool not in backbone.pools:
-        raise LaminaError(f"this encoder has no pool {pool!r}; take {' or '.join(backbone.pools)}")
+    vectors = BackboneVectors(backbone, FeatureOptions((features,), pools=(pool,)))
     source = open_source(data, "all")
     origin = backbone.origin
     table = collect(
         source,
-        {"encoder": lambda images: {(features, pool): backbone(images, features).pooled(pool)}},
+        {"encoder": vectors},
         backbone.image_size,
         backbone.encoder.in_chans,
         origin.recipe.data if origin is not None else None,

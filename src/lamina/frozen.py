@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -54,6 +55,32 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def network_sha256(network: nn.Module) -> str:
+    """SHA-256 over all tensors of a network, those that a checkpoint leaves out too, and its structure.
+
+    The structure are the modules' names, types and plain attributes: heads, epsilons and taps, which no
+    tensor tells.
+    """
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    structure = [
+        [name, f"{type(module).__module__}.{type(module).__qualname__}", _plain(vars(module))]
+        for name, module in network.named_modules()
+    ]
+    text = json.dumps([weights_sha256(tensors), structure], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    names = [name for name in attributes if not name.startswith("_") and name != "training"]
+    return {name: attributes[name] for name in names if _is_plain(attributes[name])}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _leave_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:

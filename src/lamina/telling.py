@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from lamina.commands import console
+from lamina.commands_evaluate import console
 from lamina.interop import inspect as inspect_path
 from lamina.listing import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
 

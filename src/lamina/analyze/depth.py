@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 from matplotlib.figure import Figure
 from scipy.special import ndtri
 from torch import Tensor
@@ -26,13 +26,13 @@ from lamina.evaluate import (
     LinearOptions,
     Table,
     collect,
+    layer_vectors,
     open_labelled,
     probe_knn,
     probe_linear,
     wilson_interval,
 )
-from lamina.evaluate.coordinates import Standardiser
-from lamina.evaluate.features import Extractor
+from lamina.evaluate.coordinates import standardised
 from lamina.evaluate.linear import stratified_split
 from lamina.evaluate.probe import Verdict
 from lamina.evaluate.results import Protocol, Setting
@@ -166,7 +166,7 @@ def analyze_depth(
     sweep = _Sweep(tuple(protocols), knn, linear, seed)
     found, majority = {}, 0.0
     for name, model in models.items():
-        computing = Computing(batch_size, workers, device, _told(progress, f"{name}: images"))
+        computing = Computing(batch_size, workers, device, _reading(progress, f"{name}: images"))
         train, test = (_vectors(model, part, computing) for part in (labelled.train, labelled.test))
         found[name] = _judged(model, train, test, sweep, _told(progress, f"{name}: probes"))
         assert train.labels is not None
@@ -197,27 +197,6 @@ class _Sweep:
         return int(stratified_split(labels, self.linear.validation_share, self.seed).sum())
 
 
-def layer_vectors(backbone: Backbone) -> Extractor:
-    """Pooled outputs of every layer ("-1", "0", ...), and "last" and "fused", of one pass."""
-    encoder, fusion, pools = backbone.encoder, backbone.fusion, backbone.pools
-
-    def pooled(tokens: Float[Tensor, "B T D"], pool: str) -> Float[Tensor, "B D"]:
-        return (
-            tokens[:, : encoder.n_class].mean(1) if pool == "cls" else tokens[:, encoder.n_prefix :].mean(1)
-        )
-
-    def extract(images: Shaped[Tensor, "B C H W"]) -> dict[tuple[str, str], Tensor]:
-        outputs = encoder(images, range(-1, encoder.depth))
-        tokens = {str(layer): output for layer, output in enumerate(outputs, start=-1)}
-        tokens["last"] = encoder.norm(outputs[-1])
-        if fusion is not None:
-            tokens["fused"] = fusion([outputs[layer + 1] for layer in fusion.layers], encoder.norm)
-        named = [(kind, pool) for kind in tokens for pool in pools if (kind, pool) != ("-1", "cls")]
-        return {(kind, pool): pooled(tokens[kind], pool) for kind, pool in named}
-
-    return extract
-
-
 def paired_interval(better: int, worse: int, n: int) -> tuple[float, float]:
     """95 % interval of (better - worse) / n, of n pairs of which so many differ one way and the other.
 
@@ -238,6 +217,10 @@ def _drawn(labelled: LabelledData, images: int | None, seed: int) -> LabelledDat
 
 def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
     return None if progress is None else partial(progress, what)
+
+
+def _reading(progress: Progress | None, what: str) -> Callable[[int, int, float], None] | None:
+    return None if progress is None else lambda done, of, _: progress(what, done, of)
 
 
 def _vectors(model: Backbone, source: Source, computing: Computing) -> Table:
@@ -279,8 +262,7 @@ def _score(
     place: Place = "last" if key.features == "last" else "fused" if key.features == "fused" else "block"
     fitted, asked = train.vectors[key], test.vectors[key]
     if place == "block":
-        standardise = Standardiser.of(fitted)
-        fitted, asked = standardise(fitted).float(), standardise(asked).float()
+        fitted, asked = standardised(fitted, asked)
     verdict = probe(fitted, train.labels, asked)
     hits = verdict.predictions == test.labels
     n, correct = len(hits), int(hits.sum())

@@ -11,7 +11,6 @@ from jaxtyping import Shaped
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lamina.analyze.depth import layer_vectors
 from lamina.analyze.rank_measures import (
     Moments,
     PowerLaw,
@@ -28,6 +27,7 @@ from lamina.analyze.subject import Subject
 from lamina.batch import Batch
 from lamina.data import RandomResizedCrop
 from lamina.errors import LaminaError
+from lamina.evaluate import layer_vectors
 from lamina.rng import Purpose, sample_keys, uniform
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -46,6 +47,21 @@ class Source(ABC):
         """Image i in its stored range (uint8, or float in [0, 1]); raises `Unreadable`."""
         return self.inspect(i, how).image
 
+    def fingerprint(self, indices: Sequence[int]) -> bytes | None:
+        """What differs where the content of these images may; None where a source cannot tell."""
+        return None
+
+    def identity(self) -> str | None:
+        """SHA-256 over names, classes and `fingerprint`, for what is kept of these images elsewhere."""
+        content = self.fingerprint(range(len(self)))
+        if content is None:
+            return None
+        digest = hashlib.sha256(content)
+        for i in range(len(self)):
+            digest.update(os.fsencode(self.name(i)) + b"\0")
+        digest.update(repr((self.labels, self.class_names)).encode())
+        return digest.hexdigest()
+
 
 class FileSource(Source):
     """Images in files; names are paths relative to `root`."""
@@ -68,6 +84,18 @@ class FileSource(Source):
         """Image i and what its file says about it; raises `Unreadable`."""
         return decode_file(self.path(i), how)
 
+    def fingerprint(self, indices: Sequence[int]) -> bytes:
+        """Of the place, size and time of change of each file."""
+        digest = hashlib.sha256(os.fsencode(os.path.realpath(self.root)))
+        for i in indices:
+            try:
+                stat = os.stat(self.path(i))
+            except OSError:
+                digest.update(b"absent ")
+            else:
+                digest.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
+        return digest.digest()
+
 
 class Subset(Source):
     """Some images of another source, in the order of their indices' list."""
@@ -80,6 +108,10 @@ class Subset(Source):
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
         """Image i and what its file says about it; raises `Unreadable`."""
         return self.source.inspect(self.indices[i], how)
+
+    def fingerprint(self, indices: Sequence[int]) -> bytes | None:
+        """That of the source."""
+        return self.source.fingerprint([self.indices[i] for i in indices])
 
 
 class ArraySource(Source):
@@ -99,3 +131,10 @@ class ArraySource(Source):
         """Image i; raises `Unreadable` where its channels do not fit."""
         image = fit_channels(self.images[i], how.in_chans, alpha=False)
         return Decoded(image, "memory", str(image.dtype).removeprefix("torch."))
+
+    def fingerprint(self, indices: Sequence[int]) -> bytes:
+        """Of the pixels."""
+        digest = hashlib.sha256(f"{self.images.dtype} {tuple(self.images.shape[1:])}".encode())
+        for i in indices:
+            digest.update(self.images[i].contiguous().numpy().data)
+        return digest.digest()

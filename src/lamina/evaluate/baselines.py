@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from lamina.evaluate.features import Extractor, backbone_vectors, pixel_vectors
+from lamina.evaluate.vectors import BackboneVectors, Extractor, FeatureOptions, PixelVectors
 from lamina.interop import Backbone, untrained_like
 
 NO_UNTRAINED = "no untrained baseline: the encoder was handed over without its recipe"
 
 
-def subjects(backbone: Backbone) -> tuple[dict[str, Extractor], tuple[str, ...]]:
+def subjects(
+    backbone: Backbone, features: FeatureOptions | None = None
+) -> tuple[dict[str, Extractor], tuple[str, ...]]:
     """The trained encoder and the two baselines, and a note where one of them cannot be had.
 
     The untrained network has the recipe's initialisation: for a run, its own weights before the first step.
     """
     untrained = untrained_like(backbone)
-    found = {"trained": backbone_vectors(backbone)}
+    found: dict[str, Extractor] = {"trained": BackboneVectors(backbone, features)}
     if untrained is not None:
-        found["untrained"] = backbone_vectors(untrained)
-    found["pixels"] = pixel_vectors
+        found["untrained"] = BackboneVectors(untrained, features)
+    found["pixels"] = PixelVectors()
     return found, () if untrained is not None else (NO_UNTRAINED,)

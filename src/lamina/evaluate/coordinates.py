@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 _JITTER = 1e-10
+_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,11 @@ class Standardiser:
 
     @classmethod
     def of(cls, features: Float[Tensor, "n D"]) -> Standardiser:
-        """The statistics of the training features."""
-        deviation, mean = torch.std_mean(features.double(), dim=0, correction=0)
+        """The statistics of the training features, in float64 without a copy of them all."""
+        parts, n = torch.split(features, _ROWS), len(features)
+        mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0) / n
+        squares = [(part.double() - mean).square().sum(dim=0) for part in parts]
+        deviation = (torch.stack(squares).sum(dim=0) / n).sqrt()
         noise = 1e-6 * torch.maximum(mean.abs(), deviation)  # what float32 features cannot resolve
         steady = deviation <= noise.clamp_min(torch.finfo(torch.float32).tiny)
         scale = (deviation * len(mean) ** 0.5).reciprocal().masked_fill(steady, 0.0)
@@ -34,6 +38,19 @@ class Standardiser:
     def __call__(self, features: Float[Tensor, "m D"]) -> Float64[Tensor, "m D"]:
         """Standardise training or test features."""
         return (features.double() - self.mean) * self.scale
+
+
+def standardised(
+    train: Float[Tensor, "n D"], *others: Float[Tensor, "m D"]
+) -> tuple[Float[Tensor, "n D"], ...]:
+    """Training and other features, all standardised by the training ones, in float32."""
+    standardise = Standardiser.of(train)
+    found = []
+    for features in (train, *others):
+        found.append(torch.empty(features.shape))
+        for start in range(0, len(features), _ROWS):
+            found[-1][start : start + _ROWS] = standardise(features[start : start + _ROWS])
+    return tuple(found)
 
 
 class Compact:

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
-from lamina.batch import Fault, unit_float
+from lamina.batch import Batch, Fault
 from lamina.data import DataOptions, Source, eval_batches
 from lamina.errors import LaminaError
-from lamina.interop import Backbone
+from lamina.evaluate.cache import FeatureCache
+from lamina.evaluate.table import Key, Table, Timing
+from lamina.evaluate.vectors import Extractor
 from lamina.train.distributed import choose_device
 
-MOST_PIXEL_VALUES = 12_288
-"""64 x 64 in colour: larger images are averaged down to it for the raw-pixel baseline."""
-
-Extractor = Callable[[Shaped[Tensor, "B C H W"]], Mapping[tuple[str, str], Tensor]]
-Progress = Callable[[int, int], None]
-
-
-class Key(NamedTuple):
-    """Names one kind of vector: "trained", "fused", "mean"."""
-
-    encoder: str
-    features: str
-    pool: str
+Progress = Callable[[int, int, float], None]
+_SLAB_CELLS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -39,45 +30,13 @@ class Computing:
     batch_size: int = 64
     """Images per forward."""
     workers: int = 2
-    """Processes that read images."""
+    """Processes that read images while others pass the encoder; 0: reading and computing take turns."""
     device: str = "auto"
     """auto (the GPU where there is one), cpu, cuda, ..."""
     progress: Progress | None = None
-    """Told how many images of how many are done."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Vectors of the images that could be read, in the source's order, on the CPU.
-
-    `index` are their places in the source; `faults` the images that could not be read.
-    """
-
-    vectors: dict[Key, Float[Tensor, "n D"]]
-    index: Int64[Tensor, "n"]
-    labels: Int64[Tensor, "n"] | None
-    faults: tuple[Fault, ...]
-
-
-def backbone_vectors(backbone: Backbone) -> Extractor:
-    """All features and pools of a backbone, of one forward."""
-
-    def extract(images: Shaped[Tensor, "B C H W"]) -> dict[tuple[str, str], Tensor]:
-        found = backbone.every(images)
-        return {(kind, pool): found[kind].pooled(pool) for kind in backbone.kinds for pool in backbone.pools}
-
-    return extract
-
-
-def pixel_vectors(images: Shaped[Tensor, "B C H W"]) -> dict[tuple[str, str], Float[Tensor, "B K"]]:
-    """The pixels themselves on [0, 1], averaged over areas where there are more than 12,288 values."""
-    pixels = unit_float(images)
-    _, channels, height, width = pixels.shape
-    shrink = (MOST_PIXEL_VALUES / (channels * height * width)) ** 0.5
-    if shrink < 1:
-        size = [max(1, int(height * shrink)), max(1, int(width * shrink))]
-        pixels = F.interpolate(pixels, size=size, mode="area")
-    return {("pixels", "-"): pixels.flatten(1)}
+    """Told how many images of how many are done, and the share of the time spent waiting for images."""
+    cache: Path | None = None
+    """Folder that vectors are kept in and taken from; it may be deleted at any time."""
 
 
 @torch.inference_mode()
@@ -91,18 +50,69 @@ def collect(
 ) -> Table:
     """Vectors of all images of `source` by every extractor, in float32 and in order.
 
-    Images are read and cropped as `eval_batches` does with `reading`.
+    Images are read and cropped as `eval_batches` does with `reading`. With a cache only those extractors are
+    asked whose vectors of these images are not in it.
 
     Raises:
-        LaminaError: where no image can be read, or images do not fit an encoder.
+        LaminaError: where no image can be read, images do not fit an encoder, or nothing can be cached.
     """
-    computing = computing or Computing()
-    device = choose_device(computing.device)
-    found: dict[Key, list[Tensor]] = {}
+    computing, reading = computing or Computing(), reading or DataOptions()
+    started = time.perf_counter()
+    if computing.cache is None:
+        return _computed(source, extractors, image_size, in_chans, reading, computing)
+    cache = FeatureCache.of(computing.cache, source, image_size, in_chans, reading)
+    if cache is None:
+        table = _computed(source, extractors, image_size, in_chans, reading, computing)
+        return replace(table, notes=("vectors are not cached: these images have no identity",))
+    known = {name: cache.read(name, extractor) for name, extractor in extractors.items()}
+    if not _agree(known.values()):
+        known = dict.fromkeys(known)
+    found = {name: table for name, table in known.items() if table is not None}
+    missing = {name: extractor for name, extractor in extractors.items() if name not in found}
+    if not missing:
+        return replace(_joined(found), timing=Timing.of(0, time.perf_counter() - started, 0.0))
+    fresh = _computed(source, missing, image_size, in_chans, reading, computing)
+    if not _agree([*found.values(), fresh]):  # files became readable, or unreadable, since
+        missing, found = dict(extractors), {}
+        fresh = _computed(source, missing, image_size, in_chans, reading, computing)
+    said = [cache.write(name, extractor, fresh) for name, extractor in missing.items()]
+    whole = _joined({name: found.get(name, fresh) for name in extractors})
+    return replace(whole, timing=fresh.timing, notes=tuple(note for note in said if note is not None))
+
+
+def _agree(tables: Iterable[Table | None]) -> bool:
+    """Whether they are of the same images."""
+    places = [table.index for table in tables if table is not None]
+    return all(torch.equal(places[0], other) for other in places[1:])
+
+
+def _joined(tables: Mapping[str, Table]) -> Table:
+    """The vectors of each encoder from its own table."""
+    first = next(iter(tables.values()))
+    vectors = {
+        key: matrix
+        for name, table in tables.items()
+        for key, matrix in table.vectors.items()
+        if key[0] == name
+    }
+    return replace(first, vectors=vectors)
+
+
+def _computed(
+    source: Source,
+    extractors: Mapping[str, Extractor],
+    image_size: tuple[int, int],
+    in_chans: int,
+    reading: DataOptions,
+    computing: Computing,
+) -> Table:
+    device, clock = choose_device(computing.device), _Clock()
+    found: dict[Key, _Rows] = {}
     index: list[Tensor] = []
     labels: list[Tensor] = []
     faults: list[Fault] = []
-    for batch in eval_batches(source, image_size, in_chans, computing.batch_size, computing.workers, reading):
+    batches = eval_batches(source, image_size, in_chans, computing.batch_size, computing.workers, reading)
+    for batch in clock.batches(batches):
         assert batch.keys is not None
         faults += batch.faults
         index.append(batch.keys)
@@ -110,11 +120,66 @@ def collect(
         images = batch.images.to(device, non_blocking=True)
         for encoder, extract in extractors.items():
             for (kind, pool), vectors in extract(images).items():
-                found.setdefault(Key(encoder, kind, pool), []).append(vectors.float().cpu())
+                found.setdefault(Key(encoder, kind, pool), _Rows(len(source))).add(vectors)
+        clock.images += len(batch)
         if computing.progress is not None:
-            computing.progress(sum(map(len, index)) + len(faults), len(source))
-    matrices = {key: torch.cat(parts) for key, parts in found.items()}
+            computing.progress(clock.images + len(faults), len(source), clock.wait)
+    matrices = {key: rows.matrix() for key, rows in found.items()}
+    timing = clock.timing()
     for key, matrix in matrices.items():
-        if not torch.isfinite(matrix).all():
+        if not torch.stack(torch.aminmax(matrix)).isfinite().all():
             raise LaminaError(f"features {key.features} of the {key.encoder} encoder are not finite")
-    return Table(matrices, torch.cat(index), torch.cat(labels) if labels else None, tuple(faults))
+    known = torch.cat(labels) if labels else None
+    return Table(matrices, torch.cat(index), known, tuple(faults), timing)
+
+
+class _Rows:
+    """Vectors batch by batch, copied to the CPU a slab at a time: a GPU is not waited for at each batch."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._done, self._held = most, 0, 0
+        self._parts: list[Tensor] = []
+        self._whole: Tensor | None = None
+
+    def add(self, vectors: Float[Tensor, "B K"]) -> None:
+        self._parts.append(vectors.float())
+        self._held += vectors.numel()
+        if self._held >= _SLAB_CELLS:
+            self._flush()
+
+    def matrix(self) -> Float[Tensor, "n K"]:
+        self._flush()
+        assert self._whole is not None
+        return self._whole[: self._done]
+
+    def _flush(self) -> None:
+        if not self._parts:
+            return
+        slab = torch.cat(self._parts)
+        if self._whole is None:  # at its full size from the start, or it would be there twice at the end
+            self._whole = torch.empty(self._most, slab.shape[1])
+        self._whole[self._done : self._done + len(slab)] = slab
+        self._done, self._held, self._parts = self._done + len(slab), 0, []
+
+
+class _Clock:
+    """The time since it was made, and the part of it spent waiting for batches."""
+
+    def __init__(self) -> None:
+        self._start, self._waited, self.images = time.perf_counter(), 0.0, 0
+
+    def batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            self._waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+
+    @property
+    def wait(self) -> float:
+        return self._waited / max(time.perf_counter() - self._start, 1e-9)
+
+    def timing(self) -> Timing:
+        return Timing.of(self.images, time.perf_counter() - self._start, self._waited)

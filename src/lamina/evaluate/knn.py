@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lamina.errors import LaminaError
+from lamina.evaluate.neighbours import Chunks, nearest
 from lamina.evaluate.probe import Verdict
 from lamina.evaluate.results import Setting
-
-_MAX_CELLS = 1 << 24  # similarities held at once: 64 MiB of float32
 
 
 @dataclass(frozen=True)
@@ -45,60 +43,69 @@ def knn_predict(
     queries: Float[Tensor, "Q D"] | None,
     k: Sequence[int],
     temperature: float = 0.07,
+    *,
+    centre: Float[Tensor, "D"] | None = None,
+    device: torch.device | None = None,
+    chunks: Chunks | None = None,
 ) -> Int64[Tensor, "K Q"]:
     """The class that the k most similar training samples vote for, one row for each value of `k`.
 
-    Similarity is the cosine s, a vote weighs exp(s / temperature), and of equal sums the lower class
-    wins. `queries=None` asks for the training samples themselves, each without its own vote
-    (leave-one-out). Memory stays bounded: similarities are formed a slab of queries at a time.
+    Similarity is the cosine s, after `centre` is taken off; a vote weighs exp(s / temperature). Of equal sums
+    the lower class wins, of equally similar samples the earlier ones vote. `queries=None` asks for the
+    training samples themselves, each without its own vote (leave-one-out). Memory stays bounded whatever n
+    and Q are: `device` and `chunks` as for `neighbours.nearest`. Classes come back where the labels are.
     """
-    train = F.normalize(train.float(), dim=1)
-    asked = train if queries is None else F.normalize(queries.float(), dim=1)
     most = min(max(k), len(train) - (queries is None))
     if most < 1:
         raise LaminaError("leave-one-out needs at least 2 training samples")
-    n_classes = int(labels.max()) + 1
+    n_classes, known = int(labels.max()) + 1, labels.to(device or train.device)
     predictions = []
-    for start, similarity in _slabs(asked, train):
-        if queries is None:
-            own = torch.arange(len(similarity), device=train.device)
-            similarity[own, own + start] = -torch.inf
-        nearest, index = similarity.topk(most, dim=1)
+    for found in nearest(train, queries, most, centre=centre, device=device, chunks=chunks):
         # Relative to the nearest: a common factor elects nobody, and exp(s / T) leaves float32 at a low T.
-        votes = ((nearest - nearest[:, :1]) / temperature).exp()
-        predictions.append(torch.stack([_elect(votes[:, :m], labels[index[:, :m]], n_classes) for m in k]))
-    return torch.cat(predictions, dim=1)
+        votes = ((found.similarity - found.similarity[:, :1]) / temperature).exp()
+        named = known[found.rows]
+        predictions.append(torch.stack([_elect(votes[:, :m], named[:, :m], n_classes) for m in k]))
+    return torch.cat(predictions, dim=1).to(labels.device)
 
 
 def probe_knn(
     train: Float[Tensor, "n D"],
     labels: Int64[Tensor, "n"],
-    test: Float[Tensor, "m D"],
+    test: Float[Tensor, "m D"] | None,
     options: KNNOptions,
+    device: torch.device | None = None,
 ) -> Verdict:
     """Choose k and centring by leave-one-out on the training set, then classify the test set once.
 
-    Of equal candidates the first listed wins. The labels of the test set are not an argument, so
-    nothing here can look at them.
+    Of equal candidates the first listed wins. The labels of the test set are not an argument, so nothing here
+    can look at them. `test=None` judges the training samples themselves, each without its own vote, and its
+    answers are those that the choice was made by. `device` is where it is computed.
     """
     k = tuple(dict.fromkeys(min(value, len(train) - 1) for value in options.k))
-    mean = train.mean(dim=0)
+    train = _at_hand(train, device)
+    mean = train.mean(dim=0, dtype=torch.float32)
     candidates = []
     for centred in options.centred:
-        guesses = knn_predict(train - centred * mean, labels, None, k, options.temperature)
+        centre = mean if centred else None
+        guesses = knn_predict(train, labels, None, k, options.temperature, centre=centre, device=device)
         right = (guesses == labels).double().mean(dim=1).tolist()
-        candidates += [(top1, centred, value) for top1, value in zip(right, k, strict=True)]
-    top1, centred, value = max(candidates, key=lambda candidate: candidate[0])
-    train, test = train - centred * mean, test - centred * mean
-    predictions = knn_predict(train, labels, test, (value,), options.temperature)[0]
+        candidates += [(right[i], centred, value, guesses[i]) for i, value in enumerate(k)]
+    top1, centred, value, predictions = max(candidates, key=lambda candidate: candidate[0])
+    if test is not None:
+        centre = mean if centred else None
+        (predictions,) = knn_predict(
+            train, labels, test, (value,), options.temperature, centre=centre, device=device
+        )
     settings: dict[str, Setting] = {"k": value, "temperature": options.temperature, "centred": centred}
     return Verdict(settings, top1, predictions)
 
 
-def _slabs(queries: Tensor, train: Tensor) -> Iterator[tuple[int, Float[Tensor, "q n"]]]:
-    rows = max(1, _MAX_CELLS // len(train))
-    for start in range(0, len(queries), rows):
-        yield start, queries[start : start + rows] @ train.T
+def _at_hand(train: Float[Tensor, "n D"], device: torch.device | None) -> Float[Tensor, "n D"]:
+    """On a GPU where that leaves half of its memory free; else it stays, and chunks of it move."""
+    if device is None or device.type != "cuda" or train.is_cuda:
+        return train
+    free, _ = torch.cuda.mem_get_info(device)
+    return train.to(device) if 2 * train.nbytes < free else train
 
 
 def _elect(votes: Float[Tensor, "q k"], labels: Int64[Tensor, "q k"], n_classes: int) -> Int64[Tensor, "q"]:

@@ -44,10 +44,28 @@ class LabelledData:
         """Names of the classes; labels count them."""
         return self.train.class_names
 
+    @property
+    def one_part(self) -> bool:
+        """Whether the test images are the training images: each is judged without its own vote."""
+        return self.test is self.train
 
-def open_labelled(data: str | Path | LabelledData) -> LabelledData:
-    """The training and the test part of `data`, as `lamina.data.open_source` finds or makes them."""
+
+def open_labelled(data: str | Path | LabelledData, leave_one_out: bool = False) -> LabelledData:
+    """The training and the test part of `data`, as `lamina.data.open_source` finds or makes them.
+
+    With `leave_one_out` all its images are both at once.
+
+    Raises:
+        LaminaError: as `LabelledData`; for two opened parts that are to be one.
+    """
     if isinstance(data, LabelledData):
+        if leave_one_out and not data.one_part:
+            raise LaminaError(
+                f"{data.name} has two parts; leave-one-out takes one: LabelledData(name, source, source)"
+            )
         return data
     name = str(data)
+    if leave_one_out:
+        whole = open_source(name, "all")
+        return LabelledData(printable(name), whole, whole)
     return LabelledData(printable(name), open_source(name, "train"), open_source(name, "val"))

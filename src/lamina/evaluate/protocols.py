@@ -14,17 +14,20 @@ from torch import Tensor
 
 from lamina.errors import LaminaError
 from lamina.evaluate.baselines import subjects
-from lamina.evaluate.features import Computing, Progress, Table, collect
+from lamina.evaluate.coordinates import standardised
+from lamina.evaluate.features import Computing, Progress, collect
 from lamina.evaluate.knn import KNNOptions, probe_knn
 from lamina.evaluate.labelled import LabelledData, open_labelled
 from lamina.evaluate.linear import LinearOptions, probe_linear
 from lamina.evaluate.probe import Verdict
 from lamina.evaluate.results import ProbeResult, Protocol, Row, mark_chosen, wilson_interval
+from lamina.evaluate.table import Table, Timing
+from lamina.evaluate.vectors import FeatureOptions, standardised_first
 from lamina.interop import Backbone, load_encoder
 from lamina.runs import Run
 from lamina.train.distributed import choose_device
 
-Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], Verdict]
+Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"] | None], Verdict]
 
 _SELECTION: dict[Protocol, str] = {
     "knn": "k, centring, features and pool by leave-one-out on the training images",
@@ -32,32 +35,45 @@ _SELECTION: dict[Protocol, str] = {
 }
 
 
+LEFT_ONE_OUT = (
+    "the test images are the training images, each without its own vote; rows and settings were chosen by "
+    "the same accuracies"
+)
+
+
 def evaluate_knn(
     model: str | Path | Backbone,
     data: str | Path | LabelledData,
     *,
     options: KNNOptions | None = None,
+    features: FeatureOptions | None = None,
+    leave_one_out: bool = False,
     encoder: str | None = None,
     batch_size: int = 64,
     workers: int = 2,
     device: str = "auto",
+    cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> ProbeResult:
     """k nearest neighbours on frozen features (`knn.probe_knn`), beside the untrained network and raw pixels.
 
     Args:
         model: whatever `load_encoder` takes, or a backbone. For a run the result is also kept in `results/`.
-        data: labelled images as `lamina.data.open_source` knows them, or two opened parts.
+        data: labelled images as `lamina.data.open_source` knows them, or two opened parts. Where both are one
+            source, each image is judged without its own vote.
         options: the sweep.
+        features: which vectors of the encoder, a row each.
+        leave_one_out: take all images of `data` as training and test images at once.
         encoder: timm name of the network, for a weights file that does not say.
-        batch_size, workers, device, progress: see `features.Computing`.
+        batch_size, workers, device, cache, progress: see `features.Computing`.
 
     Raises:
         LaminaError: one line on what is wrong with the model or the data.
     """
-    probe = partial(probe_knn, options=options or KNNOptions())
-    computing = Computing(batch_size, workers, device, progress)
-    return _evaluate("knn", probe, model, data, encoder, computing, seed=0)
+    computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    probe = partial(probe_knn, options=options or KNNOptions(), device=choose_device(device))
+    labelled = open_labelled(data, leave_one_out)
+    return _evaluate("knn", probe, model, labelled, features, encoder, computing, seed=0)
 
 
 def evaluate_linear(
@@ -65,46 +81,55 @@ def evaluate_linear(
     data: str | Path | LabelledData,
     *,
     options: LinearOptions | None = None,
+    features: FeatureOptions | None = None,
     encoder: str | None = None,
     batch_size: int = 64,
     workers: int = 2,
     device: str = "auto",
+    cache: str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ProbeResult:
     """A linear probe on frozen features (`linear.probe_linear`), beside the untrained network and raw pixels.
 
     `seed` draws the part of the training images that choices are made on; the other arguments are those of
-    `evaluate_knn`.
+    `evaluate_knn`. Test images are to be others than the training images.
     """
-    probe = partial(probe_linear, options=options or LinearOptions(), seed=seed)
-    computing = Computing(batch_size, workers, device, progress)
-    return _evaluate("linear", probe, model, data, encoder, computing, seed)
+    computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    labelled = open_labelled(data)
+    if labelled.one_part:
+        raise LaminaError(f"a linear probe needs test images of its own; {labelled.name} is one part alone")
+
+    def probe(train: Tensor, labels: Tensor, test: Tensor | None) -> Verdict:
+        assert test is not None
+        return probe_linear(train, labels, test, options or LinearOptions(), seed)
+
+    return _evaluate("linear", probe, model, labelled, features, encoder, computing, seed)
 
 
 def _evaluate(
     protocol: Protocol,
     probe: Probe,
     model: str | Path | Backbone,
-    data: str | Path | LabelledData,
+    labelled: LabelledData,
+    features: FeatureOptions | None,
     encoder: str | None,
     computing: Computing,
     seed: int,
 ) -> ProbeResult:
-    labelled = open_labelled(data)
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     backbone = backbone.to(choose_device(computing.device))
-    extractors, notes = subjects(backbone)
-    origin = backbone.origin
+    extractors, notes = subjects(backbone, features)
+    origin, one = backbone.origin, labelled.one_part
     reading = origin.recipe.data if origin is not None else None
     size, channels = backbone.image_size, backbone.encoder.in_chans
     train = collect(labelled.train, extractors, size, channels, reading, computing)
-    test = collect(labelled.test, extractors, size, channels, reading, computing)
+    test = train if one else collect(labelled.test, extractors, size, channels, reading, computing)
     rows, remarks = judge(train, test, probe)
     result = ProbeResult(
         protocol=protocol,
         model=origin.name if origin is not None else "a backbone",
-        data=labelled.name,
+        data=f"{labelled.name}, leave-one-out" if one else labelled.name,
         step=origin.step if origin is not None else None,
         n_train=len(train.index),
         n_test=len(test.index),
@@ -112,7 +137,8 @@ def _evaluate(
         seed=seed,
         selection=_SELECTION[protocol],
         rows=rows,
-        notes=(*notes, *_unread(train, test), *remarks),
+        notes=(*notes, *((LEFT_ONE_OUT,) if one else ()), *_remarks(train, test), *remarks),
+        timing=_timing(train, test),
     )
     if not isinstance(model, Backbone) and Run(result.model).exists():
         return _kept(result, results_file(result, newest=Run(model).exists()))
@@ -122,13 +148,18 @@ def _evaluate(
 def judge(train: Table, test: Table, probe: Probe) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """A row for each kind of vectors, and the probe's notes on them.
 
-    The choice among the rows follows from the training set alone.
+    The choice among the rows follows from the training set alone. The same table as `test` asks the probe for
+    its training samples, each without its own vote.
     """
     if train.labels is None or test.labels is None:
         raise LaminaError("an evaluation needs labelled images")
     rows, notes = [], []
-    for key, vectors in train.vectors.items():
-        verdict = probe(vectors, train.labels, test.vectors[key])
+    for key, fitted in train.vectors.items():
+        asked = None if test is train else test.vectors[key]
+        if standardised_first(key.features, key.pool):
+            fitted, *others = standardised(fitted, *([] if asked is None else [asked]))
+            asked = others[0] if others else None
+        verdict = probe(fitted, train.labels, asked)
         n = len(test.labels)
         right = int((verdict.predictions == test.labels).sum())
         interval = wilson_interval(right, n)
@@ -156,6 +187,14 @@ def _kept(result: ProbeResult, file: Path) -> ProbeResult:
     return result
 
 
-def _unread(train: Table, test: Table) -> tuple[str, ...]:
-    parts = (("training", train.faults), ("test", test.faults))
-    return tuple(f"{len(faults)} {part} images could not be read" for part, faults in parts if faults)
+def _remarks(train: Table, test: Table) -> tuple[str, ...]:
+    """What could not be read, or cached."""
+    parts = [("training", train)] if test is train else [("training", train), ("test", test)]
+    unread = [f"{len(table.faults)} {part} images could not be read" for part, table in parts if table.faults]
+    return (*unread, *dict.fromkeys(note for _, table in parts for note in table.notes))
+
+
+def _timing(train: Table, test: Table) -> Timing | None:
+    if train.timing is None or test.timing is None or test is train:
+        return train.timing
+    return train.timing + test.timing

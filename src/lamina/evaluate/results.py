@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from scipy.special import ndtri
 
 from lamina.errors import LaminaError
+from lamina.evaluate.table import Timing
 from lamina.files import write_atomically
 
 Protocol = Literal["knn", "linear"]
@@ -65,6 +66,8 @@ class ProbeResult:
     selection: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    timing: Timing | None = field(default=None, compare=False)
+    """How long the features of both parts took."""
 
     def chosen(self, encoder: str = "trained") -> Row:
         """The row of `encoder` ("trained", "untrained" or "pixels") that the training set chose."""
@@ -100,7 +103,8 @@ class ProbeResult:
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         rows = [Row(**{**row, "interval": tuple(row["interval"])}) for row in fields["rows"]]
         tuples = {"rows": tuple(rows), "classes": tuple(fields["classes"]), "notes": tuple(fields["notes"])}
-        return cls(**{**fields, **tuples})
+        timing = fields.get("timing")
+        return cls(**{**fields, **tuples, "timing": None if timing is None else Timing(**timing)})
 
 
 def mark_chosen(rows: list[Row]) -> tuple[Row, ...]:

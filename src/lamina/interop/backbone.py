@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -87,23 +88,35 @@ class Backbone(nn.Module):
         return self.every(images, (features,))[features]
 
     def every(
-        self, images: Shaped[Tensor, "B C H W"], kinds: tuple[FeatureKind, ...] | None = None
-    ) -> dict[FeatureKind, Features]:
-        """Several kinds of features (by default all there are) of one pass through the encoder."""
+        self, images: Shaped[Tensor, "B C H W"], kinds: Sequence[FeatureKind | int] | None = None
+    ) -> dict[FeatureKind | int, Features]:
+        """Several kinds of features (by default last and fused) of one pass through the encoder.
+
+        A number is the output of that block without the final norm; -1 is the embedded input.
+        """
         kinds = self.kinds if kinds is None else kinds
-        if unknown := [kind for kind in kinds if kind not in ("last", "fused")]:
-            raise LaminaError(f"there are no features {unknown[0]!r}; take last or fused")
-        if "fused" in kinds and self.fusion is None:
+        mixed = {kind: self._fusion(kind) for kind in kinds if not isinstance(kind, int)}
+        blocks = {kind for kind in kinds if isinstance(kind, int)}
+        taps = sorted(blocks.union(*(fusion.layers for fusion in mixed.values())))
+        outputs = dict(zip(taps, self.encoder(images, taps), strict=True))
+        found: dict[FeatureKind | int, Features] = {}
+        for kind in kinds:
+            if isinstance(kind, int):
+                found[kind] = self._divide(outputs[kind])
+            else:
+                own = [outputs[block] for block in mixed[kind].layers]
+                found[kind] = self._divide(mixed[kind](own, self.encoder.norm))
+        return found
+
+    def _fusion(self, kind: FeatureKind) -> Fusion:
+        """What makes features of block outputs."""
+        if kind == "last":
+            return LastLayer(self.encoder.depth)
+        if kind != "fused":
+            raise LaminaError(f"there are no features {kind!r}; take last or fused")
+        if self.fusion is None:
             raise LaminaError("this encoder has no fusion, so no fused features; take features 'last'")
-        last = self.encoder.depth - 1
-        taps = self.fusion.layers if self.fusion is not None and "fused" in kinds else (last,)
-        outputs = self.encoder(images, taps)
-        tokens: dict[FeatureKind, Tensor] = {}
-        if "last" in kinds:
-            tokens["last"] = self.encoder.norm(outputs[taps.index(last)])
-        if self.fusion is not None and "fused" in kinds:
-            tokens["fused"] = self.fusion(outputs, self.encoder.norm)
-        return {kind: self._divide(tokens[kind]) for kind in kinds}
+        return self.fusion
 
     def _divide(self, tokens: Float[Tensor, "B T D"]) -> Features:
         n = self.encoder.n_class

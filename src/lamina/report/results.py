@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lamina.evaluate import Timing
 from lamina.report.text import setting
 
 ENCODERS = ("trained", "untrained", "pixels")
@@ -47,6 +48,8 @@ class ShownResult:
     n_classes: int
     rows: Sequence[ShownRow]
     notes: Sequence[str] = ()
+    timing: str = ""
+    """How long the features took, and the share of it that was spent waiting for images."""
 
     @property
     def title(self) -> str:
@@ -82,6 +85,7 @@ def read_result(content: Any, name: str, notes: list[str]) -> ShownResult | None
             n_classes=len(content.get("classes") or ()),
             rows=[_row(row) for row in content["rows"]],
             notes=[str(note) for note in content.get("notes") or ()],
+            timing=_timing(content.get("timing")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         if content is not None:
@@ -111,6 +115,10 @@ def _row(row: Mapping[str, Any]) -> ShownRow:
         validation=None if validation is None else _share(validation),
         chosen=row.get("chosen") is True,
     )
+
+
+def _timing(timing: Mapping[str, Any] | None) -> str:
+    return "" if timing is None else str(Timing(**timing))
 
 
 def _share(value: Any) -> float:
