@@ -26,8 +26,8 @@ class PretrainArguments:
     """Pre-train a Vision Transformer on a folder of images."""
 
     data: tyro.conf.Positional[str]
-    """Images: a folder (searched in depth), a .txt list, a quoted glob, sample:photos or
-    sample:fashion-mnist."""
+    """Images: a folder (searched in depth), a .txt list, a quoted glob, sample:photos,
+    sample:fashion-mnist or sample:doom."""
     out: Path
     """Folder of the run."""
     recipe: str | None = None

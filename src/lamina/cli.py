@@ -74,7 +74,8 @@ COMMON = {
 PRETRAIN_USAGE = """\
 usage: lamina pretrain DATA --out RUN [options]
 
-DATA is a folder (searched in depth), a .txt list, a quoted glob, sample:photos or sample:fashion-mnist.
+DATA is a folder (searched in depth), a .txt list, a quoted glob, sample:photos, sample:fashion-mnist
+or sample:doom.
 RUN is a new folder; everything about the run is kept in it.
 """
 

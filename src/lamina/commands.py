@@ -134,7 +134,7 @@ def data_check(
     Exit code 0 where training would go through, 1 where it would stop for too many bad files.
 
     Args:
-        data: Images: a folder, a .txt list, a quoted glob, sample:photos, sample:fashion-mnist.
+        data: Images: a folder, a .txt list, a quoted glob, sample:photos, sample:fashion-mnist, sample:doom.
         in_chans: Also list files whose channels do not fit an encoder of so many.
         duplicates: Also list files with the same content.
         json: Also write the result to this file.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from lamina.data.checking import BadFile, CheckResult, check
+from lamina.data.counting import ClassCounts, check_counts, count_objects, count_pixels
+from lamina.data.dense import IGNORE, MapSource, ObjectSource
 from lamina.data.faults import FaultBudget
 from lamina.data.files import printable
 from lamina.data.loader import TrainLoader, eval_batches
+from lamina.data.masks import MaskOptions
 from lamina.data.opening import Spec, held_out, open_source
+from lamina.data.opening_dense import Part, open_maps, open_objects
 from lamina.data.options import DataOptions, Decoding
 from lamina.data.sources import ArraySource, FileSource, Source, Split, Subset
 from lamina.data.stats import channel_stats
@@ -14,14 +18,20 @@ from lamina.data.transforms import CenterCrop, RandomResizedCrop, SimpleResizedC
 from lamina.data.unreadable import Reason, Unreadable
 
 __all__ = [
+    "IGNORE",
     "ArraySource",
     "BadFile",
     "CenterCrop",
     "CheckResult",
+    "ClassCounts",
     "DataOptions",
     "Decoding",
     "FaultBudget",
     "FileSource",
+    "MapSource",
+    "MaskOptions",
+    "ObjectSource",
+    "Part",
     "RandomResizedCrop",
     "Reason",
     "SimpleResizedCrop",
@@ -33,8 +43,13 @@ __all__ = [
     "Unreadable",
     "channel_stats",
     "check",
+    "check_counts",
+    "count_objects",
+    "count_pixels",
     "eval_batches",
     "held_out",
+    "open_maps",
+    "open_objects",
     "open_source",
     "printable",
 ]

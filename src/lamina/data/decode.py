@@ -14,6 +14,8 @@ import errno
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import BinaryIO
@@ -57,10 +59,40 @@ def decode_file(path: str | bytes, how: Decoding) -> Decoded:
         Unreadable: for whatever is wrong with the file; nothing else is raised for a bad file, and a
             device, a pipe or a folder is refused without being read.
     """
+    with guarded(path) as file:
+        found, alpha = _decode(file, how)
+    image = fit_channels(found.image, how.in_chans, alpha, how.alpha_background)
+    return Decoded(image, found.format, found.mode, found.orientation, found.animated)
+
+
+def image_size(path: str | bytes, how: Decoding) -> tuple[int, int]:
+    """Height and width of what `decode_file` gives, for most files from the header alone.
+
+    Raises:
+        Unreadable: for whatever is wrong with the file, as far as it is looked at.
+    """
+    with guarded(path) as file:
+        try:
+            opened = Image.open(file, formats=_formats())
+        except UnidentifiedImageError:
+            opened = None
+        if opened is None or opened.format == "TIFF":  # of which Pillow's size depends on its version
+            file.seek(0)
+            _, height, width = _decode(file, how)[0].image.shape
+            return height, width
+        with opened as im:
+            check_size(im.height, im.width, how.max_pixels)
+            turned = how.exif_orientation and _orientation(im) >= 5
+            return (im.width, im.height) if turned else (im.height, im.width)
+
+
+@contextmanager
+def guarded(path: str | bytes) -> Iterator[BinaryIO]:
+    """A regular file, open for reading; whatever a decoder raises meanwhile becomes `Unreadable`."""
     with _open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of metadata and palettes; the values are judged here
         try:
-            found, alpha = _decode(file, how)
+            yield file
         except (Unreadable, KeyboardInterrupt):
             raise
         except (Image.DecompressionBombError, MemoryError) as error:
@@ -69,8 +101,6 @@ def decode_file(path: str | bytes, how: Decoding) -> Decoded:
             raise Unreadable(Reason.UNKNOWN_FORMAT) from None
         except Exception as error:  # decoders raise nearly anything on a damaged file
             raise Unreadable(Reason.BROKEN, _first_line(error)) from None
-    image = fit_channels(found.image, how.in_chans, alpha, how.alpha_background)
-    return Decoded(image, found.format, found.mode, found.orientation, found.animated)
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from lamina.data.caching import cache_folder
 from lamina.data.query import parse_query
 from lamina.data.sources import ArraySource, Split
 from lamina.errors import LaminaError
@@ -45,7 +45,7 @@ def open_fashion_mnist(query: str, split: Split | None, folder: Path = DEBIAN_FO
     """
     options = parse_query(query, FashionOptions)
     if not (folder / "train-images-idx3-ubyte.gz").is_file():
-        folder = _download(_cache())
+        folder = _download(cache_folder())
     images, labels, names = [], [], []
     for part in ("train", "val") if split == "all" else ("val",) if split == "val" else ("train",):
         prefix = _PREFIXES[part]
@@ -70,12 +70,6 @@ def read_idx(file: Path) -> UInt8[Tensor, "*shape"]:
     except (OSError, ValueError, EOFError, IndexError, zlib.error) as error:
         raise LaminaError(f"{file} cannot be read ({error}); remove it and install it anew") from None
     return torch.from_numpy(array.reshape(sizes).copy())
-
-
-def _cache() -> Path:
-    own = os.environ.get("LAMINA_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "lamina"
 
 
 def _download(cache: Path) -> Path:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from lamina.data.doom import open_doom
 from lamina.data.fashion import open_fashion_mnist
 from lamina.data.files import find_images, is_glob, match_glob, printable, read_list
 from lamina.data.photos import open_photos
@@ -72,7 +73,11 @@ def _open_sample(spec: str, split: Split | None) -> Source:
         return open_photos(query, split)
     if name == "fashion-mnist":
         return open_fashion_mnist(query, split)
-    raise LaminaError(f"there is no {printable(spec)}; take sample:photos or sample:fashion-mnist")
+    if name == "doom":
+        return open_doom(query, split)
+    raise LaminaError(
+        f"there is no {printable(spec)}; take sample:photos, sample:fashion-mnist or sample:doom"
+    )
 
 
 def _describe(spec: Spec) -> str:
