@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
-from lamina.evaluate.results import Setting
+from lamina.evaluate.results import ProbeResult, Setting
 from lamina.files import write_atomically
 from lamina.runs import Run
 
@@ -56,11 +57,21 @@ class Score:
             fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if fields.pop("kind") != KIND:
                 raise KeyError
-            interval = fields["interval"]
-            pair = None if interval is None else (float(interval[0]), float(interval[1]))
-            return cls(**{**fields, "interval": pair, "notes": tuple(fields["notes"])})
+            return cls.of(fields)
         except (OSError, ValueError, KeyError, TypeError):
             raise LaminaError(f"{path} is no score that lamina wrote; remove it, or choose another") from None
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Score:
+        """From plain lists, numbers and text, as in JSON."""
+        interval = fields["interval"]
+        pair = None if interval is None else (float(interval[0]), float(interval[1]))
+        return cls(**{**fields, "interval": pair, "notes": tuple(fields["notes"])})
+
+
+def is_score(content: Any) -> bool:
+    """Whether the content of a JSON file says that it is a score."""
+    return isinstance(content, Mapping) and content.get("kind") == KIND
 
 
 def score_file(score: Score, newest: bool = True) -> Path | None:
@@ -79,6 +90,26 @@ def file_name(data: str, most: int = 80) -> str:
     if len(name) <= most:
         return name
     return f"{name[-most + 20 :]}-{hashlib.sha256(data.encode()).hexdigest()[:12]}"
+
+
+def of_probe(result: ProbeResult) -> Score:
+    """What a probe of frozen features says of the trained encoder, by the row that the training set chose."""
+    row, timing = result.chosen(), result.timing
+    return Score(
+        protocol=result.protocol,
+        model=result.model,
+        step=result.step,
+        data=result.data,
+        metric="top1",
+        value=row.top1,
+        interval=row.interval,
+        n_train=result.n_train,
+        n_test=result.n_test,
+        seed=result.seed,
+        settings={**row.settings, "features": row.features, "pool": row.pool},
+        notes=result.notes,
+        seconds=0.0 if timing is None else timing.seconds,
+    )
 
 
 class Unfinished(LaminaError):
