@@ -77,7 +77,10 @@ def _learning(panel: Any, run: LayerWeights) -> None:
 def _heat(panel: Any, run: LayerWeights, mass: tuple[tuple[float, ...], ...], title: str) -> None:
     """A row for each tap, the first one below; a cell holds from the log row before up to its own."""
     edges = [0, *run.steps]
-    image = panel.pcolormesh(edges, np.arange(len(run.layers) + 1) - 0.5, np.asarray(mass).T, cmap="magma")
+    rows = np.arange(len(run.layers) + 1) - 0.5
+    # Edges in the cells' own colours: viewers of SVG leave pale seams between them.
+    look: dict[str, Any] = {"cmap": "magma", "edgecolors": "face", "linewidth": 0.3}
+    image = panel.pcolormesh(edges, rows, np.asarray(mass).T, **look)
     shown = _shown(range(len(run.layers)))
     panel.set_yticks(shown, [str(run.layers[i]) for i in shown])
     panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
