@@ -187,6 +187,29 @@ def test_the_words_on_weights_follow_the_pooling(runs: dict[str, Path], run: Pat
     assert "a mean over heads" not in average
 
 
+def test_looks_and_bias_are_drawn_where_a_run_logged_them(run: Path, single: str, tmp_path: Path) -> None:
+    rows = [toy_row(step, 4) for step in range(10, 50, 10)]
+    for step, value in ((20, 11.5), (40, 23.0)):
+        rows[step // 10 - 1] |= {"rankme": value, "knn_top1": value / 100}
+    for row in rows:
+        row |= {
+            f"bias_{what}_{name}": 0.4 for what in ("weight", "share") for name in ("first_half", "centre")
+        }
+    Run(run).metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    html = write_report([run, run], tmp_path / "c.html").read_text(encoding="utf-8")
+    charts = [a["aria-label"] for a in Page(html).all("svg") if "aria-label" in a]
+    for start in ("RankMe. ", "kNN top-1. ", "Mass on the first half. ", "Centre of mass. "):
+        assert any(label.startswith(start) for label in charts), start
+        assert start not in single
+    rankme = next(label for label in charts if label.startswith("RankMe. "))
+    assert re.search(r"11\.5 at 20, 23(\.0)? at 40", rankme)
+    text = text_of(html)
+    assert "target. RankMe tells" in text
+    assert "centre of mass is 0" in text
+    assert "RankMe" not in text_of(single)
+    assert "centre of mass" not in text_of(single)
+
+
 def test_only_a_page_in_progress_reloads_itself(runs: dict[str, Path], tmp_path: Path, single: str) -> None:
     live = write_report([runs["mff"]], tmp_path / "live.html", refresh_seconds=15).read_text(encoding="utf-8")
     refreshes = [

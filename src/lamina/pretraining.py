@@ -24,6 +24,7 @@ from lamina.runs import DataFacts, Run
 from lamina.supervised import check_labels
 from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group
 from lamina.train.distributed import from_main
+from lamina.watching import BiasMonitor, EncoderMonitor, open_looks
 
 FREE_ON_RESUME = (
     "data.workers",
@@ -36,8 +37,11 @@ FREE_ON_RESUME = (
     "train.keep_checkpoints",
     "train.nonfinite_limit",
     "train.tensorboard",
+    "monitor.images",
+    "monitor.knn_data",
+    "monitor.every_steps",
 )
-"""Options that a resumed run may change: the numbers do not depend on them."""
+"""Options that a resumed run may change: the weights do not depend on them."""
 
 FIRST_LOOK = 20
 """Images that are tried before a run starts."""
@@ -87,15 +91,28 @@ def run_pretrain(
                 if warning := _other_statistics(loaded, recipe):
                     print(warning, file=sys.stderr, flush=True)
         loader = _loader(recipe, source, method, ranks)
+        watching = _watching(recipe, data, source, method, ranks)
         if not going_on:
             on_main(ranks, lambda: run.start(recipe, facts, None if init is None else str(init), overwrite))
         ours = [
-            FusionMonitor(),
+            *watching,
             FaultMonitor(loader.budget),
             EncoderExport(run.encoder, recipe.encoder, recipe.fusion, recipe.data.eval_crop_share),
             *(callbacks(run, source) if callbacks and ranks.main else ()),
         ]
         return fit(method, loader, recipe.optim, recipe.train, run.path, ours, resume=going_on)
+
+
+def _watching(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: Ranks) -> list[Callback]:
+    """What is measured of the method itself; says how often the encoder is looked at, and at what cost."""
+    watching: list[Callback] = [FusionMonitor(), BiasMonitor(method.fusion.layers, method.encoder.depth)]
+    looks = open_looks(recipe, data, source, method, ranks.world)
+    if looks is not None:
+        if ranks.main:
+            print(looks, flush=True)
+        if looks.every_steps is not None:
+            watching.append(EncoderMonitor(looks, recipe))
+    return watching
 
 
 def _look(source: Source, recipe: Recipe) -> None:

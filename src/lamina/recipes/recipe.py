@@ -16,6 +16,7 @@ from lamina.fusion import FusionOptions
 from lamina.losses import LossName
 from lamina.masking import MaskingOptions
 from lamina.recipes.labels import LabelOptions
+from lamina.recipes.monitor import MonitorOptions
 from lamina.supervised import SupervisedOptions
 from lamina.targets import TargetOptions
 from lamina.train import OptimOptions, TrainOptions
@@ -54,6 +55,7 @@ class Recipe:
     labels: LabelOptions = field(default_factory=LabelOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+    monitor: MonitorOptions = field(default_factory=MonitorOptions)
 
 
 _SIZES: dict[Size, tuple[int, int, int, int]] = {

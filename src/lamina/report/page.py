@@ -90,6 +90,7 @@ def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any
         "version": metadata.version("lamina"),
         "written": moment(time.time()),
         "training": sections.training_charts(runs),
+        "looks": any(run.curve("rankme")[1] for run in runs),
         "hides": any(run.setting("method") != "supervised" for run in runs),
         "nonfinite": sum(int(_last(run, "nonfinite")) for run in runs),
         "fusions": sections.fusion_views(runs),

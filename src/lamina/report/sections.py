@@ -16,6 +16,14 @@ CURVES = (
     ("loss", "Loss", "", False),
     ("lr", "Learning rate", "", True),
     ("grad_norm", "Gradient norm", "", True),
+    ("rankme", "RankMe", "of fixed images", False),
+    ("knn_top1", "kNN top-1", "leave-one-out", False),
+)
+
+
+LEANINGS = (
+    ("first_half", "Mass on the first half", "of the blocks"),
+    ("centre", "Centre of mass", "in depth, 0 to 1"),
 )
 
 
@@ -36,6 +44,8 @@ class FusionView:
     pooling: str
     charts: Sequence[LineChart | None]
     reach: str
+    leans: bool
+    """Whether its bias was logged."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,8 @@ def progress(run: RunData) -> float | None:
 
 
 def training_charts(runs: Sequence[RunData]) -> list[LineChart]:
-    """Loss, learning rate and gradient norm, all runs in each; only what somebody logged."""
+    """Loss, learning rate, gradient norm, and the looks at the encoder, all runs in each; only what somebody
+    logged."""
     many = len(runs) > 1
     charts = []
     for key, title, unit, from_zero in CURVES:
@@ -131,7 +142,7 @@ def _colour(i: int, runs: Sequence[RunData]) -> Colour:
 
 
 def fusion_views(runs: Sequence[RunData]) -> list[FusionView]:
-    """For each run with a fusion: its taps' weights and norm shares, and the sum of learning rates."""
+    """For each run with a fusion: its taps' weights and norm shares, their bias, the sum of rates."""
     return [_fusion(run) for run in runs if run.curves("fusion_weights")[1] or run.curves("fusion_shares")[1]]
 
 
@@ -145,13 +156,24 @@ def _fusion(run: RunData) -> FusionView:
             for i, (name, values, colour) in enumerate(zip(names, taps, colours, strict=True))
         ]
         charts.append(line_chart(title, series, "step", "of each block", from_zero=True, label="name"))
+    leanings = [_lean(run, *leaning) for leaning in LEANINGS]
+    charts += leanings
     pooling = "attention" if run.setting("fusion.pooling") == "attention" else "average"
     if pooling == "attention":  # no logits, so nothing that the sum of learning rates would bound
-        return FusionView(run.name, pooling, charts, "")
+        return FusionView(run.name, pooling, charts, "", any(leanings))
     steps, sums = run.curve("lr_sum")
     total = [Series("sum of learning rates", steps, sums, ACCENT, strong=True)]
     charts.append(line_chart("Sum of learning rates", total, "step", "", from_zero=True, label="value"))
-    return FusionView(run.name, pooling, charts, _reach(run, sums))
+    return FusionView(run.name, pooling, charts, _reach(run, sums), any(leanings))
+
+
+def _lean(run: RunData, name: str, title: str, unit: str) -> LineChart | None:
+    """A bias number by weight and by norm share."""
+    series = [
+        Series(what, *run.curve(f"bias_{what}_{name}"), colour, strong=what == "weight")
+        for what, colour in (("weight", ACCENT), ("share", MUTED))
+    ]
+    return line_chart(title, series, "step", unit, label="name")
 
 
 def _reach(run: RunData, sums: Sequence[float]) -> str:
