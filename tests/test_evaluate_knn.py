@@ -187,6 +187,30 @@ def test_without_a_test_part_the_training_samples_are_judged_by_the_others():
     assert (own.predictions == labels).double().mean() > verdict.validation_top1  # each finds itself
 
 
+@pytest.mark.parametrize("sizes", [None, *CHUNKS])
+def test_some_training_samples_are_judged_by_all_others(sizes):
+    train, labels = clouds(50, 1)
+    own, chunks = torch.tensor([49, 3, 3, 20]), sizes and Chunks(*sizes)
+    found = knn_predict(train, labels, None, (1, 10), own=own, chunks=chunks)
+    assert torch.equal(found, knn_predict(train, labels, None, (1, 10))[:, own])
+
+
+def test_candidates_are_judged_by_samples_evenly_spread():
+    (train, labels), (test, _) = clouds(60, 1), clouds(20, 2)
+    options = KNNOptions(k=(1, 5, 20), chosen_on=20)
+    judges = options.judges(60)
+    assert judges.tolist() == list(range(0, 60, 3))
+    assert options.judges(7).tolist() == list(range(7))
+    verdict = probe_knn(train, labels, test, options)
+    best = 0.0
+    for k in options.k:
+        for off in (0, train.mean(0)):
+            guesses = torch.tensor(dense(train - off, labels, train - off, k, 0.07, leave_one_out=True)[0])
+            best = max(best, float((guesses == labels)[judges].double().mean()))
+    assert verdict.validation_top1 == best
+    assert verdict.validation_top1 != probe_knn(train, labels, test, KNNOptions(k=(1, 5, 20))).validation_top1
+
+
 def test_dinos_protocol_is_one_option_away():
     (train, labels), (test, _) = clouds(60, 1), clouds(20, 2)
     verdict = probe_knn(train + 3, labels, test + 3, KNNOptions(k=(20,), centred=(False,)))
@@ -194,7 +218,9 @@ def test_dinos_protocol_is_one_option_away():
     assert torch.equal(verdict.predictions, knn_predict(train + 3, labels, test + 3, (20,), 0.07)[0])
 
 
-@pytest.mark.parametrize("options", [{"k": ()}, {"k": (0,)}, {"temperature": 0.0}, {"centred": ()}])
+@pytest.mark.parametrize(
+    "options", [{"k": ()}, {"k": (0,)}, {"temperature": 0.0}, {"centred": ()}, {"chosen_on": 0}]
+)
 def test_nonsense_is_refused(options):
     with pytest.raises(LaminaError):
         KNNOptions(**options)

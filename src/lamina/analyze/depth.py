@@ -193,7 +193,7 @@ class _Sweep:
     def chosen_on(self, protocol: Protocol, labels: Int64[Tensor, "n"]) -> int:
         """How many training images a validation accuracy counts."""
         if protocol == "knn":
-            return len(labels)
+            return len(self.knn.judges(len(labels)))
         return int(stratified_split(labels, self.linear.validation_share, self.seed).sum())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,6 +27,9 @@ class KNNOptions:
     centred: tuple[bool, ...] = (False, True)
     """Whether the mean of the training features is taken off before the cosine. DINO does not (False alone);
     raw pixels and untrained features, all positive or nearly parallel, gain by it, and so does MAE."""
+    chosen_on: int = 50_000
+    """At most so many training samples, evenly spread, judge the candidates; each of them against all others,
+    which for every one of 1.28 million would be their square."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -35,6 +39,13 @@ class KNNOptions:
             raise LaminaError(f"temperature must be above 0, not {self.temperature}")
         if not self.centred:
             raise LaminaError("centred must hold False, True or both")
+        if self.chosen_on < 1:
+            raise LaminaError(f"chosen_on must be 1 or more, not {self.chosen_on}")
+
+    def judges(self, n: int) -> Int64[Tensor, "m"]:
+        """Which of n training samples judge the candidates."""
+        m = min(n, self.chosen_on)
+        return torch.arange(m) * n // m
 
 
 def knn_predict(
@@ -44,6 +55,7 @@ def knn_predict(
     k: Sequence[int],
     temperature: float = 0.07,
     *,
+    own: Int64[Tensor, "Q"] | None = None,
     centre: Float[Tensor, "D"] | None = None,
     device: torch.device | None = None,
     chunks: Chunks | None = None,
@@ -51,16 +63,17 @@ def knn_predict(
     """The class that the k most similar training samples vote for, one row for each value of `k`.
 
     Similarity is the cosine s, after `centre` is taken off; a vote weighs exp(s / temperature). Of equal sums
-    the lower class wins, of equally similar samples the earlier ones vote. `queries=None` asks for the
-    training samples themselves, each without its own vote (leave-one-out). Memory stays bounded whatever n
-    and Q are: `device` and `chunks` as for `neighbours.nearest`. Classes come back where the labels are.
+    the lower class wins, of equally similar samples the earlier ones vote. `queries=None` asks for
+    training samples themselves, all or those that `own` lists, each without its own vote (leave-one-out).
+    Memory stays bounded whatever n and Q are: `device` and `chunks` as for `neighbours.nearest`. Classes come
+    back where the labels are.
     """
     most = min(max(k), len(train) - (queries is None))
     if most < 1:
         raise LaminaError("leave-one-out needs at least 2 training samples")
     n_classes, known = int(labels.max()) + 1, labels.to(device or train.device)
     predictions = []
-    for found in nearest(train, queries, most, centre=centre, device=device, chunks=chunks):
+    for found in nearest(train, queries, most, own=own, centre=centre, device=device, chunks=chunks):
         # Relative to the nearest: a common factor elects nobody, and exp(s / T) leaves float32 at a low T.
         votes = ((found.similarity - found.similarity[:, :1]) / temperature).exp()
         named = known[found.rows]
@@ -78,24 +91,20 @@ def probe_knn(
     """Choose k and centring by leave-one-out on the training set, then classify the test set once.
 
     Of equal candidates the first listed wins. The labels of the test set are not an argument, so nothing here
-    can look at them. `test=None` judges the training samples themselves, each without its own vote, and its
-    answers are those that the choice was made by. `device` is where it is computed.
+    can look at them. `test=None` judges the training samples themselves, each without its own vote.
+    `device` is where it is computed.
     """
     k = tuple(dict.fromkeys(min(value, len(train) - 1) for value in options.k))
-    train = _at_hand(train, device)
-    mean = train.mean(dim=0, dtype=torch.float32)
+    train, judges = _at_hand(train, device), options.judges(len(train))
+    mean, truth = train.mean(dim=0, dtype=torch.float32), labels[judges.to(labels.device)]
+    ask = partial(knn_predict, train, labels, temperature=options.temperature, device=device)
     candidates = []
     for centred in options.centred:
-        centre = mean if centred else None
-        guesses = knn_predict(train, labels, None, k, options.temperature, centre=centre, device=device)
-        right = (guesses == labels).double().mean(dim=1).tolist()
-        candidates += [(right[i], centred, value, guesses[i]) for i, value in enumerate(k)]
-    top1, centred, value, predictions = max(candidates, key=lambda candidate: candidate[0])
-    if test is not None:
-        centre = mean if centred else None
-        (predictions,) = knn_predict(
-            train, labels, test, (value,), options.temperature, centre=centre, device=device
-        )
+        guesses = ask(None, k, own=judges, centre=mean if centred else None)
+        right = (guesses == truth).double().mean(dim=1).tolist()
+        candidates += [(top1, centred, value) for top1, value in zip(right, k, strict=True)]
+    top1, centred, value = max(candidates, key=lambda candidate: candidate[0])
+    (predictions,) = ask(test, (value,), centre=mean if centred else None)
     settings: dict[str, Setting] = {"k": value, "temperature": options.temperature, "centred": centred}
     return Verdict(settings, top1, predictions)
 

@@ -46,6 +46,7 @@ def nearest(
     queries: Float[Tensor, "Q D"] | None,
     most: int,
     *,
+    own: Int64[Tensor, "Q"] | None = None,
     centre: Float[Tensor, "D"] | None = None,
     device: torch.device | None = None,
     chunks: Chunks | None = None,
@@ -54,25 +55,25 @@ def nearest(
 
     Args:
         bank, queries: wherever they are; a chunk at a time is moved to `device`, centred and normalised
-            there, so that neither is copied as a whole. `queries=None` asks for the rows of the bank
-            themselves, none of which is its own neighbour.
+            there, so that neither is copied as a whole. `queries=None` asks for rows of the bank itself,
+            none of which is its own neighbour.
         most: at most the rows of the bank, less one where they are the queries.
+        own: with `queries=None`, which rows; all by default.
         centre: taken off every row before the cosine.
         device: where it is computed, and where the answers are; by default where the bank is.
         chunks: rows at a time; beyond rounding the answers do not depend on it.
     """
     device = bank.device if device is None else device
     centre = None if centre is None else centre.to(device)
-    asked = bank if queries is None else queries
     chunks = chunks or Chunks.fitting(len(bank), bank.shape[1], most)
-    for start in range(0, len(asked), chunks.queries):
-        rows = _unit(asked[start : start + chunks.queries], centre, device)
+    for start, asked, taken in _parts(bank, queries, own, chunks.queries):
+        rows = _unit(asked, centre, device)
         similarity = rows.new_empty(len(rows), 0)
         index = torch.empty(len(rows), 0, dtype=torch.int64, device=device)
         for first in range(0, len(bank), chunks.bank):
             cosines = rows @ _unit(bank[first : first + chunks.bank], centre, device).T
-            if queries is None:
-                cosines.diagonal(start - first).fill_(-torch.inf)
+            if taken is not None:
+                _leave_out(cosines, taken.to(device) - first)
             columns = _largest(cosines, most)
             both = torch.cat([similarity, cosines.gather(1, columns)], dim=1)
             # Stable, and what was found before has lower rows: equal ones stay in the order of their rows.
@@ -80,6 +81,23 @@ def nearest(
             index = torch.cat([index, columns + first], dim=1).gather(1, order)[:, :most]
             similarity = both[:, :most]
         yield Found(start, similarity, index)
+
+
+def _parts(
+    bank: Float[Tensor, "n D"],
+    queries: Float[Tensor, "Q D"] | None,
+    own: Int64[Tensor, "Q"] | None,
+    size: int,
+) -> Iterator[tuple[int, Float[Tensor, "q D"], Int64[Tensor, "q"] | None]]:
+    """The queries, so many at a time, and which rows of the bank they are, if any."""
+    if queries is not None:
+        for start in range(0, len(queries), size):
+            yield start, queries[start : start + size], None
+        return
+    own = torch.arange(len(bank)) if own is None else own
+    for start in range(0, len(own), size):
+        rows = own[start : start + size].to(bank.device)
+        yield start, bank[rows], rows
 
 
 def _unit(
@@ -90,6 +108,12 @@ def _unit(
     if centre is not None:
         unit -= centre
     return unit.div_(unit.norm(dim=1, keepdim=True).clamp_min_(1e-12))
+
+
+def _leave_out(cosines: Float[Tensor, "q b"], columns: Int64[Tensor, "q"]) -> None:
+    """The column of each row that is the row itself, where it is among these."""
+    here = ((columns >= 0) & (columns < cosines.shape[1])).nonzero()[:, 0]
+    cosines[here, columns[here]] = -torch.inf
 
 
 def _largest(cosines: Float[Tensor, "q b"], most: int) -> Int64[Tensor, "q m"]:

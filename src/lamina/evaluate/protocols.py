@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +29,15 @@ from lamina.train.distributed import choose_device
 
 Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"] | None], Verdict]
 
-_SELECTION: dict[Protocol, str] = {
-    "knn": "k, centring, features and pool by leave-one-out on the training images",
-    "linear": "C, features and pool on a stratified part of the training images",
-}
+
+@dataclass(frozen=True)
+class _Judging:
+    """A protocol, and what its choices are made on."""
+
+    protocol: Protocol
+    probe: Probe
+    selection: str
+    seed: int
 
 
 LEFT_ONE_OUT = (
@@ -71,9 +76,14 @@ def evaluate_knn(
         LaminaError: one line on what is wrong with the model or the data.
     """
     computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
-    probe = partial(probe_knn, options=options or KNNOptions(), device=choose_device(device))
+    options = options or KNNOptions()
+    probe = partial(probe_knn, options=options, device=choose_device(device))
+    selection = (
+        "k, centring, features and pool by leave-one-out on the training images, at most "
+        f"{options.chosen_on} of them"
+    )
     labelled = open_labelled(data, leave_one_out)
-    return _evaluate("knn", probe, model, labelled, features, encoder, computing, seed=0)
+    return _evaluate(_Judging("knn", probe, selection, 0), model, labelled, features, encoder, computing)
 
 
 def evaluate_linear(
@@ -104,18 +114,19 @@ def evaluate_linear(
         assert test is not None
         return probe_linear(train, labels, test, options or LinearOptions(), seed)
 
-    return _evaluate("linear", probe, model, labelled, features, encoder, computing, seed)
+    selection = "C, features and pool on a stratified part of the training images"
+    return _evaluate(
+        _Judging("linear", probe, selection, seed), model, labelled, features, encoder, computing
+    )
 
 
 def _evaluate(
-    protocol: Protocol,
-    probe: Probe,
+    judging: _Judging,
     model: str | Path | Backbone,
     labelled: LabelledData,
     features: FeatureOptions | None,
     encoder: str | None,
     computing: Computing,
-    seed: int,
 ) -> ProbeResult:
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     backbone = backbone.to(choose_device(computing.device))
@@ -125,17 +136,17 @@ def _evaluate(
     size, channels = backbone.image_size, backbone.encoder.in_chans
     train = collect(labelled.train, extractors, size, channels, reading, computing)
     test = train if one else collect(labelled.test, extractors, size, channels, reading, computing)
-    rows, remarks = judge(train, test, probe)
+    rows, remarks = judge(train, test, judging.probe)
     result = ProbeResult(
-        protocol=protocol,
+        protocol=judging.protocol,
         model=origin.name if origin is not None else "a backbone",
         data=f"{labelled.name}, leave-one-out" if one else labelled.name,
         step=origin.step if origin is not None else None,
         n_train=len(train.index),
         n_test=len(test.index),
         classes=labelled.classes,
-        seed=seed,
-        selection=_SELECTION[protocol],
+        seed=judging.seed,
+        selection=judging.selection,
         rows=rows,
         notes=(*notes, *((LEFT_ONE_OUT,) if one else ()), *_remarks(train, test), *remarks),
         timing=_timing(train, test),
