@@ -35,6 +35,8 @@ class Purpose(IntEnum):
     COLOUR = 12
     CORRUPTION = 13
     CAMERA = 14
+    BOOTSTRAP = 15
+    PATCHES = 16
 
 
 def _shift(x: Tensor, k: int) -> Tensor:

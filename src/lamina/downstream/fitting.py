@@ -65,7 +65,7 @@ def fit_protocol(
         LaminaError: where the folder has something else in it, or as `fit`.
     """
     with process_group(options.device) as ranks:
-        on_main(ranks, lambda: _prepare(folder, settings, going))
+        on_main(ranks, lambda: prepare_folder(folder, settings, going))
         outcome = fit(
             task,
             loader,
@@ -79,7 +79,7 @@ def fit_protocol(
         raise Unfinished(outcome.sentence, outcome.exit_code)
 
 
-def _prepare(folder: Path, settings: dict[str, Any], going: Going) -> None:
+def prepare_folder(folder: Path, settings: dict[str, Any], going: Going) -> None:
     """Make the folder and write the settings, or see that they are the same."""
     file = folder / SETTINGS
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)

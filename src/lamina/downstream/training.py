@@ -81,7 +81,7 @@ def evaluate_trained(
     chosen, notes = adapted(recipe or protocol_recipe(protocol, backbone), backbone, source)
     chosen = _placed(chosen, going)
     name = protocol if called is None else f"{protocol}-{called}"
-    out = going.out or _own_folder(backbone, model, f"{name}-{file_name(labelled.name)}-seed{going.seed}")
+    out = going.out or own_folder(backbone, model, f"{name}-{file_name(labelled.name)}-seed{going.seed}")
     outcome = run_pretrain(
         chosen,
         labelled.name,
@@ -145,7 +145,7 @@ def _placed(recipe: Recipe, going: Going) -> Recipe:
     return replace(recipe, train=train, data=replace(recipe.data, workers=workers))
 
 
-def _own_folder(backbone: Backbone, model: str | Path | Backbone, name: str) -> Path:
+def own_folder(backbone: Backbone, model: str | Path | Backbone, name: str) -> Path:
     """A folder in the run that the model is."""
     if not isinstance(model, Backbone) and backbone.origin is not None and Run(backbone.origin.name).exists():
         place, step = locate_step(str(model))

@@ -1,0 +1,75 @@
+"""How windows are cut for segmentation: at random in training, side by side in the test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lamina.data.windows import WindowOptions
+from lamina.errors import LaminaError
+
+
+@dataclass(frozen=True)
+class SegmentWindows:
+    """Windows of images; what is unset follows from the encoder."""
+
+    size: tuple[int, ...] | None = None
+    """Side, or height and width, of a window in px; unset: the encoder's image size."""
+    base: int | None = None
+    """Short side in px of an image in the test, and of a training image at scale 1; unset: a window's."""
+    longest: int = 2048
+    """Most px of the long side in the test, where `base` would make it longer (mmsegmentation's)."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest size of a training image over `base`, drawn evenly."""
+    most_of_one_class: float = 0.75
+    """Largest share of a training window that one class may cover; other places are tried."""
+    flip: float = 0.5
+    """Probability of a horizontal flip in training."""
+    stride: tuple[int, ...] | None = None
+    """Px from one window to the next in the test; unset: two thirds of a window (341 for 512)."""
+    at_once: int = 8
+    """Windows per forward in the test; the numbers do not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        for name, sides in (("size", self.size), ("stride", self.stride)):
+            if sides is not None and not (1 <= len(sides) <= 2 and min(sides) >= 1):
+                raise LaminaError(f"window.{name} takes a side, or height and width, in px, not {sides}")
+        if min(self.longest, self.at_once, 1 if self.base is None else self.base) < 1:
+            raise LaminaError("window.base, longest and at_once must be 1 or more")
+
+    def resolved(self, own: tuple[int, int], patch: tuple[int, int]) -> SegmentWindows:
+        """With every size as a number: `own` is the encoder's image size, and a size that is given is
+        rounded up to whole patches."""
+        size = own if self.size is None else (self.size[0], self.size[-1])
+        size = (-(-size[0] // patch[0]) * patch[0], -(-size[1] // patch[1]) * patch[1])
+        stride = self.stride or tuple(max(1, 2 * side // 3) for side in size)
+        stride = (min(stride[0], size[0]), min(stride[-1], size[1]))
+        return replace(self, size=size, base=min(size) if self.base is None else self.base, stride=stride)
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of a window, once resolved."""
+        assert self.size is not None
+        return self.size[0], self.size[-1]
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Px down and right from one window to the next, once resolved."""
+        assert self.stride is not None
+        return self.stride[0], self.stride[-1]
+
+    def training(self) -> WindowOptions:
+        """Windows as the training loader cuts them."""
+        assert self.base is not None
+        return WindowOptions(
+            self.pixels,
+            self.scale,
+            self.base,
+            most_of_one_class=self.most_of_one_class,
+            flip=self.flip,
+        )
+
+    def plain(self) -> WindowOptions:
+        """A window of each image at scale 1, not mirrored, anywhere: what kNN remembers."""
+        assert self.base is not None
+        return WindowOptions(self.pixels, (1.0, 1.0), self.base, flip=0.0)
