@@ -66,12 +66,8 @@ class AnalysisTask:
                 return run.source()
         raise LaminaError("which images? give --data (a run has its own)")
 
-    def subjects(self, runs_only: bool = False) -> dict[str, Subject]:
+    def subjects(self) -> dict[str, Subject]:
         """The models opened, each with its images."""
-        if runs_only:
-            for spec in self.named.values():
-                if _run_of(spec) is None:
-                    raise LaminaError(f"{spec} is no run, so it has no loss; give runs, or steps of runs")
         look = self.looking
         return open_subjects(
             self.named,

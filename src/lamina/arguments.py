@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -70,6 +71,16 @@ def parse(what: type[T] | Callable[..., T], args: Sequence[str], prog: str, defa
         if end.code in (0, None):
             raise
         raise LaminaError(_one_line(text.getvalue(), prog)) from None
+
+
+def parse_call(function: Callable[..., int], args: Sequence[str], prog: str) -> Callable[[], int]:
+    """The function with its arguments, not called yet: what it says on stderr is its own."""
+
+    @functools.wraps(function)
+    def later(*given: Any, **named: Any) -> Callable[[], int]:
+        return functools.partial(function, *given, **named)
+
+    return parse(later, args, prog)
 
 
 def _in_words(kinds: str) -> str:

@@ -125,9 +125,9 @@ def _run(args: list[str]) -> int:
     name, rest = _verb(args)
     if name == "pretrain":
         return _pretrain(rest)
-    from lamina.arguments import parse
+    from lamina.arguments import parse_call
 
-    return parse(_function(name), rest, f"lamina {name}")
+    return parse_call(_function(name), rest, f"lamina {name}")()
 
 
 def _pretrain(args: list[str]) -> int:

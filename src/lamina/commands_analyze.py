@@ -10,7 +10,6 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lamina.analyze import summary
@@ -19,7 +18,9 @@ from lamina.analyze.curvature import Parameters
 from lamina.analyze.depth import analyze_depth
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.hessian import analyze_hessian
+from lamina.analyze.hessian_bar import HessianBar
 from lamina.analyze.layers import analyze_layers
+from lamina.analyze.own_loss import Crops, mini_batches, open_loss
 from lamina.analyze.patches import analyze_patches
 from lamina.analyze.rank import analyze_rank
 from lamina.analyze.reconstruction import Filler, analyze_reconstruction
@@ -32,7 +33,8 @@ from lamina.analyzing import AnalysisTask, Looking
 from lamina.errors import LaminaError
 from lamina.filling import check_pixels
 from lamina.interop import load_encoder, locate_step
-from lamina.runs import load_method, load_task
+from lamina.runs import load_method
+from lamina.supervised import Supervised
 from lamina.train.distributed import choose_device
 
 T = TypeVar("T")
@@ -204,6 +206,10 @@ class Curvature:
     """Mini-batches."""
     batch_size: int = 4
     """Images in each."""
+    crops: Crops = "eval"
+    """eval: held-out images, centre-cropped. train: training images, cropped and changed as in training."""
+    mixed: bool = False
+    """Classifiers mix images and smooth labels as in training; without, the loss is the plain NLL."""
     top: int = 5
     """Largest eigenvalues of each."""
     bottom: int = 1
@@ -212,18 +218,17 @@ class Curvature:
     """encoder, so that methods with other decoders compare, or all."""
     weight_decay: float = 0.0
     """Of an L2 term beside the loss (NLL + L2 for classifiers)."""
+    tol: float = 1e-3
+    """Residual, over the largest magnitude, at which Lanczos stops."""
+    power: bool = False
+    """The value of largest magnitude by power iteration too, as PyHessian has it (up to 100 products)."""
     trace_probes: int = 0
     """Random vectors for the trace; 0 leaves it out."""
+    density_probes: int = 0
+    """Random vectors for the density of all eigenvalues, 40 products each; 0 leaves it out."""
 
 
 CURVATURE = Curvature()
-COLUMNS = (
-    TextColumn("mini-batch"),
-    MofNCompleteColumn(),
-    BarColumn(),
-    TimeElapsedColumn(),
-    TextColumn("{task.fields[said]}", markup=False),
-)
 
 
 def hessian(
@@ -245,31 +250,19 @@ def hessian(
         device: auto, cpu, cuda, ...
         seed: Of the images that are drawn, and of starting vectors.
     """
-    n = curvature.batches * curvature.batch_size
-    looking = Looking(data, out, n, None, curvature.batch_size, 0, device, seed)
-    task = AnalysisTask("hessian", runs, looking, **asdict(curvature))
+    asked = asdict(curvature)
+    n, size, crops = (asked.pop(name) for name in ("batches", "batch_size", "crops"))
+    task = AnalysisTask(
+        "hessian", runs, Looking(data, out, n * size, None, size, 0, device, seed), **asdict(curvature)
+    )
     place = choose_device(device)
-    tasks, subjects = {}, task.subjects(runs_only=True)
-    for name, spec in task.named.items():
-        tasks[name] = load_task(*locate_step(spec))[0].to(place)
-    sizes = {subject.backbone.image_size for subject in subjects.values()}
-    if len(sizes) > 1:
-        raise LaminaError(
-            f"the runs take images of {len(sizes)} sizes; curvature compares on the same batches"
-        )
-    chosen = {key: value for key, value in asdict(curvature).items() if not key.startswith("batch")}
-    with Progress(*COLUMNS, console=Console(stderr=True)) as bar:
-        at = bar.add_task("", total=len(tasks) * curvature.batches, said="")
-        seen: set[tuple[str, int]] = set()
-
-        def tick(name: str, batch: int, products: int, residual: float) -> None:
-            seen.add((name, batch))
-            said = f"{name}: {products} products, residual {residual:.1e}"
-            bar.update(at, completed=len(seen) - 1, said=said)
-
-        batches = next(iter(subjects.values())).batches
-        result = analyze_hessian(tasks, batches, **chosen, seed=seed, progress=tick)
-        bar.update(at, completed=len(seen), said="")
+    losses = {name: open_loss(spec) for name, spec in task.named.items()}
+    if curvature.mixed and not all(isinstance(loss.task, Supervised) for loss in losses.values()):
+        raise LaminaError("only classifiers mix images; leave --mixed out")
+    batches = mini_batches(losses, task.data, crops, n, size, seed)
+    tasks = {name: loss.task.to(place) for name, loss in losses.items()}
+    with HessianBar(len(tasks) * n) as bar:
+        result = analyze_hessian(tasks, batches, **asked, seed=seed, progress=bar)
     return _done(task, result, summary.of_hessian(result))
 
 

@@ -5,41 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from lamina.analyze.curvature import (
+    Density,
     Eigenvalue,
     HessianOperator,
     Parameters,
     Trace,
     extremes,
     hutchinson,
+    pooled,
     power_iteration,
+    spectral_density,
 )
-from lamina.analyze.style import colour
+from lamina.analyze.hessian_plot import draw
 from lamina.batch import Batch
 from lamina.errors import LaminaError
 
 Progress = Callable[[str, int, int, float], None]
 """Told the model, the mini-batch (from 0), its products so far and what is left of the residual."""
 
+DENSITY_STEPS = 40
+"""Products for each random vector of a density: as many as Lanczos keeps vectors."""
+
 
 @dataclass(frozen=True)
 class BatchCurvature:
     """What was found on one mini-batch."""
 
+    images: int
     loss: float
+    """Without the L2 term."""
     top: tuple[Eigenvalue, ...]
     """Largest, descending."""
     bottom: tuple[Eigenvalue, ...]
     """Most negative, ascending."""
-    magnitude: Eigenvalue
+    magnitude: Eigenvalue | None
     """Of largest magnitude, by power iteration as PyHessian does it; its sign is kept."""
     trace: Trace | None
+    density: Density | None
     products: int
 
 
@@ -50,32 +59,25 @@ class HessianResult:
     models: Mapping[str, tuple[BatchCurvature, ...]]
     parameters: Parameters
     weight_decay: float
+    mixed: bool
     n_parameters: Mapping[str, int]
 
     def maxima(self, name: str) -> tuple[float, ...]:
         """The largest eigenvalue of each mini-batch."""
         return tuple(batch.top[0].value for batch in self.models[name])
 
+    def density(self, name: str) -> Density | None:
+        """The density over all mini-batches, where it was asked for."""
+        found = [batch.density for batch in self.models[name] if batch.density is not None]
+        return pooled(found) if found else None
+
     def to_json(self) -> dict[str, Any]:
         """Everything, in plain lists and numbers."""
         return asdict(self)
 
     def plot(self) -> Figure:
-        """The largest eigenvalue of each mini-batch, a row of points for each model, with the medians."""
-        figure = Figure(figsize=(6.4, 1.2 + 0.6 * len(self.models)), layout="constrained")
-        axes = figure.add_subplot()
-        for row, name in enumerate(self.models):
-            values = sorted(self.maxima(name))
-            axes.scatter(values, [row] * len(values), color=colour(row), alpha=0.7, label=name)
-            axes.scatter(float(np.median(values)), row, marker="|", s=400, color=colour(row))
-        axes.set_yticks(range(len(self.models)), list(self.models))
-        axes.set_ylim(len(self.models) - 0.5, -0.5)
-        n = len(next(iter(self.models.values())))
-        axes.set_xlabel(
-            f"largest eigenvalue of the Hessian, {self.parameters} parameters\n"
-            f"{n} mini-batches, a point for each; line: median"
-        )
-        return figure
+        """Both ends over all mini-batches, and the density."""
+        return draw(self)
 
 
 def analyze_hessian(
@@ -85,25 +87,35 @@ def analyze_hessian(
     bottom: int = 1,
     parameters: Parameters = "encoder",
     weight_decay: float = 0.0,
+    mixed: bool = False,
+    power: bool = False,
     trace_probes: int = 0,
+    density_probes: int = 0,
     tol: float = 1e-3,
     seed: int = 0,
     progress: Progress = lambda name, batch, products, residual: None,
 ) -> HessianResult:
-    """Largest and most negative eigenvalues (Lanczos), the one of largest magnitude (power iteration) and, on
-    request, the trace, of each task's loss on each mini-batch.
+    """Largest and most negative eigenvalues (Lanczos) of each task's loss on each mini-batch and, on request,
+    the one of largest magnitude (power iteration), the trace (Hutchinson) and the density (quadrature).
+
+    Of a masked image model it is the method's own loss under masks fixed by the batches' keys; of a
+    classifier the negative log-likelihood, with `weight_decay` plus L2: the recipe of Park and Kim (ICLR
+    2022, arXiv 2202.06709), who take batches of augmented training images.
 
     Args:
-        tasks: methods or classifiers by name; their losses are taken in evaluation mode, with masks fixed by
-            the batches' keys.
+        tasks: methods or classifiers by name; drop path and dropout are off.
         batches: the same for all tasks.
-        top, bottom: how many eigenvalues of each end.
+        top, bottom: how many eigenvalues of each end; at least one of the largest.
         parameters: "encoder", so that methods with other decoders and fusions compare, or "all".
-        weight_decay: of an L2 term that is added to the loss (NLL + L2 for classifiers).
-        trace_probes: random vectors for the trace; 0 leaves it out.
+        weight_decay: of an L2 term that is added to the loss (`HessianOperator`).
+        mixed: classifiers mix images and smooth labels as in training.
+        power: power iteration too: up to 100 products more for each mini-batch.
+        trace_probes: random vectors for the trace, a product each; 0 leaves it out.
+        density_probes: random vectors for the density, `DENSITY_STEPS` products each; 0 leaves it out.
         tol: residual over the largest magnitude at which Lanczos stops.
-        progress: called after each product; the residual is relative to the largest magnitude.
         seed: of keys where batches have none, and of starting vectors.
+        progress: called after each product; the residual is relative to the largest magnitude, NaN where
+            there is none.
 
     Raises:
         LaminaError: where there is no batch or task, and as `HessianOperator` does.
@@ -111,36 +123,53 @@ def analyze_hessian(
     kept = list(batches)
     if not kept or not tasks:
         raise LaminaError("curvature needs a model and a batch of images; give one of each at least")
-    found: dict[str, tuple[BatchCurvature, ...]] = {}
+    if top < 1 or min(bottom, trace_probes, density_probes) < 0:
+        raise LaminaError("curvature takes top of 1 or more, and bottom and probes of 0 or more")
+    wanted = _Wanted(top, bottom, power, trace_probes, density_probes, tol, seed)
+    found: dict[str, list[BatchCurvature]] = {name: [] for name in tasks}
     sizes: dict[str, int] = {}
-    for name, task in tasks.items():
-        rows = []
-        for i, batch in enumerate(kept):
-            operator = HessianOperator(task, batch, parameters, weight_decay, seed=seed)
+    for i, batch in enumerate(kept):  # models in turn, so that one that cannot be derived says so early
+        for name, task in tasks.items():
+            operator = HessianOperator(task, batch, parameters, weight_decay, mixed, seed)
             sizes[name] = operator.n
-            tick = partial(_tick, progress, name, i, operator)
-            rows.append(_one(operator, top, bottom, trace_probes, tol, (seed, i), tick))
-        found[name] = tuple(rows)
-    return HessianResult(found, parameters, weight_decay, sizes)
+            found[name].append(_one(operator, len(batch), i, wanted, partial(progress, name, i)))
+            del operator  # before the next one: its graph is most of the memory
+    models = {name: tuple(rows) for name, rows in found.items()}
+    return HessianResult(models, parameters, weight_decay, mixed, sizes)
+
+
+class _Wanted(NamedTuple):
+    """What is computed of each mini-batch."""
+
+    top: int
+    bottom: int
+    power: bool
+    trace_probes: int
+    density_probes: int
+    tol: float
+    seed: int
 
 
 def _one(
-    operator: HessianOperator,
-    top: int,
-    bottom: int,
-    probes: int,
-    tol: float,
-    words: tuple[int, int],
-    tick: Callable[[float], None],
+    operator: HessianOperator, images: int, number: int, wanted: _Wanted, told: Callable[[int, float], None]
 ) -> BatchCurvature:
-    start = operator.normal(*words, 0)
-    above, below = extremes(
-        operator, start, lambda i: operator.normal(*words, 1, i), top, bottom, tol, tick=tick
-    )
-    (magnitude,) = power_iteration(operator, lambda i: operator.normal(*words, 2, i), tick=tick)
-    trace = hutchinson(operator, lambda i: operator.signs(*words, 3, i), probes, tick) if probes else None
-    return BatchCurvature(operator.loss, above, below, magnitude, trace, operator.products)
+    def normal(purpose: int) -> Callable[[int], Float[Tensor, "n"]]:
+        return lambda i: operator.normal(wanted.seed, number, purpose, i)
 
+    def signs(purpose: int) -> Callable[[int], Float[Tensor, "n"]]:
+        return lambda i: operator.signs(wanted.seed, number, purpose, i)
 
-def _tick(progress: Progress, name: str, batch: int, operator: HessianOperator, residual: float) -> None:
-    progress(name, batch, operator.products, residual)
+    def tick(residual: float) -> None:
+        told(operator.products, residual)
+
+    start = operator.normal(wanted.seed, number, 0)
+    ends = extremes(operator, start, normal(1), wanted.top, wanted.bottom, wanted.tol, tick=tick)
+    magnitude, trace, density = None, None, None
+    if wanted.power:
+        (magnitude,) = power_iteration(operator, normal(2), tick=tick)
+    if wanted.trace_probes:
+        trace = hutchinson(operator, signs(3), wanted.trace_probes, tick)
+    if wanted.density_probes:
+        probes, steps = wanted.density_probes, DENSITY_STEPS
+        density = spectral_density(operator, signs(4), normal(5), probes, steps, tick)
+    return BatchCurvature(images, operator.loss, *ends, magnitude, trace, density, operator.products)

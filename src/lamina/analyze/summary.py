@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from lamina.analyze.attention import AttentionResult
 from lamina.analyze.depth import DepthResult
 from lamina.analyze.frequency import FrequencyResult
-from lamina.analyze.hessian import HessianResult
+from lamina.analyze.hessian import BatchCurvature, HessianResult
 from lamina.analyze.layers import LayersResult, LayerWeights
 from lamina.analyze.patches import PatchesResult
 from lamina.analyze.rank import RankResult
@@ -74,17 +74,11 @@ def of_frequency(result: FrequencyResult) -> Summary:
 
 
 def of_hessian(result: HessianResult) -> Summary:
-    """Medians over mini-batches of both ends, and the largest residual."""
-    header = (
-        "model",
-        "batches",
-        "largest",
-        "from",
-        "to",
-        "most negative",
-        "largest magnitude",
-        "residual up to",
-    )
+    """Medians over mini-batches, the largest residual, and what a mini-batch took."""
+    header = ["model", "batches", "largest", "from", "to", "most negative", "residual up to", "products"]
+    first = next(iter(result.models.values()))[0]
+    header += ["by power iteration"] if first.magnitude else []
+    header += ["trace"] if first.trace else []
     rows = []
     for name, batches in result.models.items():
         maxima = result.maxima(name)
@@ -97,14 +91,30 @@ def of_hessian(result: HessianResult) -> Summary:
                 str(len(batches)),
                 *(f"{value:.4g}" for value in (np.median(maxima), min(maxima), max(maxima))),
                 f"{np.median(lowest):.4g}" if lowest else NONE,
-                f"{np.median([batch.magnitude.value for batch in batches]):.4g}",
                 f"{100 * worst:.2g} %",
+                f"{np.median([batch.products for batch in batches]):.0f}",
+                *(_of_power(batches) if first.magnitude else ()),
+                *(_of_trace(batches) if first.trace else ()),
             )
         )
     count = ", ".join(f"{name} {n:,}" for name, n in result.n_parameters.items())
-    return Summary(
-        header, tuple(rows), (f"medians over mini-batches; {result.parameters} parameters: {count}",)
-    )
+    notes = [f"medians over mini-batches; {result.parameters} parameters: {count}"]
+    return Summary(tuple(header), tuple(rows), (*notes, *_unconverged(result)))
+
+
+def _of_power(batches: Sequence[BatchCurvature]) -> tuple[str]:
+    return (f"{np.median([batch.magnitude.value for batch in batches if batch.magnitude]):.4g}",)
+
+
+def _of_trace(batches: Sequence[BatchCurvature]) -> tuple[str]:
+    return (f"{np.median([batch.trace.value for batch in batches if batch.trace]):.4g}",)
+
+
+def _unconverged(result: HessianResult) -> Iterator[str]:
+    for name, batches in result.models.items():
+        values = [value for batch in batches for value in (*batch.top, *batch.bottom)]
+        if missed := sum(not value.converged for value in values):
+            yield f"{name}: {missed} of {len(values)} values did not converge; the JSON has their residuals"
 
 
 def of_attention(result: AttentionResult) -> Summary:

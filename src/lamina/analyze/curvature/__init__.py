@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.analyze.curvature.density import Density, spectral_density
+from lamina.analyze.curvature.density import Density, pooled, spectral_density
 from lamina.analyze.curvature.lanczos import Eigenvalue, extremes
 from lamina.analyze.curvature.operator import HessianOperator, Parameters
 from lamina.analyze.curvature.power import power_iteration
@@ -16,6 +16,7 @@ __all__ = [
     "Trace",
     "extremes",
     "hutchinson",
+    "pooled",
     "power_iteration",
     "spectral_density",
 ]

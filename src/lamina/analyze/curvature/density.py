@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lamina.analyze.curvature.lanczos import Krylov, Product, Tick
@@ -25,13 +26,14 @@ class Density:
         """The mean of the eigenvalues' k-th powers, tr(A^k) / n."""
         return float(np.dot(self.weights, np.power(self.nodes, k)))
 
-    def at(self, values: Sequence[float], width: float) -> tuple[float, ...]:
+    def at(self, values: NDArray[np.float64], width: float) -> NDArray[np.float64]:
         """Share of eigenvalues per unit at these values, each point spread by a Gaussian."""
         if width <= 0:
             raise LaminaError(f"the width of a density is {width}; give more than 0")
-        z = (np.asarray(values)[:, None] - np.asarray(self.nodes)) / width
-        bells = np.exp(-(z**2) / 2) / (width * np.sqrt(2 * np.pi))
-        return tuple(float(x) for x in bells @ np.asarray(self.weights))
+        z = (values[:, None] - np.asarray(self.nodes)) / width
+        shares: NDArray[np.float64] = np.exp(-(z**2) / 2) @ np.asarray(self.weights)
+        shares /= width * np.sqrt(2 * np.pi)
+        return shares
 
 
 def spectral_density(

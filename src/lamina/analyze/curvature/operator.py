@@ -1,12 +1,15 @@
 """Products of a mini-batch's Hessian with vectors, for any task whose forward(batch) gives {"loss"}.
 
 The graph of the gradient is built once for a mini-batch and walked backwards once for each product, which
-costs about 2.3 gradients; forward-over-reverse with a new graph each time costs about 3.2.
+costs about as much as a training step's gradient (`benchmarks/hessian.py`).
 
-curvlinops (MIT, alive: 3.0.1 of 2026) is not used: its operators take a model and a criterion, loss =
-criterion(model(x), y), which a masked image model with its masks and targets is not; each of its products is
-forward-over-reverse from the start, under vmap; and its eigenvalues are those of `scipy.sparse.linalg.eigsh`,
-which searches one end of the spectrum at a time where one Krylov space serves both (`lanczos`).
+curvlinops (MIT, alive: 3.0.1 of 2026) is not used. A task fits its form of a model and a criterion by a
+short wrapper, and where no layer norm's weight varies both give the same products to rounding. Where one
+does, as in any ViT, they differ by 0.4 % to 2 %: it takes the gradient by `jacrev` and that forwards under
+`vmap`, and torch (2.14) differentiates its batched layer norm wrongly (pytorch/functorch#534), as
+`torch.func.hessian` does too. It also builds the graph anew for each product, and its eigenvalues are those
+of `scipy.sparse.linalg.eigsh`, which searches one end of the spectrum at a time where one Krylov space
+serves both (`lanczos`).
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lamina.analyze.curvature.attention import TwiceDifferentiable
 from lamina.batch import Batch
 from lamina.encoder import Encoder
 from lamina.errors import LaminaError
@@ -38,9 +41,9 @@ class HessianOperator:
     """v -> H v + weight_decay * v, where H is the Hessian of the task's loss on one batch.
 
     The loss is taken in evaluation mode, on detached views of the parameters: nothing of the task changes,
-    neither weights nor gradients, modes or what it trains. Attention runs in torch's math kernel, since the
-    fused ones have no second derivative; timm's `fused_attn` may be either. Memory is that of the gradient's
-    own graph, which is kept: at most three times what a gradient needs, beside the vectors.
+    neither weights nor gradients, modes or what it trains. Fused attention has no second derivative: see
+    `attention`; timm's `fused_attn` may be either. The gradient's graph is kept. With the sums that a product
+    passes along it, that is at most three times what a gradient needs, beside the vectors.
 
     `weight_decay` is that of an L2 term, weight_decay / 2 |w|^2 over what the optimiser decays; it adds to
     the diagonal. (AdamW's decay is no part of a loss, and a Hessian without it is its own.)
@@ -51,8 +54,8 @@ class HessianOperator:
         parameters: "encoder" takes what is trained of `task.encoder.vit`, so that methods with other fusions
             and decoders compare; "all" what is trained of the task.
         weight_decay: of the L2 term.
-        augmented: the task itself (not its parts) is in training mode: a classifier mixes images and
-            smooths labels. Drop path and dropout are off in any case.
+        mixed: the task itself (not its parts) is in training mode: a classifier mixes images and smooths
+            labels, by the batch's keys. Drop path and dropout are off in any case.
         seed: of keys, and of torch's generator where a task uses it; its state is put back.
 
     Raises:
@@ -65,7 +68,7 @@ class HessianOperator:
         batch: Batch,
         parameters: Parameters = "encoder",
         weight_decay: float = 0.0,
-        augmented: bool = False,
+        mixed: bool = False,
         seed: int = 0,
     ) -> None:
         chosen = chosen_parameters(task, parameters)
@@ -79,7 +82,7 @@ class HessianOperator:
         rest = {name: p.detach() for name, p in task.named_parameters() if name not in views}
         self._views = list(views.values())
         self.n = sum(view.numel() for view in self._views)
-        loss = _loss_of(task, {**rest, **views}, keyed(batch, seed).to(self.device), augmented, seed)
+        loss = _loss_of(task, {**rest, **views}, keyed(batch, seed).to(self.device), mixed, seed)
         self.loss = float(loss.detach())
         if not torch.isfinite(loss):
             raise LaminaError(f"the loss of a batch is {self.loss}; look at its images and labels")
@@ -153,11 +156,9 @@ def keyed(batch: Batch, seed: int) -> Batch:
     return replace(batch, keys=sample_keys(seed, 0, torch.arange(len(batch), device=batch.images.device)))
 
 
-def _loss_of(
-    task: nn.Module, parameters: dict[str, Tensor], batch: Batch, augmented: bool, seed: int
-) -> Tensor:
-    with evaluating(task), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        task.training = augmented
+def _loss_of(task: nn.Module, parameters: dict[str, Tensor], batch: Batch, mixed: bool, seed: int) -> Tensor:
+    with evaluating(task), torch.enable_grad(), TwiceDifferentiable():
+        task.training = mixed
         with _generator_of_torch(seed, batch.images.device):
             loss: Tensor = functional_call(task, parameters, (batch,))["loss"]
     return loss
