@@ -29,7 +29,6 @@ class ImagesBar:
         """When the first batch of this pass was done, and how many images it had."""
 
     def __enter__(self) -> ImagesBar:
-        self._progress.start()
         return self
 
     def __exit__(
@@ -39,6 +38,7 @@ class ImagesBar:
 
     def __call__(self, done: int, total: int, wait: float) -> None:
         """So many images of so many are done; so large a share of the time went into waiting for them."""
+        self._progress.start()  # not before: a training that comes first has a bar of its own
         now = time.perf_counter()
         if self._first is None or done <= self._done:
             self._first = (now, done)

@@ -153,8 +153,8 @@ class Encoder(nn.Module):
                 )
             x, extra = self._embed_visible(images, grid, split_indices(mask, n_visible)[0])
         else:
-            x, extra = self._embed_all(images, mask)
-        return self._blocks(x, extra, layers)
+            x, extra = self.embed(images, mask)
+        return self.run(x, extra, layers)
 
     def check_hiding(self) -> None:
         """Raise where this network takes no masks; whole images it takes in any case."""
@@ -187,7 +187,9 @@ class Encoder(nn.Module):
         each = (1.0,) * self.depth if self.factors is None else products(self.factors)
         return [1.0 if i == -1 else each[i] for i in layers]
 
-    def _embed_all(self, images: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def embed(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Tokens before the first block, all patches among them (hidden ones as mask tokens), and what
+        attention takes beside tokens: rotary positions, for each block where they are mixed, or a bias."""
         x = self.vit.patch_embed(self.normalise(images))  # (B, N, D), or (B, gh, gw, D) for dynamic sizes
         if mask is not None:
             assert self.mask_token is not None
@@ -213,9 +215,8 @@ class Encoder(nn.Module):
         x, rope = add_visible_positions(self.vit, x, grid, visible)
         return self.vit.norm_pre(x), rope
 
-    def _blocks(self, x: Tensor, extra: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
-        """`extra` is what attention takes beside tokens: rotary positions, for each block where they are
-        mixed, or a bias."""
+    def run(self, x: Tensor, extra: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
+        """The outputs of the listed blocks from embedded tokens; `extra` as `embed` gives it."""
         kept = {-1: x}
         per_block = extra is not None and getattr(self.vit, "rope_mixed", False)
         for i, block in enumerate(self.vit.blocks[: max(layers) + 1]):

@@ -1,0 +1,121 @@
+"""Images with objects, in two parts: one to train on, one to test on, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.batch import Objects
+from lamina.data import Source, Unreadable, printable
+from lamina.data.counting import check_counts, count_objects
+from lamina.data.dense import ObjectSource
+from lamina.data.opening_dense import open_objects
+from lamina.data.options import AS_STORED, Decoding
+from lamina.data.unreadable import Reason
+from lamina.errors import LaminaError
+
+MOST_LOOKED_AT = 500
+"""Images of each part whose objects are looked at before anything starts, evenly spread."""
+
+
+@dataclass(frozen=True)
+class DetectData:
+    """A training and a test part with the same classes.
+
+    Raises:
+        LaminaError: for an empty part, or one that does not count what the other does.
+    """
+
+    name: str
+    train: ObjectSource
+    test: ObjectSource
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be learned from."""
+        for part, source in (("training", self.train), ("test", self.test)):
+            if not isinstance(source, ObjectSource):
+                raise LaminaError(f"the {part} part of {self.name} has no objects; give boxes, as in COCO")
+            if not len(source.images):
+                raise LaminaError(f"{self.name} has no {part} images")
+        if tuple(self.train.classes) != tuple(self.test.classes):
+            raise LaminaError(f"the classes of {self.name} differ between training and test images")
+        if not self.classes:
+            raise LaminaError(f"{self.name} has no classes; it takes one or more")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; labels count them."""
+        return tuple(self.train.classes)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether all objects have masks of their own, and not only boxes."""
+        return all(bool(getattr(part, "has_masks", True)) for part in (self.train, self.test))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An `ObjectSource` in which objects of a class that there is not, or with a box that is none, cannot be
+    read."""
+
+    source: ObjectSource
+
+    @property
+    def images(self) -> Source:
+        """The images."""
+        return self.source.images
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what labels count."""
+        return self.source.classes
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether objects have masks of their own."""
+        return bool(getattr(self.source, "has_masks", True))
+
+    @property
+    def dropped(self) -> int:
+        """Objects that the source left out for having no box."""
+        return int(getattr(self.source, "dropped", 0))
+
+    def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
+        """Objects of image i; raises `Unreadable`, also where they cannot be meant."""
+        found = self.source.read_objects(i, how)
+        odd = [label for label in found.labels.tolist() if not 0 <= label < len(self.classes)]
+        if odd:
+            raise Unreadable(Reason.LABELS, f"class {odd[0]} of {len(self.classes)}, counted from 0")
+        empty = ~(found.boxes[:, 2:] > found.boxes[:, :2]).all(1)
+        if bool(empty.any()):
+            raise Unreadable(Reason.LABELS, f"an empty box, {found.boxes[empty][0].tolist()}")
+        return found
+
+
+def open_detect_data(data: str | Path | DetectData) -> DetectData:
+    """Both parts of `data`, as `lamina.data.opening_dense.open_objects` finds them.
+
+    Raises:
+        LaminaError: where there is no such data, or as `DetectData`.
+    """
+    if isinstance(data, DetectData):
+        return DetectData(data.name, Checked(data.train), Checked(data.test))
+    train, test = (Checked(open_objects(data, part)) for part in ("train", "val"))
+    return DetectData(printable(str(data)), train, test)
+
+
+def look(data: DetectData) -> tuple[str, ...]:
+    """What is odd in the objects, in sentences; of each part `MOST_LOOKED_AT` images at most are read.
+
+    Raises:
+        LaminaError: where none can be read, or there are no objects.
+    """
+    counts = [count_objects(part, MOST_LOOKED_AT) for part in (data.train, data.test)]
+    notes = list(check_counts(counts[0], counts[1], fewest=1))
+    for part, source in (("training", data.train), ("test", data.test)):
+        dropped = getattr(source, "dropped", 0)
+        if dropped:
+            notes.append(f"{dropped} objects of the {part} part have no box in their image and are left out")
+    if not data.has_masks:
+        notes.append("not all objects have masks: boxes alone are learned and judged")
+    return tuple(notes)

@@ -1,0 +1,61 @@
+"""How windows are cut for detection: at random in training, around the whole image in the test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lamina.data.windows import Window, WindowOptions
+from lamina.errors import LaminaError
+
+
+@dataclass(frozen=True)
+class DetectWindows:
+    """Windows of images; what is unset follows from the encoder."""
+
+    size: tuple[int, ...] | None = None
+    """Side, or height and width, of a window in px; unset: the encoder's image size."""
+    base: int | None = None
+    """Long side in px of a training image at scale 1; unset: that of a window."""
+    scale: tuple[float, float] = (0.1, 2.0)
+    """Smallest and largest size of a training image over `base`, drawn evenly (large-scale jitter)."""
+    flip: float = 0.5
+    """Probability of a horizontal flip in training."""
+    least_px: int = 1
+    """Px of an object that a training window must show for it to count."""
+    at_once: int = 8
+    """Images per forward in the test; the numbers do not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        if self.size is not None and not (1 <= len(self.size) <= 2 and min(self.size) >= 1):
+            raise LaminaError(f"window.size takes a side, or height and width, in px, not {self.size}")
+        if min(self.least_px, self.at_once, 1 if self.base is None else self.base) < 1:
+            raise LaminaError("window.base, least_px and at_once must be 1 or more")
+
+    def resolved(self, own: tuple[int, int], patch: tuple[int, int]) -> DetectWindows:
+        """With every size as a number: `own` is the encoder's image size, and a size that is given is
+        rounded up to whole patches."""
+        size = own if self.size is None else (self.size[0], self.size[-1])
+        size = (-(-size[0] // patch[0]) * patch[0], -(-size[1] // patch[1]) * patch[1])
+        return replace(self, size=size, base=max(size) if self.base is None else self.base)
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of a window, once resolved."""
+        assert self.size is not None
+        return self.size[0], self.size[-1]
+
+    def training(self) -> WindowOptions:
+        """Windows as the training loader cuts them."""
+        assert self.base is not None
+        return WindowOptions(self.pixels, self.scale, self.base, side="long", flip=self.flip)
+
+    def whole(self, height: int, width: int) -> Window:
+        """The window of an image of that size which shows all of it, as large as it can be, from the upper
+        left on."""
+        factor = min(side / of for side, of in zip(self.pixels, (height, width), strict=True))
+        resized = tuple(
+            min(side, max(1, round(of * factor)))
+            for side, of in zip(self.pixels, (height, width), strict=True)
+        )
+        return Window((resized[0], resized[1]), 0, 0, self.pixels)
