@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lamina.downstream import Score
 from lamina.errors import LaminaError
 from lamina.report import page as page_module
 from lamina.report import write_report
@@ -460,3 +461,21 @@ def test_the_page_does_not_scroll_sideways_on_a_phone(
     title = re.search(r"<title>(\d+) (\d+)</title>", dump(browser, page, tmp_path / "profile", 390))
     assert title
     assert int(title[2]) <= int(title[1]) <= 500
+
+
+def test_scores_of_runs_stand_side_by_side(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Two runs with a score each, one of them of a protocol that the other has not."""
+    for name, value in (("mae", 0.5), ("mff", 0.75)):
+        shutil.copytree(runs["mff"], tmp_path / name)
+        run = tmp_path / name
+        for seed in range(2):
+            score = Score("finetune", name, 1, "photos", "top1", value + 0.01 * seed, None, 10, 20, seed)
+            score.save(run / "results" / f"finetune-photos-seed{seed}.json")
+    (tmp_path / "mff" / "results" / "broken.json").write_text('{"kind": "score"}')
+    html = write_report([tmp_path / "mae", tmp_path / "mff"], tmp_path / "both.html").read_text()
+    assert "50.5 ± 6.4" in html  # t of one degree of freedom, 12.706 x 0.01 / 2
+    assert "<strong>75.5 ± 6.4</strong>" in html
+    assert "finetune: mff minus mae +25.0 ± 0.0 points (2 seeds)." in html
+    assert "broken.json is not a score" in html
+    one = write_report([tmp_path / "mae"], tmp_path / "one.html").read_text()
+    assert 'id="downstream"' in one

@@ -52,10 +52,10 @@ def parse_pretrain(args: Sequence[str]) -> PretrainArguments:
     Raises:
         LaminaError: in one line, for arguments that cannot be meant.
     """
-    args = [_long_name(a) for a in args]
-    recipe = starting_recipe(_peek(args, "--recipe"), _peek(args, "--out") or "", "--resume" in args)
-    if (config := _peek(args, "--config")) is not None:
-        recipe = merge(recipe, _read_config(Path(config)))
+    args = long_names(args)
+    recipe = starting_recipe(peek(args, "--recipe"), peek(args, "--out") or "", "--resume" in args)
+    if (config := peek(args, "--config")) is not None:
+        recipe = merge(recipe, read_config(Path(config)))
     default = PretrainArguments(data=tyro.MISSING, out=tyro.MISSING, fields=recipe)
     return parse(PretrainArguments, args, "lamina pretrain", default)
 
@@ -86,15 +86,24 @@ def parse_call(function: Callable[..., int], args: Sequence[str], prog: str) -> 
 def _in_words(kinds: str) -> str:
     """tyro's notation of what an option takes: {[INT [INT ...]]}|{default, odd,all}."""
     words = kinds.replace("[INT [INT ...]]", "whole numbers").replace("[FLOAT [FLOAT ...]]", "numbers")
+    words = words.replace("INT INT", "two whole numbers")
     parts = [re.sub(r"\s*,\s*", ", ", part.strip("{}")) for part in words.split("|")]
     return ", or ".join(parts)
 
 
-def _one_line(box: str, prog: str) -> str:
-    """What tyro prints in a box, without the box and its title, as far as its first rule."""
-    lines = [re.sub(r"^[│╭╰]\s?|\s*[│╮╯]$", "", line).strip() for line in box.splitlines()]
+def _unboxed(box: str) -> list[str]:
+    """The lines of what tyro prints in a box, in colours on a terminal; without the box and its title."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [re.sub(r"^[│╭╰]\s?|\s*[│╮╯]$", "", line).strip() for line in plain.splitlines()]
+    if "│" not in plain:  # where no box can be drawn, the title stands over a rule
+        return [re.sub(r"^-+$", "─", line) for line in lines[2:]]
     body = [line for line in lines if not line.startswith(("─ ", "──")) or set(line) == {"─"}]
-    body = body[1:] if body and set(body[0]) == {"─"} else body
+    return body[1:] if body and set(body[0]) == {"─"} else body
+
+
+def _one_line(box: str, prog: str) -> str:
+    """What tyro prints in a box, as far as its first rule."""
+    body = _unboxed(box)
     end = next((i for i, line in enumerate(body) if set(line) == {"─"}), len(body))
     sentence = re.sub(r"\s+", " ", " ".join(body[:end])).strip().rstrip(".")
     sentence = re.sub(
@@ -102,8 +111,18 @@ def _one_line(box: str, prog: str) -> str:
         lambda found: f"{found[1]} cannot be {found[3]}; it takes {_in_words(found[2])}",
         sentence,
     )
+    sentence = re.sub(
+        r"[Ee]rror parsing (--\S+): (?:invalid literal for int\(\) with base 10|(could not .* float)): (.*)",
+        lambda found: f"{found[1]} cannot be {found[3]}; it takes a {'' if found[2] else 'whole '}number",
+        sentence,
+    )
     sentence = re.sub(r"^Error parsing fields\.\w+: ", "", sentence).split(" Got errors:")[0].rstrip(".")
     return f"{sentence[:1].lower()}{sentence[1:]}; see `{prog} --help`"
+
+
+def long_names(args: Sequence[str]) -> list[str]:
+    """Each argument, short names as the dotted ones they stand for."""
+    return [_long_name(arg) for arg in args]
 
 
 def _long_name(arg: str) -> str:
@@ -113,7 +132,7 @@ def _long_name(arg: str) -> str:
     return arg if dotted is None else f"--{dotted.replace('_', '-')}{equals}{value}"
 
 
-def _peek(args: Sequence[str], flag: str) -> str | None:
+def peek(args: Sequence[str], flag: str) -> str | None:
     """The last value of a flag, before the arguments are parsed for good."""
     found = None
     for i, arg in enumerate(args):
@@ -124,7 +143,12 @@ def _peek(args: Sequence[str], flag: str) -> str | None:
     return found
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, Any]:
+    """Fields of a recipe from a YAML file.
+
+    Raises:
+        LaminaError: where it cannot be read, or holds something else.
+    """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:

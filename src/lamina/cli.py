@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +19,14 @@ VERBS = {
     "pretrain": "pre-train on a folder of images",
     "evaluate knn": "k nearest neighbours beside two baselines",
     "evaluate linear": "linear probe beside two baselines",
+    "evaluate linear-mae": "MAE's linear probe: LARS, random crops",
+    "evaluate attentive": "one learned query on frozen patches",
+    "evaluate finetune": "end-to-end fine-tuning on labels",
+    "evaluate fewshot": "few labels: n of each class, 1 %, 10 %",
+    "evaluate robustness": "corrupted images, ImageNet-C, -A, -R, -Sketch",
+    "evaluate segment": "semantic segmentation: linear, UperNet, DPT, kNN",
+    "evaluate detect": "boxes and masks of objects: ViTDet's Mask R-CNN",
+    "evaluate all": "several models by several protocols, one table",
     "reconstruct": "let a run fill in hidden patches of images",
     "embed": "one feature vector per image",
     "data check": "read every image and list what cannot be read",
@@ -41,6 +50,12 @@ VERBS = {
     "methods": "every method with its parts, a line each",
     "recipes": "every recipe that --recipe takes, a line each",
     "demo": "a small real run on photographs, with its report",
+}
+
+TRAINED: dict[str, Literal["linear-mae", "attentive", "finetune"]] = {
+    "evaluate linear-mae": "linear-mae",
+    "evaluate attentive": "attentive",
+    "evaluate finetune": "finetune",
 }
 
 EXAMPLES = """\
@@ -97,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(args)
     except LaminaError as error:
         _complain(str(error))
-        return 2
+        return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -125,6 +140,12 @@ def _run(args: list[str]) -> int:
     name, rest = _verb(args)
     if name == "pretrain":
         return _pretrain(rest)
+    if name in TRAINED:
+        return _evaluate_by_training(TRAINED[name], rest)
+    if name == "evaluate segment":
+        return _evaluate_segment(rest)
+    if name == "evaluate detect":
+        return _evaluate_detect(rest)
     from lamina.arguments import parse_call
 
     return parse_call(_function(name), rest, f"lamina {name}")()
@@ -140,13 +161,42 @@ def _pretrain(args: list[str]) -> int:
     return pretrain(parse_pretrain(["--help" if a == "--help-all" else a for a in args]))
 
 
+def _evaluate_by_training(protocol: Literal["linear-mae", "attentive", "finetune"], args: list[str]) -> int:
+    from lamina.arguments_downstream import parse_protocol
+    from lamina.commands_downstream import evaluate_by_training
+
+    return evaluate_by_training(protocol, parse_protocol(protocol, args))
+
+
+def _evaluate_segment(args: list[str]) -> int:
+    from lamina.commands_dense import evaluate_segment, parse_segment
+
+    return evaluate_segment(parse_segment(args))
+
+
+def _evaluate_detect(args: list[str]) -> int:
+    from lamina.commands_dense import evaluate_detect, parse_detect
+
+    return evaluate_detect(parse_detect(args))
+
+
 def _function(name: str) -> Callable[..., int]:
-    from lamina import commands, commands_analyze, commands_evaluate, commands_study, telling
+    from lamina import (
+        commands,
+        commands_analyze,
+        commands_downstream,
+        commands_evaluate,
+        commands_study,
+        telling,
+    )
     from lamina.demo import demo
 
     functions: dict[str, Callable[..., int]] = {
         "evaluate knn": commands_evaluate.evaluate_knn,
         "evaluate linear": commands_evaluate.evaluate_linear,
+        "evaluate fewshot": commands_downstream.fewshot,
+        "evaluate robustness": commands_downstream.robustness,
+        "evaluate all": commands_downstream.compare_all,
         "reconstruct": commands.reconstruct,
         "embed": commands.embed,
         "data check": commands.data_check,

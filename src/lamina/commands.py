@@ -14,7 +14,7 @@ from lamina.arguments import PretrainArguments
 from lamina.bars import ImagesBar
 from lamina.build import resolve
 from lamina.commands_evaluate import READING, Data, Flat, Model, Reading, console
-from lamina.data import check, open_source
+from lamina.data import Split, check, open_source
 from lamina.embedding import embed as embed_images
 from lamina.errors import LaminaError
 from lamina.files import write_atomically
@@ -22,7 +22,7 @@ from lamina.guides import open_target
 from lamina.interop import export_run
 from lamina.memory import MemoryEstimate, estimate_memory
 from lamina.options import merge, to_mapping
-from lamina.pretraining import run_pretrain
+from lamina.pretraining import run_pretrain, with_classes
 from lamina.recipes import Recipe
 from lamina.report import reconstruct_files, write_report
 from lamina.runs import Run
@@ -51,9 +51,10 @@ def pretrain(arguments: PretrainArguments) -> int:
     return outcome.exit_code
 
 
-def describe(recipe: Recipe, data: str) -> None:
-    """The resolved recipe, the steps and the memory of a run that is not started."""
-    images = len(open_source(data))
+def describe(recipe: Recipe, data: str, part: Split | None = None) -> None:
+    """The resolved recipe, the steps and the memory of a run that is not started, on a part of the data."""
+    source = open_source(data, part)
+    images, recipe = len(source), with_classes(recipe, source)
     measured = {"encoder": {k: None for k in ("mean", "std") if getattr(recipe.encoder, k) == "auto"}}
     resolved, _ = open_target(resolve(merge(recipe, measured)))
     console.print(yaml.safe_dump(to_mapping(resolved), sort_keys=False, allow_unicode=True), markup=False)
@@ -72,8 +73,10 @@ def describe(recipe: Recipe, data: str) -> None:
 def tell_memory(estimate: MemoryEstimate, batch: int) -> str:
     """An estimate in a line."""
     gib = {name: size / 2**30 for name, size in {**vars(estimate), "total": estimate.total}.items()}
+    n = estimate.parameters
+    trained = f"{n / 1e6:.1f} M" if n >= 100_000 else f"{n:,}"
     return (
-        f"{estimate.parameters / 1e6:.1f} M parameters to train; about {gib['total']:.2f} GiB in fp32 for "
+        f"{trained} parameters to train; about {gib['total']:.2f} GiB in fp32 for "
         f"{batch} images at a time\n(weights {gib['weights']:.2f}, gradients and optimiser "
         f"{gib['training']:.2f}, activations {gib['activations']:.2f})"
     )

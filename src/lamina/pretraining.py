@@ -14,14 +14,14 @@ from lamina.cmae import CMAE
 from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
 from lamina.errors import LaminaError
 from lamina.guides import open_target, open_teacher
-from lamina.interop import EncoderExport, Loaded, start_from
+from lamina.interop import Backbone, EncoderExport, Loaded, adopt, start_from
 from lamina.masking import ScoredMasking
 from lamina.mim import mim_of
 from lamina.monitor import FaultMonitor, FusionMonitor
 from lamina.options import differences
 from lamina.recipes import Recipe
 from lamina.runs import DataFacts, Run
-from lamina.supervised import check_labels
+from lamina.supervised import Supervised, check_labels
 from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group
 from lamina.train.distributed import from_main
 from lamina.watching import BiasMonitor, EncoderMonitor, open_looks
@@ -56,44 +56,40 @@ def run_pretrain(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    init: str | Path | None = None,
+    init: str | Path | Backbone | None = None,
     callbacks: MoreCallbacks | None = None,
+    source: Source | None = None,
 ) -> Outcome:
     """Pre-train by `recipe` on the images of `data`, into the folder `out`; call it on every rank.
 
-    `init` is a weights file that the encoder starts from. With `resume` the run in `out` goes on (or starts,
-    where there is none). `callbacks` makes more of them from the run and its images.
+    `init` is what the encoder starts from: a weights file, a run, or an encoder that is open. With `resume`
+    the run in `out` goes on (or starts, where there is none). `callbacks` makes more of them from the run and
+    its images. `source` are the images where they are open, or some of those that `data` names.
 
     Raises:
         LaminaError: for anything in the options, the data or the folder that cannot be meant.
     """
     run = Run(out)
     with process_group(recipe.train.device) as ranks:
-        source = open_source(data)
+        source = open_source(data) if source is None else source
         _look(source, recipe)
         facts = data_facts(data, source)
         going_on = bool(from_main(int(resume and run.exists()), ranks))
-        recipe = resolve(_labelled(_measure(recipe, source), source))
+        recipe = resolve(with_classes(_measure(recipe, source), source))
         recipe, target = open_target(recipe)
         recipe, teacher = open_teacher(recipe)
         method = build_task(recipe, target, teacher)
         if recipe.method != "supervised":
             method.encoder.check_hiding()
         if going_on:
-            _check_same(run, recipe, facts, init)
-            init = run.init()
+            _check_same(run, recipe, facts, _called(init))
+            init = init if isinstance(init, Backbone) else run.init()
         if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
-            loaded = start_from(method.encoder, init)
-            if isinstance(method, CMAE):
-                method.restart_target()
-            if ranks.main:
-                print(f"starting from {init}: {loaded}", flush=True)
-                if warning := _other_statistics(loaded, recipe):
-                    print(warning, file=sys.stderr, flush=True)
+            _begin(method, init, recipe, ranks)
         loader = _loader(recipe, source, method, ranks)
         watching = _watching(recipe, data, source, method, ranks)
         if not going_on:
-            on_main(ranks, lambda: run.start(recipe, facts, None if init is None else str(init), overwrite))
+            on_main(ranks, lambda: run.start(recipe, facts, _called(init), overwrite))
         ours = [
             *watching,
             FaultMonitor(loader.budget),
@@ -113,6 +109,32 @@ def _watching(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: R
         if looks.every_steps is not None:
             watching.append(EncoderMonitor(looks, recipe))
     return watching
+
+
+def _begin(method: Task, init: str | Path | Backbone, recipe: Recipe, ranks: Ranks) -> None:
+    """Put what training starts from into the encoder, and into what follows it."""
+    warning = None
+    if isinstance(init, Backbone):
+        resampled = adopt(method.encoder, init)
+        told = "positions resampled to the new grid" if resampled else "all of its weights"
+    else:
+        loaded = start_from(method.encoder, init)
+        told, warning = str(loaded), _other_statistics(loaded, recipe)
+    if isinstance(method, CMAE):
+        method.restart_target()
+    if isinstance(method, Supervised):
+        method.restart_average()
+    if ranks.main:
+        print(f"starting from {_called(init)}: {told}", flush=True)
+        if warning:
+            print(warning, file=sys.stderr, flush=True)
+
+
+def _called(init: str | Path | Backbone | None) -> str | None:
+    """How a run's recipe names what it started from."""
+    if isinstance(init, Backbone):
+        return "a backbone" if init.origin is None else init.origin.name
+    return None if init is None else str(init)
 
 
 def _look(source: Source, recipe: Recipe) -> None:
@@ -160,7 +182,7 @@ def _other_statistics(loaded: Loaded, recipe: Recipe) -> str | None:
     return loaded.other_statistics(mean, std)
 
 
-def _labelled(recipe: Recipe, source: Source) -> Recipe:
+def with_classes(recipe: Recipe, source: Source) -> Recipe:
     """For training on labels, their names; refuses images without."""
     if recipe.method != "supervised":
         return recipe
@@ -192,10 +214,10 @@ def _loader(recipe: Recipe, source: Source, method: Task, ranks: Ranks) -> Train
     )
 
 
-def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | Path | None) -> None:
+def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | None) -> None:
     """A resumed run computes what it would have computed, or is refused."""
     changed = [k for k in differences(run.recipe(), recipe) if k not in FREE_ON_RESUME]
-    if init is not None and str(init) != run.init():
+    if init is not None and init != run.init():
         changed.append("init")
     if changed:
         raise LaminaError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from lamina.downstream.score import Score, is_score
 from lamina.options import flatten
 from lamina.report.album import Album, read_album
 from lamina.report.inside import ShownAnalysis, read_analyses
@@ -29,6 +30,7 @@ class RunData:
     metrics: Sequence[Mapping[str, Any]] = ()
     updated: float | None = None
     results: Sequence[ShownResult] = ()
+    scores: Sequence[Score] = ()
     album: Album = field(default_factory=Album)
     analyses: Sequence[ShownAnalysis] = ()
     skipped: Sequence[SkippedFile] = ()
@@ -57,7 +59,11 @@ def read_run(path: Path) -> RunData:
     run = Run(path)
     notes: list[str] = []
     recipe_text = _text(run.recipe_file, notes)
-    results = [read_result(_json(file, notes), file.stem, notes) for file in _files(run.results, "*.json")]
+    contents = [(file.stem, _json(file, notes)) for file in _files(run.results, "*.json")]
+    scored = [(name, content) for name, content in contents if is_score(content)]
+    probed = [(name, content) for name, content in contents if not is_score(content)]
+    results = [read_result(content, name, notes) for name, content in probed]
+    scores = [_score(content, name, notes) for name, content in scored]
     return RunData(
         name=path.resolve().name,
         recipe_text=recipe_text,
@@ -66,6 +72,7 @@ def read_run(path: Path) -> RunData:
         metrics=_rows(run.metrics_file, notes),
         updated=run.metrics_file.stat().st_mtime if run.metrics_file.exists() else None,
         results=[result for result in results if result is not None],
+        scores=[score for score in scores if score is not None],
         album=read_album(run.pictures, notes),
         analyses=read_analyses(run.analyses, notes),
         skipped=read_skipped(path, notes),
@@ -82,6 +89,14 @@ def read_runs(paths: Sequence[Path]) -> list[RunData]:
         replace(run, name=str(path)) if run.name in alike else run
         for run, path in zip(runs, paths, strict=True)
     ]
+
+
+def _score(content: Mapping[str, Any], name: str, notes: list[str]) -> Score | None:
+    try:
+        return Score.of({key: value for key, value in content.items() if key != "kind"})
+    except (KeyError, TypeError, ValueError):
+        notes.append(f"results/{name}.json is not a score of an evaluation and was left out")
+        return None
 
 
 def _flat(content: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lamina.downstream.comparison import Comparison
 from lamina.errors import LaminaError
 from lamina.files import write_atomically
 from lamina.report import sections
@@ -95,6 +96,8 @@ def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any
         "nonfinite": sum(int(_last(run, "nonfinite")) for run in runs),
         "fusions": sections.fusion_views(runs),
         "results": sections.result_views(runs),
+        "downstream": Comparison.of({run.name: run.scores for run in runs}),
+        "scores": [(run.name, run.scores) for run in runs if run.scores],
         "inside": [(run.name, run.analyses) for run in runs if run.analyses],
         "pictures": arrange(runs),
         "skipped": list(_skipped(runs)),
@@ -131,6 +134,7 @@ def _contents(page: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for there, anchor, name in (
         (page["fusions"], "fusion", "Layers"),
         (page["results"], "results", "Results"),
+        (page["scores"], "downstream", "Downstream"),
         (page["inside"], "inside", "Inside"),
         (pictures.restored, "reconstructions", "Reconstructions" if pictures.filled else "Masked inputs"),
         (pictures.mapped, "features", "Patch features"),

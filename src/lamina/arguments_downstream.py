@@ -1,0 +1,74 @@
+"""The command line of protocols that train: a model, data, and any field of the protocol's recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lamina.arguments import long_names, parse, peek, read_config
+from lamina.downstream import Trained
+from lamina.downstream.adapting import protocol_recipe
+from lamina.errors import LaminaError
+from lamina.interop import load_encoder
+from lamina.options import merge
+from lamina.recipes import Recipe
+from lamina.recipes import recipe as named_recipe
+
+
+@dataclass(frozen=True)
+class ProtocolArguments:
+    """Train on labels from a pre-trained encoder, then test once."""
+
+    model: tyro.conf.Positional[str]
+    """A run, a step of a run (runs/mff@100), a timm name, a weights file; untrained:MODEL for its twin."""
+    data: tyro.conf.Positional[str]
+    """Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample."""
+    out: Path | None = None
+    """Folder of the training; by default RUN/evaluations/PROTOCOL-DATA-seedS."""
+    recipe: str | None = None
+    """Recipe to start from; by default the published one for networks of that size (lamina recipes)."""
+    config: Path | None = None
+    """YAML file with fields of the recipe; options given beside it win."""
+    network: str | None = None
+    """timm name of the network, for a weights file that does not say."""
+    resume: bool = False
+    """Go on with the training in its folder, exactly where it was (or start it)."""
+    overwrite: bool = False
+    """Replace the training in its folder."""
+    dry_run: bool = False
+    """Print the resolved recipe, the steps and the memory, and stop."""
+    json: Path | None = None
+    """Also write the score to this file."""
+    fields: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+
+
+def parse_protocol(protocol: Trained, args: Sequence[str]) -> ProtocolArguments:
+    """Arguments of `lamina evaluate PROTOCOL`: the recipe, then --config, then the options given.
+
+    Raises:
+        LaminaError: in one line, for arguments that cannot be meant.
+    """
+    args, prog = long_names(args), f"lamina evaluate {protocol}"
+    recipe = _recipe(protocol, args)
+    if (config := peek(args, "--config")) is not None:
+        recipe = merge(recipe, read_config(Path(config)))
+    default = ProtocolArguments(model=tyro.MISSING, data=tyro.MISSING, fields=recipe)
+    return parse(ProtocolArguments, args, prog, default)
+
+
+def _recipe(protocol: Trained, args: Sequence[str]) -> Recipe:
+    """The one that is named, else the one for the model's size."""
+    named = peek(args, "--recipe")
+    if named is not None:
+        if not named.startswith(protocol):
+            raise LaminaError(
+                f"--recipe {named} is not of {protocol}; take {protocol}, or {protocol}-b and the like"
+            )
+        return named_recipe(named)
+    if not args or args[0].startswith("-") or {"-h", "--help"} & set(args):
+        return named_recipe(protocol)
+    return protocol_recipe(protocol, load_encoder(args[0], encoder=peek(args, "--network"), pretrained=False))

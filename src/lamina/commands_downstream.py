@@ -1,0 +1,194 @@
+"""The verbs `lamina evaluate NAME` of protocols that train, need few labels, or test robustness."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from lamina.api import report_callbacks
+from lamina.arguments_downstream import ProtocolArguments
+from lamina.commands import describe
+from lamina.data import open_source
+from lamina.downstream import (
+    CompareOptions,
+    Comparison,
+    FewOptions,
+    Going,
+    RobustnessOptions,
+    Score,
+    Trained,
+    compare,
+    evaluate_fewshot,
+    evaluate_robustness,
+    evaluate_trained,
+)
+from lamina.downstream.adapting import adapted
+from lamina.errors import LaminaError
+from lamina.evaluate import Computing
+from lamina.files import check_writable
+from lamina.interop import load_encoder
+from lamina.report import write_report
+from lamina.report.comparison import write_comparison
+from lamina.runs import Run
+from lamina.train import is_main
+
+T = TypeVar("T")
+Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
+Data = Annotated[str, tyro.conf.arg(metavar="DATA")]
+Flat = Annotated[T, tyro.conf.arg(name="")]
+GOING, FEW, ROBUSTNESS, COMPARE = Going(), FewOptions(), RobustnessOptions(), CompareOptions()
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+
+
+def evaluate_by_training(protocol: Trained, arguments: ProtocolArguments) -> int:
+    """Train by a protocol and test once; with --dry-run say what would be done."""
+    recipe = arguments.fields
+    if arguments.dry_run:
+        backbone = load_encoder(arguments.model, encoder=arguments.network)
+        chosen, notes = adapted(recipe, backbone, open_source(arguments.data, "train"))
+        describe(chosen, arguments.data, "train")
+        for note in notes:
+            console.print(note, markup=False)
+        return 0
+    if arguments.json is not None:
+        check_writable(arguments.json)
+    going = Going(arguments.out, arguments.resume, arguments.overwrite, recipe.train.seed)
+    score = evaluate_trained(
+        protocol,
+        arguments.model,
+        arguments.data,
+        going,
+        recipe=recipe,
+        encoder=arguments.network,
+        callbacks=report_callbacks,
+    )
+    if is_main():
+        tell((score,), arguments.json)
+    return 0
+
+
+def fewshot(
+    model: Model,
+    data: Data,
+    /,
+    json: Path | None = None,
+    network: str | None = None,
+    few: Flat[FewOptions] = FEW,
+    going: Flat[Going] = GOING,
+) -> int:
+    """Few labels: n images of each class, or shares of all; several draws, their mean and interval.
+
+    Args:
+        model: A run, a step of a run (runs/mff@100), a timm name, a weights file; untrained:MODEL.
+        data: Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.
+        json: Also write the score to this file, of one amount alone.
+        network: timm name of the network, for a weights file that does not say.
+        few: Amounts, draws, and what learns.
+        going: Seed, device; for finetune the folder of its trainings.
+    """
+    if json is not None:
+        check_writable(json)
+    scores = evaluate_fewshot(model, data, few, going, encoder=network, say=_say)
+    tell(scores, json)
+    return 0
+
+
+def robustness(
+    model: Model,
+    data: Data,
+    /,
+    json: Path | None = None,
+    batch_size: int = 64,
+    options: Flat[RobustnessOptions] = ROBUSTNESS,
+    going: Flat[Going] = GOING,
+) -> int:
+    """A classifier on corrupted images, or on ImageNet-C, -A, -R, -Sketch as published.
+
+    What was measured is kept in the folder and not measured again.
+
+    Args:
+        model: A run on labels (fine-tuned), an exported classifier, timm/NAME; of an encoder a linear probe.
+        data: Labelled images in two parts, or the folder of a published set.
+        json: Also write the score to this file.
+        batch_size: Images per forward.
+        options: Which images.
+        going: Folder, seed, device.
+    """
+    if json is not None:
+        check_writable(json)
+    computing = Computing(batch_size, 2 if going.workers is None else going.workers, going.device or "auto")
+    score = evaluate_robustness(model, data, options, going, computing=computing, say=_say)
+    tell((score,), json)
+    return 0
+
+
+def compare_all(
+    models_and_data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ... DATA")],
+    /,
+    out: Path,
+    options: Flat[CompareOptions] = COMPARE,
+) -> int:
+    """Several models by a set of protocols and seeds: one table, resumable, features cached.
+
+    A model is MODEL, or NAME=MODEL, or NAME=RUN,RUN,RUN for runs of several seeds: each is then a seed.
+
+    Args:
+        models_and_data: Runs, steps of runs, timm names, weights files, untrained:MODEL for a twin before
+        training;
+            the last one is the data: labelled images, root/CLASS/..., root/{train,val}/CLASS/..., or a
+            sample.
+        out: Folder of the comparison; called again, it goes on where it was.
+        options: Protocols, seeds, sizes.
+    """
+    if len(models_and_data) < 2:
+        raise LaminaError(
+            "give one model or more, and then the data: lamina evaluate all MODEL ... DATA --out F"
+        )
+    *models, data = models_and_data
+    scores = compare(models, data, out, options, _say)
+    files = write_comparison(scores, data, out, shlex.join(["lamina", *sys.argv[1:]]))
+    comparison = Comparison.of(scores)
+    header, lines = comparison.table()
+    table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for line in lines:
+        table.add_row(*(cell.replace("**", "") for cell in line))
+    console.print(table)
+    for sentence in (*comparison.gains(), *map(str, files)):
+        _say(sentence)
+    return 0
+
+
+def tell(scores: tuple[Score, ...], file: Path | None) -> None:
+    """Scores as a table; a run's report is written anew with them."""
+    if file is not None and scores:
+        scores[-1].save(file)
+    table = Table(
+        "protocol", "metric", "value", "95 % interval", "train", "test", box=None, padding=(0, 3, 0, 0)
+    )
+    for score in scores:
+        interval = (
+            "" if score.interval is None else "{:.1f} to {:.1f}".format(*(100 * x for x in score.interval))
+        )
+        shown = (f"{100 * score.value:.1f} %", interval, str(score.n_train), str(score.n_test))
+        table.add_row(score.protocol, score.metric, *shown)
+    console.print(table)
+    for score in scores:
+        for name, value in score.more.items():
+            if not name.startswith("draw "):
+                console.print(f"{name}: {100 * value:.1f} %", markup=False)
+        for note in score.notes:
+            console.print(note, markup=False)
+    run = Run(scores[0].model)
+    if run.exists():
+        console.print(f"report {write_report([run.path], run.report_file)}", markup=False)
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False)

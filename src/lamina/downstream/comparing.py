@@ -1,0 +1,251 @@
+"""Several models by a chosen set of protocols and several seeds: measured once, and told in one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lamina.analyze.subject import names_of
+from lamina.downstream.detect import evaluate_detect
+from lamina.downstream.fewshot import FewOptions, evaluate_fewshot
+from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
+from lamina.downstream.score import Score, of_probe
+from lamina.downstream.segment import evaluate_segment
+from lamina.downstream.training import Going, Trained, evaluate_trained
+from lamina.errors import LaminaError
+from lamina.evaluate import Computing, evaluate_knn, evaluate_linear
+from lamina.files import write_atomically
+from lamina.options import merge
+from lamina.recipes import Recipe
+from lamina.recipes import recipe as named_recipe
+
+Protocol = Literal[
+    "knn", "linear", "linear-mae", "attentive", "finetune", "fewshot", "segment", "detect", "robustness"
+]
+UNSEEDED = ("knn",)
+"""Protocols without any choice by chance: one seed of a model says it all."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Which protocols, how often, and what they may take."""
+
+    protocols: tuple[Protocol, ...] = ("knn", "linear", "finetune")
+    """In the order of the table's rows."""
+    seeds: int = 3
+    """Seeds of each protocol, for a model that is one run; of a model of several runs each is a seed."""
+    recipe: str | None = None
+    """Recipe of fine-tuning (lamina recipes); unset means the published one for the network's size."""
+    epochs: float | None = None
+    """Epochs of fine-tuning, linear-mae and attentive, in place of their recipes'."""
+    few_per_class: tuple[int, ...] = (1, 5, 10)
+    """Images of each class for fewshot."""
+    corrupted_images: int | None = 1000
+    """Test images for robustness; unset means all."""
+    batch_size: int = 64
+    """Images per forward of frozen encoders."""
+    workers: int = 2
+    """Processes that read images."""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        if self.seeds < 1:
+            raise LaminaError(f"seeds is {self.seeds}; give 1 or more")
+        if unknown := set(self.protocols) - set(get_args(Protocol)):
+            raise LaminaError(f"there is no protocol {min(unknown)!r}; take {', '.join(get_args(Protocol))}")
+        if not self.protocols:
+            raise LaminaError("name at least one protocol")
+
+
+FREE = ("batch_size", "workers", "device", "seeds", "protocols")
+"""Options that a comparison may change when it goes on."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A model: one specification, or one for each seed."""
+
+    name: str
+    specs: tuple[str, ...]
+
+    def of(self, seed: int) -> str:
+        """What is evaluated with that seed."""
+        return self.specs[seed if len(self.specs) > 1 else 0]
+
+
+def columns_of(models: Sequence[str]) -> tuple[Column, ...]:
+    """Models as the command line names them: SPEC, or NAME=SPEC, or NAME=SPEC,SPEC,SPEC for runs of several
+    seeds.
+
+    Raises:
+        LaminaError: where there is none, or two have one name.
+    """
+    if not models:
+        raise LaminaError("name at least one model")
+    named = [model for model in models if "=" in model.split("/")[0]]
+    plain = names_of([model for model in models if model not in named]) if len(named) < len(models) else {}
+    short = {spec: name for name, spec in plain.items()}
+    columns = []
+    for model in models:
+        name, _, specs = model.partition("=") if model in named else (short[model], "", model)
+        columns.append(Column(name, tuple(spec for spec in specs.split(",") if spec)))
+    if len({column.name for column in columns}) < len(columns):
+        raise LaminaError("two models have one name; give names of their own: NAME=MODEL")
+    if bare := [column.name for column in columns if not column.specs]:
+        raise LaminaError(f"{bare[0]} names no model; give {bare[0]}=MODEL")
+    return tuple(columns)
+
+
+def compare(
+    models: Sequence[str],
+    data: str,
+    out: Path,
+    options: CompareOptions | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, list[Score]]:
+    """Measure what is still missing in `out`; the scores of each model, for `Comparison.of`.
+
+    Killed at any time, it goes on when called again: scores are kept one by one, trainings resume from their
+    checkpoints, features of frozen encoders are cached. More protocols, models and seeds may follow later.
+
+    Args:
+        models: see `columns_of`.
+        data: labelled images, with dense labels for segment and detect.
+        out: folder; `scores/`, `trainings/`, `cache/`.
+        options: protocols, seeds, sizes.
+        say: told a line for each protocol, model and seed.
+
+    Raises:
+        Unfinished: where a training was interrupted.
+        LaminaError: as the protocols, and where `out` holds a comparison of other data or options.
+    """
+    options, columns = options or CompareOptions(), columns_of(models)
+    _start(out, data, options)
+    found: dict[str, list[Score]] = {column.name: [] for column in columns}
+    for protocol in options.protocols:
+        for column in columns:
+            for seed in _seeds(protocol, column, options):
+                place = out / "scores" / protocol / f"{_as_file(column.name)}-seed{seed}"
+                scores = _kept(place)
+                if scores is None:
+                    say(f"{protocol}, {column.name}, seed {seed}")
+                    task = _Task(column, data, out, options, seed)
+                    scores = tuple(replace(score, seed=seed) for score in task.measure(protocol))
+                    for score in scores:
+                        say(f"  {score.protocol}: {score.metric} {100 * score.value:.1f} %")
+                    _keep(scores, place)
+                found[column.name] += scores
+    return found
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One model, one seed."""
+
+    column: Column
+    data: str
+    out: Path
+    options: CompareOptions
+    seed: int
+
+    def measure(self, protocol: Protocol) -> tuple[Score, ...]:
+        """The scores of a protocol; each protocol is one branch here and a function of its own elsewhere."""
+        spec, options = self.column.of(self.seed), self.options
+        if protocol == "knn":
+            return (of_probe(evaluate_knn(spec, self.data, cache=self.out / "cache", **self._reading())),)
+        if protocol == "linear":
+            reading = {**self._reading(), "cache": self.out / "cache"}
+            return (of_probe(evaluate_linear(spec, self.data, seed=self.seed, **reading)),)
+        if protocol == "fewshot":
+            few = FewOptions(per_class=options.few_per_class)
+            return evaluate_fewshot(spec, self.data, few, self._going(protocol), computing=self._computing())
+        if protocol == "robustness":
+            tuned = self._folder("finetune")
+            model = str(tuned) if "finetune" in options.protocols and tuned.is_dir() else spec
+            asked = RobustnessOptions(images=options.corrupted_images)
+            going = replace(self._going(protocol), resume=False)
+            return (evaluate_robustness(model, self.data, asked, going, computing=self._computing()),)
+        if protocol == "segment":
+            return (evaluate_segment(spec, self.data, self._going(protocol)),)
+        if protocol == "detect":
+            return (evaluate_detect(spec, self.data, self._going(protocol)),)
+        return (
+            evaluate_trained(protocol, spec, self.data, self._going(protocol), recipe=self._recipe(protocol)),
+        )
+
+    def _folder(self, protocol: str) -> Path:
+        return self.out / "trainings" / protocol / f"{_as_file(self.column.name)}-seed{self.seed}"
+
+    def _going(self, protocol: str) -> Going:
+        folder = self._folder(protocol)
+        return Going(folder, True, False, self.seed, self.options.device, self.options.workers)
+
+    def _computing(self) -> Computing:
+        options = self.options
+        return Computing(options.batch_size, options.workers, options.device, cache=self.out / "cache")
+
+    def _reading(self) -> dict[str, Any]:
+        options = self.options
+        return {"batch_size": options.batch_size, "workers": options.workers, "device": options.device}
+
+    def _recipe(self, protocol: Trained) -> Recipe | None:
+        """None for the published one."""
+        name = self.options.recipe if protocol == "finetune" else None
+        if name is None and self.options.epochs is None:
+            return None
+        recipe = named_recipe(name or protocol)
+        epochs = self.options.epochs
+        return recipe if epochs is None else merge(recipe, {"train": {"epochs": epochs}})
+
+
+def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range:
+    """A model of several runs has a seed for each; one run has as many as are asked for, where they
+    differ."""
+    if len(column.specs) > 1:
+        return range(len(column.specs))
+    return range(1 if protocol in UNSEEDED else options.seeds)
+
+
+def _start(out: Path, data: str, options: CompareOptions) -> None:
+    """Make the folder, or see that what is in it was measured alike."""
+    kept = {name: value for name, value in asdict(options).items() if name not in FREE}
+    settings = json.loads(json.dumps({"data": data, **kept}))
+    file = out / "comparison.json"
+    if not file.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise LaminaError(f"{out} is not empty and holds no comparison; choose another --out")
+        write_atomically(file, json.dumps(settings, indent=1) + "\n")
+        return
+    try:
+        before = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise LaminaError(f"{file} is damaged; choose another --out") from None
+    if changed := sorted(k for k in {**before, **settings} if before.get(k) != settings.get(k)):
+        raise LaminaError(
+            f"{out} holds a comparison with other settings ({', '.join(changed)}); give the same, or another "
+            "--out"
+        )
+
+
+def _kept(place: Path) -> tuple[Score, ...] | None:
+    """The scores of an earlier call; what is damaged is measured again."""
+    try:
+        content = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
+        return tuple(Score.of(fields) for fields in content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(scores: Sequence[Score], place: Path) -> None:
+    text = json.dumps([asdict(score) for score in scores], indent=1, ensure_ascii=False)
+    write_atomically(place.with_suffix(".json"), text + "\n")
+
+
+def _as_file(name: str) -> str:
+    """A model's name as a part of a path."""
+    return "".join(c if c.isalnum() or c in "+-" else "-" for c in name.replace(" ", ""))

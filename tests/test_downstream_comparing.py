@@ -1,0 +1,135 @@
+"""Several models by several protocols: names, seeds, killed and resumed, the files and what they say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from evaluate_toys import stripes, toy_recipe, toy_run
+from lamina import cli
+from lamina.downstream import CompareOptions, compare, comparing
+from lamina.downstream.comparing import columns_of
+from lamina.errors import LaminaError
+from lamina.report.comparison import write_comparison
+
+OPTIONS = CompareOptions(
+    protocols=("knn", "linear", "finetune"),
+    seeds=2,
+    epochs=1.0,
+    workers=0,
+    device="cpu",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """Stripes as files, train and val."""
+    for part, source in (("train", stripes(18, seed=1)), ("val", stripes(9, seed=2))):
+        for i in range(len(source)):
+            place = tmp_path / "data" / part / source.class_names[source.labels[i]]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(source.images[i].permute(1, 2, 0).numpy()).save(place / f"{i}.png")
+    return str(tmp_path / "data")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[str, str]:
+    toy_run(tmp_path / "mae", toy_recipe(fusion="none"))
+    toy_run(tmp_path / "mff", toy_recipe())
+    return str(tmp_path / "mae"), str(tmp_path / "mff")
+
+
+def test_models_have_names_and_a_run_for_each_seed():
+    columns = columns_of(["runs/mae", "MFF=runs/a,runs/b", "untrained:runs/mae"])
+    assert [column.name for column in columns] == ["mae", "MFF", "untrained:mae"]
+    assert columns[1].specs == ("runs/a", "runs/b")
+    assert [columns[1].of(seed) for seed in (0, 1)] == ["runs/a", "runs/b"]
+    assert [columns[0].of(seed) for seed in (0, 1)] == ["runs/mae", "runs/mae"]
+    assert [c.name for c in columns_of(["runs/mae", "runs/mff@3"])] == ["mae", "mff@3"]
+    assert [c.name for c in columns_of(["a/x=1/run", "b/run"])] == ["a/x=1/run", "b/run"]
+    for models, sentence in (
+        ([], "at least one"),
+        (["A=x", "A=y"], "one name"),
+        (["A="], "names no model"),
+        (["runs/mae", "runs/mae"], "twice"),
+    ):
+        with pytest.raises(LaminaError, match=sentence):
+            columns_of(models)
+
+
+def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monkeypatch):
+    mae, mff = runs
+    models = [f"MAE={mae}", f"MFF={mff}"]
+    whole = compare(models, folder, tmp_path / "whole", OPTIONS)
+    asked, plain = [], comparing.evaluate_trained
+
+    def dying(protocol, spec, *args, **kwargs):
+        asked.append((protocol, spec))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return plain(protocol, spec, *args, **kwargs)
+
+    monkeypatch.setattr(comparing, "evaluate_trained", dying)
+    with pytest.raises(KeyboardInterrupt):
+        compare(models, folder, tmp_path / "broken", OPTIONS)
+    said = []
+    broken = compare(models, folder, tmp_path / "broken", OPTIONS, said.append)
+    assert len(asked) == 2 * 2 + 1  # what was measured is not trained again
+    assert not any(line.startswith(("knn", "linear")) for line in said)
+    for name in ("MAE", "MFF"):
+        assert [(s.protocol, s.seed, s.value, s.interval) for s in broken[name]] == [
+            (s.protocol, s.seed, s.value, s.interval) for s in whole[name]
+        ]
+    counts = {p: sum(s.protocol == p for s in whole["MAE"]) for p in OPTIONS.protocols}
+    assert counts == {"knn": 1, "linear": 2, "finetune": 2}
+    with pytest.raises(LaminaError, match=r"other settings \(epochs\)"):
+        compare(models, folder, tmp_path / "whole", CompareOptions(epochs=2.0))
+
+
+def test_runs_of_several_seeds_are_the_seeds(folder, runs, tmp_path):
+    found = compare(
+        [f"both={runs[0]},{runs[1]}"], folder, tmp_path / "out", CompareOptions(protocols=("knn",))
+    )
+    assert [score.seed for score in found["both"]] == [0, 1]
+    assert [score.model for score in found["both"]] == list(runs)
+
+
+def test_the_files_say_what_was_measured(folder, runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["evaluate", "all", runs[0], f"untrained:{runs[0]}", folder, "--out", str(out)]
+    assert cli.main([*arguments, "--protocols", "knn", "fewshot", "--workers", "0", "--device", "cpu"]) == 0
+    told = capsys.readouterr().out
+    assert "fewshot-linear-5" in told
+    page, result = (out / "README.md").read_text(), json.loads((out / "result.json").read_text())
+    assert "lamina evaluate all" in result["command"] or result["command"]
+    assert [row["protocol"] for row in result["rows"]][:1] == ["knn"]
+    assert re.search(r"\| knn \| top1 \| 18 \| 9 \| 1 \| \d", page)
+    html = (out / "index.html").read_text()
+    assert "<script" not in html
+    assert "fewshot-linear-10" in html
+
+
+def test_names_are_shown_as_text(tmp_path):
+    from test_downstream_comparison import score
+
+    files = write_comparison({"<b>x</b>": [score(0.5)]}, "<i>data</i>", tmp_path)
+    html = files[2].read_text()
+    assert "<b>x" not in html
+    assert "&lt;b&gt;x" in html
+
+
+def test_wrong_arguments_are_one_line(folder, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    for arguments, words in (
+        (["nowhere", folder, "--out", str(tmp_path / "o"), "--protocols", "knn"], "no encoder 'nowhere'"),
+        (["nowhere", folder, "--out", str(tmp_path / "full")], "holds no comparison"),
+        (["nowhere", folder, "--out", str(tmp_path / "o"), "--protocols", "magic"], "magic"),
+        (["nowhere", folder, "--out", str(tmp_path / "o"), "--seeds", "0"], "give 1 or more"),
+    ):
+        assert cli.main(["evaluate", "all", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
