@@ -15,10 +15,10 @@ from lamina.data import ArraySource, open_source
 from lamina.errors import LaminaError
 from lamina.fusion.options import resolve_layers
 from lamina.options import differences
+from lamina.statistics import difference, estimate, first_reach
 from lamina.studies import StudyOptions, feature_bias, fusion, pair, run_study, running
 from lamina.studies.fusing import PLAIN, tap_sets
 from lamina.studies.options import base_recipe
-from lamina.statistics import difference, estimate, first_reach
 from lamina.train import Callback
 
 TINY = StudyOptions(

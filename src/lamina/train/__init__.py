@@ -3,9 +3,9 @@
 from lamina.train.callbacks import Callback
 from lamina.train.checkpoint import Checkpoint
 from lamina.train.distributed import Ranks, is_main, on_main, process_group
+from lamina.train.groups import param_groups
 from lamina.train.journal import CLOCK_FIELDS
 from lamina.train.loop import Loader, fit
-from lamina.train.groups import param_groups
 from lamina.train.optim import OptimOptions
 from lamina.train.options import Plan, TrainOptions, plan_run
 from lamina.train.schedule import learning_rate

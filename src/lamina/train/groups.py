@@ -11,7 +11,6 @@ from torch import nn
 from lamina.errors import LaminaError
 from lamina.protocols import ParamOverride
 
-
 TOKENS = ("cls_token", "dist_token", "reg_token", "mask_token", "pos_embed")
 """Last parts of the names of parameters that are tokens or positions, as timm's networks have them."""
 

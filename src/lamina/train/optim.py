@@ -20,7 +20,8 @@ class OptimOptions:
     """The optimiser and its schedule."""
 
     kind: Literal["adamw", "lars"] = "adamw"
-    """adamw, or lars: SGD with momentum whose matrices move in proportion to their norm (MAE's linear probe)."""
+    """adamw, or lars: SGD with momentum whose matrices move in proportion to their norm (MAE's linear
+    probe)."""
 
     base_lr: float = 1.5e-4
     """Learning rate for a global batch of 256 images; the rate used is base_lr x batch_size / 256."""
@@ -77,9 +78,9 @@ def build_optimizer(module: nn.Module, options: OptimOptions, fused: bool = Fals
     """The optimiser over all trainable parameters, its state allocated at once.
 
     So the first step already needs the memory of every later one, and each state can be saved. With
-    `layer_decay` the module's `layer_ids()` say which layer each parameter is of. `fused` (the way of AdamW on
-    CUDA and CPU) updates all tensors in one call, which is much of a small network's step, and lets the device
-    itself decide to skip a step, see `step_unless`.
+    `layer_decay` the module's `layer_ids()` say which layer each parameter is of. `fused` (the way of AdamW
+    on CUDA and CPU) updates all tensors in one call, which is much of a small network's step, and lets the
+    device itself decide to skip a step, see `step_unless`.
 
     Raises:
         LaminaError: where nothing is trained, or layers are to decay and the module has none.
