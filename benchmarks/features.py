@@ -4,7 +4,7 @@
     python benchmarks/features.py caching
 
 Neighbours: 200 of them for each query, chunk by chunk (`lamina.evaluate.neighbours`) and the plain way: the
-bank normalised as a whole, then as many queries at a time as give 16.8 million similarities. CPU time of one
+bank normalised as a whole, then as many queries at a time as give 34 million similarities. CPU time of one
 thread, the two in turn; what counts is the median over rounds of the ratio within a round (in brackets its
 quartiles). Peak memory is the growth of the resident set of a process that holds bank and queries already.
 

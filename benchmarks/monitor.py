@@ -7,8 +7,8 @@ A step is forward, loss, backward and AdamW on random images that are already in
 which only makes steps longer, is left out. In each round some steps are timed and then one look (RankMe and
 kNN of 256 images, of ViT-S 64, so that it takes minutes on two cores); the share is the look over the
 default interval's number of median steps of that round. With --blocks, whole intervals are timed as well,
-with their look and without, in turn: their ratio holds all that a look does to the steps after it, and the
-noise of the machine. Medians over the rounds, in brackets their quartiles.
+of a run with looks and of one without, step by step in turn: their ratio holds all that a look does to the
+steps after it. Medians over the rounds, in brackets their quartiles.
 """
 
 from __future__ import annotations
@@ -132,18 +132,22 @@ def measure(key: str, blocks: int) -> dict[str, object]:
         "share": spread(shares),
     }
     if blocks:
-        result["blocks"] = spread(block_ratios(step, look, every, blocks))
+        other = stepper(build_task(chosen), batch)
+        result["blocks"] = spread(block_ratios(step, other, look, every, blocks))
     return result
 
 
-def block_ratios(step: Callable[[], None], look: Callable[[], None], every: int, n: int) -> list[float]:
-    """Time of an interval with its look over that of one without, in turn."""
+def block_ratios(
+    watched: Callable[[], None], other: Callable[[], None], look: Callable[[], None], every: int, n: int
+) -> list[float]:
+    """Time of an interval with its look over that of one without: steps of two runs in turn."""
     ratios = []
-    for i in range(n):
-        taken = {}
-        for watched in (i % 2 == 0, i % 2 == 1):
-            taken[watched] = sum(seconds(step) for _ in range(every)) + (seconds(look) if watched else 0.0)
-        ratios.append(taken[True] / taken[False])
+    for _ in range(n):
+        taken = {watched: seconds(look), other: 0.0}
+        for i in range(every):
+            for step in (watched, other) if i % 2 else (other, watched):
+                taken[step] += seconds(step)
+        ratios.append(taken[watched] / taken[other])
     return ratios
 
 

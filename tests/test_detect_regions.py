@@ -97,7 +97,7 @@ def ramps(size: tuple[int, int], strides) -> OrderedDict[str, torch.Tensor]:
 @pytest.mark.parametrize("patch", [8, 14, 16])
 def test_regions_are_pooled_where_they_are_and_from_the_map_of_their_size(patch):
     """Lin et al., equation 1: a box of 224 px belongs to stride 16, one of half the size to half the stride."""
-    size, strides = (64 * patch, 64 * patch), [patch * f for f in (0.25, 0.5, 1, 2)]
+    size, strides = (64 * patch, 64 * patch), [patch * f for f in (0.25, 0.5, 1.0, 2.0)]
     names = [str(i) for i in range(4)]
     pool = region_pool(names, strides, patch, 7)
     sides = [patch * f for f in (3.0, 6.9, 7.1, 13.9, 14.1, 27.9, 28.1, 40.0)]
@@ -123,7 +123,13 @@ def test_heads_speak_in_single_precision():
 
 
 def test_options_that_cannot_be_meant():
-    for wrong in ({"channels": 0}, {"region_samples": 0}, {"anchor_ratios": (0.0,)}, {"anchor_ratios": ()}):
+    for wrong in (
+        {"channels": 0},
+        {"region_samples": 0},
+        {"anchor_ratios": (0.0,)},
+        {"anchor_ratios": ()},
+        {"anchor_iou": 0.2},
+    ):
         with pytest.raises(LaminaError, match="head"):
             HeadOptions(**wrong)
     assert HeadOptions(box_convs=0).box_convs == 0

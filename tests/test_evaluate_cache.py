@@ -145,6 +145,7 @@ def test_files_are_told_apart_by_size_and_time_and_unreadable_ones_come_back(fol
 
     first = gather(source(), tmp_path / "cache")
     assert [fault.index for fault in first.faults] == [3]
+    assert {len(matrix) for matrix in first.vectors.values()} == {len(first.index)} == {6}
     assert_same(gather(source(), tmp_path / "cache"), first)
     identity, file = source().identity(), folder / "b" / "5.png"
     assert source().identity() == identity

@@ -125,7 +125,9 @@ def test_nonsense_is_refused(options):
 def test_logits_of_a_fitted_probe_name_the_classes_that_it_predicts(classes):
     train, labels = clouds(80, 1, classes=classes)
     test, _ = clouds(40, 2, classes=classes)
-    probe = fit_linear(train, 2 * labels + 1, LinearOptions(c=(1.0, 10.0)), seed=0)  # of 9 classes, every other
+    probe = fit_linear(
+        train, 2 * labels + 1, LinearOptions(c=(1.0, 10.0)), seed=0
+    )  # of 9 classes, every other
     logits = probe.logits(test, 9)
     assert torch.equal(logits.argmax(1), probe.predict(test))
     assert torch.isinf(logits[:, 0]).all()

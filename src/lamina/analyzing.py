@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lamina.analyze.subject import Subject, names_of, open_subjects
 from lamina.analyze.written import Result, Summary, write_analysis
 from lamina.errors import LaminaError
 from lamina.files import check_writable
+from lamina.interop.loading import UNTRAINED
 from lamina.report import write_report
 from lamina.report.inside import write_analyses_page
 from lamina.runs import Run
@@ -22,8 +24,7 @@ class Looking:
     """What models are looked at with, and where to write."""
 
     data: str | None = None
-    """Images: a folder, a .txt list, a quoted glob, a sample (the held-out part where there is one); by
-    default those that the first run was trained on."""
+    """Images: a folder, .txt list, quoted glob or sample (its held-out part); by default the first run's."""
     out: Path | None = None
     """Folder for JSON, PNG and SVG; by default RUN/analyses, for a single run."""
     images: int = 256
@@ -46,14 +47,16 @@ class AnalysisTask:
     def __init__(self, name: str, models: Sequence[str], looking: Looking, **settings: Any) -> None:
         if not models:
             raise LaminaError("name at least one model")
+        _check_counts(looking)
         self.name, self.looking, self.settings = name, looking, settings
         self.named = names_of(list(models))
         self.started = time.perf_counter()
         self.run = _single_run(list(models))
         if looking.out is None and self.run is None:
-            raise LaminaError("where to? give --out FOLDER (a single run has its own, RUN/analyses)")
+            whose = f"{models[0]} is no run, and so has" if len(models) == 1 else "several models have"
+            raise LaminaError(f"{whose} no folder of its own for analyses; give --out FOLDER")
         self.out = looking.out if looking.out is not None else self.run.analyses  # type: ignore[union-attr]
-        check_writable(self.out / f"{name}.json")
+        _check_folder(self.out / f"{name}.json")
 
     @property
     def data(self) -> str:
@@ -61,13 +64,13 @@ class AnalysisTask:
         if self.looking.data is not None:
             return self.looking.data
         for spec in self.named.values():
-            run = _run_of(spec)
+            run = run_of(spec.removeprefix(UNTRAINED))
             if run is not None:
                 return run.source()
         raise LaminaError("which images? give --data (a run has its own)")
 
-    def subjects(self) -> dict[str, Subject]:
-        """The models opened, each with its images."""
+    def subjects(self, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Subject]:
+        """The models opened, each with its images; `progress` as in `open_subjects`."""
         look = self.looking
         return open_subjects(
             self.named,
@@ -78,6 +81,7 @@ class AnalysisTask:
             workers=look.workers,
             device=look.device,
             seed=look.seed,
+            progress=progress,
         )
 
     def write(self, result: Result, told: Summary, command: str) -> tuple[Path, ...]:
@@ -96,11 +100,7 @@ class AnalysisTask:
         return (*written, write_analyses_page(self.out))
 
 
-def _single_run(models: list[str]) -> Run | None:
-    return _run_of(models[0]) if len(models) == 1 else None
-
-
-def _run_of(spec: str) -> Run | None:
+def run_of(spec: str) -> Run | None:
     """The run that a model is, or is a step of."""
     place = Path(spec).expanduser()
     if place.parent.name == "checkpoints":
@@ -108,3 +108,24 @@ def _run_of(spec: str) -> Run | None:
     elif not place.exists():
         place = Path(spec.rpartition("@")[0] or spec).expanduser()
     return Run(place) if Run(place).exists() else None
+
+
+def _single_run(models: list[str]) -> Run | None:
+    return run_of(models[0]) if len(models) == 1 else None
+
+
+def _check_counts(looking: Looking) -> None:
+    for name, least in (("batch_size", 1), ("images", 1), ("workers", 0)):
+        if (value := getattr(looking, name)) < least:
+            raise LaminaError(f"--{name.replace('_', '-')} is {value}; give {least} or more")
+
+
+def _check_folder(file: Path) -> None:
+    """As `check_writable`, but a refusal after it leaves nothing behind: folders are made with the result."""
+    absent = [folder for folder in file.parents if not folder.exists()]
+    try:
+        check_writable(file)
+    finally:
+        for folder in absent:
+            with suppress(OSError):
+                folder.rmdir()

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lamina.analyze import summary
 from lamina.analyze.attention import analyze_attention
@@ -20,6 +21,7 @@ from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.hessian_bar import HessianBar
 from lamina.analyze.layers import analyze_layers
+from lamina.analyze.looking_bar import LookingBar
 from lamina.analyze.own_loss import Crops, mini_batches, open_loss
 from lamina.analyze.patches import analyze_patches
 from lamina.analyze.rank import analyze_rank
@@ -29,16 +31,17 @@ from lamina.analyze.retrieval import analyze_retrieval
 from lamina.analyze.similarity import analyze_similarity
 from lamina.analyze.spectrum import Direction, Mode
 from lamina.analyze.written import Result, Summary
-from lamina.analyzing import AnalysisTask, Looking
+from lamina.analyzing import AnalysisTask, Looking, run_of
+from lamina.data import printable
 from lamina.errors import LaminaError
 from lamina.filling import check_pixels
 from lamina.interop import load_encoder, locate_step
-from lamina.runs import load_method
+from lamina.runs import Run, load_method
 from lamina.supervised import Supervised
 from lamina.train.distributed import choose_device
 
 T = TypeVar("T")
-Models = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL")]
+Models = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ...", help_behavior_hint="")]
 Flat = Annotated[T, tyro.conf.arg(name="")]
 Probe = Literal["knn", "linear"]
 
@@ -56,6 +59,9 @@ def layers(runs: Models, /, out: Path | None = None) -> int:
         runs: Runs with --fusion mff.
         out: Folder for JSON, PNG and SVG; by default RUN/analyses, for a single run.
     """
+    for spec in runs:
+        if (run := run_of(spec)) is not None and not Run(spec).exists():
+            raise LaminaError(f"{spec} is a step, and weights are logged over all steps; give {run.path}")
     task = AnalysisTask("layers", runs, Looking(out=out))
     result = analyze_layers(task.named)
     return _done(task, result, summary.of_layers(result))
@@ -81,7 +87,8 @@ def frequency(
     if mode == "park-kim":
         direction = "diagonal"
     task = AnalysisTask("frequency", models, looking, mode=mode, direction=direction, sub_blocks=sub_blocks)
-    result = analyze_frequency(task.subjects(), mode=mode, direction=direction, sub_blocks=sub_blocks)
+    with LookingBar() as bar:
+        result = analyze_frequency(task.subjects(bar), mode=mode, direction=direction, sub_blocks=sub_blocks)
     return _done(task, result, summary.of_frequency(result))
 
 
@@ -93,7 +100,8 @@ def attention(models: Models, /, looking: Flat[Looking] = LOOKING) -> int:
         looking: Images and output.
     """
     task = AnalysisTask("attention", models, looking)
-    result = analyze_attention(task.subjects())
+    with LookingBar() as bar:
+        result = analyze_attention(task.subjects(bar))
     return _done(task, result, summary.of_attention(result))
 
 
@@ -108,7 +116,8 @@ def similarity(
         looking: Images and output.
     """
     task = AnalysisTask("similarity", models, looking, pool=pool)
-    result = analyze_similarity(task.subjects(), pool=pool)
+    with LookingBar() as bar:
+        result = analyze_similarity(task.subjects(bar), pool=pool)
     return _done(task, result, summary.of_similarity(result))
 
 
@@ -121,7 +130,8 @@ def rank(models: Models, /, views: int = 0, looking: Flat[Looking] = LOOKING) ->
         looking: Images and output; take more images than the network has channels.
     """
     task = AnalysisTask("rank", models, looking, views=views)
-    result = analyze_rank(task.subjects(), views=views, seed=looking.seed)
+    with LookingBar() as bar:
+        result = analyze_rank(task.subjects(bar), views=views, seed=looking.seed)
     return _done(task, result, summary.of_rank(result))
 
 
@@ -137,16 +147,18 @@ def depth(
     """
     task = AnalysisTask("depth", models, looking, protocols=protocols)
     backbones = {name: load_encoder(spec, encoder=looking.encoder) for name, spec in task.named.items()}
-    result = analyze_depth(
-        backbones,
-        task.data,
-        images=looking.images,
-        protocols=protocols,
-        batch_size=looking.batch_size,
-        workers=looking.workers,
-        device=looking.device,
-        seed=looking.seed,
-    )
+    with LookingBar() as bar:
+        result = analyze_depth(
+            backbones,
+            task.data,
+            images=looking.images,
+            protocols=protocols,
+            batch_size=looking.batch_size,
+            workers=looking.workers,
+            device=looking.device,
+            seed=looking.seed,
+            progress=bar,
+        )
     return _done(task, result, summary.of_depth(result))
 
 
@@ -162,7 +174,8 @@ def patches(
         looking: Images and output.
     """
     task = AnalysisTask("patches", models, looking, shown=shown, at=at)
-    result = analyze_patches(task.subjects(), images=shown, at=at, seed=looking.seed)
+    with LookingBar() as bar:
+        result = analyze_patches(task.subjects(bar), images=shown, at=at, seed=looking.seed)
     return _done(task, result, summary.of_patches(result))
 
 
@@ -176,7 +189,8 @@ def retrieval(models: Models, /, queries: int = 4, k: int = 5, looking: Flat[Loo
         looking: Images and output.
     """
     task = AnalysisTask("retrieval", models, looking, queries=queries, k=k)
-    result = analyze_retrieval(task.subjects(), queries=queries, k=k, seed=looking.seed)
+    with LookingBar() as bar:
+        result = analyze_retrieval(task.subjects(bar), queries=queries, k=k, seed=looking.seed)
     return _done(task, result, summary.of_retrieval(result))
 
 
@@ -192,9 +206,10 @@ def reconstruction(runs: Models, /, looking: Flat[Looking] = LOOKING) -> int:
     methods = {name: load_method(*locate_step(spec))[0].to(place) for name, spec in task.named.items()}
     for name, method in methods.items():
         check_pixels(method, name)
-    subjects = task.subjects()
-    fillers = {name: Filler(method, subjects[name].batches) for name, method in methods.items()}
-    result = analyze_reconstruction(fillers)
+    with LookingBar() as bar:
+        subjects = task.subjects(bar)
+        fillers = {name: Filler(method, subjects[name].batches) for name, method in methods.items()}
+        result = analyze_reconstruction(fillers)
     return _done(task, result, of_reconstruction(result))
 
 
@@ -252,6 +267,8 @@ def hessian(
     """
     asked = asdict(curvature)
     n, size, crops = (asked.pop(name) for name in ("batches", "batch_size", "crops"))
+    if n < 1:
+        raise LaminaError(f"--batches is {n}; give 1 or more")
     task = AnalysisTask(
         "hessian", runs, Looking(data, out, n * size, None, size, 0, device, seed), **asdict(curvature)
     )
@@ -271,8 +288,8 @@ def _done(task: AnalysisTask, result: Result, told: Summary) -> int:
     files = task.write(result, told, shlex.join(["lamina", *sys.argv[1:]]))
     table = Table(*told.header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in told.rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))  # names are no markup
     console.print(table)
     for line in (*told.notes, *map(str, files)):
-        console.print(line, markup=False)
+        console.print(printable(line), markup=False)
     return 0

@@ -36,7 +36,7 @@ class Run:
 
     recipe.yaml, environment.json, metrics.jsonl, train.log, checkpoints/step-N/, encoder/ (timm names),
     results/ (of evaluations), evaluations/ (their trainings), analyses/, pictures/, skipped.json (files that
-    could not be read) and report.html. """
+    could not be read) and report.html."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lamina.analyze.pictures import plain
-from lamina.analyze.style import colour
+from lamina.analyze.style import WIDTH, colour, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.reconstruction import ModelReconstruction, ReconstructionResult
@@ -23,7 +23,7 @@ LARGEST = 3.0
 
 def draw(result: ReconstructionResult) -> Figure:
     """Error and original by frequency and their ratio above; the ratio of the bands and PSNR below."""
-    figure = Figure(figsize=(8.0, 6.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
     (energies, ratios), (bands, psnr) = figure.subplots(2, 2, height_ratios=(1.2, 1))
     _energies(energies, result)
     for i, model in enumerate(result.models.values()):
@@ -42,7 +42,7 @@ def draw(result: ReconstructionResult) -> Figure:
         panel.grid(axis="y", color="0.92")
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
-    figure.legend(handles=_keys(result), loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend_below(figure, _keys(result))
     return figure
 
 

@@ -141,10 +141,13 @@ def analyze_retrieval(
         seed: of the choice of queries.
 
     Raises:
-        LaminaError: where there is no model, no more than `k` images, or a model lacks the features.
+        LaminaError: where there is no model, query or neighbour, no more than `k` images, or a model lacks
+            the features.
     """
     if not subjects:
         raise LaminaError("name at least one model")
+    if k < 1 or queries < 1:
+        raise LaminaError(f"{queries} queries with {k} neighbours each show nothing; give 1 or more of both")
     models = {
         name: _sheet(subject, queries, k, features, pool, centred, seed) for name, subject in subjects.items()
     }
@@ -208,7 +211,7 @@ def _sheet(
     subject: Subject, queries: int, k: int, features: FeatureKind, pool: Pool, centred: bool, seed: int
 ) -> ModelRetrieval:
     keys, vectors, pixels, labels = _features(subject, features, pool)
-    if not 1 <= k < len(keys):
+    if k >= len(keys):
         raise LaminaError(
             f"{len(keys)} images have at most {len(keys) - 1} neighbours, not {k}; set k, or give more images"
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from lamina.batch import Batch
 from lamina.data import DataOptions, Source, Spec, Subset, eval_batches, held_out, open_source
 from lamina.errors import LaminaError
 from lamina.interop import Backbone, load_encoder
+from lamina.interop.loading import UNTRAINED
 from lamina.rng import seed_for
 from lamina.train.distributed import choose_device
 
@@ -30,13 +32,19 @@ class Images:
     workers: int = 0
     reading: DataOptions | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    progress: Callable[[int, int], None] | None = None
+    """Told, once a batch was looked at, how many images of how many were."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches in the source's order, on `device`; keys are indices in the source."""
+        done = 0
         for batch in eval_batches(
             self.source, self.image_size, self.in_chans, self.batch_size, self.workers, self.reading
         ):
             yield batch.to(self.device)
+            done += len(batch) + len(batch.faults)
+            if self.progress is not None:
+                self.progress(done, len(self.source))
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ def open_subjects(
     workers: int = 0,
     device: str = "auto",
     seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Subject]:
     """Models by name, each with the same images, read at its own size.
 
@@ -66,6 +75,7 @@ def open_subjects(
         images: how many; drawn by `seed` where there are more, in the source's order. None takes all.
         encoder: timm name of the network, for weights files that do not say.
         batch_size, workers, device: how they are computed; the numbers do not depend on it.
+        progress: told what is looked at, how many images of it were, and how many there are.
 
     Raises:
         LaminaError: where there is no model, or as `load_encoder` and `open_source`.
@@ -80,7 +90,8 @@ def open_subjects(
         backbone = load_encoder(spec, encoder=encoder, device=place)
         reading = backbone.origin.recipe.data if backbone.origin is not None else None
         size, channels = backbone.image_size, backbone.encoder.in_chans
-        looked_at = Images(source, size, channels, batch_size, workers, reading, place)
+        told = None if progress is None else partial(progress, f"{name}: images")
+        looked_at = Images(source, size, channels, batch_size, workers, reading, place, told)
         subjects[name] = Subject(backbone, looked_at)
     return subjects
 
@@ -97,8 +108,17 @@ def some(source: Source, n: int | None, seed: int = 0) -> Source:
 
 
 def names_of(specs: Sequence[str]) -> dict[str, str]:
-    """Short names that tell models apart: the last part of each path, or all of it where two are alike."""
-    ends = [Path(spec).name or spec for spec in specs]
+    """Short names that tell models apart: the last part of each path, or all of it where two are alike; what
+    is untrained says so."""
+    ends = [_end(spec) for spec in specs]
     if len(set(specs)) < len(specs):
         raise LaminaError("a model is named twice; name each once")
     return {(end if ends.count(end) == 1 else spec): spec for end, spec in zip(ends, specs, strict=True)}
+
+
+def _end(spec: str) -> str:
+    untrained = UNTRAINED if spec.startswith(UNTRAINED) else ""
+    path = Path(spec.removeprefix(untrained))
+    if path.parent.name == "checkpoints":
+        return f"{untrained}{path.parent.parent.name}@{path.name.removeprefix('step-')}"
+    return untrained + (path.name or spec)

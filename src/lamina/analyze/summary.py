@@ -35,7 +35,8 @@ def of_layers(result: LayersResult) -> Summary:
                 f"block {heaviest}",
             )
         )
-    return Summary(header, tuple(rows), tuple(_reach(name, run) for name, run in result.runs.items()))
+    said = "first half: mass on the first half of the blocks; centre: 0 all on the first, 1 all on the last"
+    return Summary(header, tuple(rows), (*(_reach(name, run) for name, run in result.runs.items()), said))
 
 
 def _reach(name: str, run: LayerWeights) -> str:
@@ -48,16 +49,7 @@ def _reach(name: str, run: LayerWeights) -> str:
 
 def of_frequency(result: FrequencyResult) -> Summary:
     """The highest frequency at the input and at the end, and the last layer's high band."""
-    header = (
-        "model",
-        "images",
-        "grid",
-        "highest: input",
-        "last block",
-        "high band: output",
-        "normed",
-        "fused",
-    )
+    header = ("model", "images", "grid", "highest: input", "last block", "high band: last", "normed", "fused")
     rows = []
     for name, model in result.models.items():
         shares = [
@@ -67,10 +59,9 @@ def of_frequency(result: FrequencyResult) -> Summary:
         grid = f"{model.grid[0]} x {model.grid[1]}"
         ends = (f"{model.stages[0].high:.2f}", f"{model.stages[-1].high:.2f}")
         rows.append((name, str(model.n_images), grid, *ends, *shares))
-    said = (
-        f"log amplitude at the highest {result.direction} frequency minus DC; share of amplitude from π/2 on"
-    )
-    return Summary(header, tuple(rows), (said,))
+    highest = f"highest: log amplitude at the highest {result.direction} frequency, minus that at DC"
+    high = "high band: share of the amplitude from π/2 on; of the last block, after the final norm, and fused"
+    return Summary(header, tuple(rows), (highest, high))
 
 
 def of_hessian(result: HessianResult) -> Summary:
@@ -142,7 +133,8 @@ def of_attention(result: AttentionResult) -> Summary:
                 f"{100 * np.mean(last.prefix_mass):.0f} %",
             )
         )
-    return Summary(header, tuple(rows), ("means over heads, images and patches",))
+    said = "means over heads, images and patches; prefix: share that class tokens and registers take"
+    return Summary(header, tuple(rows), (said,))
 
 
 def of_similarity(result: SimilarityResult) -> Summary:
@@ -151,9 +143,12 @@ def of_similarity(result: SimilarityResult) -> Summary:
     for pair in result.pairs:
         within = pair.first == pair.second
         value = pair.cka[0][-1] if within else pair.cka[-1][-1]
-        what = "embedded input and last block" if within else "last blocks"
+        begins = result.layers[pair.first][0]
+        first = "embedded input" if begins < 0 else f"block {begins}"
+        what = f"{first} and last block" if within else "last blocks"
         rows.append((pair.first, pair.second, what, NONE if value is None else f"{value:.3f}"))
-    said = f"debiased linear CKA of {result.n_images} images, {result.pool} tokens"
+    tokens = {"mean": "mean of the patches", "cls": "class token"}[result.pool]
+    said = f"debiased linear CKA of {result.n_images} images, {tokens}"
     return Summary(("model", "and", "layers", "CKA"), tuple(rows), (said,))
 
 
@@ -188,7 +183,7 @@ def of_depth(result: DepthResult) -> Summary:
         "its top-1",
         "as good",
         "blocks after",
-        "gap to the last, 95 %",
+        "gap, 95 %",
         "last",
         "fused",
     )
@@ -206,9 +201,9 @@ def of_depth(result: DepthResult) -> Summary:
                 (
                     name,
                     protocol,
-                    "input" if peak.best.layer < 0 else f"{peak.best.layer} of {model.depth - 1}",
+                    _block(peak.best.layer) + f" of {model.depth - 1}" * (peak.best.layer >= 0),
                     f"{100 * peak.best.top1:.1f} %",
-                    f"{peak.plateau[0]} to {peak.plateau[1]}",
+                    " to ".join(map(_block, peak.plateau)),
                     str(peak.blocks_after),
                     f"{100 * peak.gap:+.1f} ({low:+.1f} to {high:+.1f})",
                     *(NONE if value is None else f"{100 * value:.1f} %" for value in finals),
@@ -216,19 +211,25 @@ def of_depth(result: DepthResult) -> Summary:
             )
         notes += [f"{name}: {note}" for note in model.notes]
     model = next(iter(result.models.values()))
-    said = (
+    images = (
         f"{model.n_train} training and {model.n_test} test images of {result.data}, {result.classes} "
         f"classes, the largest {100 * result.majority:.0f} %; the best block is chosen on the training part"
     )
-    return Summary(header, tuple(rows), (said, *notes))
+    gap = "as good: within one standard error of the best block there; gap: best minus last block, in points"
+    return Summary(header, tuple(rows), (images, gap, *notes))
+
+
+def _block(layer: int) -> str:
+    return "input" if layer < 0 else str(layer)
 
 
 def of_patches(result: PatchesResult) -> Summary:
     """What the principal components explain, and tokens that stand out."""
-    header = ("model", "grid", "three components explain", "outliers", "cosine of two patches")
+    header = ("model", "images", "grid", "three components explain", "outliers", "cosine of two patches")
     rows = [
         (
             name,
+            str(model.norms.n_images),
             f"{model.grid[0]} x {model.grid[1]}",
             _percents(model.explained),
             f"{100 * model.norms.share:.2f} %",
@@ -236,8 +237,9 @@ def of_patches(result: PatchesResult) -> Summary:
         )
         for name, model in result.models.items()
     ]
+    said = "components of the shown images; outliers: share of patches with norms far beyond the median"
     notes = [f"{n}: {m.without_attention}" for n, m in result.models.items() if m.without_attention]
-    return Summary(header, tuple(rows), tuple(notes))
+    return Summary(header, tuple(rows), (said, *notes))
 
 
 def of_retrieval(result: RetrievalResult) -> Summary:
@@ -250,7 +252,11 @@ def of_retrieval(result: RetrievalResult) -> Summary:
             *(f"{100 * v:.1f} %" for v in (judged.precision, judged.mean_average_precision, judged.chance)),
         )  # fmt: skip
         rows.append((name, str(model.n_images), *scores, str(model.duplicates)))
-    return Summary(header, tuple(rows))
+    tokens = {"mean": "mean of the patches", "cls": "class token"}[result.pool]
+    centred = ", centred" if result.centred else ""
+    said = f"cosines of {result.features} features ({tokens}{centred}), a query's near-duplicates left out"
+    unjudged = () if any(model.judged for model in result.models.values()) else ("no labels to judge by",)
+    return Summary(header, tuple(rows), (said, *unjudged))
 
 
 def _percents(shares: Sequence[float]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from matplotlib.figure import Figure
 
+from lamina.data import printable
 from lamina.files import replacing, write_atomically
 
 
@@ -80,17 +82,23 @@ def _plain(value: Any) -> Any:
 
 def save_figure(figure: Figure, files: Sequence[Path], command: str = "") -> None:
     """Save a figure in the formats of the files' suffixes, the command in small type under it."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for legend in figure.legends:  # their own anchor is the page's edge, which moves once it is cropped
-        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
-    if command:
-        per_line = int(figure.get_figwidth() * 16)
-        said = textwrap.fill(command, per_line, break_on_hyphens=False)
-        look: dict[str, Any] = {"fontsize": 6, "family": "monospace", "color": "0.35", "parse_math": False}
-        figure.text(0.5, -0.01, said, ha="center", va="top", **look)
-    for place in files:
-        with replacing(place) as file:
-            kind = place.suffix[1:]
-            told = {"Date": None} if kind == "svg" else None  # the same figure, the same file
-            figure.savefig(file, format=kind, dpi=160, metadata=told, bbox_inches="tight", pad_inches=0.1)
+    with warnings.catch_warnings():
+        # An empty box stands for a letter that the font has not: enough said, a name may have many.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for legend in figure.legends:  # their own anchor is the page's edge, which moves once it is cropped
+            legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+        if command:
+            _say(figure, printable(command))
+        for place in files:
+            with replacing(place) as file:
+                kind = place.suffix[1:]
+                told = {"Date": None} if kind == "svg" else None  # the same figure, the same file
+                figure.savefig(file, format=kind, dpi=160, metadata=told, bbox_inches="tight", pad_inches=0.1)
+
+
+def _say(figure: Figure, command: str) -> None:
+    said = textwrap.fill(command, int(figure.get_figwidth() * 16), break_on_hyphens=False)
+    look: dict[str, Any] = {"fontsize": 6, "family": "monospace", "color": "0.35", "parse_math": False}
+    figure.text(0.5, -0.01, said, ha="center", va="top", **look)

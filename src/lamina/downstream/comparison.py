@@ -1,5 +1,4 @@
-"""Scores of several models in one table: protocols as rows, models as columns, the best one only where it
-is."""
+"""Scores of several models in one table: protocols as rows, the best in bold only where it is clear."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ class Standardiser:
 
 
 def standardised(
-    train: Float[Tensor, "n D"], *others: Float[Tensor, "m D"]
-) -> tuple[Float[Tensor, "n D"], ...]:
+    train: Float[Tensor, "n D"], *others: Float[Tensor, "_ D"]
+) -> tuple[Float[Tensor, "_ D"], ...]:
     """Training and other features, all standardised by the training ones, in float32."""
     standardise = Standardiser.of(train)
     found = []

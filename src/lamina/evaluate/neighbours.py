@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-MOST_CELLS = 1 << 24
-"""Numbers in the largest tensor of a search: 64 MiB of float32. At most six such are alive at once."""
+MOST_CELLS = 1 << 25
+"""Numbers in the largest tensor of a search: 128 MiB of float32. At most six such are alive at once."""
 _NARROW = 256
 
 
@@ -66,21 +66,22 @@ def nearest(
     device = bank.device if device is None else device
     centre = None if centre is None else centre.to(device)
     chunks = chunks or Chunks.fitting(len(bank), bank.shape[1], most)
+    # The same memory for every chunk: fresh memory of this size is slow to come by.
+    space = torch.empty(chunks.bank, bank.shape[1], device=device)
+    table = torch.empty(chunks.queries * chunks.bank, device=device)
     for start, asked, taken in _parts(bank, queries, own, chunks.queries):
-        rows = _unit(asked, centre, device)
-        similarity = rows.new_empty(len(rows), 0)
-        index = torch.empty(len(rows), 0, dtype=torch.int64, device=device)
+        rows = _unit(asked, centre, torch.empty(asked.shape, device=device))
+        best: tuple[Tensor, Tensor] | None = None
         for first in range(0, len(bank), chunks.bank):
-            cosines = rows @ _unit(bank[first : first + chunks.bank], centre, device).T
+            part = bank[first : first + chunks.bank]
+            cosines = table[: len(rows) * len(part)].view(len(rows), len(part))
+            torch.mm(rows, _unit(part, centre, space[: len(part)]).T, out=cosines)
             if taken is not None:
                 _leave_out(cosines, taken.to(device) - first)
-            columns = _largest(cosines, most)
-            both = torch.cat([similarity, cosines.gather(1, columns)], dim=1)
-            # Stable, and what was found before has lower rows: equal ones stay in the order of their rows.
-            both, order = both.sort(dim=1, descending=True, stable=True)
-            index = torch.cat([index, columns + first], dim=1).gather(1, order)[:, :most]
-            similarity = both[:, :most]
-        yield Found(start, similarity, index)
+            values, columns = _largest(cosines, most)
+            best = _merged(best, values, columns + first, most)
+        assert best is not None
+        yield Found(start, *best)
 
 
 def _parts(
@@ -101,13 +102,15 @@ def _parts(
 
 
 def _unit(
-    rows: Float[Tensor, "r D"], centre: Float[Tensor, "D"] | None, device: torch.device
+    rows: Float[Tensor, "r D"], centre: Float[Tensor, "D"] | None, out: Float[Tensor, "r D"]
 ) -> Float[Tensor, "r D"]:
-    """A centred and normalised copy."""
-    unit = rows.to(device, torch.float32, copy=True)
-    if centre is not None:
-        unit -= centre
-    return unit.div_(unit.norm(dim=1, keepdim=True).clamp_min_(1e-12))
+    """The rows centred and normalised, in `out`."""
+    rows = rows.to(out.device)
+    if centre is None:
+        out.copy_(rows)
+    else:
+        torch.sub(rows, centre, out=out)
+    return out.div_(out.norm(dim=1, keepdim=True).clamp_min_(1e-12))
 
 
 def _leave_out(cosines: Float[Tensor, "q b"], columns: Int64[Tensor, "q"]) -> None:
@@ -116,15 +119,33 @@ def _leave_out(cosines: Float[Tensor, "q b"], columns: Int64[Tensor, "q"]) -> No
     cosines[here, columns[here]] = -torch.inf
 
 
-def _largest(cosines: Float[Tensor, "q b"], most: int) -> Int64[Tensor, "q m"]:
-    """Columns of the largest of each row, ascending; where equal ones do not all fit, the lower columns."""
-    q, b = cosines.shape
-    if b <= most:
-        return torch.arange(b, device=cosines.device).expand(q, b)
+def _largest(cosines: Float[Tensor, "q b"], most: int) -> tuple[Float[Tensor, "q m"], Int64[Tensor, "q m"]]:
+    """The largest of each row, in descending order, and their columns; of equal ones the lower columns."""
+    if cosines.shape[1] <= most:
+        values, columns = cosines.sort(dim=1, descending=True, stable=True)
+        return values, columns
     values, columns = cosines.topk(most + 1, dim=1)
-    columns = columns[:, :most]
-    # topk may take any of equal values: ask again where one that was left equals the last that was taken.
-    tied = (values[:, most] == values[:, most - 1]).nonzero()[:, 0]
-    for rows in torch.split(tied, max(1, q // 4)):
-        columns[rows] = cosines[rows].sort(dim=1, descending=True, stable=True).indices[:, :most]
-    return columns.sort(dim=1).values
+    # topk takes any of equal values, in any order. One more than is wanted shows where some were left out.
+    equal = values[:, 1:] == values[:, :-1]
+    values, columns = values[:, :most], columns[:, :most]
+    rows = equal.any(dim=1).nonzero()[:, 0]
+    columns[rows] = columns[rows].sort(dim=1).values
+    values[rows], order = cosines[rows[:, None], columns[rows]].sort(dim=1, descending=True, stable=True)
+    columns[rows] = columns[rows].gather(1, order)
+    for some in torch.split(equal[:, -1].nonzero()[:, 0], max(1, len(cosines) // 4)):
+        whole = cosines[some].sort(dim=1, descending=True, stable=True)
+        columns[some] = whole.indices[:, :most]
+    return values, columns
+
+
+def _merged(
+    best: tuple[Float[Tensor, "q m"], Int64[Tensor, "q m"]] | None,
+    values: Float[Tensor, "q k"],
+    rows: Int64[Tensor, "q k"],
+    most: int,
+) -> tuple[Float[Tensor, "q M"], Int64[Tensor, "q M"]]:
+    """The largest of both; what was found before has lower rows, and a stable sort keeps it first."""
+    if best is None:
+        return values, rows
+    both, order = torch.cat([best[0], values], dim=1).sort(dim=1, descending=True, stable=True)
+    return both[:, :most], torch.cat([best[1], rows], dim=1).gather(1, order)[:, :most]

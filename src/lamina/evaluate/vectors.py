@@ -25,6 +25,7 @@ Wanted = Literal["last", "fused", "layers"]
 VectorPool = Literal["cls", "mean", "cls+mean"]
 
 
+@runtime_checkable
 class Extractor(Protocol):
     """From images to vectors, each kind by the names of features and pool."""
 

@@ -129,6 +129,6 @@ fusion = Study(
     "fusion",
     "Where should layers be fused, and how? Sets of blocks, projections and poolings, each against plain "
     "MAE; arms differ in `fusion` and in nothing else.",
-    {"quick": 320, "full": 1280},
+    {"quick": 240, "full": 960},
     _plan,
 )

@@ -40,6 +40,8 @@ class HeadOptions:
     """Side of a map's anchors over its stride (32 px at a stride of 4)."""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Heights of anchors over their widths."""
+    anchor_iou: float = 0.7
+    """Overlap from which on an anchor stands for an object; below 0.3 it stands for none."""
     proposal_convs: int = 2
     """Convolutions of the head that proposes regions."""
     proposals_train: int = 1000
@@ -72,6 +74,8 @@ class HeadOptions:
                 raise LaminaError(f"head.{name} is {value}; give 1 or more")
         if not self.anchor_ratios or min(*self.anchor_ratios, self.anchor_strides) <= 0:
             raise LaminaError("head.anchor_ratios and anchor_strides must be above 0")
+        if not 0.3 <= self.anchor_iou <= 1:
+            raise LaminaError(f"head.anchor_iou is {self.anchor_iou}; give an overlap from 0.3 to 1")
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]  # torchvision is untyped
@@ -155,6 +159,7 @@ def build_rcnn(
         "rpn_post_nms_top_n_train": head.proposals_train,
         "rpn_pre_nms_top_n_test": head.proposals_test,
         "rpn_post_nms_top_n_test": head.proposals_test,
+        "rpn_fg_iou_thresh": head.anchor_iou,
         "rpn_batch_size_per_image": head.anchor_samples,
         "box_batch_size_per_image": head.region_samples,
         "box_roi_pool": region_pool(names, pooled, patch_px, BOX_SIDE),

@@ -12,7 +12,13 @@ from torch import nn
 from lamina.data.dense_loader import DenseLoader
 from lamina.downstream.fitting import fit_protocol, prepare_folder
 from lamina.downstream.score import Score, file_name
-from lamina.downstream.segment.building import Planned, build_encoder, build_segmenter, plan_segmentation
+from lamina.downstream.segment.building import (
+    Planned,
+    build_encoder,
+    build_segmenter,
+    plan_segmentation,
+    total_steps,
+)
 from lamina.downstream.segment.knn import KNNSegmenter, block_of, build_bank, choose_k
 from lamina.downstream.segment.maps import SegmentData
 from lamina.downstream.segment.miou import Quality, judge
@@ -106,7 +112,7 @@ def _trained(
     told: dict[str, Setting] = {
         "batch": recipe.train.batch_size,
         "lr": recipe.optim.base_lr * recipe.train.batch_size / 256,
-        "steps": recipe.train.max_steps or 0,
+        "steps": total_steps(planned),
     }
     return task.logits, told
 
