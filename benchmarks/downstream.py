@@ -39,11 +39,10 @@ def call(arguments: list[str]) -> None:
 
 
 def pretrain(data: str, folder: Path, fusion: str, seed: int, workers: int) -> Path:
-    """A run of the pair, in its own folder; one that is finished is left alone."""
+    """A run of the pair, in its own folder; one that was cut goes on."""
     run = folder / f"{fusion}-seed{seed}"
-    if not list(run.glob("report.html")):
-        options = [*SHARED.split(), *PRETRAINING[data].split(), "--fusion", fusion, "--seed", str(seed)]
-        call(["pretrain", data, "--out", str(run), "--resume", "--workers", str(workers), *options])
+    options = [*SHARED.split(), *PRETRAINING[data].split(), "--fusion", fusion, "--seed", str(seed)]
+    call(["pretrain", data, "--out", str(run), "--resume", "--workers", str(workers), *options])
     return run
 
 
