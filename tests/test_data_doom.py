@@ -193,10 +193,13 @@ def test_surfaces_are_classes_and_stand_where_they_can(train: DoomFrames) -> Non
 
 
 @renders
-def test_objects_are_the_pixels_of_their_class_with_tight_boxes(train: DoomFrames) -> None:
-    surfaces, objects = open_doom_maps(QUERY, "train"), open_doom_objects(QUERY + "&smallest_px=1", "train")
+@pytest.mark.parametrize("kinds", [0, 1])
+def test_objects_are_the_pixels_of_their_class_with_tight_boxes(train: DoomFrames, kinds: int) -> None:
+    surfaces = open_doom_maps(QUERY, "train")
+    objects = open_doom_objects(f"{QUERY}&smallest_px=1&kinds={kinds}", "train")
     assert isinstance(objects, ObjectSource)
-    surface_of = {"monster": "monster", "aid": "item", "arms": "item"}
+    assert objects.classes == (KINDS if kinds else SURFACES[4:])
+    surface_of = {"monster": "monster", "item": "item", "aid": "item", "arms": "item"}
     for i in range(len(train)):
         found, surface = objects.read_objects(i), surfaces.read_map(i)
         covered = torch.full_like(surface, 255)
@@ -205,7 +208,7 @@ def test_objects_are_the_pixels_of_their_class_with_tight_boxes(train: DoomFrame
             want = [min(columns), min(rows), max(columns) + 1, max(rows) + 1]
             assert box == [float(side) for side in want]
             assert (covered[mask] == 255).all()  # no pixel is of two objects
-            covered[mask] = SURFACES.index(surface_of.get(KINDS[label], "scenery"))
+            covered[mask] = SURFACES.index(surface_of.get(objects.classes[label], "scenery"))
         are_objects = surface >= SURFACES.index("monster")
         assert torch.equal(covered[are_objects], surface[are_objects])
         assert (covered[~are_objects] == 255).all()
@@ -213,15 +216,14 @@ def test_objects_are_the_pixels_of_their_class_with_tight_boxes(train: DoomFrame
 
 
 @renders
-def test_small_objects_are_left_out(cache: Path) -> None:
-    every, large = (open_doom_objects(f"{QUERY}&smallest_px={n}", "val") for n in (1, 60))
-    some = False
+def test_small_objects_are_crowds(cache: Path) -> None:
+    objects = open_doom_objects(f"{QUERY}&smallest_px=60", "val")
+    crowds = []
     for i in range(12):
-        found = every.read_objects(i)
-        keep = found.masks.flatten(1).sum(1) >= 60
-        some |= bool(keep.any()) and not bool(keep.all())
-        assert all(torch.equal(a, b) for a, b in zip(found.take(keep), large.read_objects(i), strict=True))
-    assert some
+        found = objects.read_objects(i)
+        assert torch.equal(found.crowd, found.masks.flatten(1).sum(1) < 60)
+        crowds += found.crowd.tolist()
+    assert 0 < sum(crowds) < len(crowds)
 
 
 @renders

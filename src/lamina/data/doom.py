@@ -1,9 +1,9 @@
 """`sample:doom`: frames of the Freedoom maps with surfaces, objects and depth, split by map (extra `doom`).
 
-Surfaces (`open_doom_maps`): floor, ceiling, wall, sky, monster, item, scenery. Objects (`open_doom_objects`):
-monster, aid (health, armour, power-ups, keys), arms (weapons, ammunition), barrel, light, plant, column,
-remains; with the mask of what is seen of each and a box around that. Objects of fewer than `smallest_px`
-pixels are left out of the objects; the map of surfaces has them all.
+Surfaces (`open_doom_maps`): floor, ceiling, wall, sky, monster, item, scenery. Objects (`open_doom_objects`)
+are of the last three; with `kinds=1` monsters, aid (health, armour, power-ups, keys), arms (weapons,
+ammunition), barrels, lights, plants, columns and remains. Each has the mask of what is seen of it and a box
+around that. Objects of fewer than `smallest_px` pixels count as crowds: neither learned nor judged.
 
 The class of a frame is its scene: outdoors where at least 3 % of it are sky; else, by the mean depth of what
 is seen, nook (less than 17.5), room (less than 24.5) or hall. Each is about a quarter of the frames; to tell
@@ -65,8 +65,10 @@ class DoomOptions:
     """Width of a frame in pixels, a multiple of 16."""
     seed: int = 0
     """Decides which maps are for validation, and where the camera stands."""
-    smallest_px: int = 24
-    """Objects of which fewer pixels are seen are left out."""
+    smallest_px: int = 150
+    """Objects of which fewer pixels are seen count as crowds: neither learned nor judged."""
+    kinds: bool = False
+    """Whether objects have eight kinds, most of them rare, and not the three classes of the surfaces."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -125,24 +127,24 @@ class DoomMaps:
 class DoomObjects:
     """An `ObjectSource` of what is seen of monsters, items and scenery, in the order of vizdoom's list."""
 
-    classes = KINDS
-
-    def __init__(self, images: DoomFrames, smallest_px: int) -> None:
+    def __init__(self, images: DoomFrames, smallest_px: int, kinds: bool) -> None:
         self.images, self.smallest_px = images, smallest_px
+        self.classes = KINDS if kinds else SURFACES[FIRST_OBJECT:]
+        self._label_of = np.arange(len(KINDS)) if kinds else SURFACE_OF.astype(np.int64) - FIRST_OBJECT
 
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
-        """Objects of frame i, boxes tight around the pixels that are seen; none is a crowd."""
+        """Objects of frame i, boxes tight around the pixels that are seen; small ones are crowds."""
         record = self.images.records[i]
         kinds = record["kinds"][record["kinds"] != NO_KIND]
         values = FIRST_OBJECT + np.arange(len(kinds), dtype=np.uint8)
         masks = np.asarray(record["surface"] == values[:, None, None])
-        large = masks.sum((1, 2)) >= max(self.smallest_px, 1)
-        masks, kinds = masks[large], kinds[large]
+        seen = masks.any((1, 2))
+        masks, kinds = masks[seen], kinds[seen]
         return Objects(
             torch.from_numpy(_boxes(masks)),
-            torch.from_numpy(kinds.astype(np.int64)),
+            torch.from_numpy(self._label_of[kinds]),
             torch.from_numpy(masks),
-            torch.zeros(len(kinds), dtype=torch.bool),
+            torch.from_numpy(masks.sum((1, 2)) < self.smallest_px),
         )
 
 
@@ -180,7 +182,8 @@ def open_doom_maps(query: str, split: Split | None) -> DoomMaps:
 
 def open_doom_objects(query: str, split: Split | None) -> DoomObjects:
     """The objects of the frames that `open_doom` gives."""
-    return DoomObjects(open_doom(query, split), parse_query(query, DoomOptions).smallest_px)
+    options = parse_query(query, DoomOptions)
+    return DoomObjects(open_doom(query, split), options.smallest_px, bool(options.kinds))
 
 
 def maps_of(plans: Sequence[Plan], seed: int) -> dict[str, list[int]]:
