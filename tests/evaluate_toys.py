@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import nn
 
 from lamina.build import build_method, resolve
@@ -73,6 +74,16 @@ def stripes(n: int, seed: int, size: tuple[int, int] = (32, 48)) -> ArraySource:
     images[labels == 1] += columns
     names = [f"image-{i}.png" for i in range(n)]
     return ArraySource(images.to(torch.uint8), names, labels.tolist(), ["rows", "columns", "none"])
+
+
+def stripes_folder(root: Path) -> str:
+    """Stripes as files: train and val, a folder for each class."""
+    for part, source in (("train", stripes(18, seed=1)), ("val", stripes(9, seed=2))):
+        for i in range(len(source)):
+            place = root / part / source.class_names[source.labels[i]]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(source.images[i].permute(1, 2, 0).numpy()).save(place / f"{i}.png")
+    return str(root)
 
 
 def stripes_data(n_train: int = 60, n_test: int = 30) -> LabelledData:

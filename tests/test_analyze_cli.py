@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import lamina
-from lamina.analyze.looking_bar import LookingBar
+from lamina.bars import LookingBar
 from lamina.cli import main
 
 TINY = {

@@ -25,8 +25,8 @@ from lamina.analyze.curvature import (
 )
 from lamina.analyze.curvature.attention import TwiceDifferentiable, attend
 from lamina.analyze.hessian import analyze_hessian
-from lamina.analyze.hessian_bar import HessianBar
 from lamina.analyze.summary import of_hessian
+from lamina.bars import HessianBar
 from lamina.batch import Batch
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
 from lamina.errors import LaminaError

@@ -20,6 +20,7 @@ from lamina.data import DataOptions
 from lamina.data.dense_loader import DenseLoader
 from lamina.downstream import Going, Score, score_file
 from lamina.downstream.dense_encoder import EncoderChanges
+from lamina.downstream.dense_testing import DenseImages
 from lamina.downstream.detect import (
     DetectData,
     DetectRecipe,
@@ -27,7 +28,6 @@ from lamina.downstream.detect import (
     detect_recipes,
     estimate_detection,
     evaluate_detect,
-    placed,
     plan_detection,
 )
 from lamina.downstream.detect.attention import AttentionOptions
@@ -202,9 +202,8 @@ def test_what_is_found_lies_in_the_image_at_its_own_size():
         objects = [Objects(box, label, masks, torch.zeros(1, dtype=torch.bool))] * 5
         source = ToyObjects(toy_objects(5, 0, size).images, objects)
         windows = DetectWindows(at_once=2).resolved((32, 48), (8, 8))
-        tested = detect_images(
-            oracle, source, windows, 3, (0.5,) * 3, torch.device("cpu"), DataOptions(workers=0)
-        )
+        images = DenseImages(source, 3, DataOptions(workers=0))
+        tested = detect_images(oracle, images, windows, (0.5,) * 3, torch.device("cpu"))
         assert len(tested.ledger) == 5
         for kind in ("bbox", "segm"):
             assert tested.ledger.precision(kind).mean == pytest.approx(1)
@@ -265,14 +264,14 @@ def test_a_resumed_training_is_the_same_to_the_last_bit(tmp_path):
 
 def test_it_starts_from_the_models_weights():
     backbone = toy_backbone()
-    planned = placed(plan_detection(backbone, toy_data(), short()), CPU)
+    planned = plan_detection(backbone, toy_data(), short()).placed(CPU)
     state = build_detector(planned).encoder.vit.state_dict()
     for name, tensor in backbone.encoder.vit.state_dict().items():
         assert torch.equal(state[name], tensor)
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    heads = [build_detector(placed(planned, replace(CPU, seed=seed))).rpn for seed in (0, 0, 1)]
+    heads = [build_detector(planned.placed(replace(CPU, seed=seed))).rpn for seed in (0, 0, 1)]
     assert torch.equal(torch.rand(1), expected)
     weights = [next(head.parameters()) for head in heads]
     assert torch.equal(weights[0], weights[1])

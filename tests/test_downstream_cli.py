@@ -5,22 +5,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
 
-from evaluate_toys import stripes, toy_recipe, toy_run
+from evaluate_toys import stripes_folder, toy_recipe, toy_run
 from lamina import cli
 from lamina.recipes import protocols
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """Stripes as files, train and val."""
-    for part, source in (("train", stripes(18, seed=1)), ("val", stripes(9, seed=2))):
-        for i in range(len(source)):
-            place = tmp_path / "data" / part / source.class_names[source.labels[i]]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(source.images[i].permute(1, 2, 0).numpy()).save(place / f"{i}.png")
-    return str(tmp_path / "data")
+    return stripes_folder(tmp_path / "data")
 
 
 @pytest.fixture

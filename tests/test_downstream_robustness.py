@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluate_toys import stripes, toy_recipe, toy_run
+from evaluate_toys import stripes_folder, toy_recipe, toy_run
 from lamina.corruptions import KINDS, Corruption, available_kinds
 from lamina.data import DataOptions, eval_batches, open_source
 from lamina.data.imagenet_variants import imagenet_wnids
@@ -28,13 +28,7 @@ TWO = ("brightness", "pixelate")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """The stripes of the other tests as files: train and val."""
-    for part, source in (("train", stripes(18, seed=1)), ("val", stripes(9, seed=2))):
-        for i in range(len(source)):
-            place = tmp_path / "data" / part / source.class_names[source.labels[i]]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(source.images[i].permute(1, 2, 0).numpy()).save(place / f"{i}.png")
-    return str(tmp_path / "data")
+    return stripes_folder(tmp_path / "data")
 
 
 @pytest.fixture

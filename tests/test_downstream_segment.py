@@ -16,6 +16,7 @@ from evaluate_toys import toy_recipe, toy_run
 from lamina import cli
 from lamina.data.dense import IGNORE
 from lamina.downstream import Going, Score
+from lamina.downstream.dense_picture import palette
 from lamina.downstream.segment import (
     SegmentData,
     SegmentRecipe,
@@ -26,7 +27,7 @@ from lamina.downstream.segment import (
     segment_recipes,
 )
 from lamina.downstream.segment.dpt import DPTOptions
-from lamina.downstream.segment.picture import draw, palette
+from lamina.downstream.segment.picture import draw
 from lamina.downstream.segment.testing import Shown
 from lamina.errors import LaminaError
 from lamina.interop import load_encoder

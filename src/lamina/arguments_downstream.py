@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
 from lamina.arguments import long_names, parse, peek, read_config
-from lamina.downstream import Trained
+from lamina.downstream import Going, Trained
 from lamina.downstream.adapting import protocol_recipe
+from lamina.downstream.training import TrainingRecipe
 from lamina.errors import LaminaError
 from lamina.interop import load_encoder
 from lamina.options import merge
 from lamina.recipes import Recipe
 from lamina.recipes import recipe as named_recipe
 
+R = TypeVar("R", bound=TrainingRecipe)
+
 
 @dataclass(frozen=True)
-class ProtocolArguments:
-    """Train on labels from a pre-trained encoder, then test once."""
+class TrainingArguments(Generic[R]):
+    """A model, data, the folder of a training, and any field of its recipe."""
 
     model: tyro.conf.Positional[str]
     """A run, a step of a run (runs/mff@100), a timm name, a weights file; untrained:MODEL for its twin."""
     data: tyro.conf.Positional[str]
-    """Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample."""
+    """Images with labels."""
     out: Path | None = None
     """Folder of the training; by default RUN/evaluations/PROTOCOL-DATA-seedS."""
     recipe: str | None = None
@@ -43,21 +47,44 @@ class ProtocolArguments:
     """Print the resolved recipe, the steps and the memory, and stop."""
     json: Path | None = None
     """Also write the score to this file."""
-    fields: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+    fields: Annotated[R, tyro.conf.arg(name="")] = tyro.MISSING
+
+    @property
+    def going(self) -> Going:
+        """Where and how the training goes; seed, device and workers stand in the recipe too."""
+        return Going(self.out, self.resume, self.overwrite, self.fields.train.seed)
 
 
-def parse_protocol(protocol: Trained, args: Sequence[str]) -> ProtocolArguments:
-    """Arguments of `lamina evaluate PROTOCOL`: the recipe, then --config, then the options given.
+A = TypeVar("A", bound=TrainingArguments[Any])
+
+
+@dataclass(frozen=True)
+class ProtocolArguments(TrainingArguments[Recipe]):
+    """Train on labels from a pre-trained encoder, then test once."""
+
+    data: tyro.conf.Positional[str]
+    """Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample."""
+
+
+def parse_training(
+    what: type[A], verb: str, args: Sequence[str], start: Callable[[Sequence[str]], TrainingRecipe]
+) -> A:
+    """Arguments of `lamina evaluate VERB`: the recipe they start from, then --config, then the options given.
 
     Raises:
         LaminaError: in one line, for arguments that cannot be meant.
     """
-    args, prog = long_names(args), f"lamina evaluate {protocol}"
-    recipe = _recipe(protocol, args)
+    args = long_names(args)
+    recipe = start(args)
     if (config := peek(args, "--config")) is not None:
         recipe = merge(recipe, read_config(Path(config)))
-    default = ProtocolArguments(model=tyro.MISSING, data=tyro.MISSING, fields=recipe)
-    return parse(ProtocolArguments, args, prog, default)
+    default = what(model=tyro.MISSING, data=tyro.MISSING, fields=recipe)
+    return parse(what, args, f"lamina evaluate {verb}", default)
+
+
+def parse_protocol(protocol: Trained, args: Sequence[str]) -> ProtocolArguments:
+    """Arguments of `lamina evaluate PROTOCOL`; raises as `parse_training`."""
+    return parse_training(ProtocolArguments, protocol, args, partial(_recipe, protocol))
 
 
 def _recipe(protocol: Trained, args: Sequence[str]) -> Recipe:

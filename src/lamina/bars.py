@@ -1,40 +1,62 @@
-"""A bar on a terminal while images are read and computed: how many, how fast, how much waiting for them."""
+"""Bars on a terminal while a command computes: how much is done, and of how much."""
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lamina.data import printable
 
 
-class ImagesBar:
-    """A bar on stderr, told of each batch (`lamina.evaluate.Computing.progress`); nothing where that is no
-    terminal. Where fewer images are done than before, another pass has begun."""
+class _Bar:
+    """On stderr, where that is a terminal; it goes when it is done."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str, seconds: ProgressColumn, total: int | None = None) -> None:
         console = Console(stderr=True, highlight=False)
         columns = (
-            TextColumn("images"),
+            TextColumn("{task.description}", markup=False),
             MofNCompleteColumn(),
             BarColumn(),
-            TimeRemainingColumn(),
+            seconds,
             TextColumn("{task.fields[said]}", markup=False),
         )
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task("", total=None, said="")
-        self._done = 0
-        self._first: tuple[float, int] | None = None
-        """When the first batch of this pass was done, and how many images it had."""
+        self._terminal = console.is_terminal
+        self._progress = Progress(*columns, console=console, transient=True, disable=not self._terminal)
+        self._task = self._progress.add_task(what, total=total, said="")
 
-    def __enter__(self) -> ImagesBar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+class ImagesBar(_Bar):
+    """Images that are read and computed, how fast, and how much waiting for them; told of each batch
+    (`lamina.evaluate.Computing.progress`). Where fewer images are done than before, another pass has
+    begun."""
+
+    def __init__(self) -> None:
+        super().__init__("images", TimeRemainingColumn())
+        self._done = 0
+        self._first: tuple[float, int] | None = None
+        """When the first batch of this pass was done, and how many images it had."""
 
     def __call__(self, done: int, total: int, wait: float) -> None:
         """So many images of so many are done; so large a share of the time went into waiting for them."""
@@ -49,3 +71,58 @@ class ImagesBar:
         if done > before:
             said = f"{(done - before) / max(now - since, 1e-9):.1f} images/s  {said}"
         self._progress.update(self._task, completed=done, said=said)
+
+
+class LookingBar(_Bar):
+    """An analysis; told what is being done, how much of it is done, and how much there is."""
+
+    def __init__(self) -> None:
+        super().__init__("", TimeRemainingColumn())
+        self._before = ("", 0)
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        """So much of so much is done; another model, or less than before, is another pass."""
+        if what != self._before[0] or done <= self._before[1]:
+            self._progress.reset(self._task, total=of, description=printable(what))
+        self._before = (what, done)
+        self._progress.update(self._task, completed=done)
+        self._progress.start()
+
+
+class HessianBar(_Bar):
+    """A Hessian analysis; told of each product (`analyze_hessian`, progress). Where there is no terminal, a
+    line for each mini-batch. `total` is mini-batches times models."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__("mini-batch", TimeElapsedColumn(), total)
+        self.total = total
+        self._begun: list[tuple[str, int]] = []
+        self._said = ""
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if kind is None:
+            self._tell()
+
+    def __call__(self, name: str, batch: int, products: int, residual: float) -> None:
+        """A product is done."""
+        if (name, batch) not in self._begun:
+            self._tell()
+            self._begun.append((name, batch))
+        left = "" if math.isnan(residual) else f", residual {residual:.1e}"
+        self._said = f"{name}: {products} products{left}"
+        self._progress.update(self._task, completed=len(self._begun) - 1, said=self._said)
+
+    def _tell(self) -> None:
+        """A line on the mini-batch before, where there is no terminal."""
+        if self._begun and not self._terminal:
+            seconds = time.perf_counter() - self._started
+            done = f"mini-batch {len(self._begun)} of {self.total}"
+            print(f"{done}  {self._said.partition(',')[0]}  {seconds:.0f} s", file=sys.stderr, flush=True)

@@ -142,10 +142,8 @@ def _run(args: list[str]) -> int:
         return _pretrain(rest)
     if name in TRAINED:
         return _evaluate_by_training(TRAINED[name], rest)
-    if name == "evaluate segment":
-        return _evaluate_segment(rest)
-    if name == "evaluate detect":
-        return _evaluate_detect(rest)
+    if name in ("evaluate segment", "evaluate detect"):
+        return _evaluate_dense(name, rest)
     from lamina.arguments import parse_call
 
     return parse_call(_function(name), rest, f"lamina {name}")()
@@ -168,16 +166,10 @@ def _evaluate_by_training(protocol: Literal["linear-mae", "attentive", "finetune
     return evaluate_by_training(protocol, parse_protocol(protocol, args))
 
 
-def _evaluate_segment(args: list[str]) -> int:
-    from lamina.commands_dense import evaluate_segment, parse_segment
+def _evaluate_dense(name: str, args: list[str]) -> int:
+    from lamina.commands_dense import detect, segment
 
-    return evaluate_segment(parse_segment(args))
-
-
-def _evaluate_detect(args: list[str]) -> int:
-    from lamina.commands_dense import evaluate_detect, parse_detect
-
-    return evaluate_detect(parse_detect(args))
+    return segment(args) if name == "evaluate segment" else detect(args)
 
 
 def _function(name: str) -> Callable[..., int]:

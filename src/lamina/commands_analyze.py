@@ -19,9 +19,7 @@ from lamina.analyze.curvature import Parameters
 from lamina.analyze.depth import analyze_depth
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.hessian import analyze_hessian
-from lamina.analyze.hessian_bar import HessianBar
 from lamina.analyze.layers import analyze_layers
-from lamina.analyze.looking_bar import LookingBar
 from lamina.analyze.own_loss import Crops, mini_batches, open_loss
 from lamina.analyze.patches import analyze_patches
 from lamina.analyze.rank import analyze_rank
@@ -32,6 +30,7 @@ from lamina.analyze.similarity import analyze_similarity
 from lamina.analyze.spectrum import Direction, Mode
 from lamina.analyze.written import Result, Summary
 from lamina.analyzing import AnalysisTask, Looking, run_of
+from lamina.bars import HessianBar, LookingBar
 from lamina.data import printable
 from lamina.errors import LaminaError
 from lamina.filling import check_pixels

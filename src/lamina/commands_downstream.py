@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -12,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lamina.api import report_callbacks
-from lamina.arguments_downstream import ProtocolArguments
+from lamina.arguments_downstream import A, ProtocolArguments
 from lamina.commands import describe
 from lamina.data import open_source
 from lamina.downstream import (
@@ -49,29 +51,45 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 
 def evaluate_by_training(protocol: Trained, arguments: ProtocolArguments) -> int:
     """Train by a protocol and test once; with --dry-run say what would be done."""
-    recipe = arguments.fields
+    evaluate = partial(evaluate_trained, protocol, callbacks=report_callbacks)
+    return run_training(arguments, _describe, evaluate)
+
+
+def run_training(
+    arguments: A, describe: Callable[[A], None], evaluate: Callable[..., Score], say_folder: bool = False
+) -> int:
+    """Train and test, and tell the score, or with --dry-run say what would be done; returns the exit code.
+
+    Args:
+        evaluate: model, data and `Going` to a score, by `recipe` and `encoder`.
+        say_folder: whether the folder is told too.
+    """
     if arguments.dry_run:
-        backbone = load_encoder(arguments.model, encoder=arguments.network)
-        chosen, notes = adapted(recipe, backbone, open_source(arguments.data, "train"))
-        describe(chosen, arguments.data, "train")
-        for note in notes:
-            console.print(note, markup=False)
+        describe(arguments)
         return 0
     if arguments.json is not None:
         check_writable(arguments.json)
-    going = Going(arguments.out, arguments.resume, arguments.overwrite, recipe.train.seed)
-    score = evaluate_trained(
-        protocol,
+    score = evaluate(
         arguments.model,
         arguments.data,
-        going,
-        recipe=recipe,
+        arguments.going,
+        recipe=arguments.fields,
         encoder=arguments.network,
-        callbacks=report_callbacks,
     )
     if is_main():
         tell((score,), arguments.json)
+        if say_folder:
+            _say(f"folder {score.settings['folder']}")
     return 0
+
+
+def _describe(arguments: ProtocolArguments) -> None:
+    """The resolved recipe, the steps and the memory of a training that is not started."""
+    backbone = load_encoder(arguments.model, encoder=arguments.network)
+    chosen, notes = adapted(arguments.fields, backbone, open_source(arguments.data, "train"))
+    describe(chosen, arguments.data, "train")
+    for note in notes:
+        _say(note)
 
 
 def fewshot(

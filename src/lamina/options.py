@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lamina.errors import LaminaError
 
 T = TypeVar("T")
+
+
+def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The question whether the nearest of the known names was meant; empty where none is as near as
+    `cutoff`, a share of what is the same."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def to_mapping(options: Any) -> dict[str, Any]:

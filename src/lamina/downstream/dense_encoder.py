@@ -1,12 +1,18 @@
-"""The encoder of a dense protocol: a model's network at the size of the protocol's windows."""
+"""The encoder of a dense protocol: a model's network at the size of the windows, perhaps frozen."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Self
 
-from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
+import torch
+from torch import nn
+
+from lamina.encoder import Encoder, EncoderOptions, build_vit, layer_ids, wrap_vit
 from lamina.errors import LaminaError
 from lamina.interop import Backbone, adopt
+from lamina.interop.backbone import Origin
 
 
 @dataclass(frozen=True)
@@ -21,21 +27,64 @@ class EncoderChanges:
     """Recompute blocks in the backward pass: less memory, more time."""
 
 
+class DenseTask(nn.Module):
+    """What a dense protocol trains, as far as it is its encoder's.
+
+    Args:
+        encoder: built for the windows' size.
+        frozen: the encoder stays in evaluation mode, without gradients, and out of every checkpoint.
+    """
+
+    def __init__(self, encoder: Encoder, frozen: bool) -> None:
+        super().__init__()
+        self.encoder, self.frozen = encoder, frozen
+        if frozen:
+            encoder.requires_grad_(False)
+
+    def reading(self) -> AbstractContextManager[object]:
+        """In which the encoder is read: without gradients where it is frozen."""
+        return torch.no_grad() if self.frozen else nullcontext()
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def after_step(self, step: int) -> None:
+        """Nothing moves beside what is trained."""
+
+    def untracked_state(self) -> set[str]:
+        """A frozen encoder comes from elsewhere."""
+        return {"encoder."} if self.frozen else set()
+
+    def layer_ids(self) -> dict[str, int]:
+        """Each trained parameter's layer for layer decay."""
+        return layer_ids(self, self.encoder.depth)
+
+
+def known_origin(backbone: Backbone) -> Origin:
+    """How the backbone is built; raises `LaminaError` for one that was put together by hand."""
+    if backbone.origin is None:
+        raise LaminaError("this backbone does not say how it is built; load it by its name")
+    return backbone.origin
+
+
 def resized_options(backbone: Backbone, size: tuple[int, int], changes: EncoderChanges) -> EncoderOptions:
     """The options of the model's network for images of `size`, height and width in px.
 
     Raises:
         LaminaError: for a backbone that was put together by hand, or a size that patches do not divide.
     """
-    if backbone.origin is None:
-        raise LaminaError("this backbone does not say how it is built; load it by its name")
+    origin = known_origin(backbone)
     if any(side % patch for side, patch in zip(size, backbone.encoder.patch, strict=True)):
         rows, columns = backbone.encoder.patch
         raise LaminaError(
             f"windows of {size[0]} x {size[1]} px are no multiple of the encoder's patch, {rows} x {columns}"
         )
     return replace(
-        backbone.origin.recipe.encoder,
+        origin.recipe.encoder,
         image_size=size,
         drop_path=changes.drop_path,
         activation_checkpointing=changes.activation_checkpointing,

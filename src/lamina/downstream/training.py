@@ -6,9 +6,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-from lamina.data import Source
+from lamina.data import DataOptions, Source
 from lamina.downstream.adapting import adapted, protocol_recipe
 from lamina.downstream.classifying import Answers, classify
 from lamina.downstream.score import Score, Unfinished, file_name, score_file
@@ -21,9 +21,25 @@ from lamina.pretraining import MoreCallbacks, run_pretrain
 from lamina.recipes import Recipe
 from lamina.runs import Run, load_task
 from lamina.supervised import Supervised
+from lamina.train import TrainOptions
 from lamina.train.distributed import choose_device
 
 Trained = Literal["linear-mae", "attentive", "finetune"]
+
+
+class TrainingRecipe(Protocol):
+    """What a recipe says of any training; it is a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def data(self) -> DataOptions: ...
+
+    @property
+    def train(self) -> TrainOptions: ...
+
+
+R = TypeVar("R", bound=TrainingRecipe)
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,7 @@ def evaluate_trained(
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     source = labelled.train if train is None else train
     chosen, notes = adapted(recipe or protocol_recipe(protocol, backbone), backbone, source)
-    chosen = _placed(chosen, going)
+    chosen = placed(chosen, going)
     name = protocol if called is None else f"{protocol}-{called}"
     out = going.out or own_folder(backbone, model, f"{name}-{file_name(labelled.name)}-seed{going.seed}")
     outcome = run_pretrain(
@@ -138,8 +154,8 @@ def keep(score: Score, model: str | Path | Backbone) -> Path | None:
     return file
 
 
-def _placed(recipe: Recipe, going: Going) -> Recipe:
-    """With the seed, the device and the workers that were asked for."""
+def placed(recipe: R, going: Going) -> R:
+    """A protocol's recipe with the seed, the device and the workers that were asked for."""
     train = replace(recipe.train, seed=going.seed, device=going.device or recipe.train.device)
     workers = recipe.data.workers if going.workers is None else going.workers
     return replace(recipe, train=train, data=replace(recipe.data, workers=workers))

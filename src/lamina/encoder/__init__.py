@@ -5,6 +5,7 @@ from __future__ import annotations
 from lamina.encoder.build import build_vit, timm_arguments, wrap_vit
 from lamina.encoder.decay import Factors, folded, products, shortcut_factors
 from lamina.encoder.encoder import Encoder
+from lamina.encoder.layers import layer_ids
 from lamina.encoder.networks import Network
 from lamina.encoder.options import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions, default_statistics
 
@@ -18,6 +19,7 @@ __all__ = [
     "build_vit",
     "default_statistics",
     "folded",
+    "layer_ids",
     "products",
     "shortcut_factors",
     "timm_arguments",

@@ -41,6 +41,7 @@ class Found(NamedTuple):
     """Of the bank."""
 
 
+@torch.no_grad()
 def nearest(
     bank: Float[Tensor, "n D"],
     queries: Float[Tensor, "Q D"] | None,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from lamina.errors import LaminaError
+from lamina.options import meant
 from lamina.recipes.guided import (
     beit,
     beit_published,
@@ -123,10 +123,9 @@ def recipe(name: str) -> Recipe:
     """The recipe of that name, of a method or of a protocol; raises with the names there are."""
     known = {**recipes(), **protocols()}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        meant = f"did you mean {near[0]}? " if near else ""
         raise LaminaError(
-            f"there is no recipe {name!r}; {meant}choose one of {', '.join([*methods(), 'demo'])}, with "
-            "-small, or with -ti, -s, -b, -l, -h as published (`lamina recipes`)"
+            f"there is no recipe {name!r}; {meant(name, known)}choose one of "
+            f"{', '.join([*methods(), 'demo'])}, with -small, or with "
+            "-ti, -s, -b, -l, -h as published (`lamina recipes`)"
         )
     return known[name]()

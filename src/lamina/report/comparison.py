@@ -46,8 +46,7 @@ def write_comparison(
             groups=[(name, each) for name, each in scores.items() if each],
             data=data,
             command=command,
-            version=metadata.version("lamina"),
-            written=moment(time.time()),
+            page={"version": metadata.version("lamina"), "written": moment(time.time())},
         )
     )
     write_atomically(files[2], page.encode("utf-8", "backslashreplace"))

@@ -76,8 +76,7 @@ def write_analyses_page(folder: Path) -> Path:
         .render(
             analyses=analyses,
             notes=notes,
-            version=metadata.version("lamina"),
-            written=time.strftime("%-d %B %Y, %H:%M"),
+            page={"version": metadata.version("lamina"), "written": time.strftime("%-d %B %Y, %H:%M")},
         )
     )
     page = folder / "index.html"

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from lamina.batch import Batch, unit_float
-from lamina.encoder import Encoder
+from lamina.encoder import Encoder, layer_ids
 from lamina.errors import LaminaError
 from lamina.frozen import Frozen, Identity, identify
 from lamina.fusion import Fusion
@@ -169,10 +169,8 @@ class Supervised(nn.Module):
                 tensor.copy_(own[name])
 
     def layer_ids(self) -> dict[str, int]:
-        """Each trained parameter's layer for layer decay, as in BEiT and MAE: 0 for the embedding, i + 1 for
-        block i, depth + 1 for all above."""
-        trained = (name for name, parameter in self.named_parameters() if parameter.requires_grad)
-        return {name: _layer(name, self.encoder.depth) for name in trained}
+        """Each trained parameter's layer for layer decay."""
+        return layer_ids(self, self.encoder.depth)
 
     def read(self, features: list[Float[Tensor, "B T D"]]) -> list[Float[Tensor, "B t D"]]:
         """Of each tap the tokens that a head reads: class and distillation tokens, or the patches.
@@ -268,13 +266,6 @@ def _neck(kind: Neck, encoder: Encoder) -> nn.Module:
 def _heads(encoder: Encoder) -> int:
     """Those of the encoder's own attention."""
     return int(encoder.vit.blocks[0].attn.num_heads)  # type: ignore[union-attr, arg-type]
-
-
-def _layer(name: str, depth: int) -> int:
-    part = name.removeprefix("encoder.vit.")
-    if part == name or part.startswith("norm."):
-        return depth + 1
-    return int(part.split(".")[1]) + 1 if part.startswith("blocks.") else 0
 
 
 def _mean(outputs: list[Tensor]) -> Tensor:

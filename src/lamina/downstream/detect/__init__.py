@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lamina.downstream.detect.building import Planned, estimate_detection, plan_detection, total_steps
-from lamina.downstream.detect.detecting import evaluate_detect, placed
+from lamina.downstream.detect.building import Planned, estimate_detection, plan_detection
+from lamina.downstream.detect.detecting import evaluate_detect
 from lamina.downstream.detect.objects import DetectData
 from lamina.downstream.detect.recipe import DetectRecipe, detect_recipe, detect_recipes
 
@@ -15,7 +15,5 @@ __all__ = [
     "detect_recipes",
     "estimate_detection",
     "evaluate_detect",
-    "placed",
     "plan_detection",
-    "total_steps",
 ]

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from lamina.data.dense_loader import DenseLoader
-from lamina.downstream.detect.building import Planned, build_detector, plan_detection, total_steps
-from lamina.downstream.detect.coco import GROUPS, Precision
+from lamina.downstream.dense_picture import save_picture
+from lamina.downstream.dense_plan import keep_score
+from lamina.downstream.dense_testing import DenseImages, Progress
+from lamina.downstream.detect.building import Planned, build_detector, plan_detection
+from lamina.downstream.detect.coco import GROUPS, CocoLedger, Precision
+from lamina.downstream.detect.detector import Detector
 from lamina.downstream.detect.objects import DetectData
-from lamina.downstream.detect.picture import save_picture
+from lamina.downstream.detect.picture import draw
 from lamina.downstream.detect.recipe import DetectRecipe
-from lamina.downstream.detect.testing import Progress, Tested, detect_images
+from lamina.downstream.detect.testing import detect_images
 from lamina.downstream.fitting import fit_protocol
-from lamina.downstream.score import Score, file_name
-from lamina.downstream.training import Going, keep, own_folder
-from lamina.frozen import weights_sha256
+from lamina.downstream.score import Score
+from lamina.downstream.training import Going
 from lamina.interop import Backbone
-from lamina.options import to_mapping
-from lamina.train import Ranks, is_main, process_group
+from lamina.train import Ranks, process_group
 
-PICTURE, SCORE = "detections.png", "score.json"
+PICTURE = "detections.png"
 
 
 def evaluate_detect(
@@ -54,109 +54,44 @@ def evaluate_detect(
         LaminaError: one line on what is wrong with the model, the data, the recipe or the folder.
     """
     going, started = going or Going(), time.perf_counter()
-    planned = placed(plan_detection(model, data, recipe, encoder), going)
-    called = f"detect-{file_name(planned.data.name)}-seed{going.seed}"
-    out = going.out or own_folder(planned.backbone, model, called)
+    planned = plan_detection(model, data, recipe, encoder).placed(going)
+    out = planned.folder("detect", model, going)
+    images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.recipe.data, progress)
     with process_group(planned.recipe.train.device) as ranks:
-        tested = _tested(planned, out, going, ranks, progress)
-        score = _score(planned, tested, out)
-    score = replace(score, seconds=round(time.perf_counter() - started, 1))
-    if is_main():
-        save_picture(tested.shown, planned.data.classes, out / PICTURE)
-        score.save(out / SCORE)
-        keep(score, model)
-    return score
+        detector = _trained(planned, out, going, ranks)
+        tested = detect_images(detector, images, planned.recipe.window, planned.fill, ranks.device)
+        score = _score(planned, tested.ledger, out, images.notes)
+    picture = partial(save_picture, draw, tested.shown, planned.data.classes, out / PICTURE)
+    return keep_score(score, started, out, model, picture)
 
 
-def placed(planned: Planned, going: Going) -> Planned:
-    """With the seed, the device and the workers that were asked for."""
-    recipe = planned.recipe
-    train = replace(recipe.train, seed=going.seed, device=going.device or recipe.train.device)
-    workers = recipe.data.workers if going.workers is None else going.workers
-    return replace(planned, recipe=replace(recipe, train=train, data=replace(recipe.data, workers=workers)))
+def _trained(planned: Planned, out: Path, going: Going, ranks: Ranks) -> Detector:
+    """The detector, trained in `out`, in evaluation mode."""
+    recipe, detector = planned.recipe, build_detector(planned)
+    loader = planned.loader(recipe.data, recipe.window.training(), ranks, recipe.window.least_px)
+    fit_protocol(detector, loader, recipe.optim, recipe.train, out, planned.settings("detect"), going)
+    return detector.eval()
 
 
-def _tested(planned: Planned, out: Path, going: Going, ranks: Ranks, progress: Progress | None) -> Tested:
-    """Train in `out`, and find the objects of the test images."""
-    recipe = planned.recipe
-    detector = build_detector(planned)
-    loader = DenseLoader(
-        planned.data.train,
-        recipe.data,
-        recipe.window.training(),
-        recipe.train.seed,
-        recipe.train.batch_size,
-        ranks.rank,
-        ranks.world,
-        in_chans=planned.encoder.in_chans,
-        fill=planned.fill,
-        least_px=recipe.window.least_px,
-    )
-    fit_protocol(detector, loader, recipe.optim, recipe.train, out, _settings(planned), going)
-    return detect_images(
-        detector.eval(),
-        planned.data.test,
-        recipe.window,
-        planned.encoder.in_chans,
-        planned.fill,
-        ranks.device,
-        recipe.data,
-        progress,
-    )
-
-
-def _settings(planned: Planned) -> dict[str, Any]:
-    """All that the numbers depend on."""
-    backbone, data = planned.backbone, planned.data
-    assert backbone.origin is not None
-    return {
-        "protocol": "detect",
-        "model": backbone.origin.name,
-        "step": backbone.origin.step,
-        "weights_sha256": weights_sha256(backbone.encoder.vit.state_dict()),
-        "data": data.name,
-        "classes": list(data.classes),
-        "training_images": len(data.train.images),
-        "recipe": to_mapping(planned.recipe),
-        "network": to_mapping(planned.encoder),
-    }
-
-
-def _score(planned: Planned, tested: Tested, out: Path) -> Score:
+def _score(planned: Planned, ledger: CocoLedger, out: Path, notes: tuple[str, ...]) -> Score:
     """What was found, with what a reader wants to know of how."""
-    recipe, origin, ledger = planned.recipe, planned.backbone.origin, tested.ledger
-    assert origin is not None
-    boxes = ledger.precision("bbox")
+    boxes, reach = ledger.precision("bbox"), planned.recipe.attention.window
     more = named("bbox", boxes, planned.data.classes)
     if ledger.masks:
         more |= named("segm", ledger.precision("segm"), planned.data.classes)
     interval = ledger.interval("bbox", boxes.mean)
-    notes = [*planned.notes, *tested.notes]
     if interval is None:
-        notes.append(f"no interval is known of {len(ledger)} test images; it takes {2 * GROUPS}")
-    pixels, reach = recipe.window.pixels, recipe.attention.window
-    return Score(
-        protocol="detect",
-        model=origin.name,
-        step=origin.step,
-        data=planned.data.name,
-        metric="bbox_mAP",
-        value=boxes.mean,
-        interval=interval,
-        n_train=len(planned.data.train.images),
+        notes = (*notes, f"no interval is known of {len(ledger)} test images; it takes {2 * GROUPS}")
+    attention = "global" if reach is None else f"within {reach} x {reach} patches"
+    return planned.score(
+        "detect",
+        "bbox_mAP",
+        boxes.mean,
+        interval,
         n_test=len(ledger),
-        seed=recipe.train.seed,
-        settings={
-            "recipe": recipe.name,
-            "window": f"{pixels[0]} x {pixels[1]} px",
-            "attention": "global" if reach is None else f"within {reach} x {reach} patches",
-            "batch": recipe.train.batch_size,
-            "lr": recipe.optim.base_lr * recipe.train.batch_size / 256,
-            "steps": total_steps(planned),
-            "folder": str(out),
-        },
+        settings={"attention": attention, **planned.schedule, "folder": str(out)},
         more={name: value for name, value in more.items() if name != "bbox_mAP"},
-        notes=tuple(notes),
+        notes=notes,
     )
 
 

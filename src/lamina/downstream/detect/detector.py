@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from lamina.batch import Batch, Objects
+from lamina.downstream.dense_encoder import DenseTask
 from lamina.downstream.detect.attention import AttentionOptions, limit_attention, patch_map
 from lamina.downstream.detect.pyramid import SimplePyramid
 from lamina.downstream.detect.regions import HeadOptions, build_rcnn
@@ -30,17 +30,16 @@ class Detections(NamedTuple):
     masks: Float[Tensor, "n 28 28"] | None
 
 
-class Detector(nn.Module):
+class Detector(DenseTask):
     """He et al., "Mask R-CNN", ICCV 2017, arXiv 1703.06870, on a plain ViT as in ViTDet (arXiv 2203.16527).
 
     torchvision's own resizing and normalisation are left out: windows come in one size, and the encoder
     normalises. Crowds teach nothing; images without objects teach what is none.
 
     Args:
-        encoder: built for the windows' size; its attention is changed in place (`limit_attention`).
+        encoder, frozen: as `DenseTask`; the encoder's attention is changed in place (`limit_attention`).
         n_classes: how many classes labels count.
         attention, head: options.
-        frozen: the encoder stays in evaluation mode, without gradients, and out of every checkpoint.
 
     Raises:
         LaminaError: for patches that are no squares, or options that do not fit the encoder.
@@ -54,14 +53,11 @@ class Detector(nn.Module):
         head: HeadOptions,
         frozen: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(encoder, frozen)
         rows, columns = encoder.patch
         if rows != columns:
             raise LaminaError(f"patches of {rows} x {columns} px are no squares, which detection needs")
-        self.encoder, self.frozen = encoder, frozen
         limit_attention(encoder, attention)
-        if frozen:
-            encoder.requires_grad_(False)
         self.pyramid = SimplePyramid(encoder.width, rows, head.channels, head.scales)
         names, strides = self.pyramid.names, self.pyramid.strides
         rcnn = build_rcnn(_Channels(head.channels), names, strides, rows, n_classes, head)
@@ -104,29 +100,9 @@ class Detector(nn.Module):
 
     def maps(self, images: Shaped[Tensor, "B C H W"]) -> OrderedDict[str, Float[Tensor, "B channels _ _"]]:
         """The pyramid of images."""
-        with torch.no_grad() if self.frozen else nullcontext():
+        with self.reading():
             last = patch_map(self.encoder, images)
         return self.pyramid(last)  # type: ignore[no-any-return]
-
-    def train(self, mode: bool = True) -> Detector:
-        """A frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
-
-    def after_step(self, step: int) -> None:
-        """Nothing moves beside what is trained."""
-
-    def untracked_state(self) -> set[str]:
-        """A frozen encoder comes from elsewhere."""
-        return {"encoder."} if self.frozen else set()
-
-    def layer_ids(self) -> dict[str, int]:
-        """Each trained parameter's layer for layer decay, as in ViTDet: 0 for the embedding, i + 1 for block
-        i, depth + 1 for all above."""
-        trained = (name for name, parameter in self.named_parameters() if parameter.requires_grad)
-        return {name: _layer(name, self.encoder.depth) for name in trained}
 
 
 class _Channels(nn.Module):
@@ -146,10 +122,3 @@ def target_of(objects: Objects, masks: bool = True) -> dict[str, Tensor]:
 
 def _listed(images: Shaped[Tensor, "B C H W"], sizes: Sequence[tuple[int, int]] | None = None) -> ImageList:
     return ImageList(images, list(sizes or [(images.shape[-2], images.shape[-1])] * len(images)))
-
-
-def _layer(name: str, depth: int) -> int:
-    part = name.removeprefix("encoder.vit.")
-    if part == name or part.startswith("norm."):
-        return depth + 1
-    return int(part.split(".")[1]) + 1 if part.startswith("blocks.") else 0

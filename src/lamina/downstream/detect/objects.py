@@ -6,46 +6,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.batch import Objects
-from lamina.data import Source, Unreadable, printable
+from lamina.data import Unreadable, printable
 from lamina.data.counting import check_counts, count_objects
 from lamina.data.dense import ObjectSource
 from lamina.data.opening_dense import open_objects
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.unreadable import Reason
+from lamina.downstream.dense_data import MOST_LOOKED_AT, CheckedSource, TwoParts
 from lamina.errors import LaminaError
-
-MOST_LOOKED_AT = 500
-"""Images of each part whose objects are looked at before anything starts, evenly spread."""
 
 
 @dataclass(frozen=True)
-class DetectData:
+class DetectData(TwoParts[ObjectSource]):
     """A training and a test part with the same classes.
 
     Raises:
-        LaminaError: for an empty part, or one that does not count what the other does.
+        LaminaError: as `TwoParts`, or for parts without objects or classes.
     """
-
-    name: str
-    train: ObjectSource
-    test: ObjectSource
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be learned from."""
         for part, source in (("training", self.train), ("test", self.test)):
             if not isinstance(source, ObjectSource):
                 raise LaminaError(f"the {part} part of {self.name} has no objects; give boxes, as in COCO")
-            if not len(source.images):
-                raise LaminaError(f"{self.name} has no {part} images")
-        if tuple(self.train.classes) != tuple(self.test.classes):
-            raise LaminaError(f"the classes of {self.name} differ between training and test images")
+        super().__post_init__()
         if not self.classes:
             raise LaminaError(f"{self.name} has no classes; it takes one or more")
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; labels count them."""
-        return tuple(self.train.classes)
 
     @property
     def has_masks(self) -> bool:
@@ -54,21 +40,9 @@ class DetectData:
 
 
 @dataclass(frozen=True)
-class Checked:
+class Checked(CheckedSource[ObjectSource]):
     """An `ObjectSource` in which objects of a class that there is not, or with a box that is none, cannot be
     read."""
-
-    source: ObjectSource
-
-    @property
-    def images(self) -> Source:
-        """The images."""
-        return self.source.images
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of what labels count."""
-        return self.source.classes
 
     @property
     def has_masks(self) -> bool:

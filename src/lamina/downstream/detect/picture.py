@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lamina.analyze.pictures import picture_of, plain
-from lamina.analyze.style import WIDTH, legend_below
+from lamina.analyze.style import legend_below
+from lamina.downstream.dense_picture import MOST_NAMED, keys_of, palette, rows_of_panels
 from lamina.downstream.detect.pasting import paste
 from lamina.downstream.detect.testing import Shown
-from lamina.downstream.segment.picture import palette
-from lamina.files import replacing
 
 LEAST_SCORE = 0.3
 """Detections that are drawn; those that are less sure count in the metric, but hide the image."""
-MOST_NAMED = 24
 _VEIL = 0.45
 
 
@@ -36,21 +33,10 @@ class _Drawn(NamedTuple):
     score: float | None
 
 
-def save_picture(shown: Sequence[Shown], classes: Sequence[str], file: Path) -> None:
-    """Write it as PNG; nothing where there is no image to show. Raises OSError."""
-    if not shown:
-        return
-    with replacing(file) as temporary:
-        draw(shown, classes).savefig(temporary, format="png", dpi=130)
-
-
 def draw(shown: Sequence[Shown], classes: Sequence[str]) -> Figure:
     """A row for each image, and the colours of the classes in them below."""
     colours = palette(len(classes))
-    height, width = shown[0].image.shape[-2:]
-    row = WIDTH / 2 * min(1.5, max(0.4, height / width))
-    figure = Figure(figsize=(WIDTH, 0.9 + (row + 0.22) * len(shown)), layout="constrained")
-    panels = figure.subplots(len(shown), 2, squeeze=False)
+    figure, panels = rows_of_panels(len(shown), 2, shown[0].image.shape[-2:], tallest=1.5)
     used: set[int] = set()
     for line, each in zip(panels, shown, strict=True):
         line[0].set_title(f"{plain(each.name, 40)}: true", fontsize="small", loc="left", color="0.3")
@@ -58,8 +44,7 @@ def draw(shown: Sequence[Shown], classes: Sequence[str]) -> Figure:
             _panel(panel, each, objects, colours)
             used |= {one.label for one in objects}
     panels[0][1].set_title(f"found, score {LEAST_SCORE} or more", fontsize="small", loc="left", color="0.3")
-    named = sorted(used)[:MOST_NAMED]
-    legend_below(figure, [Patch(color=colours[k], label=plain(classes[k], 24)) for k in named])
+    legend_below(figure, keys_of(sorted(used)[:MOST_NAMED], classes, colours))
     return figure
 
 
@@ -91,8 +76,6 @@ def _panel(panel: Axes, each: Shown, objects: Sequence[_Drawn], colours: NDArray
             picture[inside] = (1 - _VEIL) * picture[inside] + _VEIL * colours[one.label]
     height, width = picture.shape[:2]
     panel.imshow(picture, interpolation="nearest", extent=(0, width, height, 0))
-    panel.set_xticks([])
-    panel.set_yticks([])
     for one in objects:
         x1, y1, x2, y2 = one.box.tolist()
         edge = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colours[one.label], linewidth=1.2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,10 +9,10 @@ from typing import Literal
 
 from lamina.data import DataOptions
 from lamina.downstream.dense_encoder import EncoderChanges
+from lamina.downstream.dense_recipe import recipe_named
 from lamina.downstream.detect.attention import AttentionOptions
 from lamina.downstream.detect.regions import HeadOptions
 from lamina.downstream.detect.windowing import DetectWindows
-from lamina.errors import LaminaError
 from lamina.train import OptimOptions, TrainOptions
 
 Size = Literal["b", "l", "h"]
@@ -110,9 +109,4 @@ def detect_recipes() -> dict[str, Callable[[], DetectRecipe]]:
 
 def detect_recipe(name: str | None = None) -> DetectRecipe:
     """The recipe of that name; by default the one for small images. Raises where there is none."""
-    known, wanted = detect_recipes(), name or "detect-small"
-    if wanted not in known:
-        near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise LaminaError(f"there is no recipe {wanted!r}; {meant}there are: {', '.join(known)}")
-    return known[wanted]()
+    return recipe_named(name or "detect-small", detect_recipes())

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lamina.data.windows import Window, WindowOptions
+from lamina.downstream.dense_recipe import Windows
 from lamina.errors import LaminaError
 
 
 @dataclass(frozen=True)
-class DetectWindows:
+class DetectWindows(Windows):
     """Windows of images; what is unset follows from the encoder."""
 
-    size: tuple[int, ...] | None = None
-    """Side, or height and width, of a window in px; unset: the encoder's image size."""
     base: int | None = None
     """Long side in px of a training image at scale 1; unset: that of a window."""
     scale: tuple[float, float] = (0.1, 2.0)
@@ -27,23 +26,14 @@ class DetectWindows:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        if self.size is not None and not (1 <= len(self.size) <= 2 and min(self.size) >= 1):
-            raise LaminaError(f"window.size takes a side, or height and width, in px, not {self.size}")
+        super().__post_init__()
         if min(self.least_px, self.at_once, 1 if self.base is None else self.base) < 1:
             raise LaminaError("window.base, least_px and at_once must be 1 or more")
 
     def resolved(self, own: tuple[int, int], patch: tuple[int, int]) -> DetectWindows:
-        """With every size as a number: `own` is the encoder's image size, and a size that is given is
-        rounded up to whole patches."""
-        size = own if self.size is None else (self.size[0], self.size[-1])
-        size = (-(-size[0] // patch[0]) * patch[0], -(-size[1] // patch[1]) * patch[1])
-        return replace(self, size=size, base=max(size) if self.base is None else self.base)
-
-    @property
-    def pixels(self) -> tuple[int, int]:
-        """Height and width of a window, once resolved."""
-        assert self.size is not None
-        return self.size[0], self.size[-1]
+        """As `Windows`."""
+        whole = super().resolved(own, patch)
+        return replace(whole, base=max(whole.pixels) if self.base is None else self.base)
 
     def training(self) -> WindowOptions:
         """Windows as the training loader cuts them."""

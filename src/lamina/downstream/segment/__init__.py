@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from lamina.downstream.segment.building import (
-    Planned,
-    estimate_segmentation,
-    plan_segmentation,
-    total_steps,
-)
+from lamina.downstream.segment.building import Planned, estimate_segmentation, plan_segmentation
 from lamina.downstream.segment.maps import SegmentData
 from lamina.downstream.segment.recipe import SegmentRecipe, segment_recipe, segment_recipes
-from lamina.downstream.segment.segmenting import evaluate_segment, placed
+from lamina.downstream.segment.segmenting import evaluate_segment
 
 __all__ = [
     "Planned",
@@ -18,9 +13,7 @@ __all__ = [
     "SegmentRecipe",
     "estimate_segmentation",
     "evaluate_segment",
-    "placed",
     "plan_segmentation",
     "segment_recipe",
     "segment_recipes",
-    "total_steps",
 ]

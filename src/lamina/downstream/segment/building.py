@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from lamina.batch import Batch
-from lamina.downstream.dense_encoder import resized_encoder, resized_options
+from lamina.downstream.dense_encoder import resized_encoder
+from lamina.downstream.dense_plan import DensePlan, plan_dense
 from lamina.downstream.segment.dpt import DPT, check_dpt
 from lamina.downstream.segment.knn import block_of
 from lamina.downstream.segment.linear import LinearHead
@@ -18,35 +18,13 @@ from lamina.downstream.segment.miou import check_metric
 from lamina.downstream.segment.recipe import HeadKind, SegmentRecipe, segment_recipe
 from lamina.downstream.segment.task import Segmenter
 from lamina.downstream.segment.uper import UperNet
-from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
+from lamina.encoder import Encoder, build_vit, wrap_vit
 from lamina.errors import LaminaError
-from lamina.interop import Backbone, load_encoder
+from lamina.interop import Backbone
 from lamina.memory import MemoryEstimate, count_memory
 from lamina.rng import Purpose, seed_for
-from lamina.train import plan_run
 
-COLOUR_CHANNELS = (1, 3)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """All that a segmentation depends on, checked, before anything is built."""
-
-    backbone: Backbone
-    data: SegmentData
-    recipe: SegmentRecipe
-    encoder: EncoderOptions
-    notes: tuple[str, ...]
-
-    @property
-    def trains(self) -> bool:
-        """Whether there is something to train."""
-        return self.recipe.head != "knn"
-
-    @property
-    def fill(self) -> tuple[float, ...]:
-        """What continues an image beyond its edge: the mean that normalisation takes off."""
-        return tuple(self.backbone.encoder.mean.flatten().tolist())
+Planned = DensePlan[SegmentData, SegmentRecipe]
 
 
 def plan_segmentation(
@@ -66,49 +44,16 @@ def plan_segmentation(
     chosen = recipe if isinstance(recipe, SegmentRecipe) else segment_recipe(head=recipe)
     if chosen.head == "dpt":
         check_dpt()
-    opened = open_segment_data(data)
-    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
-    adapted, notes = adapt(chosen, backbone, len(opened.train.images))
-    options = resized_options(backbone, adapted.window.pixels, adapted.encoder)
-    planned = Planned(backbone, opened, adapted, options, (*notes, *look(opened)))
-    with torch.device("meta"):  # a head that does not fit this encoder says so
-        block_of(backbone.encoder, adapted.knn) if adapted.head == "knn" else _meta(planned)
-    return planned
-
-
-def adapt(recipe: SegmentRecipe, backbone: Backbone, n_train: int) -> tuple[SegmentRecipe, tuple[str, ...]]:
-    """The recipe with windows in numbers, the model's way of reading images and no larger a batch than there
-    are images; and remarks on what of it did not fit.
-
-    Raises:
-        LaminaError: for a backbone that was put together by hand, or where a head would see one image alone.
-    """
-    if backbone.origin is None:
-        raise LaminaError("this backbone does not say how it is built; load it by its name")
-    own, notes = backbone.origin.recipe, []
-    window = recipe.window.resolved(backbone.image_size, backbone.encoder.patch)
-    asked = recipe.window.size
-    if asked is not None and window.pixels != (asked[0], asked[-1]):
-        rows, columns = window.pixels
-        notes.append(f"windows of {rows} x {columns} px, a multiple of the patch, in place of {asked[0]}")
-    reading = {
-        name: getattr(own.data, name) for name in ("exif_orientation", "alpha_background", "max_pixels")
-    }
-    data = replace(recipe.data, **reading)
-    channels = backbone.encoder.in_chans
-    if data.jitter is not None and channels not in COLOUR_CHANNELS:
-        data = replace(data, jitter=None)
-        notes.append(f"no colour jitter, which takes 1 or 3 channels: {channels} here")
-    train = recipe.train
-    if n_train < train.batch_size:
-        notes.append(f"batch {n_train}, all images there are, in place of {train.batch_size}")
-        train = replace(train, batch_size=n_train)
-    if recipe.head == "upernet" and _ends_alone(train.batch_size, train.micro_batch_size):
+    planned = plan_dense(model, open_segment_data(data), chosen, encoder, look)
+    train = planned.recipe.train
+    if chosen.head == "upernet" and _ends_alone(train.batch_size, train.micro_batch_size):
         raise LaminaError(
             "UperNet's batch norm needs two images or more at a time; change train.batch_size or "
             "train.micro_batch_size so that none is left over"
         )
-    return replace(recipe, window=window, data=data, train=train), tuple(notes)
+    with torch.device("meta"):  # a head that does not fit this encoder says so
+        block_of(planned.backbone.encoder, chosen.knn) if chosen.head == "knn" else _meta(planned)
+    return planned
 
 
 def build_encoder(planned: Planned) -> Encoder:
@@ -132,11 +77,6 @@ def estimate_segmentation(planned: Planned) -> MemoryEstimate:
         images = torch.empty(n, planned.encoder.in_chans, *recipe.window.pixels)
         labels = torch.empty(n, *recipe.window.pixels, dtype=torch.int64)
         return count_memory(_meta(planned), Batch(images, labels=labels))
-
-
-def total_steps(planned: Planned) -> int:
-    """Steps of the training."""
-    return plan_run(planned.recipe.train, len(planned.data.train.images)).total_steps
 
 
 def _meta(planned: Planned) -> Segmenter:

@@ -8,61 +8,34 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
-from lamina.data import Source, Unreadable, printable
+from lamina.data import Unreadable, printable
 from lamina.data.counting import check_counts, count_pixels
 from lamina.data.dense import IGNORE, MapSource
 from lamina.data.opening_dense import open_maps
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.unreadable import Reason
+from lamina.downstream.dense_data import MOST_LOOKED_AT, CheckedSource, TwoParts
 from lamina.errors import LaminaError
-
-MOST_LOOKED_AT = 500
-"""Maps of each part that are looked at before anything starts, evenly spread."""
 
 
 @dataclass(frozen=True)
-class SegmentData:
+class SegmentData(TwoParts[MapSource]):
     """A training and a test part with the same classes.
 
     Raises:
-        LaminaError: for an empty part, or one that does not count what the other does.
+        LaminaError: as `TwoParts`, or for fewer than two classes.
     """
-
-    name: str
-    train: MapSource
-    test: MapSource
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be learned from."""
-        for part, source in (("training", self.train), ("test", self.test)):
-            if not len(source.images):
-                raise LaminaError(f"{self.name} has no {part} images")
-        if tuple(self.train.classes) != tuple(self.test.classes):
-            raise LaminaError(f"the classes of {self.name} differ between training and test images")
+        super().__post_init__()
         if len(self.classes) < 2:
             raise LaminaError(f"{self.name} has {len(self.classes)} class; it takes two or more")
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; maps count them."""
-        return tuple(self.train.classes)
-
 
 @dataclass(frozen=True)
-class Checked:
+class Checked(CheckedSource[MapSource]):
     """A `MapSource` in which a map with a class that there is not cannot be read."""
-
-    source: MapSource
-
-    @property
-    def images(self) -> Source:
-        """The images."""
-        return self.source.images
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of what the maps count."""
-        return self.source.classes
 
     def read_map(self, i: int, how: Decoding = AS_STORED) -> UInt8[Tensor, "H W"]:
         """Classes of image i; raises `Unreadable`, also for a class out of range."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lamina.data import DataOptions
 from lamina.downstream.dense_encoder import EncoderChanges
+from lamina.downstream.dense_recipe import recipe_named
 from lamina.downstream.segment.dpt import DPTOptions
 from lamina.downstream.segment.knn import KNNHeadOptions
 from lamina.downstream.segment.linear import LinearHeadOptions
@@ -39,6 +39,11 @@ class SegmentRecipe:
     """Decoding, colour jitter, workers and the budget of bad files; crops are the window's."""
     optim: OptimOptions = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is something to train."""
+        return self.head != "knn"
 
 
 def ade20k_upernet() -> SegmentRecipe:
@@ -197,13 +202,8 @@ def segment_recipe(name: str | None = None, head: str | None = None) -> SegmentR
     Raises:
         LaminaError: where there is none, or it is of another head than the one that was asked for.
     """
-    known = segment_recipes()
     wanted = name or f"{head or 'linear'}-small"
-    if wanted not in known:
-        near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise LaminaError(f"there is no recipe {wanted!r}; {meant}there are: {', '.join(known)}")
-    found = known[wanted]()
+    found = recipe_named(wanted, segment_recipes())
     if head is not None and found.head != head:
         raise LaminaError(f"the recipe {wanted} has the head {found.head}, not {head}; leave out one of them")
     return found

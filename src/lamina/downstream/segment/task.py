@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Protocol, cast, runtime_checkable
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor, nn
 
 from lamina.batch import Batch
 from lamina.data.dense import IGNORE
+from lamina.downstream.dense_encoder import DenseTask
 from lamina.downstream.segment.taps import Logits, Taps, read_taps
 from lamina.encoder import Encoder
 from lamina.errors import LaminaError
@@ -31,23 +30,20 @@ class Head(Protocol):
     def __call__(self, taps: Taps) -> Logits: ...
 
 
-class Segmenter(nn.Module):
+class Segmenter(DenseTask):
     """Cross-entropy of every pixel's class, `IGNORE` aside.
 
     As in mmsegmentation the sum is divided by all pixels, so that an image counts by what of it has a class,
     and the loss of a batch is the mean of its parts.
 
     Args:
-        encoder: built for the windows' size.
+        encoder, frozen: as `DenseTask`.
         head: an `nn.Module` that is a `Head`.
-        frozen: the encoder stays in evaluation mode, without gradients, and out of every checkpoint.
     """
 
     def __init__(self, encoder: Encoder, head: nn.Module, frozen: bool = False) -> None:
-        super().__init__()
-        self.encoder, self.head, self.frozen = encoder, head, frozen
-        if frozen:
-            encoder.requires_grad_(False)
+        super().__init__(encoder, frozen)
+        self.head = head
         if not self._read.normed:  # it would wait for a gradient in vain
             encoder.norm.requires_grad_(False)
         for block in list(encoder.vit.blocks)[max(self._read.blocks) + 1 :]:
@@ -75,33 +71,13 @@ class Segmenter(nn.Module):
         """What is said of every pixel (images as uint8, or float on [0, 1]), in float32."""
         return resized(self._said(images).main, (images.shape[-2], images.shape[-1]))
 
-    def train(self, mode: bool = True) -> Segmenter:
-        """A frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
-
-    def after_step(self, step: int) -> None:
-        """Nothing moves beside what is trained."""
-
-    def untracked_state(self) -> set[str]:
-        """A frozen encoder comes from elsewhere."""
-        return {"encoder."} if self.frozen else set()
-
-    def layer_ids(self) -> dict[str, int]:
-        """Each trained parameter's layer for layer decay, as in BEiT and MAE: 0 for the embedding, i + 1 for
-        block i, depth + 1 for all above."""
-        trained = (name for name, parameter in self.named_parameters() if parameter.requires_grad)
-        return {name: _layer(name, self.encoder.depth) for name in trained}
-
     @property
     def _read(self) -> Head:
         """The head as what it says of itself."""
         return cast(Head, self.head)
 
     def _said(self, images: Tensor) -> Logits:
-        with torch.no_grad() if self.frozen else nullcontext():
+        with self.reading():
             taps = read_taps(self.encoder, images, self._read.blocks, self._read.normed)
         return self._read(taps)
 
@@ -118,10 +94,3 @@ def resized(logits: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Te
     if tuple(logits.shape[-2:]) == size:
         return logits
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-
-
-def _layer(name: str, depth: int) -> int:
-    part = name.removeprefix("encoder.vit.")
-    if part == name or part.startswith("norm."):
-        return depth + 1
-    return int(part.split(".")[1]) + 1 if part.startswith("blocks.") else 0

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lamina.data.windows import WindowOptions
+from lamina.downstream.dense_recipe import Windows, check_sides
 from lamina.errors import LaminaError
 
 
 @dataclass(frozen=True)
-class SegmentWindows:
+class SegmentWindows(Windows):
     """Windows of images; what is unset follows from the encoder."""
 
-    size: tuple[int, ...] | None = None
-    """Side, or height and width, of a window in px; unset: the encoder's image size."""
     base: int | None = None
     """Short side in px of an image in the test, and of a training image at scale 1; unset: a window's."""
     longest: int = 2048
@@ -31,26 +30,18 @@ class SegmentWindows:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        for name, sides in (("size", self.size), ("stride", self.stride)):
-            if sides is not None and not (1 <= len(sides) <= 2 and min(sides) >= 1):
-                raise LaminaError(f"window.{name} takes a side, or height and width, in px, not {sides}")
+        super().__post_init__()
+        check_sides("stride", self.stride)
         if min(self.longest, self.at_once, 1 if self.base is None else self.base) < 1:
             raise LaminaError("window.base, longest and at_once must be 1 or more")
 
     def resolved(self, own: tuple[int, int], patch: tuple[int, int]) -> SegmentWindows:
-        """With every size as a number: `own` is the encoder's image size, and a size that is given is
-        rounded up to whole patches."""
-        size = own if self.size is None else (self.size[0], self.size[-1])
-        size = (-(-size[0] // patch[0]) * patch[0], -(-size[1] // patch[1]) * patch[1])
-        stride = self.stride or tuple(max(1, 2 * side // 3) for side in size)
-        stride = (min(stride[0], size[0]), min(stride[-1], size[1]))
-        return replace(self, size=size, base=min(size) if self.base is None else self.base, stride=stride)
-
-    @property
-    def pixels(self) -> tuple[int, int]:
-        """Height and width of a window, once resolved."""
-        assert self.size is not None
-        return self.size[0], self.size[-1]
+        """As `Windows`; a stride is no longer than a window."""
+        whole = super().resolved(own, patch)
+        rows, columns = whole.pixels
+        stride = self.stride or tuple(max(1, 2 * side // 3) for side in whole.pixels)
+        stride = (min(stride[0], rows), min(stride[-1], columns))
+        return replace(whole, base=min(rows, columns) if self.base is None else self.base, stride=stride)
 
     @property
     def steps(self) -> tuple[int, int]:

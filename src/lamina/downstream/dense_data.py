@@ -1,0 +1,58 @@
+"""Images of a dense protocol in two parts: one to train on, one to test on, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from lamina.data import Source
+from lamina.data.dense import MapSource, ObjectSource
+from lamina.errors import LaminaError
+
+S = TypeVar("S", MapSource, ObjectSource)
+
+MOST_LOOKED_AT = 500
+"""Images of each part whose labels are looked at before anything starts, evenly spread."""
+
+
+@dataclass(frozen=True)
+class TwoParts(Generic[S]):
+    """A training and a test part with the same classes.
+
+    Raises:
+        LaminaError: for an empty part, or one that does not count what the other does.
+    """
+
+    name: str
+    train: S
+    test: S
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be learned from."""
+        for part, source in (("training", self.train), ("test", self.test)):
+            if not len(source.images):
+                raise LaminaError(f"{self.name} has no {part} images")
+        if tuple(self.train.classes) != tuple(self.test.classes):
+            raise LaminaError(f"the classes of {self.name} differ between training and test images")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; labels count them."""
+        return tuple(self.train.classes)
+
+
+@dataclass(frozen=True)
+class CheckedSource(Generic[S]):
+    """A source in which labels that cannot be meant cannot be read."""
+
+    source: S
+
+    @property
+    def images(self) -> Source:
+        """The images."""
+        return self.source.images
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what labels count."""
+        return self.source.classes
