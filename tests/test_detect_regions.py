@@ -9,7 +9,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
-from lamina.downstream.detect.pyramid import SimplePyramid
+from lamina.downstream.detect.pyramid import SimplePyramid, scales_for
 from lamina.downstream.detect.regions import Anchors, HeadOptions, Single, region_pool
 from lamina.errors import LaminaError
 
@@ -46,6 +46,7 @@ def test_every_map_looks_at_the_place_that_its_stride_says():
 
 def test_some_levels_or_none():
     assert SimplePyramid(16, 8, 8, (2.0, 1.0, 0.5)).strides == (4, 8, 16, 32)
+    assert [scales_for(patch)[0] for patch in (2, 4, 8, 14, 16, 32)] == [0.5, 1, 2, 2, 4, 4]
     for scales in ((), (8.0, 4.0), (4.0, 1.0), (1.0, 2.0)):
         with pytest.raises(LaminaError, match="scales"):
             SimplePyramid(16, 8, 8, scales)

@@ -14,7 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 from lamina.batch import Batch, Objects
 from lamina.downstream.dense_encoder import DenseTask
 from lamina.downstream.detect.attention import AttentionOptions, limit_attention, patch_map
-from lamina.downstream.detect.pyramid import SimplePyramid
+from lamina.downstream.detect.pyramid import SimplePyramid, scales_for
 from lamina.downstream.detect.regions import HeadOptions, build_rcnn
 from lamina.encoder import Encoder
 from lamina.errors import LaminaError
@@ -58,7 +58,8 @@ class Detector(DenseTask):
         if rows != columns:
             raise LaminaError(f"patches of {rows} x {columns} px are no squares, which detection needs")
         limit_attention(encoder, attention)
-        self.pyramid = SimplePyramid(encoder.width, rows, head.channels, head.scales)
+        scales = head.scales or scales_for(rows)
+        self.pyramid = SimplePyramid(encoder.width, rows, head.channels, scales)
         names, strides = self.pyramid.names, self.pyramid.strides
         rcnn = build_rcnn(_Channels(head.channels), names, strides, rows, n_classes, head)
         self.rpn, self.roi_heads = rcnn.rpn, rcnn.roi_heads

@@ -17,6 +17,9 @@ POOLED = "pool"
 """What the coarsest map is called, which proposals alone look at."""
 
 
+_SCALES = (4.0, 2.0, 1.0, 0.5)
+
+
 class SimplePyramid(nn.Module):
     """Li et al., arXiv 2203.16527, section 3: the map doubled twice, doubled, as it is, and halved, each with
     a 1 x 1 and a 3 x 3 convolution and layer norms over channels; then every other value of the coarsest.
@@ -54,10 +57,16 @@ class SimplePyramid(nn.Module):
 
 def check_scales(scales: Sequence[float]) -> None:
     """Raise for scales that the pyramid does not have."""
-    known = (4.0, 2.0, 1.0, 0.5)
-    start = known.index(scales[0]) if scales and scales[0] in known else len(known)
-    if not scales or tuple(scales) != known[start : start + len(scales)]:
-        raise LaminaError(f"scales {tuple(scales)} are no part of {known}; give some that follow each other")
+    start = _SCALES.index(scales[0]) if scales and scales[0] in _SCALES else len(_SCALES)
+    if not scales or tuple(scales) != _SCALES[start : start + len(scales)]:
+        raise LaminaError(
+            f"scales {tuple(scales)} are no part of {_SCALES}; give some that follow each other"
+        )
+
+
+def scales_for(patch_px: int) -> tuple[float, ...]:
+    """Those whose strides are 4 px or more, which is the finest of ViTDet's; at least the coarsest."""
+    return tuple(scale for scale in _SCALES if patch_px / scale >= 4) or _SCALES[-1:]
 
 
 def _level(width: int, channels: int, scale: float) -> nn.Sequential:

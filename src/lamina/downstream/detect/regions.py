@@ -24,6 +24,7 @@ from lamina.errors import LaminaError
 
 BOX_SIDE, MASK_SIDE = 7, 14
 """Values along a side of a pooled region, for boxes and for masks."""
+_MAY_BE_0 = ("masks", "box_convs", "pool_samples")
 _CANONICAL = 14.0
 """A box with a side of so many patches is pooled from the map of one value for a patch (FPN's 224 px)."""
 
@@ -32,8 +33,9 @@ _CANONICAL = 14.0
 class HeadOptions:
     """Pyramid and heads of Mask R-CNN; the defaults are ViTDet's."""
 
-    scales: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5)
-    """Sizes of the pyramid's maps over that of the encoder's, the largest first; one more is pooled."""
+    scales: tuple[float, ...] | None = (4.0, 2.0, 1.0, 0.5)
+    """Sizes of the pyramid's maps over that of the encoder's, the largest first; one more is pooled. Unset
+    means those with strides from 4 px on."""
     channels: int = 256
     """Channels of the pyramid and of convolutions in the heads."""
     anchor_strides: float = 8.0
@@ -52,6 +54,8 @@ class HeadOptions:
     """Anchors of an image that proposing learns from, half of them on objects where there are as many."""
     region_samples: int = 512
     """Regions of an image that the heads learn from, a quarter of them on objects at most."""
+    pool_samples: int = 0
+    """Samples along a side of each value that is pooled from a region; 0 means one for each cell there."""
     box_convs: int = 4
     """Convolutions of the box head."""
     box_width: int = 1024
@@ -70,7 +74,7 @@ class HeadOptions:
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
         for name, value in vars(self).items():
-            if isinstance(value, int) and name not in ("masks", "box_convs") and value < 1:
+            if isinstance(value, int) and name not in _MAY_BE_0 and value < 1:
                 raise LaminaError(f"head.{name} is {value}; give 1 or more")
         if not self.anchor_ratios or min(*self.anchor_ratios, self.anchor_strides) <= 0:
             raise LaminaError("head.anchor_ratios and anchor_strides must be above 0")
@@ -114,7 +118,7 @@ class Single(nn.Module):
 
 
 def region_pool(
-    names: Sequence[str], strides: Sequence[float], patch_px: int, side: int
+    names: Sequence[str], strides: Sequence[float], patch_px: int, side: int, samples: int = 0
 ) -> MultiScaleRoIAlign:
     """RoIAlign from the map that fits a box's size (Lin et al., arXiv 1612.03144, equation 1), at the
     pyramid's own strides: torchvision takes them for powers of two.
@@ -123,8 +127,9 @@ def region_pool(
         names, strides: of the maps, the finest first, each stride twice the one before.
         patch_px: side of a patch.
         side: values along a side of the result.
+        samples: along a side of each value; 0 means one for each cell of the map.
     """
-    pool = MultiScaleRoIAlign(list(names), side, sampling_ratio=0)
+    pool = MultiScaleRoIAlign(list(names), side, sampling_ratio=samples)
     finest = 4 + round(math.log2(strides[0] / patch_px))
     pool.scales = [1 / stride for stride in strides]
     pool.map_levels = LevelMapper(finest, finest + len(names) - 1, _CANONICAL * patch_px, 4)
@@ -162,7 +167,7 @@ def build_rcnn(
         "rpn_fg_iou_thresh": head.anchor_iou,
         "rpn_batch_size_per_image": head.anchor_samples,
         "box_batch_size_per_image": head.region_samples,
-        "box_roi_pool": region_pool(names, pooled, patch_px, BOX_SIDE),
+        "box_roi_pool": region_pool(names, pooled, patch_px, BOX_SIDE, head.pool_samples),
         "box_head": box_head,
         "box_predictor": Single(FastRCNNPredictor(head.box_width, n_classes + 1)),
         "box_score_thresh": head.least_score,
@@ -173,7 +178,7 @@ def build_rcnn(
         return FasterRCNN(maps, **common)
     return MaskRCNN(
         maps,
-        mask_roi_pool=region_pool(names, pooled, patch_px, MASK_SIDE),
+        mask_roi_pool=region_pool(names, pooled, patch_px, MASK_SIDE, head.pool_samples),
         mask_head=MaskRCNNHeads(channels, [channels] * head.mask_convs, 1, LayerNorm2d),
         mask_predictor=Single(MaskRCNNPredictor(channels, channels, n_classes + 1)),
         **common,
