@@ -21,12 +21,12 @@ SHARED = f"{RATE} --recipe mae-small {NETWORK} --decoder.width 64 --decoder.dept
 PRETRAINING = {
     "sample:doom": "--image-size 112 160 --patch-size 16 --epochs 20 --optim.warmup-epochs 2",
     "sample:fashion-mnist": "--image-size 28 --patch-size 4 --in-chans 1 --masking.unit-px 4 "
-    "--max-steps 480 --optim.warmup-epochs 0.1",
+    "--max-steps 320 --optim.warmup-epochs 0.07",
 }
 EVALUATION = {
     "sample:doom": ("sample:doom", "--epochs 10"),
     # Few labels: what pre-training gave is to show.
-    "sample:fashion-mnist": ("sample:fashion-mnist?most=3000", "--epochs 10"),
+    "sample:fashion-mnist": ("sample:fashion-mnist?most=2000", "--epochs 10"),
 }
 MODELS = {"MAE": "none", "MAE + MFF": "mff"}
 
