@@ -24,9 +24,9 @@ PRETRAINING = {
     "--max-steps 320 --optim.warmup-epochs 0.07",
 }
 EVALUATION = {
-    "sample:doom": ("sample:doom", "--epochs 10"),
+    "sample:doom": ("sample:doom", "--epochs 8"),
     # Few labels: what pre-training gave is to show.
-    "sample:fashion-mnist": ("sample:fashion-mnist?most=2000", "--epochs 10"),
+    "sample:fashion-mnist": ("sample:fashion-mnist?most=2000", "--epochs 8"),
 }
 MODELS = {"MAE": "none", "MAE + MFF": "mff"}
 
