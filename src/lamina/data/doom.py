@@ -1,10 +1,9 @@
 """`sample:doom`: frames of the Freedoom maps with surfaces, objects and depth, split by map (extra `doom`).
 
-Surfaces (`open_doom_maps`): floor, ceiling, wall, sky, monster, item, scenery. Objects (`open_doom_objects`):
-monster and item; with `kinds=1` monster, aid (health, armour, power-ups, keys), arms (weapons, ammunition)
-and the scenery by its kinds, each of them rare: barrel, light, plant, column, remains. Each has the mask of
-what is seen of it and a box around that. Objects of fewer than `smallest_px` pixels count as crowds: neither
-learned nor judged.
+Surfaces (`open_doom_maps`): floor, ceiling, wall, sky, monster, item, scenery. Objects (`open_doom_objects`)
+are of the last three; with `kinds=1` monsters, aid (health, armour, power-ups, keys), arms (weapons,
+ammunition), barrels, lights, plants, columns and remains. Each has the mask of what is seen of it and a box
+around that. Objects of fewer than `smallest_px` pixels count as crowds: neither learned nor judged.
 
 The class of a frame is its scene: outdoors where at least 3 % of it are sky; else, by the mean depth of what
 is seen, nook (less than 17.5), room (less than 24.5) or hall. Each is about a quarter of the frames; to tell
@@ -69,7 +68,7 @@ class DoomOptions:
     smallest_px: int = 150
     """Objects of which fewer pixels are seen count as crowds: neither learned nor judged."""
     kinds: bool = False
-    """Whether objects have eight kinds, scenery among them, in place of monster and item."""
+    """Whether objects have eight kinds, most of them rare, and not the three classes of the surfaces."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -126,11 +125,11 @@ class DoomMaps:
 
 
 class DoomObjects:
-    """An `ObjectSource` of monsters and items, or of all kinds, in the order of vizdoom's list."""
+    """An `ObjectSource` of what is seen of monsters, items and scenery, in the order of vizdoom's list."""
 
     def __init__(self, images: DoomFrames, smallest_px: int, kinds: bool) -> None:
         self.images, self.smallest_px = images, smallest_px
-        self.classes = KINDS if kinds else SURFACES[FIRST_OBJECT:-1]
+        self.classes = KINDS if kinds else SURFACES[FIRST_OBJECT:]
         self._label_of = np.arange(len(KINDS)) if kinds else SURFACE_OF.astype(np.int64) - FIRST_OBJECT
 
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
@@ -139,12 +138,11 @@ class DoomObjects:
         kinds = record["kinds"][record["kinds"] != NO_KIND]
         values = FIRST_OBJECT + np.arange(len(kinds), dtype=np.uint8)
         masks = np.asarray(record["surface"] == values[:, None, None])
-        labels = self._label_of[kinds]
-        wanted = masks.any((1, 2)) & (labels < len(self.classes))
-        masks, labels = masks[wanted], labels[wanted]
+        seen = masks.any((1, 2))
+        masks, kinds = masks[seen], kinds[seen]
         return Objects(
             torch.from_numpy(_boxes(masks)),
-            torch.from_numpy(labels),
+            torch.from_numpy(self._label_of[kinds]),
             torch.from_numpy(masks),
             torch.from_numpy(masks.sum((1, 2)) < self.smallest_px),
         )

@@ -103,7 +103,7 @@ def detect_small() -> DetectRecipe:
             schedule="cosine",
             clip_grad=1.0,
         ),
-        train=TrainOptions(max_steps=2000, batch_size=4),
+        train=TrainOptions(max_steps=2500, batch_size=4),
     )
 
 
