@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -135,7 +136,7 @@ def compare(
                 if scores is None:
                     say(f"{protocol}, {column.name}, seed {seed}")
                     task = _Task(column, data, out, options, seed)
-                    scores = tuple(replace(score, seed=seed) for score in task.measure(protocol))
+                    scores = task.measure(protocol)
                     for score in scores:
                         say(f"  {score.protocol}: {score.metric} {100 * score.value:.1f} %")
                     _keep(scores, place)
@@ -154,7 +155,14 @@ class _Task:
     seed: int
 
     def measure(self, protocol: Protocol) -> tuple[Score, ...]:
-        """The scores of a protocol; each protocol is one branch here and a function of its own elsewhere."""
+        """The scores of a protocol, with the column's seed and the time that they took, probing included."""
+        started = time.perf_counter()
+        scores = self._measured(protocol)
+        each = round((time.perf_counter() - started) / len(scores), 1)
+        return tuple(replace(score, seed=self.seed, seconds=max(score.seconds, each)) for score in scores)
+
+    def _measured(self, protocol: Protocol) -> tuple[Score, ...]:
+        """Each protocol is one branch here and a function of its own elsewhere."""
         spec, options = self.column.of(self.seed), self.options
         if protocol == "knn":
             return (of_probe(evaluate_knn(spec, self.data, cache=self.out / "cache", **self._reading())),)
