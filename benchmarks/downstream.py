@@ -24,7 +24,7 @@ PRETRAINING = {
     "--max-steps 320 --optim.warmup-epochs 0.07",
 }
 EVALUATION = {
-    "sample:doom": ("sample:doom", "--epochs 8"),
+    "sample:doom": ("sample:doom", "--epochs 4"),
     # Few labels: what pre-training gave is to show.
     "sample:fashion-mnist": ("sample:fashion-mnist?most=2000", "--epochs 8"),
 }

@@ -60,6 +60,8 @@ def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monke
 
     def dying(protocol, spec, *args, **kwargs):
         asked.append((protocol, spec))
+        chosen = kwargs["recipe"]  # one epoch of a recipe of 100: warm-up is as much shorter
+        assert (chosen.train.epochs, chosen.optim.warmup_epochs) == (1.0, 0.05)
         if len(asked) == 2:
             raise KeyboardInterrupt
         return plain(protocol, spec, *args, **kwargs)

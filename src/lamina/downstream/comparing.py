@@ -41,7 +41,8 @@ class CompareOptions:
     recipe: str | None = None
     """Recipe of fine-tuning (lamina recipes); unset means the published one for the network's size."""
     epochs: float | None = None
-    """Epochs of fine-tuning, linear-mae and attentive, in place of their recipes'."""
+    """Epochs of fine-tuning, linear-mae and attentive, in place of their recipes'; warm-up keeps its
+    share."""
     few_per_class: tuple[int, ...] = (1, 5, 10)
     """Images of each class for fewshot."""
     corrupted_images: int | None = 1000
@@ -207,8 +208,11 @@ class _Task:
         if name is None and self.options.epochs is None:
             return None
         recipe = named_recipe(name or protocol)
-        epochs = self.options.epochs
-        return recipe if epochs is None else merge(recipe, {"train": {"epochs": epochs}})
+        epochs, warm_up = self.options.epochs, recipe.optim.warmup_epochs
+        if epochs is None:
+            return recipe
+        shorter = {"warmup_epochs": warm_up * epochs / recipe.train.epochs}
+        return merge(recipe, {"train": {"epochs": epochs}, "optim": shorter})
 
 
 def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range:
