@@ -78,12 +78,14 @@ def evaluate_trained(
     epoch).
 
     Args:
-        protocol: "linear-mae", "attentive" or "finetune". model: whatever `load_encoder` takes, or a
-        backbone. data: labelled images in two parts. going: folder, seed, device. recipe: what is trained by;
-        by default the published one for networks of that size. encoder: timm name of the network, for weights
-        files that do not say. train: training images in place of those of `data` (few labels), and `called`,
-        their name in the score's
-            protocol and folder.
+        protocol: "linear-mae", "attentive" or "finetune".
+        model: whatever `load_encoder` takes, or a backbone.
+        data: labelled images in two parts.
+        going: folder, seed, device.
+        recipe: what is trained by; by default the published one for networks of that size.
+        encoder: timm name of the network, for weights files that do not say.
+        train: training images in place of those of `data` (few labels).
+        called: their name in the score's protocol and folder.
         callbacks: more of them, see `run_pretrain`.
 
     Raises:
