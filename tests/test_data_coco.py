@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lamina.data.coco import CocoObjects, open_coco
-from lamina.data.counting import check_counts, count_objects
+from lamina.data.counting import check_counts, count_objects, with_objects
 from lamina.data.dense import ObjectSource
 from lamina.data.opening_dense import open_maps, open_objects
 from lamina.data.options import Decoding
@@ -155,6 +155,13 @@ def test_crowds_are_marked_and_not_counted(tmp_path: Path) -> None:
     source = opened(tmp_path, [{"iscrowd": 1}, {}])
     assert source.read_objects(0).crowd.tolist() == [True, False]
     assert count_objects(source).total == (1, 0, 0)
+
+
+def test_images_with_objects_are_told_without_reading_them(tmp_path: Path) -> None:
+    for found, shows in (([{"iscrowd": 1}, {}], [0]), ([{"iscrowd": 1}], []), ([{"image_id": 11}], [1])):
+        source = opened(tmp_path, found)
+        read = [i for i in range(2) if bool((~source.read_objects(i).crowd).any())]
+        assert with_objects(source) == read == shows
 
 
 def test_images_without_annotations_stay(tmp_path: Path) -> None:

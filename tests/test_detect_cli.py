@@ -83,10 +83,10 @@ def test_a_plan_says_steps_and_memory_and_writes_nothing(run, tmp_path, capsys):
     assert cli.main(command) == 0
     told = capsys.readouterr().out
     assert "layer_decay: 0.7" in told
-    assert "6 training and 4 test images, 2 classes; 184375 steps of 6" in told
+    assert "5 training and 4 test images, 2 classes; 184375 steps of 5" in told
     assert "GiB in fp32 for 1 images at a time" in told
     assert "each further image" in told
-    assert "batch 6, all images there are, in place of 64" in told
+    assert "batch 5, all images there are, in place of 64" in told
     assert sorted(tmp_path.rglob("*")) == before
 
 

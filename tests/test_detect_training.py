@@ -18,6 +18,7 @@ from evaluate_toys import NAMES, toy_recipe, toy_run
 from lamina.batch import Batch, Objects
 from lamina.data import DataOptions
 from lamina.data.dense_loader import DenseLoader
+from lamina.data.unreadable import Unreadable
 from lamina.downstream import Going, Score, score_file
 from lamina.downstream.dense_encoder import EncoderChanges
 from lamina.downstream.dense_testing import DenseImages
@@ -346,18 +347,34 @@ def test_data_that_teach_nothing_are_one_line():
         plan_detection(backbone, "nowhere", short())
 
 
+def test_images_without_objects_are_not_trained_on():
+    toys = toy_objects(6, broken=(4,))  # the first has none
+    crowded = [each._replace(crowd=each.crowd | (i == 2)) for i, each in enumerate(toys.objects)]
+    data = DetectData("toys", replace(toys, objects=crowded), toys)
+    planned = plan_detection(toy_backbone(), data, short())
+    train = planned.data.train
+    assert [train.images.name(i) for i in range(len(train.images))] == ["0/1", "0/3", "0/4", "0/5"]
+    assert torch.equal(train.read_objects(1).boxes, toys.objects[3].boxes)
+    assert torch.equal(train.images.read(1), toys.images.read(3))
+    with pytest.raises(Unreadable, match="made so"):
+        train.read_objects(2)
+    assert planned.notes == ("2 training images without objects are left out",)
+    assert planned.settings("detect")["training_images"] == 4
+    assert len(planned.data.test.images) == 6
+
+
 def test_what_is_odd_but_can_be_used_is_said():
     good, backbone = toy_objects(), toy_backbone()
     green = changed(good, labels=lambda each: torch.ones_like(each.labels))
     planned = plan_detection(backbone, DetectData("odd", green, good), short())
     assert any("validation alone, 'red'" in note for note in planned.notes)
     one = replace(changed(good, labels=lambda each: torch.zeros_like(each.labels)), classes=("thing",))
-    assert not plan_detection(backbone, DetectData("odd", one, one), short()).notes
+    assert len(plan_detection(backbone, DetectData("odd", one, one), short()).notes) == 1  # see below
     lossy = plan_detection(backbone, DetectData("odd", replace(good, dropped=3), good), short())
     assert any("3 objects" in note for note in lossy.notes)
     few = plan_detection(backbone, toy_data(3), short())
-    assert few.recipe.train.batch_size == 3
-    assert any("batch 3" in note for note in few.notes)
+    assert few.recipe.train.batch_size == 2
+    assert any("batch 2" in note for note in few.notes)
     sized = plan_detection(backbone, toy_data(), short(window=DetectWindows(size=(30, 41))))
     assert sized.encoder.image_size == (32, 48)
     assert any("32 x 48 px" in note for note in sized.notes)

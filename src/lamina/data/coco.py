@@ -81,6 +81,10 @@ class CocoObjects:
         self.images.check_size(i, image_size(self.images.path(i), how))
         return self.annotated(i)
 
+    def has_objects(self, i: int) -> bool:
+        """Whether image i has an annotation that is no crowd, without a look at it."""
+        return not all(each["crowd"] for each in json.loads(self._kept[i]))
+
     def annotated(self, i: int) -> Objects:
         """Objects of image i as they are annotated, without a look at the image; raises `Unreadable`."""
         height, width = self.images.sizes[i].tolist()

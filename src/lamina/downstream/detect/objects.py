@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lamina.batch import Objects
-from lamina.data import Unreadable, printable
-from lamina.data.counting import check_counts, count_objects
+from lamina.data import Subset, Unreadable, printable
+from lamina.data.counting import check_counts, count_objects, with_objects
 from lamina.data.dense import ObjectSource
 from lamina.data.opening_dense import open_objects
 from lamina.data.options import AS_STORED, Decoding
@@ -66,16 +68,41 @@ class Checked(CheckedSource[ObjectSource]):
         return found
 
 
+@dataclass(frozen=True)
+class Chosen(Checked):
+    """Some images of an `ObjectSource`."""
+
+    indices: Sequence[int]
+
+    @cached_property
+    def images(self) -> Subset:
+        """The images that were chosen."""
+        return Subset(self.source.images, self.indices)
+
+    @property
+    def left_out(self) -> int:
+        """How many were not."""
+        return len(self.source.images) - len(self.indices)
+
+    def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
+        """As `Checked`, of the i-th that was chosen."""
+        return super().read_objects(self.indices[i], how)
+
+
 def open_detect_data(data: str | Path | DetectData) -> DetectData:
-    """Both parts of `data`, as `lamina.data.opening_dense.open_objects` finds them.
+    """Both parts of `data`, as `lamina.data.opening_dense.open_objects` finds them; of the training part the
+    images with objects that are no crowds, as detectron2 and ViTDet choose them.
 
     Raises:
         LaminaError: where there is no such data, or as `DetectData`.
     """
-    if isinstance(data, DetectData):
-        return DetectData(data.name, Checked(data.train), Checked(data.test))
-    train, test = (Checked(open_objects(data, part)) for part in ("train", "val"))
-    return DetectData(printable(str(data)), train, test)
+    if not isinstance(data, DetectData):
+        train, test = (open_objects(data, part) for part in ("train", "val"))
+        data = DetectData(printable(str(data)), train, test)
+    indices = with_objects(data.train)
+    # Where there are none, `look` says so.
+    train = Chosen(data.train, indices) if indices else Checked(data.train)
+    return DetectData(data.name, train, Checked(data.test))
 
 
 def look(data: DetectData) -> tuple[str, ...]:
@@ -90,6 +117,8 @@ def look(data: DetectData) -> tuple[str, ...]:
         dropped = getattr(source, "dropped", 0)
         if dropped:
             notes.append(f"{dropped} objects of the {part} part have no box in their image and are left out")
+    if left_out := getattr(data.train, "left_out", 0):
+        notes.append(f"{left_out} training images without objects are left out")
     if not data.has_masks:
         notes.append("not all objects have masks: boxes alone are learned and judged")
     return tuple(notes)
