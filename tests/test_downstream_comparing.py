@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from evaluate_toys import stripes_folder, toy_recipe, toy_run
 from lamina import cli
 from lamina.downstream import CompareOptions, compare, comparing
+from lamina.downstream.chosen_recipe import classifier_recipe, detecting_recipe, segmenting_recipe
 from lamina.downstream.comparing import columns_of
 from lamina.errors import LaminaError
 from lamina.report.comparison import write_comparison
+from lamina.runs import Run
 
 OPTIONS = CompareOptions(
     protocols=("knn", "linear", "finetune"),
@@ -81,6 +84,61 @@ def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monke
     assert counts == {"knn": 1, "linear": 2, "finetune": 2}
     with pytest.raises(LaminaError, match=r"other settings \(epochs\)"):
         compare(models, folder, tmp_path / "whole", CompareOptions(epochs=2.0))
+
+
+def test_recipes_differ_by_protocol(folder, runs, tmp_path, monkeypatch, capsys):
+    tuned = "finetune: {recipe: finetune-s, train: {epochs: 1, batch_size: 4}, optim: {base_lr: 0.01}}"
+    config = tmp_path / "recipes.yaml"
+    config.write_text(f"{tuned}\ndetect: {{head: {{masks: false}}}}\n")
+    small = ["--out", str(tmp_path / "out"), "--seeds", "1", "--workers", "0", "--device", "cpu"]
+    asked = ["evaluate", "all", runs[0], folder, *small, "--protocols", "finetune"]
+    assert cli.main([*asked, "--config", str(config)]) == 0
+    (score,) = json.loads((tmp_path / "out" / "scores" / "finetune" / "mae-seed0.json").read_text())
+    settings = Run(tmp_path / "out" / "trainings" / "finetune" / "mae-seed0").recipe()
+    assert (settings.name, settings.train.batch_size, settings.optim.base_lr) == ("finetune-s", 4, 0.01)
+    assert score["seconds"] > 0
+    capsys.readouterr()
+    assert cli.main(asked) == 2
+    assert "other settings (recipes)" in capsys.readouterr().err
+    assert detecting_recipe({"detect": {"head": {"masks": False}}}).head.masks is False
+    assert segmenting_recipe({"segment": {"recipe": "upernet-small"}}).head == "upernet"
+    assert classifier_recipe("finetune", runs[0], {}) is None
+
+
+def test_a_probes_seconds_hold_all_of_it(folder, runs, tmp_path, monkeypatch):
+    plain = comparing.evaluate_knn
+
+    def slow(*args, **kwargs):
+        time.sleep(0.3)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(comparing, "evaluate_knn", slow)
+    options = CompareOptions(protocols=("knn",), workers=0, device="cpu")
+    (score,) = compare([runs[0]], folder, tmp_path / "out", options)["mae"]
+    assert score.seconds >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("recipes", "sentence"),
+    [
+        ("knn: {train: {epochs: 1}}", "not of 'knn'"),
+        ("finetune: 3", "finetune takes a mapping"),
+        ("finetune: {train: {epoch: 1}}", "finetune.train.epoch is not an option; did you mean"),
+        ("finetune: {recipe: finetun}", "there is no recipe 'finetun'"),
+        ("segment: {recipe: 3}", "segment.recipe is the name of one"),
+        ("recipe: finetune-s", "not of 'recipe'"),
+        ("- 3", "must hold a mapping"),
+    ],
+)
+def test_wrong_recipes_are_one_line(recipes, sentence, tmp_path, capsys):
+    config = tmp_path / "recipes.yaml"
+    config.write_text(recipes)
+    out = tmp_path / "o"
+    assert cli.main(["evaluate", "all", "run", "data", "--out", str(out), "--config", str(config)]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+    assert not out.exists()
 
 
 def test_runs_of_several_seeds_are_the_seeds(folder, runs, tmp_path):

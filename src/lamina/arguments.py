@@ -158,4 +158,5 @@ def read_config(file: Path) -> dict[str, Any]:
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise LaminaError(f"--config {file} must hold a mapping of options, such as 'train: {{epochs: 10}}'")
-    return dict(content.get("recipe", content))  # a run's recipe.yaml keeps the recipe under its name
+    recipe = content.get("recipe")  # where a run's recipe.yaml keeps it
+    return dict(recipe if isinstance(recipe, dict) else content)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lamina.api import report_callbacks
+from lamina.arguments import read_config
 from lamina.arguments_downstream import A, ProtocolArguments
 from lamina.commands import describe
 from lamina.data import open_source
@@ -151,6 +152,7 @@ def compare_all(
     models_and_data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ... DATA")],
     /,
     out: Path,
+    config: Path | None = None,
     options: Flat[CompareOptions] = COMPARE,
 ) -> int:
     """Several models by a set of protocols and seeds: one table, resumable, features cached.
@@ -163,6 +165,8 @@ def compare_all(
             the last one is the data: labelled images, root/CLASS/..., root/{train,val}/CLASS/..., or a
             sample.
         out: Folder of the comparison; called again, it goes on where it was.
+        config: YAML file with recipes by protocol: what differs, over the published one or over the one
+            that `recipe` names, such as 'finetune: {recipe: finetune-s, train: {epochs: 20}}'.
         options: Protocols, seeds, sizes.
     """
     if len(models_and_data) < 2:
@@ -170,7 +174,8 @@ def compare_all(
             "give one model or more, and then the data: lamina evaluate all MODEL ... DATA --out F"
         )
     *models, data = models_and_data
-    scores = compare(models, data, out, options, _say)
+    recipes = {} if config is None else read_config(config)
+    scores = compare(models, data, out, options, _say, recipes)
     files = write_comparison(scores, data, out, shlex.join(["lamina", *sys.argv[1:]]))
     comparison = Comparison.of(scores)
     header, lines = comparison.table()

@@ -7,21 +7,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from lamina.analyze.subject import names_of
+from lamina.downstream.chosen_recipe import (
+    Recipes,
+    check_recipes,
+    classifier_recipe,
+    detecting_recipe,
+    segmenting_recipe,
+)
 from lamina.downstream.detect import evaluate_detect
 from lamina.downstream.fewshot import FewOptions, evaluate_fewshot
 from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
 from lamina.downstream.score import Score, of_probe
 from lamina.downstream.segment import evaluate_segment
-from lamina.downstream.training import Going, Trained, evaluate_trained
+from lamina.downstream.training import Going, evaluate_trained
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, evaluate_knn, evaluate_linear
 from lamina.files import write_atomically
-from lamina.options import merge
-from lamina.recipes import Recipe
-from lamina.recipes import recipe as named_recipe
 
 Protocol = Literal[
     "knn", "linear", "linear-mae", "attentive", "finetune", "fewshot", "segment", "detect", "robustness"
@@ -38,8 +43,6 @@ class CompareOptions:
     """In the order of the table's rows."""
     seeds: int = 3
     """Seeds of each protocol, for a model that is one run; of a model of several runs each is a seed."""
-    recipe: str | None = None
-    """Recipe of fine-tuning (lamina recipes); unset means the published one for the network's size."""
     epochs: float | None = None
     """Epochs of fine-tuning, linear-mae and attentive, in place of their recipes'; warm-up keeps its
     share."""
@@ -109,6 +112,7 @@ def compare(
     out: Path,
     options: CompareOptions | None = None,
     say: Callable[[str], None] = lambda line: None,
+    recipes: Recipes = MappingProxyType({}),
 ) -> dict[str, list[Score]]:
     """Measure what is still missing in `out`; the scores of each model, for `Comparison.of`.
 
@@ -121,13 +125,15 @@ def compare(
         out: folder; `scores/`, `trainings/`, `cache/`.
         options: protocols, seeds, sizes.
         say: told a line for each protocol, model and seed.
+        recipes: what differs from the published ones, as in `{"finetune": {"train": {"epochs": 20}}}`.
 
     Raises:
         Unfinished: where a training was interrupted.
         LaminaError: as the protocols, and where `out` holds a comparison of other data or options.
     """
     options, columns = options or CompareOptions(), columns_of(models)
-    _start(out, data, options)
+    check_recipes(recipes)
+    _start(out, data, options, recipes)
     found: dict[str, list[Score]] = {column.name: [] for column in columns}
     for protocol in options.protocols:
         for column in columns:
@@ -136,7 +142,7 @@ def compare(
                 scores = _kept(place)
                 if scores is None:
                     say(f"{protocol}, {column.name}, seed {seed}")
-                    task = _Task(column, data, out, options, seed)
+                    task = _Task(column, data, out, options, seed, recipes)
                     scores = task.measure(protocol)
                     for score in scores:
                         say(f"  {score.protocol}: {score.metric} {100 * score.value:.1f} %")
@@ -154,6 +160,7 @@ class _Task:
     out: Path
     options: CompareOptions
     seed: int
+    recipes: Recipes
 
     def measure(self, protocol: Protocol) -> tuple[Score, ...]:
         """The scores of a protocol, with the column's seed and the time that they took, probing included."""
@@ -179,13 +186,13 @@ class _Task:
             asked = RobustnessOptions(images=options.corrupted_images)
             going = replace(self._going(protocol), resume=False)
             return (evaluate_robustness(model, self.data, asked, going, computing=self._computing()),)
+        going = self._going(protocol)
         if protocol == "segment":
-            return (evaluate_segment(spec, self.data, self._going(protocol)),)
+            return (evaluate_segment(spec, self.data, going, recipe=segmenting_recipe(self.recipes)),)
         if protocol == "detect":
-            return (evaluate_detect(spec, self.data, self._going(protocol)),)
-        return (
-            evaluate_trained(protocol, spec, self.data, self._going(protocol), recipe=self._recipe(protocol)),
-        )
+            return (evaluate_detect(spec, self.data, going, recipe=detecting_recipe(self.recipes)),)
+        recipe = classifier_recipe(protocol, spec, self.recipes, options.epochs)
+        return (evaluate_trained(protocol, spec, self.data, going, recipe=recipe),)
 
     def _folder(self, protocol: str) -> Path:
         return self.out / "trainings" / protocol / f"{_as_file(self.column.name)}-seed{self.seed}"
@@ -202,18 +209,6 @@ class _Task:
         options = self.options
         return {"batch_size": options.batch_size, "workers": options.workers, "device": options.device}
 
-    def _recipe(self, protocol: Trained) -> Recipe | None:
-        """None for the published one."""
-        name = self.options.recipe if protocol == "finetune" else None
-        if name is None and self.options.epochs is None:
-            return None
-        recipe = named_recipe(name or protocol)
-        epochs, warm_up = self.options.epochs, recipe.optim.warmup_epochs
-        if epochs is None:
-            return recipe
-        shorter = {"warmup_epochs": warm_up * epochs / recipe.train.epochs}
-        return merge(recipe, {"train": {"epochs": epochs}, "optim": shorter})
-
 
 def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range:
     """A model of several runs has a seed for each; one run has as many as are asked for, where they
@@ -223,10 +218,10 @@ def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range
     return range(1 if protocol in UNSEEDED else options.seeds)
 
 
-def _start(out: Path, data: str, options: CompareOptions) -> None:
+def _start(out: Path, data: str, options: CompareOptions, recipes: Recipes) -> None:
     """Make the folder, or see that what is in it was measured alike."""
     kept = {name: value for name, value in asdict(options).items() if name not in FREE}
-    settings = json.loads(json.dumps({"data": data, **kept}))
+    settings = json.loads(json.dumps({"data": data, **kept, "recipes": dict(recipes)}))
     file = out / "comparison.json"
     if not file.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
