@@ -301,7 +301,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(capsys, tmp_path):
     text = capsys.readouterr().out
     assert "fusion:" in text
     assert "steps of 16" in text
-    assert "GiB" in text
+    assert "MiB in fp32 for 16 images" in text
     assert not out.exists()
 
 

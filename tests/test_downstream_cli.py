@@ -28,7 +28,7 @@ def test_a_plan_is_shown_and_nothing_written(run, folder, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "layer_decay: 0.5" in told
     assert "18 images, 100 steps of 18" in told
-    assert "GiB" in told
+    assert "MiB in fp32 for 18 images" in told
     assert "batch 18, all images there are" in told
     assert cli.main(["evaluate", "linear-mae", run, folder, "--dry-run"]) == 0
     assert "291 parameters to train" in capsys.readouterr().out  # 96 x 3 and 3

@@ -277,7 +277,7 @@ def test_the_command_line(tmp_path: Path, capsys):
     said = capsys.readouterr().out
     assert "6 training and 3 test images, 3 classes; 2000 steps of 6" in said
     assert "channels: 16" in said
-    assert "GiB in fp32 for 6 images at a time" in said
+    assert "MiB in fp32 for 6 images at a time" in said
     assert not (tmp_path / "run" / "evaluations").exists()
     call += ["--max-steps", "2", "--seed", "3", "--json", str(tmp_path / "score.json")]
     assert cli.main(call) == 0
@@ -296,7 +296,11 @@ def test_the_command_line(tmp_path: Path, capsys):
         (lambda root: mask_folder(root, n=1), ["--head", "upernet"], "two images or more"),
         (lambda root: root, [], "there is no folder"),
         (lambda root: mask_folder(root), ["--recipe", "ade20k"], "there is no recipe 'ade20k'"),
-        (lambda root: mask_folder(root), ["--head", "m2f"], "there is no recipe 'm2f-small'"),
+        (
+            lambda root: mask_folder(root),
+            ["--head", "m2f"],
+            "there is no head 'm2f'; there are: dpt, knn, linear, upernet",
+        ),
         (lambda root: mask_folder(root), ["--linear.blocks", "5"], "linear.blocks (5,)"),
         (lambda root: mask_folder(root), ["--head", "knn", "--knn.block", "3"], "knn.block 3"),
     ],

@@ -71,15 +71,21 @@ def describe(recipe: Recipe, data: str, part: Split | None = None) -> None:
 
 
 def tell_memory(estimate: MemoryEstimate, batch: int) -> str:
-    """An estimate in a line."""
-    gib = {name: size / 2**30 for name, size in {**vars(estimate), "total": estimate.total}.items()}
+    """An estimate in two lines."""
     n = estimate.parameters
     trained = f"{n / 1e6:.1f} M" if n >= 100_000 else f"{n:,}"
-    return (
-        f"{trained} parameters to train; about {gib['total']:.2f} GiB in fp32 for "
-        f"{batch} images at a time\n(weights {gib['weights']:.2f}, gradients and optimiser "
-        f"{gib['training']:.2f}, activations {gib['activations']:.2f})"
+    total, *parts = map(
+        tell_bytes, (estimate.total, estimate.weights, estimate.training, estimate.activations)
     )
+    return (
+        f"{trained} parameters to train; about {total} in fp32 for {batch} images at a time\n"
+        f"(weights {parts[0]}, gradients and optimiser {parts[1]}, activations {parts[2]})"
+    )
+
+
+def tell_bytes(n: float) -> str:
+    """In GiB, or in MiB where that says little."""
+    return f"{n / 2**30:.2f} GiB" if n >= 2**30 / 10 else f"{n / 2**20:.1f} MiB"
 
 
 def reconstruct(

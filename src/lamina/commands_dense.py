@@ -14,7 +14,7 @@ import yaml
 from lamina.arguments import peek
 from lamina.arguments_downstream import TrainingArguments, parse_training
 from lamina.bars import ImagesBar
-from lamina.commands import tell_memory
+from lamina.commands import tell_bytes, tell_memory
 from lamina.commands_downstream import console, run_training
 from lamina.downstream import Score
 from lamina.downstream.dense_plan import DensePlan
@@ -103,8 +103,8 @@ def _describe_detect(arguments: DetectArguments) -> None:
     planned = plan_detection(arguments.model, arguments.data, arguments.fields, encoder=arguments.network)
     at_once = planned.recipe.train.micro_batch_size or 1
     memory, more = (estimate_detection(planned, count) for count in (at_once, at_once + 1))
-    each = (more.total - memory.total) / 2**30
-    further = f"each further image at a time {each:.2f} GiB (train.micro_batch_size)"
+    each = tell_bytes(more.total - memory.total)
+    further = f"each further image at a time {each} (train.micro_batch_size)"
     _describe(planned, _steps(planned), tell_memory(memory, at_once), further)
 
 

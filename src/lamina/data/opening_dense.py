@@ -55,7 +55,9 @@ def open_objects(data: FilePath | tuple[FilePath, FilePath], part: Part) -> Obje
     root = _folder(data)
     found = find_coco(root, part)
     if found is None:
-        raise LaminaError(f"{printable(root)} has no annotations/instances_{part}*.json; or give the pair")
+        raise LaminaError(
+            f"{printable(root)} has no annotations/instances_{part}*.json, as COCO has; or take {_DOOM}"
+        )
     return open_coco(*found)
 
 

@@ -15,6 +15,7 @@ from lamina.downstream.segment.linear import LinearHeadOptions
 from lamina.downstream.segment.uper import UperOptions
 from lamina.downstream.segment.windowing import SegmentWindows
 from lamina.errors import LaminaError
+from lamina.options import meant
 from lamina.train import OptimOptions, TrainOptions
 
 HeadKind = Literal["linear", "upernet", "dpt", "knn"]
@@ -202,8 +203,12 @@ def segment_recipe(name: str | None = None, head: str | None = None) -> SegmentR
     Raises:
         LaminaError: where there is none, or it is of another head than the one that was asked for.
     """
+    known = segment_recipes()
+    heads = sorted({build().head for build in known.values()})
+    if head is not None and head not in heads:
+        raise LaminaError(f"there is no head {head!r}; {meant(head, heads)}there are: {', '.join(heads)}")
     wanted = name or f"{head or 'linear'}-small"
-    found = recipe_named(wanted, segment_recipes())
+    found = recipe_named(wanted, known)
     if head is not None and found.head != head:
         raise LaminaError(f"the recipe {wanted} has the head {found.head}, not {head}; leave out one of them")
     return found

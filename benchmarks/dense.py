@@ -1,0 +1,74 @@
+"""Does pre-training show in dense labels? An MAE against its untrained twin on `sample:doom`, three seeds.
+
+    python benchmarks/dense.py --out docs/studies/dense-doom
+
+Pre-trains one MAE, then runs `lamina evaluate all` for segmentation and detection, with the changes of their
+recipes that `dense.yaml` holds. It fails unless box AP50 is 0.15 or more and twice the twin's, and mIoU three
+points above the twin's. Every command is printed; killed and called again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+DATA = "sample:doom"
+CONFIG = Path(__file__).with_suffix(".yaml")
+PRETRAINING = (
+    "--recipe mae-small --encoder vit_tiny_patch16_224 --encoder.width 96 --encoder.depth 6 "
+    "--encoder.heads 3 --decoder.width 64 --decoder.depth 2 --decoder.heads 2 "
+    "--image-size 112 160 --patch-size 8 "
+    "--masking.unit-px 16 --epochs 40 --optim.warmup-epochs 4 --batch-size 64 --base-lr 4e-3 --fusion none"
+)
+AP50, TIMES, POINTS = 0.15, 2.0, 0.03
+
+
+def call(arguments: list[str]) -> None:
+    """Run a verb of the command line; stop where it stops."""
+    print("lamina", shlex.join(arguments), flush=True)
+    if code := subprocess.run([sys.executable, "-m", "lamina", *arguments], check=False).returncode:
+        sys.exit(code)
+
+
+def main() -> None:
+    """Pre-train and measure what is missing, then compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1)
+    asked = parser.parse_args()
+    run, table, workers = asked.out / "runs" / "mae", asked.out / "table", ["--workers", str(asked.workers)]
+    call(["pretrain", DATA, "--out", str(run), "--resume", *workers, *PRETRAINING.split()])
+    models = [f"MAE={run}", f"untrained=untrained:{run}"]
+    protocols = ["--protocols", "segment", "detect", "--seeds", str(asked.seeds), "--config", str(CONFIG)]
+    call(["evaluate", "all", *models, DATA, *protocols, "--out", str(table), *workers])
+    sys.exit(judge(json.loads((table / "result.json").read_text(encoding="utf-8"))["scores"]))
+
+
+def judge(scores: dict[str, list[dict[str, Any]]]) -> int:
+    """Print both numbers of both models; 1 where they are not as far apart as they should be."""
+    boxes = {
+        name: mean(s["more"]["bbox_AP50"] for s in of(found, "detect")) for name, found in scores.items()
+    }
+    maps = {name: mean(s["value"] for s in of(found, "segment")) for name, found in scores.items()}
+    print(f"box AP50: MAE {boxes['MAE']:.3f}, untrained {boxes['untrained']:.3f}")
+    print(f"mIoU: MAE {maps['MAE']:.3f}, untrained {maps['untrained']:.3f}")
+    found = boxes["MAE"] >= max(AP50, TIMES * boxes["untrained"])
+    return 0 if found and maps["MAE"] >= maps["untrained"] + POINTS else 1
+
+
+def of(scores: list[dict[str, Any]], protocol: str) -> list[dict[str, Any]]:
+    """Those of a protocol."""
+    return [score for score in scores if score["protocol"].startswith(protocol)]
+
+
+if __name__ == "__main__":
+    main()
