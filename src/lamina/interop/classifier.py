@@ -92,20 +92,7 @@ def export_supervised(
     neck = task.options.neck if task.options.neck == "layer" else "none"
     # What loads these weights is a plain network: its shortcuts are whole.
     kept = replace(encoder, residual_decay=None, **_sizes(task))
-    about = {
-        "format": FORMAT,
-        "step": step,
-        "crop_share": crop_share,
-        "encoder": to_mapping(kept),
-        "folded_residual_decay": task.encoder.residual_decay,
-        "fusion": to_mapping(fused) if fused is not None else None,
-        "classifier": {
-            "n_classes": task.n_classes,
-            "pool": task.pool,
-            "neck": neck,
-            "class_names": list(class_names),
-        },
-    }
+    about = _described(task, kept, fused, class_names, step, crop_share, neck)
     plainly = _timm_config(task, kept, crop_share, class_names) if timms else {}
     config = json.dumps({**plainly, "lamina": about}, indent=2)
     if files.fusion is not None:
@@ -118,6 +105,32 @@ def export_supervised(
     _save({**tensors, **{names[name]: each for name, each in _head(task).items()}}, files.weights, config)
     write_atomically(files.config, config + "\n")
     return files
+
+
+def _described(
+    task: Supervised,
+    encoder: EncoderOptions,
+    fusion: FusionOptions | None,
+    class_names: Sequence[str],
+    step: int,
+    crop_share: float,
+    neck: str,
+) -> dict[str, Any]:
+    """What `load_supervised` builds the parts by."""
+    return {
+        "format": FORMAT,
+        "step": step,
+        "crop_share": crop_share,
+        "encoder": to_mapping(encoder),
+        "folded_residual_decay": task.encoder.residual_decay,
+        "fusion": None if fusion is None else to_mapping(fusion),
+        "classifier": {
+            "n_classes": task.n_classes,
+            "pool": task.pool,
+            "neck": neck,
+            "class_names": list(class_names),
+        },
+    }
 
 
 def load_supervised(path: str | Path, device: torch.device | str = "cpu") -> Supervised:
