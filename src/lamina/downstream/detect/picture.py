@@ -83,5 +83,5 @@ def _panel(panel: Axes, each: Shown, objects: Sequence[_Drawn], colours: NDArray
         if one.score is not None:
             said = f"{one.score:.2f}".removeprefix("0")
             at_top = y1 < height / 12  # there the score would leave the picture
-            place = {"y": y1 + 1, "va": "top"} if at_top else {"y": y1 - 1, "va": "bottom"}
-            panel.text(x1 + 1, s=said, fontsize=6, color=colours[one.label], **place)
+            label = {"facecolor": colours[one.label], "edgecolor": "none", "pad": 0.8}
+            panel.text(x1, y1, said, va="top" if at_top else "bottom", fontsize=6, color="w", bbox=label)
