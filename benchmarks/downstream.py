@@ -23,11 +23,9 @@ PRETRAINING = {
     "sample:fashion-mnist": "--image-size 28 --patch-size 4 --in-chans 1 --masking.unit-px 4 "
     "--max-steps 320 --optim.warmup-epochs 0.07",
 }
-EVALUATION = {
-    "sample:doom": ("sample:doom", "--epochs 4"),
-    # Few labels: what pre-training gave is to show.
-    "sample:fashion-mnist": ("sample:fashion-mnist?most=2000", "--epochs 8"),
-}
+CONFIG = Path(__file__).with_suffix(".yaml")
+# Few labels: what pre-training gave is to show.
+EVALUATION = {"sample:doom": "sample:doom", "sample:fashion-mnist": "sample:fashion-mnist?most=2000"}
 MODELS = {"MAE": "none", "MAE + MFF": "mff"}
 
 
@@ -64,9 +62,8 @@ def main() -> None:
             for seed in range(asked.seeds)
         ]
         models.append(f"{name}={','.join(map(str, runs))}")
-    data, options = EVALUATION[asked.data]
-    out = ["--out", str(asked.out / "table"), "--workers", str(asked.workers)]
-    call(["evaluate", "all", *models, data, "--protocols", *asked.protocols, *options.split(), *out])
+    out = ["--config", str(CONFIG), "--out", str(asked.out / "table"), "--workers", str(asked.workers)]
+    call(["evaluate", "all", *models, EVALUATION[asked.data], "--protocols", *asked.protocols, *out])
 
 
 if __name__ == "__main__":
