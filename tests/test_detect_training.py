@@ -38,7 +38,7 @@ from lamina.downstream.detect.regions import HeadOptions
 from lamina.downstream.detect.testing import detect_images
 from lamina.downstream.detect.windowing import DetectWindows
 from lamina.errors import LaminaError
-from lamina.train import TrainOptions, checkpoint
+from lamina.train import Ranks, TrainOptions, checkpoint
 
 torch.set_num_threads(1)
 HEAD = HeadOptions(
@@ -358,7 +358,19 @@ def test_images_without_objects_are_not_trained_on():
     assert torch.equal(train.images.read(1), toys.images.read(3))
     with pytest.raises(Unreadable, match="made so"):
         train.read_objects(2)
-    assert planned.notes == ("2 training images without objects are left out",)
+    assert planned.notes == ("training images without objects to learn are left out: 2",)
+    again = plan_detection(toy_backbone(), planned.data, short())
+    assert again.notes == planned.notes
+    assert again.settings("detect") == planned.settings("detect")
+    loaders = [
+        planned.loader(
+            DataOptions(workers=n), planned.recipe.window.training(), Ranks(0, 1, torch.device("cpu"))
+        )
+        for n in (0, 2)
+    ]
+    alone, beside = (list(loader.batches(0, 2)) for loader in loaders)
+    for one, two in zip(alone, beside, strict=True):
+        assert torch.equal(one.images, two.images)
     assert planned.settings("detect")["training_images"] == 4
     assert len(planned.data.test.images) == 6
 
@@ -369,7 +381,8 @@ def test_what_is_odd_but_can_be_used_is_said():
     planned = plan_detection(backbone, DetectData("odd", green, good), short())
     assert any("validation alone, 'red'" in note for note in planned.notes)
     one = replace(changed(good, labels=lambda each: torch.zeros_like(each.labels)), classes=("thing",))
-    assert len(plan_detection(backbone, DetectData("odd", one, one), short()).notes) == 1  # see below
+    said = plan_detection(backbone, DetectData("odd", one, one), short()).notes
+    assert said == ("training images without objects to learn are left out: 1",)
     lossy = plan_detection(backbone, DetectData("odd", replace(good, dropped=3), good), short())
     assert any("3 objects" in note for note in lossy.notes)
     few = plan_detection(backbone, toy_data(3), short())

@@ -9,8 +9,8 @@ import pytest
 
 from evaluate_toys import stripes_folder, toy_recipe, toy_run
 from lamina import cli
-from lamina.downstream import CompareOptions, compare, comparing
-from lamina.downstream.chosen_recipe import classifier_recipe, detecting_recipe, segmenting_recipe
+from lamina.downstream import CompareOptions, Score, compare, comparing
+from lamina.downstream.chosen_recipe import classifier_recipe
 from lamina.downstream.comparing import columns_of
 from lamina.errors import LaminaError
 from lamina.report.comparison import write_comparison
@@ -86,7 +86,7 @@ def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monke
         compare(models, folder, tmp_path / "whole", CompareOptions(epochs=2.0))
 
 
-def test_recipes_differ_by_protocol(folder, runs, tmp_path, monkeypatch, capsys):
+def test_recipes_differ_by_protocol(folder, runs, tmp_path, capsys):
     tuned = "finetune: {recipe: finetune-s, train: {epochs: 1, batch_size: 4}, optim: {base_lr: 0.01}}"
     config = tmp_path / "recipes.yaml"
     config.write_text(f"{tuned}\ndetect: {{head: {{masks: false}}}}\n")
@@ -100,9 +100,28 @@ def test_recipes_differ_by_protocol(folder, runs, tmp_path, monkeypatch, capsys)
     capsys.readouterr()
     assert cli.main(asked) == 2
     assert "other settings (recipes)" in capsys.readouterr().err
-    assert detecting_recipe({"detect": {"head": {"masks": False}}}).head.masks is False
-    assert segmenting_recipe({"segment": {"recipe": "upernet-small"}}).head == "upernet"
     assert classifier_recipe("finetune", runs[0], {}) is None
+    chosen = classifier_recipe("finetune", runs[0], {"finetune": {"optim": {"warmup_epochs": 10.0}}}, 4.0)
+    assert (chosen.name, chosen.train.epochs, chosen.optim.warmup_epochs) == ("finetune", 4.0, 0.4)
+
+
+def test_dense_protocols_are_given_their_recipes(runs, tmp_path, monkeypatch):
+    given = {}
+
+    def measured(name):
+        def evaluate(spec, data, going, recipe):
+            given[name] = recipe
+            return Score(name, spec, 0, data, "x", 0.5, None, 1, 1, 0, {}, {}, (), 1.0)
+
+        return evaluate
+
+    for name in ("segment", "detect"):
+        monkeypatch.setattr(comparing, f"evaluate_{name}", measured(name))
+    options = CompareOptions(protocols=("segment", "detect"), seeds=1)
+    recipes = {"segment": {"head": "upernet"}, "detect": {"head": {"masks": False}}}
+    compare([runs[0]], "sample:doom", tmp_path / "out", options, recipes=recipes)
+    assert (given["segment"].name, given["segment"].head) == ("upernet-small", "upernet")
+    assert (given["detect"].name, given["detect"].head.masks) == ("detect-small", False)
 
 
 def test_a_probes_seconds_hold_all_of_it(folder, runs, tmp_path, monkeypatch):
@@ -124,7 +143,15 @@ def test_a_probes_seconds_hold_all_of_it(folder, runs, tmp_path, monkeypatch):
         ("knn: {train: {epochs: 1}}", "not of 'knn'"),
         ("finetune: 3", "finetune takes a mapping"),
         ("finetune: {train: {epoch: 1}}", "finetune.train.epoch is not an option; did you mean"),
-        ("finetune: {recipe: finetun}", "there is no recipe 'finetun'"),
+        ("finetune: {recipe: finetuned}", "there is no recipe 'finetuned'"),
+        ("finetune: {recipe: finetun}", "not of finetune"),
+        ("finetune: {recipe: mae-small}", "the recipe 'mae-small' is not of finetune"),
+        ("finetune: {recipe: ''}", "not of finetune"),
+        ("linear-mae: {recipe: finetune}", "not of linear-mae"),
+        ("segment: {head: magic}", "there is no head 'magic'"),
+        ("segment: {recipe: ade20k-dpt, head: upernet}", "has the head dpt"),
+        ("detect: {train: {seed: 3}}", "detect.train.seed is given by --seeds"),
+        ("finetune: {data: {workers: 3}}", "finetune.data.workers is given by --workers"),
         ("segment: {recipe: 3}", "segment.recipe is the name of one"),
         ("recipe: finetune-s", "not of 'recipe'"),
         ("- 3", "must hold a mapping"),

@@ -12,9 +12,8 @@ import tyro
 
 from lamina.arguments import long_names, parse, peek, read_config
 from lamina.downstream import Going, Trained
-from lamina.downstream.adapting import protocol_recipe
+from lamina.downstream.adapting import protocol_recipe, recipe_of
 from lamina.downstream.training import TrainingRecipe
-from lamina.errors import LaminaError
 from lamina.interop import load_encoder
 from lamina.options import merge
 from lamina.recipes import Recipe
@@ -91,11 +90,7 @@ def _recipe(protocol: Trained, args: Sequence[str]) -> Recipe:
     """The one that is named, else the one for the model's size."""
     named = peek(args, "--recipe")
     if named is not None:
-        if not named.startswith(protocol):
-            raise LaminaError(
-                f"--recipe {named} is not of {protocol}; take {protocol}, or {protocol}-b and the like"
-            )
-        return named_recipe(named)
+        return recipe_of(protocol, named)
     if not args or args[0].startswith("-") or {"-h", "--help"} & set(args):
         return named_recipe(protocol)
     return protocol_recipe(protocol, load_encoder(args[0], encoder=peek(args, "--network"), pretrained=False))

@@ -61,7 +61,12 @@ class CocoObjects:
     ) -> None:
         self.images, self.classes = images, tuple(classes)
         self.dropped, self.has_masks = 0, True
-        self._kept = Names([json.dumps(self._boxed(i, found)) for i, found in enumerate(annotations)])
+        kept, self._shows = [], []
+        for i, found in enumerate(annotations):
+            boxed = self._boxed(i, found)
+            kept.append(json.dumps(boxed))
+            self._shows.append(not all(each["crowd"] for each in boxed))
+        self._kept = Names(kept)
 
     def _boxed(self, i: int, annotations: Sequence[_Numbers]) -> list[dict[str, Any]]:
         """What is kept of an image's annotations, boxes as clipped corners."""
@@ -83,7 +88,7 @@ class CocoObjects:
 
     def has_objects(self, i: int) -> bool:
         """Whether image i has an annotation that is no crowd, without a look at it."""
-        return not all(each["crowd"] for each in json.loads(self._kept[i]))
+        return self._shows[i]
 
     def annotated(self, i: int) -> Objects:
         """Objects of image i as they are annotated, without a look at the image; raises `Unreadable`."""

@@ -33,7 +33,11 @@ class MapSource(Protocol):
 
 @runtime_checkable
 class ObjectSource(Protocol):
-    """Boxes and masks of the objects in each image."""
+    """Boxes and masks of the objects in each image.
+
+    A source may have `has_objects(i) -> bool` too: whether image i shows an object that is no crowd. Of one
+    that has not, all objects are read before a training.
+    """
 
     @property
     def images(self) -> Source:

@@ -56,7 +56,7 @@ def open_objects(data: FilePath | tuple[FilePath, FilePath], part: Part) -> Obje
     found = find_coco(root, part)
     if found is None:
         raise LaminaError(
-            f"{printable(root)} has no annotations/instances_{part}*.json, as COCO has; or take {_DOOM}"
+            f"{printable(root)} has no annotations/instances_{part}*.json, as COCO has; {_DOOM} has objects"
         )
     return open_coco(*found)
 

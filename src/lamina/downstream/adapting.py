@@ -8,6 +8,7 @@ from lamina.data import Source
 from lamina.errors import LaminaError
 from lamina.interop import Backbone
 from lamina.recipes import Recipe, Size, protocols
+from lamina.recipes import recipe as named_recipe
 
 _WIDTHS: dict[tuple[int, int], Size] = {
     (192, 12): "ti",
@@ -23,6 +24,19 @@ def protocol_recipe(protocol: str, backbone: Backbone) -> Recipe:
     size = _WIDTHS.get((backbone.encoder.width, backbone.encoder.depth))
     known = protocols()
     return known.get(f"{protocol}-{size}", known[protocol])()
+
+
+def recipe_of(protocol: str, name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        LaminaError: where there is none, or it is of another protocol.
+    """
+    if not name.startswith(protocol):
+        raise LaminaError(
+            f"the recipe {name!r} is not of {protocol}; take {protocol}, or {protocol}-b and the like"
+        )
+    return named_recipe(name)
 
 
 def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, tuple[str, ...]]:

@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar, get_args
 
-from lamina.downstream.adapting import protocol_recipe
+from lamina.downstream.adapting import protocol_recipe, recipe_of
 from lamina.downstream.detect import DetectRecipe, detect_recipe
 from lamina.downstream.segment import SegmentRecipe, segment_recipe
 from lamina.downstream.training import Trained
 from lamina.errors import LaminaError
 from lamina.interop import load_encoder
-from lamina.options import merge
+from lamina.options import flatten, merge
 from lamina.recipes import Recipe
-from lamina.recipes import recipe as named_recipe
 
 Recipes = Mapping[str, Mapping[str, Any]]
 """By protocol: `recipe`, the name of the one to start from, and fields that differ from it."""
+
+OF_THE_COMPARISON = {"train.seed": "--seeds", "train.device": "--device", "data.workers": "--workers"}
+"""Fields of a recipe that options of the comparison decide."""
 
 T = TypeVar("T")
 
@@ -37,52 +39,63 @@ def classifier_recipe(
         return None
 
     def base(name: str | None) -> Recipe:
-        found = named_recipe(name) if name else protocol_recipe(protocol, load_encoder(model))
-        if epochs is None:
-            return found
-        warm_up = found.optim.warmup_epochs * epochs / found.train.epochs
-        return merge(found, {"train": {"epochs": epochs}, "optim": {"warmup_epochs": warm_up}})
+        if name is None:
+            return protocol_recipe(protocol, load_encoder(model, pretrained=False))
+        return recipe_of(protocol, name)
 
-    return _chosen(recipes.get(protocol, {}), base)
+    found = _chosen(protocol, recipes, base)
+    if epochs is None:
+        return found
+    warm_up = found.optim.warmup_epochs * epochs / found.train.epochs
+    return merge(found, {"train": {"epochs": epochs}, "optim": {"warmup_epochs": warm_up}})
 
 
 def segmenting_recipe(recipes: Recipes) -> SegmentRecipe:
-    """That of segmentation."""
-    return _chosen(recipes.get("segment", {}), segment_recipe)
+    """That of segmentation; a head without the name of a recipe has the one for small images."""
+    head = _fields("segment", recipes).get("head")
+    return _chosen("segment", recipes, partial(segment_recipe, head=head))
 
 
 def detecting_recipe(recipes: Recipes) -> DetectRecipe:
     """That of detection."""
-    return _chosen(recipes.get("detect", {}), detect_recipe)
+    return _chosen("detect", recipes, detect_recipe)
 
 
 def check_recipes(recipes: Recipes) -> None:
-    """Refuse what no protocol takes before anything is measured.
+    """Refuse what no protocol takes before anything is measured; which size is published does not matter.
 
     Raises:
         LaminaError: one line on the protocol, the recipe or the field that there is not.
     """
-    known: dict[str, Callable[[str | None], Any]] = {
-        **{name: partial(_named, name) for name in get_args(Trained)},
-        "segment": segment_recipe,
-        "detect": detect_recipe,
-    }
-    for protocol, fields in recipes.items():
-        if protocol not in known:
-            raise LaminaError(f"recipes are of {', '.join(known)}, not of {protocol!r}")
-        if not isinstance(fields, Mapping):
-            raise LaminaError(f"{protocol} takes a mapping, such as 'train: {{epochs: 10}}', not {fields!r}")
-        _chosen(fields, known[protocol], f"{protocol}.")
+    trained = get_args(Trained)
+    for protocol in recipes:
+        if protocol not in (*trained, "segment", "detect"):
+            raise LaminaError(f"recipes are of {', '.join(trained)}, segment or detect, not of {protocol!r}")
+        if decided := sorted(set(OF_THE_COMPARISON) & set(flatten(_fields(protocol, recipes)))):
+            raise LaminaError(f"{protocol}.{decided[0]} is given by {OF_THE_COMPARISON[decided[0]]}")
+        if protocol == "segment":
+            segmenting_recipe(recipes)
+        elif protocol == "detect":
+            detecting_recipe(recipes)
+        else:
+            _chosen(protocol, recipes, partial(_named, protocol))
+
+
+def _chosen(protocol: str, recipes: Recipes, base: Callable[[str | None], T]) -> T:
+    """The recipe that `recipe` names, with the other fields."""
+    others = dict(_fields(protocol, recipes))
+    name = others.pop("recipe", None)
+    if not isinstance(name, str | None):
+        raise LaminaError(f"{protocol}.recipe is the name of one, not {name!r}")
+    return merge(base(name), others, f"{protocol}.")
 
 
 def _named(protocol: str, name: str | None) -> Recipe:
-    return named_recipe(name or protocol)
+    return recipe_of(protocol, protocol if name is None else name)
 
 
-def _chosen(fields: Mapping[str, Any], base: Callable[[str | None], T], where: str = "") -> T:
-    """The recipe that `recipe` names, with the other fields."""
-    others = dict(fields)
-    name = others.pop("recipe", None)
-    if not isinstance(name, str | None):
-        raise LaminaError(f"{where}recipe is the name of one, not {name!r}")
-    return merge(base(name), others, where)
+def _fields(protocol: str, recipes: Recipes) -> Mapping[str, Any]:
+    found = recipes.get(protocol, {})
+    if not isinstance(found, Mapping):
+        raise LaminaError(f"{protocol} takes a mapping, such as 'train: {{epochs: 10}}', not {found!r}")
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,7 +71,7 @@ class Checked(CheckedSource[ObjectSource]):
 class Chosen(Checked):
     """Some images of an `ObjectSource`."""
 
-    indices: Sequence[int]
+    indices: tuple[int, ...]
 
     @cached_property
     def images(self) -> Subset:
@@ -99,7 +98,9 @@ def open_detect_data(data: str | Path | DetectData) -> DetectData:
     if not isinstance(data, DetectData):
         train, test = (open_objects(data, part) for part in ("train", "val"))
         data = DetectData(printable(str(data)), train, test)
-    indices = with_objects(data.train)
+    if isinstance(data.train, Chosen):  # opened before
+        return data
+    indices = tuple(with_objects(data.train))
     # Where there are none, `look` says so.
     train = Chosen(data.train, indices) if indices else Checked(data.train)
     return DetectData(data.name, train, Checked(data.test))
@@ -118,7 +119,7 @@ def look(data: DetectData) -> tuple[str, ...]:
         if dropped:
             notes.append(f"{dropped} objects of the {part} part have no box in their image and are left out")
     if left_out := getattr(data.train, "left_out", 0):
-        notes.append(f"{left_out} training images without objects are left out")
+        notes.append(f"training images without objects to learn are left out: {left_out}")
     if not data.has_masks:
         notes.append("not all objects have masks: boxes alone are learned and judged")
     return tuple(notes)

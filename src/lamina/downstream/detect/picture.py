@@ -22,6 +22,7 @@ from lamina.downstream.detect.testing import Shown
 LEAST_SCORE = 0.3
 """Detections that are drawn; those that are less sure count in the metric, but hide the image."""
 _VEIL = 0.45
+_LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 class _Drawn(NamedTuple):
@@ -83,5 +84,6 @@ def _panel(panel: Axes, each: Shown, objects: Sequence[_Drawn], colours: NDArray
         if one.score is not None:
             said = f"{one.score:.2f}".removeprefix("0")
             at_top = y1 < height / 12  # there the score would leave the picture
+            ink = "w" if colours[one.label][:3] @ _LUMINANCE < 0.5 else "k"
             label = {"facecolor": colours[one.label], "edgecolor": "none", "pad": 0.8}
-            panel.text(x1, y1, said, va="top" if at_top else "bottom", fontsize=6, color="w", bbox=label)
+            panel.text(x1, y1, said, va="top" if at_top else "bottom", fontsize=6, color=ink, bbox=label)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from lamina.data import DataOptions
 from lamina.downstream.dense_encoder import EncoderChanges
@@ -204,7 +204,7 @@ def segment_recipe(name: str | None = None, head: str | None = None) -> SegmentR
         LaminaError: where there is none, or it is of another head than the one that was asked for.
     """
     known = segment_recipes()
-    heads = sorted({build().head for build in known.values()})
+    heads = get_args(HeadKind)
     if head is not None and head not in heads:
         raise LaminaError(f"there is no head {head!r}; {meant(head, heads)}there are: {', '.join(heads)}")
     wanted = name or f"{head or 'linear'}-small"
