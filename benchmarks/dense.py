@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import subprocess
+import os
 import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from calling import call
+
 DATA = "sample:doom"
-CONFIG = Path(__file__).with_suffix(".yaml")
+CONFIG = os.path.relpath(Path(__file__).with_suffix(".yaml"))
 PRETRAINING = (
     "--recipe mae-small --encoder vit_tiny_patch16_224 --encoder.width 96 --encoder.depth 6 "
     "--encoder.heads 3 --decoder.width 64 --decoder.depth 2 --decoder.heads 2 "
@@ -27,13 +28,6 @@ PRETRAINING = (
     "--masking.unit-px 16 --epochs 40 --optim.warmup-epochs 4 --batch-size 64 --base-lr 4e-3 --fusion none"
 )
 AP50, TIMES, POINTS = 0.15, 2.0, 0.03
-
-
-def call(arguments: list[str]) -> None:
-    """Run a verb of the command line; stop where it stops."""
-    print("lamina", shlex.join(arguments), flush=True)
-    if code := subprocess.run([sys.executable, "-m", "lamina", *arguments], check=False).returncode:
-        sys.exit(code)
 
 
 def main() -> None:
@@ -48,7 +42,7 @@ def main() -> None:
     run, table, workers = asked.out / "runs" / "mae", asked.out / "table", ["--workers", str(asked.workers)]
     call(["pretrain", DATA, "--out", str(run), "--resume", *workers, *PRETRAINING.split()])
     models = [f"MAE={run}", f"untrained=untrained:{run}"]
-    protocols = ["--protocols", "segment", "detect", "--seeds", str(asked.seeds), "--config", str(CONFIG)]
+    protocols = ["--protocols", "segment", "detect", "--seeds", str(asked.seeds), "--config", CONFIG]
     call(["evaluate", "all", *models, DATA, *protocols, "--out", str(table), *workers])
     sys.exit(judge(json.loads((table / "result.json").read_text(encoding="utf-8"))["scores"]))
 

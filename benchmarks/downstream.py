@@ -10,10 +10,10 @@ The labels are first seen by the protocols. Every command is printed; killed and
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
-import sys
+import os
 from pathlib import Path
+
+from calling import call
 
 NETWORK = "--encoder vit_tiny_patch16_224 --encoder.width 96 --encoder.depth 12 --encoder.heads 3"
 RATE = "--batch-size 128 --base-lr 2e-3"
@@ -23,17 +23,10 @@ PRETRAINING = {
     "sample:fashion-mnist": "--image-size 28 --patch-size 4 --in-chans 1 --masking.unit-px 4 "
     "--max-steps 320 --optim.warmup-epochs 0.07",
 }
-CONFIG = Path(__file__).with_suffix(".yaml")
+CONFIG = os.path.relpath(Path(__file__).with_suffix(".yaml"))
 # Few labels: what pre-training gave is to show.
 EVALUATION = {"sample:doom": "sample:doom", "sample:fashion-mnist": "sample:fashion-mnist?most=2000"}
 MODELS = {"MAE": "none", "MAE + MFF": "mff"}
-
-
-def call(arguments: list[str]) -> None:
-    """Run a verb of the command line; stop where it stops."""
-    print("lamina", shlex.join(arguments), flush=True)
-    if code := subprocess.run([sys.executable, "-m", "lamina", *arguments], check=False).returncode:
-        sys.exit(code)
 
 
 def pretrain(data: str, folder: Path, fusion: str, seed: int, workers: int) -> Path:
@@ -62,7 +55,7 @@ def main() -> None:
             for seed in range(asked.seeds)
         ]
         models.append(f"{name}={','.join(map(str, runs))}")
-    out = ["--config", str(CONFIG), "--out", str(asked.out / "table"), "--workers", str(asked.workers)]
+    out = ["--config", CONFIG, "--out", str(asked.out / "table"), "--workers", str(asked.workers)]
     call(["evaluate", "all", *models, EVALUATION[asked.data], "--protocols", *asked.protocols, *out])
 
 
