@@ -299,7 +299,7 @@ def test_the_command_line(tmp_path: Path, capsys):
         (
             lambda root: mask_folder(root),
             ["--head", "m2f"],
-            "there is no head 'm2f'; there are: dpt, knn, linear, upernet",
+            "there is no head 'm2f'; there are: linear, upernet, dpt, knn",
         ),
         (lambda root: mask_folder(root), ["--linear.blocks", "5"], "linear.blocks (5,)"),
         (lambda root: mask_folder(root), ["--head", "knn", "--knn.block", "3"], "knn.block 3"),
