@@ -203,12 +203,11 @@ def segment_recipe(name: str | None = None, head: str | None = None) -> SegmentR
     Raises:
         LaminaError: where there is none, or it is of another head than the one that was asked for.
     """
-    known = segment_recipes()
     heads = get_args(HeadKind)
     if head is not None and head not in heads:
         raise LaminaError(f"there is no head {head!r}; {meant(head, heads)}there are: {', '.join(heads)}")
     wanted = name or f"{head or 'linear'}-small"
-    found = recipe_named(wanted, known)
+    found = recipe_named(wanted, segment_recipes())
     if head is not None and found.head != head:
         raise LaminaError(f"the recipe {wanted} has the head {found.head}, not {head}; leave out one of them")
     return found
