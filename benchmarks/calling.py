@@ -1,7 +1,8 @@
-"""A verb of the command line, as the studies of this folder call it."""
+"""Verbs of the command line, as the studies of this folder call them."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -11,4 +12,16 @@ def call(arguments: list[str]) -> None:
     """Print it and run it; stop where it stops."""
     print("lamina", shlex.join(arguments), flush=True)
     if code := subprocess.run([sys.executable, "-m", "lamina", *arguments], check=False).returncode:
+        sys.exit(code)
+
+
+def call_together(commands: list[list[str]]) -> None:
+    """Print them and run them at a time, each with its share of the cores; stop where one stops."""
+    threads = str(max(1, (os.cpu_count() or 1) // len(commands)))
+    running = []
+    for arguments in commands:
+        print("lamina", shlex.join(arguments), flush=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        running.append(subprocess.Popen([sys.executable, "-m", "lamina", *arguments], env=environment))
+    if code := max(process.wait() for process in running):
         sys.exit(code)

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,7 @@ def test_models_have_names_and_a_run_for_each_seed():
     for models, sentence in (
         ([], "at least one"),
         (["A=x", "A=y"], "one name"),
+        (["MAE_1=x", "MAE-1=y"], "one name"),  # their scores would lie in one file
         (["A="], "names no model"),
         (["runs/mae", "runs/mae"], "twice"),
     ):
@@ -84,6 +87,55 @@ def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monke
     assert counts == {"knn": 1, "linear": 2, "finetune": 2}
     with pytest.raises(LaminaError, match=r"other settings \(epochs\)"):
         compare(models, folder, tmp_path / "whole", CompareOptions(epochs=2.0))
+
+
+def test_no_name_is_another_networks(folder, runs, tmp_path):
+    """Scores are kept by the model's name, so that the name must go on to be that model's."""
+    options = CompareOptions(protocols=("knn",), workers=0, device="cpu")
+    mae, mff = runs
+    out = tmp_path / "out"
+    (first,) = compare([f"M={mae}"], folder, out, options)["M"]
+    with pytest.raises(LaminaError, match=rf"M was measured as {mae}, not {mff}"):
+        compare([f"M={mff}"], folder, out, options)
+    with pytest.raises(LaminaError, match=r"as 1 network\(s\), not 2"):
+        compare([f"M={mae},{mff}"], folder, out, options)
+    both = [f"M={mae}", f"N={mae},{mff}"]
+    assert compare(both, folder, out, options)["M"] == [first]
+    grown = compare([f"N={mae},{mff},{mae}"], folder, out, options)["N"]
+    assert [score.model for score in grown] == [mae, mff, mae]
+    assert len(compare(both, folder, out, options)["N"]) == 2  # fewer again
+    shutil.rmtree(mae)
+    toy_run(Path(mae), toy_recipe(fusion="none"), steps=(4,))
+    with pytest.raises(LaminaError, match="has changed since it was measured"):
+        compare([f"M={mae}"], folder, out, options)
+    (out / "models.json").write_text("[3]")
+    with pytest.raises(LaminaError, match=r"models\.json is damaged"):
+        compare([f"M={mae}"], folder, out, options)
+
+
+def test_robustness_says_of_which_classifier(folder, runs, tmp_path, monkeypatch):
+    """Whatever the order and whoever is asked later, a row holds classifiers of one kind."""
+    asked, plain = [], comparing.evaluate_robustness
+
+    def spied(model, data, options, going, computing):
+        asked.append(model)
+        few = replace(options, kinds=("brightness",), images=4)
+        return plain(model, data, few, going, computing=computing)
+
+    monkeypatch.setattr(comparing, "evaluate_robustness", spied)
+    out, small = tmp_path / "out", {"seeds": 1, "epochs": 1.0, "workers": 0, "device": "cpu"}
+    alone = CompareOptions(protocols=("robustness",), **small)
+    both = CompareOptions(protocols=("robustness", "finetune"), **small)
+    (probe,) = compare([runs[0]], folder, out, alone)["mae"]
+    tuned = {score.protocol: score for score in compare([runs[0]], folder, out, both)["mae"]}
+    assert asked == [runs[0], str(out / "trainings" / "finetune" / "mae-seed0")]
+    assert (probe.protocol, set(tuned)) == ("robustness-linear", {"finetune", "robustness-finetune"})
+    assert tuned["robustness-finetune"].settings["classifier"] == "trained"
+    assert compare([runs[0]], folder, out, alone)["mae"] == [probe]
+    (out / "scores" / "robustness-finetune" / "mae-seed0.json").unlink()
+    shutil.rmtree(out / "trainings")
+    with pytest.raises(LaminaError, match="mae-seed0 is gone"):
+        compare([runs[0]], folder, out, both)
 
 
 def test_recipes_differ_by_protocol(folder, runs, tmp_path, capsys):
@@ -200,12 +252,12 @@ def test_names_are_shown_as_text(tmp_path):
     assert "&lt;b&gt;x" in html
 
 
-def test_wrong_arguments_are_one_line(folder, tmp_path, capsys):
+def test_wrong_arguments_are_one_line(folder, runs, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     for arguments, words in (
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--protocols", "knn"], "no encoder 'nowhere'"),
-        (["nowhere", folder, "--out", str(tmp_path / "full")], "holds no comparison"),
+        ([runs[0], folder, "--out", str(tmp_path / "full")], "holds no comparison"),
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--protocols", "magic"], "magic"),
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--seeds", "0"], "give 1 or more"),
     ):

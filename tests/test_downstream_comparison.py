@@ -1,6 +1,7 @@
 """One table: means over seeds by hand, and the best in bold only where intervals allow."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,39 @@ def test_cells_are_means_over_seeds_with_students_interval():
     assert b.tell() == "70.0"
     assert row.seeds == 1
     assert row.gain(1, over=0) is None
+
+
+def test_other_seeds_are_no_pairs():
+    values = (0.50, 0.60, 0.70)
+    row = row_of(
+        a=[score(v, i) for i, v in enumerate(values)],
+        b=[score(v + 0.05, i + 5) for i, v in enumerate(values)],
+    )
+    assert row.gain(1, over=0) is None
+    assert not any(cell.best for cell in row.cells)
+
+
+def test_ways_and_steps_are_rows_and_seeds_are_not():
+    """Scores of one run, of other steps or recipes, are no seeds of one number."""
+
+    def tuned(value, seed=0, **changed):
+        settings = {"recipe": "finetune-s", "epochs": 100.0, **changed.pop("settings", {})}
+        return replace(score(value, seed, "finetune"), settings=settings, **changed)
+
+    seeds = Comparison.of({"a": [tuned(0.5), tuned(0.6, 1)]})
+    assert [row.seeds for row in seeds.rows] == [2]
+    steps = Comparison.of({"a": [tuned(0.5), tuned(0.9, step=3)]})
+    assert [row.protocol for row in steps.rows] == ["finetune (step 1)", "finetune (step 3)"]
+    shorter = tuned(0.9, settings={"epochs": 5.0})
+    ways = Comparison.of({"a": [tuned(0.5), tuned(0.6, 1), shorter], "b": [tuned(0.7)]})
+    assert [row.protocol for row in ways.rows] == [
+        "finetune (finetune-s, 100 epochs)",
+        "finetune (finetune-s, 5 epochs)",
+    ]
+    assert [row.cells[0].over_seeds.n for row in ways.rows] == [2, 1]
+    assert [row.cells[1] is None for row in ways.rows] == [False, True]
+    runs = [replace(tuned(0.5 + i / 10, i), model=f"runs/{i}", step=i) for i in range(2)]
+    assert [row.protocol for row in Comparison.of({"a": runs}).rows] == ["finetune"]
 
 
 def test_a_single_seed_shows_its_interval_interval():

@@ -1,5 +1,7 @@
 """Robustness of a classifier: errors part by part, published sets by their classes, killed and resumed."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluate_toys import stripes_folder, toy_recipe, toy_run
+from evaluate_toys import shaken, stripes_folder, toy_recipe, toy_run
+from lamina.build import build_method
 from lamina.corruptions import KINDS, Corruption, available_kinds
 from lamina.data import DataOptions, eval_batches, open_source
-from lamina.data.imagenet_variants import imagenet_wnids
+from lamina.data.imagenet_variants import CLASSES, imagenet_wnids
 from lamina.downstream import classifier as opening
 from lamina.downstream import robustness
 from lamina.downstream.classifier import Classifier, open_classifier
@@ -20,6 +23,8 @@ from lamina.downstream.training import Going
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing
 from lamina.interop import export_supervised
+from lamina.runs import Run
+from lamina.train import checkpoint
 from test_supervised_heads import options_of, task_of
 
 CPU = Computing(batch_size=8, workers=0, device="cpu")
@@ -78,14 +83,18 @@ def test_killed_and_called_again_it_measures_what_is_missing(folder, run, tmp_pa
 
 
 def published(root: Path, wnids: list[str], kinds: tuple[str, ...]) -> None:
-    generator = np.random.default_rng(0)
     for kind in kinds:
         for severity in range(1, 6):
-            for wnid in wnids:
-                place = root / kind / str(severity) / wnid
-                place.mkdir(parents=True)
-                pixels = generator.integers(0, 255, (40, 40, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(place / "0.png")
+            images(root / kind / str(severity), wnids)
+
+
+def images(root: Path, wnids: Sequence[str]) -> None:
+    """An image of each class, grey with a white frame."""
+    for wnid in wnids:
+        (root / wnid).mkdir(parents=True)
+        pixels = np.full((40, 40, 3), 100, dtype=np.uint8)
+        pixels[[0, 1, -2, -1]] = pixels[:, [0, 1, -2, -1]] = 255
+        Image.fromarray(pixels).save(root / wnid / "0.png")
 
 
 def test_published_sets_are_judged_among_their_own_classes(tmp_path, monkeypatch):
@@ -93,21 +102,22 @@ def test_published_sets_are_judged_among_their_own_classes(tmp_path, monkeypatch
     known = imagenet_wnids()
     wnids = [known[i] for i in (3, 10, 500)]
     published(tmp_path / "c", wnids, ("brightness", "fog"))
-    sizes = []
+    corners = []
 
     def logits(images):
-        sizes.append(tuple(images.shape[-2:]))
+        corners.append(int(images[..., 0, 0].min()) - int(images[..., 16, 16].max()))
         found = torch.zeros(len(images), 1000)
         found[:, 7] = 9.0
         found[torch.arange(len(images)), torch.tensor([3, 10, 500])] = 1.0
         return found
 
-    fake = Classifier("fake", None, "trained", logits, known, (32, 32), 3, DataOptions())
+    fake = Classifier("fake", None, "trained", logits, known, (32, 32), 3, DataOptions(), "0" * 64)
     monkeypatch.setattr(robustness, "open_classifier", lambda *_: fake)
     score = evaluate_robustness(
         "fake", tmp_path / "c", RobustnessOptions(published="imagenet-c"), computing=CPU
     )
     assert score.value == 0
+    assert min(corners) > 100  # ImageNet-C's images are crops: all of each is looked at
     assert (
         score.metric
         == f"mean error (published, without {', '.join(k for k in KINDS if k not in ('brightness', 'fog'))})"
@@ -116,6 +126,53 @@ def test_published_sets_are_judged_among_their_own_classes(tmp_path, monkeypatch
     options = RobustnessOptions(published="imagenet-a")
     with pytest.raises(LaminaError, match="has 3 classes where imagenet-a has 200"):
         evaluate_robustness("fake", tmp_path / "c" / "fog" / "1", options, computing=CPU)
+
+
+@pytest.mark.parametrize("name", ["imagenet-a", "imagenet-r", "imagenet-sketch"])
+def test_other_published_sets_have_an_accuracy_among_their_classes(name, tmp_path, monkeypatch):
+    """A classifier that prefers a class that the set has not, and after it one that it has."""
+    known = imagenet_wnids()
+    inside = list(range(0, 1000, 1000 // CLASSES[name]))
+    outside = min(set(range(1000)) - set(inside), default=None)
+    images(tmp_path / name, [known[i] for i in inside])
+    corners = []
+
+    def logits(images):
+        corners.append(int(images[..., 0, 0].min()) - int(images[..., 16, 16].max()))
+        found = torch.zeros(len(images), 1000)
+        found[:, inside[3]] = 1.0
+        if outside is not None:
+            found[:, outside] = 9.0
+        return found
+
+    fake = Classifier("fake", None, "trained", logits, known, (32, 32), 3, DataOptions(), "0" * 64)
+    monkeypatch.setattr(robustness, "open_classifier", lambda *_: fake)
+    score = evaluate_robustness("fake", tmp_path / name, RobustnessOptions(published=name), computing=CPU)
+    assert (score.metric, score.n_test, score.data) == ("top1", len(inside), name)
+    assert score.value == pytest.approx(1 / len(inside))
+    assert max(corners) <= 0  # photographs: their middle, without the frame
+
+
+def test_what_was_measured_is_that_of_these_weights_and_kinds(tmp_path):
+    """A checkpoint that was replaced, and other kinds in one folder."""
+    folder = stripes_folder(tmp_path / "data")
+    toy_run(tmp_path / "run", toy_recipe())
+    model, out = tmp_path / "run", Going(out=tmp_path / "out")
+    bright = RobustnessOptions(kinds=("brightness",), images=6)
+    first = evaluate_robustness(model, folder, bright, out, computing=CPU)
+    packed = RobustnessOptions(kinds=("jpeg_compression",), images=6)
+    found = evaluate_robustness(model, folder, packed, out, computing=CPU)
+    fresh = evaluate_robustness(model, folder, packed, Going(out=tmp_path / "fresh"), computing=CPU)
+    assert (found.value, found.more) == (fresh.value, fresh.more)
+    assert "brightness error" not in found.more
+    assert evaluate_robustness(model, folder, bright, out, computing=CPU).more == first.more
+    write = checkpoint.Checkpoint(
+        checkpoint.model_tensors(shaken(build_method(toy_recipe()), seed=9)), {}, {"step": 3}
+    )
+    shutil.rmtree(Run(model).checkpoints)
+    checkpoint.write(Run(model).checkpoints, 3, write)
+    with pytest.raises(LaminaError, match=r"other settings \(weights_sha256\)"):
+        evaluate_robustness(model, folder, bright, out, computing=CPU)
 
 
 def test_exported_classifiers_and_runs_on_labels_are_taken_as_they_are(tmp_path):

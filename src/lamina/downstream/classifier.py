@@ -20,6 +20,7 @@ from lamina.errors import LaminaError
 from lamina.evaluate import Computing, FeatureOptions, LinearOptions, collect
 from lamina.evaluate.linear import fit_linear
 from lamina.evaluate.vectors import BackboneVectors
+from lamina.frozen import network_sha256
 from lamina.interop import load_encoder, load_supervised, locate_step
 from lamina.interop.classifier import class_names, crop_share_of
 from lamina.runs import Run, load_task
@@ -42,6 +43,8 @@ class Classifier:
     image_size: tuple[int, int]
     in_chans: int
     reading: DataOptions
+    sha256: str
+    """Of weights and structure (`network_sha256`); of a probe those of its encoder."""
     n_train: int = 0
     """Images that the probe was fitted on; 0 where the classifier came trained."""
 
@@ -101,7 +104,17 @@ def _of_task(
 ) -> Classifier:
     (rows, columns), (height, width) = task.encoder.grid, task.encoder.patch
     size = rows * height, columns * width
-    return Classifier(name, step, "trained", task.logits, classes, size, task.encoder.in_chans, reading)
+    return Classifier(
+        name,
+        step,
+        "trained",
+        task.logits,
+        classes,
+        size,
+        task.encoder.in_chans,
+        reading,
+        network_sha256(task),
+    )
 
 
 def _of_timm(spec: str, device: torch.device) -> Classifier:
@@ -119,7 +132,8 @@ def _of_timm(spec: str, device: torch.device) -> Classifier:
     logits = Standardised(net, known["mean"], known["std"]).eval().requires_grad_(False).to(device)
     reading = DataOptions(eval_crop_share=float(known["crop_pct"]))
     classes = imagenet_wnids(int(known["num_classes"]))
-    return Classifier(spec, None, "published", logits, classes, (height, width), channels, reading)
+    sha256 = network_sha256(net)
+    return Classifier(spec, None, "published", logits, classes, (height, width), channels, reading, sha256)
 
 
 def _probe(spec: str, train: Source | None, computing: Computing, seed: int) -> Classifier:
@@ -151,5 +165,6 @@ def _probe(spec: str, train: Source | None, computing: Computing, seed: int) -> 
         size,
         channels,
         reading,
+        network_sha256(backbone),
         len(labels),
     )

@@ -18,6 +18,7 @@ from lamina.downstream.chosen_recipe import (
     detecting_recipe,
     segmenting_recipe,
 )
+from lamina.downstream.compared_models import check_models, identified
 from lamina.downstream.detect import evaluate_detect
 from lamina.downstream.fewshot import FewOptions, evaluate_fewshot
 from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
@@ -27,6 +28,7 @@ from lamina.downstream.training import Going, evaluate_trained
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, evaluate_knn, evaluate_linear
 from lamina.files import write_atomically
+from lamina.runs import Run
 
 Protocol = Literal[
     "knn", "linear", "linear-mae", "attentive", "finetune", "fewshot", "segment", "detect", "robustness"
@@ -99,8 +101,8 @@ def columns_of(models: Sequence[str]) -> tuple[Column, ...]:
     for model in models:
         name, _, specs = model.partition("=") if model in named else (short[model], "", model)
         columns.append(Column(name, tuple(spec for spec in specs.split(",") if spec)))
-    if len({column.name for column in columns}) < len(columns):
-        raise LaminaError("two models have one name; give names of their own: NAME=MODEL")
+    if len({_as_file(column.name) for column in columns}) < len(columns):
+        raise LaminaError("two models have one name, up to punctuation; give names of their own: NAME=MODEL")
     if bare := [column.name for column in columns if not column.specs]:
         raise LaminaError(f"{bare[0]} names no model; give {bare[0]}=MODEL")
     return tuple(columns)
@@ -133,12 +135,14 @@ def compare(
     """
     options, columns = options or CompareOptions(), columns_of(models)
     check_recipes(recipes)
+    networks = identified({column.name: column.specs for column in columns})
     _start(out, data, options, recipes)
+    check_models(out, networks)
     found: dict[str, list[Score]] = {column.name: [] for column in columns}
-    for protocol in options.protocols:
+    for protocol in sorted(options.protocols, key=lambda each: each == "robustness"):  # it needs finetune's
         for column in columns:
             for seed in _seeds(protocol, column, options):
-                place = out / "scores" / protocol / f"{_as_file(column.name)}-seed{seed}"
+                place = out / "scores" / _row(protocol, options) / f"{_as_file(column.name)}-seed{seed}"
                 scores = _kept(place)
                 if scores is None:
                     say(f"{protocol}, {column.name}, seed {seed}")
@@ -181,11 +185,7 @@ class _Task:
             few = FewOptions(per_class=options.few_per_class)
             return evaluate_fewshot(spec, self.data, few, self._going(protocol), computing=self._computing())
         if protocol == "robustness":
-            tuned = self._folder("finetune")
-            model = str(tuned) if "finetune" in options.protocols and tuned.is_dir() else spec
-            asked = RobustnessOptions(images=options.corrupted_images)
-            going = replace(self._going(protocol), resume=False)
-            return (evaluate_robustness(model, self.data, asked, going, computing=self._computing()),)
+            return (self._robustness(spec),)
         going = self._going(protocol)
         if protocol == "segment":
             return (evaluate_segment(spec, self.data, going, recipe=segmenting_recipe(self.recipes)),)
@@ -193,6 +193,19 @@ class _Task:
             return (evaluate_detect(spec, self.data, going, recipe=detecting_recipe(self.recipes)),)
         recipe = classifier_recipe(protocol, spec, self.recipes, options.epochs)
         return (evaluate_trained(protocol, spec, self.data, going, recipe=recipe),)
+
+    def _robustness(self, spec: str) -> Score:
+        """Of the classifier that finetune trained here; without finetune of the model as it is, or of a
+        probe. Rows and folders say which."""
+        row, model = _row("robustness", self.options), spec
+        if row != "robustness":
+            model = str(self._folder("finetune"))
+            if not Run(model).exists():
+                raise LaminaError(f"{model} is gone, whose classifier was to be tested; choose another --out")
+        asked = RobustnessOptions(images=self.options.corrupted_images)
+        going = replace(self._going(row), resume=False)
+        score = evaluate_robustness(model, self.data, asked, going, computing=self._computing())
+        return replace(score, protocol="robustness-linear" if score.n_train else row)
 
     def _folder(self, protocol: str) -> Path:
         return self.out / "trainings" / protocol / f"{_as_file(self.column.name)}-seed{self.seed}"
@@ -216,6 +229,12 @@ def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range
     if len(column.specs) > 1:
         return range(len(column.specs))
     return range(1 if protocol in UNSEEDED else options.seeds)
+
+
+def _row(protocol: Protocol, options: CompareOptions) -> str:
+    """Where scores are kept: robustness of fine-tuned classifiers is another number than that of others."""
+    tuned = protocol == "robustness" and "finetune" in options.protocols
+    return "robustness-finetune" if tuned else protocol
 
 
 def _start(out: Path, data: str, options: CompareOptions, recipes: Recipes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lamina.downstream.score import Score
@@ -23,6 +23,7 @@ class Cell:
     """Of a single seed alone, the score's own: over test images, or draws of labels."""
     values: tuple[float, ...]
     """By seed."""
+    seeds: tuple[int, ...]
     best: bool = False
     """Whether it is better than every other model by more than its interval."""
 
@@ -53,7 +54,7 @@ class ComparisonRow:
     def gain(self, column: int, over: int) -> Estimate | None:
         """The difference to another model, seed by seed; None where seeds are not paired."""
         ours, theirs = self.cells[column], self.cells[over]
-        if ours is None or theirs is None or len(ours.values) != len(theirs.values):
+        if ours is None or theirs is None or ours.seeds != theirs.seeds:
             return None
         return difference(ours.values, theirs.values)
 
@@ -67,12 +68,25 @@ class Comparison:
 
     @classmethod
     def of(cls, scores: Mapping[str, Sequence[Score]]) -> Comparison:
-        """From the scores of each model, of any protocols and seeds."""
-        found: dict[tuple[str, str, str], dict[str, list[Score]]] = {}
+        """From the scores of each model, of any protocols and seeds.
+
+        A model that was measured in several ways by one protocol (other recipes, lengths, or steps of its
+        run) has a row for each: they are no seeds.
+        """
+        groups = {column: _grouped(each) for column, each in scores.items()}
+        several = {
+            kind
+            for by_kind in groups.values()
+            for kind, group in by_kind.items()
+            if len({score.variant for score in group}) > 1
+        }
+        found: dict[Kind, dict[str, list[Score]]] = {}
         for column, each in scores.items():
             for score in each:
-                kind = (score.protocol, score.data, score.metric)
-                found.setdefault(kind, {}).setdefault(column, []).append(score)
+                kind = _kind(score)
+                way = _way(score, groups[column][kind], kind in several)
+                row = (score.protocol + way, score.data, score.metric)
+                found.setdefault(row, {}).setdefault(column, []).append(score)
         columns = tuple(scores)
         return cls(columns, tuple(_row(kind, by_column, columns) for kind, by_column in found.items()))
 
@@ -113,17 +127,39 @@ class Comparison:
         return {"columns": list(self.columns), "rows": rows}
 
 
-def _row(
-    kind: tuple[str, str, str], by_column: Mapping[str, list[Score]], columns: Sequence[str]
-) -> ComparisonRow:
+Kind = tuple[str, str, str]
+"""Protocol, data and metric."""
+
+
+def _kind(score: Score) -> Kind:
+    return score.protocol, score.data, score.metric
+
+
+def _grouped(scores: Sequence[Score]) -> dict[Kind, list[Score]]:
+    groups: dict[Kind, list[Score]] = {}
+    for score in scores:
+        groups.setdefault(_kind(score), []).append(score)
+    return groups
+
+
+def _way(score: Score, group: Sequence[Score], several: bool) -> str:
+    """What tells a score from others of its model and kind that are no seeds, " (finetune-s, 5 epochs)"; ""
+    where seeds alone differ."""
+    told = [score.variant] if several else []
+    # Runs of several seeds may have stopped at different steps.
+    if len({each.model for each in group}) == 1 and len({each.step for each in group}) > 1:
+        told.append(f"step {score.step}")
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _row(kind: Kind, by_column: Mapping[str, list[Score]], columns: Sequence[str]) -> ComparisonRow:
     protocol, data, metric = kind
     cells = [_cell(by_column[name]) if name in by_column else None for name in columns]
     first = next(iter(by_column.values()))[0]
     row = ComparisonRow(protocol, data, metric, first.n_train, first.n_test, tuple(cells))
     best = _best(row)
     marked = tuple(
-        cell if cell is None or i != best else Cell(cell.over_seeds, cell.interval, cell.values, True)
-        for i, cell in enumerate(cells)
+        cell if cell is None or i != best else replace(cell, best=True) for i, cell in enumerate(cells)
     )
     return ComparisonRow(protocol, data, metric, first.n_train, first.n_test, marked)
 
@@ -131,7 +167,8 @@ def _row(
 def _cell(scores: Sequence[Score]) -> Cell:
     ordered = sorted(scores, key=lambda score: score.seed)
     values = tuple(score.value for score in ordered)
-    return Cell(estimate(values), ordered[0].interval if len(ordered) == 1 else None, values)
+    seeds = tuple(score.seed for score in ordered)
+    return Cell(estimate(values), ordered[0].interval if len(ordered) == 1 else None, values, seeds)
 
 
 def _best(row: ComparisonRow) -> int | None:

@@ -102,8 +102,10 @@ def evaluate_robustness(
     train = None if probed is None else open_labelled(probed).train
     classifier = open_classifier(model, train, computing, going.seed)
     name = options.published or str(data)
-    known = _known(classifier, name, options, going)
+    known = _known(classifier, str(data), probed, options, going)
+    asked = []
     for part in _parts(data, options, going.seed):
+        asked.append(part.name)
         if part.name not in known:
             subset = _subset(classifier, part.source)
             reader = classifier
@@ -112,7 +114,7 @@ def evaluate_robustness(
             answers = reader.answers(part.source, computing, subset, part.change)
             known.add(part.name, answers.right, len(answers.labels))
         say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
-    score = _score(classifier, name, options, known, going.seed)
+    score = _score(classifier, name, options, asked, known, going.seed)
     score = replace(score, seconds=round(time.perf_counter() - started, 1))
     keep(score, model)
     return score
@@ -142,24 +144,37 @@ def _subset(classifier: Classifier, source: Source) -> tuple[int, ...] | None:
     return tuple(class_subset(classifier.classes, source.class_names).tolist())
 
 
-def _known(classifier: Classifier, data: str, options: RobustnessOptions, going: Going) -> MeasuredParts:
+def _known(
+    classifier: Classifier, data: str, probed: str | None, options: RobustnessOptions, going: Going
+) -> MeasuredParts:
     settings = {
         "model": classifier.name,
         "step": classifier.step,
+        "weights_sha256": classifier.sha256,
         "classifier": classifier.kind,
+        "probe_data": probed if classifier.n_train else None,
         "data": data,
+        "published": options.published,
         "images": options.images,
         "seed": going.seed,
     }
     folder = going.out
     if folder is None and Run(classifier.name).exists():
         step = "" if classifier.step is None else f"@{classifier.step}"
-        folder = Run(classifier.name).evaluations / f"robustness-{file_name(data)}-seed{going.seed}{step}"
+        folder = (
+            Run(classifier.name).evaluations
+            / f"robustness-{file_name(options.published or data)}-seed{going.seed}{step}"
+        )
     return MeasuredParts.open(folder, settings, overwrite=going.overwrite)
 
 
 def _score(
-    classifier: Classifier, data: str, options: RobustnessOptions, known: MeasuredParts, seed: int
+    classifier: Classifier,
+    data: str,
+    options: RobustnessOptions,
+    asked: list[str],
+    known: MeasuredParts,
+    seed: int,
 ) -> Score:
     base = Score(
         protocol="robustness",
@@ -172,12 +187,16 @@ def _score(
         n_train=classifier.n_train,
         n_test=0,
         seed=seed,
-        settings={"classifier": classifier.kind},
+        settings={
+            "classifier": classifier.kind,
+            "images": options.images or "all",
+            "kinds": ", ".join(options.kinds) or "all",
+        },
     )
     if options.published in CLASSES:
         right, n = known.counts(options.published)
         return replace(base, value=right / n, interval=wilson_interval(right, n), n_test=n)
-    kinds = [kind for kind in KINDS if f"{kind} {SEVERITIES[-1]}" in known]
+    kinds = [kind for kind in KINDS if f"{kind} {SEVERITIES[-1]}" in asked]  # the folder may know of more
     errors = {kind: [known.error(f"{kind} {severity}") for severity in SEVERITIES] for kind in kinds}
     clean = known.error(CLEAN) if options.published is None else None
     imagenet = len(classifier.classes) == 1000 and set(classifier.classes) == set(imagenet_wnids())
