@@ -101,6 +101,22 @@ def test_glass_copies_as_the_maintained_implementation_does(reach, seed, referen
     assert np.array_equal(got.reshape(image.shape), want)
 
 
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_glass_is_the_maintained_implementations_whole(severity, reference, monkeypatch):
+    """Its blurs, reach and passes too; its loop is run uncompiled, on a generator of the same seed."""
+    from imagecorruptions import corruptions as package
+
+    loop = package._shuffle_pixels_njit_glass_blur.py_func
+    monkeypatch.setattr(package, "_shuffle_pixels_njit_glass_blur", loop)
+    image, seed = photo(37, 52), seed_for(7, Purpose.CORRUPTION, KINDS.index("glass_blur"), severity)
+    pixels = image.permute(1, 2, 0).contiguous().numpy()
+    want = np.uint8(package.glass_blur(pixels, severity, seed=[seed & 0xFFFFFFFF, seed >> 32]))
+    got = corrupt(image, "glass_blur", severity, 7).permute(1, 2, 0).numpy()
+    apart = np.abs(got.astype(int) - want.astype(int))
+    assert apart.max() <= 1  # rounding: its blur is skimage's
+    assert (apart > 0).mean() < 0.001
+
+
 # --- against closed forms -------------------------------------------------------------------------------
 
 

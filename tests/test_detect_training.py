@@ -38,6 +38,7 @@ from lamina.downstream.detect.regions import HeadOptions
 from lamina.downstream.detect.testing import detect_images
 from lamina.downstream.detect.windowing import DetectWindows
 from lamina.errors import LaminaError
+from lamina.interop import load_encoder
 from lamina.train import Ranks, TrainOptions, checkpoint
 
 torch.set_num_threads(1)
@@ -302,8 +303,11 @@ def test_published_recipes_are_vitdets():
     assert recipe.attention.window == 14
     assert recipe.encoder.drop_path == 0.1
     assert HeadOptions() == recipe.head
-    steps = {size: detect_recipe(f"coco-vitdet-{size}").train.max_steps for size in "lh"}
-    assert steps == {"l": 184_375, "h": 138_281}
+    larger = {size: detect_recipe(f"coco-vitdet-{size}") for size in "lh"}
+    assert {
+        size: (each.train.max_steps, each.optim.layer_decay, each.encoder.drop_path)
+        for size, each in larger.items()
+    } == {"l": (184_375, 0.8, 0.4), "h": (138_281, 0.9, 0.5)}
     with pytest.raises(LaminaError, match="did you mean detect-small"):
         detect_recipe("detect")
 
@@ -317,6 +321,20 @@ def test_memory_is_counted_without_computing():
     assert two.activations == pytest.approx(2 * one.activations, rel=0.05)
     masks = replace(planned, recipe=replace(planned.recipe, head=replace(HEAD, masks=False)))
     assert estimate_detection(masks).activations < one.activations
+
+
+def test_memory_of_a_vit_b_on_coco_is_as_the_docs_say():
+    """80 classes, windows of 1024 px."""
+    data = toy_data()
+    kinds = tuple(f"class {i}" for i in range(80))
+    many = DetectData("coco", replace(data.train, classes=kinds), replace(data.test, classes=kinds))
+    planned = plan_detection(
+        load_encoder("vit_base_patch16_224", pretrained=False), many, detect_recipe("coco-vitdet-b")
+    )
+    one, two = (estimate_detection(planned, n) for n in (1, 2))
+    gib = 2**30
+    assert round((one.weights + one.training) / gib, 1) == 1.7
+    assert round((two.total - one.total) / gib, 1) == 6.8
 
 
 def changed(part: ToyObjects, **changes) -> ToyObjects:

@@ -9,6 +9,7 @@ import yaml
 from evaluate_toys import stripes_folder, toy_recipe, toy_run
 from lamina import cli
 from lamina.recipes import protocols
+from lamina.runs import Run
 
 
 @pytest.fixture
@@ -64,6 +65,21 @@ def test_few_labels_and_robustness_print_their_numbers(run, folder, tmp_path, ca
     told = capsys.readouterr().out
     assert "fewshot-linear-2" in told
     assert "over 2 draws of labels" in told
+    tuned = [
+        "--by",
+        "finetune",
+        "--recipe",
+        "finetune-small",
+        "--epochs",
+        "1",
+        "--out",
+        str(tmp_path / "few"),
+    ]
+    assert cli.main([*few[:4], "--per-class", "2", "--draws", "1", *tuned, "--workers", "0"]) == 0
+    assert "fewshot-finetune-2" in capsys.readouterr().out
+    (trained,) = (tmp_path / "few").iterdir()
+    settings = Run(trained).recipe()
+    assert (settings.name, settings.train.epochs) == ("finetune-small", 1.0)
     robust = [
         "evaluate",
         "robustness",
@@ -91,6 +107,8 @@ def test_wrong_arguments_are_one_line(run, folder, tmp_path, capsys):
         (["finetune", run, str(tmp_path / "none")], "there is no"),
         (["linear-mae", run, folder, "--optim.kindd", "x"], "kindd"),
         (["fewshot", run, folder, "--per-class", "0"], "1 or more"),
+        (["fewshot", run, folder, "--epochs", "3"], "add --by finetune"),
+        (["fewshot", run, folder, "--by", "finetune", "--recipe", "mae-small"], "not of finetune"),
         (["fewshot", run, folder, "--lists", str(tmp_path / "no.txt")], "cannot be read"),
         (["robustness", run, folder, "--kinds", "rain"], "no corruption 'rain'"),
         (["robustness", run, folder, "--published", "imagenet-c"], "is no classifier"),

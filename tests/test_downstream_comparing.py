@@ -234,6 +234,7 @@ def test_the_files_say_what_was_measured(folder, runs, tmp_path, capsys):
     assert cli.main([*arguments, "--protocols", "knn", "fewshot", "--workers", "0", "--device", "cpu"]) == 0
     told = capsys.readouterr().out
     assert "fewshot-linear-5" in told
+    assert "fewshot-linear-5" in Run(runs[0]).report_file.read_text()
     page, result = (out / "README.md").read_text(), json.loads((out / "result.json").read_text())
     assert "lamina evaluate all" in result["command"] or result["command"]
     assert [row["protocol"] for row in result["rows"]][:1] == ["knn"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
-from lamina.data import Subset
+from lamina.data import ArraySource, Subset
 from lamina.downstream import FewOptions, Going, evaluate_fewshot, score_file
 from lamina.downstream.few import draw_per_class, few, listed, per_class_of
 from lamina.errors import LaminaError
@@ -59,6 +59,13 @@ def test_an_official_list_is_found_by_file_names(tmp_path):
     file.write_text("\n")
     with pytest.raises(LaminaError, match="names no image"):
         listed(source, file)
+    names = ["a/1.png", "b/1.png", "b/2.png"]
+    twice = ArraySource(torch.rand(3, 3, 8, 8), names, [0, 1, 1], ["a", "b"])
+    file.write_text("b/2.png\n")
+    assert listed(twice, file) == [2]
+    file.write_text("b/1.png\n")
+    with pytest.raises(LaminaError, match=r"several training images are called 1\.png"):
+        listed(twice, file)
 
 
 def test_few_labels_of_one_class_teach_nothing():

@@ -135,8 +135,46 @@ def test_published_recipes_are_found_by_the_size_of_the_network(tmp_path):
             toy_run(tmp_path / "run", start)
         spec = tmp_path / "run" if start is not None else f"untrained:timm/{name}"
         assert protocol_recipe("finetune", load_encoder(spec)).name == expected
-    assert recipe("finetune-l").optim.layer_decay == 0.75
-    assert recipe("linear-mae").optim.kind == "lars"
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "decay", "drop_path", "epochs"),
+    [
+        ("s", 5e-4, 0.65, 0.1, 100),  # CrossMAE's
+        ("b", 5e-4, 0.65, 0.1, 100),
+        ("l", 1e-3, 0.75, 0.2, 50),
+        ("h", 1e-3, 0.75, 0.3, 50),
+    ],
+)
+def test_fine_tuning_is_maes(size, rate, decay, drop_path, epochs):
+    """FINETUNE.md of MAE's code."""
+    found = recipe(f"finetune-{size}")
+    optim, data, head = found.optim, found.data, found.supervised
+    assert (optim.kind, optim.base_lr, optim.layer_decay, optim.betas) == ("adamw", rate, decay, (0.9, 0.999))
+    assert (optim.weight_decay, optim.warmup_epochs, optim.min_lr, optim.schedule) == (
+        0.05,
+        5,
+        1e-6,
+        "cosine",
+    )
+    assert (found.encoder.drop_path, found.train.epochs, found.train.batch_size) == (drop_path, epochs, 1024)
+    assert (head.mixup, head.cutmix, head.mix_prob, head.smoothing) == (0.8, 1.0, 1.0, 0.1)
+    assert (head.pool, head.neck, head.head_std) == ("mean", "layer", 2e-5)
+    assert (data.auto_augment, data.erase, data.crop_scale) == ("rand-m9-mstd0.5-inc1", 0.25, (0.08, 1.0))
+
+
+@pytest.mark.parametrize(("size", "epochs"), [("b", 90), ("l", 50), ("h", 50)])
+def test_the_linear_probe_is_maes(size, epochs):
+    """LINPROBE.md of MAE's code."""
+    found = recipe(f"linear-mae-{size}")
+    optim, head = found.optim, found.supervised
+    assert (optim.kind, optim.base_lr, optim.momentum, optim.trust) == ("lars", 0.1, 0.9, 0.001)
+    assert (optim.weight_decay, optim.warmup_epochs, optim.min_lr, optim.schedule) == (0.0, 10, 0.0, "cosine")
+    assert (found.train.epochs, found.train.batch_size) == (epochs, 16384)
+    assert found.train.micro_batch_size == 512  # what batch norm sees: one of its 32 GPUs
+    assert (head.pool, head.neck, head.head_std, head.frozen) == (None, "batch", 0.01, True)
+    assert (head.mixup, head.cutmix, head.smoothing) == (0.0, 0.0, 0.0)
+    assert (found.data.crop_scale, found.data.auto_augment, found.data.erase) == ((0.08, 1.0), None, 0.0)
 
 
 def test_what_images_do_not_allow_is_said(tmp_path):

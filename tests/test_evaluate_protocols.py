@@ -12,6 +12,7 @@ from lamina.errors import LaminaError
 from lamina.evaluate import (
     BackboneVectors,
     Computing,
+    FeatureOptions,
     Key,
     KNNOptions,
     LabelledData,
@@ -140,6 +141,16 @@ def test_end_to_end_beside_both_baselines(run, evaluate):
     assert result.chosen("trained").top1 > 0.6
     assert ProbeResult.read(results_file(result)) == result
     assert evaluate(run, stripes_data(), workers=0, device="cpu") == result
+
+
+def test_baselines_may_be_left_out(run):
+    """Their vectors are most of the memory."""
+    alone = evaluate_knn(
+        run, stripes_data(), features=FeatureOptions(baselines=False), workers=0, device="cpu"
+    )
+    beside = evaluate_knn(run, stripes_data(), workers=0, device="cpu")
+    assert {row.encoder for row in alone.rows} == {"trained"}
+    assert alone.chosen() == beside.chosen()
 
 
 def test_an_earlier_step_has_a_file_of_its_own(run):

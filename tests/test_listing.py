@@ -3,6 +3,8 @@
 import re
 
 from lamina.cli import main
+from lamina.downstream.detect import detect_recipes
+from lamina.downstream.segment import segment_recipes
 from lamina.listing import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
 from lamina.recipes import methods, protocols, recipes
 
@@ -21,7 +23,7 @@ def test_every_method_has_a_whole_row():
 
 def test_every_recipe_has_a_whole_row():
     rows = recipe_rows()
-    assert [row[0] for row in rows] == [*recipes(), *protocols()]
+    assert [row[0] for row in rows] == [*recipes(), *protocols(), *segment_recipes(), *detect_recipes()]
     assert all(len(row) == len(RECIPE_COLUMNS) and all(row) for row in rows)
 
 

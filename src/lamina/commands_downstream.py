@@ -32,6 +32,7 @@ from lamina.downstream import (
     evaluate_trained,
 )
 from lamina.downstream.adapting import adapted
+from lamina.downstream.chosen_recipe import check_recipes, classifier_recipe
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing
 from lamina.files import check_writable
@@ -99,6 +100,9 @@ def fewshot(
     /,
     json: Path | None = None,
     network: str | None = None,
+    recipe: str | None = None,
+    config: Path | None = None,
+    epochs: float | None = None,
     few: Flat[FewOptions] = FEW,
     going: Flat[Going] = GOING,
 ) -> int:
@@ -109,12 +113,21 @@ def fewshot(
         data: Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.
         json: Also write the score to this file, of one amount alone.
         network: timm name of the network, for a weights file that does not say.
+        recipe: Of fine-tuning, by default the published one for the network's size.
+        config: YAML file with fields of that recipe.
+        epochs: Of fine-tuning, in place of the recipe's; warm-up keeps its share.
         few: Amounts, draws, and what learns.
         going: Seed, device; for finetune the folder of its trainings.
     """
     if json is not None:
         check_writable(json)
-    scores = evaluate_fewshot(model, data, few, going, encoder=network, say=_say)
+    asked = {**({} if config is None else read_config(config)), **({"recipe": recipe} if recipe else {})}
+    if few.by != "finetune" and (asked or epochs is not None):
+        raise LaminaError(f"recipe, config and epochs are of fine-tuning, not of {few.by}; add --by finetune")
+    recipes = {"finetune": asked} if asked else {}
+    check_recipes(recipes)
+    chosen = classifier_recipe("finetune", model, recipes, epochs)
+    scores = evaluate_fewshot(model, data, few, going, encoder=network, recipe=chosen, say=_say)
     tell(scores, json)
     return 0
 
@@ -177,6 +190,8 @@ def compare_all(
     recipes = {} if config is None else read_config(config)
     scores = compare(models, data, out, options, _say, recipes)
     files = write_comparison(scores, data, out, shlex.join(["lamina", *sys.argv[1:]]))
+    for run in {score.model for each in scores.values() for score in each if Run(score.model).exists()}:
+        write_report([Path(run)], Run(run).report_file)
     comparison = Comparison.of(scores)
     header, lines = comparison.table()
     table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from lamina.downstream.detect import detect_recipes
+from lamina.downstream.segment import segment_recipes
 from lamina.recipes import Recipe, methods, protocols, recipes
 
 METHOD_COLUMNS = ("recipe", "hidden", "encoder sees", "decoder", "target", "loss", "paper")
@@ -33,12 +35,16 @@ def method_rows() -> list[tuple[str, ...]]:
 
 
 def recipe_rows() -> list[tuple[str, ...]]:
-    """A row of `RECIPE_COLUMNS` for every recipe."""
+    """A row of `RECIPE_COLUMNS` for every recipe, those of segmentation and detection last."""
     rows: list[tuple[str, ...]] = []
     for name, build in {**recipes(), **protocols()}.items():
         recipe = build()
         epochs = f"{recipe.train.epochs:g}" if recipe.train.epochs is not None else "-"
         rows.append((name, _encoder(recipe), epochs, str(recipe.train.batch_size), _sentence(build)))
+    for name, dense in {**segment_recipes(), **detect_recipes()}.items():
+        train = dense().train
+        length = (f"{train.max_steps:,} steps", str(train.batch_size))
+        rows.append((name, "the model's", *(("-", "-") if "knn" in name else length), _sentence(dense)))
     return rows
 
 
@@ -78,7 +84,7 @@ def _encoder(recipe: Recipe) -> str:
     return f"{options.name}{size}"
 
 
-def _sentence(build: Callable[..., Recipe]) -> str:
+def _sentence(build: Callable[..., Any]) -> str:
     """The first sentence of what a recipe says of itself."""
     text = " ".join(_docstring(build).split("\n\n")[0].split())
     return text.split(": ")[0].rstrip(".") if len(text) > 90 and ": " in text else text.rstrip(".")

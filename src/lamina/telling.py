@@ -36,7 +36,7 @@ def methods() -> int:
 
 
 def recipes() -> int:
-    """Every recipe that `lamina pretrain --recipe` takes, with its encoder, length and batch."""
+    """Every recipe that `--recipe` of pretrain and evaluate takes, with its encoder, length and batch."""
     _tell_rows(RECIPE_COLUMNS, recipe_rows())
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -39,7 +40,7 @@ def listed(source: Source, file: Path) -> list[int]:
     10percent.txt: n01440764_10043.JPEG on each line), in the source's order.
 
     Raises:
-        LaminaError: where the list cannot be read, or names an image that is not there.
+        LaminaError: where the list cannot be read, or names an image that is not there, or several.
     """
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
@@ -48,11 +49,17 @@ def listed(source: Source, file: Path) -> list[int]:
     wanted = {PurePosixPath(line.strip()).name for line in lines if line.strip()}
     if not wanted:
         raise LaminaError(f"the list {file} names no image")
-    place = {PurePosixPath(source.name(i)).name: i for i in range(len(source))}
+    names = [PurePosixPath(source.name(i)).name for i in range(len(source))]
+    place = {name: i for i, name in enumerate(names)}
     if missing := sorted(wanted - place.keys()):
         raise LaminaError(
             f"{len(missing)} of {len(wanted)} images of the list {file} are not in the training images, "
             f"{printable(missing[0])} among them"
+        )
+    if twice := [name for name, n in Counter(names).items() if n > 1 and name in wanted]:
+        raise LaminaError(
+            f"several training images are called {printable(twice[0])}, so that the list {file} does not say "
+            "which; give each a name of its own"
         )
     return sorted(place[name] for name in wanted)
 

@@ -29,6 +29,7 @@ from lamina.evaluate import (
     wilson_interval,
 )
 from lamina.evaluate.linear import fit_linear
+from lamina.evaluate.results import Setting
 from lamina.evaluate.vectors import BackboneVectors
 from lamina.interop import Backbone, load_encoder
 from lamina.recipes import Recipe
@@ -124,8 +125,11 @@ def evaluate_fewshot(
         seconds = time.perf_counter() - started
         found.setdefault(draw.amount, []).append(Drawn(top1, seconds, len(draw.indices)))
         say(f"{draw.amount}, draw {draw.number}: top1 {100 * top1:.1f} %")
+    how: dict[str, Setting] = {"by": options.by, "draws": options.draws, "pool": options.pool}
+    if recipe is not None and options.by == "finetune":
+        how |= {"recipe": recipe.name, "epochs": recipe.train.epochs}
     scores = tuple(
-        _score(amount, rows, backbone, labelled, options, going.seed) for amount, rows in found.items()
+        _score(amount, rows, backbone, labelled, how, going.seed) for amount, rows in found.items()
     )
     for score in scores:
         keep(score, model)
@@ -137,7 +141,7 @@ def _score(
     rows: list[Drawn],
     backbone: Backbone,
     labelled: LabelledData,
-    options: FewOptions,
+    how: dict[str, Setting],
     seed: int,
 ) -> Score:
     values, n, origin = [row.top1 for row in rows], len(labelled.test), backbone.origin
@@ -147,7 +151,7 @@ def _score(
         interval = (max(0.0, mean.mean - mean.half), min(1.0, mean.mean + mean.half))
         note = f"the interval is over {len(rows)} draws of labels"
     return Score(
-        protocol=f"fewshot-{options.by}-{amount}",
+        protocol=f"fewshot-{how['by']}-{amount}",
         model="a backbone" if origin is None else origin.name,
         step=None if origin is None else origin.step,
         data=labelled.name,
@@ -157,7 +161,7 @@ def _score(
         n_train=rows[0].images,
         n_test=n,
         seed=seed,
-        settings={"by": options.by, "draws": len(rows), "pool": options.pool},
+        settings={**how, "draws": len(rows)},
         more={f"draw {i}": value for i, value in enumerate(values)},
         notes=(note,),
         seconds=round(sum(row.seconds for row in rows), 1),

@@ -11,12 +11,15 @@ NO_UNTRAINED = "no untrained baseline: the encoder was handed over without its r
 def subjects(
     backbone: Backbone, features: FeatureOptions | None = None
 ) -> tuple[dict[str, Extractor], tuple[str, ...]]:
-    """The trained encoder and the two baselines, and a note where one of them cannot be had.
+    """The trained encoder and, unless they are not wanted, the two baselines; and a note where one of them
+    cannot be had.
 
     The untrained network has the recipe's initialisation: for a run, its own weights before the first step.
     """
-    untrained = untrained_like(backbone)
     found: dict[str, Extractor] = {"trained": BackboneVectors(backbone, features)}
+    if features is not None and not features.baselines:
+        return found, ()
+    untrained = untrained_like(backbone)
     if untrained is not None:
         found["untrained"] = BackboneVectors(untrained, features)
     found["pixels"] = PixelVectors()

@@ -59,6 +59,9 @@ class FeatureOptions:
     pools: tuple[VectorPool, ...] = ("cls", "mean")
     """cls: the class token, where there is one. mean: the mean of the patch tokens. cls+mean: both side by
     side."""
+    baselines: bool = True
+    """Whether the untrained network and raw pixels are judged beside. All kinds of vectors are in memory at
+    once: of ImageNet's training images raw pixels are 63 GB and one kind of a ViT-B's features 3.9 GB."""
 
     def parts(self, backbone: Backbone) -> dict[str, tuple[FeatureKind | int, ...]]:
         """What each of the features is made of, by the name of its rows.

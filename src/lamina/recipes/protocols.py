@@ -15,7 +15,7 @@ from lamina.train import OptimOptions, TrainOptions
 
 
 def finetune_published(size: Size = "b") -> Recipe:
-    """MAE's end-to-end fine-tuning (arXiv 2111.06377, table 9), which MFF's paper takes over.
+    """MAE's end-to-end fine-tuning (arXiv 2111.06377) as FINETUNE.md of its code has it.
 
     lamina evaluate finetune RUN imagenet --out runs/finetuned --recipe finetune-b
 

@@ -48,7 +48,7 @@ class SegmentRecipe:
 
 
 def ade20k_upernet() -> SegmentRecipe:
-    """UperNet as MAE's and MFF's papers report ADE20K: the encoder is trained with it.
+    """UperNet as MAE's paper reports ADE20K: the encoder is trained with it.
 
     lamina evaluate segment RUN ADEChallengeData2016 --recipe ade20k-upernet --out runs/upernet
 
@@ -82,8 +82,8 @@ def ade20k_dpt() -> SegmentRecipe:
     lamina evaluate segment RUN ADEChallengeData2016 --recipe ade20k-dpt --out runs/dpt
 
     As `ade20k-upernet`, but AdamW 6e-5, weight decay 0.01, no layer decay, no drop path, no auxiliary head
-    (mmsegmentation's `configs/dpt`). Published there for a ViT-B that was trained on ImageNet-21k's labels:
-    46.97 mIoU."""
+    (mmsegmentation's `configs/dpt`, which tests whole images). Published there for a ViT-B that was trained
+    on ImageNet-21k's labels: 46.97 mIoU."""
     published = ade20k_upernet()
     return replace(
         published,
