@@ -117,6 +117,32 @@ def test_power_iteration_finds_the_largest_magnitude(dense, operator):
     assert power_iteration(operator, lambda i: operator.normal(3, i), max_products=1)[0].converged is False
 
 
+def test_power_iteration_with_deflation_finds_the_next_ones(dense, operator):
+    """Largest magnitudes of both signs, one after the other."""
+    exact = torch.linalg.eigvalsh(dense)
+    expected = exact[exact.abs().argsort(descending=True)][:3]
+    assert (expected > 0).any()
+    found = power_iteration(operator, lambda i: operator.normal(3, i), 3, tol=1e-12, max_products=4000)
+    assert [each.value for each in found] == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_power_iteration_stops_by_pyhessians_rule():
+    """Of diag(2, 1) from (1, 1) the k-th quotient is (2·4^k + 1) / (4^k + 1); the first that differs from the one
+    before by less than a thousandth of it ends the search, and the one before is the value."""
+    quotients = [(2 * 4**k + 1) / (4**k + 1) for k in range(20)]
+    last = next(k for k in range(1, 20) if abs(quotients[k] - quotients[k - 1]) / quotients[k - 1] < 1e-3)
+    asked = []
+
+    def product(v):
+        asked.append(v)
+        return torch.tensor([2.0, 1.0], dtype=torch.float64) * v
+
+    (found,) = power_iteration(product, lambda i: torch.ones(2, dtype=torch.float64))
+    assert len(asked) == last + 1
+    assert found.value == pytest.approx(quotients[last - 1], rel=1e-5)  # it divides by a norm plus 1e-6
+    assert found.converged
+
+
 def test_trace_and_density(dense, operator):
     exact = torch.linalg.eigvalsh(dense)
     trace = hutchinson(operator, lambda i: operator.signs(4, i), 200)
@@ -269,7 +295,7 @@ def test_what_cannot_be_derived_says_so():
 @pytest.fixture(scope="module")
 def result():
     tasks = {"MAE": task_of(), "MAE + $MFF$": task_of(lamina.MultiLevelFusion(8, 1, "all"))}
-    asked = {"top": 3, "power": True, "trace_probes": 4, "density_probes": 3, "tol": 1e-6}
+    asked = {"top": 3, "power": 2, "trace_probes": 4, "density_probes": 3, "tol": 1e-6}
     batches = [batch_of(), replace(batch_of(), keys=sample_keys(1, 0, torch.arange(3)))]
     result = analyze_hessian(tasks, batches, **asked)
     alone = analyze_hessian({"MAE": task_of()}, batches[:1], **asked)
@@ -286,7 +312,8 @@ def test_models_are_compared_on_the_same_batches(dense, result):
     assert result.maxima("MAE")[0] == row.top[0].value != result.maxima("MAE")[1]  # another mask
     assert result.n_parameters == dict.fromkeys(result.models, len(dense))
     assert row.images == 3
-    assert abs(row.magnitude.value) == pytest.approx(float(exact.abs().max()), rel=0.05)
+    assert abs(row.magnitude[0].value) == pytest.approx(float(exact.abs().max()), rel=0.05)
+    assert len(row.magnitude) == 2
     # The variance of z'Hz is twice what lies off the diagonal.
     off = 2 * (dense.square().sum() - dense.diagonal().square().sum())
     error = float((off / 3).sqrt()) / len(dense)
@@ -295,7 +322,7 @@ def test_models_are_compared_on_the_same_batches(dense, result):
     assert result.density("MAE").probes == 6
     plain = analyze_hessian({"MAE": task_of()}, [batch_of()], top=1, bottom=0)
     only = plain.models["MAE"][0]
-    assert (only.bottom, only.magnitude, only.trace, only.density) == ((), None, None, None)
+    assert (only.bottom, only.magnitude, only.trace, only.density) == ((), (), None, None)
     assert plain.density("MAE") is None
 
 

@@ -134,7 +134,7 @@ def test_whole_blocks_and_a_network_without_a_state_between():
     assert [s.relative for s in whole.stages] == [s.relative for s in both.stages if s.part != "attention"]
     vit = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, block_fn=ParallelScalingBlock)
     parallel = Backbone(Encoder(vit))
-    with pytest.raises(LaminaError, match="sub_blocks to False"):
+    with pytest.raises(LaminaError, match="--no-sub-blocks"):
         analyze_frequency({"m": subject(parallel, (64, 64))})
     assert analyze_frequency({"m": subject(parallel, (64, 64))}, sub_blocks=False).models["m"].n_images == 5
 

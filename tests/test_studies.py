@@ -1,8 +1,11 @@
 """Studies: fair arms, intervals by hand, and a study that is killed and resumed tells the same."""
 
 import json
+import shutil
+import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -183,6 +186,75 @@ def test_more_seeds_can_follow_but_nothing_else_may_change(folder, tmp_path, mon
         run_study(pair, folder, out, TINY)
 
 
+def test_the_teacher_is_trained_again_where_its_run_is_gone(folder, tmp_path):
+    """As in a clone of the committed pages: runs are not kept there, measurements are."""
+    out = tmp_path / "study"
+    run_study(feature_bias, folder, out, TINY)
+    shutil.rmtree(out / "runs")
+    said = []
+    page = run_study(feature_bias, folder, out, TINY, said.append)
+    assert (page.exit_code, said) == (0, [])  # all is measured: nothing is trained
+    assert not (out / "runs").exists()
+    run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "seeds": 2}), said.append)
+    assert said[0] == "the teacher"
+    assert sum(line.startswith("run ") for line in said) == 6
+
+
+def test_when_a_fused_run_is_there_is_told_beside_the_plain_runs_own_share():
+    """Two seeds by hand: the fused run is there half way and at three quarters, in half the time a step; the
+    plain run passes its own final score half way, in the second seed at its end."""
+
+    def run(knn, seconds):
+        curves = {"epochs": [1.0, 2.0, 3.0, 4.0], "knn": knn, "linear": [0.1, 0.2, 0.3, 0.4]}
+        spectrum = {"low_band": 1.0, "high_band": 1.0, "share_high": 0.5}
+        return {
+            "knn": knn[-1],
+            "linear": 0.4,
+            "curves": curves,
+            "seconds": seconds,
+            "spectrum": spectrum,
+            "hessian_maxima": [1.0],
+        }
+
+    measured = {
+        "MAE": [run([0.2, 0.5, 0.6, 0.5], 600.0), run([0.1, 0.2, 0.3, 0.5], 600.0)],
+        "MAE + MFF": [run([0.2, 0.5, 0.6, 0.7], 300.0), run([0.1, 0.3, 0.5, 0.6], 300.0)],
+    }
+    measured |= {"PixMIM": measured["MAE"], "PixMIM + MFF": [run([0.1, 0.2, 0.3, 0.4], 300.0)] * 2}
+    about = {"epochs": 4.0, "options": {"test": 2000}}
+    told = pair.plan(StudyOptions(), grey(), 80, Path("out")).tell(measured, about)
+    rows = {row[:2]: row[2:] for row in told.tables[1].rows}
+    half = 12.706 * 0.5 / 2  # Student's t of two values that are 1 apart, over the root of 2
+    epochs, share, own, minutes, clock, gain = rows["MAE + MFF - MAE", "kNN"]
+    assert epochs == f"2.50 ± {12.706 * 0.7071 / 2**0.5:.2f}"
+    assert share == f"62 ± {100 * half / 4 * 2:.0f} %"
+    assert own == f"75 ± {100 * half:.0f} %"
+    assert minutes.startswith("3.1 ±")
+    assert clock.startswith("31 ±")
+    assert gain.startswith("+15.0 ±")
+    assert rows["PixMIM + MFF - PixMIM", "kNN"][0] == "reached by 0 of 2 seeds"
+
+
+def test_a_study_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
+    arguments = ["study", "feature-bias", "--data", folder, "--out", str(tmp_path / "s"), "--seeds", "1"]
+    arguments += ["--steps", "8", "--batch-size", "8", "--width", "32", "--depth", "2", "--bank", "16"]
+    arguments += ["--test", "8", "--workers", "0", "--device", "cpu"]
+    pretrain, calls = running.run_pretrain, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        outcome = pretrain(*args, **kwargs)
+        return SimpleNamespace(exit_code=130) if len(calls) == 2 else outcome
+
+    monkeypatch.setattr(running, "run_pretrain", interrupted)
+    monkeypatch.setattr(sys, "argv", ["lamina", *arguments])
+    assert cli.main(arguments) == 130
+    assert not (tmp_path / "s" / "README.md").exists()
+    assert cli.main(arguments) == 0
+    assert "run 6 of 6: labels, linear, seed 0" in capsys.readouterr().out
+    assert "lamina study feature-bias" in (tmp_path / "s" / "README.md").read_text()
+
+
 def test_a_pair_is_probed_at_every_look(folder, tmp_path):
     options = StudyOptions(**{**vars(TINY), "depth": 12})
     page = run_study(pair, folder, tmp_path / "pair", options, command="lamina study pair").page
@@ -203,7 +275,7 @@ def test_where_to_fuse_is_told_against_the_plain_arm():
     }
     measured["deep"] = [{"knn": s["knn"] + 0.1, "linear": s["linear"] - 0.1} for s in measured[PLAIN]]
     arms = {arm.name: {"fusion": {"kind": arm.recipe.fusion.kind, "layers": [0, 11]}} for arm in plan.arms}
-    told = plan.tell(measured, {"arms": arms, "options": {"depth": 12}})
+    told = plan.tell(measured, {"arms": arms, "options": {"depth": 12, "test": 2000}})
     knn, linear, _ = told.findings
     assert "above plain MAE: deep; clearly below: none" in knn
     assert "above plain MAE: none; clearly below: deep" in linear

@@ -234,8 +234,9 @@ class Curvature:
     """Of an L2 term beside the loss (NLL + L2 for classifiers)."""
     tol: float = 1e-3
     """Residual, over the largest magnitude, at which Lanczos stops."""
-    power: bool = False
-    """The value of largest magnitude by power iteration too, as PyHessian has it (up to 100 products)."""
+    power: int = 0
+    """So many values of largest magnitude by power iteration too, as PyHessian has them (up to 100 products
+    each)."""
     trace_probes: int = 0
     """Random vectors for the trace; 0 leaves it out."""
     density_probes: int = 0

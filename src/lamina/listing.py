@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lamina.downstream.detect import detect_recipes
-from lamina.downstream.segment import segment_recipes
+from lamina.downstream.detect import DetectRecipe, detect_recipes
+from lamina.downstream.segment import SegmentRecipe, segment_recipes
 from lamina.recipes import Recipe, methods, protocols, recipes
 
 METHOD_COLUMNS = ("recipe", "hidden", "encoder sees", "decoder", "target", "loss", "paper")
@@ -41,10 +41,11 @@ def recipe_rows() -> list[tuple[str, ...]]:
         recipe = build()
         epochs = f"{recipe.train.epochs:g}" if recipe.train.epochs is not None else "-"
         rows.append((name, _encoder(recipe), epochs, str(recipe.train.batch_size), _sentence(build)))
-    for name, dense in {**segment_recipes(), **detect_recipes()}.items():
-        train = dense().train
+    dense: dict[str, Callable[[], SegmentRecipe | DetectRecipe]] = {**segment_recipes(), **detect_recipes()}
+    for name, start in dense.items():
+        train = start().train
         length = (f"{train.max_steps:,} steps", str(train.batch_size))
-        rows.append((name, "the model's", *(("-", "-") if "knn" in name else length), _sentence(dense)))
+        rows.append((name, "the model's", *(("-", "-") if "knn" in name else length), _sentence(start)))
     return rows
 
 

@@ -152,7 +152,7 @@ def _between(encoder: Encoder, wanted: bool) -> Iterator[dict[int, Tensor]]:
         if not isinstance(block, PreNorm) or not hasattr(block, "norm2"):
             raise LaminaError(
                 f"{type(block).__name__} has no state between attention and MLP that a second norm is given; "
-                "set sub_blocks to False"
+                "leave them out (--no-sub-blocks)"
             )
 
     def keep(i: int) -> Any:

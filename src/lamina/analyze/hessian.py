@@ -45,8 +45,9 @@ class BatchCurvature:
     """Largest, descending."""
     bottom: tuple[Eigenvalue, ...]
     """Most negative, ascending."""
-    magnitude: Eigenvalue | None
-    """Of largest magnitude, by power iteration as PyHessian does it; its sign is kept."""
+    magnitude: tuple[Eigenvalue, ...]
+    """Of largest magnitude, by power iteration with deflation as PyHessian does it, in the order found; signs
+    are kept."""
     trace: Trace | None
     density: Density | None
     products: int
@@ -88,7 +89,7 @@ def analyze_hessian(
     parameters: Parameters = "encoder",
     weight_decay: float = 0.0,
     mixed: bool = False,
-    power: bool = False,
+    power: int = 0,
     trace_probes: int = 0,
     density_probes: int = 0,
     tol: float = 1e-3,
@@ -96,7 +97,7 @@ def analyze_hessian(
     progress: Progress = lambda name, batch, products, residual: None,
 ) -> HessianResult:
     """Largest and most negative eigenvalues (Lanczos) of each task's loss on each mini-batch and, on request,
-    the one of largest magnitude (power iteration), the trace (Hutchinson) and the density (quadrature).
+    those of largest magnitude (power iteration), the trace (Hutchinson) and the density (quadrature).
 
     Of a masked image model it is the method's own loss under masks fixed by the batches' keys; of a
     classifier the negative log-likelihood, with `weight_decay` plus L2: the recipe of Park and Kim (ICLR
@@ -109,7 +110,7 @@ def analyze_hessian(
         parameters: "encoder", so that methods with other decoders and fusions compare, or "all".
         weight_decay: of an L2 term that is added to the loss (`HessianOperator`).
         mixed: classifiers mix images and smooth labels as in training.
-        power: power iteration too: up to 100 products more for each mini-batch.
+        power: how many values by power iteration too, up to 100 products each; Park and Kim take 5.
         trace_probes: random vectors for the trace, a product each; 0 leaves it out.
         density_probes: random vectors for the density, `DENSITY_STEPS` products each; 0 leaves it out.
         tol: residual over the largest magnitude at which Lanczos stops.
@@ -123,8 +124,8 @@ def analyze_hessian(
     kept = list(batches)
     if not kept or not tasks:
         raise LaminaError("curvature needs a model and a batch of images; give one of each at least")
-    if top < 1 or min(bottom, trace_probes, density_probes) < 0:
-        raise LaminaError("curvature takes top of 1 or more, and bottom and probes of 0 or more")
+    if top < 1 or min(bottom, power, trace_probes, density_probes) < 0:
+        raise LaminaError("curvature takes top of 1 or more, and bottom, power and probes of 0 or more")
     wanted = _Wanted(top, bottom, power, trace_probes, density_probes, tol, seed)
     found: dict[str, list[BatchCurvature]] = {name: [] for name in tasks}
     sizes: dict[str, int] = {}
@@ -143,7 +144,7 @@ class _Wanted(NamedTuple):
 
     top: int
     bottom: int
-    power: bool
+    power: int
     trace_probes: int
     density_probes: int
     tol: float
@@ -164,9 +165,8 @@ def _one(
 
     start = operator.normal(wanted.seed, number, 0)
     ends = extremes(operator, start, normal(1), wanted.top, wanted.bottom, wanted.tol, tick=tick)
-    magnitude, trace, density = None, None, None
-    if wanted.power:
-        (magnitude,) = power_iteration(operator, normal(2), tick=tick)
+    magnitude = power_iteration(operator, normal(2), wanted.power, tick=tick)
+    trace, density = None, None
     if wanted.trace_probes:
         trace = hutchinson(operator, signs(3), wanted.trace_probes, tick)
     if wanted.density_probes:

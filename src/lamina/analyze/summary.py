@@ -94,7 +94,7 @@ def of_hessian(result: HessianResult) -> Summary:
 
 
 def _of_power(batches: Sequence[BatchCurvature]) -> tuple[str]:
-    return (f"{np.median([batch.magnitude.value for batch in batches if batch.magnitude]):.4g}",)
+    return (f"{np.median([batch.magnitude[0].value for batch in batches if batch.magnitude]):.4g}",)
 
 
 def _of_trace(batches: Sequence[BatchCurvature]) -> tuple[str]:

@@ -17,9 +17,10 @@ from lamina.analyze.style import WIDTH, legend_below, method_colour
 from lamina.data import Source
 from lamina.fusion.options import Projection
 from lamina.interop import load_encoder
+from lamina.monitor import MOST_IMAGES
 from lamina.recipes import Recipe
 from lamina.statistics import Estimate, difference, estimate, seeds_of, verdict
-from lamina.studies.measuring import Bench
+from lamina.studies.measuring import SPECTRUM_IMAGES, Bench
 from lamina.studies.options import LOGIT_LR_SCALE, StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study
 from lamina.studies.writing import Table, Told
@@ -96,13 +97,20 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
     )
     table = Table("All blocks fused; equal weights would put 0.5 on the first half", header, tuple(rows))
     teacher = about["teacher"]
+    head = "class token" if about["options"]["pool"] == "cls" else "mean of the patches"
     findings = [
         f"The teacher, trained on labels with another seed: kNN {100 * teacher['knn']:.1f} %, linear probe "
-        f"{100 * teacher['linear']:.1f} %. The supervised arm's head reads the "
-        f"{'class token' if about['options']['pool'] == 'cls' else 'mean of the patches'}.",
+        f"{100 * teacher['linear']:.1f} %. One serves all seeds: no interval here holds what another would "
+        "change.",
+        f"The supervised arm's head reads the {head}, so its layer weights and norm shares are of those "
+        "tokens, on whole images; the others' are of the visible patches of masked ones.",
         *(_finding(measured, projection, other) for projection in PROJECTIONS for other in TARGETS[1:]),
         f"The learning rates add up to {next(iter(measured.values()))[0]['lr_sum']:.3g}; times "
         f"{LOGIT_LR_SCALE:g}, the logits' own scale, that is about how far a logit can have moved.",
+        "High frequency is the natural log of the amplitude at the highest frequency minus that at DC, of "
+        f"the last block's patch tokens, a mean over {SPECTRUM_IMAGES} held-out images; norm shares are of "
+        f"up to {MOST_IMAGES} images of the last training batch.",
+        _caution(),
     ]
     return Told((table,), tuple(findings), _figure(measured))
 
@@ -121,6 +129,14 @@ def _finding(measured: Measured, projection: str, other: str) -> str:
     return (
         f"Projection {projection}, pixels minus {other}: weight on the first half {_told(weight)}, its norm "
         f"share {_told(share)}, highest frequency of the last layer {_told(high)}."
+    )
+
+
+def _caution() -> str:
+    n = 3 * len(PROJECTIONS) * len(TARGETS[1:])
+    return (
+        f"{n} differences are told and their intervals are not corrected for that: of {n} that are none, "
+        f"about {0.05 * n:.1f} would look clear."
     )
 
 
@@ -152,7 +168,8 @@ def _figure(measured: Measured) -> Figure:
     for axes in (weights, shares, spectra):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(
-        f"All blocks fused: mean of {seeds_of(n)}, shaded from lowest to highest; grey: equal shares",
+        f"All blocks fused: mean of {seeds_of(n)}, shaded from lowest to highest; grey: equal shares; "
+        f"spectra of {SPECTRUM_IMAGES} images",
         fontsize="medium",
     )
     legend_below(figure, spectra.get_lines())
@@ -174,6 +191,6 @@ feature_bias = Study(
     "pixels (MAE), the features of a frozen network that was trained on labels (in EVA's form), or labels "
     "(DeiT without mixing). The paper: MAE leans on shallow layers, the others do not, and their features "
     "hold less high frequency.",
-    {"quick": 320, "full": 1280},
+    {"quick": 240, "full": 960},
     _plan,
 )

@@ -74,7 +74,8 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
     header = ("fusion", "blocks", "kNN, %", "minus plain", "linear, %", "minus plain")
     title = f"Linear projection and average pooling but where said; those arms fuse spread {SPREAD}'s blocks"
     findings = (*(_ranked(measured, probe) for probe in ("knn", "linear")), _caution(measured))
-    return Told((Table(title, header, tuple(rows)),), findings, _figure(measured))
+    figure = _figure(measured, about["options"]["test"])
+    return Told((Table(title, header, tuple(rows)),), findings, figure)
 
 
 def _blocks(fusion: Mapping[str, Any], depth: int) -> str:
@@ -107,7 +108,7 @@ def _caution(measured: Measured) -> str:
     )
 
 
-def _figure(measured: Measured) -> Figure:
+def _figure(measured: Measured, test: int) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.2 + 0.3 * len(measured)), layout="constrained")
     plain, fused = method_colour("MAE"), method_colour("MAE + MFF")
     panels = figure.subplots(1, 2, sharey=True)
@@ -121,7 +122,10 @@ def _figure(measured: Measured) -> Figure:
         axes.set_yticks(range(len(measured)), list(measured))
         axes.set_ylim(len(measured) - 0.5, -0.5)
         axes.set_xlabel(f"{label}, top-1 (%)")
-    figure.suptitle(f"Mean of {seeds_of(n)} and its 95 % interval; dashed: plain MAE", fontsize="medium")
+    figure.suptitle(
+        f"Mean of {seeds_of(n)} and its 95 % interval; dashed: plain MAE; {test:,} test images",
+        fontsize="medium",
+    )
     return figure
 
 
@@ -129,6 +133,6 @@ fusion = Study(
     "fusion",
     "Where should layers be fused, and how? Sets of blocks, projections and poolings, each against plain "
     "MAE; arms differ in `fusion` and in nothing else.",
-    {"quick": 240, "full": 960},
+    {"quick": 180, "full": 840},
     _plan,
 )

@@ -95,7 +95,16 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
     final = Table("At the end of training", header, tuple(rows))
     reached = Table(
         "Where the fused run reaches the plain run's final score",
-        ("pair", "probe", "share of the epochs", "share of the wall-clock", "gain at the end, points"),
+        (
+            "pair",
+            "probe",
+            f"epochs of {about['epochs']:.2g}",
+            "share of them",
+            "the plain run's own",
+            "minutes",
+            "share of the plain run's",
+            "gain at the end, points",
+        ),
         tuple(_reached(measured, pair, probe) for pair in PAIRS for probe in PROBES),
     )
     findings = tuple(_finding(measured, pair) for pair in PAIRS)
@@ -104,10 +113,12 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         "Hessian's maximum is by Lanczos, on the method's own loss with fixed masks, over encoder "
         "parameters, the mean of 4 mini-batches of 16 held-out images. Losses of MAE and PixMIM have "
         "other targets, so their maxima compare within a pair only.",
-        "Epochs are read off lines between the probed checkpoints of one schedule; wall-clock is those steps "
-        "at the run's median speed.",
+        "Epochs are read off lines between the probed checkpoints of one schedule; minutes are those steps "
+        "at the run's median speed, which holds whatever else the machine did. A score that moves up and "
+        "down is reached before the end by chance: by the same rule the plain run reaches its own final "
+        "score at the share that stands beside.",
     )
-    return Told((final, reached), findings + notes, _figure(measured))
+    return Told((final, reached), findings + notes, _figure(measured, about["options"]["test"]))
 
 
 def _low(seeds: Sequence[dict[str, Any]]) -> str:
@@ -118,18 +129,31 @@ def _low(seeds: Sequence[dict[str, Any]]) -> str:
 
 def _reached(measured: Measured, pair: tuple[str, str], probe: str) -> tuple[str, ...]:
     plain, fused = (measured[name] for name in pair)
-    shares, clocks = [], []
+    epochs, shares, minutes, clocks, own = [], [], [], [], []
     for ours, theirs in zip(fused, plain, strict=True):
-        at = first_reach(ours["curves"]["epochs"], ours["curves"][probe], theirs[probe])
-        if at is not None:
-            shares.append(at / theirs["curves"]["epochs"][-1])
+        total = theirs["curves"]["epochs"][-1]
+        own.append((_reach(theirs, probe, theirs[probe]) or total) / total)
+        if (at := _reach(ours, probe, theirs[probe])) is not None:
+            epochs.append(at)
+            shares.append(at / total)
+            minutes.append(shares[-1] * ours["seconds"] / 60)
             clocks.append(shares[-1] * ours["seconds"] / theirs["seconds"])
+    named = f"{pair[1]} - {pair[0]}", PROBES[probe]
     gain = difference([s[probe] for s in fused], [s[probe] for s in plain]).tell(100, sign=True)
+    alone = _percent(own)
     if len(shares) < len(plain):
-        seeds = f"reached by {len(shares)} of {len(plain)} seeds"
-        return f"{pair[1]} - {pair[0]}", PROBES[probe], seeds, "", gain
-    told = [estimate(values).tell(100, digits=0) + " %" for values in (shares, clocks)]
-    return f"{pair[1]} - {pair[0]}", PROBES[probe], *told, gain
+        return *named, f"reached by {len(shares)} of {len(plain)} seeds", "", alone, "", "", gain
+    when = estimate(epochs).tell(digits=2), _percent(shares), alone
+    return *named, *when, estimate(minutes).tell(digits=1), _percent(clocks), gain
+
+
+def _reach(run: Mapping[str, Any], probe: str, score: float) -> float | None:
+    """The epochs after which a run's probe is there."""
+    return first_reach(run["curves"]["epochs"], run["curves"][probe], score)
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return estimate(shares).tell(100, digits=0) + " %"
 
 
 def _finding(measured: Measured, pair: tuple[str, str]) -> str:
@@ -146,7 +170,7 @@ def _finding(measured: Measured, pair: tuple[str, str]) -> str:
     return f"{pair[1]} minus {pair[0]}: {', '.join(said)}."
 
 
-def _figure(measured: Measured) -> Figure:
+def _figure(measured: Measured, test: int) -> Figure:
     figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
     knn, linear, bands, sharp = figure.subplots(2, 2).flat
     n = len(next(iter(measured.values())))
@@ -163,7 +187,8 @@ def _figure(measured: Measured) -> Figure:
         axes.set_xlabel("epochs")
         axes.set_ylabel(f"{PROBES[probe]}, top-1 (%)")
     figure.suptitle(
-        f"Mean of {seeds_of(n)}, shaded from lowest to highest; dots are seeds", fontsize="medium"
+        f"Mean of {seeds_of(n)}, shaded from lowest to highest; dots are seeds; {test:,} test images",
+        fontsize="medium",
     )
     legend_below(figure, linear.get_lines())
     bands.set_ylabel("last layer: high band,\n% of the amplitude")

@@ -104,7 +104,8 @@ def run_study(
     trained = _Trainer(data, out, bench, options, say)
     about: dict[str, Any] = {}
     if plan.teacher is not None:
-        code, about["teacher"] = trained(plan.teacher, plan.teacher_seed, _probes, "the teacher")
+        again = not all(_file(out, arm, seed).is_file() for arm in plan.arms for seed in range(options.seeds))
+        code, about["teacher"] = trained(plan.teacher, plan.teacher_seed, _probes, "the teacher", again)
         if code:
             return StudyRun(None, code)
     measured: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in plan.arms}
@@ -129,16 +130,21 @@ class _Trainer:
     say: Tell
 
     def __call__(
-        self, arm: Arm, seed: int, measure: Callable[[Path, Bench], dict[str, Any]], place: str
+        self,
+        arm: Arm,
+        seed: int,
+        measure: Callable[[Path, Bench], dict[str, Any]],
+        place: str,
+        needed: bool = False,
     ) -> tuple[int, dict[str, Any]]:
-        name = f"{arm.folder}-seed{seed}"
-        file = self.out / "measured" / f"{name}.json"
-        if file.is_file():
+        """The exit code and what was found; `needed`: the run itself too, where its folder is gone."""
+        file = _file(self.out, arm, seed)
+        run = self.out / "runs" / file.stem
+        if file.is_file() and (Run(run).exists() or not needed):
             found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             return 0, found
         self.say(place)
         recipe = replace(arm.recipe, train=replace(arm.recipe.train, seed=seed))
-        run = self.out / "runs" / name
         outcome = run_pretrain(recipe, self.data, run, resume=True)
         if outcome.exit_code:
             return outcome.exit_code, {}
@@ -146,6 +152,11 @@ class _Trainer:
         write_atomically(file, json.dumps(found, indent=1) + "\n")
         self.say(f"  measured: {_brief(found)}")
         return 0, found
+
+
+def _file(out: Path, arm: Arm, seed: int) -> Path:
+    """Where what was measured on a run is kept."""
+    return out / "measured" / f"{arm.folder}-seed{seed}.json"
 
 
 def seconds_of(run: Path) -> float:
@@ -169,7 +180,8 @@ def _settings(
     study: Study, data: LabelledData, source: Source, options: StudyOptions, steps: int, plan: Plan
 ) -> dict[str, Any]:
     facts = data_facts(data.name, source)
-    free = ("workers", "device", "seeds")  # more seeds may be added later
+    # More seeds may be added later; the steps, however they were said, stand by themselves.
+    free = ("workers", "device", "seeds", "size", "steps")
     return {
         "study": study.name,
         "data": facts._asdict(),
