@@ -92,9 +92,9 @@ RUNS = {
 
 
 def panels(result):
-    """The axes of the picture without colour bars: three for each run, then two for all."""
+    """The axes of the picture without colour bars: four for each run, then two for all."""
     found = [axes for axes in result.plot().axes if axes.get_label() != "<colorbar>"]
-    assert len(found) == 3 * len(result.runs) + 2
+    assert len(found) == 4 * len(result.runs) + 2
     return found
 
 
@@ -108,16 +108,17 @@ def test_rows_show_weights_and_shares_by_step(names):
     result = LayersResult({name: RUNS[name] for name in names})
     found = panels(result)
     for i, run in enumerate(result.runs.values()):
-        lines, weights, shares = found[3 * i : 3 * i + 3]
-        taps = curves(lines)
-        assert [line.get_label() for line in taps] == [f"block {layer}" for layer in run.layers]
-        for tap, line in enumerate(taps):
-            assert tuple(line.get_xdata()) == run.steps
-            assert list(line.get_ydata()) == [row[tap] for row in run.weights]
-        for panel, title, rows in (
-            (weights, "softmax weight", run.weights),
-            (shares, "norm share", run.shares),
+        panels_of_run = found[4 * i : 4 * i + 4]
+        for lines, panel, title, rows in (
+            (*panels_of_run[:2], "softmax weight", run.weights),
+            (*panels_of_run[2:], "norm share", run.shares),
         ):
+            taps = curves(lines)
+            assert [line.get_label() for line in taps] == [f"block {layer}" for layer in run.layers]
+            assert lines.get_ylabel() == title
+            for tap, line in enumerate(taps):
+                assert tuple(line.get_xdata()) == run.steps
+                assert list(line.get_ydata()) == [row[tap] for row in rows]
             (mesh,) = panel.collections
             np.testing.assert_array_equal(mesh.get_array().reshape(len(run.layers), -1), np.transpose(rows))
             assert panel.get_title() == title
@@ -132,7 +133,7 @@ def test_lines_have_one_colour_scale_by_depth():
     found = panels(LayersResult({name: RUNS[name] for name in ("a", "all of 24")}))
     of_12, of_24 = (
         dict(zip(RUNS[name].layers, curves(found[at]), strict=True))
-        for name, at in (("a", 0), ("all of 24", 3))
+        for name, at in (("a", 0), ("all of 24", 4))
     )
     assert to_hex(of_12[0].get_color()) == to_hex(of_24[0].get_color())
     assert to_hex(of_12[11].get_color()) == to_hex(of_24[23].get_color())

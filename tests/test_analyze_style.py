@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lamina.analyze.style import HUES, METHODS, WIDTH, colour, depths, legend_below, method_colour
+from lamina.analyze.style import HUES, METHODS, WIDTH, depths, hues, legend_below, method_colour
 from lamina.analyze.written import save_figure
 
 # Viénot, Brettel and Mollon (1999): what protanopes and deuteranopes see, in linear RGB.
@@ -38,10 +38,15 @@ def test_colours_are_apart_for_colour_blind_readers(matrix):
 
 
 def test_a_method_keeps_its_colour_and_shares_it_with_none():
-    hues = [method_colour(name) for name in METHODS]
-    assert len(set(hues)) == len(METHODS)
-    assert (method_colour("MAE"), method_colour("MAE + MFF")) == (colour(0), colour(1))
-    assert colour(7) == colour(0)
+    own = [method_colour(name) for name in METHODS]
+    assert len(set(own)) == len(METHODS)
+    for names in (["MAE", "MAE + MFF"], ["MAE + MFF", "MAE"], ["other", "MAE + MFF", "another", "MAE"]):
+        found = dict(zip(names, hues(names), strict=True))
+        assert (found["MAE"], found["MAE + MFF"]) == (own[0], own[1])
+        assert len(set(found.values())) == len(names)
+    assert hues(["mff", "mae"]) == hues(["MAE + MFF", "MAE"])  # as runs are called
+    assert hues(["mae", "MAE"])[1] != own[0]
+    assert hues([str(i) for i in range(9)]) == [*HUES, *HUES[:2]]
 
 
 def test_depth_darkens_towards_the_first_block_and_never_fades_into_paper():

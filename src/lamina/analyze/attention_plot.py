@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, colour, legend_below
+from lamina.analyze.style import WIDTH, hues, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.attention import AttentionResult, ModelAttention
@@ -29,29 +29,29 @@ def draw(result: AttentionResult) -> Figure:
     depths = {len(model.layers) for model in result.models.values()}
     alike = len(depths) == 1
     for panel, number in zip(panels, wanted, strict=True):
-        for i, model in enumerate(result.models.values()):
-            _heads(panel, model, number, i, len(result.models), alike)
+        for i, (model, hue) in enumerate(zip(result.models.values(), hues(result.models), strict=True)):
+            _heads(panel, model, number, i, len(result.models), alike, hue)
         _axes(panel, next(iter(depths)) if alike else None)
         panel.set_ylabel(_LABELS[number])
     legend_below(figure, _keys(result))
     return figure
 
 
-def _heads(panel: Any, model: ModelAttention, number: str, i: int, n: int, alike: bool) -> None:
+def _heads(panel: Any, model: ModelAttention, number: str, i: int, n: int, alike: bool, hue: str) -> None:
     scale = 100.0 if number == "prefix_mass" else 1.0
     depth = len(model.layers)
     x = [float(layer.layer) if alike else (layer.layer + 1) / depth for layer in model.layers]
     values = [[scale * value for value in getattr(layer, number)] for layer in model.layers]
     aside = (i - (n - 1) / 2) * (0.18 if alike else 0.18 / depth)  # models' dots beside each other
     for at, heads in zip(x, values, strict=True):
-        panel.scatter([at + aside] * len(heads), heads, s=9, color=colour(i), alpha=0.45, linewidths=0)
-    panel.plot(x, [sum(heads) / len(heads) for heads in values], color=colour(i), linewidth=1.6)
+        panel.scatter([at + aside] * len(heads), heads, s=9, color=hue, alpha=0.45, linewidths=0)
+    panel.plot(x, [sum(heads) / len(heads) for heads in values], color=hue, linewidth=1.6)
     uniform = {
         "distance": model.uniform_distance,
         "entropy": model.uniform_entropy,
         "prefix_mass": 100 * model.n_prefix / (model.n_prefix + model.grid[0] * model.grid[1]),
     }
-    panel.axhline(uniform[number], color=colour(i), linestyle=(2 * i, (1, 3)), linewidth=1.3)
+    panel.axhline(uniform[number], color=hue, linestyle=(2 * i, (1, 3)), linewidth=1.3)
 
 
 def _axes(panel: Any, depth: int | None) -> None:
@@ -75,7 +75,7 @@ def _keys(result: AttentionResult) -> list[Line2D]:
     for i, (name, model) in enumerate(result.models.items()):
         rows, columns = model.image_size
         label = f"{plain(name, 40)} ({model.n_images} images of {rows} x {columns} px)"
-        keys.append(Line2D([], [], color=colour(i), linewidth=3, label=label))
+        keys.append(Line2D([], [], color=hues(result.models)[i], linewidth=3, label=label))
     keys.append(Line2D([], [], color="0.3", marker="o", ms=4, label="one head, and the mean of heads"))
     keys.append(Line2D([], [], color="0.3", linestyle=":", label="uniform attention"))
     return keys

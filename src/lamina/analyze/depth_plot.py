@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, colour, legend_below
+from lamina.analyze.style import WIDTH, hues, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.depth import DepthResult, LayerScore, ModelDepth
@@ -29,10 +29,11 @@ def draw(result: DepthResult) -> Figure:
     depths = {model.depth for model in result.models.values()}
     scale = next(iter(depths)) if len(depths) == 1 else None
     for panel, protocol in zip(axes, result.protocols, strict=True):
-        for i, model in enumerate(result.models.values()):
+        for i, (model, hue) in enumerate(zip(result.models.values(), hues(result.models), strict=True)):
             for pool in _POOLS:
-                _curve(panel, model, protocol, pool, i, scale)
-                _beside(panel, model, protocol, pool, i, len(result.models), scale)
+                _curve(panel, model, protocol, pool, hue, scale)
+                aside = (i, len(result.models))
+                _beside(panel, model, protocol, pool, hue, aside, scale)
         panel.axhline(100 * result.majority, color="0.5", linestyle=":", linewidth=1)
         _ticks(panel, scale, any(s.place == "fused" for m in result.models.values() for s in m.scores))
         panel.set_title(_TITLES[protocol], fontsize="medium")
@@ -61,33 +62,38 @@ def _at(layer: int, depth: int, scale: int | None) -> float:
     return float(layer) if scale is not None else (layer + 1) / depth
 
 
-def _curve(panel: Any, model: ModelDepth, protocol: Any, pool: str, i: int, scale: int | None) -> None:
+def _curve(panel: Any, model: ModelDepth, protocol: Any, pool: str, hue: str, scale: int | None) -> None:
     scores = model.curve(protocol, pool)
     if not scores:
         return
     x = [_at(score.layer, model.depth, scale) for score in scores]
     style, _, _ = _POOLS[pool]
-    panel.plot(x, [100 * score.top1 for score in scores], style, color=colour(i), linewidth=1.6)
+    panel.plot(x, [100 * score.top1 for score in scores], style, color=hue, linewidth=1.6)
     if pool == "mean":
         low, high = ([100 * score.interval[end] for score in scores] for end in (0, 1))
-        panel.fill_between(x, low, high, color=colour(i), alpha=0.15, linewidth=0)
+        panel.fill_between(x, low, high, color=hue, alpha=0.15, linewidth=0)
     best = model.peaks[protocol].best
     if best.pool == pool:
         at = _at(best.layer, model.depth, scale)
-        panel.plot(
-            at, 100 * best.top1, "*", color=colour(i), markersize=13, markeredgecolor="white", zorder=5
-        )
+        panel.plot(at, 100 * best.top1, "*", color=hue, markersize=13, markeredgecolor="white", zorder=5)
 
 
 def _beside(
-    panel: Any, model: ModelDepth, protocol: Any, pool: str, i: int, n: int, scale: int | None
+    panel: Any,
+    model: ModelDepth,
+    protocol: Any,
+    pool: str,
+    hue: str,
+    aside: tuple[int, int],
+    scale: int | None,
 ) -> None:
-    """Last and fused features, right of the blocks, models and pools apart."""
+    """Last and fused features, right of the blocks, models and pools apart; `aside`: the i-th of n models."""
+    i, n = aside
     for score in model.scores:
         if score.place == "block" or (score.protocol, score.pool) != (protocol, pool):
             continue
         x = _side(score.place, scale) + _step(scale) * 0.8 * ((2 * i + (pool == "cls") + 0.5) / (2 * n) - 0.5)
-        _bar(panel, x, score, _POOLS[pool][1], colour(i))
+        _bar(panel, x, score, _POOLS[pool][1], hue)
 
 
 def _bar(panel: Any, x: float, score: LayerScore, marker: str, hue: str) -> None:
@@ -122,8 +128,8 @@ def _ticks(panel: Any, scale: int | None, fused: bool) -> None:
 
 def _keys(result: DepthResult) -> list[Line2D]:
     keys = [
-        Line2D([], [], color=colour(i), linewidth=3, label=plain(name, 40))
-        for i, name in enumerate(result.models)
+        Line2D([], [], color=hue, linewidth=3, label=plain(name, 40))
+        for name, hue in zip(result.models, hues(result.models), strict=True)
     ]
     pools = {score.pool for model in result.models.values() for score in model.scores}
     for pool, (style, marker, name) in _POOLS.items():

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, colour, depths, legend_below
+from lamina.analyze.style import WIDTH, depths, hues, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.frequency import ModelFrequency, Stage
@@ -52,7 +52,7 @@ def _all_curves(place: SubplotSpec, models: Mapping[str, ModelFrequency], lines:
     for i, (panel, (name, model)) in enumerate(zip(panels.flat, models.items(), strict=False)):
         _curves(panel, model)
         title = f"{plain(name, 70 // columns)} ({model.n_images} images)"
-        panel.set_title(title, fontsize="small", color=colour(i))
+        panel.set_title(title, fontsize="small", color=hues(models)[i])
     for panel in panels[:, 0]:
         panel.set_ylabel("log amplitude minus DC")
     scale = ScalarMappable(cmap=depths())
@@ -68,13 +68,13 @@ def _curves(panel: Axes, model: ModelFrequency) -> None:
 
 
 def _by_depth(axes: Axes, models: Mapping[str, ModelFrequency], direction: str) -> None:
-    for i, model in enumerate(models.values()):
+    for model, hue in zip(models.values(), hues(models), strict=True):
         x = [_place(stage, model.depth) for stage in model.stages]
-        axes.plot(x, [stage.high for stage in model.stages], color=colour(i), lw=1.4)
+        axes.plot(x, [stage.high for stage in model.stages], color=hue, lw=1.4)
         for part, mark in MARKS.items():
             those = [stage for stage in model.stages if stage.part == part]
             at = [_place(stage, model.depth) for stage in those]
-            axes.plot(at, [stage.high for stage in those], mark, color=colour(i), ms=4)
+            axes.plot(at, [stage.high for stage in those], mark, color=hue, ms=4)
     axes.set_xlabel("depth as a share of the blocks")
     axes.set_ylabel(f"log amplitude at the highest\n{direction} frequency minus DC")
 
@@ -83,15 +83,15 @@ def _bands(axes: Axes, models: Mapping[str, ModelFrequency]) -> None:
     """Low and high band of the last layer; the high band's share above each pair of bars."""
     kinds = [kind for kind in KINDS if any(kind in model.bands for model in models.values())]
     n = len(models)
-    for i, model in enumerate(models.values()):
+    for i, (model, hue) in enumerate(zip(models.values(), hues(models), strict=True)):
         for j, kind in enumerate(kinds):
             if kind not in model.bands:
                 continue
             bands = model.bands[kind]
             middle, width = j + (i - (n - 1) / 2) * 0.84 / n, 0.36 / n
             low = bands.low or 0.0
-            axes.bar(middle - width / 2, low, width, color=colour(i), alpha=LOW)
-            axes.bar(middle + width / 2, bands.high, width, color=colour(i), alpha=HIGH)
+            axes.bar(middle - width / 2, low, width, color=hue, alpha=LOW)
+            axes.bar(middle + width / 2, bands.high, width, color=hue, alpha=HIGH)
             where: dict[str, Any] = {
                 "xytext": (0, 2),
                 "textcoords": "offset points",
@@ -109,7 +109,8 @@ def _bands(axes: Axes, models: Mapping[str, ModelFrequency]) -> None:
 
 def _keys(models: Mapping[str, ModelFrequency]) -> list[Artist]:
     keys: list[Artist] = [
-        Line2D([], [], color=colour(i), linewidth=3, label=plain(name, 40)) for i, name in enumerate(models)
+        Line2D([], [], color=hue, linewidth=3, label=plain(name, 40))
+        for name, hue in zip(models, hues(models), strict=True)
     ]
     parts = {stage.part for model in models.values() for stage in model.stages}
     for part, mark in MARKS.items():

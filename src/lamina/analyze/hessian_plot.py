@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
 from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, colour, legend_below
+from lamina.analyze.style import WIDTH, hues, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.hessian import BatchCurvature, HessianResult
@@ -48,8 +48,8 @@ def _ends(figure: Figure, place: Any, result: HessianResult) -> None:
     widths = (2.2, 1) if bottom else None
     axes = figure.add_subfigure(place).subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for panel, (of_batch, said) in zip(axes, panels, strict=True):
-        for row, batches in enumerate(result.models.values()):
-            _row(panel, row, [of_batch(batch) for batch in batches])
+        for row, (batches, hue) in enumerate(zip(result.models.values(), hues(result.models), strict=True)):
+            _row(panel, row, [of_batch(batch) for batch in batches], hue)
         panel.set_yticks(range(len(result.models)), [""] * len(result.models))
         panel.set_ylim(len(result.models) - 0.55, -0.65)
         panel.xaxis.set_major_locator(MaxNLocator(6 if panel is axes[0] else 4))
@@ -77,19 +77,19 @@ def _counted(batches: Sequence[BatchCurvature]) -> str:
     return f"eigenvalue, {n} mini-batch{'es' if n > 1 else ''} of {of} image{'s' if sizes != [1] else ''}"
 
 
-def _row(panel: Any, row: int, batches: list[list[float]]) -> None:
+def _row(panel: Any, row: int, batches: list[list[float]], hue: str) -> None:
     """A model's values: their density above the line, below it a point for each, mini-batches apart."""
     values = np.array([value for batch in batches for value in batch])
     if len(values) >= _FEWEST and np.ptp(values) > 0:
         x = np.linspace(values.min(), values.max(), 300)
         curve = gaussian_kde(values)(x)
-        panel.fill_between(x, row, row - 0.5 * curve / curve.max(), color=colour(row), alpha=0.3, linewidth=0)
+        panel.fill_between(x, row, row - 0.5 * curve / curve.max(), color=hue, alpha=0.3, linewidth=0)
     panel.axhline(row, color="0.8", linewidth=0.6)
     aside = np.linspace(0.08, 0.3, len(batches)) if len(batches) > 1 else [0.19]
     for down, batch in zip(aside, batches, strict=True):
         fills = ["none"] * len(batch)
-        fills[0] = colour(row)
-        panel.scatter(batch, [row + down] * len(batch), s=14, c=fills, edgecolors=colour(row), linewidths=0.8)
+        fills[0] = hue
+        panel.scatter(batch, [row + down] * len(batch), s=14, c=fills, edgecolors=hue, linewidths=0.8)
     median = float(np.median(values))
     panel.plot([median, median], [row - 0.5, row + 0.36], color="0.15", linewidth=1.3)
 
@@ -104,17 +104,17 @@ def _density(panel: Any, result: HessianResult) -> None:
     single = 1 / (max(result.n_parameters.values()) * width * np.sqrt(2 * np.pi))
     n, peak = len(next(iter(result.models.values()))), 0.0
     floor = single / (2 * n)
-    for i, name in enumerate(result.models):
+    for name, hue in zip(result.models, hues(result.models), strict=True):
         if name not in found:
             continue
         y = found[name].at(x, width)
-        panel.plot(x, np.maximum(y, floor / 10), color=colour(i), linewidth=1.3)
+        panel.plot(x, np.maximum(y, floor / 10), color=hue, linewidth=1.3)
         peak = max(peak, float(y.max()))
         batches = result.models[name]
         ends = [np.median([batch.top[0].value for batch in batches])]
         if batches[0].bottom:
             ends.append(np.median([batch.bottom[0].value for batch in batches]))
-        panel.plot(ends, [1.5 * floor] * len(ends), "^", color=colour(i), ms=7, mec="white", zorder=4)
+        panel.plot(ends, [1.5 * floor] * len(ends), "^", color=hue, ms=7, mec="white", zorder=4)
     panel.axhline(single, color="0.5", linestyle=":", linewidth=1)
     panel.set_yscale("log")
     panel.set_ylim(floor, 3 * peak)
@@ -136,8 +136,8 @@ def _keys(result: HessianResult, dense: bool) -> list[Line2D]:
     if dense:
         if len(result.models) > 1:
             keys += [
-                Line2D([], [], color=colour(i), linewidth=3, label=plain(name, 40))
-                for i, name in enumerate(result.models)
+                Line2D([], [], color=hue, linewidth=3, label=plain(name, 40))
+                for name, hue in zip(result.models, hues(result.models), strict=True)
             ]
         keys.append(Line2D([], [], marker="^", ms=7, label="medians of both ends", **grey))
         keys.append(Line2D([], [], color="0.5", linestyle=":", label="a single eigenvalue, all mini-batches"))

@@ -11,33 +11,35 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, colour, depths
+from lamina.analyze.style import WIDTH, depths, hues
 from lamina.monitor import MOST_IMAGES
 
 if TYPE_CHECKING:
     from lamina.analyze.layers import Bias, LayersResult, LayerWeights
 
-_ROW = 2.7  # inches
+_ROW = 4.6  # inches
 
 
 def draw(result: LayersResult) -> Figure:
-    """A row for each run: weights as lines and as a heat map, norm shares as a heat map; last, all runs."""
+    """Two rows for each run, weights and norm shares, as lines and as a heat map; last, all runs."""
     n = len(result.runs)
     heights = [_ROW] * n + [2.6 + 0.2 * n]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     rows = figure.subfigures(n + 1, 1, squeeze=False, height_ratios=heights)[:, 0]
     for i, (row, (name, run)) in enumerate(zip(rows, result.runs.items(), strict=False)):
-        _run(row, plain(name), run, colour(i))
+        _run(row, plain(name), run, hues(result.runs)[i])
     _ends(rows[-1], result)
     return figure
 
 
 def _run(row: SubFigure, name: str, run: LayerWeights, hue: str) -> None:
     row.suptitle(f"{name}\n{_moved(run)}", color=hue, fontsize="small")
-    lines, weights, shares = row.subplots(1, 3)
-    _lines(lines, run)
-    _heat(weights, run, run.weights, "softmax weight")
-    _heat(shares, run, run.shares, "norm share")
+    panels = row.subplots(2, 2)
+    kinds = (("softmax weight", run.weights), ("norm share", run.shares))
+    for (lines, heat), (kind, mass) in zip(panels, kinds, strict=True):
+        _lines(lines, run, mass, kind)
+        _heat(heat, run, mass, kind)
+    _learning(panels[0, 0], run)
 
 
 def _moved(run: LayerWeights) -> str:
@@ -48,19 +50,18 @@ def _moved(run: LayerWeights) -> str:
     return f"{total}, \u00d7 {reach}: about how far a logit can have moved"
 
 
-def _lines(panel: Any, run: LayerWeights) -> None:
-    """Each tap's weight, coloured by its depth; above, what the learning rates have added up to."""
+def _lines(panel: Any, run: LayerWeights, mass: tuple[tuple[float, ...], ...], kind: str) -> None:
+    """Each tap's mass, coloured by its depth; dotted: equal parts."""
     hues, scale = depths(), Normalize(0, max(1, run.depth - 1))
     look: dict[str, Any] = {"lw": 1.4, "marker": "o" if len(run.steps) == 1 else "", "clip_on": False}
-    for layer, weights in zip(run.layers, np.asarray(run.weights).T, strict=True):
-        panel.plot(run.steps, weights, color=hues(scale(layer)), label=f"block {layer}", **look)
+    for layer, masses in zip(run.layers, np.asarray(mass).T, strict=True):
+        panel.plot(run.steps, masses, color=hues(scale(layer)), label=f"block {layer}", **look)
     panel.axhline(1 / len(run.layers), color="0.5", lw=1, ls=":", zorder=0)
-    panel.set(xlim=(0, run.steps[-1]), xlabel="step", ylabel="softmax weight")
+    panel.set(xlim=(0, run.steps[-1]), xlabel="step", ylabel=kind)
     panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     bar = panel.figure.colorbar(ScalarMappable(scale, hues), ax=panel, pad=0.03, aspect=24)
     bar.set_ticks(_shown(range(run.depth)))
     bar.set_label("block")
-    _learning(panel, run)
 
 
 def _learning(panel: Any, run: LayerWeights) -> None:
@@ -101,8 +102,9 @@ def _ends(row: SubFigure, result: LayersResult) -> None:
     )
     weights, shares = row.subplots(1, 2, sharey=True)
     for i, (name, run) in enumerate(result.runs.items()):
-        _end(weights, i, name, run, run.weights[-1], run.by_weight)
-        _end(shares, i, name, run, run.shares[-1], run.by_share)
+        hue, label = hues(result.runs)[i], plain(name, 30)
+        _end(weights, i, hue, label, run.layers, run.weights[-1], run.by_weight)
+        _end(shares, i, hue, label, run.layers, run.shares[-1], run.by_share)
     weights.set_ylim(bottom=0)
     for panel, kind in ((weights, "softmax weight"), (shares, "norm share")):
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -120,7 +122,15 @@ def _ends(row: SubFigure, result: LayersResult) -> None:
         )
 
 
-def _end(panel: Any, i: int, name: str, run: LayerWeights, last: tuple[float, ...], bias: Bias) -> None:
-    label = f"{plain(name, 30)}: {bias.first_half:.2f}, {bias.centre:.2f}"
-    panel.plot(run.layers, last, "o-", color=colour(i), ms=4, lw=1.4, label=label)
-    panel.axhline(1 / len(run.layers), color=colour(i), lw=1, ls=(2 * i, (1, 3)), zorder=0)
+def _end(
+    panel: Any,
+    i: int,
+    hue: str,
+    name: str,
+    layers: tuple[int, ...],
+    last: tuple[float, ...],
+    bias: Bias,
+) -> None:
+    label = f"{name}: {bias.first_half:.2f}, {bias.centre:.2f}"
+    panel.plot(layers, last, "o-", color=hue, ms=4, lw=1.4, label=label)
+    panel.axhline(1 / len(layers), color=hue, lw=1, ls=(2 * i, (1, 3)), zorder=0)

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lamina.analyze.pictures import channels_said, plain
-from lamina.analyze.style import colour
+from lamina.analyze.style import hues
 
 if TYPE_CHECKING:
     from lamina.analyze.patches import ModelPatches, PatchesResult, ShownImage
@@ -26,7 +26,7 @@ def draw(result: PatchesResult) -> Figure:
     figure = Figure(figsize=(5 * _WIDTH + 0.4, sum(heights)), layout="constrained")
     blocks = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for i, (block, (name, model)) in enumerate(zip(blocks, result.models.items(), strict=True)):
-        _block(block, name, model, i)
+        _block(block, name, model, hues(result.models)[i])
     return figure
 
 
@@ -36,14 +36,14 @@ def _height(model: ModelPatches) -> float:
     return float(_WIDTH * min(2.0, max(0.25, tall / wide)))
 
 
-def _block(block: SubFigure, name: str, model: ModelPatches, i: int) -> None:
+def _block(block: SubFigure, name: str, model: ModelPatches, hue: str) -> None:
     norms = model.norms
     explained = " + ".join(f"{100 * share:.0f}" for share in model.explained)
     block.suptitle(
         f"{plain(name, 50)}: the colours explain {explained} % of the variance\n"
         f"{100 * norms.share:.2g} % of the {norms.n_tokens} patches of n = {norms.n_images} images are "
         f"outliers (norm above {norms.threshold:.3g}: the median {norms.median:.3g} and 6 robust deviations)",
-        color=colour(i),
+        color=hue,
         fontsize="small",
     )
     ratios = [_height(model)] * len(model.shown) + [0.12]

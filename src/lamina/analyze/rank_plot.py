@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, colour, legend_below
+from lamina.analyze.style import WIDTH, hues, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.rank import RankResult, RankScore
@@ -47,10 +47,17 @@ def _numbers(result: RankResult) -> dict[str, Callable[[RankScore], float | None
 def _curves(panel: Any, result: RankResult) -> None:
     depths = {model.depth for model in result.models.values()}
     alike = len(depths) == 1
-    for i, model in enumerate(result.models.values()):
+    for i, (model, hue) in enumerate(zip(result.models.values(), hues(result.models), strict=True)):
         x = [score.layer if alike else (score.layer + 1) / model.depth for score in model.curve]
-        panel.plot(x, [score.rankme for score in model.curve], "o-", color=colour(i), ms=4, linewidth=1.6)
-        panel.axhline(model.most, color=colour(i), linestyle=(i, (1, 3)), linewidth=1.2)
+        panel.plot(
+            x,
+            [score.rankme for score in model.curve],
+            "o-",
+            color=hue,
+            ms=4,
+            linewidth=1.6,
+        )
+        panel.axhline(model.most, color=hue, linestyle=(i, (1, 3)), linewidth=1.2)
     if alike:
         depth = depths.pop()
         stride = 1 if depth <= 12 else 2 if depth <= 24 else 4
@@ -83,7 +90,7 @@ def _bars(panel: Any, result: RankResult, title: str, number: Callable[[RankScor
             if value is None:
                 panel.text(x, 0, "n/a", rotation=90, ha="center", va="bottom", fontsize="x-small")
                 continue
-            panel.bar(x, value, 0.92 * each, color=colour(i))
+            panel.bar(x, value, 0.92 * each, color=hues(result.models)[i])
             text = " " * bool(turned) + (f"{value:.2f}" if value < 10 else f"{value:.0f}")
             panel.text(x, value, text, ha="center", va="bottom", fontsize="x-small", rotation=turned)
     panel.set_xticks(range(len(kinds)), [f"{place}\n{pool}" for place, pool in kinds])
@@ -104,8 +111,8 @@ def _plain(panel: Any) -> None:
 
 def _keys(result: RankResult) -> list[Line2D]:
     keys = [
-        Line2D([], [], color=colour(i), linewidth=4, label=plain(name, 40))
-        for i, name in enumerate(result.models)
+        Line2D([], [], color=hue, linewidth=4, label=plain(name, 40))
+        for name, hue in zip(result.models, hues(result.models), strict=True)
     ]
     bounds = {
         what: sorted({m.most for m in result.models.values() if (m.n_images < m.width) == few})

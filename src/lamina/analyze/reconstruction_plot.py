@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, colour, legend_below
+from lamina.analyze.style import WIDTH, hues, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.reconstruction import ModelReconstruction, ReconstructionResult
@@ -26,8 +26,8 @@ def draw(result: ReconstructionResult) -> Figure:
     figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
     (energies, ratios), (bands, psnr) = figure.subplots(2, 2, height_ratios=(1.2, 1))
     _energies(energies, result)
-    for i, model in enumerate(result.models.values()):
-        _curve(ratios, model, model.ratio, i)
+    for model, hue in zip(result.models.values(), hues(result.models), strict=True):
+        _curve(ratios, model, model.ratio, hue)
     ratios.set_ylabel("energy of error / original")
     ratios.set_title("left out (0: nothing, 1: as without a model)", fontsize="small")
     for panel in (energies, ratios):
@@ -49,11 +49,11 @@ def draw(result: ReconstructionResult) -> Figure:
 def _energies(panel: Any, result: ReconstructionResult) -> None:
     models = list(result.models.values())
     alike = all(_same_original(model, models[0]) for model in models)
-    for i, model in enumerate(models):
+    for i, (model, hue) in enumerate(zip(models, hues(result.models), strict=True)):
         if i == 0 or not alike:
-            hue = "0.45" if alike else colour(i)
-            panel.plot(model.frequencies[1:], model.original[1:], "--", color=hue, lw=1.3)
-        _curve(panel, model, model.error, i)
+            grey = "0.45" if alike else hue
+            panel.plot(model.frequencies[1:], model.original[1:], "--", color=grey, lw=1.3)
+        _curve(panel, model, model.error, hue)
     panel.set_yscale("log")
     panel.set_ylabel("mean energy per coefficient")
     panel.set_title("error and original at hidden patches", fontsize="small")
@@ -64,15 +64,15 @@ def _same_original(one: ModelReconstruction, other: ModelReconstruction) -> bool
     return alike and np.allclose(one.original[1:], other.original[1:], rtol=1e-6)
 
 
-def _curve(panel: Any, model: ModelReconstruction, values: Any, i: int) -> None:
+def _curve(panel: Any, model: ModelReconstruction, values: Any, hue: str) -> None:
     """A line from the lowest frequency on; the patch mean is a point by itself."""
-    panel.plot(model.frequencies[1:], values[1:], "o-", color=colour(i), ms=3.5, lw=1.4)
+    panel.plot(model.frequencies[1:], values[1:], "o-", color=hue, ms=3.5, lw=1.4)
     if values[0] is not None:
-        panel.plot(0, values[0], "D", color=colour(i), markerfacecolor=_face(model, i), ms=5)
+        panel.plot(0, values[0], "D", color=hue, markerfacecolor=_face(model, hue), ms=5)
 
 
-def _face(model: ModelReconstruction, i: int) -> str:
-    return "white" if model.norm_pix else colour(i)
+def _face(model: ModelReconstruction, hue: str) -> str:
+    return "white" if model.norm_pix else hue
 
 
 def _bands(panel: Any, result: ReconstructionResult) -> None:
@@ -82,9 +82,10 @@ def _bands(panel: Any, result: ReconstructionResult) -> None:
             band = getattr(model, which)
             if band is None or band.ratio is None:
                 continue
-            face = _face(model, i) if which == "mean" else colour(i)
+            hue = hues(result.models)[i]
+            face = _face(model, hue) if which == "mean" else hue
             at = j + (i - (n - 1) / 2) * 0.6 / n
-            look = {"color": colour(i), "markerfacecolor": face, "ms": 5, "capsize": 2.5, "lw": 1.2}
+            look = {"color": hue, "markerfacecolor": face, "ms": 5, "capsize": 2.5, "lw": 1.2}
             panel.errorbar(at, band.ratio, band.standard_error, fmt="D" if which == "mean" else "o", **look)
     panel.set_xticks(range(len(BANDS)), list(BANDS.values()))
     panel.set_xlim(-0.5, len(BANDS) - 0.5)
@@ -107,7 +108,7 @@ def _psnr(panel: Any, result: ReconstructionResult) -> None:
         for value, aside, alpha in ((model.baseline_psnr, -0.21, PALE), (model.psnr, 0.21, FULL)):
             endless = value == float("inf")
             said = "no error" if endless else " " * bool(turned) + f"{value:.1f}"
-            panel.bar(i + aside, 0 if endless else value, 0.4, color=colour(i), alpha=alpha)
+            panel.bar(i + aside, 0 if endless else value, 0.4, color=hues(result.models)[i], alpha=alpha)
             look = {"ha": "center", "va": "bottom", "fontsize": "x-small"}
             panel.text(i + aside, 0 if endless else value, said, rotation=90 if endless else turned, **look)
     panel.set_xticks([])
@@ -119,10 +120,10 @@ def _psnr(panel: Any, result: ReconstructionResult) -> None:
 
 def _keys(result: ReconstructionResult) -> list[Any]:
     keys: list[Any] = []
-    for i, (name, model) in enumerate(result.models.items()):
+    for (name, model), hue in zip(result.models.items(), hues(result.models), strict=True):
         (rows, columns), hidden = model.patch, 100 * model.mask_ratio
         told = f"{model.n_images} images, {hidden:.0f} % of {rows} x {columns} px hidden"
-        keys.append(Line2D([], [], color=colour(i), linewidth=3, label=f"{plain(name, 30)} ({told})"))
+        keys.append(Line2D([], [], color=hue, linewidth=3, label=f"{plain(name, 30)} ({told})"))
     keys.append(Line2D([], [], color="0.45", linestyle="--", label="original"))
     keys.append(Patch(color="0.3", alpha=PALE, label="without a model: a mean colour"))
     if any(model.norm_pix for model in result.models.values()):

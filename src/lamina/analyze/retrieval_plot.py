@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure, SubFigure
 
 from lamina.analyze.pictures import Picture, channels_said, plain
-from lamina.analyze.style import colour
+from lamina.analyze.style import hues
 
 if TYPE_CHECKING:
     from lamina.analyze.retrieval import ModelRetrieval, RetrievalResult
@@ -31,7 +31,7 @@ def draw(result: RetrievalResult) -> Figure:
     figure = Figure(figsize=(max(5.0, columns * _WIDTH + 0.3), sum(heights)), layout="constrained")
     blocks = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     for i, (block, (name, model)) in enumerate(zip(blocks, result.models.items(), strict=True)):
-        block.suptitle(_title(name, model, result), color=colour(i), fontsize="small")
+        block.suptitle(_title(name, model, result), color=hues(result.models)[i], fontsize="small")
         _block(block, model, columns)
     return figure
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, colour
+from lamina.analyze.style import WIDTH, hues
 
 if TYPE_CHECKING:
     from lamina.analyze.similarity import SimilarityResult
@@ -38,8 +38,8 @@ def draw(result: SimilarityResult) -> Figure:
             _ticks(panel, result.layers[second], result.layers[first], int(4 * side))
             most = max(6, int(14 * side) - 14)  # letters that fit beside a panel after "block of"
             across, up = (f"block of {plain(name, most)}" for name in (second, first))
-            panel.set_xlabel(across, color=colour(column), fontsize="small")
-            panel.set_ylabel(up, color=colour(row), fontsize="small")
+            panel.set_xlabel(across, color=hues(names)[column], fontsize="small")
+            panel.set_ylabel(up, color=hues(names)[row], fontsize="small")
     bar = figure.colorbar(image, ax=panels, shrink=0.8 if n == 1 else 0.5, pad=0.02)
     bar.set_label("debiased linear CKA")
     figure.suptitle(f"Similarity of {_POOLS[result.pool]}, {result.n_images} images", fontsize="medium")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,14 +12,30 @@ from matplotlib.figure import Figure
 
 HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 METHODS = {"MAE": 0, "MAE + MFF": 1, "PixMIM": 2, "PixMIM + MFF": 3, "EVA + MFF": 5, "DeiT + MFF": 6}
+"""What has a colour of its own, by the place in `HUES`."""
+_CALLED = {"mff": "maemff"}  # what people call a run of a method
 
 WIDTH = 8.0
 """Of a picture, in inches: printed over 7 inches of text, letters of 8 pt are 7 pt high."""
 
 
-def colour(i: int) -> str:
-    """The colour of the i-th model; they come round after seven."""
-    return HUES[i % len(HUES)]
+def hues(names: Iterable[str]) -> list[str]:
+    """Colours of models: a method's own for those that are called like it (mae, MAE, mff, MAE + MFF), so that
+    it does not depend on their order, and for the others those that are left; they come round after seven."""
+    names = list(names)
+    known = {_letters(name): place for name, place in METHODS.items()}
+    found: dict[int, int] = {}
+    for i, name in enumerate(names):
+        place = known.get(_CALLED.get(_letters(name), _letters(name)))
+        if place is not None and place not in found.values():
+            found[i] = place
+    left = [place for place in range(len(HUES)) if place not in found.values()] or list(range(len(HUES)))
+    others = iter(range(len(names)))
+    return [HUES[found[i]] if i in found else HUES[left[next(others) % len(left)]] for i in range(len(names))]
+
+
+def _letters(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def method_colour(name: str) -> str:
