@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,11 @@ import pytest
 from PIL import Image
 
 import lamina
-from lamina.bars import LookingBar
+from lamina.bars import HessianBar, LookingBar
 from lamina.cli import main
+from lamina.demo import look_inside
+from lamina.interop import loading
+from lamina.report import write_report
 
 TINY = {
     "encoder.width": 24,
@@ -96,6 +101,76 @@ def test_steps_of_a_run_and_its_twin_before_training_are_told_apart(runs, tmp_pa
     assert found["none"] == found["none@3"] != found["untrained:none"]
 
 
+def test_weights_files_and_timm_names_are_models_too(runs, images, tmp_path, monkeypatch):
+    """An export says what its run says; of a timm name the weights would be fetched, here they are not."""
+    assert main(["export", runs["none"], "--to", "timm", "--out", str(tmp_path / "vit.safetensors")]) == 0
+    monkeypatch.setattr(loading.timm, "create_model", partial(offline, loading.timm.create_model))
+    models = [runs["none"], str(tmp_path / "vit.safetensors"), "timm/vit_tiny_patch16_224"]
+    asked = ["--data", str(images), "--images", "3", "--out", str(tmp_path / "out")]
+    assert main(["analyze", "attention", *models, *asked]) == 0
+    found = json.loads((tmp_path / "out" / "attention.json").read_text())["result"]["models"]
+    run, file, named = found.values()
+    assert run == file
+    assert (named["grid"], len(named["layers"])) == ([14, 14], 12)
+
+
+def offline(create, *args, pretrained=False, **kwargs):
+    return create(*args, pretrained=False, **kwargs)
+
+
+def test_layers_of_several_runs_and_the_demos_looks(runs, images, tmp_path):
+    """`look_inside` is what the demo shows of its encoder."""
+    for name in ("one", "two"):
+        shutil.copytree(runs["mff"], tmp_path / name)
+    both = [str(tmp_path / name) for name in ("one", "two")]
+    assert main(["analyze", "layers", *both, "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "layers.json").read_text())["result"]["runs"]
+    assert list(found) == ["one", "two"]
+    shutil.rmtree(tmp_path / "one" / "analyses", ignore_errors=True)
+    look_inside(tmp_path / "one", str(images))
+    assert {file.stem for file in (tmp_path / "one" / "analyses").glob("*.json")} == {
+        "layers",
+        "frequency",
+        "depth",
+    }
+    write_report([tmp_path / "one"], tmp_path / "one" / "report.html")
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert all(f'id="inside-{verb}"' in page for verb in ("layers", "frequency", "depth"))
+
+
+def test_the_curvature_of_what_fine_tuning_left(runs, images, tmp_path):
+    """Classification loss, of a classifier that came from a pre-trained run."""
+    tuned = [
+        "--out",
+        str(tmp_path / "tuned"),
+        "--epochs",
+        "1",
+        "--data.workers",
+        "0",
+        "--train.device",
+        "cpu",
+    ]
+    assert main(["evaluate", "finetune", runs["none"], str(images), *tuned]) == 0
+    asked = [
+        "--batches",
+        "2",
+        "--batch-size",
+        "4",
+        "--top",
+        "1",
+        "--weight-decay",
+        "0.05",
+        "--crops",
+        "train",
+    ]
+    assert main(["analyze", "hessian", str(tmp_path / "tuned"), *asked, "--tol", "0.01"]) == 0
+    (found,) = json.loads((tmp_path / "tuned" / "analyses" / "hessian.json").read_text())["result"][
+        "models"
+    ].values()
+    assert len(found) == 2
+    assert all(0.1 < batch["loss"] < 3 for batch in found)  # about log 2: two classes
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -138,6 +213,10 @@ def test_a_terminal_sees_how_far_it_is_and_a_file_does_not(capsys, monkeypatch):
             for done in (4, 8):
                 bar(what, done, 8)
                 bar._progress.refresh()
+    with HessianBar(2) as curved:
+        curved("ti", 0, 7, 0.25)
+        curved._progress.refresh()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "ti: 7 products, residual 2.5e-01" in shown
     for line in ("mff: images 4/8", "mff: images 8/8", "none: images 4/8"):
         assert line in shown

@@ -319,6 +319,14 @@ def test_curvature_views_and_the_published_spectrum_of_every_network(network):
     assert found["2 mlp"][1] == pytest.approx(exact["2 mlp"][1])
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("network", [NAMES[0], NAMES[-1]])
+def test_curvature_and_views_of_other_channels(network, channels):
+    one = case_of(network, channels)
+    assert_same(hessian(one), hessian(otherwise(one, turn=True)))
+    assert_same(rank(one, views=2), rank(otherwise(one, turn=False), views=2))
+
+
 def deaf(case: Case) -> Case:
     """Tokens that do not hear each other: attention adds nothing to them, in the encoder and the decoder."""
     method = deepcopy(case.method)
