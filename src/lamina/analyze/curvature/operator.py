@@ -5,11 +5,11 @@ costs about as much as a training step's gradient (`benchmarks/hessian.py`).
 
 curvlinops (MIT, alive: 3.0.1 of 2026) is not used. A task fits its form of a model and a criterion by a
 short wrapper, and where no layer norm's weight varies both give the same products to rounding. Where one
-does, as in any ViT, they differ by 0.4 % to 2 %: it takes the gradient by `jacrev` and that forwards under
-`vmap`, and torch (2.14) differentiates its batched layer norm wrongly (pytorch/functorch#534), as
-`torch.func.hessian` does too. It also builds the graph anew for each product, and its eigenvalues are those
-of `scipy.sparse.linalg.eigsh`, which searches one end of the spectrum at a time where one Krylov space
-serves both (`lanczos`).
+does, as in any ViT, they differ by some percent (`benchmarks/curvlinops_peer.py`): it takes the gradient by
+`jacrev` and that forwards under `vmap`, and torch (2.14) differentiates its batched layer norm wrongly
+(pytorch/functorch#534), as `torch.func.hessian` does too. It also builds the graph anew for each product, and
+its eigenvalues are those of `scipy.sparse.linalg.eigsh`, which searches one end of the spectrum at a time
+where one Krylov space serves both (`lanczos`).
 """
 
 from __future__ import annotations
