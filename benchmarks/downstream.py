@@ -4,7 +4,8 @@
     python benchmarks/downstream.py sample:fashion-mnist --out docs/studies/downstream-fashion-mnist
 
 Runs of a pair differ in `--fusion` and in nothing else; each seed has weights, masks and order of its own.
-The labels are first seen by the protocols. Every command is printed; killed and called again, it goes on.
+The labels are first seen by the protocols; both models are fine-tuned at a time, with half of the cores each.
+Every command is printed; killed and called again, it goes on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-from calling import call
+from calling import call, call_together
 
 NETWORK = "--encoder vit_tiny_patch16_224 --encoder.width 96 --encoder.depth 12 --encoder.heads 3"
 RATE = "--batch-size 128 --base-lr 2e-3"
@@ -24,9 +25,13 @@ PRETRAINING = {
     "--max-steps 320 --optim.warmup-epochs 0.07",
 }
 CONFIG = os.path.relpath(Path(__file__).with_suffix(".yaml"))
-# Few labels: what pre-training gave is to show.
-EVALUATION = {"sample:doom": "sample:doom", "sample:fashion-mnist": "sample:fashion-mnist?most=2000"}
+# Few labels: what pre-training gave is to show. Frames are larger, so that they are fine-tuned for less long.
+EVALUATION = {
+    "sample:doom": ["sample:doom", "--epochs", "8"],
+    "sample:fashion-mnist": ["sample:fashion-mnist?most=2000"],
+}
 MODELS = {"MAE": "none", "MAE + MFF": "mff"}
+FROZEN = ("knn", "linear")
 
 
 def pretrain(data: str, folder: Path, fusion: str, seed: int, workers: int) -> Path:
@@ -56,7 +61,11 @@ def main() -> None:
         ]
         models.append(f"{name}={','.join(map(str, runs))}")
     out = ["--config", CONFIG, "--out", str(asked.out / "table"), "--workers", str(asked.workers)]
-    call(["evaluate", "all", *models, EVALUATION[asked.data], "--protocols", *asked.protocols, *out])
+    how = [*EVALUATION[asked.data], *out, "--protocols"]
+    if frozen := [protocol for protocol in asked.protocols if protocol in FROZEN]:
+        call(["evaluate", "all", *models, *how, *frozen])
+        call_together([["evaluate", "all", model, *how, *asked.protocols] for model in models])
+    call(["evaluate", "all", *models, *how, *asked.protocols])
 
 
 if __name__ == "__main__":
