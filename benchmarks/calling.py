@@ -16,12 +16,14 @@ def call(arguments: list[str]) -> None:
 
 
 def call_together(commands: list[list[str]]) -> None:
-    """Print them and run them at a time, each with its share of the cores; stop where one stops."""
+    """Print them and run them at a time, each with its share of the cores; stop where one failed, once all
+    have ended."""
     threads = str(max(1, (os.cpu_count() or 1) // len(commands)))
     running = []
     for arguments in commands:
         print("lamina", shlex.join(arguments), flush=True)
         environment = {**os.environ, "OMP_NUM_THREADS": threads}
         running.append(subprocess.Popen([sys.executable, "-m", "lamina", *arguments], env=environment))
-    if code := max(process.wait() for process in running):
-        sys.exit(code)
+    codes = [process.wait() for process in running]  # a signal's is negative
+    if any(codes):
+        sys.exit(1)

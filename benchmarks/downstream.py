@@ -62,9 +62,11 @@ def main() -> None:
         models.append(f"{name}={','.join(map(str, runs))}")
     out = ["--config", CONFIG, "--out", str(asked.out / "table"), "--workers", str(asked.workers)]
     how = [*EVALUATION[asked.data], *out, "--protocols"]
-    if frozen := [protocol for protocol in asked.protocols if protocol in FROZEN]:
+    frozen = [protocol for protocol in asked.protocols if protocol in FROZEN]
+    trained = [protocol for protocol in asked.protocols if protocol not in FROZEN]
+    if frozen and trained:  # the first call makes the folder that the two share
         call(["evaluate", "all", *models, *how, *frozen])
-        call_together([["evaluate", "all", model, *how, *asked.protocols] for model in models])
+        call_together([["evaluate", "all", model, *how, *trained] for model in models])
     call(["evaluate", "all", *models, *how, *asked.protocols])
 
 

@@ -118,39 +118,31 @@ def offline(create, *args, pretrained=False, **kwargs):
     return create(*args, pretrained=False, **kwargs)
 
 
-def test_layers_of_several_runs_and_the_demos_looks(runs, images, tmp_path):
-    """`look_inside` is what the demo shows of its encoder."""
+def test_layers_of_several_runs_stand_side_by_side(runs, tmp_path):
+    both = []
     for name in ("one", "two"):
-        shutil.copytree(runs["mff"], tmp_path / name)
-    both = [str(tmp_path / name) for name in ("one", "two")]
+        both.append(str(shutil.copytree(runs["mff"], tmp_path / name)))
     assert main(["analyze", "layers", *both, "--out", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "layers.json").read_text())["result"]["runs"]
     assert list(found) == ["one", "two"]
-    shutil.rmtree(tmp_path / "one" / "analyses", ignore_errors=True)
-    look_inside(tmp_path / "one", str(images))
-    assert {file.stem for file in (tmp_path / "one" / "analyses").glob("*.json")} == {
-        "layers",
-        "frequency",
-        "depth",
-    }
-    write_report([tmp_path / "one"], tmp_path / "one" / "report.html")
-    page = (tmp_path / "one" / "report.html").read_text()
+
+
+def test_the_demo_shows_layers_frequency_and_depth(runs, images, tmp_path):
+    run = Path(shutil.copytree(runs["mff"], tmp_path / "run"))
+    shutil.rmtree(run / "analyses", ignore_errors=True)
+    look_inside(run, str(images))
+    assert {file.stem for file in (run / "analyses").glob("*.json")} == {"layers", "frequency", "depth"}
+    write_report([run], run / "report.html")
+    page = (run / "report.html").read_text()
     assert all(f'id="inside-{verb}"' in page for verb in ("layers", "frequency", "depth"))
 
 
 def test_the_curvature_of_what_fine_tuning_left(runs, images, tmp_path):
     """Classification loss, of a classifier that came from a pre-trained run."""
-    tuned = [
-        "--out",
-        str(tmp_path / "tuned"),
-        "--epochs",
-        "1",
-        "--data.workers",
-        "0",
-        "--train.device",
-        "cpu",
-    ]
-    assert main(["evaluate", "finetune", runs["none"], str(images), *tuned]) == 0
+    run = str(shutil.copytree(runs["none"], tmp_path / "run"))
+    out = tmp_path / "tuned"
+    tuned = ["--out", str(out), "--epochs", "1", "--data.workers", "0", "--train.device", "cpu"]
+    assert main(["evaluate", "finetune", run, str(images), *tuned]) == 0
     asked = [
         "--batches",
         "2",
@@ -163,10 +155,9 @@ def test_the_curvature_of_what_fine_tuning_left(runs, images, tmp_path):
         "--crops",
         "train",
     ]
-    assert main(["analyze", "hessian", str(tmp_path / "tuned"), *asked, "--tol", "0.01"]) == 0
-    (found,) = json.loads((tmp_path / "tuned" / "analyses" / "hessian.json").read_text())["result"][
-        "models"
-    ].values()
+    assert main(["analyze", "hessian", str(out), *asked, "--tol", "0.01"]) == 0
+    content = json.loads((out / "analyses" / "hessian.json").read_text())
+    (found,) = content["result"]["models"].values()
     assert len(found) == 2
     assert all(0.1 < batch["loss"] < 3 for batch in found)  # about log 2: two classes
 

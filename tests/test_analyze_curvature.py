@@ -353,7 +353,7 @@ def test_the_picture_shows_every_eigenvalue(result):
 
 def test_the_table_and_the_bar_tell_what_was_asked(result, capsys):
     told = of_hessian(result)
-    assert told.header[-2:] == ("by power iteration", "trace")
+    assert told.header[-2:] == ("first by power iteration", "trace")
     assert all(len(row) == len(told.header) for row in told.rows)
     assert told.rows[0][2] == f"{np.median(result.maxima('MAE')):.4g}"
     with HessianBar(2) as bar:

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 import shutil
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -104,12 +106,22 @@ def test_no_name_is_another_networks(folder, runs, tmp_path):
     grown = compare([f"N={mae},{mff},{mae}"], folder, out, options)["N"]
     assert [score.model for score in grown] == [mae, mff, mae]
     assert len(compare(both, folder, out, options)["N"]) == 2  # fewer again
+    compare([f"N_1={mff}"], folder, out, options)
+    with pytest.raises(LaminaError, match=rf"N-1 was measured as {mff}, not {mae}"):  # one file for both
+        compare([f"N-1={mae}"], folder, out, options)
     shutil.rmtree(mae)
+    assert compare([f"M={mae}"], folder, out, options)["M"] == [first]  # it is gone, and all is measured
+    more = replace(options, protocols=("knn", "linear"), seeds=1)
+    with pytest.raises(LaminaError, match="no encoder"):
+        compare([f"M={mae}"], folder, out, more)
     toy_run(Path(mae), toy_recipe(fusion="none"), steps=(4,))
     with pytest.raises(LaminaError, match="has changed since it was measured"):
         compare([f"M={mae}"], folder, out, options)
     (out / "models.json").write_text("[3]")
     with pytest.raises(LaminaError, match=r"models\.json is damaged"):
+        compare([f"M={mae}"], folder, out, options)
+    (out / "models.json").unlink()
+    with pytest.raises(LaminaError, match=r"models\.json is missing"):
         compare([f"M={mae}"], folder, out, options)
 
 
@@ -118,7 +130,7 @@ def test_robustness_says_of_which_classifier(folder, runs, tmp_path, monkeypatch
     asked, plain = [], comparing.evaluate_robustness
 
     def spied(model, data, options, going, computing):
-        asked.append(model)
+        asked.append(str(model))
         few = replace(options, kinds=("brightness",), images=4)
         return plain(model, data, few, going, computing=computing)
 
@@ -202,7 +214,7 @@ def test_a_probes_seconds_hold_all_of_it(folder, runs, tmp_path, monkeypatch):
         ("linear-mae: {recipe: finetune}", "not of linear-mae"),
         ("segment: {head: magic}", "there is no head 'magic'"),
         ("segment: {recipe: ade20k-dpt, head: upernet}", "has the head dpt"),
-        ("detect: {train: {seed: 3}}", "detect.train.seed is given by --seeds"),
+        ("detect: {train: {seed: 3}}", "detect.train.seed is given by --seed or --seeds"),
         ("finetune: {data: {workers: 3}}", "finetune.data.workers is given by --workers"),
         ("segment: {recipe: 3}", "segment.recipe is the name of one"),
         ("recipe: finetune-s", "not of 'recipe'"),
@@ -228,15 +240,17 @@ def test_runs_of_several_seeds_are_the_seeds(folder, runs, tmp_path):
     assert [score.model for score in found["both"]] == list(runs)
 
 
-def test_the_files_say_what_was_measured(folder, runs, tmp_path, capsys):
+def test_the_files_say_what_was_measured(folder, runs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     arguments = ["evaluate", "all", runs[0], f"untrained:{runs[0]}", folder, "--out", str(out)]
-    assert cli.main([*arguments, "--protocols", "knn", "fewshot", "--workers", "0", "--device", "cpu"]) == 0
+    arguments += ["--protocols", "knn", "fewshot", "--workers", "0", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["lamina", *arguments])
+    assert cli.main(arguments) == 0
     told = capsys.readouterr().out
     assert "fewshot-linear-5" in told
     assert "fewshot-linear-5" in Run(runs[0]).report_file.read_text()
     page, result = (out / "README.md").read_text(), json.loads((out / "result.json").read_text())
-    assert "lamina evaluate all" in result["command"] or result["command"]
+    assert result["command"] == shlex.join(["lamina", *arguments])
     assert [row["protocol"] for row in result["rows"]][:1] == ["knn"]
     assert re.search(r"\| knn \| top1 \| 18 \| 9 \| 1 \| \d", page)
     html = (out / "index.html").read_text()
@@ -253,12 +267,12 @@ def test_names_are_shown_as_text(tmp_path):
     assert "&lt;b&gt;x" in html
 
 
-def test_wrong_arguments_are_one_line(folder, runs, tmp_path, capsys):
+def test_wrong_arguments_are_one_line(folder, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     for arguments, words in (
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--protocols", "knn"], "no encoder 'nowhere'"),
-        ([runs[0], folder, "--out", str(tmp_path / "full")], "holds no comparison"),
+        (["nowhere", folder, "--out", str(tmp_path / "full")], "holds no comparison"),
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--protocols", "magic"], "magic"),
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--seeds", "0"], "give 1 or more"),
     ):

@@ -38,27 +38,60 @@ def test_other_seeds_are_no_pairs():
     assert not any(cell.best for cell in row.cells)
 
 
-def test_ways_and_steps_are_rows_and_seeds_are_not():
-    """Scores of one run, of other steps or recipes, are no seeds of one number."""
+def tuned(value: float, seed: int = 0, way: str = "finetune-s, 100 epochs", **changed) -> Score:
+    return replace(score(value, seed, "finetune"), way=way, **changed)
 
-    def tuned(value, seed=0, **changed):
-        settings = {"recipe": "finetune-s", "epochs": 100.0, **changed.pop("settings", {})}
-        return replace(score(value, seed, "finetune"), settings=settings, **changed)
 
-    seeds = Comparison.of({"a": [tuned(0.5), tuned(0.6, 1)]})
-    assert [row.seeds for row in seeds.rows] == [2]
-    steps = Comparison.of({"a": [tuned(0.5), tuned(0.9, step=3)]})
-    assert [row.protocol for row in steps.rows] == ["finetune (step 1)", "finetune (step 3)"]
-    shorter = tuned(0.9, settings={"epochs": 5.0})
-    ways = Comparison.of({"a": [tuned(0.5), tuned(0.6, 1), shorter], "b": [tuned(0.7)]})
-    assert [row.protocol for row in ways.rows] == [
-        "finetune (finetune-s, 100 epochs)",
-        "finetune (finetune-s, 5 epochs)",
-    ]
-    assert [row.cells[0].over_seeds.n for row in ways.rows] == [2, 1]
-    assert [row.cells[1] is None for row in ways.rows] == [False, True]
+def rows_of(**columns: list[Score]) -> dict[str, list[float | None]]:
+    """Means by row and column."""
+    return {
+        row.protocol: [None if cell is None else cell.over_seeds.mean for cell in row.cells]
+        for row in Comparison.of(columns).rows
+    }
+
+
+def test_ways_of_one_model_are_rows_and_seeds_are_not():
+    """Scores of one run by other recipes are no seeds of one number."""
+    shorter = tuned(0.9, way="finetune-s, 5 epochs")
+    assert rows_of(a=[tuned(0.5), tuned(0.6, 1)]) == {"finetune": [pytest.approx(0.55)]}
+    found = rows_of(a=[tuned(0.5), tuned(0.7, 1), shorter], b=[tuned(0.7)])
+    assert found == {
+        "finetune (finetune-s, 100 epochs)": [pytest.approx(0.6), 0.7],
+        "finetune (finetune-s, 5 epochs)": [0.9, None],
+    }
+    assert rows_of(a=[tuned(0.5, way=""), tuned(0.7)]) == {
+        "finetune": [0.5],
+        "finetune (finetune-s, 100 epochs)": [0.7],
+    }
+
+
+def test_models_of_other_ways_share_a_row_but_none_is_the_best():
+    """As S and B by the recipe of their size; what a difference comes from nobody knows."""
+    far = {"a": [tuned(0.5, interval=(0.4, 0.6))], "b": [tuned(0.9, interval=(0.8, 0.95), way="finetune-b")]}
+    comparison = Comparison.of(far)
+    (row,) = comparison.rows
+    assert not row.alike
+    assert not any(cell.best for cell in row.cells)
+    assert row.gain(1, over=0) is None
+    assert comparison.table()[1][0][-1] == "90.0 (80.0 to 95.0) [finetune-b]"
+    assert (
+        Comparison.of({"a": far["a"], "b": [replace(far["b"][0], way=far["a"][0].way)]}).rows[0].cells[1].best
+    )
+
+
+def test_the_newest_step_stands_beside_other_models():
+    first, last = tuned(0.5, step=1), tuned(0.9, step=3)
+    assert rows_of(a=[first, last], b=[tuned(0.7, step=9)]) == {
+        "finetune (step 1)": [0.5, None],
+        "finetune": [0.9, 0.7],
+    }
     runs = [replace(tuned(0.5 + i / 10, i), model=f"runs/{i}", step=i) for i in range(2)]
-    assert [row.protocol for row in Comparison.of({"a": runs}).rows] == ["finetune"]
+    assert rows_of(a=runs) == {"finetune": [pytest.approx(0.55)]}  # seeds may stop where they like
+
+
+def test_a_seed_counts_once():
+    row = row_of(a=[tuned(0.5), tuned(0.6)])
+    assert (row.cells[0].values, row.cells[0].seeds) == ((0.6,), (0,))
 
 
 def test_a_single_seed_shows_its_interval_interval():

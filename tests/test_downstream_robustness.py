@@ -171,7 +171,7 @@ def test_what_was_measured_is_that_of_these_weights_and_kinds(tmp_path):
     )
     shutil.rmtree(Run(model).checkpoints)
     checkpoint.write(Run(model).checkpoints, 3, write)
-    with pytest.raises(LaminaError, match=r"other settings \(weights_sha256\)"):
+    with pytest.raises(LaminaError, match=r"other settings \(network_sha256\)"):
         evaluate_robustness(model, folder, bright, out, computing=CPU)
 
 

@@ -198,6 +198,11 @@ def test_the_teacher_is_trained_again_where_its_run_is_gone(folder, tmp_path):
     run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "seeds": 2}), said.append)
     assert said[0] == "the teacher"
     assert sum(line.startswith("run ") for line in said) == 6
+    shutil.rmtree(out / "runs")
+    measured = out / "measured" / "teacher-seed1000.json"
+    measured.write_text(json.dumps({**json.loads(measured.read_text()), "sha256": "0" * 64}))
+    with pytest.raises(LaminaError, match="its weights differ"):  # as on another machine
+        run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "seeds": 3}))
 
 
 def test_when_a_fused_run_is_there_is_told_beside_the_plain_runs_own_share():

@@ -126,7 +126,7 @@ def fewshot(
         raise LaminaError(f"recipe, config and epochs are of fine-tuning, not of {few.by}; add --by finetune")
     recipes = {"finetune": asked} if asked else {}
     check_recipes(recipes)
-    chosen = classifier_recipe("finetune", model, recipes, epochs)
+    chosen = classifier_recipe("finetune", model, recipes, epochs, network)
     scores = evaluate_fewshot(model, data, few, going, encoder=network, recipe=chosen, say=_say)
     tell(scores, json)
     return 0
@@ -146,7 +146,7 @@ def robustness(
     What was measured is kept in the folder and not measured again.
 
     Args:
-        model: A run on labels (fine-tuned), an exported classifier, timm/NAME; of an encoder a linear probe.
+        model: A run on labels (fine-tuned), an exported classifier; of an encoder a linear probe.
         data: Labelled images in two parts, or the folder of a published set.
         json: Also write the score to this file.
         batch_size: Images per forward.

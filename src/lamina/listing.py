@@ -12,7 +12,7 @@ from lamina.downstream.segment import SegmentRecipe, segment_recipes
 from lamina.recipes import Recipe, methods, protocols, recipes
 
 METHOD_COLUMNS = ("recipe", "hidden", "encoder sees", "decoder", "target", "loss", "paper")
-RECIPE_COLUMNS = ("recipe", "encoder", "epochs", "batch", "what it is")
+RECIPE_COLUMNS = ("recipe", "encoder", "epochs or steps", "batch", "what it is")
 
 _MASKINGS = {
     "random": "single",
@@ -43,9 +43,10 @@ def recipe_rows() -> list[tuple[str, ...]]:
         rows.append((name, _encoder(recipe), epochs, str(recipe.train.batch_size), _sentence(build)))
     dense: dict[str, Callable[[], SegmentRecipe | DetectRecipe]] = {**segment_recipes(), **detect_recipes()}
     for name, start in dense.items():
-        train = start().train
-        length = (f"{train.max_steps:,} steps", str(train.batch_size))
-        rows.append((name, "the model's", *(("-", "-") if "knn" in name else length), _sentence(start)))
+        made = start()
+        trains = isinstance(made, DetectRecipe) or made.trains
+        length = (f"{made.train.max_steps:,} steps", str(made.train.batch_size)) if trains else ("-", "-")
+        rows.append((name, "the model's", *length, _sentence(start)))
     return rows
 
 

@@ -21,7 +21,7 @@ WIDTH = 8.0
 
 def hues(names: Iterable[str]) -> list[str]:
     """Colours of models: a method's own for those that are called like it (mae, MAE, mff, MAE + MFF), so that
-    it does not depend on their order, and for the others those that are left; they come round after seven."""
+    it does not depend on their order, and for the others those that are left, again and again."""
     names = list(names)
     known = {_letters(name): place for name, place in METHODS.items()}
     found: dict[int, int] = {}
@@ -29,7 +29,7 @@ def hues(names: Iterable[str]) -> list[str]:
         place = known.get(_CALLED.get(_letters(name), _letters(name)))
         if place is not None and place not in found.values():
             found[i] = place
-    left = [place for place in range(len(HUES)) if place not in found.values()] or list(range(len(HUES)))
+    left = [place for place in range(len(HUES)) if place not in found.values()]
     others = iter(range(len(names)))
     return [HUES[found[i]] if i in found else HUES[left[next(others) % len(left)]] for i in range(len(names))]
 

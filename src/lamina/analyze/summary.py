@@ -68,7 +68,7 @@ def of_hessian(result: HessianResult) -> Summary:
     """Medians over mini-batches, the largest residual, and what a mini-batch took."""
     header = ["model", "batches", "largest", "from", "to", "most negative", "residual up to", "products"]
     first = next(iter(result.models.values()))[0]
-    header += ["by power iteration"] if first.magnitude else []
+    header += ["first by power iteration"] if first.magnitude else []
     header += ["trace"] if first.trace else []
     rows = []
     for name, batches in result.models.items():

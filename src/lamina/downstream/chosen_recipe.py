@@ -18,14 +18,22 @@ from lamina.recipes import Recipe
 Recipes = Mapping[str, Mapping[str, Any]]
 """By protocol: `recipe`, the name of the one to start from, and fields that differ from it."""
 
-OF_THE_COMPARISON = {"train.seed": "--seeds", "train.device": "--device", "data.workers": "--workers"}
-"""Fields of a recipe that options of the comparison decide."""
+OF_THE_COMPARISON = {
+    "train.seed": "--seed or --seeds",
+    "train.device": "--device",
+    "data.workers": "--workers",
+}
+"""Fields of a recipe that options of the verb decide."""
 
 T = TypeVar("T")
 
 
 def classifier_recipe(
-    protocol: Trained, model: str, recipes: Recipes, epochs: float | None = None
+    protocol: Trained,
+    model: str,
+    recipes: Recipes,
+    epochs: float | None = None,
+    encoder: str | None = None,
 ) -> Recipe | None:
     """That of linear-mae, attentive or fine-tuning; None for the published one as it is.
 
@@ -34,13 +42,14 @@ def classifier_recipe(
         model: whose size decides which is the published one.
         recipes: what was asked for.
         epochs: in place of the recipe's; warm-up keeps its share.
+        encoder: timm name of the network, for a weights file that does not say.
     """
     if epochs is None and protocol not in recipes:
         return None
 
     def base(name: str | None) -> Recipe:
         if name is None:
-            return protocol_recipe(protocol, load_encoder(model, pretrained=False))
+            return protocol_recipe(protocol, load_encoder(model, encoder=encoder, pretrained=False))
         return recipe_of(protocol, name)
 
     found = _chosen(protocol, recipes, base)

@@ -8,61 +8,72 @@ from pathlib import Path
 
 from lamina.errors import LaminaError
 from lamina.files import write_atomically
-from lamina.frozen import network_sha256
+from lamina.frozen import Identity, identify
 from lamina.interop import load_encoder
 
 FILE = "models.json"
-Network = list[str]
-"""What a network is called, and `network_sha256` of it, in a list as JSON keeps them."""
 
 
-def identified(models: Mapping[str, Sequence[str]]) -> dict[str, list[Network]]:
-    """What each name stands for now. Raises LaminaError where a network cannot be loaded."""
-    return {
-        name: [[spec, network_sha256(load_encoder(spec))] for spec in specs] for name, specs in models.items()
-    }
-
-
-def check_models(out: Path, models: Mapping[str, Sequence[Network]]) -> None:
+def check_models(out: Path, models: Mapping[str, Sequence[str]], measured: Mapping[str, bool]) -> None:
     """Keep what each model of a comparison is, or see that it is still that; more models may follow, and more
     seeds of one that has several.
 
     Args:
         out: folder of the comparison.
-        models: what is measured under each name, one network or one for each seed (`identified`).
+        models: by the name of their files what is measured, one network or one for each seed.
+        measured: whether nothing is left to measure of it; then it need not be there any more.
 
     Raises:
-        LaminaError: where a name stood for another network, or the network has changed since.
+        LaminaError: where a name stood for another network, or the network has changed since, and as
+            `load_encoder`.
     """
     file = out / FILE
     before = _read(file)
-    for name, networks in models.items():
-        _check(out, name, before.get(name, []), networks)
-    longest = {name: max(before.get(name, []), networks, key=len) for name, networks in models.items()}
-    write_atomically(file, json.dumps({**before, **longest}, indent=1, ensure_ascii=False) + "\n")
+    after = dict(before)
+    for name, specs in models.items():
+        known = before.get(name, [])
+        _check_names(out, name, known, specs)
+        found = [_identity(spec, measured[name] and i < len(known)) for i, spec in enumerate(specs)]
+        for old, new in zip(known, found, strict=False):
+            if new is not None and new.sha256 != old.sha256:
+                raise LaminaError(
+                    f"{new.name} has changed since it was measured in {out}; give it another name, or take "
+                    "another --out"
+                )
+        after[name] = [*known, *(new for new in found[len(known) :] if new is not None)]
+    write_atomically(file, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
 
 
-def _check(out: Path, name: str, before: Sequence[Network], now: Sequence[Network]) -> None:
-    if before and (len(before) == 1) != (len(now) == 1):
+def _check_names(out: Path, name: str, before: Sequence[Identity], specs: Sequence[str]) -> None:
+    if before and (len(before) == 1) != (len(specs) == 1):
         raise LaminaError(
-            f"in {out} {name} was measured as {len(before)} network(s), not {len(now)}; give it another name"
+            f"in {out} {name} was measured as {len(before)} network(s), not {len(specs)}; give it another "
+            "name"
         )
-    for (was, weights), (spec, found) in zip(before, now, strict=False):
-        if was != spec:
-            raise LaminaError(f"in {out} {name} was measured as {was}, not {spec}; give it another name")
-        if weights != found:
-            raise LaminaError(
-                f"{spec} has changed since it was measured in {out}; give it another name, or another --out"
-            )
+    for old, spec in zip(before, specs, strict=False):
+        if old.name != spec:
+            raise LaminaError(f"in {out} {name} was measured as {old.name}, not {spec}; give it another name")
 
 
-def _read(file: Path) -> dict[str, list[Network]]:
+def _identity(spec: str, may_be_gone: bool) -> Identity | None:
+    """Which network it is, by its weights; None for one that is gone and not needed."""
+    try:
+        return identify(spec, load_encoder(spec))
+    except LaminaError:
+        if may_be_gone:
+            return None
+        raise
+
+
+def _read(file: Path) -> dict[str, list[Identity]]:
     if not file.is_file():
+        if (file.parent / "scores").is_dir():
+            raise LaminaError(f"{file} is missing, which says what was measured; choose another --out")
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return {
-            str(name): [[str(spec), str(weights)] for spec, weights in networks]
+            str(name): [Identity(str(spec), str(sha256)) for spec, sha256 in networks]
             for name, networks in content.items()
         }
     except (OSError, ValueError, TypeError, AttributeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from lamina.downstream.chosen_recipe import (
     detecting_recipe,
     segmenting_recipe,
 )
-from lamina.downstream.compared_models import check_models, identified
+from lamina.downstream.compared_models import check_models
 from lamina.downstream.detect import evaluate_detect
 from lamina.downstream.fewshot import FewOptions, evaluate_fewshot
 from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
@@ -42,7 +42,7 @@ class CompareOptions:
     """Which protocols, how often, and what they may take."""
 
     protocols: tuple[Protocol, ...] = ("knn", "linear", "finetune")
-    """In the order of the table's rows."""
+    """In the order of the table's rows, but robustness last."""
     seeds: int = 3
     """Seeds of each protocol, for a model that is one run; of a model of several runs each is a seed."""
     epochs: float | None = None
@@ -131,34 +131,52 @@ def compare(
 
     Raises:
         Unfinished: where a training was interrupted.
-        LaminaError: as the protocols, and where `out` holds a comparison of other data or options.
+        LaminaError: as the protocols, and where `out` holds a comparison of other data or options, or a name
+            stands for another network than before.
     """
     options, columns = options or CompareOptions(), columns_of(models)
     check_recipes(recipes)
-    networks = identified({column.name: column.specs for column in columns})
-    _start(out, data, options, recipes)
-    check_models(out, networks)
-    found: dict[str, list[Score]] = {column.name: [] for column in columns}
-    for protocol in sorted(options.protocols, key=lambda each: each == "robustness"):  # it needs finetune's
-        for column in columns:
-            for seed in _seeds(protocol, column, options):
-                place = out / "scores" / _row(protocol, options) / f"{_as_file(column.name)}-seed{seed}"
-                scores = _kept(place)
-                if scores is None:
-                    say(f"{protocol}, {column.name}, seed {seed}")
-                    task = _Task(column, data, out, options, seed, recipes)
-                    scores = task.measure(protocol)
-                    for score in scores:
-                        say(f"  {score.protocol}: {score.metric} {100 * score.value:.1f} %")
-                    _keep(scores, place)
-                found[column.name] += scores
+    settings = _settings(data, options, recipes)
+    _check_settings(out, settings)
+    tasks = [
+        _Task(protocol, column, data, out, options, seed, recipes)
+        for protocol in sorted(
+            options.protocols, key=lambda each: each == "robustness"
+        )  # it needs finetune's
+        for column in columns
+        for seed in _seeds(protocol, column, options)
+    ]
+    left = {task.column.name for task in tasks if _kept(task.place) is None}
+    check_models(
+        out,
+        {_as_file(column.name): column.specs for column in columns},
+        {_as_file(column.name): column.name not in left for column in columns},
+    )
+    write_atomically(out / "comparison.json", json.dumps(settings, indent=1) + "\n")
+    return _measured(tasks, {column.name: [] for column in columns}, say)
+
+
+def _measured(
+    tasks: Sequence[_Task], found: dict[str, list[Score]], say: Callable[[str], None]
+) -> dict[str, list[Score]]:
+    """The scores of each model; those that are kept are not measured again."""
+    for task in tasks:
+        scores = _kept(task.place)
+        if scores is None:
+            say(f"{task.protocol}, {task.column.name}, seed {task.seed}")
+            scores = task.measure()
+            for score in scores:
+                say(f"  {score.protocol}: {score.metric} {100 * score.value:.1f} %")
+            _keep(scores, task.place)
+        found[task.column.name] += scores
     return found
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One model, one seed."""
+    """One protocol, one model, one seed."""
 
+    protocol: Protocol
     column: Column
     data: str
     out: Path
@@ -166,16 +184,27 @@ class _Task:
     seed: int
     recipes: Recipes
 
-    def measure(self, protocol: Protocol) -> tuple[Score, ...]:
+    @property
+    def tunes_first(self) -> bool:
+        """Whether it is the robustness of what fine-tuning leaves: another number than that of others."""
+        return self.protocol == "robustness" and "finetune" in self.options.protocols
+
+    @property
+    def place(self) -> Path:
+        """Of its scores, without ending."""
+        protocol = "robustness-finetune" if self.tunes_first else self.protocol
+        return self.out / "scores" / protocol / f"{_as_file(self.column.name)}-seed{self.seed}"
+
+    def measure(self) -> tuple[Score, ...]:
         """The scores of a protocol, with the column's seed and the time that they took, probing included."""
         started = time.perf_counter()
-        scores = self._measured(protocol)
+        scores = self._measured()
         each = round((time.perf_counter() - started) / len(scores), 1)
         return tuple(replace(score, seed=self.seed, seconds=max(score.seconds, each)) for score in scores)
 
-    def _measured(self, protocol: Protocol) -> tuple[Score, ...]:
+    def _measured(self) -> tuple[Score, ...]:
         """Each protocol is one branch here and a function of its own elsewhere."""
-        spec, options = self.column.of(self.seed), self.options
+        protocol, spec, options = self.protocol, self.column.of(self.seed), self.options
         if protocol == "knn":
             return (of_probe(evaluate_knn(spec, self.data, cache=self.out / "cache", **self._reading())),)
         if protocol == "linear":
@@ -196,16 +225,16 @@ class _Task:
 
     def _robustness(self, spec: str) -> Score:
         """Of the classifier that finetune trained here; without finetune of the model as it is, or of a
-        probe. Rows and folders say which."""
-        row, model = _row("robustness", self.options), spec
-        if row != "robustness":
-            model = str(self._folder("finetune"))
-            if not Run(model).exists():
-                raise LaminaError(f"{model} is gone, whose classifier was to be tested; choose another --out")
+        probe."""
+        going = self._going(self.place.parent.name)
         asked = RobustnessOptions(images=self.options.corrupted_images)
-        going = replace(self._going(row), resume=False)
-        score = evaluate_robustness(model, self.data, asked, going, computing=self._computing())
-        return replace(score, protocol="robustness-linear" if score.n_train else row)
+        if not self.tunes_first:
+            return evaluate_robustness(spec, self.data, asked, going, computing=self._computing())
+        tuned = self._folder("finetune")
+        if not Run(tuned).exists():
+            raise LaminaError(f"{tuned} is gone, whose classifier was to be tested; choose another --out")
+        score = evaluate_robustness(tuned, self.data, asked, going, computing=self._computing())
+        return replace(score, protocol="robustness-finetune")
 
     def _folder(self, protocol: str) -> Path:
         return self.out / "trainings" / protocol / f"{_as_file(self.column.name)}-seed{self.seed}"
@@ -231,21 +260,19 @@ def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range
     return range(1 if protocol in UNSEEDED else options.seeds)
 
 
-def _row(protocol: Protocol, options: CompareOptions) -> str:
-    """Where scores are kept: robustness of fine-tuned classifiers is another number than that of others."""
-    tuned = protocol == "robustness" and "finetune" in options.protocols
-    return "robustness-finetune" if tuned else protocol
-
-
-def _start(out: Path, data: str, options: CompareOptions, recipes: Recipes) -> None:
-    """Make the folder, or see that what is in it was measured alike."""
+def _settings(data: str, options: CompareOptions, recipes: Recipes) -> dict[str, Any]:
+    """What all scores of a folder have in common, as JSON holds it."""
     kept = {name: value for name, value in asdict(options).items() if name not in FREE}
-    settings = json.loads(json.dumps({"data": data, **kept, "recipes": dict(recipes)}))
+    settings: dict[str, Any] = json.loads(json.dumps({"data": data, **kept, "recipes": dict(recipes)}))
+    return settings
+
+
+def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
+    """See that what is in the folder was measured alike."""
     file = out / "comparison.json"
     if not file.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise LaminaError(f"{out} is not empty and holds no comparison; choose another --out")
-        write_atomically(file, json.dumps(settings, indent=1) + "\n")
         return
     try:
         before = dict(json.loads(file.read_text(encoding="utf-8")))

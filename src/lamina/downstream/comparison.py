@@ -24,6 +24,8 @@ class Cell:
     values: tuple[float, ...]
     """By seed."""
     seeds: tuple[int, ...]
+    way: str
+    """`Score.way` of all of them."""
     best: bool = False
     """Whether it is better than every other model by more than its interval."""
 
@@ -47,14 +49,19 @@ class ComparisonRow:
     cells: tuple[Cell | None, ...]
 
     @property
+    def alike(self) -> bool:
+        """Whether all models were measured in one way: else nothing says what a difference comes from."""
+        return len({cell.way for cell in self.cells if cell is not None}) == 1
+
+    @property
     def seeds(self) -> int:
         """How many there are of each model, at least."""
         return min(cell.over_seeds.n for cell in self.cells if cell is not None)
 
     def gain(self, column: int, over: int) -> Estimate | None:
-        """The difference to another model, seed by seed; None where seeds are not paired."""
+        """The difference to another model, seed by seed; None where seeds are not paired, or ways differ."""
         ours, theirs = self.cells[column], self.cells[over]
-        if ours is None or theirs is None or ours.seeds != theirs.seeds:
+        if ours is None or theirs is None or (ours.seeds, ours.way) != (theirs.seeds, theirs.way):
             return None
         return difference(ours.values, theirs.values)
 
@@ -70,22 +77,19 @@ class Comparison:
     def of(cls, scores: Mapping[str, Sequence[Score]]) -> Comparison:
         """From the scores of each model, of any protocols and seeds.
 
-        A model that was measured in several ways by one protocol (other recipes, lengths, or steps of its
-        run) has a row for each: they are no seeds.
+        What was measured in several ways by one protocol (`Score.way`), or of several steps of one run, has a
+        row for each: they are no seeds. Models that were measured once each, in ways of their own, share a
+        row, whose cells say the way and of which none is the best.
         """
-        groups = {column: _grouped(each) for column, each in scores.items()}
-        several = {
-            kind
-            for by_kind in groups.values()
-            for kind, group in by_kind.items()
-            if len({score.variant for score in group}) > 1
-        }
+        several = _several(scores)
         found: dict[Kind, dict[str, list[Score]]] = {}
         for column, each in scores.items():
+            newest = _newest(each)
             for score in each:
                 kind = _kind(score)
-                way = _way(score, groups[column][kind], kind in several)
-                row = (score.protocol + way, score.data, score.metric)
+                told = [score.way] if kind in several and score.way else []
+                told += [f"step {score.step}"] if score.step != newest[score.model, *kind] else []
+                row = (f"{score.protocol} ({', '.join(told)})" if told else score.protocol, *kind[1:])
                 found.setdefault(row, {}).setdefault(column, []).append(score)
         columns = tuple(scores)
         return cls(columns, tuple(_row(kind, by_column, columns) for kind, by_column in found.items()))
@@ -95,7 +99,7 @@ class Comparison:
         header = ("protocol", "metric, %", "train", "test", "seeds", *self.columns)
         lines = []
         for row in self.rows:
-            cells = ("" if c is None else f"**{c.tell()}**" if c.best else c.tell() for c in row.cells)
+            cells = ("" if cell is None else _shown(cell, row.alike) for cell in row.cells)
             sizes = (f"{row.n_train:,}" if row.n_train else "", f"{row.n_test:,}", str(row.seeds))
             lines.append((row.protocol, row.metric, *sizes, *cells))
         return header, lines
@@ -135,21 +139,27 @@ def _kind(score: Score) -> Kind:
     return score.protocol, score.data, score.metric
 
 
-def _grouped(scores: Sequence[Score]) -> dict[Kind, list[Score]]:
-    groups: dict[Kind, list[Score]] = {}
+def _several(scores: Mapping[str, Sequence[Score]]) -> set[Kind]:
+    """What some model was measured at in more than one way."""
+    ways: dict[tuple[str, Kind], set[str]] = {}
+    for column, each in scores.items():
+        for score in each:
+            ways.setdefault((column, _kind(score)), set()).add(score.way)
+    return {kind for (_, kind), found in ways.items() if len(found) > 1}
+
+
+def _newest(scores: Sequence[Score]) -> dict[tuple[str, str, str, str], int | None]:
+    """The last step that was measured, by run and kind; runs of several seeds have steps of their own."""
+    found: dict[tuple[str, str, str, str], int | None] = {}
     for score in scores:
-        groups.setdefault(_kind(score), []).append(score)
-    return groups
+        key = (score.model, *_kind(score))
+        found[key] = max(found.get(key) or 0, score.step) if score.step is not None else None
+    return found
 
 
-def _way(score: Score, group: Sequence[Score], several: bool) -> str:
-    """What tells a score from others of its model and kind that are no seeds, " (finetune-s, 5 epochs)"; ""
-    where seeds alone differ."""
-    told = [score.variant] if several else []
-    # Runs of several seeds may have stopped at different steps.
-    if len({each.model for each in group}) == 1 and len({each.step for each in group}) > 1:
-        told.append(f"step {score.step}")
-    return f" ({', '.join(told)})" if told else ""
+def _shown(cell: Cell, alike: bool) -> str:
+    text = f"**{cell.tell()}**" if cell.best else cell.tell()
+    return text if alike or not cell.way else f"{text} [{cell.way}]"
 
 
 def _row(kind: Kind, by_column: Mapping[str, list[Score]], columns: Sequence[str]) -> ComparisonRow:
@@ -157,18 +167,18 @@ def _row(kind: Kind, by_column: Mapping[str, list[Score]], columns: Sequence[str
     cells = [_cell(by_column[name]) if name in by_column else None for name in columns]
     first = next(iter(by_column.values()))[0]
     row = ComparisonRow(protocol, data, metric, first.n_train, first.n_test, tuple(cells))
-    best = _best(row)
-    marked = tuple(
-        cell if cell is None or i != best else replace(cell, best=True) for i, cell in enumerate(cells)
-    )
-    return ComparisonRow(protocol, data, metric, first.n_train, first.n_test, marked)
+    best = _best(row) if row.alike else None
+    marked = (cell if cell is None or i != best else replace(cell, best=True) for i, cell in enumerate(cells))
+    return replace(row, cells=tuple(marked))
 
 
 def _cell(scores: Sequence[Score]) -> Cell:
-    ordered = sorted(scores, key=lambda score: score.seed)
+    """Of a seed that was measured twice in one way the later score counts."""
+    by_seed = {score.seed: score for score in scores}
+    ordered = [by_seed[seed] for seed in sorted(by_seed)]
     values = tuple(score.value for score in ordered)
-    seeds = tuple(score.seed for score in ordered)
-    return Cell(estimate(values), ordered[0].interval if len(ordered) == 1 else None, values, seeds)
+    alone = ordered[0].interval if len(ordered) == 1 else None
+    return Cell(estimate(values), alone, values, tuple(sorted(by_seed)), ordered[0].way)
 
 
 def _best(row: ComparisonRow) -> int | None:

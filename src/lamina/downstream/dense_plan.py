@@ -130,6 +130,7 @@ class DensePlan(Generic[D, R]):
             n_test=n_test,
             seed=self.recipe.train.seed,
             settings={**told, **settings},
+            way=f"{self.recipe.name}, {settings['steps']} steps" if "steps" in settings else self.recipe.name,
             more=more,
             notes=(*self.notes, *notes),
         )

@@ -40,7 +40,8 @@ def listed(source: Source, file: Path) -> list[int]:
     10percent.txt: n01440764_10043.JPEG on each line), in the source's order.
 
     Raises:
-        LaminaError: where the list cannot be read, or names an image that is not there, or several.
+        LaminaError: where the list cannot be read, names an image that is not there, or gives a name that
+            several images have.
     """
     try:
         lines = file.read_text(encoding="utf-8").split("\n")

@@ -29,7 +29,6 @@ from lamina.evaluate import (
     wilson_interval,
 )
 from lamina.evaluate.linear import fit_linear
-from lamina.evaluate.results import Setting
 from lamina.evaluate.vectors import BackboneVectors
 from lamina.interop import Backbone, load_encoder
 from lamina.recipes import Recipe
@@ -79,6 +78,7 @@ class Drawn(NamedTuple):
     """What came of a draw."""
 
     top1: float
+    way: str
     seconds: float
     images: int
 
@@ -121,15 +121,12 @@ def evaluate_fewshot(
     found: dict[str, list[Drawn]] = {}
     for draw in drawn:
         started = time.perf_counter()
-        top1 = judge(draw)
+        top1, way = judge(draw)
         seconds = time.perf_counter() - started
-        found.setdefault(draw.amount, []).append(Drawn(top1, seconds, len(draw.indices)))
+        found.setdefault(draw.amount, []).append(Drawn(top1, way, seconds, len(draw.indices)))
         say(f"{draw.amount}, draw {draw.number}: top1 {100 * top1:.1f} %")
-    how: dict[str, Setting] = {"by": options.by, "draws": options.draws, "pool": options.pool}
-    if recipe is not None and options.by == "finetune":
-        how |= {"recipe": recipe.name, "epochs": recipe.train.epochs}
     scores = tuple(
-        _score(amount, rows, backbone, labelled, how, going.seed) for amount, rows in found.items()
+        _score(amount, rows, backbone, labelled, options, going.seed) for amount, rows in found.items()
     )
     for score in scores:
         keep(score, model)
@@ -141,7 +138,7 @@ def _score(
     rows: list[Drawn],
     backbone: Backbone,
     labelled: LabelledData,
-    how: dict[str, Setting],
+    options: FewOptions,
     seed: int,
 ) -> Score:
     values, n, origin = [row.top1 for row in rows], len(labelled.test), backbone.origin
@@ -151,7 +148,7 @@ def _score(
         interval = (max(0.0, mean.mean - mean.half), min(1.0, mean.mean + mean.half))
         note = f"the interval is over {len(rows)} draws of labels"
     return Score(
-        protocol=f"fewshot-{how['by']}-{amount}",
+        protocol=f"fewshot-{options.by}-{amount}",
         model="a backbone" if origin is None else origin.name,
         step=None if origin is None else origin.step,
         data=labelled.name,
@@ -161,10 +158,11 @@ def _score(
         n_train=rows[0].images,
         n_test=n,
         seed=seed,
-        settings={**how, "draws": len(rows)},
+        settings={"by": options.by, "draws": len(rows), "pool": options.pool},
         more={f"draw {i}": value for i, value in enumerate(values)},
         notes=(note,),
         seconds=round(sum(row.seconds for row in rows), 1),
+        way=rows[0].way,
     )
 
 
@@ -188,25 +186,24 @@ def _judge(
     going: Going,
     recipe: Recipe | None,
     computing: Computing | None,
-) -> Callable[[Draw], float]:
-    """What gives the test accuracy of a draw."""
+) -> Callable[[Draw], tuple[float, str]]:
+    """What gives the test accuracy of a draw, and in which way it was come by."""
     if options.by != "finetune":
         return _frozen(backbone, labelled, options, computing or Computing(device=going.device or "auto"))
 
-    def tuned(draw: Draw) -> float:
+    def tuned(draw: Draw) -> tuple[float, str]:
         called = f"{draw.amount}-draw{draw.number}"
         own = replace(going, out=None if going.out is None else going.out / called)
         subset = few(labelled.train, draw.indices)
-        return evaluate_trained(
-            "finetune", model, labelled, own, recipe=recipe, train=subset, called=called
-        ).value
+        score = evaluate_trained("finetune", model, labelled, own, recipe=recipe, train=subset, called=called)
+        return score.value, score.way
 
     return tuned
 
 
 def _frozen(
     backbone: Backbone, labelled: LabelledData, options: FewOptions, computing: Computing
-) -> Callable[[Draw], float]:
+) -> Callable[[Draw], tuple[float, str]]:
     """Features are computed once; a draw picks its rows."""
     backbone = backbone.to(choose_device(computing.device))
     vectors = BackboneVectors(backbone, FeatureOptions(features=("last",), pools=(options.pool,)))
@@ -222,11 +219,13 @@ def _frozen(
     assert test.labels is not None
     known, truth = train.labels, test.labels
 
-    def probed(draw: Draw) -> float:
+    way = "" if options.pool == "mean" else options.pool
+
+    def probed(draw: Draw) -> tuple[float, str]:
         few(labelled.train, draw.indices)
         rows = torch.tensor([row[i] for i in draw.indices if i in row])
         predicted = _predict(options.by, bank[rows], known[rows], asked)
-        return float((predicted == truth).double().mean())
+        return float((predicted == truth).double().mean()), way
 
     return probed
 

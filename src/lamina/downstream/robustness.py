@@ -86,7 +86,8 @@ def evaluate_robustness(
     name.
 
     Args:
-        model: a run on labels, an exported classifier, timm/NAME; of any other encoder a linear probe.
+        model: a run on labels, an exported classifier, timm/NAME on a published set without `probe_data`; of
+            any other encoder a linear probe.
         data: labelled images in two parts, or the folder of a published set.
         options: which images.
         going: folder of what was measured (by default in the run), seed, whether to go on.
@@ -150,7 +151,7 @@ def _known(
     settings = {
         "model": classifier.name,
         "step": classifier.step,
-        "weights_sha256": classifier.sha256,
+        "network_sha256": classifier.sha256,
         "classifier": classifier.kind,
         "probe_data": probed if classifier.n_train else None,
         "data": data,
@@ -177,7 +178,7 @@ def _score(
     seed: int,
 ) -> Score:
     base = Score(
-        protocol="robustness",
+        protocol="robustness-linear" if classifier.n_train else "robustness",
         model=classifier.name,
         step=classifier.step,
         data=data,
@@ -187,11 +188,8 @@ def _score(
         n_train=classifier.n_train,
         n_test=0,
         seed=seed,
-        settings={
-            "classifier": classifier.kind,
-            "images": options.images or "all",
-            "kinds": ", ".join(options.kinds) or "all",
-        },
+        settings={"classifier": classifier.kind},
+        way=", ".join([*sorted(options.kinds), *([f"{options.images} images"] if options.images else [])]),
     )
     if options.published in CLASSES:
         right, n = known.counts(options.published)

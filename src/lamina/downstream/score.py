@@ -40,20 +40,9 @@ class Score:
     more: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-
-    @property
-    def variant(self) -> str:
-        """What tells it from another score of its protocol, for people: recipe and length, or which
-        classifier on how many images; "" where there is one way alone."""
-        settings = self.settings
-        told = [str(settings[name]) for name in ("recipe", "classifier") if name in settings]
-        if "steps" in settings:
-            told.append(f"{settings['steps']} steps")
-        elif "epochs" in settings:
-            told.append(f"{settings['epochs']:g} epochs")
-        told += [f"{n} images" for n in [settings.get("images", "all")] if n != "all"]
-        told += [str(kinds) for kinds in [settings.get("kinds", "all")] if kinds != "all"]
-        return ", ".join(told)
+    way: str = ""
+    """What was asked for that makes it another number of the same protocol, for people: recipe and length,
+    kinds and number of images; "" where all is as usual."""
 
     def save(self, path: Path) -> None:
         """Write it as JSON; the file is replaced once the new one is whole. Raises OSError."""
@@ -89,14 +78,14 @@ def is_score(content: Any) -> bool:
 
 
 def score_file(score: Score, newest: bool = True) -> Path | None:
-    """Where the score of a run is kept, results/PROTOCOL-DATA-VARIANT-seedS.json with @STEP for a step that
+    """Where the score of a run is kept, results/PROTOCOL-DATA-WAY-seedS.json with @STEP for a step that
     is not the newest; None for what is no run."""
     run = Run(score.model)
     if not run.exists():
         return None
     step = "" if newest else f"@{score.step}"
-    variant = f"-{file_name(score.variant)}" if score.variant else ""
-    return run.results / f"{score.protocol}-{file_name(score.data)}{variant}-seed{score.seed}{step}.json"
+    way = f"-{file_name(score.way)}" if score.way else ""
+    return run.results / f"{score.protocol}-{file_name(score.data)}{way}-seed{score.seed}{step}.json"
 
 
 def file_name(data: str, most: int = 80) -> str:

@@ -127,6 +127,7 @@ def evaluate_trained(
         settings={**_settings(chosen), "folder": str(out)},
         notes=(*notes, *answers.notes),
         seconds=round(time.perf_counter() - started, 1),
+        way=f"{chosen.name}, {length_of(chosen)}",
     )
     keep(score, model)
     return score
@@ -170,6 +171,12 @@ def own_folder(backbone: Backbone, model: str | Path | Backbone, name: str) -> P
         newest = Run(str(model)).exists()
         return Run(place).evaluations / (name if newest else f"{name}@{step}")
     raise LaminaError("where to? give --out FOLDER (a run has its own, RUN/evaluations)")
+
+
+def length_of(recipe: Recipe) -> str:
+    """Of its training, for people: steps where they are what counts, else epochs."""
+    steps = recipe.train.max_steps
+    return f"{recipe.train.epochs:g} epochs" if steps is None else f"{steps} steps"
 
 
 def _settings(recipe: Recipe) -> dict[str, Setting]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lamina.evaluate.vectors import BackboneVectors, Extractor, FeatureOptions, PixelVectors
 from lamina.interop import Backbone, untrained_like
 
+NO_BASELINES = "no baselines: they were left out"
 NO_UNTRAINED = "no untrained baseline: the encoder was handed over without its recipe"
 
 
@@ -18,7 +19,7 @@ def subjects(
     """
     found: dict[str, Extractor] = {"trained": BackboneVectors(backbone, features)}
     if features is not None and not features.baselines:
-        return found, ()
+        return found, (NO_BASELINES,)
     untrained = untrained_like(backbone)
     if untrained is not None:
         found["untrained"] = BackboneVectors(untrained, features)

@@ -98,7 +98,7 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         (
             "pair",
             "probe",
-            f"epochs of {about['epochs']:.2g}",
+            f"epochs of {about['epochs']:.1f}",
             "share of them",
             "the plain run's own",
             "minutes",
@@ -114,8 +114,8 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         "parameters, the mean of 4 mini-batches of 16 held-out images. Losses of MAE and PixMIM have "
         "other targets, so their maxima compare within a pair only.",
         "Epochs are read off lines between the probed checkpoints of one schedule; minutes are those steps "
-        "at the run's median speed, which holds whatever else the machine did. A score that moves up and "
-        "down is reached before the end by chance: by the same rule the plain run reaches its own final "
+        "at the run's median speed, in which other load on the machine has its part. A score that moves up "
+        "and down is reached before the end by chance: by the same rule the plain run reaches its own final "
         "score at the share that stands beside.",
     )
     return Told((final, reached), findings + notes, _figure(measured, about["options"]["test"]))
@@ -132,7 +132,9 @@ def _reached(measured: Measured, pair: tuple[str, str], probe: str) -> tuple[str
     epochs, shares, minutes, clocks, own = [], [], [], [], []
     for ours, theirs in zip(fused, plain, strict=True):
         total = theirs["curves"]["epochs"][-1]
-        own.append((_reach(theirs, probe, theirs[probe]) or total) / total)
+        itself = _reach(theirs, probe, theirs[probe])
+        assert itself is not None  # a curve is at its own end, at the end
+        own.append(itself / total)
         if (at := _reach(ours, probe, theirs[probe])) is not None:
             epochs.append(at)
             shares.append(at / total)

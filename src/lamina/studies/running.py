@@ -13,6 +13,7 @@ from lamina.errors import LaminaError
 from lamina.evaluate import LabelledData
 from lamina.evaluate.labelled import open_labelled
 from lamina.files import write_atomically
+from lamina.frozen import identify
 from lamina.interop import load_encoder
 from lamina.options import to_mapping
 from lamina.pretraining import data_facts, run_pretrain
@@ -21,6 +22,7 @@ from lamina.runs import Run
 from lamina.studies.measuring import Bench
 from lamina.studies.options import StudyOptions
 from lamina.studies.writing import Told, write_study
+from lamina.train import checkpoint
 
 Measured = Mapping[str, Sequence[dict[str, Any]]]
 """What was measured, by arm, one entry for each seed."""
@@ -104,8 +106,9 @@ def run_study(
     trained = _Trainer(data, out, bench, options, say)
     about: dict[str, Any] = {}
     if plan.teacher is not None:
-        again = not all(_file(out, arm, seed).is_file() for arm in plan.arms for seed in range(options.seeds))
-        code, about["teacher"] = trained(plan.teacher, plan.teacher_seed, _probes, "the teacher", again)
+        arms = [arm for arm in plan.arms if arm.recipe.target.teacher is not None]
+        needed = not all(_file(out, arm, seed).is_file() for arm in arms for seed in range(options.seeds))
+        code, about["teacher"] = trained(plan.teacher, plan.teacher_seed, _of_teacher, "the teacher", needed)
         if code:
             return StudyRun(None, code)
     measured: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in plan.arms}
@@ -140,7 +143,8 @@ class _Trainer:
         """The exit code and what was found; `needed`: the run itself too, where its folder is gone."""
         file = _file(self.out, arm, seed)
         run = self.out / "runs" / file.stem
-        if file.is_file() and (Run(run).exists() or not needed):
+        whole = arm.recipe.train.max_steps in checkpoint.steps(Run(run).checkpoints)
+        if file.is_file() and (whole or not needed):
             found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             return 0, found
         self.say(place)
@@ -149,6 +153,7 @@ class _Trainer:
         if outcome.exit_code:
             return outcome.exit_code, {}
         found = measure(run, self.bench)
+        _check_same(file, found)
         write_atomically(file, json.dumps(found, indent=1) + "\n")
         self.say(f"  measured: {_brief(found)}")
         return 0, found
@@ -167,8 +172,18 @@ def seconds_of(run: Path) -> float:
     return int(rows[-1]["step"]) * recipe.train.batch_size / speeds[len(speeds) // 2]
 
 
-def _probes(run: Path, bench: Bench) -> dict[str, Any]:
-    return dict(bench.probes(load_encoder(run)))
+def _of_teacher(run: Path, bench: Bench) -> dict[str, Any]:
+    backbone = load_encoder(run)
+    return {**bench.probes(backbone), "sha256": identify("teacher", backbone).sha256}
+
+
+def _check_same(file: Path, found: Mapping[str, Any]) -> None:
+    """Arms of one study have one teacher: one that was trained again must be the one that was measured."""
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("sha256") != found["sha256"]:
+        raise LaminaError(
+            f"the teacher that was trained again is not the one of {file}, whose run is gone: its weights "
+            "differ; choose another --out"
+        )
 
 
 def _brief(found: Mapping[str, Any]) -> str:
