@@ -27,7 +27,7 @@ PRETRAINING = {
 CONFIG = os.path.relpath(Path(__file__).with_suffix(".yaml"))
 # Few labels: what pre-training gave is to show. Frames are larger, so that they are fine-tuned for less long.
 EVALUATION = {
-    "sample:doom": ["sample:doom", "--epochs", "8"],
+    "sample:doom": ["sample:doom", "--epochs", "5"],
     "sample:fashion-mnist": ["sample:fashion-mnist?most=2000"],
 }
 MODELS = {"MAE": "none", "MAE + MFF": "mff"}
