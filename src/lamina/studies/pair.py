@@ -70,6 +70,22 @@ def _measure(run: Path, bench: Bench) -> dict[str, Any]:
 
 
 def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
+    findings = tuple(_finding(measured, pair) for pair in PAIRS)
+    notes = (
+        "The bands are amplitudes of the last block's output before the final norm, DC left out. The "
+        "Hessian's maximum is by Lanczos, on the method's own loss with fixed masks, over encoder "
+        "parameters, the mean of 4 mini-batches of 16 held-out images. Losses of MAE and PixMIM have "
+        "other targets, so their maxima compare within a pair only.",
+        "Epochs are read off lines between the probed checkpoints of one schedule; minutes are those steps "
+        "at the run's median speed, in which other load on the machine has its part. A score that moves up "
+        "and down is reached before the end by chance: by the same rule the plain run reaches its own final "
+        "score at the share that stands beside.",
+    )
+    tables = _final(measured), _when(measured, about["epochs"])
+    return Told(tables, findings + notes, _figure(measured, about["options"]["test"]))
+
+
+def _final(measured: Measured) -> Table:
     rows = []
     for name, seeds in measured.items():
         rows.append(
@@ -92,33 +108,22 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         "high band, % of amplitude",
         "Hessian maximum",
     )
-    final = Table("At the end of training", header, tuple(rows))
-    reached = Table(
-        "Where the fused run reaches the plain run's final score",
-        (
-            "pair",
-            "probe",
-            f"epochs of {about['epochs']:.1f}",
-            "share of them",
-            "the plain run's own",
-            "minutes",
-            "share of the plain run's",
-            "gain at the end, points",
-        ),
-        tuple(_reached(measured, pair, probe) for pair in PAIRS for probe in PROBES),
+    return Table("At the end of training", header, tuple(rows))
+
+
+def _when(measured: Measured, epochs: float) -> Table:
+    header = (
+        "pair",
+        "probe",
+        f"epochs of {epochs:.1f}",
+        "share of them",
+        "the plain run's own",
+        "minutes",
+        "share of the plain run's",
+        "gain at the end, points",
     )
-    findings = tuple(_finding(measured, pair) for pair in PAIRS)
-    notes = (
-        "The bands are amplitudes of the last block's output before the final norm, DC left out. The "
-        "Hessian's maximum is by Lanczos, on the method's own loss with fixed masks, over encoder "
-        "parameters, the mean of 4 mini-batches of 16 held-out images. Losses of MAE and PixMIM have "
-        "other targets, so their maxima compare within a pair only.",
-        "Epochs are read off lines between the probed checkpoints of one schedule; minutes are those steps "
-        "at the run's median speed, in which other load on the machine has its part. A score that moves up "
-        "and down is reached before the end by chance: by the same rule the plain run reaches its own final "
-        "score at the share that stands beside.",
-    )
-    return Told((final, reached), findings + notes, _figure(measured, about["options"]["test"]))
+    rows = tuple(_reached(measured, pair, probe) for pair in PAIRS for probe in PROBES)
+    return Table("Where the fused run reaches the plain run's final score", header, rows)
 
 
 def _low(seeds: Sequence[dict[str, Any]]) -> str:
