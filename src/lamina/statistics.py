@@ -70,3 +70,11 @@ def first_reach(epochs: Sequence[float], scores: Sequence[float], goal: float) -
             return before[0] + share * (epoch - before[0])
         before = (epoch, score)
     return None
+
+
+def uncorrected(n: int) -> str:
+    """The caution that belongs under `n` differences with an interval of 95 % each."""
+    return (
+        f"{n} differences are told and their intervals are not corrected for that: of {n} that are none, "
+        f"about {0.05 * n:.1f} would look clear."
+    )

@@ -138,11 +138,10 @@ def compare(
     check_recipes(recipes)
     settings = _settings(data, options, recipes)
     _check_settings(out, settings)
+    ordered = sorted(options.protocols, key=lambda each: each == "robustness")  # it needs finetune's
     tasks = [
         _Task(protocol, column, data, out, options, seed, recipes)
-        for protocol in sorted(
-            options.protocols, key=lambda each: each == "robustness"
-        )  # it needs finetune's
+        for protocol in ordered
         for column in columns
         for seed in _seeds(protocol, column, options)
     ]

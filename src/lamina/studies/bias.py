@@ -19,7 +19,7 @@ from lamina.fusion.options import Projection
 from lamina.interop import load_encoder
 from lamina.monitor import MOST_IMAGES
 from lamina.recipes import Recipe
-from lamina.statistics import Estimate, difference, estimate, seeds_of, verdict
+from lamina.statistics import Estimate, difference, estimate, seeds_of, uncorrected, verdict
 from lamina.studies.measuring import SPECTRUM_IMAGES, Bench
 from lamina.studies.options import LOGIT_LR_SCALE, StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study
@@ -30,6 +30,7 @@ from lamina.targets import TargetOptions
 TARGETS = ("pixels", "teacher", "labels")
 METHOD_OF = {"pixels": "MAE + MFF", "teacher": "EVA + MFF", "labels": "DeiT + MFF"}
 PROJECTIONS: tuple[Projection, ...] = ("none", "linear")
+MEASURES = ("weight on the first half", "its norm share", "highest frequency of the last layer")
 
 
 def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Plan:
@@ -110,7 +111,7 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         "High frequency is the natural log of the amplitude at the highest frequency minus that at DC, of "
         f"the last block's patch tokens, a mean over {SPECTRUM_IMAGES} held-out images; norm shares are of "
         f"up to {MOST_IMAGES} images of the last training batch.",
-        _caution(),
+        uncorrected(len(MEASURES) * len(PROJECTIONS) * len(TARGETS[1:])),
     ]
     return Told((table,), tuple(findings), _figure(measured))
 
@@ -126,18 +127,8 @@ def _finding(measured: Measured, projection: str, other: str) -> str:
     high = difference(
         [s["spectrum"]["high"][-1] for s in pixels], [s["spectrum"]["high"][-1] for s in others]
     )
-    return (
-        f"Projection {projection}, pixels minus {other}: weight on the first half {_told(weight)}, its norm "
-        f"share {_told(share)}, highest frequency of the last layer {_told(high)}."
-    )
-
-
-def _caution() -> str:
-    n = 3 * len(PROJECTIONS) * len(TARGETS[1:])
-    return (
-        f"{n} differences are told and their intervals are not corrected for that: of {n} that are none, "
-        f"about {0.05 * n:.1f} would look clear."
-    )
+    said = (f"{what} {_told(found)}" for what, found in zip(MEASURES, (weight, share, high), strict=True))
+    return f"Projection {projection}, pixels minus {other}: {', '.join(said)}."
 
 
 def _told(found: Estimate) -> str:

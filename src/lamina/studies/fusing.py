@@ -13,7 +13,7 @@ from lamina.analyze.style import WIDTH, method_colour
 from lamina.data import Source
 from lamina.errors import LaminaError
 from lamina.interop import load_encoder
-from lamina.statistics import difference, estimate, seeds_of
+from lamina.statistics import difference, estimate, seeds_of, uncorrected
 from lamina.studies.measuring import Bench
 from lamina.studies.options import StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study
@@ -73,7 +73,10 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         rows.append(tuple(row))
     header = ("fusion", "blocks", "kNN, %", "minus plain", "linear, %", "minus plain")
     title = f"Linear projection and average pooling but where said; those arms fuse spread {SPREAD}'s blocks"
-    findings = (*(_ranked(measured, probe) for probe in ("knn", "linear")), _caution(measured))
+    findings = (
+        *(_ranked(measured, probe) for probe in ("knn", "linear")),
+        uncorrected(2 * (len(measured) - 1)),
+    )
     figure = _figure(measured, about["options"]["test"])
     return Told((Table(title, header, tuple(rows)),), findings, figure)
 
@@ -97,14 +100,6 @@ def _ranked(measured: Measured, probe: str) -> str:
     return (
         f"{label}: clearly above plain MAE: {', '.join(above) or 'none'}; clearly below: "
         f"{', '.join(below) or 'none'}; the others are not told apart from it."
-    )
-
-
-def _caution(measured: Measured) -> str:
-    arms = len(measured) - 1
-    return (
-        f"{arms} arms are compared with one and the intervals are not corrected for that: of {arms} "
-        f"differences that are none, about {0.05 * arms:.1f} would look clear."
     )
 
 
