@@ -258,6 +258,16 @@ def test_the_files_say_what_was_measured(folder, runs, tmp_path, capsys, monkeyp
     assert "fewshot-linear-10" in html
 
 
+def test_a_page_says_where_ways_differ(tmp_path):
+    from test_downstream_comparison import tuned
+
+    unlike = {"a": [tuned(0.5)], "b": [tuned(0.6, way="finetune-b, 50 epochs")]}
+    alike = {"a": [tuned(0.5)], "b": [tuned(0.6)]}
+    for columns, told in ((unlike, True), (alike, False)):
+        page = write_comparison(columns, "data", tmp_path)[2].read_text()
+        assert ('<span class="quiet">finetune-s, 100 epochs</span>' in page) == told
+
+
 def test_names_are_shown_as_text(tmp_path):
     from test_downstream_comparison import score
 
