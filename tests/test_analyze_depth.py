@@ -207,6 +207,8 @@ def test_paired_interval_is_that_of_the_pairs_with_half_a_pair_added_to_each_cel
         variance = np.average((values - mean) ** 2, weights=weights)
         half = 1.959963984540054 * (variance / (n + 2)) ** 0.5
         assert paired_interval(better, worse, n) == pytest.approx((mean - half, mean + half))
+    assert paired_interval(3, 0, 3)[1] == 1  # 0.6 + 0.58
+    assert paired_interval(0, 3, 3)[0] == -1
 
 
 def test_models_of_other_depths_channels_and_pools_side_by_side(tmp_path):

@@ -22,7 +22,9 @@ def test_cells_are_means_over_seeds_with_students_interval():
     row = row_of(a=[score(0.5, 1), score(0.4, 0), score(0.6, 2)], b=[score(0.7)])
     a, b = row.cells
     assert a.values == (0.4, 0.5, 0.6)  # by seed
-    assert a.tell() == "50.0 ± 24.8"  # 4.3027 x 0.1 / sqrt 3
+    assert (
+        a.tell() == "50.0 ± 23.0"
+    )  # half of 4.3027 x 0.1 / sqrt 3 on the logit scale: tanh(0.2484 / 0.5) / 2
     assert b.tell() == "70.0"
     assert row.seeds == 1
     assert row.gain(1, over=0) is None

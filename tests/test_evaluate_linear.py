@@ -1,13 +1,16 @@
 """The linear probe: the optimum that scikit-learn finds, separable data, shuffled labels, the unseen test set."""
 
 import warnings
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from lamina.errors import LaminaError
-from lamina.evaluate import LinearOptions, probe_linear
+from lamina.evaluate import LinearOptions, linear, probe_linear
 from lamina.evaluate.coordinates import Compact, Standardiser
 from lamina.evaluate.linear import NOT_CONVERGED, fit, fit_linear, fit_path, stratified_split
 
@@ -69,6 +72,53 @@ def test_two_classes_work_too():
     assert torch.equal(probe_linear(train, labels, test, LinearOptions(), seed=0).predictions, truth)
 
 
+def digits(n, seed):
+    data = load_digits()
+    chosen = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(seed))[:n]
+    return torch.tensor(data.data, dtype=torch.float32)[chosen], torch.tensor(data.target)[chosen]
+
+
+@pytest.mark.parametrize(("n", "seed"), [(40, 4), (40, 0), (90, 0)])
+def test_a_small_set_is_swept_entirely(n, seed):
+    """Accuracy stands still over several values of C, and then rises again."""
+    train, labels = digits(n, seed)
+    held = stratified_split(labels, 0.25, seed=0)
+    x, truth = Standardiser.of(train)(train).numpy(), labels.numpy()
+    right = {}
+    for c in LinearOptions().c:
+        peer = LogisticRegression(C=c, tol=1e-8, max_iter=5000).fit(x[~held], truth[~held])
+        right[c] = float((peer.predict(x[held]) == truth[held]).mean())
+    probe = fit_linear(train, labels, LinearOptions(), seed=0)
+    assert probe.validation_top1 == pytest.approx(max(right.values()))
+    assert right[probe.model.C] == max(right.values())
+
+
+def test_a_large_set_ends_its_sweep_where_the_accuracy_falls(monkeypatch):
+    tried = []
+
+    def path(rows, truth, c):
+        for value, accuracy in zip(c, (0.5, 0.5, 0.5, 0.7, 0.6, 0.6, 0.9), strict=True):
+            tried.append(value)
+            yield SimpleNamespace(
+                C=value, predict=lambda rows, a=accuracy: np.arange(len(rows)) >= a * len(rows)
+            )
+
+    monkeypatch.setattr(linear, "fit_path", path)
+    rows, truth, kept = np.zeros((10_000, 1)), np.zeros(10_000), np.arange(10_000) < 5_000
+    options = LinearOptions(c=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0))
+    best, top1, notes = linear._chosen(rows, truth, kept, options)
+    assert (best.C, top1, tried[-1], notes) == (4.0, 0.7, 6.0, ())  # a tie is not worse
+    best, top1, notes = linear._chosen(rows[1:], truth[1:], kept[:-1] | (np.arange(9_999) == 5_000), options)
+    assert (best.C, tried[-1]) == (7.0, 7.0)  # 4,999 samples to validate on
+    assert notes == ("the chosen C, 7, is the largest of the sweep; a larger one may be better",)
+
+
+def test_a_best_value_at_an_edge_is_said():
+    (train, labels), (test, _) = clouds(200, 1, spread=1.5), clouds(20, 2)
+    (note,) = probe_linear(train, labels, test, LinearOptions(c=(1e3, 1e5)), seed=0).notes
+    assert "is the smallest of the sweep" in note
+
+
 def test_shuffled_labels_stay_at_chance():
     (train, labels), (test, truth) = clouds(400, 1, spread=0.2), clouds(400, 2, spread=0.2)
     shuffled = labels[torch.randperm(400, generator=torch.Generator().manual_seed(0))]
@@ -88,7 +138,7 @@ def test_a_solver_that_stops_early_is_a_note_and_no_warning(monkeypatch, steps, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         verdict = probe_linear(train, labels, test, LinearOptions(c=(0.1, 1.0)), seed=0)
-    assert verdict.notes == notes
+    assert tuple(note for note in verdict.notes if "sweep" not in note) == notes
 
 
 def test_other_warnings_of_the_solver_are_passed_on():

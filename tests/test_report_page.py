@@ -473,8 +473,9 @@ def test_scores_of_runs_stand_side_by_side(runs: dict[str, Path], tmp_path: Path
             score.save(run / "results" / f"finetune-photos-seed{seed}.json")
     (tmp_path / "mff" / "results" / "broken.json").write_text('{"kind": "score"}')
     html = write_report([tmp_path / "mae", tmp_path / "mff"], tmp_path / "both.html").read_text()
-    assert "50.5 ± 6.4" in html  # t of one degree of freedom, 12.706 x 0.01 / 2
-    assert "<strong>75.5 ± 6.4</strong>" in html
+    # Of one degree of freedom 12.706 x 0.01 / 2, on the logit scale: logit(0.505) ± 0.0635 / (0.505 x 0.495).
+    assert "50.5 ± 6.3" in html
+    assert "<strong>75.5 (68.6 to 81.3)</strong>" in html
     assert "finetune: mff minus mae +25.0 ± 0.0 points (2 seeds)." in html
     assert "broken.json is not a score" in html
     one = write_report([tmp_path / "mae"], tmp_path / "one.html").read_text()

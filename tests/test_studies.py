@@ -12,13 +12,14 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.stats import t
 
 from lamina import cli
 from lamina.data import ArraySource, open_source
 from lamina.errors import LaminaError
 from lamina.fusion.options import resolve_layers
 from lamina.options import differences
-from lamina.statistics import difference, estimate, first_reach
+from lamina.statistics import SHARE, SHARES_APART, difference, estimate, first_reach
 from lamina.studies import StudyOptions, feature_bias, fusion, pair, run_study, running
 from lamina.studies.fusing import PLAIN, tap_sets
 from lamina.studies.options import base_recipe
@@ -50,15 +51,50 @@ def grey(side: int = 28) -> ArraySource:
 def test_an_estimate_is_students_t():
     found = estimate([1.0, 2.0, 3.0])
     assert found.mean == 2
-    assert found.half == pytest.approx(4.302652729911275 / 3**0.5)  # t of 2 degrees of freedom, sd 1
+    half = 4.302652729911275 / 3**0.5  # t of 2 degrees of freedom, sd 1
+    assert found.interval == pytest.approx((2 - half, 2 + half))
     assert found.tell(10, 1) == "20.0 ± 24.8"
     assert not found.clear
-    assert estimate([5.0]).half is None
+    assert estimate([5.0]).interval is None
     assert not estimate([5.0]).clear
-    assert difference([3.0, 5.0, 7.0], [1.0, 3.0, 5.0]).half == 0
+    assert difference([3.0, 5.0, 7.0], [1.0, 3.0, 5.0]).interval == (2, 2)
     assert difference([3.0, 5.0, 7.0], [1.0, 3.0, 5.0]).clear
     with pytest.raises(LaminaError, match="one seed"):
         estimate([])
+
+
+@pytest.mark.parametrize("values", [(0.688, 0.969, 0.75), (0.99, 0.99, 0.9999), (0.0, 0.001), (0.5, 0.51)])
+def test_an_interval_of_shares_is_students_t_on_the_logit_scale(values):
+    """R: svyciprop(method = "logit"), where the standard error of the logit is that of the mean over p(1-p)."""
+    n, mean = len(values), np.mean(values)
+    error = np.std(values, ddof=1) / n**0.5 / (mean * (1 - mean))
+    ends = np.log(mean / (1 - mean)) + t.ppf(0.975, n - 1) * error * np.array([-1, 1])
+    low, high = estimate(values, SHARE).interval
+    assert (low, high) == pytest.approx(1 / (1 + np.exp(-ends)))
+    assert 0 <= low < mean < high <= 1
+
+
+@pytest.mark.parametrize("ours", [(0.9, 0.1, 0.5), (1.0, 0.0, 0.99), (0.9, 0.91, 0.9)])
+def test_an_interval_of_a_difference_of_shares_stays_between_both_bounds(ours):
+    gain = difference(ours, [0.0, 0.05, 0.1], SHARES_APART)
+    assert -1 <= gain.interval[0] < gain.mean < gain.interval[1] <= 1
+    plain = difference(ours, [0.0, 0.05, 0.1])
+    assert gain.clear == plain.clear
+
+
+def test_values_that_are_all_at_a_bound_have_no_width():
+    assert estimate([1.0, 1.0, 1.0], SHARE).interval == (1, 1)
+    assert estimate([0.0, 0.0], SHARE).tell(100) == "0.0 ± 0.0"
+
+
+def test_sides_that_differ_are_told_as_ends():
+    assert estimate([0.99, 0.95, 0.97], SHARE).tell(100) == "97.0 (85.4 to 99.4)"
+    assert estimate([0.5, 0.51, 0.49], SHARE).tell(100) == "50.0 ± 2.5"
+
+
+def test_no_value_beyond_its_bounds_has_an_interval():
+    with pytest.raises(LaminaError, match="between 0 and 1"):
+        estimate([1.5, 1.7], SHARE)
 
 
 def test_a_goal_is_reached_on_the_line_between_two_looks():
@@ -229,14 +265,14 @@ def test_when_a_fused_run_is_there_is_told_beside_the_plain_runs_own_share():
     about = {"epochs": 4.0, "options": {"test": 2000}}
     told = pair.plan(StudyOptions(), grey(), 80, Path("out")).tell(measured, about)
     rows = {row[:2]: row[2:] for row in told.tables[1].rows}
-    half = 12.706 * 0.5 / 2  # Student's t of two values that are 1 apart, over the root of 2
     epochs, share, own, minutes, clock, gain = rows["MAE + MFF - MAE", "kNN"]
     assert epochs == f"2.50 ± {12.706 * 0.7071 / 2**0.5:.2f}"
-    assert share == f"62 ± {100 * half / 4 * 2:.0f} %"
-    assert own == f"75 ± {100 * half:.0f} %"
+    assert share.startswith("62 (")  # 62.5
+    assert own.startswith("75 (")
+    assert own.endswith("to 100) %")
     assert minutes.startswith("3.1 ±")
     assert clock.startswith("31 ±")
-    assert gain.startswith("+15.0 ±")
+    assert gain.startswith("+15.0 (")
     assert rows["PixMIM + MFF - PixMIM", "kNN"][0] == "reached by 0 of 2 seeds"
 
 

@@ -34,7 +34,7 @@ from lamina.evaluate import (
 )
 from lamina.evaluate.coordinates import standardised
 from lamina.evaluate.linear import stratified_split
-from lamina.evaluate.probe import Verdict
+from lamina.evaluate.probe import Verdict, grouped
 from lamina.evaluate.results import Protocol, Setting
 from lamina.interop import Backbone
 from lamina.train.distributed import choose_device
@@ -43,7 +43,7 @@ Place = Literal["block", "last", "fused"]
 Progress = Callable[[str, int, int], None]
 Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], Verdict]
 KNN = KNNOptions(k=(5, 10, 20))
-LINEAR = LinearOptions(c=(1.0, 10.0, 100.0, 1000.0), patience=1)
+LINEAR = LinearOptions(c=(1.0, 10.0, 100.0, 1000.0))
 
 
 @dataclass(frozen=True)
@@ -200,11 +200,12 @@ class _Sweep:
 def paired_interval(better: int, worse: int, n: int) -> tuple[float, float]:
     """95 % interval of (better - worse) / n, of n pairs of which so many differ one way and the other.
 
-    Wald's with half a pair added to each of the four counts (Agresti and Min, 2005).
+    Wald's with half a pair added to each of the four counts, cut where it goes beyond -1 or 1 (Agresti and
+    Min, 2005).
     """
     b, c, n_plus = better + 0.5, worse + 0.5, n + 2
     half = float(ndtri(0.975)) * (b + c - (b - c) ** 2 / n_plus) ** 0.5 / n_plus
-    return (b - c) / n_plus - half, (b - c) / n_plus + half
+    return max(-1.0, (b - c) / n_plus - half), min(1.0, (b - c) / n_plus + half)
 
 
 def _drawn(labelled: LabelledData, images: int | None, seed: int) -> LabelledData:
@@ -238,7 +239,8 @@ def _judged(
     depth, width = model.encoder.depth, model.encoder.width
     scores: list[LayerScore] = []
     peaks: dict[Protocol, Peak] = {}
-    notes = [f"{len(part.faults)} images could not be read" for part in (train, test) if part.faults]
+    unread = [f"{len(part.faults)} images could not be read" for part in (train, test) if part.faults]
+    notes: list[tuple[str, str]] = []
     for protocol in sweep.protocols:
         found, right = [], []
         for key in train.vectors:
@@ -250,13 +252,15 @@ def _judged(
                 told(len(scores) + len(found), len(train.vectors) * len(sweep.protocols))
         peaks[protocol] = _peak(found, right, depth, sweep.chosen_on(protocol, train.labels))
         scores += found
-    return ModelDepth(depth, width, len(train.index), len(test.index), tuple(scores), peaks, tuple(notes))
+    return ModelDepth(
+        depth, width, len(train.index), len(test.index), tuple(scores), peaks, (*unread, *grouped(notes))
+    )
 
 
 def _score(
     protocol: Protocol, probe: Probe, key: Key, train: Table, test: Table, depth: int
-) -> tuple[LayerScore, Tensor, list[str]]:
-    """The score, which test images were right, and the probe's remarks."""
+) -> tuple[LayerScore, Tensor, list[tuple[str, str]]]:
+    """The score, which test images were right, and the probe's remarks by what they were made on."""
     assert train.labels is not None
     assert test.labels is not None
     place: Place = "last" if key.features == "last" else "fused" if key.features == "fused" else "block"
@@ -271,7 +275,7 @@ def _score(
     score = LayerScore(
         protocol, place, layer, key.pool, verdict.settings, verdict.validation_top1, accuracy, interval
     )
-    return score, hits, [f"{protocol}, {key.features}, {key.pool}: {note}" for note in verdict.notes]
+    return score, hits, [(f"{protocol}, {key.features}, {key.pool}", note) for note in verdict.notes]
 
 
 def _peak(scores: Sequence[LayerScore], hits: Sequence[Tensor], depth: int, n_chosen_on: int) -> Peak:

@@ -47,6 +47,8 @@ class Classifier:
     """Of weights and structure (`network_sha256`); of a probe those of its encoder."""
     n_train: int = 0
     """Images that the probe was fitted on; 0 where the classifier came trained."""
+    notes: tuple[str, ...] = ()
+    """What a reader of its accuracy should know of how the probe was fitted."""
 
     def answers(
         self,
@@ -167,4 +169,5 @@ def _probe(spec: str, train: Source | None, computing: Computing, seed: int) -> 
         reading,
         network_sha256(backbone),
         len(labels),
+        fitted[best].notes,
     )

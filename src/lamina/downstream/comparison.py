@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lamina.downstream.score import Score
-from lamina.statistics import Estimate, difference, estimate, seeds_of
+from lamina.statistics import SHARE, SHARES_APART, Estimate, difference, estimate, seeds_of
 
 LOWER_IS_BETTER = ("error", "mCE")
 """Parts of the names of metrics of which less is better."""
@@ -18,7 +18,7 @@ class Cell:
     """One model by one protocol."""
 
     over_seeds: Estimate
-    """Mean over seeds, and half of its 95 % interval (Student's t) where there are two or more."""
+    """Mean over seeds, and its 95 % interval (Student's t) where there are two or more."""
     interval: tuple[float, float] | None
     """Of a single seed alone, the score's own: over test images, or draws of labels."""
     values: tuple[float, ...]
@@ -30,8 +30,8 @@ class Cell:
     """Whether it is better than every other model by more than its interval."""
 
     def tell(self) -> str:
-        """In percent: "71.3 ± 0.8" over seeds, or "71.3 (69.0 to 73.5)" of a single one."""
-        if self.over_seeds.half is not None or self.interval is None:
+        """In percent: "71.3 ± 0.8" over seeds where both sides are alike, or "71.3 (69.0 to 73.5)"."""
+        if self.over_seeds.interval is not None or self.interval is None:
             return self.over_seeds.tell(100)
         low, high = (100 * bound for bound in self.interval)
         return f"{self.over_seeds.tell(100)} ({low:.1f} to {high:.1f})"
@@ -63,7 +63,8 @@ class ComparisonRow:
         ours, theirs = self.cells[column], self.cells[over]
         if ours is None or theirs is None or (ours.seeds, ours.way) != (theirs.seeds, theirs.way):
             return None
-        return difference(ours.values, theirs.values)
+        bounds = SHARES_APART if _shares(ours.values + theirs.values) else None
+        return difference(ours.values, theirs.values, bounds)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Comparison:
         for row in self.rows:
             for i, column in enumerate(self.columns[1:], start=1):
                 gain = row.gain(i, over=0)
-                if gain is not None and gain.half is not None:
+                if gain is not None and gain.interval is not None:
                     clear = "" if gain.clear else ", not told apart from none"
                     points = f"{gain.tell(100, sign=True)} points ({seeds_of(gain.n)}{clear})"
                     said.append(f"{row.protocol}: {column} minus {self.columns[0]} {points}.")
@@ -178,7 +179,13 @@ def _cell(scores: Sequence[Score]) -> Cell:
     ordered = [by_seed[seed] for seed in sorted(by_seed)]
     values = tuple(score.value for score in ordered)
     alone = ordered[0].interval if len(ordered) == 1 else None
-    return Cell(estimate(values), alone, values, tuple(sorted(by_seed)), ordered[0].way)
+    over_seeds = estimate(values, SHARE if _shares(values) else None)
+    return Cell(over_seeds, alone, values, tuple(sorted(by_seed)), ordered[0].way)
+
+
+def _shares(values: Sequence[float]) -> bool:
+    """Whether they can be shares of something; an mCE may be more than 1."""
+    return all(0 <= value <= 1 for value in values)
 
 
 def _best(row: ComparisonRow) -> int | None:
@@ -200,7 +207,7 @@ def _best(row: ComparisonRow) -> int | None:
 def _apart(row: ComparisonRow, best: int, other: int, sign: int) -> bool:
     """Whether the paired difference leaves out zero; of single seeds, whether the intervals are disjoint."""
     gain = row.gain(best, other)
-    if gain is not None and gain.half is not None:
+    if gain is not None and gain.interval is not None:
         return gain.clear and sign * gain.mean > 0
     ours, theirs = row.cells[best], row.cells[other]
     assert ours is not None

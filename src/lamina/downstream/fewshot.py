@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from lamina.evaluate.linear import fit_linear
 from lamina.evaluate.vectors import BackboneVectors
 from lamina.interop import Backbone, load_encoder
 from lamina.recipes import Recipe
-from lamina.statistics import estimate
+from lamina.statistics import SHARE, estimate
 from lamina.train.distributed import choose_device
 
 By = Literal["linear", "knn", "finetune"]
@@ -74,11 +75,18 @@ class Draw(NamedTuple):
     indices: list[int]
 
 
-class Drawn(NamedTuple):
-    """What came of a draw."""
+class Answer(NamedTuple):
+    """What was learned from a draw: test accuracy, in which way, and remarks."""
 
     top1: float
     way: str
+    notes: tuple[str, ...] = ()
+
+
+class Drawn(NamedTuple):
+    """What came of a draw."""
+
+    answer: Answer
     seconds: float
     images: int
 
@@ -121,10 +129,10 @@ def evaluate_fewshot(
     found: dict[str, list[Drawn]] = {}
     for draw in drawn:
         started = time.perf_counter()
-        top1, way = judge(draw)
+        answer = judge(draw)
         seconds = time.perf_counter() - started
-        found.setdefault(draw.amount, []).append(Drawn(top1, way, seconds, len(draw.indices)))
-        say(f"{draw.amount}, draw {draw.number}: top1 {100 * top1:.1f} %")
+        found.setdefault(draw.amount, []).append(Drawn(answer, seconds, len(draw.indices)))
+        say(f"{draw.amount}, draw {draw.number}: top1 {100 * answer.top1:.1f} %")
     scores = tuple(
         _score(amount, rows, backbone, labelled, options, going.seed) for amount, rows in found.items()
     )
@@ -141,11 +149,11 @@ def _score(
     options: FewOptions,
     seed: int,
 ) -> Score:
-    values, n, origin = [row.top1 for row in rows], len(labelled.test), backbone.origin
-    mean = estimate(values)
+    values, n, origin = [row.answer.top1 for row in rows], len(labelled.test), backbone.origin
+    mean = estimate(values, SHARE)
     interval, note = wilson_interval(round(mean.mean * n), n), "a single draw of labels"
-    if mean.half is not None:
-        interval = (max(0.0, mean.mean - mean.half), min(1.0, mean.mean + mean.half))
+    if mean.interval is not None:
+        interval = mean.interval
         note = f"the interval is over {len(rows)} draws of labels"
     return Score(
         protocol=f"fewshot-{options.by}-{amount}",
@@ -160,10 +168,16 @@ def _score(
         seed=seed,
         settings={"by": options.by, "draws": len(rows), "pool": options.pool},
         more={f"draw {i}": value for i, value in enumerate(values)},
-        notes=(note,),
+        notes=(note, *_remarks(rows)),
         seconds=round(sum(row.seconds for row in rows), 1),
-        way=rows[0].way,
+        way=rows[0].answer.way,
     )
+
+
+def _remarks(rows: list[Drawn]) -> tuple[str, ...]:
+    """What was remarked, and in how many draws."""
+    said = Counter(note for row in rows for note in row.answer.notes)
+    return tuple(f"in {times} of {len(rows)} draws {note}" for note, times in said.items())
 
 
 def _draws(train: Source, options: FewOptions, seed: int) -> Iterator[Draw]:
@@ -186,24 +200,24 @@ def _judge(
     going: Going,
     recipe: Recipe | None,
     computing: Computing | None,
-) -> Callable[[Draw], tuple[float, str]]:
-    """What gives the test accuracy of a draw, and in which way it was come by."""
+) -> Callable[[Draw], Answer]:
+    """What learns from a draw and is tested."""
     if options.by != "finetune":
         return _frozen(backbone, labelled, options, computing or Computing(device=going.device or "auto"))
 
-    def tuned(draw: Draw) -> tuple[float, str]:
+    def tuned(draw: Draw) -> Answer:
         called = f"{draw.amount}-draw{draw.number}"
         own = replace(going, out=None if going.out is None else going.out / called)
         subset = few(labelled.train, draw.indices)
         score = evaluate_trained("finetune", model, labelled, own, recipe=recipe, train=subset, called=called)
-        return score.value, score.way
+        return Answer(score.value, score.way)
 
     return tuned
 
 
 def _frozen(
     backbone: Backbone, labelled: LabelledData, options: FewOptions, computing: Computing
-) -> Callable[[Draw], tuple[float, str]]:
+) -> Callable[[Draw], Answer]:
     """Features are computed once; a draw picks its rows."""
     backbone = backbone.to(choose_device(computing.device))
     vectors = BackboneVectors(backbone, FeatureOptions(features=("last",), pools=(options.pool,)))
@@ -221,20 +235,21 @@ def _frozen(
 
     way = "" if options.pool == "mean" else options.pool
 
-    def probed(draw: Draw) -> tuple[float, str]:
+    def probed(draw: Draw) -> Answer:
         few(labelled.train, draw.indices)
         rows = torch.tensor([row[i] for i in draw.indices if i in row])
-        predicted = _predict(options.by, bank[rows], known[rows], asked)
-        return float((predicted == truth).double().mean()), way
+        predicted, notes = _predict(options.by, bank[rows], known[rows], asked)
+        return Answer(float((predicted == truth).double().mean()), way, notes)
 
     return probed
 
 
 def _predict(
     by: By, bank: Float[Tensor, "n D"], labels: Int64[Tensor, "n"], asked: Float[Tensor, "m D"]
-) -> Int64[Tensor, "m"]:
+) -> tuple[Int64[Tensor, "m"], tuple[str, ...]]:
     if by == "knn":
-        return probe_knn(bank, labels, asked, KNN).predictions
+        verdict = probe_knn(bank, labels, asked, KNN)
+        return verdict.predictions, verdict.notes
     single = int(torch.bincount(labels).max()) == 1
-    options = LinearOptions(c=(C_OF_ONE,)) if single else LinearOptions()
-    return fit_linear(bank, labels, options, seed=0).predict(asked)
+    probe = fit_linear(bank, labels, LinearOptions(c=(C_OF_ONE,)) if single else LinearOptions(), seed=0)
+    return probe.predict(asked), probe.notes

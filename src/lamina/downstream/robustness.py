@@ -189,6 +189,7 @@ def _score(
         n_test=0,
         seed=seed,
         settings={"classifier": classifier.kind},
+        notes=classifier.notes,
         way=", ".join([*sorted(options.kinds), *([f"{options.images} images"] if options.images else [])]),
     )
     if options.published in CLASSES:
@@ -205,7 +206,7 @@ def _score(
     n = known.counts(f"{kinds[0]} {SEVERITIES[0]}")[1]
     notes = (f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities",)
     metric = f"mean error ({scores.remark})"
-    return replace(base, metric=metric, value=value, n_test=n, more=more, notes=notes)
+    return replace(base, metric=metric, value=value, n_test=n, more=more, notes=(*base.notes, *notes))
 
 
 def _mean(values: list[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jaxtyping import Int64
@@ -22,3 +23,11 @@ class Verdict:
     validation_top1: float
     predictions: Int64[Tensor, "m"]
     notes: tuple[str, ...] = ()
+
+
+def grouped(remarks: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """A sentence for each remark, after the names of all that it was made on: (name, remark) in any order."""
+    names: dict[str, list[str]] = {}
+    for name, remark in remarks:
+        names.setdefault(remark, []).append(name)
+    return tuple(f"{'; '.join(found)}: {remark}" for remark, found in names.items())

@@ -19,7 +19,7 @@ from lamina.evaluate.features import Computing, Progress, collect
 from lamina.evaluate.knn import KNNOptions, probe_knn
 from lamina.evaluate.labelled import LabelledData, open_labelled
 from lamina.evaluate.linear import LinearOptions, probe_linear
-from lamina.evaluate.probe import Verdict
+from lamina.evaluate.probe import Verdict, grouped
 from lamina.evaluate.results import ProbeResult, Protocol, Row, mark_chosen, wilson_interval
 from lamina.evaluate.table import Table, Timing
 from lamina.evaluate.vectors import FeatureOptions, standardised_first
@@ -164,7 +164,8 @@ def judge(train: Table, test: Table, probe: Probe) -> tuple[tuple[Row, ...], tup
     """
     if train.labels is None or test.labels is None:
         raise LaminaError("an evaluation needs labelled images")
-    rows, notes = [], []
+    rows: list[Row] = []
+    notes: list[tuple[str, str]] = []
     for key, fitted in train.vectors.items():
         asked = None if test is train else test.vectors[key]
         if standardised_first(key.features, key.pool):
@@ -175,8 +176,8 @@ def judge(train: Table, test: Table, probe: Probe) -> tuple[tuple[Row, ...], tup
         right = int((verdict.predictions == test.labels).sum())
         interval = wilson_interval(right, n)
         rows.append(Row(*key, verdict.settings, right / n, interval, verdict.validation_top1))
-        notes += [f"{', '.join(key)}: {note}" for note in verdict.notes]
-    return mark_chosen(rows), tuple(notes)
+        notes += [(", ".join(key), note) for note in verdict.notes]
+    return mark_chosen(rows), grouped(notes)
 
 
 def results_file(result: ProbeResult, newest: bool = True) -> Path:

@@ -67,9 +67,9 @@ def _markdown(table: Comparison, scores: Mapping[str, Sequence[Score]], data: st
     parts = [
         f"# Downstream: {' and '.join(table.columns)} on {data}",
         f"    {command}" if command else "",
-        "Test metrics in percent. Over several seeds: mean and 95 % interval (Student's t); of one seed: its "
-        "own interval, over test images or draws of labels. Bold where a model beats every other by more "
-        "than the interval.",
+        "Test metrics in percent. Over several seeds: mean and 95 % interval (Student's t on the logit "
+        "scale); of one seed: its own interval, over test images or draws of labels. Bold where a model "
+        "beats every other by more than the interval.",
         "\n".join(rows),
         "\n".join(f"- {gain}" for gain in table.gains()),
         "\n".join(f"- {note}" for note in notes),

@@ -19,7 +19,16 @@ from lamina.fusion.options import Projection
 from lamina.interop import load_encoder
 from lamina.monitor import MOST_IMAGES
 from lamina.recipes import Recipe
-from lamina.statistics import Estimate, difference, estimate, seeds_of, uncorrected, verdict
+from lamina.statistics import (
+    SHARE,
+    SHARES_APART,
+    Estimate,
+    difference,
+    estimate,
+    seeds_of,
+    uncorrected,
+    verdict,
+)
 from lamina.studies.measuring import SPECTRUM_IMAGES, Bench
 from lamina.studies.options import LOGIT_LR_SCALE, StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study
@@ -77,13 +86,13 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         rows.append(
             (
                 name,
-                estimate([s["bias_by_weight"]["first_half"] for s in seeds]).tell(digits=3),
-                estimate([s["bias_by_weight"]["centre"] for s in seeds]).tell(digits=3),
-                estimate([s["bias_by_share"]["first_half"] for s in seeds]).tell(digits=3),
+                estimate([s["bias_by_weight"]["first_half"] for s in seeds], SHARE).tell(digits=3),
+                estimate([s["bias_by_weight"]["centre"] for s in seeds], SHARE).tell(digits=3),
+                estimate([s["bias_by_share"]["first_half"] for s in seeds], SHARE).tell(digits=3),
                 estimate([s["spectrum"]["high"][-1] for s in seeds]).tell(digits=2),
-                estimate([s["spectrum"]["share_high"] for s in seeds]).tell(100),
-                estimate([s["knn"] for s in seeds]).tell(100),
-                estimate([s["linear"] for s in seeds]).tell(100),
+                estimate([s["spectrum"]["share_high"] for s in seeds], SHARE).tell(100),
+                estimate([s["knn"] for s in seeds], SHARE).tell(100),
+                estimate([s["linear"] for s in seeds], SHARE).tell(100),
             )
         )
     header = (
@@ -122,8 +131,8 @@ def _finding(measured: Measured, projection: str, other: str) -> str:
     def half(seeds: Any, by: str) -> list[float]:
         return [s[by]["first_half"] for s in seeds]
 
-    weight = difference(half(pixels, "bias_by_weight"), half(others, "bias_by_weight"))
-    share = difference(half(pixels, "bias_by_share"), half(others, "bias_by_share"))
+    weight = difference(half(pixels, "bias_by_weight"), half(others, "bias_by_weight"), SHARES_APART)
+    share = difference(half(pixels, "bias_by_share"), half(others, "bias_by_share"), SHARES_APART)
     high = difference(
         [s["spectrum"]["high"][-1] for s in pixels], [s["spectrum"]["high"][-1] for s in others]
     )

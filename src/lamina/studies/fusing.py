@@ -13,7 +13,7 @@ from lamina.analyze.style import WIDTH, method_colour
 from lamina.data import Source
 from lamina.errors import LaminaError
 from lamina.interop import load_encoder
-from lamina.statistics import difference, estimate, seeds_of, uncorrected
+from lamina.statistics import SHARE, SHARES_APART, difference, estimate, seeds_of, uncorrected
 from lamina.studies.measuring import Bench
 from lamina.studies.options import StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study
@@ -66,9 +66,11 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         row = [name, _blocks(about["arms"][name]["fusion"], int(about["options"]["depth"]))]
         for probe in ("knn", "linear"):
             scores = [s[probe] for s in seeds]
-            row.append(estimate(scores).tell(100))
+            row.append(estimate(scores, SHARE).tell(100))
             row.append(
-                "" if name == PLAIN else difference(scores, [s[probe] for s in plain]).tell(100, sign=True)
+                ""
+                if name == PLAIN
+                else difference(scores, [s[probe] for s in plain], SHARES_APART).tell(100, sign=True)
             )
         rows.append(tuple(row))
     header = ("fusion", "blocks", "kNN, %", "minus plain", "linear, %", "minus plain")
@@ -90,7 +92,7 @@ def _blocks(fusion: Mapping[str, Any], depth: int) -> str:
 def _ranked(measured: Measured, probe: str) -> str:
     plain = [s[probe] for s in measured[PLAIN]]
     gains = {
-        name: difference([s[probe] for s in seeds], plain)
+        name: difference([s[probe] for s in seeds], plain, SHARES_APART)
         for name, seeds in measured.items()
         if name != PLAIN
     }
@@ -109,11 +111,13 @@ def _figure(measured: Measured, test: int) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     n = len(next(iter(measured.values())))
     for axes, probe, label in zip(panels, ("knn", "linear"), ("kNN", "linear probe"), strict=True):
-        found = [estimate([100 * s[probe] for s in seeds]) for seeds in measured.values()]
+        found = [estimate([s[probe] for s in seeds], SHARE) for seeds in measured.values()]
         for row, (name, one) in enumerate(zip(measured, found, strict=True)):
             hue = plain if name == PLAIN else fused
-            axes.errorbar(one.mean, row, xerr=one.half, fmt="o", color=hue, capsize=3)
-        axes.axvline(found[0].mean, color=plain, lw=0.8, ls="--")
+            low, high = one.interval or (one.mean, one.mean)
+            sides = [[100 * (one.mean - low)], [100 * (high - one.mean)]]
+            axes.errorbar(100 * one.mean, row, xerr=sides, fmt="o", color=hue, capsize=3)
+        axes.axvline(100 * found[0].mean, color=plain, lw=0.8, ls="--")
         axes.set_yticks(range(len(measured)), list(measured))
         axes.set_ylim(len(measured) - 0.5, -0.5)
         axes.set_xlabel(f"{label}, top-1 (%)")

@@ -18,6 +18,7 @@ from lamina.evaluate import KNNOptions, LabelledData, LinearOptions
 from lamina.evaluate.features import Computing, collect
 from lamina.evaluate.knn import probe_knn
 from lamina.evaluate.linear import probe_linear
+from lamina.evaluate.probe import grouped
 from lamina.interop import Backbone, load_encoder
 from lamina.runs import load_task
 from lamina.studies.options import StudyOptions
@@ -34,10 +35,10 @@ class Bench:
     data: LabelledData
     options: StudyOptions
 
-    def probes(self, backbone: Backbone) -> dict[str, float]:
+    def probes(self, backbone: Backbone) -> dict[str, Any]:
         """Test top-1 in [0, 1] of kNN and of a linear probe on mean-pooled patch tokens after the final norm.
 
-        k, centring and C are chosen on the training images.
+        k, centring and C are chosen on the training images. `remarks` are what the probes say of themselves.
         """
 
         def extract(images: Shaped[Tensor, "B C H W"]) -> Mapping[tuple[str, str], Tensor]:
@@ -56,10 +57,12 @@ class Bench:
             "knn": probe_knn(bank, train.labels, asked, KNNOptions()),
             "linear": probe_linear(bank, train.labels, asked, CHOICES, seed=0),
         }
-        return {
+        top1 = {
             name: float((verdict.predictions == test.labels).double().mean())
             for name, verdict in verdicts.items()
         }
+        remarks = grouped((name, note) for name, verdict in verdicts.items() for note in verdict.notes)
+        return {**top1, "remarks": list(remarks)}
 
     def spectrum(self, backbone: Backbone) -> dict[str, Any]:
         """The highest frequency of every block's output and the last block's whole curve (log amplitude minus

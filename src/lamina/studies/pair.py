@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from lamina.analyze.style import WIDTH, legend_below, method_colour
 from lamina.data import Source
 from lamina.interop import load_encoder
 from lamina.runs import Run
-from lamina.statistics import difference, estimate, first_reach, seeds_of, verdict
+from lamina.statistics import SHARE, SHARES_APART, difference, estimate, first_reach, seeds_of, verdict
 from lamina.studies.measuring import Bench
 from lamina.studies.options import StudyOptions, base_recipe
 from lamina.studies.running import Arm, Measured, Plan, Study, seconds_of
@@ -62,6 +62,7 @@ def _measure(run: Path, bench: Bench) -> dict[str, Any]:
     return {
         "knn": curves["knn"][-1],
         "linear": curves["linear"][-1],
+        "remarks": found["remarks"],
         "curves": curves,
         "seconds": seconds_of(run),
         "spectrum": bench.spectrum(load_encoder(run)),
@@ -91,11 +92,11 @@ def _final(measured: Measured) -> Table:
         rows.append(
             (
                 name,
-                estimate([s["knn"] for s in seeds]).tell(100),
-                estimate([s["linear"] for s in seeds]).tell(100),
+                estimate([s["knn"] for s in seeds], SHARE).tell(100),
+                estimate([s["linear"] for s in seeds], SHARE).tell(100),
                 _low(seeds),
                 estimate([s["spectrum"]["high_band"] for s in seeds]).tell(digits=3),
-                estimate([s["spectrum"]["share_high"] for s in seeds]).tell(100),
+                estimate([s["spectrum"]["share_high"] for s in seeds], SHARE).tell(100),
                 estimate([float(np.mean(s["hessian_maxima"])) for s in seeds]).tell(digits=2),
             )
         )
@@ -146,12 +147,13 @@ def _reached(measured: Measured, pair: tuple[str, str], probe: str) -> tuple[str
             minutes.append(shares[-1] * ours["seconds"] / 60)
             clocks.append(shares[-1] * ours["seconds"] / theirs["seconds"])
     named = f"{pair[1]} - {pair[0]}", PROBES[probe]
-    gain = difference([s[probe] for s in fused], [s[probe] for s in plain]).tell(100, sign=True)
+    gain = difference([s[probe] for s in fused], [s[probe] for s in plain], SHARES_APART).tell(100, sign=True)
     alone = _percent(own)
     if len(shares) < len(plain):
         return *named, f"reached by {len(shares)} of {len(plain)} seeds", "", alone, "", "", gain
     when = estimate(epochs).tell(digits=2), _percent(shares), alone
-    return *named, *when, estimate(minutes).tell(digits=1), _percent(clocks), gain
+    clock = f"{estimate(clocks).tell(100, digits=0)} %"  # may be longer than the other's
+    return *named, *when, estimate(minutes).tell(digits=1), clock, gain
 
 
 def _reach(run: Mapping[str, Any], probe: str, score: float) -> float | None:
@@ -160,20 +162,25 @@ def _reach(run: Mapping[str, Any], probe: str, score: float) -> float | None:
 
 
 def _percent(shares: Sequence[float]) -> str:
-    return estimate(shares).tell(100, digits=0) + " %"
+    return estimate(shares, SHARE).tell(100, digits=0) + " %"
+
+
+_SHARES: dict[str, Callable[[Mapping[str, Any]], float]] = {
+    "kNN": lambda s: s["knn"],
+    "linear probe": lambda s: s["linear"],
+    "high band's share": lambda s: s["spectrum"]["share_high"],
+}
 
 
 def _finding(measured: Measured, pair: tuple[str, str]) -> str:
     plain, fused = (measured[name] for name in pair)
     said = []
-    for what, scale, digits, read in (
-        ("kNN (points)", 100, 1, lambda s: s["knn"]),
-        ("linear probe (points)", 100, 1, lambda s: s["linear"]),
-        ("high band's share (points)", 100, 1, lambda s: s["spectrum"]["share_high"]),
-        ("Hessian maximum", 1, 2, lambda s: float(np.mean(s["hessian_maxima"]))),
-    ):
-        found = difference([read(s) for s in fused], [read(s) for s in plain])
-        said.append(f"{what} {found.tell(scale, digits, sign=True)}{verdict(found)}")
+    for what, read in _SHARES.items():
+        found = difference([read(s) for s in fused], [read(s) for s in plain], SHARES_APART)
+        said.append(f"{what} (points) {found.tell(100, sign=True)}{verdict(found)}")
+    sharp, before = ([float(np.mean(s["hessian_maxima"])) for s in seeds] for seeds in (fused, plain))
+    found = difference(sharp, before)
+    said.append(f"Hessian maximum {found.tell(digits=2, sign=True)}{verdict(found)}")
     return f"{pair[1]} minus {pair[0]}: {', '.join(said)}."
 
 

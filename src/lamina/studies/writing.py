@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,16 @@ def write_study(
     write_atomically(out / "result.json", json.dumps(result, indent=1) + "\n")
     save_figure(told.figure, (out / "figure.png", out / "figure.svg"), command)
     page = out / "README.md"
+    told = replace(told, findings=(*told.findings, *_remarks(measured)))
     write_atomically(page, _page(name, asks, told, settings, seeds, command))
     return page
+
+
+def _remarks(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[str, ...]:
+    """What the probes said of themselves, and of how many runs."""
+    runs = [found for seeds in measured.values() for found in seeds]
+    said = Counter(remark for found in runs for remark in found.get("remarks", ()))
+    return tuple(f"{remark} ({n} of {len(runs)} runs)." for remark, n in said.items())
 
 
 def _page(name: str, asks: str, told: Told, settings: Mapping[str, Any], seeds: int, command: str) -> str:
@@ -82,8 +91,8 @@ def _page(name: str, asks: str, told: Told, settings: Mapping[str, Any], seeds: 
         f"{encoder['patch_size']} px; ViT of {encoder['width']} x {encoder['depth']}; {settings['steps']:,} "
         f"steps of {options['batch_size']} ({settings['epochs']:.1f} epochs); {seeds_of(seeds)}. Probes: "
         f"{options['bank']:,} labelled images to fit on, {options['test']:,} held-out ones to test on, mean-"
-        "pooled patch tokens of the last layer. Mean and 95 % interval (Student's t) over seeds; differences "
-        "are taken seed by seed."
+        "pooled patch tokens of the last layer. Mean and 95 % interval (Student's t, of shares on the logit "
+        "scale) over seeds; differences are taken seed by seed."
     )
     parts = [f"# Study: {name}", asks, f"    {command}" if command else "", setting]
     parts += [table.markdown() for table in told.tables]
