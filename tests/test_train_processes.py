@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
+import lamina
 import train_toys
 from lamina.train import checkpoint
 from train_toys import child, fingerprint, rows, train
@@ -32,9 +34,24 @@ SHARED: dict[str, Any] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _path_for_children() -> Iterator[None]:
+    """Children import this folder's helpers, and the lamina that is tested here, not an installed one."""
+    folders = (Path(train_toys.__file__).parent, Path(lamina.__file__).parent.parent)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(train_toys.__file__).parent))
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
         yield
+
+
+def test_children_run_the_code_that_is_tested(tmp_path: Path) -> None:
+    source = tmp_path / "source.txt"
+    process = multiprocessing.get_context("forkserver").Process(target=write_source, args=(source,))
+    process.start()
+    assert end(process) == 0
+    assert Path(source.read_text()) == Path(lamina.__file__)
+
+
+def write_source(path: Path) -> None:
+    """In a child: which lamina it imported."""
+    path.write_text(lamina.__file__)
 
 
 def start(folder: Path, environment: dict[str, str] | None = None, **asked: Any) -> BaseProcess:
@@ -52,13 +69,16 @@ def end(process: BaseProcess) -> int | None:
     return process.exitcode
 
 
-def two_ranks(folder: Path, **asked: Any) -> list[int | None]:
-    """Train on two ranks as torchrun would start them, in micro-batches of 1; returns their exit codes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
-    ranks = [
+def start_ranks(folder: Path, port: int, environment: dict[str, str], **asked: Any) -> list[BaseProcess]:
+    """Two ranks as torchrun would start them, in micro-batches of 1."""
+    shared = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+        **environment,
+    }
+    return [
         start(
             folder,
             {**shared, "RANK": str(r), "LOCAL_RANK": str(r)},
@@ -66,7 +86,14 @@ def two_ranks(folder: Path, **asked: Any) -> list[int | None]:
         )
         for r in (0, 1)
     ]
-    return [end(process) for process in ranks]
+
+
+def two_ranks(folder: Path, **asked: Any) -> list[int | None]:
+    """Train on two ranks; returns their exit codes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [end(process) for process in start_ranks(folder, port, {}, **asked)]
 
 
 def printed(folder: Path) -> str:
@@ -116,6 +143,33 @@ def test_a_signal_to_one_rank_stops_both_and_resume_is_exact(pair: Path, tmp_pat
     assert checkpoint.steps(folder / "checkpoints") == [1, 2, 3, 4, 5]
     assert two_ranks(folder, resume=True, **plain) == [0, 0]
     assert fingerprint(folder, 8) == fingerprint(pair, 8)
+
+
+@pytest.mark.slow
+def test_ranks_that_torchrun_restarts_meet_again(pair: Path, tmp_path: Path) -> None:
+    """torchrun's agent keeps one store over all attempts, in which the addresses of dead ranks still stand."""
+    agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    folder, settings = tmp_path / "run", {"task": {"dropout": 0.0}, "resume": True}
+    for attempt in range(3):
+        environment = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": str(attempt)}
+        asked = {**settings, "seconds": 0.2 if attempt < 2 else 0.0}
+        ranks = start_ranks(folder, agent.port, environment, **asked)
+        if attempt < 2:
+            newest = checkpoint.steps(folder / "checkpoints")
+            until = time.monotonic() + 60
+            while checkpoint.steps(folder / "checkpoints") == newest and time.monotonic() < until:
+                time.sleep(0.01)
+            ranks[attempt].kill()  # once rank 0, once rank 1
+            assert [end(process) != 0 for process in ranks] == [True, True]
+    assert [end(process) for process in ranks] == [0, 0]
+    assert fingerprint(folder, 8) == fingerprint(pair, 8)
+
+
+@pytest.mark.slow
+def test_several_ranks_that_cannot_meet(tmp_path: Path) -> None:
+    process = start(tmp_path / "run", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"})
+    assert end(process) == 1
+    assert "MASTER_ADDR expected, but not set; start them by torchrun" in printed(tmp_path / "run")
 
 
 @pytest.mark.slow

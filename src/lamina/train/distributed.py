@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from lamina.errors import LaminaError
@@ -46,6 +47,11 @@ class Ranks:
         return batch_size // self.world
 
 
+def restarts() -> int:
+    """How often torchrun has started this group of ranks again after one of them was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 def is_main() -> bool:
     """Whether this process is rank 0 (or alone), by what torchrun set; needs no process group."""
     return os.environ.get("RANK", "0") == "0"
@@ -67,12 +73,38 @@ def process_group(device: str = "auto") -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(0, 1, chosen)
         return
-    on_cuda = chosen.type == "cuda"
-    dist.init_process_group("nccl" if on_cuda else "gloo", device_id=chosen if on_cuda else None)
+    _join(chosen)
     try:
         yield Ranks(rank, world, chosen)
     finally:
         dist.destroy_process_group()
+
+
+def _join(device: torch.device) -> None:
+    """Meet the other ranks of this attempt.
+
+    torchrun keeps one store of addresses over all attempts of `--max-restarts`: each attempt has its own part
+    of it, else gloo would read the addresses of ranks that are gone, and wait for them.
+
+    Raises:
+        LaminaError: where the environment names several ranks, but not where they meet.
+    """
+    try:
+        store, rank, world = next(rendezvous("env://"))
+    except ValueError as error:
+        raise LaminaError(
+            f"WORLD_SIZE says that there are several ranks, but {error}; start them by torchrun, "
+            "or unset WORLD_SIZE"
+        ) from error
+    store = dist.PrefixStore(f"attempt-{restarts()}", store)
+    on_cuda = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_cuda else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world,
+        device_id=device if on_cuda else None,
+    )
 
 
 def choose_device(name: str = "auto", local_rank: int = 0, local_world: int = 1) -> torch.device:
