@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,8 +29,40 @@ torch.set_num_threads(1)
 HERE = Ranks(0, 1, torch.device("cpu"))
 
 
+CLIP = 0.35
+
+
 def gradients(task: nn.Module) -> Gradients:
     return Gradients.of(task, loss_scaler(HERE.device, "fp32"), HERE, "fp32", seed=0, compiled=False)
+
+
+class Drawing(nn.Module):
+    """Keeps what torch's generator gives in each forward, as drop path and dropout would see it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.drawn: list[float] = []
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        self.drawn.append(torch.rand((), dtype=torch.float64).item())
+        return {"loss": self.weight * 1.0}
+
+
+def drawn(seed: int, step: int, rank: int) -> tuple[float, ...]:
+    """One number for each of the two micro-batches of a step on one of two ranks."""
+    task, here = Drawing(), Ranks(rank, 2, torch.device("cpu"))
+    batch = ToyLoader().batch(range(2))
+    Gradients(task, task, loss_scaler(here.device, "fp32"), here, "fp32", seed).backward(batch, step, 1)
+    return tuple(task.drawn)
+
+
+def test_dropout_depends_on_seed_step_micro_batch_and_rank() -> None:
+    cases = list(itertools.product(range(2), range(3), range(2)))
+    numbers = [number for case in cases for number in drawn(*case)]
+    assert len(set(numbers)) == len(numbers) == 24
+    torch.rand(5)  # and on nothing else
+    assert [number for case in cases for number in drawn(*case)] == numbers
 
 
 @pytest.mark.parametrize("micro", [1, 2, 3, 5, 8])
@@ -49,7 +83,7 @@ def test_micro_batches_add_up_to_one_batch(micro: int) -> None:
 
 def test_a_run_is_plain_adamw_with_clipping(tmp_path: Path) -> None:
     """The whole loop against a loop written out: AdamW, clipping, MAE's schedule, decay on matrices."""
-    train(tmp_path, task=ToyTask(dropout=0.0), log_every_steps=1)
+    train(tmp_path, task=ToyTask(dropout=0.0), log_every_steps=1, optim=replace(OPTIM, clip_grad=CLIP))
     task = ToyTask(dropout=0.0)
     matrices = [p for p in task.net.parameters() if p.ndim > 1]
     vectors = [p for p in task.net.parameters() if p.ndim == 1]
@@ -63,9 +97,10 @@ def test_a_run_is_plain_adamw_with_clipping(tmp_path: Path) -> None:
         loss = task(batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
-        norms.append(nn.utils.clip_grad_norm_(task.net.parameters(), 0.5).item())
+        norms.append(nn.utils.clip_grad_norm_(task.net.parameters(), CLIP).item())
         optimizer.step()
         losses.append(loss.item())
+    assert min(norms) < CLIP < max(norms), "clipping has to change some steps and leave others"
     assert [row["loss"] for row in rows(tmp_path)] == pytest.approx(losses, rel=1e-6)
     assert [row["grad_norm"] for row in rows(tmp_path)] == pytest.approx(norms, rel=1e-5)
     saved = read(tmp_path / "checkpoints/step-13").model

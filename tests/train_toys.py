@@ -141,13 +141,16 @@ class Counting(Callback):
 
 
 def train(folder: Path, resume: bool = False, task: nn.Module | None = None, **settings: object) -> Outcome:
-    """A toy run; settings that `ToyLoader` or `Counting` know go there, the others are `TrainOptions`."""
-    known = ToyLoader.__dataclass_fields__
+    """A toy run; settings that `ToyLoader` or `Counting` know go there, the others are `TrainOptions`.
+
+    `optim` are its `OptimOptions`.
+    """
+    known, optim = ToyLoader.__dataclass_fields__, settings.pop("optim", OPTIM)
     counting = Counting(**{k: settings.pop(k) for k in ("most_faults", "fails_in") if k in settings})
     loader = ToyLoader(**{k: v for k, v in settings.items() if k in known})
     defaults = {"epochs": 2.0, "batch_size": loader.batch_size, "log_every_steps": 3, "device": "cpu"}
     options = TrainOptions(**{**defaults, **{k: v for k, v in settings.items() if k not in known}})
-    return fit(task or ToyTask(), loader, OPTIM, options, folder, [counting], resume)
+    return fit(task or ToyTask(), loader, optim, options, folder, [counting], resume)
 
 
 def fingerprint(folder: Path, step: int) -> dict[str, object]:

@@ -21,7 +21,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lamina.errors import LaminaError
-from lamina.train.durable import TEMPORARY, remove_folder, replace_folder, sealed, sha256, sync, unsealed
+from lamina.train.durable import (
+    TEMPORARY,
+    make_folder,
+    remove_folder,
+    replace_folder,
+    sealed,
+    sha256,
+    sync,
+    unsealed,
+)
 
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 STATE, MANIFEST = "state.json", "manifest.json"
@@ -69,7 +78,7 @@ def write(folder: Path, step: int, content: Checkpoint) -> Path:
 
     Raises `LaminaError` where it cannot be written (a full disk), with the earlier ones left as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / f"step-{step}"
     temporary = folder / f"{TEMPORARY}step-{step}"
     shutil.rmtree(temporary, ignore_errors=True)

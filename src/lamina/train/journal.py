@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
-from lamina.train.durable import replace_text, sync
+from lamina.train.durable import make_folder, replace_text, sync
 
 METRICS, LOG = "metrics.jsonl", "train.log"
 CLOCK_FIELDS = frozenset({"time", "seconds", "images_per_second", "data_wait"})
@@ -24,10 +24,11 @@ class Journal:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _cut_back(folder / METRICS, step)
         self._paths = folder / METRICS, folder / LOG
         self._metrics, self._log = (path.open("a", encoding="utf-8") for path in self._paths)
+        sync(folder)
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
