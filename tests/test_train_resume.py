@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from lamina.errors import LaminaError
-from train_toys import ToyTask, fingerprint, rows, train
+from train_toys import ToyTask, check_resumes, fingerprint, rows, train
 
 torch.set_num_threads(1)
 STEPS = 13  # two epochs of 26 samples in batches of 4
@@ -24,26 +23,13 @@ SETTINGS = {
 }
 
 
-def resumed_from(whole: Path, copy: Path, step: int) -> Path:
-    """The run as a kill right after the checkpoint of `step` would have left it, later rows included."""
-    shutil.copytree(whole, copy)
-    for path in (copy / "checkpoints").iterdir():
-        if int(path.name.removeprefix("step-")) > step:
-            shutil.rmtree(path)
-    return copy
-
-
 @pytest.mark.parametrize("name", SETTINGS)
 def test_resume_at_every_step_is_bit_identical(name: str, tmp_path: Path) -> None:
     settings = SETTINGS[name]
     whole = tmp_path / "whole"
     end = train(whole, checkpoint_every_steps=1, keep_checkpoints=99, **settings)
-    expected = fingerprint(whole, end.step)
     assert end.step == settings.get("max_steps", STEPS)
-    for step in range(1, end.step + 1):
-        copy = resumed_from(whole, tmp_path / f"from-{step}", step)
-        train(copy, resume=True, **settings)
-        assert fingerprint(copy, end.step) == expected, f"resumed at step {step}"
+    check_resumes(whole, end.step, lambda run: train(run, resume=True, **settings), at=range(1, end.step + 1))
 
 
 @pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 3}], ids=["plain", "accumulated"])

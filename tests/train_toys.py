@@ -7,15 +7,17 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from lamina.batch import Batch, Fault
@@ -154,13 +156,40 @@ def train(folder: Path, resume: bool = False, task: nn.Module | None = None, **s
 
 
 def fingerprint(folder: Path, step: int) -> dict[str, object]:
-    """Everything of a run that must not depend on interruptions."""
+    """Everything of a run that must not depend on interruptions: checkpoint, rows, and the encoder beside."""
     path = folder / "checkpoints" / f"step-{step}"
     state = json.loads((path / "state.json").read_text())
     state["train"].pop("seconds")
     files = ("model.safetensors", "optimizer.safetensors")
     digests = {name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in files}
-    return {"state": state, "metrics": rows(folder), **digests}
+    encoder = {file.name: content(file) for file in sorted((folder / "encoder").glob("*"))}
+    return {"state": state, "metrics": rows(folder), "encoder": encoder, **digests}
+
+
+def content(file: Path) -> object:
+    """What a JSON or safetensors file says, whatever the order in which it says it."""
+    if file.suffix != ".safetensors":
+        return json.loads(file.read_text())
+    with safe_open(file, "pt") as opened:
+        return opened.metadata(), {n: opened.get_tensor(n).numpy().tobytes() for n in opened.keys()}  # noqa: SIM118
+
+
+def check_resumes(whole: Path, last: int, go_on: Callable[[Path], object], at: Sequence[int]) -> None:
+    """Go on from the checkpoint of each step of `at`, as a kill right after it would have left the run.
+
+    `whole` is a run of `last` steps that was not interrupted, with all of those checkpoints. Later
+    checkpoints and the encoder beside them are removed, later rows are there.
+    """
+    expected = fingerprint(whole, last)
+    for step in at:
+        copy = whole.with_name(f"{whole.name}-from-{step}")
+        shutil.copytree(whole, copy)
+        shutil.rmtree(copy / "encoder", ignore_errors=True)
+        for path in (copy / "checkpoints").iterdir():
+            if int(path.name.removeprefix("step-")) > step:
+                shutil.rmtree(path)
+        go_on(copy)
+        assert fingerprint(copy, last) == expected, f"resumed at step {step}"
 
 
 def rows(folder: Path) -> list[dict[str, object]]:
