@@ -8,7 +8,18 @@ import pytest
 ROOT = Path(__file__).parent.parent / "src" / "lamina"
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"errors", "statistics", "batch", "tokens", "rng", "protocols", "options", "files", "modes"}
+BASE = {
+    "errors",
+    "statistics",
+    "batch",
+    "tokens",
+    "rng",
+    "protocols",
+    "options",
+    "files",
+    "modes",
+    "terminal",
+}
 PARTS = {"masking", "encoder", "fusion", "decoder", "losses", "targets"}
 ALLOWED = {
     **{base: {"errors"} for base in BASE},

@@ -173,6 +173,8 @@ def test_a_study_killed_in_a_run_and_between_runs_tells_the_same(folder, tmp_pat
     pretrain = running.run_pretrain
 
     class Dies(Callback):
+        required = True
+
         def on_log(self, step, row, batch, task):
             if step >= 4:
                 raise Killed

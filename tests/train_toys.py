@@ -97,6 +97,8 @@ class ToyTask(nn.Module):
 class Counting(Callback):
     """Adds a column that depends on all rows so far, keeps what it was told, and fails where asked to."""
 
+    required = True
+
     def __init__(self, most_faults: int | None = None, fails_in: str = "") -> None:
         self.most_faults, self.fails_in = most_faults, fails_in
         self.total = 0.0

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lamina.errors import LaminaError
+from lamina.terminal import finish_output, take_closed_descriptors, tolerant_output, why
 
 # torch and timm take seconds to import: what needs them is imported when a verb is run.
 
@@ -51,6 +52,13 @@ VERBS = {
     "recipes": "every recipe that --recipe takes, a line each",
     "demo": "a small real run on photographs, with its report",
 }
+
+PRINTED = (
+    *("evaluate knn", "evaluate linear", "evaluate fewshot", "evaluate robustness", "data check"),
+    *("inspect", "methods", "recipes", "help", "--help", "-h", "--version"),
+)
+"""Verbs whose result is what they print: where it cannot be printed, they end with exit code 2. Others keep
+theirs in files."""
 
 TRAINED: dict[str, Literal["linear-mae", "attentive", "finetune"]] = {
     "evaluate linear-mae": "linear-mae",
@@ -108,14 +116,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     everything saved; 130 interrupted by Ctrl-C where there is nothing to save.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    take_closed_descriptors()
+    with tolerant_output():
+        try:
+            code = _code(args)
+        finally:
+            lost = finish_output()
+        if lost is None or isinstance(lost, BrokenPipeError):  # a reader that has seen enough
+            return code
+        _complain(f"standard output could not be written ({why(lost)}); what was printed is incomplete")
+        printed = not args or {args[0], " ".join(args[:2])} & set(PRINTED)
+        return code or (2 if printed else 0)
+
+
+def _code(args: list[str]) -> int:
+    """Run one verb and say what it was that went wrong."""
     try:
         return _run(args)
     except LaminaError as error:
         _complain(str(error))
         return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         _complain(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
         return 2

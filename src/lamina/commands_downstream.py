@@ -17,6 +17,7 @@ from lamina.api import report_callbacks
 from lamina.arguments import read_config
 from lamina.arguments_downstream import A, ProtocolArguments
 from lamina.commands import describe
+from lamina.commands_evaluate import refresh_report
 from lamina.data import open_source
 from lamina.downstream import (
     CompareOptions,
@@ -37,9 +38,7 @@ from lamina.errors import LaminaError
 from lamina.evaluate import Computing
 from lamina.files import check_writable
 from lamina.interop import load_encoder
-from lamina.report import write_report
 from lamina.report.comparison import write_comparison
-from lamina.runs import Run
 from lamina.train import is_main
 
 T = TypeVar("T")
@@ -190,8 +189,8 @@ def compare_all(
     recipes = {} if config is None else read_config(config)
     scores = compare(models, data, out, options, _say, recipes)
     files = write_comparison(scores, data, out, shlex.join(["lamina", *sys.argv[1:]]))
-    for run in {score.model for each in scores.values() for score in each if Run(score.model).exists()}:
-        write_report([Path(run)], Run(run).report_file)
+    for model in sorted({score.model for each in scores.values() for score in each}):
+        refresh_report(model)
     comparison = Comparison.of(scores)
     header, lines = comparison.table()
     table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0))
@@ -223,9 +222,7 @@ def tell(scores: tuple[Score, ...], file: Path | None) -> None:
                 console.print(f"{name}: {100 * value:.1f} %", markup=False)
         for note in score.notes:
             console.print(note, markup=False)
-    run = Run(scores[0].model)
-    if run.exists():
-        console.print(f"report {write_report([run.path], run.report_file)}", markup=False)
+    refresh_report(scores[0].model)
 
 
 def _say(line: str) -> None:

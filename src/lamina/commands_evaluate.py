@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lamina.bars import ImagesBar
+from lamina.errors import LaminaError
 from lamina.evaluate import FeatureOptions, KNNOptions, LinearOptions, ProbeResult
 from lamina.evaluate import evaluate_knn as run_knn
 from lamina.evaluate import evaluate_linear as run_linear
 from lamina.files import check_writable
 from lamina.report import write_report
 from lamina.runs import Run
+from lamina.terminal import why
 
 T = TypeVar("T")
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
@@ -141,10 +143,17 @@ def tell_result(result: ProbeResult, file: Path | None) -> int:
     said = [] if result.timing is None else [str(result.timing)]
     for note in (*result.notes, *said):
         console.print(note, markup=False)
-    run = Run(result.model)
-    if run.exists():
-        try:
-            console.print(f"report {write_report([run.path], run.report_file)}", markup=False)
-        except OSError as error:
-            console.print(f"the run's report stays as it was: {error.strerror}", markup=False)
+    refresh_report(result.model)
     return 0
+
+
+def refresh_report(model: str) -> None:
+    """Write a run's report anew with what was found of it. Results are on the disk by then: a report that
+    cannot be written is said, and is no error."""
+    run = Run(model)
+    if not run.exists():
+        return
+    try:
+        console.print(f"report {write_report([run.path], run.report_file)}", markup=False)
+    except (OSError, LaminaError) as error:
+        console.print(f"the run's report stays as it was: {why(error)}", markup=False)

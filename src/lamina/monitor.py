@@ -43,6 +43,8 @@ class FaultMonitor(Callback):
     It is the only one to count: `budget` may be the loader's own.
     """
 
+    required = True
+
     def __init__(self, budget: FaultBudget) -> None:
         self.budget = budget
 

@@ -22,6 +22,7 @@ from lamina.options import differences
 from lamina.recipes import Recipe
 from lamina.runs import DataFacts, Run
 from lamina.supervised import Supervised, check_labels
+from lamina.terminal import tolerant_output
 from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group
 from lamina.train.distributed import from_main
 from lamina.watching import BiasMonitor, EncoderMonitor, open_looks
@@ -70,7 +71,7 @@ def run_pretrain(
         LaminaError: for anything in the options, the data or the folder that cannot be meant.
     """
     run = Run(out)
-    with process_group(recipe.train.device) as ranks:
+    with tolerant_output(), process_group(recipe.train.device) as ranks:
         source = open_source(data) if source is None else source
         _look(source, recipe)
         facts = data_facts(data, source)

@@ -40,6 +40,8 @@ MoreCallbacks = Callable[[TokenizerFolder, Source, TokenizerOptions], Sequence[C
 class Keeper(Callback):
     """Keeps the newest weights in the folder, and measures them on held-out images at the end."""
 
+    required = True
+
     def __init__(self, folder: TokenizerFolder, held_out: Source, options: TokenizerOptions) -> None:
         self.folder, self.held_out, self.options = folder, held_out, options
         self.task: nn.Module | None = None

@@ -80,6 +80,8 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
 class EncoderExport(Callback):
     """Keeps the encoder of the newest checkpoint in the run's folder `encoder/`."""
 
+    required = True
+
     def __init__(
         self,
         folder: Path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -16,9 +16,16 @@ class Callback:
     """Does nothing; override what you need.
 
     Called on rank 0 only, in the order in which the callbacks were given. `task` is the bare module, never
-    a wrapper; who changes its mode or touches its gradients puts them back. Random numbers may be drawn:
-    each step seeds torch anew. What must survive a resume goes through `state_dict`.
+    a wrapper; its modes are put back after each call, and who touches its gradients puts them back. Random
+    numbers may be drawn: each step seeds torch anew. What must survive a resume goes through `state_dict`.
+
+    An exception that is raised here does not end the run: it is said once, with its traceback in train.log,
+    and training goes on, unless the callback is `required`.
     """
+
+    required: ClassVar[bool] = False
+    """Whether the run ends, with its step saved, where this callback fails: for what the run promises, such
+    as its exported encoder, and not for what only watches it."""
 
     def on_start(self, state: TrainState) -> None:
         """Before the first step of this process; `state.step` is above 0 after a resume."""

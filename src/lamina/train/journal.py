@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,10 @@ class Journal:
         sync(self._paths[0])
 
     def close(self) -> None:
-        self._metrics.close()
-        self._log.close()
+        """Every line was flushed when it was written; what a full disk refused then is not said again."""
+        for file in (self._metrics, self._log):
+            with suppress(OSError):
+                file.close()
 
 
 def finite(value: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import nn
 
 from lamina.batch import Batch
 from lamina.errors import LaminaError
+from lamina.terminal import tolerant_output
 from lamina.train.callbacks import Callback
 from lamina.train.distributed import process_group
 from lamina.train.meter import agree
@@ -50,7 +51,7 @@ def fit(
     global generators at each step. Raises `LaminaError` where options, folder or data make no run, and
     where a checkpoint cannot be written.
     """
-    with process_group(options.device) as ranks, StopRequest() as request:
+    with tolerant_output(), process_group(options.device) as ranks, StopRequest() as request:
         run = Run(task, plan_run(options, loader.n_samples), optim, options, Path(folder), ranks, request)
         try:
             run.start(callbacks, resume)

@@ -192,7 +192,7 @@ class Run:
         self.meter.load_state_dict(saved.state["meter"])
         if self.scaler.is_enabled() and saved.state["scaler"]:
             self.scaler.load_state_dict(saved.state["scaler"])
-        on_main(self.ranks, lambda: load_callback_states(callbacks, saved.state["callbacks"]))
+        on_main(self.ranks, lambda: load_callback_states(callbacks, saved.state["callbacks"], say))
 
     def _path(self) -> Path:
         return self.checkpoints / f"step-{self.state.step}"
