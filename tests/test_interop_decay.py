@@ -8,12 +8,12 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluate_toys import shaken, toy_recipe
+from evaluate_toys import shaken, toy_recipe, toy_run
 from lamina.build import build_method
 from lamina.encoder import Encoder, build_vit
 from lamina.errors import LaminaError
 from lamina.fusion import LayerMix
-from lamina.interop import Backbone, EncoderExport, load_encoder
+from lamina.interop import Backbone, EncoderExport, adopt, load_encoder
 from lamina.interop.export import write_encoder
 from lamina.interop.folding import fold_fusion
 from lamina.interop.starting import start_from
@@ -145,16 +145,47 @@ def test_an_export_starts_a_run_with_what_it_computes(tmp_path, images, ending):
         torch.testing.assert_close(same.vit.state_dict()[name], tensor, rtol=1e-6, atol=1e-7)
 
 
-def test_a_checkpoint_starts_only_a_run_of_the_same_decay(tmp_path):
+@pytest.mark.parametrize("least", [LEAST, 0.8, None])
+def test_a_checkpoint_starts_an_encoder_of_any_decay_with_what_it_computes(tmp_path, images, least):
     method, _ = decayed()
     save_file(checkpoint.model_tensors(method), tmp_path / "model.safetensors")
-    encoder = fresh(LEAST)
-    assert "encoder.shortcuts" in start_from(encoder, tmp_path / "model.safetensors").ignored
-    weight = encoder.vit.blocks[2].mlp.fc2.weight
-    assert torch.equal(weight, method.encoder.vit.blocks[2].mlp.fc2.weight)
-    for least, has in ((None, "none"), (0.8, "0.8")):
-        with pytest.raises(LaminaError, match=f"residual_decay 0.6, and this one has {has}"):
-            start_from(fresh(least), tmp_path / "model.safetensors")
+    encoder = fresh(least)
+    loaded = start_from(encoder, tmp_path / "model.safetensors")
+    assert not [name for name in loaded.ignored if name.startswith("encoder.")]
+    assert ("residual decay converted" in str(loaded)) == (least != LEAST)
+    expected = Backbone(method.encoder)(images).patches
+    torch.testing.assert_close(Backbone(encoder)(images).patches, expected, **CLOSE)
+    if least == LEAST:
+        weight = encoder.vit.blocks[2].mlp.fc2.weight
+        assert torch.equal(weight, method.encoder.vit.blocks[2].mlp.fc2.weight)
+    adopted = fresh(least)
+    adopt(adopted, Backbone(method.encoder))
+    torch.testing.assert_close(Backbone(adopted)(images).patches, expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "kept", ["RUN", "RUN/checkpoints/step-3", "RUN/checkpoints/step-3/model.safetensors"]
+)
+def test_weights_that_a_decayed_run_keeps_give_its_features(tmp_path, images, kept):
+    recipe = decayed()[1]
+    method = toy_run(tmp_path / "RUN", recipe)[3]
+    found = load_encoder(tmp_path / kept)
+    assert torch.equal(found(images).patches, Backbone(method.encoder)(images).patches)
+    assert found.origin.step == 3
+    encoder = fresh(None)
+    start_from(encoder, tmp_path / kept)
+    plain = Encoder(encoder.vit).eval()
+    torch.testing.assert_close(Backbone(plain)(images).patches, found(images).patches, **CLOSE)
+
+
+def test_weights_taken_out_of_a_decayed_run_keep_their_decay(tmp_path, images):
+    method, recipe = decayed()
+    save_file(checkpoint.model_tensors(method), tmp_path / "model.safetensors")
+    options = replace(recipe.encoder, residual_decay=None)
+    found = load_encoder(tmp_path / "model.safetensors", encoder=options)
+    assert torch.equal(found(images).patches, Backbone(method.encoder)(images).patches)
+    with pytest.raises(LaminaError, match=r"trained with residual_decay 0\.6, not 0\.8"):
+        load_encoder(tmp_path / "model.safetensors", encoder=replace(options, residual_decay=0.8))
 
 
 def test_other_files_are_taken_as_they_are(tmp_path):

@@ -13,7 +13,7 @@ from lamina.analyze.subject import Subject, names_of, open_subjects
 from lamina.analyze.written import Result, Summary, write_analysis
 from lamina.errors import LaminaError
 from lamina.files import check_writable
-from lamina.interop.loading import UNTRAINED
+from lamina.interop.loading import UNTRAINED, run_folder
 from lamina.report import write_report
 from lamina.report.inside import write_analyses_page
 from lamina.runs import Run
@@ -102,12 +102,8 @@ class AnalysisTask:
 
 def run_of(spec: str) -> Run | None:
     """The run that a model is, or is a step of."""
-    place = Path(spec).expanduser()
-    if place.parent.name == "checkpoints":
-        place = place.parent.parent
-    elif not place.exists():
-        place = Path(spec.rpartition("@")[0] or spec).expanduser()
-    return Run(place) if Run(place).exists() else None
+    folder = run_folder(spec)
+    return None if folder is None else Run(folder)
 
 
 def _single_run(models: list[str]) -> Run | None:

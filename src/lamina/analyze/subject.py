@@ -14,6 +14,7 @@ from lamina.data import DataOptions, Source, Spec, Subset, eval_batches, held_ou
 from lamina.errors import LaminaError
 from lamina.interop import Backbone, load_encoder
 from lamina.interop.loading import UNTRAINED
+from lamina.interop.metadata import checkpoint_folder
 from lamina.rng import seed_for
 from lamina.train.distributed import choose_device
 
@@ -119,6 +120,6 @@ def names_of(specs: Sequence[str]) -> dict[str, str]:
 def _end(spec: str) -> str:
     untrained = UNTRAINED if spec.startswith(UNTRAINED) else ""
     path = Path(spec.removeprefix(untrained))
-    if path.parent.name == "checkpoints":
-        return f"{untrained}{path.parent.parent.name}@{path.name.removeprefix('step-')}"
+    if (folder := checkpoint_folder(path)) is not None:
+        return f"{untrained}{folder.parent.parent.name}@{folder.name.removeprefix('step-')}"
     return untrained + (path.name or spec)

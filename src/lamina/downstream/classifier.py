@@ -23,7 +23,8 @@ from lamina.evaluate.vectors import BackboneVectors
 from lamina.frozen import network_sha256
 from lamina.interop import load_encoder, load_supervised, locate_step
 from lamina.interop.classifier import class_names, crop_share_of
-from lamina.runs import Run, load_task
+from lamina.interop.loading import run_folder
+from lamina.runs import load_task
 from lamina.supervised import Standardised, Supervised
 from lamina.train.distributed import choose_device
 
@@ -86,8 +87,7 @@ def open_classifier(
 
 def _trained(spec: str, device: torch.device) -> Classifier | None:
     """Of a run on labels, or an export; None for anything else."""
-    place = Path(spec.rpartition("@")[0] or spec) if not Path(spec).exists() else Path(spec)
-    if Run(place).exists():
+    if run_folder(spec) is not None:
         run, step = locate_step(spec)
         task, recipe = load_task(run, step)
         if not isinstance(task, Supervised):

@@ -10,7 +10,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from lamina.errors import LaminaError
 from lamina.files import replacing, write_atomically
 from lamina.fusion import FusionOptions, LastLayer, build_fusion
 from lamina.interop.folding import fold_fusion
-from lamina.interop.loading import export_files
+from lamina.interop.metadata import export_files, export_metadata
 from lamina.interop.weights import read_weights
 from lamina.options import merge, to_mapping
 from lamina.supervised import Supervised, SupervisedOptions, fold_batch_norm
@@ -283,14 +282,10 @@ def _save(tensors: Mapping[str, Tensor], path: Path, config: str) -> None:
         save_file(own, temporary, metadata={"format": "pt", "lamina": config})
 
 
-def _about(weights: Path) -> dict[str, Any]:
+def _about(weights: Path) -> Mapping[str, Any]:
     if not weights.is_file():
         raise LaminaError(f"there is no weights file {weights}")
-    try:
-        with safe_open(weights, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("lamina", "{}")).get("lamina", {})
-    except (SafetensorError, OSError, ValueError, AttributeError) as error:
-        raise LaminaError(f"{weights.name} is damaged or no safetensors file: {error}") from None
+    about = export_metadata(weights)
     if "classifier" not in about:
         raise LaminaError(f"{weights.name} was not written by export_supervised; give a file or folder of it")
-    return about  # type: ignore[no-any-return]
+    return about

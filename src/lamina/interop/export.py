@@ -18,7 +18,8 @@ from lamina.errors import LaminaError
 from lamina.files import replacing, write_atomically
 from lamina.fusion import FusionOptions
 from lamina.interop.folding import fold_fusion
-from lamina.interop.loading import export_files, locate_step
+from lamina.interop.loading import locate_step
+from lamina.interop.metadata import export_files
 from lamina.mim import MIM
 from lamina.options import to_mapping
 from lamina.runs import load_task

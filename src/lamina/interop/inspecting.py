@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from lamina.interop.inspection import (
     short,
     spaced,
 )
-from lamina.interop.loading import export_files, locate_step
+from lamina.interop.loading import locate_step, run_folder
+from lamina.interop.metadata import export_files, export_metadata
 from lamina.options import merge
 from lamina.recipes import Recipe
 from lamina.runs import Run
@@ -44,7 +45,7 @@ def inspect(path: str | Path) -> Inspection:
     """
     name = str(path)
     place = Path(name).expanduser()
-    if _is_run(place) or (not place.exists() and "@" in name):
+    if run_folder(name) is not None or (not place.exists() and "@" in name):
         return _run(name)
     config = _config(place / "config.json") if place.is_dir() else {}
     if config.get("format") == "lamina-tokenizer":
@@ -55,9 +56,8 @@ def inspect(path: str | Path) -> Inspection:
         there = ", ".join(sorted(f.name for f in place.iterdir())[:SHOWN]) if place.is_dir() else ""
         return Inspection(name, f"a folder without weights: {there or 'empty'}")
     tensors, clues = read_file(place)
-    about = _about(place)
-    if isinstance(about.get("lamina"), dict):
-        return _export(name, tensors, about["lamina"])
+    if about := export_metadata(place):
+        return _export(name, tensors, about)
     if recognise(list(tensors)) is None:
         return _unknown(name, tensors)
     return _foreign(name, understood(tensors, clues, place.name), tensors)
@@ -192,25 +192,6 @@ def _unknown(name: str, tensors: Mapping[str, Tensor]) -> Inspection:
     )
 
 
-def _is_run(place: Path) -> bool:
-    inside = place.parent.parent if place.parent.name == "checkpoints" else place
-    return place.is_dir() and Run(inside).exists()
-
-
-def _about(place: Path) -> dict[str, Any]:
-    """What lamina's exports say of themselves: in the header of the file, or in the JSON beside it."""
-    weights, beside, _ = export_files(place)
-    if weights.suffix != ".safetensors" or not weights.is_file():
-        return {}
-    with safe_open(weights, framework="pt") as file:
-        text = (file.metadata() or {}).get("lamina")
-    try:
-        about = json.loads(text) if text is not None else _config(beside)
-    except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}
-
-
 def _config(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -231,13 +212,6 @@ def _shapes(file: Path) -> dict[str, int]:
 
 def _count(tensors: Mapping[str, Tensor]) -> int:
     return sum(t.numel() for t in tensors.values() if t.is_floating_point())
-
-
-def _by_first(names: Iterable[str]) -> dict[str, list[str]]:
-    parts: dict[str, list[str]] = {}
-    for name in names:
-        parts.setdefault(name.partition(".")[0], []).append(name)
-    return parts
 
 
 def _statistics(options: EncoderOptions) -> list[tuple[str, str]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from timm.models.beit import Beit
 
 from lamina.build import build_task, resolve
@@ -20,8 +19,10 @@ from lamina.encoder import EncoderOptions, Network, build_vit, timm_arguments, w
 from lamina.errors import LaminaError
 from lamina.fusion import Fusion, FusionOptions, LayerMix, build_fusion
 from lamina.interop.backbone import Backbone, Origin
-from lamina.interop.foreign import read_foreign, weights_in
+from lamina.interop.foreign import Foreign, read_foreign, weights_in
+from lamina.interop.foreign.described import grid_of
 from lamina.interop.foreign.whole import set_epsilon, settled
+from lamina.interop.metadata import checkpoint_folder, export_files, export_metadata
 from lamina.interop.weights import fill, load_weights_into, put_encoder, read_weights
 from lamina.options import merge
 from lamina.recipes import Recipe
@@ -30,25 +31,6 @@ from lamina.train import checkpoint
 
 UNTRAINED = "untrained:"
 _STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
-
-
-class ExportFiles(NamedTuple):
-    """The files of an exported encoder; `fusion` is there for a method that has one."""
-
-    weights: Path
-    config: Path
-    fusion: Path
-
-
-def export_files(place: Path) -> ExportFiles:
-    """`x.safetensors` has `x.json` and `x.fusion.safetensors` beside it; a folder, or `model.safetensors` in
-    it, has timm's names."""
-    if place.suffix and place.name != "model.safetensors" and not place.is_dir():
-        return ExportFiles(place, place.with_suffix(".json"), place.with_suffix(".fusion.safetensors"))
-    folder = place.parent if place.name == "model.safetensors" else place
-    return ExportFiles(
-        *(folder / name for name in ("model.safetensors", "config.json", "fusion.safetensors"))
-    )
 
 
 def load_encoder(
@@ -60,7 +42,8 @@ def load_encoder(
 ) -> Backbone:
     """The frozen encoder that `spec` names:
 
-    - a run folder (its newest checkpoint), `run@step`, or a checkpoint folder `run/checkpoints/step-N`;
+    - a run folder (its newest checkpoint), `run@step`, or a checkpoint `run/checkpoints/step-N`, the folder
+      or the weights file in it;
     - what `export_timm` wrote: the .safetensors file, or the folder;
     - weights that others trained, a .safetensors or .pth file or a folder of transformers or timm, of the
       formats in `lamina.interop.foreign`; for files under timm's names `encoder`, a timm name or options,
@@ -68,8 +51,8 @@ def load_encoder(
     - a timm model, `timm/NAME` or NAME, with its published weights unless `pretrained` is False;
     - `untrained:` before any of these: the same network as its training would start it (`untrained_like`).
 
-    `encoder` also overrides sizes, channels and statistics of a timm model and of what others trained; runs
-    and exports know theirs.
+    `encoder` also overrides sizes, channels and statistics of a timm model and of what others trained, and
+    says what a file does not, such as the attention heads of an unusual width; runs and exports know theirs.
 
     Raises:
         LaminaError: where nothing is called so, the weights do not fit, or they cannot be fetched.
@@ -82,7 +65,7 @@ def load_encoder(
         return untrained
     options = EncoderOptions(name=encoder) if isinstance(encoder, str) else encoder
     path = Path(name).expanduser()
-    if _is_run(name):
+    if run_folder(name) is not None:
         backbone = _from_run(name)
     elif weights_in(path) is not None:
         backbone = _from_file(path, options)
@@ -114,10 +97,10 @@ def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | No
 
 def locate_step(spec: str) -> tuple[Path, int]:
     """The run folder and the step that `spec` names: RUN (its newest good checkpoint), RUN@STEP, or
-    RUN/checkpoints/step-N."""
+    RUN/checkpoints/step-N, the folder or the weights file in it."""
     path = Path(spec).expanduser()
-    if _is_checkpoint(path):
-        return path.parent.parent, int(path.name.removeprefix("step-"))
+    if (folder := checkpoint_folder(path)) is not None:
+        return folder.parent.parent, int(folder.name.removeprefix("step-"))
     match = _STEP.fullmatch(spec)
     if match is not None and not path.exists():
         return Path(match["run"]).expanduser(), int(match["step"])
@@ -129,26 +112,45 @@ def locate_step(spec: str) -> tuple[Path, int]:
     return run.path, int(newest.name.removeprefix("step-"))
 
 
+def run_folder(spec: str | Path) -> Path | None:
+    """The folder of the run that `spec` names, or a step of which it names, in any form that `locate_step`
+    takes; None where it names no run."""
+    path = Path(spec).expanduser()
+    match = _STEP.fullmatch(str(spec))
+    if path.exists():
+        folder = checkpoint_folder(path)
+        path = path if folder is None else folder.parent.parent
+    elif match is not None:
+        path = Path(match["run"]).expanduser()
+    return path if Run(path).exists() else None
+
+
 def weights_of(spec: str | Path) -> Path:
     """The weights file that training starts from: that of a run's checkpoint (RUN, RUN@STEP or its folder);
     whatever else `spec` names, as it is."""
-    if not _is_run(str(spec)):
+    if run_folder(spec) is None:
         return Path(spec).expanduser()
     place, step = locate_step(str(spec))
     return Run(place).checkpoints / f"step-{step}" / checkpoint.MODEL
 
 
-def _is_run(spec: str) -> bool:
-    path = Path(spec).expanduser()
+def open_weights(spec: str | Path) -> Foreign:
+    """The weights that `spec` names, as `load_encoder` takes it, without a network around them.
+
+    Raises:
+        LaminaError: where nothing is called so, or it cannot be read or fetched.
+    """
+    path = weights_of(spec)
+    if weights_in(path) is not None:
+        return read_foreign(path)
+    name = str(spec)
     if path.exists():
-        return Run(path.parent.parent if _is_checkpoint(path) else path).exists()
-    match = _STEP.fullmatch(spec)
-    return match is not None and Run(Path(match["run"]).expanduser()).exists()
-
-
-def _is_checkpoint(path: Path) -> bool:
-    """Whether a path has the form RUN/checkpoints/step-N."""
-    return path.parent.name == "checkpoints" and re.fullmatch(r"step-[0-9]+", path.name) is not None
+        raise LaminaError(f"{name} is neither a run nor weights: no recipe.yaml, no model.safetensors")
+    if not timm.is_model(name.removeprefix("timm/")):
+        raise LaminaError(f"there are no weights {name!r}; give a run, a weights file, or timm/NAME")
+    options = _timm_options(name.removeprefix("timm/"), EncoderOptions(start="timm"))
+    state = _fetch(options).state_dict()
+    return Foreign(f"timm's {options.name}", state, {"encoder": tuple(state)}, options)
 
 
 def _from_run(spec: str) -> Backbone:
@@ -164,11 +166,13 @@ def _single(fusion: Fusion) -> Fusion | None:
 
 
 def _from_file(path: Path, options: EncoderOptions | None) -> Backbone:
-    about = _about(path)
-    return _from_foreign(path, options) if about is None else _from_export(path, about)
+    about = export_metadata(path)
+    if about.keys() >= {"encoder", "fusion", "step", "crop_share"}:
+        return _from_export(path, about)
+    return _from_foreign(path, options)
 
 
-def _from_export(path: Path, about: dict[str, Any]) -> Backbone:
+def _from_export(path: Path, about: Mapping[str, Any]) -> Backbone:
     options, step = merge(EncoderOptions(), about["encoder"]), int(about["step"])
     fusion = FusionOptions(kind="none")
     if about["fusion"] is not None and export_files(path).fusion.is_file():
@@ -192,7 +196,11 @@ def _from_foreign(path: Path, options: EncoderOptions | None) -> Backbone:
         fusion = merge(fusion, foreign.said["fusion"])
     recipe = _recipe(settled(foreign, options, path.name), fusion)
     vit = build_vit(recipe.encoder)
-    put_encoder(vit, foreign, path.name)
+    # A size that is given for a file which states none is that of its own positions.
+    given = None if options is None or options.image_size is None else recipe.encoder.image_size
+    put_encoder(
+        vit, foreign, path.name, None if given is None else grid_of(given, vit.patch_embed.proj.weight)
+    )
     built = build_fusion(recipe.fusion, vit.embed_dim, len(vit.blocks))
     if fusion.kind != "none":
         fill(built, foreign.fusion, path.name)
@@ -225,12 +233,16 @@ def load_projected(
     return vit.eval(), options.mean, options.std
 
 
-def _from_timm(spec: str, options: EncoderOptions, pretrained: bool) -> Backbone:
-    name = spec.removeprefix("timm/")
+def _timm_options(name: str, options: EncoderOptions) -> EncoderOptions:
+    """Of a timm model: as given, with the statistics that it was published with."""
     known = timm.get_pretrained_cfg(name)
     if known is not None and options.in_chans == len(known.mean):
         options = replace(options, mean=options.mean or known.mean, std=options.std or known.std)
-    recipe = _recipe(replace(options, name=name), FusionOptions(kind="none"))
+    return _recipe(replace(options, name=name), FusionOptions(kind="none")).encoder
+
+
+def _from_timm(spec: str, options: EncoderOptions, pretrained: bool) -> Backbone:
+    recipe = _recipe(_timm_options(spec.removeprefix("timm/"), options), FusionOptions(kind="none"))
     vit = _fetch(recipe.encoder) if pretrained else build_vit(recipe.encoder)
     return Backbone(wrap_vit(vit, recipe.encoder), None, Origin(spec, None, recipe))
 
@@ -258,26 +270,3 @@ def _recipe(options: EncoderOptions, fusion: FusionOptions) -> Recipe:
         encoder = replace(options, hide="replace")
         recipe = replace(recipe, encoder=encoder, decoder=DecoderOptions(kind="linear"))
     return resolve(recipe)
-
-
-def _about(path: Path) -> dict[str, Any] | None:
-    """What `export_timm` said of a file: in its header, or in the JSON beside it if the header was lost."""
-    weights, beside, _ = export_files(path)
-    if weights.suffix != ".safetensors" or not weights.is_file():
-        return None
-    try:
-        with safe_open(weights, framework="pt") as file:
-            text = (file.metadata() or {}).get("lamina")
-    except (SafetensorError, OSError) as error:
-        raise LaminaError(f"{weights.name} is damaged or no safetensors file: {error}") from None
-    if text is None and beside.is_file():
-        text = beside.read_text(encoding="utf-8")
-    try:
-        about = json.loads(text).get("lamina") if text is not None else None
-    except (ValueError, AttributeError):
-        return None
-    return (
-        about
-        if isinstance(about, dict) and about.keys() >= {"encoder", "fusion", "step", "crop_share"}
-        else None
-    )

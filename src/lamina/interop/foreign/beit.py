@@ -6,7 +6,7 @@ from typing import Any
 
 from lamina.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions
 from lamina.errors import LaminaError
-from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors, divide, sizes
+from lamina.interop.foreign.described import Clues, Foreign, Format, Guesses, Tensors, divide, sizes
 
 _TABLE = "relative_position_bias_table"
 _INSIDE = r"(?:encoder\.)?"
@@ -27,8 +27,9 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         raise LaminaError("it has no relative position biases; it is no BEiT that timm has")
     span = round(max(0, len(table) - 3) ** 0.5)  # offsets along a side; the last three are the class token's
     side = (span + 1) // 2 if span % 2 and span * span + 3 == len(table) else None
+    guesses = Guesses()
     has_scale = "blocks.0.gamma_1" in encoder
-    found: dict[str, Any] = sizes(encoder, None if side is None else side * side)
+    found: dict[str, Any] = sizes(encoder, None if side is None else side * side, guesses)
     half = (0.5,) * found["in_chans"]
     feed = clues.statistics(IMAGENET_MEAN, IMAGENET_STD) if simmim else clues.statistics(half, half)
     options = EncoderOptions(
@@ -42,7 +43,12 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         **feed,
     )
     return Foreign(
-        "SimMIM ViT (microsoft)" if simmim else "BEiT (microsoft)", encoder, names, options, eps=1e-6
+        "SimMIM ViT (microsoft)" if simmim else "BEiT (microsoft)",
+        encoder,
+        names,
+        options,
+        eps=1e-6,
+        **guesses.said(),
     )
 
 

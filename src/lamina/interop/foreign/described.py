@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamina.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions
+from lamina.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions, Factors
 from lamina.errors import LaminaError
+from lamina.interop.metadata import Metadata
 
 Tensors = dict[str, Tensor]
 Rules = Sequence[tuple[str, str]]
@@ -29,12 +30,14 @@ _WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # DistributedDataParallel,
 @dataclass(frozen=True)
 class Clues:
     """What a file says beside its tensors: `config` and `processor` are JSON files of a transformers folder,
-    `args` the options of a training script, `text` the configuration of an mmengine run."""
+    `args` the options of a training script, `text` the configuration of an mmengine run, `lamina` what lamina
+    says of a file of its own."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     processor: Mapping[str, Any] = field(default_factory=dict)
     args: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
+    lamina: Metadata | None = None
 
     def statistics(
         self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
@@ -53,8 +56,11 @@ class Foreign:
     `encoder` is under timm's names, `head`, `fusion` and `decoder` under lamina's (`decoder` may also hold
     `positions`, the table of a decoder whose positions are not a formula). `options` describe the network,
     heads None where nothing says how many; they are None for files under timm's names, which fit several
-    networks. `names` are the file's own names by the part that they became, "" for what no part takes.
-    `said` are fields of a recipe, by group; `assumed` is what the file does not say.
+    networks. `guessed` are the fields of them that the file does not say, but that are usual for its sizes.
+    `names` are the file's own names by the part that they became, "" for what no part takes. `said` are
+    fields of a recipe, by group; `assumed` is what the file does not say, in words. `factors` are those of
+    the shortcuts that the weights were trained with, where they fade with depth; `folded` is the residual
+    decay that was folded into the weights of a plain network.
     """
 
     title: str
@@ -67,10 +73,32 @@ class Foreign:
     eps: float | None = None
     said: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    guessed: frozenset[str] = frozenset()
+    factors: Factors | None = None
+    folded: float | None = None
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the patches that its positions are for, where the file says so."""
+        if self.options is None or self.options.image_size is None or "image_size" in self.guessed:
+            return None
+        return grid_of(self.options.image_size, need(self.encoder, "patch_embed.proj.weight"))
 
     def beside(self, *parts: str) -> tuple[str, ...]:
         """The file's names that none of `parts` takes."""
         return tuple(name for part, names in self.names.items() if part not in parts for name in names)
+
+
+@dataclass
+class Guesses:
+    """What a file does not say: fields of `EncoderOptions`, and all of it in words."""
+
+    fields: set[str] = field(default_factory=set)
+    words: list[str] = field(default_factory=list)
+
+    def said(self) -> dict[str, Any]:
+        """The fields of a `Foreign`."""
+        return {"assumed": tuple(self.words), "guessed": frozenset(self.fields)}
 
 
 @dataclass(frozen=True)
@@ -150,36 +178,43 @@ def depth_of(tensors: Tensors) -> int:
     return max(numbers) + 1
 
 
-def sizes(encoder: Tensors, tokens: int | None, size: Any = None) -> dict[str, Any]:
+def grid_of(image_size: Sequence[int], kernel: Tensor) -> tuple[int, int]:
+    """Rows and columns of the patches of images of that size, by the kernel of the patch embedding."""
+    return int(image_size[0]) // kernel.shape[-2], int(image_size[-1]) // kernel.shape[-1]
+
+
+def sizes(encoder: Tensors, tokens: int | None, guesses: Guesses, size: Any = None) -> dict[str, Any]:
     """Fields `width`, `depth`, `in_chans`, `patch_size` and `image_size` of `EncoderOptions` from shapes.
 
     `tokens` is the number of patches, None where no tensor tells; `size` what a configuration says of the
-    image. Grids are taken to be square unless it does; where they cannot be, `image_size` is None.
+    image. Grids are taken to be square unless it does, which is noted as a guess; where they cannot be,
+    `image_size` is None.
     """
     kernel = need(encoder, "patch_embed.proj.weight")
     if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
         raise LaminaError(f"its patches are {'x'.join(map(str, kernel.shape[2:]))} px; only squares are read")
     patch = int(kernel.shape[-1])
-    image = _image(tokens, patch, size)
+    image = _stated_image(tokens, patch, size)
+    if image is None and tokens is not None and (side := round(tokens**0.5)) ** 2 == tokens:
+        image = (side * patch, side * patch)
+        guesses.fields.add("image_size")
     found = {"width": int(kernel.shape[0]), "depth": depth_of(encoder), "in_chans": int(kernel.shape[1])}
     return {**found, "patch_size": patch, "image_size": image}
 
 
-def _image(tokens: int | None, patch: int, size: Any) -> tuple[int, int] | None:
+def _stated_image(tokens: int | None, patch: int, size: Any) -> tuple[int, int] | None:
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else tuple(map(int, size))
         if tokens in (None, (height // patch) * (width // patch)):
             return height, width
-    if tokens is None:
-        return None
-    side = round(tokens**0.5)
-    return (side * patch, side * patch) if side * side == tokens else None
+    return None
 
 
-def plain_vit(width: int, heads: Any, assumed: list[str]) -> dict[str, Any]:
-    """Fields `name` and `heads` of a plain ViT of that width; usual heads are noted as assumed."""
+def plain_vit(width: int, heads: Any, guesses: Guesses) -> dict[str, Any]:
+    """Fields `name` and `heads` of a plain ViT of that width; usual heads are noted as a guess."""
     name, usual = _PLAIN.get(width, ("vit_base_patch16_224", None))
     if heads is None and usual is not None:
         heads = usual
-        assumed.append(f"{usual} heads, usual for width {width}")
+        guesses.fields.add("heads")
+        guesses.words.append(f"{usual} heads, usual for width {width}")
     return {"name": name, "heads": None if heads is None else int(heads)}

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from lamina.encoder import EncoderOptions
-from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors, divide, need, plain_vit, sizes
+from lamina.interop.foreign.described import (
+    Clues,
+    Foreign,
+    Format,
+    Guesses,
+    Tensors,
+    divide,
+    need,
+    plain_vit,
+    sizes,
+)
 
 _RULES = [
     (r"mask_token", "decoder.mask_token"),
@@ -20,14 +30,14 @@ _HEADS = 16  # of every decoder in that repository
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
     """MAE's own file; its `args`, where there are any, say whether patches were normalised."""
     parts, names = divide(tensors, _RULES)
-    assumed: list[str] = []
-    shape = sizes(parts["encoder"], need(parts["encoder"], "pos_embed").shape[1] - 1)
-    named = plain_vit(shape["width"], None, assumed)
+    guesses = Guesses()
+    shape = sizes(parts["encoder"], need(parts["encoder"], "pos_embed").shape[1] - 1, guesses)
+    named = plain_vit(shape["width"], None, guesses)
     norm_pix, ratio = clues.args.get("norm_pix_loss"), clues.args.get("mask_ratio")
     if norm_pix is None:
-        assumed.append("targets normalised in each patch")
+        guesses.words.append("targets normalised in each patch")
     if "embed.weight" in parts["decoder"]:
-        assumed.append(f"{_HEADS} heads of the decoder")
+        guesses.words.append(f"{_HEADS} heads of the decoder")
     return Foreign(
         "MAE (facebookresearch)",
         parts["encoder"],
@@ -40,7 +50,7 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
             "target": {"norm_pix": True if norm_pix is None else bool(norm_pix)},
             "masking": {} if ratio is None else {"mask_ratio": float(ratio)},
         },
-        assumed=tuple(assumed),
+        **guesses.said(),
     )
 
 

@@ -10,6 +10,7 @@ from lamina.interop.foreign.described import (
     Clues,
     Foreign,
     Format,
+    Guesses,
     Tensors,
     divide,
     need,
@@ -48,22 +49,22 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
     """An mmpretrain file; the run's configuration, where it is inside, says which layers MFF reads."""
     parts, names = divide(tensors, _RULES)
     encoder, fusion = parts["encoder"], parts["fusion"]
-    assumed: list[str] = []
-    shape = sizes(encoder, need(encoder, "pos_embed").shape[1] - ("cls_token" in encoder))
-    options = EncoderOptions(**plain_vit(shape["width"], None, assumed), **shape, **clues.statistics())
+    guesses = Guesses()
+    shape = sizes(encoder, need(encoder, "pos_embed").shape[1] - ("cls_token" in encoder), guesses)
+    options = EncoderOptions(**plain_vit(shape["width"], None, guesses), **shape, **clues.statistics())
     said: dict[str, dict[str, object]] = {"decoder": {"heads": _HEADS}, "fusion": {"kind": "none"}}
     title = "mmpretrain ViT"
     if parts["decoder"]:
         title = "mmpretrain MAE"
-        assumed.append(f"{_HEADS} heads of the decoder")
+        guesses.words.append(f"{_HEADS} heads of the decoder")
         norm_pix = re.search(r"norm_pix['\"]?\s*[=:]\s*(True|False)", clues.text)
         said["target"] = {"norm_pix": norm_pix is None or norm_pix[1] == "True"}
         if norm_pix is None:
-            assumed.append("targets normalised in each patch")
+            guesses.words.append("targets normalised in each patch")
     if "pool.logits" in fusion:
         title = "mmpretrain MFF"
         fusion["pool.logits"] = fusion["pool.logits"].flatten()
-        layers = _layers(clues, shape["depth"], len(fusion["pool.logits"]), assumed)
+        layers = _layers(clues, shape["depth"], len(fusion["pool.logits"]), guesses)
         said["fusion"] = {"kind": "mff", "layers": layers, "projection": "linear", "pooling": "average"}
     return Foreign(
         title,
@@ -74,11 +75,11 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         decoder=parts["decoder"],
         eps=1e-6,
         said=said,
-        assumed=tuple(assumed),
+        **guesses.said(),
     )
 
 
-def _layers(clues: Clues, depth: int, n: int, assumed: list[str]) -> list[int]:
+def _layers(clues: Clues, depth: int, n: int, guesses: Guesses) -> list[int]:
     """The blocks that are fused; no tensor tells which."""
     match = re.search(r"out_indices['\"]?\s*[=:]\s*[\[(]([-\d,\s]+)[\])]", clues.text)
     if match is not None:
@@ -87,9 +88,9 @@ def _layers(clues: Clues, depth: int, n: int, assumed: list[str]) -> list[int]:
             return taps
     taps = list(resolve_layers("default" if n == 6 and depth >= 6 else "all", depth))
     if len(taps) != n:
-        assumed.append(f"which {n} blocks are fused: unknown, give layers")
+        guesses.words.append(f"which {n} blocks are fused: unknown, give layers")
         return []
-    assumed.append(f"blocks {' '.join(map(str, taps))} fused")
+    guesses.words.append(f"blocks {' '.join(map(str, taps))} fused")
     return taps
 
 

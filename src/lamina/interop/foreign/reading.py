@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from lamina.errors import LaminaError
 from lamina.interop.foreign.described import Clues, Tensors
+from lamina.interop.metadata import metadata_of
 
 PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -81,10 +83,13 @@ def read_file(path: str | Path) -> tuple[Tensors, Clues]:
     if file.name in FOLDER_FILES:
         config = _json(file.parent / "config.json")
         processor = _json(file.parent / "preprocessor_config.json")
+    elif file.suffix == ".safetensors":
+        with contextlib.suppress(LaminaError):  # another tool's, which says nothing of the weights
+            config = _json(file.with_suffix(".json"))  # where exports for timm have it
     if file.name.endswith(".index.json"):
         return _read_shards(file), Clues(config, processor)
     if file.suffix == ".safetensors":
-        return _read_safetensors(file), Clues(config, processor)
+        return _read_safetensors(file), Clues(config, processor, lamina=metadata_of(file))
     if file.suffix not in PICKLES:
         raise LaminaError(f"{file.name} is no weights file; give .safetensors, or {', '.join(PICKLES)}")
     content = _read_pickle(file)

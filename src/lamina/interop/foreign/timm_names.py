@@ -5,33 +5,64 @@ from __future__ import annotations
 from typing import Any
 
 import timm
+from torch import Tensor
 
-from lamina.encoder import EncoderOptions
+from lamina.encoder import EncoderOptions, Factors, shortcut_factors
 from lamina.errors import LaminaError
-from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors
+from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors, depth_of
 
 _ANCHOR = "patch_embed.proj.weight"
 OWN_ANCHOR = f"encoder.vit.{_ANCHOR}"
+_OWN = ("encoder.vit.", "mim.encoder.vit.")  # of a run's networks, the one that is handed over (CMAE has two)
+_SHORTCUTS = "shortcuts"
 _ARGUMENTS = {"patch_size": "patch_size", "embed_dim": "width", "depth": "depth", "num_heads": "heads"}
+_NOT_ENCODER = ("decoder", "mask_token", "head", "fc_norm", "classifier", "fusion")
+"""How names of parts begin that stand beside an encoder under the same prefix."""
 
 
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
-    """The tensors below the one prefix that a ViT has. Names do not tell which network they are for; timm's
-    `config.json`, in a folder, does."""
-    prefixes = [name.removesuffix(_ANCHOR) for name in tensors if name.endswith(_ANCHOR)]
-    if len(prefixes) > 1:
-        raise LaminaError(f"it holds several ViTs ({', '.join(prefixes)}); keep one of them")
-    (prefix,) = prefixes
-    inside = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    names = {"encoder": tuple(inside), "": tuple(name for name in tensors if name not in inside)}
-    encoder = {name.removeprefix(prefix): tensor for name, tensor in inside.items()}
-    title = (
-        "a checkpoint of lamina" if (prefix + _ANCHOR).endswith(OWN_ANCHOR) else "a ViT under timm's names"
+    """The tensors below the one prefix that a ViT has. Names do not tell which network they are for; what
+    lamina or timm say beside them does."""
+    prefix = _prefix(tensors)
+    inside = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
+    encoder = {plain: tensors[name] for plain, name in inside.items() if not plain.startswith(_NOT_ENCODER)}
+    depth_of(encoder)  # says so where there are no blocks
+    mark = f"{prefix.removesuffix('vit.')}{_SHORTCUTS}" if prefix.endswith("encoder.vit.") else _SHORTCUTS
+    taken = [inside[plain] for plain in encoder] + [name for name in tensors if name == mark]
+    names = {"encoder": tuple(taken), "": tuple(name for name in tensors if name not in set(taken))}
+    own = clues.lamina
+    options = own.encoder if own is not None else _options(clues.config)
+    return Foreign(
+        _title(prefix, clues, options),
+        encoder,
+        names,
+        options,
+        factors=_factors(tensors.get(mark), encoder),
+        folded=None if own is None else own.folded_residual_decay,
     )
-    options = _options(clues.config)
-    if options is not None:
-        title = f"timm's {options.name}"
-    return Foreign(title, encoder, names, options)
+
+
+def _prefix(tensors: Tensors) -> str:
+    prefixes = [name.removesuffix(_ANCHOR) for name in tensors if name.endswith(_ANCHOR)]
+    handed_over = [prefix for prefix in prefixes if prefix in _OWN]
+    if len(prefixes) > 1 and len(handed_over) != 1:
+        raise LaminaError(f"it holds several ViTs ({', '.join(prefixes)}); keep one of them")
+    return handed_over[0] if handed_over else prefixes[0]
+
+
+def _title(prefix: str, clues: Clues, options: EncoderOptions | None) -> str:
+    if clues.lamina is not None and clues.lamina.is_export:
+        return "an export of lamina"
+    if (prefix + _ANCHOR).endswith(OWN_ANCHOR):
+        return "a checkpoint of lamina"
+    return "a ViT under timm's names" if options is None else f"timm's {options.name}"
+
+
+def _factors(shortcuts: Tensor | None, encoder: Tensors) -> Factors | None:
+    """Those of the shortcuts, which a checkpoint of a run with residual decay keeps beside the network."""
+    if shortcuts is None:
+        return None
+    return shortcut_factors(depth_of(encoder), round(float(shortcuts[-1, -1]), 6))
 
 
 def _options(config: Any) -> EncoderOptions | None:

@@ -10,6 +10,7 @@ from lamina.interop.foreign.described import (
     Clues,
     Foreign,
     Format,
+    Guesses,
     Tensors,
     divide,
     need,
@@ -48,7 +49,7 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
     """CLIP's tower: a norm before the blocks, GELU or OpenAI's quicker one, an epsilon of 1e-5."""
     config = clues.config.get("vision_config", clues.config)
     parts, names = divide(tensors, _RULES)
-    encoder, head, assumed = parts["encoder"], parts["head"], list[str]()
+    encoder, head, guesses = parts["encoder"], parts["head"], Guesses()
     for name, shape in (
         ("cls_token", (1, 1, -1)),
         ("pos_embed", (1, *need(encoder, "pos_embed").shape[-2:])),
@@ -56,11 +57,11 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         encoder[name] = need(encoder, name).reshape(shape)
     if head:
         head["bias"] = torch.zeros(len(head["weight"]))
-    found = sizes(encoder, encoder["pos_embed"].shape[1] - 1, config.get("image_size"))
+    found = sizes(encoder, encoder["pos_embed"].shape[1] - 1, guesses, config.get("image_size"))
     act = config.get("hidden_act")
     if act is None:
         act = "quick_gelu"
-        assumed.append("quick_gelu, as OpenAI's")
+        guesses.words.append("quick_gelu, as OpenAI's")
     if act not in ("gelu", "quick_gelu"):
         raise LaminaError(f"its activation is {act}; CLIP towers of timm have gelu or quick_gelu")
     stem = _ODD.get(found["width"], "vit_base_patch16_clip")
@@ -69,7 +70,7 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         raise LaminaError("timm has no giant CLIP tower with quick_gelu; it is not read")
     options = EncoderOptions(
         name=f"{stem}{quick}_224",
-        heads=plain_vit(found["width"], config.get("num_attention_heads"), assumed)["heads"],
+        heads=plain_vit(found["width"], config.get("num_attention_heads"), guesses)["heads"],
         **found,
         **clues.statistics(MEAN, STD),
     )
@@ -80,7 +81,7 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         options,
         head=head,
         eps=epsilon(config) or 1e-5,
-        assumed=tuple(assumed),
+        **guesses.said(),
     )
 
 

@@ -9,6 +9,7 @@ from lamina.interop.foreign.described import (
     Clues,
     Foreign,
     Format,
+    Guesses,
     Tensors,
     divide,
     need,
@@ -57,20 +58,21 @@ def convert_v2(tensors: Tensors, clues: Clues) -> Foreign:
     config = clues.config
     check_gelu(config)
     parts, names = divide(tensors, _V2_RULES)
-    encoder, assumed = parts["encoder"], list[str]()
+    encoder = parts["encoder"]
+    guesses = Guesses()
     tokens = need(encoder, "pos_embed").shape[1] - 1
     registers = "reg_token" in encoder
     if registers:
         place = encoder["pos_embed"]
         encoder["cls_token"] = need(encoder, "cls_token") + place[:, :1]
         encoder["pos_embed"] = place[:, 1:]
-    shape = sizes(encoder, tokens, config.get("image_size"))
-    heads = plain_vit(shape["width"], config.get("num_attention_heads"), assumed)["heads"]
+    shape = sizes(encoder, tokens, guesses, config.get("image_size"))
+    heads = plain_vit(shape["width"], config.get("num_attention_heads"), guesses)["heads"]
     size = "giant" if any(name.endswith("mlp.weights_in.weight") for name in tensors) else "base"
     name = f"vit_{size}_patch14_{'reg4_' if registers else ''}dinov2"
     options = EncoderOptions(name=name, heads=heads, **shape, **clues.statistics())
     title = f"transformers DINOv2{' with registers' if registers else ''}"
-    return Foreign(title, encoder, names, options, eps=epsilon(config), assumed=tuple(assumed))
+    return Foreign(title, encoder, names, options, eps=epsilon(config), **guesses.said())
 
 
 def convert_v3(tensors: Tensors, clues: Clues) -> Foreign:
@@ -78,16 +80,15 @@ def convert_v3(tensors: Tensors, clues: Clues) -> Foreign:
     config = clues.config
     check_gelu(config)
     parts, names = divide(tensors, _V3_RULES)
-    encoder, assumed = _apart(parts["encoder"]), list[str]()
+    encoder = _apart(parts["encoder"])
+    guesses = Guesses()
     # Positions are rotary: nothing in the weights tells the size of the image.
-    shape = sizes(encoder, None, config.get("image_size"))
-    heads = plain_vit(shape["width"], config.get("num_attention_heads"), assumed)["heads"]
+    shape = sizes(encoder, None, guesses, config.get("image_size"))
+    heads = plain_vit(shape["width"], config.get("num_attention_heads"), guesses)["heads"]
     gated = any(".mlp.fc1_g." in name for name in encoder)
     name = "vit_small_plus_patch16_dinov3_qkvb" if gated else "vit_base_patch16_dinov3_qkvb"
     options = EncoderOptions(name=name, heads=heads, **shape, **clues.statistics())
-    return Foreign(
-        "transformers DINOv3", encoder, names, options, eps=epsilon(config), assumed=tuple(assumed)
-    )
+    return Foreign("transformers DINOv3", encoder, names, options, eps=epsilon(config), **guesses.said())
 
 
 def _apart(encoder: Tensors) -> Tensors:

@@ -10,6 +10,7 @@ from lamina.interop.foreign.described import (
     Clues,
     Foreign,
     Format,
+    Guesses,
     Tensors,
     divide,
     need,
@@ -51,17 +52,17 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
     encoder, decoder = parts["encoder"], parts["decoder"]
     is_mae = bool(decoder) or config.get("model_type") == "vit_mae"
     check_gelu(config)
-    assumed: list[str] = []
+    guesses = Guesses()
     tokens = need(encoder, "pos_embed").shape[1] - 1
-    shape = sizes(encoder, tokens, config.get("image_size"))
-    named = plain_vit(shape["width"], config.get("num_attention_heads"), assumed)
+    shape = sizes(encoder, tokens, guesses, config.get("image_size"))
+    named = plain_vit(shape["width"], config.get("num_attention_heads"), guesses)
     half = (0.5,) * shape["in_chans"]
     feed = clues.statistics() if is_mae else clues.statistics(half, half)
     said: dict[str, dict[str, Any]] = {"decoder": {"heads": config.get("decoder_num_attention_heads")}}
     if "norm_pix_loss" in config:
         said["target"] = {"norm_pix": bool(config["norm_pix_loss"])}
     elif is_mae:
-        assumed.append("targets normalised in each patch")
+        guesses.words.append("targets normalised in each patch")
     if "mask_ratio" in config:
         said["masking"] = {"mask_ratio": float(config["mask_ratio"])}
     return Foreign(
@@ -72,7 +73,7 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         decoder=decoder,
         eps=epsilon(config),
         said=said,
-        assumed=tuple(assumed),
+        **guesses.said(),
     )
 
 

@@ -7,13 +7,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lamina.build import build_method, resolve
-from lamina.encoder import EncoderOptions
+from lamina.encoder import EncoderOptions, build_vit
 from lamina.errors import LaminaError
 from lamina.interop.foreign import Foreign, read_foreign
-from lamina.interop.foreign.described import depth_of, need
+from lamina.interop.foreign.described import Tensors, depth_of, need
 from lamina.interop.foreign.mae_decoder import straightened
 from lamina.interop.weights import fill
 from lamina.mim import MIM
@@ -79,28 +80,68 @@ def whole_method(
 
 
 def settled(foreign: Foreign, given: EncoderOptions | None, name: str) -> EncoderOptions:
-    """The options of a file's network: as found, but for whatever `given` says other than by default."""
+    """The options of a file's network: as found, but for whatever `given` says other than by default.
+
+    Raises:
+        LaminaError: where neither says which network it is, how many heads it has, or which image its
+            positions are for; and for another residual decay than that of the weights.
+    """
     found = foreign.options
     if found is None:
         if given is None:
             raise LaminaError(f"{name} does not say which network it is for; name it with --encoder")
-        return given
-    if given is not None:
+        found = _sized(foreign.encoder, given)
+    elif given is not None:
         usual = EncoderOptions()
         said = {f.name: getattr(given, f.name) for f in fields(given)}
         found = replace(found, **{k: v for k, v in said.items() if v != getattr(usual, k)})
-    if found.heads is None and not foreign.title.startswith("timm"):
+    if foreign.factors is not None:
+        found = _with_decay(found, foreign.factors[-1][-1], name)
+    if found.heads is None and found.width is not None:
         raise LaminaError(
-            f"{name} does not say how many attention heads its {found.width} channels have; give "
-            "encoder=EncoderOptions(heads=...)"
+            f"{name} does not say how many attention heads its {found.width} channels have; give them with "
+            "--encoder.heads N (in Python: encoder=EncoderOptions(heads=N))"
         )
     fixed = any(key == "pos_embed" or key.endswith("position_bias_table") for key in foreign.encoder)
-    if found.image_size is None and fixed and not foreign.title.startswith("timm"):
+    if found.image_size is None and fixed and foreign.options is not None:
         raise LaminaError(
             f"{name} does not say which image its positions are for, and they are no square grid; give "
             "encoder=EncoderOptions(image_size=(height, width))"
         )
     return found
+
+
+def _sized(encoder: Tensors, given: EncoderOptions) -> EncoderOptions:
+    """The options, with the sizes that they leave to the named model as its tensors have them."""
+    kernel = need(encoder, "patch_embed.proj.weight")
+    with torch.device("meta"):
+        named = build_vit(EncoderOptions(name=given.name))
+    sizes: dict[str, tuple[int, Any]] = {
+        "width": (int(kernel.shape[0]), named.embed_dim),
+        "depth": (depth_of(encoder), len(named.blocks)),
+        "patch_size": (int(kernel.shape[-1]), named.patch_embed.patch_size[1]),
+    }
+    own: dict[str, Any] = {
+        k: v for k, (v, usual) in sizes.items() if getattr(given, k) is None and v != usual
+    }
+    places, usual = encoder.get("pos_embed"), named.pos_embed
+    if given.image_size is None and places is not None and usual is not None:
+        prefix = usual.shape[1] - named.patch_embed.num_patches
+        side, patch = round(max(0, places.shape[1] - prefix) ** 0.5), int(kernel.shape[-1])
+        if side * side == places.shape[1] - prefix and (side * patch,) * 2 != named.patch_embed.img_size:
+            own["image_size"] = (side * patch, side * patch)
+    if given.in_chans == EncoderOptions().in_chans:
+        own["in_chans"] = int(kernel.shape[1])
+    return replace(given, **own)
+
+
+def _with_decay(found: EncoderOptions, least: float, name: str) -> EncoderOptions:
+    least = round(least, 6)
+    if found.residual_decay is not None and round(found.residual_decay, 6) != least:
+        raise LaminaError(
+            f"{name} was trained with residual_decay {least:g}, not {found.residual_decay:g}; leave it out"
+        )
+    return replace(found, residual_decay=least)
 
 
 def set_epsilon(module: nn.Module, eps: float) -> None:

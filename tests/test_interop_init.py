@@ -1,0 +1,135 @@
+"""Training that starts from known grids, other channels and other files: what is copied, converted or refused."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
+
+from evaluate_toys import shaken, toy_recipe, toy_run
+from lamina.build import build_task, resolve
+from lamina.encoder import EncoderOptions, build_vit, wrap_vit
+from lamina.errors import LaminaError
+from lamina.interop import export_timm, load_encoder, start_from
+from lamina.recipes import recipe as named_recipe
+from lamina.runs import DataFacts, Run
+from lamina.train import checkpoint
+from test_interop_foreign import SIZES, beit_recipe, saved, transformers
+
+TABLE = "rel_pos_bias.relative_position_bias_table"
+
+
+def encoder_like(recipe, **changes):
+    """Another network of the recipe, before any training."""
+    options = dataclasses.replace(recipe.encoder, **changes)
+    return wrap_vit(shaken(build_vit(options), seed=9), options)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "run",
+        "run@3",
+        "run/checkpoints/step-3",
+        "run/checkpoints/step-3/model.safetensors",
+        "vit.safetensors",
+        "vit",
+    ],
+)
+def test_positions_come_from_the_grid_that_lamina_states(tmp_path, spec):
+    recipe = toy_recipe(image_size=(16, 64))
+    old = toy_run(tmp_path / "run", recipe)[3].encoder.vit.pos_embed
+    if "run" not in spec:
+        export_timm(tmp_path / "run", tmp_path / spec)
+    same, turned = encoder_like(recipe), encoder_like(recipe, image_size=(64, 16))
+    assert not start_from(same, tmp_path / spec).resampled
+    assert torch.equal(same.vit.pos_embed, old)
+    loaded = start_from(turned, tmp_path / spec)
+    expected = resample_abs_pos_embed(old, new_size=[8, 2], old_size=[2, 8], num_prefix_tokens=1)
+    torch.testing.assert_close(turned.vit.pos_embed, expected)
+    assert "from 2 x 8 patches, to 8 x 2" in str(loaded)
+    assert (expected - old).abs().max() > 0.1  # copied row by row they would be others
+
+
+def test_positions_come_from_the_grid_that_a_configuration_states(tmp_path):
+    t = transformers()
+    peer = saved(t.ViTModel(t.ViTConfig(**{**SIZES, "image_size": (16, 64)})), tmp_path)
+    images = torch.rand(2, 3, 16, 64, generator=torch.Generator().manual_seed(1))
+    backbone = load_encoder(tmp_path)
+    with torch.no_grad():
+        theirs = peer(backbone.encoder.normalise(images)).last_hidden_state
+    torch.testing.assert_close(backbone(images).patches, theirs[:, 1:], rtol=1e-5, atol=1e-5)
+    turned = encoder_like(backbone.origin.recipe, image_size=(64, 16))
+    start_from(turned, tmp_path)
+    old = peer.embeddings.position_embeddings
+    expected = resample_abs_pos_embed(old, new_size=[8, 2], old_size=[2, 8], num_prefix_tokens=1)
+    torch.testing.assert_close(turned.vit.pos_embed, expected)
+
+
+def test_a_grid_that_nothing_states_is_taken_to_be_square_and_said(tmp_path):
+    recipe = toy_recipe(image_size=(32, 32))
+    source = encoder_like(recipe)
+    save_file(source.vit.state_dict(), tmp_path / "vit.safetensors")
+    wide = encoder_like(recipe, image_size=(16, 64))
+    loaded = start_from(wide, tmp_path / "vit.safetensors")
+    expected = resample_abs_pos_embed(source.vit.pos_embed, new_size=[2, 8], num_prefix_tokens=1)
+    torch.testing.assert_close(wide.vit.pos_embed, expected)
+    assert "from 4 x 4 patches, which was taken to be square, to 2 x 8" in str(loaded)
+
+
+@pytest.mark.parametrize("kind", ["shared", "per_block"])
+def test_relative_positions_come_from_the_grid_that_a_run_states(tmp_path, kind):
+    recipe = beit_recipe()
+    options = dataclasses.replace(recipe.encoder, image_size=(32, 128), relative_positions=kind)
+    recipe = resolve(dataclasses.replace(recipe, encoder=options))
+    old = toy_run(tmp_path / "run", recipe)[3].encoder.vit.state_dict()
+    backbone = load_encoder(tmp_path / "run")
+    assert backbone.image_size == (32, 128)
+    again, turned = encoder_like(recipe), encoder_like(recipe, image_size=(128, 32))
+    start_from(again, tmp_path / "run")
+    start_from(turned, tmp_path / "run")
+    tables = [name for name in old if name.endswith("relative_position_bias_table")]
+    assert len(tables) == (1 if kind == "shared" else 2)
+    for name in tables:
+        assert torch.equal(again.vit.state_dict()[name], old[name])
+        new = turned.vit.state_dict()[name]
+        expected = resize_rel_pos_bias_table(
+            old[name], new_window_size=(16, 4), new_bias_shape=new.shape, old_window_size=(4, 16)
+        )
+        torch.testing.assert_close(new, expected)
+
+
+def test_a_contrastive_run_starts_another_with_the_encoder_that_it_hands_over(tmp_path):
+    recipe = named_recipe("cmae-ti")
+    toy = toy_recipe()
+    recipe = resolve(
+        dataclasses.replace(
+            recipe,
+            encoder=toy.encoder,
+            decoder=dataclasses.replace(recipe.decoder, width=16, depth=1, heads=2),
+            fusion=toy.fusion,
+        )
+    )
+    run = Run(tmp_path / "run")
+    run.start(recipe, DataFacts("photos/", 10, "0" * 64), None)
+    task = build_task(recipe)
+    shaken(task.encoder, seed=1)
+    checkpoint.write(
+        run.checkpoints, 3, checkpoint.Checkpoint(checkpoint.model_tensors(task), {}, {"step": 3})
+    )
+    encoder = encoder_like(recipe)
+    start_from(encoder, tmp_path / "run")
+    for name, tensor in task.encoder.vit.state_dict().items():
+        assert torch.equal(encoder.vit.state_dict()[name], tensor)
+
+
+def test_heads_that_a_file_states_must_be_those_of_the_network(tmp_path):
+    t = transformers()
+    saved(t.ViTModel(t.ViTConfig(**SIZES)), tmp_path)  # 3 heads
+    options = EncoderOptions("vit_tiny_patch16_224", (32, 32), 8, 3, 48, 3, heads=6)
+    encoder = wrap_vit(build_vit(options), options)
+    with pytest.raises(
+        LaminaError, match=r"has 3 attention heads, this network has 6; set --encoder\.heads 3"
+    ):
+        start_from(encoder, tmp_path)
