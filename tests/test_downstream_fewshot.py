@@ -9,6 +9,7 @@ from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
 from lamina.data import ArraySource, Subset
 from lamina.downstream import FewOptions, Going, evaluate_fewshot, score_file
 from lamina.downstream.few import draw_per_class, few, listed, per_class_of
+from lamina.downstream.fewshot import _way
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, LabelledData
 from lamina.recipes import recipe
@@ -92,6 +93,16 @@ def test_a_score_is_the_mean_of_its_draws(by, tmp_path):
         assert score.interval == pytest.approx(mean.interval)
         assert score_file(score).is_file()
     assert scores[2].value > 0.5  # three classes that can be told apart
+
+
+def test_the_number_of_draws_is_told_where_it_is_not_the_usual_one(tmp_path):
+    file = tmp_path / "1percent.txt"
+    options = FewOptions(draws=2, lists=(file,))
+    assert _way("cls", "5", options) == "cls, 2 draws"
+    assert _way("", "1percent", options) == ""
+    assert _way("", "5", FewOptions()) == ""
+    with pytest.raises(LaminaError, match="two lists are called 1percent"):
+        FewOptions(lists=(file, tmp_path / "other" / "1percent.txt"))
 
 
 def test_a_draw_sees_no_test_image(tmp_path, monkeypatch):

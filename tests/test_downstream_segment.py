@@ -17,7 +17,6 @@ from lamina import cli
 from lamina.data.dense import IGNORE
 from lamina.downstream import Going, Score
 from lamina.downstream.dense_picture import palette
-from lamina.downstream.score import file_name
 from lamina.downstream.segment import (
     SegmentData,
     SegmentRecipe,
@@ -31,6 +30,7 @@ from lamina.downstream.segment.dpt import DPTOptions
 from lamina.downstream.segment.picture import draw
 from lamina.downstream.segment.testing import Shown
 from lamina.errors import LaminaError
+from lamina.evaluate.result_files import file_name
 from lamina.interop import load_encoder
 from lamina.runs import Run
 from lamina.train import checkpoint

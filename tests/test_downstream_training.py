@@ -11,7 +11,9 @@ from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
 from lamina.data import ArraySource
 from lamina.downstream import Going, Score, Unfinished, evaluate_trained, score_file
 from lamina.downstream.adapting import adapted, protocol_recipe
+from lamina.downstream.chosen_recipe import classifier_recipe
 from lamina.downstream.classifying import classify
+from lamina.downstream.training import _way
 from lamina.errors import LaminaError
 from lamina.evaluate import LabelledData
 from lamina.interop import load_encoder, load_supervised
@@ -111,6 +113,24 @@ def test_fine_tuning_goes_on_exactly_and_leaves_a_run(run, tmp_path):
     files = export_run(tmp_path / "whole", tmp_path / "x.safetensors")
     images = data.test.images[:4]
     assert torch.equal(load_supervised(files.weights).logits(images), task.logits(images))
+
+
+def test_a_score_names_what_differs_from_its_recipe(run):
+    backbone, source = load_encoder(run), stripes_data(20, 9).train
+
+    def way(chosen):
+        return _way(adapted(chosen, backbone, source)[0], "finetune", backbone, source)
+
+    plain = recipe("finetune-small")
+    assert way(plain) == f"finetune-small, {plain.train.epochs:g} epochs"
+    faster = replace(plain, optim=replace(plain.optim, base_lr=0.5, layer_decay=None))
+    assert way(faster) == f"{way(plain)}, optim.base_lr 0.5, optim.layer_decay none"
+    elsewhere = replace(plain, train=replace(plain.train, seed=3, device="cpu", checkpoint_every_steps=7))
+    assert way(elsewhere) == way(plain)
+    shorter = classifier_recipe("finetune", str(run), {"finetune": {"recipe": "finetune-small"}}, epochs=2.0)
+    assert way(shorter) == "finetune-small, 2 epochs"
+    mine = [replace(plain, name="mine", optim=replace(plain.optim, base_lr=lr)) for lr in (0.1, 0.1, 0.2)]
+    assert way(mine[0]) == way(mine[1]) != way(mine[2])
 
 
 def test_fine_tuning_starts_from_the_models_weights(run, tmp_path):

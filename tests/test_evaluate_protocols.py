@@ -1,5 +1,7 @@
 """Features of a source in one pass, the choice that cannot see the test set, and both protocols end to end."""
 
+import json
+import os
 from functools import partial
 
 import pytest
@@ -28,7 +30,11 @@ from lamina.evaluate import (
     probe_linear,
 )
 from lamina.evaluate.protocols import judge, results_file
+from lamina.evaluate.result_files import result_file
 from lamina.interop import Backbone, load_encoder
+from lamina.report import write_report
+from lamina.report.gather import read_runs
+from lamina.report.result_views import result_views
 
 HERE = Computing(batch_size=7, workers=0, device="cpu")
 
@@ -143,6 +149,65 @@ def test_end_to_end_beside_both_baselines(run, evaluate):
     assert evaluate(run, stripes_data(), workers=0, device="cpu") == result
 
 
+def test_no_result_replaces_one_of_other_settings_or_seeds(tmp_path):
+    toy_run(tmp_path / "run", toy_recipe(), steps=(3,))
+    old = tmp_path / "run" / "results" / "knn-stripes.json"
+    here = {"workers": 0, "device": "cpu"}
+    layers, mean = FeatureOptions(features=("layers",)), FeatureOptions(pools=("mean",))
+    data = stripes_data(30, 9)
+    judged = [
+        evaluate_knn(tmp_path / "run", data, **here),
+        evaluate_knn(tmp_path / "run", data, features=layers, **here),
+        evaluate_knn(tmp_path / "run", data, options=KNNOptions(k=(3,)), **here),
+        evaluate_linear(tmp_path / "run", data, features=mean, **here),
+        evaluate_linear(tmp_path / "run", data, features=mean, seed=1, **here),
+    ]
+    assert [result.way for result in judged] == ["", "features layers", "k 3", "pools mean", "pools mean"]
+    files = [results_file(result) for result in judged]
+    assert len(set(files)) == 5
+    assert [ProbeResult.read(file) for file in files] == judged
+    before = json.loads(files[0].read_text())  # as lamina kept it before it said so
+    before["notes"] = ["an old one"]
+    del before["way"]
+    old.write_text(json.dumps(before))
+    evaluate_knn(tmp_path / "run", data, **here)
+    assert ProbeResult.read(old).notes == ("an old one",)
+    os.utime(old, (0, 0))
+    page = write_report([tmp_path / "run"], tmp_path / "run" / "report.html").read_text()
+    for title in (
+        "on stripes",
+        "on stripes (features layers)",
+        "on stripes (k 3)",
+        "on stripes (pools mean)",
+    ):
+        assert f"{title}</h3>" in page
+    assert "results/knn-stripes.json was left out" in page  # the same settings, and older
+    assert "last, mean, mean of 2 seeds" in page
+    means = [result.chosen().top1 for result in judged[3:]]
+    assert f"{50 * sum(means):.1f}\u202f%" in page
+
+
+def test_an_earlier_step_does_not_hide_the_newest(run):
+    for spec in (f"{run}@3", str(run)):
+        evaluate_knn(spec, stripes_data(30, 9), workers=0, device="cpu")
+    views = result_views(read_runs([run]))
+    kinds = ("Nearest neighbours (kNN) on stripes", "Nearest neighbours (kNN) on stripes, step 3")
+    assert [(view.title, view.shown[0][1].step) for view in views if view.title in kinds] == [
+        ("Nearest neighbours (kNN) on stripes", 6),
+        ("Nearest neighbours (kNN) on stripes, step 3", 3),
+    ]
+
+
+@pytest.mark.parametrize("others", [("a b", ""), ("a/b", "k 3"), ("a/b", "k-5")])
+def test_names_that_differ_in_punctuation_alone_have_files_of_their_own(others, tmp_path):
+    first = result_file(tmp_path, "knn", "a/b", "k 5" if others[1] else "", 0)
+    first.write_text(json.dumps({"data": "a/b", "way": "k 5" if others[1] else ""}))
+    second = result_file(tmp_path, "knn", *others, 0)
+    assert second != first
+    assert second == result_file(tmp_path, "knn", *others, 0)
+    assert result_file(tmp_path, "knn", "a/b", "k 5" if others[1] else "", 0) == first
+
+
 def test_baselines_may_be_left_out(run):
     """Their vectors are most of the memory."""
     alone = evaluate_knn(
@@ -156,7 +221,7 @@ def test_baselines_may_be_left_out(run):
 def test_an_earlier_step_has_a_file_of_its_own(run):
     result = evaluate_knn(f"{run}@3", stripes_data(), workers=0, device="cpu")
     assert result.step == 3
-    assert (run / "results" / "knn-stripes@3.json").is_file()
+    assert (run / "results" / "knn-stripes-seed0@3.json").is_file()
 
 
 def test_a_backbone_made_by_hand_has_no_untrained_twin_and_says_so(run):
@@ -225,4 +290,4 @@ def test_a_result_that_cannot_be_kept_is_returned_with_a_note(tmp_path):
     (tmp_path / "run" / "results").write_text("in the way of the folder")
     result = evaluate_knn(tmp_path / "run", stripes_data(), workers=0, device="cpu")
     assert result.chosen().top1 > 0
-    assert [note for note in result.notes if "not kept" in note and "knn-stripes.json" in note]
+    assert [note for note in result.notes if "not kept" in note and "knn-stripes-seed0.json" in note]

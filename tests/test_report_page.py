@@ -129,7 +129,7 @@ def test_the_page_shows_what_the_run_holds(single: str) -> None:
         "Steps 40",
         "Images seen 2 560",
         "70.0 %",
-        "+20.0 points over raw pixels (50.0 %)",
+        "20.0 points over raw pixels (50.0 %)",
         "75 % were hidden",
         "per-patch normalisation is undone with the mean and deviation of the true patch",
         "visible patches are pasted",

@@ -58,6 +58,27 @@ def differences(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
     return {k: (left.get(k), right.get(k)) for k in [*left, *right] if left.get(k) != right.get(k)}
 
 
+def describe_changes(before: Any, after: Any, but: Iterable[str] = ()) -> str:
+    """The fields in which `after` differs, with its values: "c 1 10, validation_share 0.5"; "" for none.
+
+    Args:
+        before, after: two trees of one kind.
+        but: dotted names of fields that do not count.
+    """
+    changes = {name: new for name, (_, new) in differences(before, after).items() if name not in set(but)}
+    return ", ".join(f"{name} {_in_words(value)}" for name, value in changes.items())
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_in_words, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
+
+
 def flatten(mapping: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted names."""
     flat: dict[str, Any] = {}

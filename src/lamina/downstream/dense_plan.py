@@ -14,18 +14,23 @@ from lamina.data.windows import WindowOptions
 from lamina.downstream.dense_data import TwoParts
 from lamina.downstream.dense_encoder import known_origin, resized_options
 from lamina.downstream.dense_recipe import R
-from lamina.downstream.score import Score, file_name
-from lamina.downstream.training import Going, keep, own_folder, placed
+from lamina.downstream.score import Score
+from lamina.downstream.training import Going, digest_of, keep, own_folder, placed
 from lamina.encoder import EncoderOptions
+from lamina.errors import LaminaError
+from lamina.evaluate.result_files import file_name
 from lamina.evaluate.results import Setting
 from lamina.frozen import weights_sha256
 from lamina.interop import Backbone, load_encoder
 from lamina.interop.backbone import Origin
-from lamina.options import to_mapping
+from lamina.options import describe_changes, to_mapping
+from lamina.pretraining import FREE_ON_RESUME
 from lamina.train import Ranks, is_main, plan_run
 
 COLOUR_CHANNELS = (1, 3)
 SCORE = "score.json"
+SAID = (*FREE_ON_RESUME, "train.seed", "train.epochs", "train.max_steps")
+"""Fields that are no part of what a score is of, or are told with their own words."""
 
 
 D = TypeVar("D", bound=TwoParts[Any])
@@ -40,6 +45,8 @@ class DensePlan(Generic[D, R]):
     recipe: R
     encoder: EncoderOptions
     notes: tuple[str, ...]
+    published: R | None
+    """The recipe of that name as these images allow it; None for a recipe that was made in Python."""
 
     @property
     def fill(self) -> tuple[float, ...]:
@@ -130,10 +137,19 @@ class DensePlan(Generic[D, R]):
             n_test=n_test,
             seed=self.recipe.train.seed,
             settings={**told, **settings},
-            way=f"{self.recipe.name}, {settings['steps']} steps" if "steps" in settings else self.recipe.name,
+            way=self._way(settings.get("steps")),
             more=more,
             notes=(*self.notes, *notes),
         )
+
+    def _way(self, steps: Setting | None) -> str:
+        """The recipe's name, the steps of a training, and the fields that differ from the recipe of that
+        name."""
+        told = self.recipe.name if steps is None else f"{self.recipe.name}, {steps} steps"
+        if self.published is None:
+            return f"{told}, {digest_of(self.recipe, SAID)}"
+        changes = describe_changes(self.published, self.recipe, SAID)
+        return f"{told}, {changes}" if changes else told
 
 
 def plan_dense(
@@ -142,19 +158,26 @@ def plan_dense(
     recipe: R,
     encoder: str | None,
     look: Callable[[D], tuple[str, ...]],
+    named: Callable[[str], R],
 ) -> DensePlan[D, R]:
     """Open the model, fill in what the recipe leaves open, and find out what does not fit.
 
     Args:
         look: what is odd in the data, in sentences.
+        named: the recipe of a name; raises where there is none.
 
     Raises:
         LaminaError: one line on what is wrong with the model, the data or the recipe.
     """
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
-    recipe, notes = _fitted(recipe, backbone, len(data.train.images))
+    n_train = len(data.train.images)
+    recipe, notes = _fitted(recipe, backbone, n_train)
+    try:
+        published, _ = _fitted(named(recipe.name), backbone, n_train)
+    except LaminaError:
+        published = None
     options = resized_options(backbone, recipe.window.pixels, recipe.encoder)
-    return DensePlan(backbone, data, recipe, options, (*notes, *look(data)))
+    return DensePlan(backbone, data, recipe, options, (*notes, *look(data)), published)
 
 
 def _fitted(recipe: R, backbone: Backbone, n_train: int) -> tuple[R, tuple[str, ...]]:

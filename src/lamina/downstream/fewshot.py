@@ -65,6 +65,8 @@ class FewOptions:
             raise LaminaError(f"draws is {self.draws}; give 1 or more")
         if not (self.per_class or self.shares or self.lists):
             raise LaminaError("few labels need an amount: per_class, shares or lists")
+        if twice := [name for name, n in Counter(file.stem for file in self.lists).items() if n > 1]:
+            raise LaminaError(f"two lists are called {twice[0]}, as their scores would be; rename one")
 
 
 class Draw(NamedTuple):
@@ -170,8 +172,14 @@ def _score(
         more={f"draw {i}": value for i, value in enumerate(values)},
         notes=(note, *_remarks(rows)),
         seconds=round(sum(row.seconds for row in rows), 1),
-        way=rows[0].answer.way,
+        way=_way(rows[0].answer.way, amount, options),
     )
+
+
+def _way(way: str, amount: str, options: FewOptions) -> str:
+    """How it was learned, and the number of draws where it is not the usual one; a list is one draw."""
+    usual = options.draws == FewOptions.draws or amount in [file.stem for file in options.lists]
+    return ", ".join(filter(None, (way, "" if usual else f"{options.draws} draws")))
 
 
 def _remarks(rows: list[Drawn]) -> tuple[str, ...]:

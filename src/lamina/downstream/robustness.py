@@ -28,10 +28,11 @@ from lamina.data.imagenet_variants import (
 )
 from lamina.downstream.classifier import Classifier, open_classifier
 from lamina.downstream.measured import MeasuredParts
-from lamina.downstream.score import Score, file_name
+from lamina.downstream.score import Score
 from lamina.downstream.training import Going, keep
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, open_labelled, wilson_interval
+from lamina.evaluate.result_files import file_name
 from lamina.runs import Run
 
 Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch"]
@@ -190,7 +191,7 @@ def _score(
         seed=seed,
         settings={"classifier": classifier.kind},
         notes=classifier.notes,
-        way=", ".join([*sorted(options.kinds), *([f"{options.images} images"] if options.images else [])]),
+        way=_way(options),
     )
     if options.published in CLASSES:
         right, n = known.counts(options.published)
@@ -207,6 +208,13 @@ def _score(
     notes = (f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities",)
     metric = f"mean error ({scores.remark})"
     return replace(base, metric=metric, value=value, n_test=n, more=more, notes=(*base.notes, *notes))
+
+
+def _way(options: RobustnessOptions) -> str:
+    """What differs from all kinds and all images."""
+    images = [f"{options.images} images"] if options.images else []
+    probe = [f"probe of {options.probe_data}"] if options.probe_data else []
+    return ", ".join([*sorted(options.kinds), *images, *probe])
 
 
 def _mean(values: list[float]) -> float:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
+from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult, Setting
 from lamina.files import write_atomically
 from lamina.runs import Run
@@ -41,8 +40,8 @@ class Score:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     way: str = ""
-    """What was asked for that makes it another number of the same protocol, for people: recipe and length,
-    kinds and number of images; "" where all is as usual."""
+    """What was asked for that makes it another number of the same protocol, for people: recipe, length and
+    other fields of it, features, kinds and number of images; "" where all is as usual."""
 
     def save(self, path: Path) -> None:
         """Write it as JSON; the file is replaced once the new one is whole. Raises OSError."""
@@ -83,17 +82,8 @@ def score_file(score: Score, newest: bool = True) -> Path | None:
     run = Run(score.model)
     if not run.exists():
         return None
-    step = "" if newest else f"@{score.step}"
-    way = f"-{file_name(score.way)}" if score.way else ""
-    return run.results / f"{score.protocol}-{file_name(score.data)}{way}-seed{score.seed}{step}.json"
-
-
-def file_name(data: str, most: int = 80) -> str:
-    """What data is called, as part of a file's name."""
-    name = re.sub(r"[^A-Za-z0-9.=]+", "-", data).strip("-.") or "data"
-    if len(name) <= most:
-        return name
-    return f"{name[-most + 20 :]}-{hashlib.sha256(data.encode()).hexdigest()[:12]}"
+    earlier = None if newest else score.step
+    return result_file(run.results, score.protocol, score.data, score.way, score.seed, earlier)
 
 
 def of_probe(result: ProbeResult) -> Score:
@@ -113,6 +103,7 @@ def of_probe(result: ProbeResult) -> Score:
         settings={**row.settings, "features": row.features, "pool": row.pool},
         notes=result.notes,
         seconds=0.0 if timing is None else timing.seconds,
+        way=result.way,
     )
 
 

@@ -3,21 +3,26 @@ test."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from lamina.data import DataOptions, Source
-from lamina.downstream.adapting import adapted, protocol_recipe
+from lamina.downstream.adapting import adapted, protocol_recipe, recipe_of
 from lamina.downstream.classifying import Answers, classify
-from lamina.downstream.score import Score, Unfinished, file_name, score_file
+from lamina.downstream.score import Score, Unfinished, score_file
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, LabelledData, open_labelled
+from lamina.evaluate.result_files import file_name
 from lamina.evaluate.results import Setting
 from lamina.files import check_writable
 from lamina.interop import Backbone, load_encoder, locate_step
-from lamina.pretraining import MoreCallbacks, run_pretrain
+from lamina.options import describe_changes, flatten, to_mapping
+from lamina.pretraining import FREE_ON_RESUME, MoreCallbacks, run_pretrain
 from lamina.recipes import Recipe
 from lamina.runs import Run, load_task
 from lamina.supervised import Supervised
@@ -127,7 +132,7 @@ def evaluate_trained(
         settings={**_settings(chosen), "folder": str(out)},
         notes=(*notes, *answers.notes),
         seconds=round(time.perf_counter() - started, 1),
-        way=f"{chosen.name}, {length_of(chosen)}",
+        way=_way(chosen, protocol, backbone, source),
     )
     keep(score, model)
     return score
@@ -177,6 +182,26 @@ def length_of(recipe: Recipe) -> str:
     """Of its training, for people: steps where they are what counts, else epochs."""
     steps = recipe.train.max_steps
     return f"{recipe.train.epochs:g} epochs" if steps is None else f"{steps} steps"
+
+
+def _way(chosen: Recipe, protocol: str, backbone: Backbone, source: Source) -> str:
+    """The recipe's name, its length, and the fields that differ from the recipe of that name."""
+    told = f"{chosen.name}, {length_of(chosen)}"
+    said = (*FREE_ON_RESUME, "train.seed", "train.epochs", "train.max_steps")
+    try:
+        named, _ = adapted(recipe_of(protocol, chosen.name), backbone, source)
+    except LaminaError:  # a recipe that was made in Python
+        return f"{told}, {digest_of(chosen, said)}"
+    warm_up = named.optim.warmup_epochs * chosen.train.epochs / named.train.epochs  # as --epochs has it
+    named = replace(named, optim=replace(named.optim, warmup_epochs=warm_up))
+    changes = describe_changes(named, chosen, said)
+    return f"{told}, {changes}" if changes else told
+
+
+def digest_of(options: Any, but: Sequence[str]) -> str:
+    """The first 12 digits of a SHA-256 of all fields but those."""
+    fields = {name: value for name, value in flatten(to_mapping(options)).items() if name not in but}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _settings(recipe: Recipe) -> dict[str, Setting]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,10 +18,12 @@ from lamina.evaluate.knn import KNNOptions, probe_knn
 from lamina.evaluate.labelled import LabelledData, open_labelled
 from lamina.evaluate.linear import LinearOptions, probe_linear
 from lamina.evaluate.probe import Verdict, grouped
+from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult, Protocol, Row, mark_chosen, wilson_interval
 from lamina.evaluate.table import Table, Timing
 from lamina.evaluate.vectors import FeatureOptions, standardised_first
 from lamina.interop import Backbone, load_encoder
+from lamina.options import describe_changes
 from lamina.runs import Run
 from lamina.train.distributed import choose_device
 
@@ -38,6 +38,8 @@ class _Judging:
     probe: Probe
     selection: str
     seed: int
+    way: str
+    """What of the sweep differs from the usual one."""
 
 
 LEFT_ONE_OUT = (
@@ -83,7 +85,14 @@ def evaluate_knn(
         f"{options.chosen_on} of them"
     )
     labelled = open_labelled(data, leave_one_out)
-    return _evaluate(_Judging("knn", probe, selection, 0), model, labelled, features, encoder, computing)
+    return _evaluate(
+        _Judging("knn", probe, selection, 0, describe_changes(KNNOptions(), options)),
+        model,
+        labelled,
+        features,
+        encoder,
+        computing,
+    )
 
 
 def evaluate_linear(
@@ -106,17 +115,22 @@ def evaluate_linear(
     `evaluate_knn`. Test images are to be others than the training images.
     """
     computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
-    labelled = open_labelled(data)
+    labelled, options = open_labelled(data), options or LinearOptions()
     if labelled.one_part:
         raise LaminaError(f"a linear probe needs test images of its own; {labelled.name} is one part alone")
 
     def probe(train: Tensor, labels: Tensor, test: Tensor | None) -> Verdict:
         assert test is not None
-        return probe_linear(train, labels, test, options or LinearOptions(), seed)
+        return probe_linear(train, labels, test, options, seed)
 
     selection = "C, features and pool on a stratified part of the training images"
     return _evaluate(
-        _Judging("linear", probe, selection, seed), model, labelled, features, encoder, computing
+        _Judging("linear", probe, selection, seed, describe_changes(LinearOptions(), options)),
+        model,
+        labelled,
+        features,
+        encoder,
+        computing,
     )
 
 
@@ -149,6 +163,9 @@ def _evaluate(
         selection=judging.selection,
         rows=rows,
         notes=(*notes, *((LEFT_ONE_OUT,) if one else ()), *_remarks(train, test), *remarks),
+        way=", ".join(
+            filter(None, (describe_changes(FeatureOptions(), features or FeatureOptions()), judging.way))
+        ),
         timing=_timing(train, test),
     )
     if not isinstance(model, Backbone) and Run(result.model).exists():
@@ -181,12 +198,10 @@ def judge(train: Table, test: Table, probe: Probe) -> tuple[tuple[Row, ...], tup
 
 
 def results_file(result: ProbeResult, newest: bool = True) -> Path:
-    """Where the result of a run is kept: results/PROTOCOL-DATA.json, and DATA@STEP for an earlier step."""
-    name = re.sub(r"[^A-Za-z0-9.=]+", "-", result.data).strip("-.") or "data"
-    if len(name) > 80:
-        name = f"{name[-60:]}-{hashlib.sha256(result.data.encode()).hexdigest()[:12]}"
-    step = "" if newest else f"@{result.step}"
-    return Run(result.model).results / f"{result.protocol}-{name}{step}.json"
+    """Where the result of a run is kept (`result_files.result_file`)."""
+    earlier = None if newest else result.step
+    results = Run(result.model).results
+    return result_file(results, result.protocol, result.data, result.way, result.seed, earlier)
 
 
 def _kept(result: ProbeResult, file: Path) -> ProbeResult:

@@ -66,6 +66,8 @@ class ProbeResult:
     selection: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    way: str = ""
+    """Features and settings of the sweep that differ from the usual ones, for people; "" where none does."""
     timing: Timing | None = field(default=None, compare=False)
     """How long the features of both parts took."""
 

@@ -59,11 +59,11 @@ def read_run(path: Path) -> RunData:
     run = Run(path)
     notes: list[str] = []
     recipe_text = _text(run.recipe_file, notes)
-    contents = [(file.stem, _json(file, notes)) for file in _files(run.results, "*.json")]
-    scored = [(name, content) for name, content in contents if is_score(content)]
-    probed = [(name, content) for name, content in contents if not is_score(content)]
-    results = [read_result(content, name, notes) for name, content in probed]
-    scores = [_score(content, name, notes) for name, content in scored]
+    contents = [(file, _json(file, notes)) for file in _files(run.results, "*.json")]
+    scores = [_score(content, file.stem, notes) for file, content in contents if is_score(content)]
+    results = [
+        (file, read_result(content, file.stem, notes)) for file, content in contents if not is_score(content)
+    ]
     return RunData(
         name=path.resolve().name,
         recipe_text=recipe_text,
@@ -71,7 +71,7 @@ def read_run(path: Path) -> RunData:
         environment=_flat(_json(run.environment_file, notes)),
         metrics=_rows(run.metrics_file, notes),
         updated=run.metrics_file.stat().st_mtime if run.metrics_file.exists() else None,
-        results=[result for result in results if result is not None],
+        results=_newest(results, notes),
         scores=[score for score in scores if score is not None],
         album=read_album(run.pictures, notes),
         analyses=read_analyses(run.analyses, notes),
@@ -89,6 +89,20 @@ def read_runs(paths: Sequence[Path]) -> list[RunData]:
         replace(run, name=str(path)) if run.name in alike else run
         for run, path in zip(runs, paths, strict=True)
     ]
+
+
+def _newest(results: Sequence[tuple[Path, ShownResult | None]], notes: list[str]) -> list[ShownResult]:
+    """The newest file of each result; a note on older files of the same."""
+    found: dict[tuple[object, ...], tuple[Path, ShownResult]] = {}
+    for file, result in sorted(results, key=lambda each: each[0].stat().st_mtime):
+        if result is None:
+            continue
+        same = (result.protocol, result.data, result.way, result.seed, result.step)
+        if same in found:
+            older = f"results/{found[same][0].name} was left out"
+            notes.append(f"{older}: results/{file.name} is of the same settings, and newer")
+        found[same] = (file, result)
+    return [result for _, result in found.values()]
 
 
 def _score(content: Mapping[str, Any], name: str, notes: list[str]) -> Score | None:

@@ -23,6 +23,7 @@ from lamina.report import sections
 from lamina.report.cards import Pictures, arrange
 from lamina.report.colours import Colour, run_colour
 from lamina.report.gather import RunData, read_runs
+from lamina.report.result_views import result_views
 from lamina.report.skipped import by_reason
 from lamina.report.text import count, moment, number, percent, setting, visible
 from lamina.runs import Run
@@ -95,7 +96,7 @@ def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any
         "hides": any(run.setting("method") != "supervised" for run in runs),
         "nonfinite": sum(int(_last(run, "nonfinite")) for run in runs),
         "fusions": sections.fusion_views(runs),
-        "results": sections.result_views(runs),
+        "results": result_views(runs),
         "downstream": Comparison.of({run.name: run.scores for run in runs}),
         "scores": [(run.name, run.scores) for run in runs if run.scores],
         "inside": [(run.name, run.analyses) for run in runs if run.analyses],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lamina.evaluate import Timing
+from lamina.evaluate import FeatureOptions, Timing
 from lamina.report.text import setting
 
 ENCODERS = ("trained", "untrained", "pixels")
@@ -48,12 +48,16 @@ class ShownResult:
     n_classes: int
     rows: Sequence[ShownRow]
     notes: Sequence[str] = ()
+    seed: int = 0
+    way: str = ""
+    """Features and settings that differ from the usual ones."""
     timing: str = ""
     """How long the features took, and the share of it that was spent waiting for images."""
 
     @property
     def title(self) -> str:
-        return f"{PROTOCOLS.get(self.protocol, self.protocol)} on {self.data}"
+        way = f" ({self.way})" if self.way else ""
+        return f"{PROTOCOLS.get(self.protocol, self.protocol)} on {self.data}{way}"
 
     @property
     def chosen(self) -> list[ShownRow]:
@@ -61,16 +65,6 @@ class ShownResult:
         best = {row.encoder: row for row in self.rows if row.chosen}
         names = sorted(best, key=lambda name: ENCODERS.index(name) if name in ENCODERS else len(ENCODERS))
         return [best[name] for name in names]
-
-    @property
-    def trained(self) -> ShownRow | None:
-        return next((row for row in self.chosen if row.encoder == "trained"), None)
-
-    @property
-    def baseline(self) -> ShownRow | None:
-        """The better of the baselines: what pre-training has to beat."""
-        others = [row for row in self.chosen if row.encoder != "trained"]
-        return max(others, key=lambda row: row.top1, default=None)
 
 
 def read_result(content: Any, name: str, notes: list[str]) -> ShownResult | None:
@@ -85,18 +79,14 @@ def read_result(content: Any, name: str, notes: list[str]) -> ShownResult | None
             n_classes=len(content.get("classes") or ()),
             rows=[_row(row) for row in content["rows"]],
             notes=[str(note) for note in content.get("notes") or ()],
+            seed=_whole(content.get("seed")) or 0,
+            way=_way(content),
             timing=_timing(content.get("timing")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         if content is not None:
             notes.append(f"results/{name}.json is not a result of an evaluation and was left out")
         return None
-
-
-def headline(results: Sequence[ShownResult]) -> ShownResult | None:
-    """The result that the page's first lines show: the linear probe where there is one, else kNN."""
-    trained = [result for result in results if result.trained]
-    return min(trained, key=lambda result: (result.protocol != "linear", result.data), default=None)
 
 
 def _row(row: Mapping[str, Any]) -> ShownRow:
@@ -115,6 +105,15 @@ def _row(row: Mapping[str, Any]) -> ShownRow:
         validation=None if validation is None else _share(validation),
         chosen=row.get("chosen") is True,
     )
+
+
+def _way(content: Mapping[str, Any]) -> str:
+    """The settings that differ; results of lamina before they said so name unusual features in their rows."""
+    if "way" in content:
+        return str(content["way"])
+    usual = {*FeatureOptions.features, "pixels"}
+    other = dict.fromkeys(str(row.get("features", "")) for row in content["rows"])
+    return "" if usual.issuperset(other) else f"features {' '.join(other)}"
 
 
 def _timing(timing: Mapping[str, Any] | None) -> str:

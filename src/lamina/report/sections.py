@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lamina.report.colours import ACCENT, MUTED, Colour, depth_colours, run_colour
+from lamina.report.colours import ACCENT, MUTED, depth_colours, run_colour
 from lamina.report.gather import RunData
-from lamina.report.plots import Bar, BarChart, LineChart, Series, bar_chart, line_chart
-from lamina.report.results import PROTOCOLS, ShownResult, ShownRow, headline
+from lamina.report.plots import LineChart, Series, line_chart
+from lamina.report.result_views import Cell, baseline_of, cell_of, headline
+from lamina.report.results import PROTOCOLS
 from lamina.report.text import DASH, count, number, percent, points, setting
 
 CURVES = (
@@ -48,18 +49,6 @@ class FusionView:
     """Whether its bias was logged."""
 
 
-@dataclass(frozen=True)
-class ResultView:
-    """One protocol on one data set, over all runs that have it; `columns` holds a cell for each run."""
-
-    title: str
-    sizes: str
-    chart: BarChart | None
-    columns: Sequence[tuple[str, Sequence[ShownRow | None]]]
-    gains: Sequence[str]
-    shown: Sequence[tuple[str, ShownResult]]
-
-
 def facts(run: RunData) -> list[Fact]:
     """Steps, images, loss and the best probe: the same four for every run."""
     return [_steps(run), _images(run), _loss(run), _probe(run)]
@@ -95,14 +84,21 @@ def _loss(run: RunData) -> Fact:
 
 
 def _probe(run: RunData) -> Fact:
-    result = headline(run.results)
-    if result is None or result.trained is None:
+    seeds = headline(run.results)
+    trained = None if seeds is None else cell_of(seeds, "trained")
+    if seeds is None or trained is None:
         return Fact("Best probe", DASH, "not evaluated yet")
-    best, other = result.trained, result.baseline
-    note = (
-        f"{points(best.top1 - other.top1)} points over {other.label} ({percent(other.top1)})" if other else ""
-    )
-    return Fact(f"{PROTOCOLS.get(result.protocol, result.protocol)}, top-1", percent(best.top1), note)
+    other = baseline_of(seeds)
+    label = f"{PROTOCOLS.get(seeds[0].protocol, seeds[0].protocol)}, top-1"
+    return Fact(label, percent(trained.top1), "" if other is None else _against(trained.top1, other))
+
+
+def _against(top1: float, other: Cell) -> str:
+    """How far it is from the better baseline."""
+    told = f"{other.label} ({percent(other.top1)})"
+    if points(top1 - other.top1) == points(0.0):
+        return f"equal to {told}"
+    return f"{points(abs(top1 - other.top1))[1:]} points {'over' if top1 > other.top1 else 'under'} {told}"
 
 
 def progress(run: RunData) -> float | None:
@@ -135,10 +131,6 @@ def training_charts(runs: Sequence[RunData]) -> list[LineChart]:
         ]
         charts.append(line_chart(title, series, "step", unit, from_zero, "none" if many else "value"))
     return [chart for chart in charts if chart]
-
-
-def _colour(i: int, runs: Sequence[RunData]) -> Colour:
-    return run_colour(i) if len(runs) > 1 else ACCENT
 
 
 def fusion_views(runs: Sequence[RunData]) -> list[FusionView]:
@@ -201,65 +193,6 @@ def tap_names(run: RunData, n: int) -> list[str]:
     if not isinstance(layers, list) or len(layers) != n:
         return [f"tap {i + 1}" for i in range(n)]
     return ["input" if layer == -1 else f"block {layer}" for layer in layers]
-
-
-def result_views(runs: Sequence[RunData]) -> list[ResultView]:
-    """Results grouped by protocol and data set; linear probes first."""
-    groups: dict[tuple[str, str], dict[int, ShownResult]] = {}
-    for i, result in ((i, result) for i, run in enumerate(runs) for result in run.results):
-        groups.setdefault((result.protocol, result.data), {})[i] = result
-    ordered = sorted(groups.items(), key=lambda item: (item[0][0] != "linear", item[0]))
-    return [_result(runs, by_run) for _, by_run in ordered]
-
-
-def _result(runs: Sequence[RunData], by_run: dict[int, ShownResult]) -> ResultView:
-    first = next(iter(by_run.values()))
-    encoders = {row.encoder for result in by_run.values() for row in result.chosen}
-    columns = [
-        (name, [_pick(by_run.get(i), name) for i in range(len(runs))]) for name in sorted(encoders, key=_rank)
-    ]
-    sizes = [
-        f"{count(n)} {text}"
-        for n, text in (
-            (first.n_train, "training images"),
-            (first.n_test, "test images"),
-            (first.n_classes, "classes"),
-        )
-        if n
-    ]
-    return ResultView(
-        title=first.title,
-        sizes=", ".join(sizes),
-        chart=bar_chart("Top-1 accuracy", list(_bars(runs, by_run))),
-        columns=columns,
-        gains=[_gain(by_run.get(i)) for i in range(len(runs))],
-        shown=[(runs[i].name, result) for i, result in by_run.items()],
-    )
-
-
-def _bars(runs: Sequence[RunData], by_run: dict[int, ShownResult]) -> list[Bar]:
-    many, bars = len(runs) > 1, []
-    for i, result in by_run.items():
-        for row in result.chosen:
-            trained = row.encoder == "trained"
-            colour = _colour(i, runs) if trained else MUTED
-            label = f"{runs[i].name}: {row.label}" if many else row.label
-            bars.append((not trained, Bar(label, row.top1, row.low, row.high, colour, strong=trained)))
-    return [bar for _, bar in sorted(bars, key=lambda item: item[0])]
-
-
-def _pick(result: ShownResult | None, encoder: str) -> ShownRow | None:
-    return next((row for row in result.chosen if row.encoder == encoder), None) if result else None
-
-
-def _rank(encoder: str) -> tuple[int, str]:
-    return ({"trained": 0, "untrained": 1, "pixels": 2}.get(encoder, 3), encoder)
-
-
-def _gain(result: ShownResult | None) -> str:
-    if result is None or result.trained is None or result.baseline is None:
-        return DASH
-    return f"{points(result.trained.top1 - result.baseline.top1)} points"
 
 
 def differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:

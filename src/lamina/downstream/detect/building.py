@@ -40,7 +40,7 @@ def plan_detection(
     check_metric()
     opened, chosen = open_detect_data(data), recipe or detect_recipe()
     chosen = replace(chosen, head=replace(chosen.head, masks=chosen.head.masks and opened.has_masks))
-    planned = plan_dense(model, opened, chosen, encoder, look)
+    planned = plan_dense(model, opened, chosen, encoder, look, detect_recipe)
     with torch.device("meta"):  # options that do not fit this encoder say so
         _meta(planned)
     return planned

@@ -44,7 +44,7 @@ def plan_segmentation(
     chosen = recipe if isinstance(recipe, SegmentRecipe) else segment_recipe(head=recipe)
     if chosen.head == "dpt":
         check_dpt()
-    planned = plan_dense(model, open_segment_data(data), chosen, encoder, look)
+    planned = plan_dense(model, open_segment_data(data), chosen, encoder, look, segment_recipe)
     train = planned.recipe.train
     if chosen.head == "upernet" and _ends_alone(train.batch_size, train.micro_batch_size):
         raise LaminaError(

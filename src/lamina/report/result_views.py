@@ -1,0 +1,161 @@
+"""Results of probes as the report arranges them: by what was measured, seeds together, runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lamina.report.colours import ACCENT, MUTED, run_colour
+from lamina.report.gather import RunData
+from lamina.report.plots import Bar, BarChart, bar_chart
+from lamina.report.results import ENCODERS, ShownResult, ShownRow
+from lamina.report.text import DASH, count, points
+from lamina.statistics import SHARE, SHARES_APART, difference, estimate, seeds_of
+
+Seeds = Sequence[ShownResult]
+"""Results of one run that differ in the seed alone."""
+Group = tuple[str, str, str, int | None]
+"""Protocol, data, settings, and the step where it is not the newest that was evaluated."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a probe chose of one encoder: the mean over seeds and its interval; of one seed its own."""
+
+    label: str
+    top1: float
+    low: float
+    high: float
+    remark: str
+    """Features and pool, and the number of seeds where there are several."""
+
+
+@dataclass(frozen=True)
+class ResultView:
+    """One protocol with some settings on one data set, over all runs that have it; `columns` holds a cell for
+    each run."""
+
+    title: str
+    sizes: str
+    chart: BarChart | None
+    columns: Sequence[tuple[str, Sequence[Cell | None]]]
+    gains: Sequence[str]
+    shown: Sequence[tuple[str, ShownResult]]
+
+
+def headline(results: Sequence[ShownResult]) -> Seeds | None:
+    """What the page's first lines show: the linear probe where there is one, else kNN; the usual settings
+    before others."""
+    groups = _groups(results)
+    trained = {group: seeds for group, seeds in groups.items() if cell_of(seeds, "trained") is not None}
+    return trained[min(trained, key=_order)] if trained else None
+
+
+def cell_of(seeds: Seeds, encoder: str) -> Cell | None:
+    """The chosen rows of an encoder as one cell; None where a seed has none."""
+    rows = [row for result in seeds for row in result.chosen if row.encoder == encoder]
+    if not rows or len(rows) < len(seeds):
+        return None
+    remark = (
+        "" if encoder == "pixels" else " or ".join(dict.fromkeys(f"{r.features}, {r.pool}" for r in rows))
+    )
+    alike = len({row.label for row in rows}) == 1
+    label = rows[0].label if alike else encoder
+    if len(rows) == 1:
+        return Cell(label, rows[0].top1, rows[0].low, rows[0].high, remark)
+    found = estimate([row.top1 for row in rows], SHARE)
+    low, high = found.interval or (found.mean, found.mean)
+    return Cell(
+        label, found.mean, low, high, ", ".join(filter(None, (remark, f"mean of {seeds_of(len(rows))}")))
+    )
+
+
+def baseline_of(seeds: Seeds) -> Cell | None:
+    """The better of the baselines: what pre-training has to beat."""
+    names = _baselines(seeds)
+    return max((cell for name in names if (cell := cell_of(seeds, name))), key=lambda c: c.top1, default=None)
+
+
+def result_views(runs: Sequence[RunData]) -> list[ResultView]:
+    """Results grouped by protocol, data set and settings; linear probes and the usual settings first."""
+    groups: dict[Group, dict[int, Seeds]] = {}
+    for i, run in enumerate(runs):
+        for group, seeds in _groups(run.results).items():
+            groups.setdefault(group, {})[i] = seeds
+    return [_view(runs, group, groups[group]) for group in sorted(groups, key=_order)]
+
+
+def _groups(results: Sequence[ShownResult]) -> dict[Group, list[ShownResult]]:
+    newest: dict[tuple[str, str, str], int] = {}
+    for result in results:
+        kind = (result.protocol, result.data, result.way)
+        newest[kind] = max(newest.get(kind, 0), result.step or 0)
+    groups: dict[Group, list[ShownResult]] = {}
+    for result in sorted(results, key=lambda each: each.seed):
+        kind = (result.protocol, result.data, result.way)
+        earlier = None if (result.step or 0) == newest[kind] else result.step
+        groups.setdefault((*kind, earlier), []).append(result)
+    return groups
+
+
+def _order(group: Group) -> tuple[bool, bool, bool, str, str, str, int]:
+    protocol, data, way, earlier = group
+    return earlier is not None, protocol != "linear", way != "", protocol, data, way, earlier or 0
+
+
+def _view(runs: Sequence[RunData], group: Group, by_run: Mapping[int, Seeds]) -> ResultView:
+    first = next(iter(by_run.values()))[0]
+    encoders = {row.encoder for seeds in by_run.values() for result in seeds for row in result.chosen}
+    columns = [
+        (name, [cell_of(by_run[i], name) if i in by_run else None for i in range(len(runs))])
+        for name in sorted(encoders, key=_rank)
+    ]
+    sizes = ((first.n_train, "training images"), (first.n_test, "test images"), (first.n_classes, "classes"))
+    step = "" if group[3] is None else f", step {group[3]}"
+    return ResultView(
+        title=first.title + step,
+        sizes=", ".join(f"{count(n)} {text}" for n, text in sizes if n),
+        chart=bar_chart("Top-1 accuracy", _bars(runs, by_run)),
+        columns=columns,
+        gains=[_gain(by_run[i]) if i in by_run else DASH for i in range(len(runs))],
+        shown=[(runs[i].name, result) for i, seeds in by_run.items() for result in seeds],
+    )
+
+
+def _bars(runs: Sequence[RunData], by_run: Mapping[int, Seeds]) -> list[Bar]:
+    many, bars = len(runs) > 1, []
+    for i, seeds in by_run.items():
+        for encoder in ("trained", *_baselines(seeds)):
+            cell, trained = cell_of(seeds, encoder), encoder == "trained"
+            if cell is None:
+                continue
+            colour = (run_colour(i) if many else ACCENT) if trained else MUTED
+            label = f"{runs[i].name}: {cell.label}" if many else cell.label
+            bars.append((not trained, Bar(label, cell.top1, cell.low, cell.high, colour, strong=trained)))
+    return [bar for _, bar in sorted(bars, key=lambda item: item[0])]
+
+
+def _baselines(seeds: Seeds) -> list[str]:
+    names = {row.encoder for result in seeds for row in result.chosen} - {"trained"}
+    return sorted(names, key=_rank)
+
+
+def _rank(encoder: str) -> tuple[int, str]:
+    return (ENCODERS.index(encoder) if encoder in ENCODERS else len(ENCODERS), encoder)
+
+
+def _gain(seeds: Seeds) -> str:
+    """The trained encoder minus the better baseline, seed by seed."""
+    other = baseline_of(seeds)
+    if cell_of(seeds, "trained") is None or other is None:
+        return DASH
+    best = next(name for name in _baselines(seeds) if cell_of(seeds, name) == other)
+    ours, theirs = ([_chosen(result, name).top1 for result in seeds] for name in ("trained", best))
+    gain = difference(ours, theirs, SHARES_APART)
+    if gain.interval is None:
+        return f"{points(gain.mean)} points"
+    return f"{points(gain.mean)} points ({points(gain.interval[0])} to {points(gain.interval[1])})"
+
+
+def _chosen(result: ShownResult, encoder: str) -> ShownRow:
+    return next(row for row in result.chosen if row.encoder == encoder)
