@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import lamina
 from lamina.batch import Batch
@@ -108,6 +109,24 @@ def test_every_trainable_parameter_gets_a_gradient(encoder, method, fusion):
     ]
     # Softmax over keys does not change when the same vector is added to all of them: no gradient there.
     assert [n for n in without if "pool.k.bias" not in n] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_draw_is_left_to_a_compiler(method):
+    """torch.compile makes index arithmetic of products of arange, which overflows: such products may not be
+    in what it is given, but in the operator that it calls as it stands."""
+    vit = build_vit(EncoderOptions(image_size=(32, 48), patch_size=8, width=WIDTH, depth=1, heads=3))
+    mixing = method == "deit"
+    task = Supervised(Encoder(vit), LastLayer(1), 3) if mixing else METHODS[method](vit, None)
+    images, view = torch.rand(2, 2, 3, 32, 48)
+    keys, labels = sample_keys(0, 0, torch.arange(2)), torch.tensor([0, 2])
+    traced = make_fx(lambda *given: task(Batch(*given, view=view))["loss"])(images, keys, None, labels)
+    calls = [node for node in traced.graph.nodes if node.op == "call_function"]
+    arithmetic = [
+        node for node in calls if node.target in (torch.ops.aten.mul.Tensor, torch.ops.aten.add.Tensor)
+    ]
+    assert [n for n in arithmetic if any(isinstance(a, int) and abs(a) >= 2**31 for a in n.args)] == []
+    assert torch.ops.lamina.bits.default in {node.target for node in calls}
 
 
 def test_the_readme_example():

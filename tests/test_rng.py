@@ -1,5 +1,10 @@
 """Counter-based random numbers against the published generator, and their independence of everything else."""
 
+import os
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +25,57 @@ def test_mix_is_splitmix64():
     numbers = [0, 1, 2, 12345, (1 << 63) - 1, -1, -(1 << 63), -987654321]
     expected = [splitmix64_finaliser(n & ((1 << 64) - 1)) for n in numbers]
     assert [int(m) & ((1 << 64) - 1) for m in mix(torch.tensor(numbers))] == expected
+
+
+def test_draws_are_splitmix64_started_from_key_and_purpose():
+    """Written out on Python's own integers: runs made before go on with the same draws."""
+    mask, golden = (1 << 64) - 1, 0x9E3779B97F4A7C15
+    keys = [0, 1, -1, 123456789, -(1 << 63), (1 << 62) + 5]
+    starts = [splitmix64_finaliser((((k & mask) ^ int(Purpose.MASK)) + golden) & mask) for k in keys]
+    expected = [
+        [splitmix64_finaliser((start + (i + 1) * golden) & mask) & (mask >> 1) for i in range(37)]
+        for start in starts
+    ]
+    drawn = bits(torch.tensor(keys), 37, Purpose.MASK)
+    assert drawn.tolist() == expected
+    floats = uniform(torch.tensor(keys), 37, Purpose.MASK)
+    assert floats.tolist() == [[(n >> 10) * 2.0**-53 for n in row] for row in expected]
+
+
+COMPILED = """
+import torch
+from lamina.decoder import CrossDecoder
+from lamina.masking import RandomMasking
+from lamina.rng import Purpose, bits, sample_keys, uniform
+
+decoder = CrossDecoder(16, 4, (7, 7), 1, 16, 1, 1).train()
+
+def draws(keys):
+    mask = RandomMasking()(keys, (7, 7))
+    predicted = decoder._draw(mask, 12, keys)
+    return bits(keys, 196, Purpose.MASK), uniform(keys, 13, Purpose.CROP), mask, predicted
+
+compiled = torch.compile(draws, fullgraph=True)
+for epoch in range(3):
+    keys = sample_keys(5, epoch, torch.arange(7))
+    for ours, theirs in zip(compiled(keys), draws(keys), strict=True):
+        assert torch.equal(ours, theirs)
+print("equal")
+"""
+
+
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler")
+def test_compiled_draws_are_the_uncompiled_ones(tmp_path):
+    """At counts that no vector register divides; in a process of its own, since wrong code ends it."""
+    where = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", COMPILED],
+        env={**os.environ, **where},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout.strip()) == (0, "equal"), ran.stderr[-2000:]
 
 
 def test_a_key_depends_on_seed_epoch_and_sample_only():

@@ -3,6 +3,10 @@
 No generator is advanced, so the number of workers, of ranks, or a resume at any step cannot change a
 draw. Everything is int64 arithmetic that wraps around (the finaliser of splitmix64, Steele et al. 2014),
 so CPU and GPU agree bit for bit; logical shifts are arithmetic shifts with the copied sign masked off.
+
+The draws are operators of their own to torch (`torch.library.custom_op`): inside `torch.compile` they are
+called as they stand and never compiled. Compiled, a product of `arange` is index arithmetic: on the CPU it
+overflows into other memory, on CUDA it is done in int32 (pytorch #175966, #183901).
 """
 
 from __future__ import annotations
@@ -64,11 +68,24 @@ def fresh_keys(n: int, device: torch.device | str = "cpu") -> Int64[Tensor, "n"]
     return torch.randint(1 << 62, (n,), device=device)
 
 
+torch.library.define("lamina::bits", "(Tensor keys, SymInt n, int purpose) -> Tensor")
+
+
+@torch.library.impl("lamina::bits", "default")
+def _bits(keys: Tensor, n: int, purpose: int) -> Tensor:
+    counter = torch.arange(n, device=keys.device)
+    stream = _fold(keys, purpose)[:, None]
+    return mix(stream + (counter + 1) * _GOLDEN) & ((1 << 63) - 1)
+
+
+@torch.library.register_fake("lamina::bits")
+def _bits_shape(keys: Tensor, n: int, purpose: int) -> Tensor:
+    return keys.new_empty(len(keys), n)
+
+
 def bits(keys: Int64[Tensor, "B"], n: int, purpose: Purpose) -> Int64[Tensor, "B n"]:
     """`n` independent integers in [0, 2**63) for each key."""
-    counter = torch.arange(n, device=keys.device)
-    stream = _fold(keys, int(purpose))[:, None]
-    return mix(stream + (counter + 1) * _GOLDEN) & ((1 << 63) - 1)
+    return torch.ops.lamina.bits(keys, n, int(purpose))
 
 
 def uniform(keys: Int64[Tensor, "B"], n: int, purpose: Purpose) -> Float64[Tensor, "B n"]:

@@ -52,10 +52,12 @@ class BlockwiseMasking:
         n = grid[0] * grid[1]
         return check_visible(n - round(self.mask_ratio * n), self.mask_ratio, grid)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not say what it gives
     def __call__(
         self, keys: Int64[Tensor, "B"], grid: Grid, scores: Float[Tensor, "B N"] | None = None
     ) -> Bool[Tensor, "B N"]:
-        """True where hidden; a function of the keys alone. Made on the CPU: waits for keys elsewhere."""
+        """True where hidden; a function of the keys alone. Made on the CPU: waits for keys elsewhere, and
+        `torch.compile` leaves it as it is (each number would be compiled anew)."""
         n = grid[0] * grid[1]
         n_hidden = n - self.n_visible(grid)
         least = max(1, min(self.min_block, n_hidden // 2))

@@ -32,10 +32,12 @@ class InverseMasking:
         n = grid[0] * grid[1]
         return check_visible(n - int(n * self.mask_ratio + 1e-6), self.mask_ratio, grid)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not say what it gives
     def __call__(
         self, keys: Int64[Tensor, "B"], grid: Grid, scores: Float[Tensor, "B N"] | None = None
     ) -> Bool[Tensor, "B N"]:
-        """True where hidden; a function of the keys alone. Made on the CPU: waits for keys elsewhere."""
+        """True where hidden; a function of the keys alone. Made on the CPU: waits for keys elsewhere, and
+        `torch.compile` leaves it as it is."""
         rows, columns = grid
         n = self.n_visible(grid)
         aspect, down, across = uniform(keys.cpu(), 3, Purpose.MASK).T
