@@ -96,7 +96,7 @@ def _join(device: torch.device) -> None:
             f"WORLD_SIZE says that there are several ranks, but {error}; start them by torchrun, "
             "or unset WORLD_SIZE"
         ) from error
-    store = dist.PrefixStore(f"attempt-{restarts()}", store)
+    store = dist.PrefixStore(f"attempt-{restarts()}", store)  # type: ignore[attr-defined]  # it is public
     on_cuda = device.type == "cuda"
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
