@@ -78,14 +78,15 @@ def _bits(keys: Tensor, n: int, purpose: int) -> Tensor:
     return mix(stream + (counter + 1) * _GOLDEN) & ((1 << 63) - 1)
 
 
-@torch.library.register_fake("lamina::bits")
+@torch.library.register_fake("lamina::bits")  # type: ignore[untyped-decorator]
 def _bits_shape(keys: Tensor, n: int, purpose: int) -> Tensor:
     return keys.new_empty(len(keys), n)
 
 
 def bits(keys: Int64[Tensor, "B"], n: int, purpose: Purpose) -> Int64[Tensor, "B n"]:
     """`n` independent integers in [0, 2**63) for each key."""
-    return torch.ops.lamina.bits(keys, n, int(purpose))
+    drawn: Tensor = torch.ops.lamina.bits(keys, n, int(purpose))
+    return drawn
 
 
 def uniform(keys: Int64[Tensor, "B"], n: int, purpose: Purpose) -> Float64[Tensor, "B n"]:
