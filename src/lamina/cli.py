@@ -105,7 +105,7 @@ RUN is a new folder; everything about the run is kept in it.
 PRETRAIN_END = """
 Everything else has a dotted name, such as --fusion.layers 0 2 11 or --optim.weight-decay 0.1.
 Exit codes: 0 done, 2 wrong arguments or data (too many bad files among them), 70 too many non-finite
-steps, 75 interrupted."""
+steps (go on with --resume and another --base-lr, --optim.clip-grad or --precision), 75 interrupted."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.layers import analyze_layers
 from lamina.analyzing import AnalysisTask, Looking
 from lamina.api import report_callbacks
+from lamina.downstream import Unfinished
 from lamina.evaluate import ProbeResult, evaluate_knn, evaluate_linear
 from lamina.interop import load_encoder
 from lamina.options import merge
@@ -26,9 +27,15 @@ DATA = "sample:photos?crop=20"
 
 
 def run_demo(out: Path, seed: int = 0) -> tuple[ProbeResult, ProbeResult]:
-    """Pre-train by the demo recipe, then kNN and linear probe beside their baselines, all kept in `out`."""
+    """Pre-train by the demo recipe, then kNN and linear probe beside their baselines, all kept in `out`.
+
+    Raises:
+        Unfinished: where the training was interrupted.
+    """
     recipe = merge(demo_recipe(), {"train": {"seed": seed}})
-    run_pretrain(recipe, DATA, out, overwrite=True, callbacks=report_callbacks)
+    outcome = run_pretrain(recipe, DATA, out, overwrite=True, callbacks=report_callbacks)
+    if outcome.exit_code:
+        raise Unfinished(outcome.sentence, outcome.exit_code)
     return evaluate_knn(str(out), DATA), evaluate_linear(str(out), DATA)
 
 

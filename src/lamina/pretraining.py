@@ -23,7 +23,7 @@ from lamina.recipes import Recipe
 from lamina.runs import DataFacts, Run
 from lamina.supervised import Supervised, check_labels
 from lamina.terminal import tolerant_output
-from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group
+from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group, remedies
 from lamina.train.distributed import from_main
 from lamina.watching import BiasMonitor, EncoderMonitor, open_looks
 
@@ -83,7 +83,7 @@ def run_pretrain(
         if recipe.method != "supervised":
             method.encoder.check_hiding()
         if going_on:
-            _check_same(run, recipe, facts, _called(init))
+            other = _check_same(run, recipe, facts, _called(init))
             init = init if isinstance(init, Backbone) else run.init()
         if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
             _begin(method, init, recipe, ranks)
@@ -91,6 +91,8 @@ def run_pretrain(
         watching = _watching(recipe, data, source, method, ranks)
         if not going_on:
             on_main(ranks, lambda: run.start(recipe, facts, _called(init), overwrite))
+        elif other:
+            on_main(ranks, lambda: run.change(recipe))
         ours = [
             *watching,
             FaultMonitor(loader.budget),
@@ -215,9 +217,12 @@ def _loader(recipe: Recipe, source: Source, method: Task, ranks: Ranks) -> Train
     )
 
 
-def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | None) -> None:
-    """A resumed run computes what it would have computed, or is refused."""
+def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | None) -> list[str]:
+    """A resumed run computes what it would have computed, or is refused; one that diverged may have another
+    learning rate, clipping or precision. Returns the names of those."""
     changed = [k for k in differences(run.recipe(), recipe) if k not in FREE_ON_RESUME]
+    allowed = remedies(run.path, recipe.train, changed)
+    changed = [k for k in changed if k not in allowed]
     if init is not None and init != run.init():
         changed.append("init")
     if changed:
@@ -231,3 +236,4 @@ def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | None) ->
             f"the run was started on {before.images} images, and the {facts.images} of now are not the same; "
             "restore the data, or start a new run with --init"
         )
+    return allowed

@@ -8,6 +8,7 @@ import platform
 import shlex
 import shutil
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,9 @@ import yaml
 from lamina.build import Task, build_task
 from lamina.errors import LaminaError
 from lamina.mim import MIM, mim_of
-from lamina.options import merge, to_mapping
+from lamina.options import differences, merge, to_mapping
 from lamina.recipes import Recipe
-from lamina.train import checkpoint
+from lamina.train import check_trained, checkpoint
 from lamina.train.durable import replace_text
 
 
@@ -84,8 +85,21 @@ class Run:
             "init": init,
             "recipe": to_mapping(recipe),
         }
-        replace_text(self.recipe_file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        self._write(content)
         self.environment_file.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+
+    def change(self, recipe: Recipe) -> None:
+        """Write down that the run goes on with another recipe; the options from before stand beside it."""
+        content = self._recipe_file()
+        before = {name: old for name, (old, _) in differences(self.recipe(), recipe).items()}
+        content["changed"] = [
+            *content.get("changed", []),
+            {"from": before, "time": datetime.now().isoformat(timespec="seconds")},
+        ]
+        self._write({**content, "recipe": to_mapping(recipe)})
+
+    def _write(self, content: dict[str, Any]) -> None:
+        replace_text(self.recipe_file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     def recipe(self) -> Recipe:
         """The resolved recipe; raises where this is no run."""
@@ -152,7 +166,8 @@ def load_method(path: str | Path, step: int | None = None) -> tuple[MIM, Recipe]
 
 
 def load_task(path: str | Path, step: int | None = None) -> tuple[Task, Recipe]:
-    """What a run trained, all of it, in evaluation mode; as `load_method`."""
+    """What a run trained, all of it, in evaluation mode; as `load_method`. A checkpoint that no step
+    changed, or whose numbers are not finite, is refused."""
     run = Run(path)
     recipe = run.recipe()
     task = build_task(recipe)
@@ -166,5 +181,7 @@ def load_task(path: str | Path, step: int | None = None) -> tuple[Task, Recipe]:
     )
     if found is None:
         raise LaminaError(f"{run.path} has no checkpoint yet; wait for the first, or train with --resume")
-    checkpoint.load_model_tensors(task, checkpoint.read(found).model)
+    content = checkpoint.read(found)
+    check_trained(found)
+    checkpoint.load_model_tensors(task, content.model)
     return task.eval(), recipe

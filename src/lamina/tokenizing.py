@@ -26,7 +26,7 @@ from lamina.tokenizer import (
     load_tokenizer,
     measure_tokenizer,
 )
-from lamina.train import Callback, Outcome, fit, on_main, process_group
+from lamina.train import Callback, Outcome, fit, on_main, process_group, remedies
 from lamina.train.distributed import from_main
 
 MOST_HELD_OUT = 512
@@ -52,7 +52,9 @@ class Keeper(Callback):
         self.task = task
 
     def on_end(self, outcome: Outcome) -> None:
-        """Measure, print and keep what was found."""
+        """Measure, print and keep what was found, of a training that is finished."""
+        if outcome.exit_code:
+            return
         # A finished training that is resumed takes no step, and may lack its results.
         task = self.task or load_tokenizer(self.folder.path)[0]
         assert isinstance(task, DiscreteVAE)
@@ -95,7 +97,7 @@ def train_tokenizer(
         source, held_out = open_source(data, "train"), _held_out(data)
         facts = data_facts(data, source)
         if going_on:
-            _check_same(folder, options, facts.names_sha256)
+            other = _check_same(folder, options, facts.names_sha256)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(options.seed, Purpose.INIT))
             task = build_tokenizer(options)
@@ -112,6 +114,8 @@ def train_tokenizer(
         )
         if not going_on:
             on_main(ranks, lambda: _start(folder, options, facts.source, facts.names_sha256, overwrite))
+        elif other:
+            on_main(ranks, lambda: folder.start(options, facts.source, facts.names_sha256))
         ours = [
             FaultMonitor(loader.budget),
             Keeper(folder, held_out, options),
@@ -135,8 +139,11 @@ def _start(
     folder.start(options, source, names_sha256)
 
 
-def _check_same(folder: TokenizerFolder, options: TokenizerOptions, names_sha256: str) -> None:
+def _check_same(folder: TokenizerFolder, options: TokenizerOptions, names_sha256: str) -> list[str]:
+    """Refuse what would go on otherwise; returns the options that a training which diverged may change."""
     changed = [k for k in differences(folder.options(), options) if k not in FREE_ON_RESUME]
+    allowed = remedies(folder.path, options.train(), changed)
+    changed = [k for k in changed if k not in allowed]
     if changed:
         raise LaminaError(
             f"--resume goes on with the options in {folder.config}, but these differ: {', '.join(changed)}; "
@@ -146,3 +153,4 @@ def _check_same(folder: TokenizerFolder, options: TokenizerOptions, names_sha256
         raise LaminaError(
             f"the tokenizer in {folder.path} was started on other images; restore them, or start a new one"
         )
+    return allowed

@@ -22,13 +22,14 @@ from lamina.downstream.compared_models import check_models
 from lamina.downstream.detect import evaluate_detect
 from lamina.downstream.fewshot import FewOptions, evaluate_fewshot
 from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
-from lamina.downstream.score import Score, of_probe
+from lamina.downstream.score import Score, Unfinished, of_probe
 from lamina.downstream.segment import evaluate_segment
 from lamina.downstream.training import Going, evaluate_trained
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, evaluate_knn, evaluate_linear
 from lamina.files import write_atomically
 from lamina.runs import Run
+from lamina.train import NONFINITE_EXIT_CODE
 
 Protocol = Literal[
     "knn", "linear", "linear-mae", "attentive", "finetune", "fewshot", "segment", "detect", "robustness"
@@ -163,12 +164,23 @@ def _measured(
         scores = _kept(task.place)
         if scores is None:
             say(f"{task.protocol}, {task.column.name}, seed {task.seed}")
-            scores = task.measure()
+            scores = _measure(task)
             for score in scores:
                 say(f"  {score.protocol}: {score.metric} {100 * score.value:.1f} %")
             _keep(scores, task.place)
         found[task.column.name] += scores
     return found
+
+
+def _measure(task: _Task) -> tuple[Score, ...]:
+    try:
+        return task.measure()
+    except LaminaError as error:
+        if error.exit_code != NONFINITE_EXIT_CODE:
+            raise
+        way = f"give --config with '{task.protocol}: {{optim: {{base_lr: ...}}}}' and another --out"
+        told = f"{task.protocol} of {task.column.name} diverged: {way}"
+        raise Unfinished(told, error.exit_code) from error
 
 
 @dataclass(frozen=True)

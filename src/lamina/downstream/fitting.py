@@ -19,7 +19,16 @@ from lamina.files import write_atomically
 from lamina.monitor import FaultMonitor
 from lamina.options import flatten
 from lamina.runs import environment
-from lamina.train import Callback, Loader, OptimOptions, TrainOptions, fit, on_main, process_group
+from lamina.train import (
+    Callback,
+    Loader,
+    OptimOptions,
+    TrainOptions,
+    fit,
+    on_main,
+    process_group,
+    remedies,
+)
 
 SETTINGS = "evaluation.yaml"
 FREE = (
@@ -65,7 +74,7 @@ def fit_protocol(
         LaminaError: where the folder has something else in it, or as `fit`.
     """
     with process_group(options.device) as ranks:
-        on_main(ranks, lambda: prepare_folder(folder, settings, going))
+        on_main(ranks, lambda: prepare_folder(folder, settings, going, options))
         outcome = fit(
             task,
             loader,
@@ -79,18 +88,25 @@ def fit_protocol(
         raise Unfinished(outcome.sentence, outcome.exit_code)
 
 
-def prepare_folder(folder: Path, settings: dict[str, Any], going: Going) -> None:
-    """Make the folder and write the settings, or see that they are the same."""
+def prepare_folder(
+    folder: Path, settings: dict[str, Any], going: Going, options: TrainOptions | None = None
+) -> None:
+    """Make the folder and write the settings, or see that they are the same; `options` are those of the
+    training, where there is one: one that diverged may go on with another rate, clipping or precision."""
     file = folder / SETTINGS
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     if file.is_file() and going.resume:
         before, now = (flatten(yaml.safe_load(t)) for t in (file.read_text(encoding="utf-8"), text))
         names = [name for name in {**before, **now} if name.rpartition(".")[2] not in FREE]
-        if changed := [name for name in names if before.get(name) != now.get(name)]:
+        changed = [name for name in names if before.get(name) != now.get(name)]
+        allowed = [] if options is None else remedies(folder, options, changed)
+        if changed := [name for name in changed if name not in allowed]:
             raise LaminaError(
                 f"--resume goes on with the settings in {file}, but these differ: {', '.join(changed)}; "
                 "leave them out, or start anew"
             )
+        if allowed:
+            write_atomically(file, text)
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not file.is_file():

@@ -31,7 +31,7 @@ from lamina.interop.metadata import export_files, export_metadata
 from lamina.options import merge
 from lamina.recipes import Recipe
 from lamina.runs import Run
-from lamina.train import checkpoint
+from lamina.train import checkpoint, skipped_steps, why_useless
 
 
 def inspect(path: str | Path) -> Inspection:
@@ -71,7 +71,10 @@ def _run(spec: str) -> Inspection:
     if step not in there:
         listed = ", ".join(map(str, there)) or "none"
         raise LaminaError(f"{place} has no checkpoint of step {step}; there are: {listed}")
-    shapes = _shapes(run.checkpoints / f"step-{step}" / checkpoint.MODEL)
+    folder = run.checkpoints / f"step-{step}"
+    wrong = checkpoint.verify(folder)
+    wrong = f"it is damaged: {wrong}" if wrong else why_useless(folder)
+    shapes = _shapes(folder / checkpoint.MODEL)
     names = [(n, n.partition(".")[0]) for n in shapes]
     fusion = recipe.fusion
     facts = (
@@ -79,6 +82,8 @@ def _run(spec: str) -> Inspection:
         ("fusion", fusion.kind if fusion.kind != "mff" else f"mff of blocks {spaced(fusion.layers)}"),
         ("data", f"{run.source()}, {run.data().images} images"),
         ("checkpoints", f"steps {spaced(there)}"),
+        *([("training", progress)] if wrong is None and (progress := skipped_steps(folder)) else []),
+        *([("not usable", wrong)] if wrong else []),
     )
     quoted = shlex.quote(spec)
     return Inspection(
@@ -93,7 +98,9 @@ def _run(spec: str) -> Inspection:
             for group in grouped([name for name, own in names if own == part], part)
         ),
         tuple(grouped(name for name, own in names if own not in ("encoder", "fusion"))),
-        (
+        ()
+        if wrong
+        else (
             f"lamina embed {quoted} DATA --out features.npz",
             f"lamina export {quoted} --out encoder.safetensors",
         ),

@@ -27,7 +27,7 @@ from lamina.interop.weights import fill, load_weights_into, put_encoder, read_we
 from lamina.options import merge
 from lamina.recipes import Recipe
 from lamina.runs import Run, load_task
-from lamina.train import checkpoint
+from lamina.train import check_trained, checkpoint
 
 UNTRAINED = "untrained:"
 _STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
@@ -126,12 +126,15 @@ def run_folder(spec: str | Path) -> Path | None:
 
 
 def weights_of(spec: str | Path) -> Path:
-    """The weights file that training starts from: that of a run's checkpoint (RUN, RUN@STEP or its folder);
-    whatever else `spec` names, as it is."""
+    """The weights file that training starts from: that of a run's checkpoint (RUN, RUN@STEP or its folder),
+    if anything was trained there; whatever else `spec` names, as it is."""
     if run_folder(spec) is None:
         return Path(spec).expanduser()
     place, step = locate_step(str(spec))
-    return Run(place).checkpoints / f"step-{step}" / checkpoint.MODEL
+    folder = Run(place).checkpoints / f"step-{step}"
+    if folder.is_dir():
+        check_trained(folder)
+    return folder / checkpoint.MODEL
 
 
 def open_weights(spec: str | Path) -> Foreign:

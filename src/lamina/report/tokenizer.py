@@ -61,7 +61,9 @@ class TokenizerReport(Callback):
         self.task = task
 
     def on_end(self, outcome: Outcome) -> None:
-        """Write the page, also where a resume found nothing left to train."""
+        """Write the page of a training that is finished, also where a resume found nothing left to train."""
+        if outcome.exit_code:
+            return
         task = self.task if self.task is not None else load_tokenizer(self.folder.path)[0]
         if isinstance(task, DiscreteVAE):
             write_tokenizer_report(task, self.folder, self.held_out, self.options)

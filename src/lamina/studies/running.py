@@ -151,6 +151,11 @@ class _Trainer:
         recipe = replace(arm.recipe, train=replace(arm.recipe.train, seed=seed))
         outcome = run_pretrain(recipe, self.data, run, resume=True)
         if outcome.exit_code:
+            if outcome.reason == "nonfinite":
+                self.say(
+                    "the arms of a study share one learning rate, which follows the batch: start it anew in "
+                    "another --out with a smaller --batch-size"
+                )
             return outcome.exit_code, {}
         found = measure(run, self.bench)
         _check_same(file, found)

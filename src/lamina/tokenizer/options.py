@@ -31,6 +31,8 @@ class TokenizerOptions:
     """Images per step, over all ranks."""
     base_lr: float = 4e-3
     """Learning rate for 256 images; scaled by batch_size / 256."""
+    clip_grad: float | None = 1.0
+    """Largest norm of the gradient; unset: no clipping."""
     workers: int = 2
     """Processes that read images."""
     device: str = "auto"
@@ -51,7 +53,11 @@ class TokenizerOptions:
     def optim(self) -> OptimOptions:
         """AdamW without weight decay, a short warm-up, a cosine."""
         return OptimOptions(
-            base_lr=self.base_lr, betas=(0.9, 0.99), weight_decay=0.0, warmup_epochs=0.5, clip_grad=1.0
+            base_lr=self.base_lr,
+            betas=(0.9, 0.99),
+            weight_decay=0.0,
+            warmup_epochs=0.5,
+            clip_grad=self.clip_grad,
         )
 
     def train(self) -> TrainOptions:

@@ -118,9 +118,10 @@ class DiscreteVAE(nn.Module):
 
     def _number(self, codes: Float[Tensor, "B d h w"]) -> Int64[Tensor, "B h w"]:
         """Digits as one number, the first latent the lowest digit."""
+        codes = codes.detach().nan_to_num()  # a training that diverged is told by its loss, not by an index
         number = torch.zeros_like(codes[:, 0], dtype=torch.int64)
         for k in reversed(range(len(self.levels))):
-            number = number * self.levels[k] + codes[:, k].detach().round().long()
+            number = number * self.levels[k] + codes[:, k].round().long()
         return number
 
 

@@ -3,6 +3,7 @@
 from lamina.train.callbacks import Callback
 from lamina.train.checkpoint import Checkpoint
 from lamina.train.distributed import Ranks, is_main, on_main, process_group
+from lamina.train.divergence import check_trained, remedies, skipped_steps, why_useless
 from lamina.train.groups import param_groups
 from lamina.train.journal import CLOCK_FIELDS
 from lamina.train.loop import Loader, fit
@@ -31,6 +32,7 @@ __all__ = [
     "Ranks",
     "TrainOptions",
     "TrainState",
+    "check_trained",
     "fit",
     "is_main",
     "learning_rate",
@@ -38,4 +40,7 @@ __all__ = [
     "param_groups",
     "plan_run",
     "process_group",
+    "remedies",
+    "skipped_steps",
+    "why_useless",
 ]

@@ -44,7 +44,8 @@ class Callback:
         """
 
     def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
-        """After a checkpoint is in place in `folder`."""
+        """After a checkpoint is in place in `folder`; not where there is nothing to keep: no step was taken
+        yet, the run stops for non-finite steps, or its weights are not finite."""
 
     def on_end(self, outcome: Outcome) -> None:
         """After the last step and its checkpoint, whatever the reason."""

@@ -32,6 +32,8 @@ from lamina.train.durable import (
     unsealed,
 )
 
+CHECKPOINTS = "checkpoints"
+"""The folder of a run that holds them."""
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 STATE, MANIFEST = "state.json", "manifest.json"
 FORMAT = 1
@@ -212,22 +214,29 @@ def remove_unfinished(folder: Path) -> None:
 class Retention:
     """Keeps the newest `keep` good checkpoints of a folder.
 
-    Damaged ones do not count. A folder is verified once, and again when its files' sizes or times change.
+    Damaged ones do not count. Those that `sound` denies are counted by themselves, so that a run that
+    diverges does not push out the checkpoints from before. A folder is verified once, and again when its
+    files' sizes or times change.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, sound: Callable[[Path], bool] = lambda path: True) -> None:
         self.folder = folder
         self.keep = keep
+        self.sound = sound
         self._good: dict[int, list[tuple[str, int, int]]] = {}
 
     def prune(self) -> None:
         """Remove what is older than the newest `keep` good ones."""
-        kept = 0
+        kept = {True: 0, False: 0}
         for step in reversed(steps(self.folder)):
-            if kept >= self.keep:
-                remove_folder(self.folder / f"step-{step}")
+            path = self.folder / f"step-{step}"
+            if kept[True] >= self.keep:
+                remove_folder(path)
             elif self._is_good(step):
-                kept += 1
+                sound = self.sound(path)
+                kept[sound] += 1
+                if kept[sound] > self.keep:
+                    remove_folder(path)
 
     def _is_good(self, step: int) -> bool:
         path = self.folder / f"step-{step}"

@@ -46,10 +46,12 @@ def fit(
     `task.forward(batch)` returns {"loss": mean over the batch, ...other 0-d terms to log};
     `task.after_step(steps_done)` is called once per step, a skipped one included. A resume goes on from the
     newest good checkpoint (from the beginning where there is none yet) and ends with the weights, optimiser
-    state and metrics of an uninterrupted run. SIGINT and SIGTERM save the current step and return an
-    outcome with exit code 75, and a callback that objects to the faults one with code 2. Seeds torch's
-    global generators at each step. Raises `LaminaError` where options, folder or data make no run, and
-    where a checkpoint cannot be written.
+    state and metrics of an uninterrupted run. SIGINT and SIGTERM save the current step and return an outcome
+    with exit code 75, too many non-finite steps one with code 70 (as does a run that ends without finite
+    weights, or without a single step taken), and a callback that objects to the faults one with code 2. A
+    run that diverged goes on with another learning rate, clipping or precision alone, from the newest
+    checkpoint before. Seeds torch's global generators at each step. Raises `LaminaError` where options,
+    folder or data make no run, and where a checkpoint cannot be written.
     """
     with tolerant_output(), process_group(options.device) as ranks, StopRequest() as request:
         run = Run(task, plan_run(options, loader.n_samples), optim, options, Path(folder), ranks, request)
@@ -76,13 +78,13 @@ def walk(run: Run, loader: Loader) -> Reason:
             run.save()
         if run.objection:
             return "bad files"
-        if state.nonfinite > options.nonfinite_limit:
+        if run.diverged:
             return "nonfinite"
         if run.stopping and state.step < state.total_steps:
             return "interrupted"
     if state.step < state.total_steps:
         raise LaminaError(f"the loader ended at step {state.step} of {state.total_steps}")
-    return "finished"
+    return run.reason_at_the_end()
 
 
 def step(run: Run, batch: Batch) -> None:

@@ -27,6 +27,7 @@ class Notice(NamedTuple):
     """What a step brought, over all ranks: the same on each of them."""
 
     step: int
+    skipped: bool
     nonfinite: bool
     faults: int
     stop: bool
@@ -39,7 +40,7 @@ class Verdict:
 
     terms: Float[Tensor, "T"]
     skip: Float[Tensor, ""]
-    flags: Float[Tensor, "4"]
+    flags: Float[Tensor, "5"]
 
 
 def agree(
@@ -58,7 +59,7 @@ def agree(
     skip = (loss_bad + norm_bad).view(1)
     vector = add_over_ranks(torch.cat([values, skip, counted.view(1), asked]), ranks)
     n = len(values)
-    return Verdict(vector[:n] / ranks.world, (vector[n] > 0).float(), vector[n + 1 :])
+    return Verdict(vector[:n] / ranks.world, (vector[n] > 0).float(), vector[n:])
 
 
 def _wide(device: torch.device) -> torch.dtype:
@@ -78,7 +79,7 @@ class Mailbox:
         self._late = device.type == "cuda"
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event]] = deque()
 
-    def post(self, step: int, flags: Float[Tensor, "4"]) -> list[Notice]:
+    def post(self, step: int, flags: Float[Tensor, "5"]) -> list[Notice]:
         """Hand in the flags of step `step`; returns the notices that have arrived."""
         if not self._late:
             return [_notice(step, flags)]
@@ -99,8 +100,8 @@ class Mailbox:
 
 
 def _notice(step: int, flags: Tensor) -> Notice:
-    nonfinite, faults, stop, save = flags.tolist()
-    return Notice(step, nonfinite > 0, int(faults), stop > 0, save > 0)
+    skipped, nonfinite, faults, stop, save = flags.tolist()
+    return Notice(step, skipped > 0, nonfinite > 0, int(faults), stop > 0, save > 0)
 
 
 class Meter:

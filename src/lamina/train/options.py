@@ -50,7 +50,8 @@ class TrainOptions:
     """How many good checkpoints to keep; older ones are removed once a new one is verified."""
 
     nonfinite_limit: int = 20
-    """Stop the run once more than this many steps had a loss or gradient that is not finite."""
+    """Stop the run once more than this many steps, or more than half of all its steps, had a loss or gradient
+    that is not finite."""
 
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl (needs lamina[track])."""

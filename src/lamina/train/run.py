@@ -14,9 +14,10 @@ from lamina.batch import Batch, Fault
 from lamina.errors import LaminaError
 from lamina.train import checkpoint
 from lamina.train.callbacks import Callback
-from lamina.train.checkpoint import Checkpoint, Retention
+from lamina.train.checkpoint import CHECKPOINTS, Checkpoint, Retention
 from lamina.train.clock import Clock
-from lamina.train.distributed import Ranks, gather_json, on_main
+from lamina.train.distributed import Ranks, from_main, gather_json, on_main
+from lamina.train.divergence import is_sound, module_finite, most_nonfinite, never_stepped
 from lamina.train.gradients import Gradients
 from lamina.train.meter import Mailbox, Meter, Notice, Requests
 from lamina.train.optim import OptimOptions, build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -28,7 +29,6 @@ from lamina.train.schedule import learning_rate, warmup_warning
 from lamina.train.signals import StopRequest
 from lamina.train.state import Outcome, Reason, TrainState
 
-CHECKPOINTS = "checkpoints"
 T = TypeVar("T")
 
 
@@ -58,10 +58,11 @@ class Run:
         )
         self.optimizer = build_optimizer(self.task, optim, fused=ranks.device.type in ("cuda", "cpu"))
         self.mailbox, self.meter = Mailbox(ranks.device), Meter(ranks.device)
-        self.retention = Retention(self.checkpoints, options.keep_checkpoints)
+        self.retention = Retention(self.checkpoints, options.keep_checkpoints, is_sound)
         self.state = TrainState(plan.total_steps)
         self.reporter: Reporter | None = None
         self.faults: list[Fault] = []
+        self.most_nonfinite = most_nonfinite(options, plan.total_steps)
         self.stopping = self.saving = False
         self.objection: str | None = None
         self._request = request
@@ -107,8 +108,9 @@ class Run:
             self.saving |= notice.save
             self.state.faults += notice.faults
             self.state.nonfinite += notice.nonfinite
+            self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if notice.skipped else 0
             if notice.nonfinite:
-                count = f"{self.state.nonfinite} so far, at most {self.options.nonfinite_limit}"
+                count = f"{self.state.nonfinite} so far, at most {self.most_nonfinite}"
                 self.say(f"step {notice.step} skipped: its loss or gradient is not finite ({count})")
             if notice.faults:
                 self._tell_faults()
@@ -158,22 +160,25 @@ class Run:
     def _write(self, reporter: Reporter) -> None:
         """The checkpoint and what callbacks keep beside it; a disk that refuses is a `LaminaError`."""
         step, self.state.seconds = self.state.step, self.clock.seconds
+        finite = module_finite(self.task)
         try:
             reporter.sync()
-            checkpoint.write(self.checkpoints, step, self._content(reporter))
+            checkpoint.write(self.checkpoints, step, self._content(reporter, finite))
             self.retention.prune()
-            reporter.checkpoint(step, self._path(), self.task)
+            if finite and not self.diverged and not never_stepped(self.state):
+                reporter.checkpoint(step, self._path(), self.task)
         except (OSError, SafetensorError) as error:
             raise LaminaError(
                 f"step {step} could not be saved in {self.folder} ({error}); "
                 "mend that, and go on with --resume"
             ) from error
 
-    def _content(self, reporter: Reporter) -> Checkpoint:
+    def _content(self, reporter: Reporter, finite: bool) -> Checkpoint:
         """Everything that decides how the run goes on."""
         state = {
             "train": asdict(self.state),
-            "run": run_facts(self.options, self.plan),
+            "run": self._facts(),
+            "weights_finite": finite,
             "samples_consumed": self.state.step * self.plan.batch_size,
             "meter": self.meter.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -184,7 +189,7 @@ class Run:
     def _restore(self, path: Path, callbacks: Sequence[Callback], say: Callable[[str], None]) -> None:
         """The inverse of `_content`."""
         saved = checkpoint.read_verified(path)
-        check_facts(saved.state["run"], run_facts(self.options, self.plan), say)
+        check_facts(saved.state["run"], self._facts(), say)
         checkpoint.load_model_tensors(self.task, saved.model)
         load_optimizer_tensors(self.optimizer, saved.optimizer)
         self.state = TrainState(**{**saved.state["train"], "total_steps": self.plan.total_steps})
@@ -194,6 +199,9 @@ class Run:
             self.scaler.load_state_dict(saved.state["scaler"])
         on_main(self.ranks, lambda: load_callback_states(callbacks, saved.state["callbacks"], say))
 
+    def _facts(self) -> dict[str, Any]:
+        return run_facts(self.options, self.optim, self.plan)
+
     def _path(self) -> Path:
         return self.checkpoints / f"step-{self.state.step}"
 
@@ -202,9 +210,13 @@ class Run:
     def start(self, callbacks: Sequence[Callback], resume: bool) -> None:
         """Find where to begin, restore what was there, open the files."""
         lines: list[str] = []
-        path = find_start(self.checkpoints, resume, self.ranks, lines.append)
+        path, rolled_back = find_start(
+            self.checkpoints, resume, self.options, self._facts(), self.ranks, lines.append
+        )
         if path is not None:
             self._restore(path, callbacks, lines.append)
+        if rolled_back:
+            self.state.nonfinite = 0  # a budget of its own, since what is trained is another thing now
         if self.state.step > self.plan.total_steps:
             raise LaminaError(
                 f"the run is at step {self.state.step}, beyond the {self.plan.total_steps} asked for"
@@ -227,6 +239,17 @@ class Run:
             warmup_warning(self.optim, self.plan.total_steps, self.plan.steps_per_epoch),
         )
         return [line for line in found if line]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether more steps were skipped than may be."""
+        return self.state.nonfinite > self.most_nonfinite
+
+    def reason_at_the_end(self) -> Reason:
+        """Whether the last step left something: finite weights that were trained."""
+        self.take_note(self.mailbox.empty())
+        useful = module_finite(self.task) and not never_stepped(self.state)
+        return "finished" if from_main(int(useful), self.ranks) else "nonfinite"
 
     def end(self, reason: Reason) -> Outcome:
         """Save the current step, say how it ended, let the callbacks finish."""

@@ -32,6 +32,10 @@ class TrainState:
     nonfinite: int = 0
     """Steps skipped because a loss or gradient was not finite."""
 
+    skipped_in_a_row: int = 0
+    """Steps up to this one that changed nothing: those, and with fp16 those whose scaled gradient
+    overflowed."""
+
     faults: int = 0
     """Samples that could not be read and were replaced, over all ranks."""
 
@@ -41,8 +45,8 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: finished, interrupted by a signal, or stopped for too many non-finite steps or for
-    files that could not be read."""
+    """How a run ended: finished, interrupted by a signal, or stopped for too many non-finite steps (or at its
+    end without finite weights, or without any step taken) or for files that could not be read."""
 
     reason: Reason
     step: int
@@ -76,6 +80,6 @@ class Outcome:
             "finished": f"finished: {at}",
             "interrupted": f"interrupted by a signal: {at}; go on with --resume",
             "nonfinite": f"stopped, too many steps with a loss or gradient that is not finite: {at}; "
-            "try a lower base_lr, clip_grad, or another precision",
+            "go on from before with --resume and a lower base_lr, a clip_grad or another precision",
             "bad files": f"stopped, too many bad files: {self.why}; {at}",
         }[self.reason]

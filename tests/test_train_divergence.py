@@ -1,0 +1,249 @@
+"""Training whose loss or gradient is not finite: how it ends, what is kept of it, and the ways out."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lamina
+from lamina.cli import main
+from lamina.errors import LaminaError
+from lamina.interop import inspect, load_encoder
+from lamina.options import merge
+from lamina.runs import Run
+from lamina.tokenizer import TokenizerOptions
+from lamina.tokenizing import train_tokenizer
+from lamina.train import Outcome, TrainOptions, fit
+from lamina.train.checkpoint import read, steps
+from lamina.train.divergence import most_nonfinite
+from train_toys import OPTIM, Counting, ToyLoader, ToyTask, fingerprint, train
+
+torch.set_num_threads(1)
+DATA = "sample:photos?crop=16&most=2"
+LAST = 13  # two epochs of 26 samples in batches of 4
+EXPLODING = 1e40  # one step at this rate leaves infinities in the weights
+
+
+def go(
+    folder: Path, resume: bool = False, task: nn.Module | None = None, lr: float = 1.0, **named
+) -> Outcome:
+    """A toy run with its own learning rate, and what its callback was told in `outcome.row["calls"]`."""
+    told = Counting()
+    loader = ToyLoader(poisoned=tuple(named.pop("poisoned", ())))
+    defaults = {"epochs": 2.0, "batch_size": 4, "log_every_steps": 3, "device": "cpu"}
+    optim = replace(OPTIM, base_lr=lr, clip_grad=named.pop("clip_grad", OPTIM.clip_grad))
+    outcome = fit(task or ToyTask(), loader, optim, TrainOptions(**defaults | named), folder, [told], resume)
+    outcome.row["calls"] = told.calls
+    return outcome
+
+
+def weights(folder: Path, step: int) -> dict[str, Tensor]:
+    return {k: v for k, v in read(folder / f"checkpoints/step-{step}").model.items() if k != "steps"}
+
+
+@pytest.mark.parametrize(
+    "named", [{}, {"max_steps": 5}, {"max_steps": 1}, {"precision": "fp16", "max_steps": 3}]
+)
+def test_a_run_that_never_takes_a_step_is_not_finished(named: dict, tmp_path: Path) -> None:
+    """Fewer steps than the limit of 20, and with fp16 none of them is counted as non-finite."""
+    task = ToyTask(loss_scale=1e12 if named.get("precision") == "fp16" else 1.0)
+    poisoned = () if named.get("precision") == "fp16" else range(99)
+    outcome = go(tmp_path, task=task, poisoned=poisoned, **named)
+    assert (outcome.reason, outcome.exit_code) == ("nonfinite", 70)
+    assert not [call for call in outcome.row["calls"] if call.startswith("checkpoint")]  # nothing is exported
+    assert all(
+        torch.equal(value, ToyTask().state_dict()[k]) for k, value in weights(tmp_path, outcome.step).items()
+    )
+
+
+class LastStepExplodes(ToyTask):
+    """Finite loss and gradient at each step; the last update itself writes an infinity."""
+
+    def after_step(self, step: int) -> None:
+        super().after_step(step)
+        if step == LAST:
+            assert isinstance(self.net[1], nn.Linear)
+            self.net[1].bias.data[0] = math.inf
+
+
+def test_weights_that_are_not_finite_at_the_end_are_no_result(tmp_path: Path) -> None:
+    outcome = go(tmp_path, task=LastStepExplodes(), checkpoint_every_steps=4)
+    assert (outcome.reason, outcome.step) == ("nonfinite", LAST)
+    assert [c for c in outcome.row["calls"] if c.startswith("checkpoint")] == [
+        f"checkpoint {n}" for n in (4, 8, 12)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "total", "most"), [(20, 1000, 20), (20, 40, 20), (20, 39, 19), (20, 1, 0), (0, 9, 0)]
+)
+def test_at_most_half_of_a_short_run_may_be_skipped(limit: int, total: int, most: int) -> None:
+    assert most_nonfinite(TrainOptions(nonfinite_limit=limit), total) == most
+
+
+def diverged(folder: Path) -> Path:
+    """A run that is healthy up to step 4 and then sees nothing but NaN; a checkpoint at each step, two kept."""
+    ended = go(folder, checkpoint_every_steps=1, poisoned=range(16, 99))
+    assert (ended.reason, ended.step) == ("nonfinite", 11)  # 7 of 13 were skipped
+    return folder
+
+
+def test_diverged_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:
+    assert steps(diverged(tmp_path) / "checkpoints") == [3, 4, 10, 11]
+
+
+def test_a_plain_resume_of_a_diverged_run_changes_nothing(tmp_path: Path) -> None:
+    diverged(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name != "train.log"}
+    with pytest.raises(
+        LaminaError, match=r"stopped at step 11.*base_lr, clip_grad or precision.*step 4"
+    ) as caught:
+        go(tmp_path, resume=True, checkpoint_every_steps=1)
+    assert caught.value.exit_code == 70
+    after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name != "train.log"}
+    assert after == before
+
+
+@pytest.mark.parametrize("other", [{"lr": 0.5}, {"clip_grad": 0.1}, {"precision": "bf16"}])
+def test_with_another_rate_a_diverged_run_goes_on_from_before(other: dict, tmp_path: Path) -> None:
+    """It ends as a healthy run that was stopped at step 4 and goes on with the same change."""
+    diverged(tmp_path / "run")
+    healthy = go(tmp_path / "healthy", checkpoint_every_steps=1, max_steps=LAST, keep_checkpoints=99)
+    assert healthy.reason == "finished"
+    for step in range(5, LAST + 1):
+        shutil.rmtree(tmp_path / "healthy" / "checkpoints" / f"step-{step}")
+    for name in ("run", "healthy"):
+        outcome = go(tmp_path / name, resume=True, checkpoint_every_steps=1, keep_checkpoints=99, **other)
+        assert (outcome.reason, outcome.row["nonfinite"]) == ("finished", 0)
+    assert fingerprint(tmp_path / "run", LAST) == fingerprint(tmp_path / "healthy", LAST)
+    assert steps(tmp_path / "run" / "checkpoints") == list(range(3, LAST + 1))
+    assert "goes on from there with" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_without_any_good_checkpoint_it_begins_again(tmp_path: Path) -> None:
+    go(tmp_path / "run", poisoned=range(99))
+    outcome = go(tmp_path / "run", resume=True, lr=0.5)
+    go(tmp_path / "fresh", lr=0.5)
+    assert outcome.reason == "finished"
+    assert fingerprint(tmp_path / "run", LAST) == fingerprint(tmp_path / "fresh", LAST)
+
+
+def test_a_larger_limit_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    ended = go(tmp_path, poisoned=range(16, 24), nonfinite_limit=1)
+    assert (ended.reason, ended.step) == ("nonfinite", 6)
+    assert go(tmp_path, resume=True, nonfinite_limit=2).reason == "finished"
+    assert "going on at step 6" in (tmp_path / "train.log").read_text()
+
+
+def test_checkpoints_of_earlier_versions_are_judged_too(tmp_path: Path) -> None:
+    """They say neither how many steps in a row were skipped, nor whether the weights are finite."""
+    from lamina.train.divergence import why_useless
+
+    train(tmp_path, checkpoint_every_steps=1, keep_checkpoints=99, max_steps=2, poisoned=range(4))
+    for step in (1, 2):
+        file = tmp_path / f"checkpoints/step-{step}/state.json"
+        content = json.loads(file.read_text())
+        del content["weights_finite"], content["train"]["skipped_in_a_row"]
+        file.write_text(json.dumps(content))
+    assert "nothing was trained" in (why_useless(tmp_path / "checkpoints/step-1") or "")
+    assert why_useless(tmp_path / "checkpoints/step-2") is None
+
+
+@pytest.fixture(scope="module")
+def exploded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run by the command line's own words whose every step after the first is not finite."""
+    run = tmp_path_factory.mktemp("exploded") / "run"
+    code = main(["pretrain", DATA, "--out", str(run), *TINY, "--base-lr", str(EXPLODING)])
+    assert code == 70
+    return run
+
+
+TINY = [
+    *(
+        "--recipe",
+        "mae-small",
+        "--image-size",
+        "16",
+        "--patch-size",
+        "4",
+        "--batch-size",
+        "16",
+        "--max-steps",
+        "8",
+    ),
+    *("--encoder.width", "24", "--encoder.depth", "2", "--encoder.heads", "2", "--decoder.width", "16"),
+    *(
+        "--decoder.depth",
+        "1",
+        "--decoder.heads",
+        "2",
+        "--fusion.layers",
+        "all",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ),
+    *("--optim.warmup-epochs", "0", "--monitor.images", "0", "--train.log-every-steps", "4"),
+]
+
+
+def test_nothing_is_made_of_a_run_that_exploded(exploded: Path, tmp_path: Path, capsys) -> None:
+    assert not (exploded / "encoder").exists()
+    for use in (
+        lambda: load_encoder(exploded),
+        lambda: lamina.export_timm(exploded, tmp_path / "x.safetensors"),
+        lambda: lamina.pretrain(
+            DATA, tmp_path / "next", "mae-small", init=exploded, image_size=16, patch_size=4
+        ),
+    ):
+        with pytest.raises(LaminaError, match="is of no use"):
+            use()
+    assert main(["evaluate", "finetune", str(exploded), DATA, "--out", str(tmp_path / "tuned")]) == 2
+    assert not (tmp_path / "tuned").exists()
+    told = dict(inspect(exploded).rows())
+    assert "not usable" in told
+    assert "use" not in told
+
+
+def test_the_way_out_that_the_command_line_advises_works(exploded: Path, tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(exploded, run)
+    assert main(["pretrain", DATA, "--out", str(run), "--resume"]) == 70
+    assert "give --resume another base_lr" in capsys.readouterr().err
+    assert main(["pretrain", DATA, "--out", str(run), "--resume", "--seed", "1", "--base-lr", "1e-3"]) == 2
+    assert main(["pretrain", DATA, "--out", str(run), "--resume", "--base-lr", "1e-3"]) == 0
+    assert Run(run).recipe().optim.base_lr == 1e-3
+    assert (
+        main(["pretrain", DATA, "--out", str(run), "--resume", "--base-lr", "1e-4"]) == 2
+    )  # it is healthy now
+    assert load_encoder(run).origin is not None
+
+
+def test_a_tokenizer_that_diverged_goes_on_with_another_rate(tmp_path: Path) -> None:
+    options = TokenizerOptions(
+        image_size=16, width=8, depth=1, max_steps=6, batch_size=8, workers=0, device="cpu", base_lr=1e30,
+        clip_grad=None,
+    )  # fmt: skip
+    assert train_tokenizer(DATA, tmp_path / "t", options).exit_code == 70
+    assert not (tmp_path / "t" / "tokenizer.safetensors").exists()
+    with pytest.raises(LaminaError, match="give --resume another"):
+        train_tokenizer(DATA, tmp_path / "t", options, resume=True)
+    mended = merge(options, {"base_lr": 1e-3})
+    assert train_tokenizer(DATA, tmp_path / "t", mended, resume=True).exit_code == 0
+    assert train_tokenizer(DATA, tmp_path / "t", mended, resume=True).exit_code == 0
+
+
+def test_a_recipe_that_was_changed_says_what_it_was(exploded: Path, tmp_path: Path) -> None:
+    shutil.copytree(exploded, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    run.change(merge(run.recipe(), {"optim": {"base_lr": 1e-3}}))
+    assert run.recipe().optim.base_lr == 1e-3
+    assert "optim.base_lr: 1.0e+40" in run.recipe_file.read_text()
