@@ -11,11 +11,9 @@ and rows are those of a run that was left alone.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
-import shlex
 import signal
 import subprocess
 import sys
@@ -23,22 +21,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from lamina.train import CLOCK_FIELDS
-from lamina.train.checkpoint import steps
+from small_run import PRETRAIN, fingerprint
 
-PRETRAIN = shlex.split(
-    "pretrain sample:photos?crop=16&most=8 --recipe mae-small --image-size 16 --patch-size 4 --batch-size 16 "
-    "--encoder.width 24 --encoder.depth 3 --encoder.heads 2 --decoder.width 16 --decoder.depth 1 "
-    "--decoder.heads 2 --fusion.layers all --device cpu --workers 0 --monitor.images 0 "
-    "--checkpoint-every-steps 10 --train.keep-checkpoints 1000 --resume"
-)
+from lamina.train.checkpoint import steps
 
 
 def launch(out: Path, n_steps: int, restarts: int) -> subprocess.Popen[bytes]:
     """The run in `out` on two ranks, in a session of its own, its output in a file beside it."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", str(restarts), "--monitor-interval", "0.2", "-m", "lamina"]
-    command += [*PRETRAIN, "--out", str(out), "--max-steps", str(n_steps)]
+    command += [*PRETRAIN, "--out", str(out), "--max-steps", str(n_steps), "--workers", "0"]
+    command += ["--checkpoint-every-steps", "10", "--resume"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with out.with_suffix(".txt").open("ab") as file:
         return subprocess.Popen(
@@ -73,18 +66,9 @@ def kill_a_rank(launcher: subprocess.Popen[bytes], run: Path, which: int, chance
     return False
 
 
-def fingerprint(run: Path, step: int) -> list[str]:
-    """Digests of the last checkpoint's tensors, and of the rows without their times."""
-    path = run / "checkpoints" / f"step-{step}"
-    files = ("model.safetensors", "optimizer.safetensors")
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    kept = json.dumps([{k: v for k, v in row.items() if k not in CLOCK_FIELDS} for row in rows])
-    return [hashlib.sha256(content).hexdigest() for content in ((path / f).read_bytes() for f in files)] + [
-        hashlib.sha256(kept.encode()).hexdigest()
-    ]
-
-
-def trial(number: int, folder: Path, options: argparse.Namespace, expected: list[str]) -> dict[str, object]:
+def trial(
+    number: int, folder: Path, options: argparse.Namespace, expected: dict[str, str]
+) -> dict[str, object]:
     """One launch whose ranks are killed."""
     chance, run, started = random.Random(number), folder / f"trial-{number}", time.monotonic()
     launcher = launch(run, options.steps, options.kills)
