@@ -709,4 +709,80 @@ def test_what_a_file_says_and_what_is_assumed(tmp_path):
     foreign = read_foreign(tmp_path / "mae.pth")
     names = [name for part in foreign.names.values() for name in part]
     assert sorted(names) == sorted(mae_file(table()))
-    assert foreign.assumed == ("targets normalised in each patch", "16 heads of the decoder")
+    assert foreign.assumed == ("targets normalised in each patch",)
+    assert foreign.guessed == {"image_size"}
+    wide = {k: v.repeat_interleave(16, -1) if k == "mask_token" else v for k, v in mae_file(table()).items()}
+    torch.save({"model": wide}, tmp_path / "wide.pth")
+    assert (
+        "16 heads of the decoder, as published for width 512" in read_foreign(tmp_path / "wide.pth").assumed
+    )
+
+
+CONFIGURATION = f"""
+data_preprocessor = dict(mean=[25.5, 51.0, 76.5], std=[102.0, 127.5, 153.0], to_rgb=True)
+model = dict(
+    type='MFF',
+    backbone=dict(
+        type='MFFViT',
+        arch=dict(embed_dims={WIDTH}, num_layers={DEPTH}, num_heads={HEADS}, feedforward_channels={4 * WIDTH}),
+        img_size=({SIZE // 2}, {2 * SIZE}), patch_size={PATCH}, mask_ratio=0.5, out_indices=[0, -1]),
+    neck=dict(type='MAEPretrainDecoder', decoder_num_heads={DEC_HEADS}, mlp_ratio=4.0),
+    head=dict(type='MAEPretrainHead', loss=dict(type='PixelReconstructionLoss')))
+"""
+
+
+def test_what_mmpretrains_own_configuration_says_is_taken(tmp_path, images):
+    """Heads, the image, statistics, taps and the loss: `MAEPretrainHead` has norm_pix False by default."""
+    positions = sincos_2d(DEC_WIDTH, (2, 8)).roll(DEC_WIDTH // 2, dims=1)
+    w = mm_file(torch.cat([torch.zeros(1, DEC_WIDTH), positions])[None], taps=2)
+    torch.save({"meta": {"cfg": CONFIGURATION}, "state_dict": w}, tmp_path / "mff.pth")
+    method, recipe = load_foreign_method(tmp_path / "mff.pth")
+    assert (recipe.encoder.heads, recipe.decoder.heads, recipe.fusion.layers) == (HEADS, DEC_HEADS, (0, 2))
+    assert recipe.encoder.image_size == (16, 64)
+    assert recipe.encoder.mean == pytest.approx((0.1, 0.2, 0.3))
+    assert recipe.encoder.std == pytest.approx((0.4, 0.5, 0.6))
+    assert (recipe.target.norm_pix, recipe.masking.mask_ratio) == (False, 0.5)
+    wide, mask = images.reshape(2, 3, 16, 64), torch.arange(16).expand(2, -1) % 2 == 1
+    x = method.encoder.normalise(wide)
+    theirs = published_loss(w, x, mask, mm=True, taps=(0, 2), norm_pix=False)
+    torch.testing.assert_close(loss_of(method, wide, mask), theirs, rtol=1e-5, atol=1e-5)
+    assert not read_foreign(tmp_path / "mff.pth").assumed
+
+
+@pytest.mark.parametrize(
+    "text", ["model = dict(", "model = f(" * 500, "(" * 5000, "x = 1" * 300_000, "model = 3"]
+)
+def test_a_configuration_that_is_none_says_nothing(tmp_path, text):
+    torch.save({"meta": {"cfg": text}, "state_dict": mm_file(table(True))}, tmp_path / "mm.pth")
+    with pytest.raises(LaminaError, match="how many attention heads"):
+        load_encoder(tmp_path / "mm.pth")
+
+
+@pytest.mark.parametrize("file", [mae_file, mm_file])
+def test_decoder_heads_are_asked_for_where_nothing_tells(tmp_path, file):
+    torch.save({"model": file(table(file is mm_file))}, tmp_path / "mae.pth")
+    with pytest.raises(LaminaError, match="32 channels of its decoder have; give decoder_heads=N"):
+        load_foreign_method(tmp_path / "mae.pth", encoder=HEADS_GIVEN)
+
+
+def test_decoder_heads_of_a_vit_mae_folder_without_them(tmp_path):
+    vit_mae(tmp_path / "mae")
+    config = json.loads((tmp_path / "mae" / "config.json").read_text())
+    del config["decoder_num_attention_heads"]
+    (tmp_path / "mae" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LaminaError, match="give decoder_heads=N"):
+        load_foreign_method(tmp_path / "mae")
+
+
+def test_the_models_name_in_the_arguments_of_mae_tells_its_heads(tmp_path):
+    vit = build_vit(EncoderOptions("vit_base_patch16_224", (SIZE, SIZE), PATCH, depth=1))
+    torch.save(
+        {
+            "model": {**vit.state_dict(), **linear("decoder_embed", DEC_WIDTH, 768)},
+            "args": argparse.Namespace(model="mae_vit_base_patch16", input_size=SIZE),
+        },
+        tmp_path / "mae.pth",
+    )
+    foreign = read_foreign(tmp_path / "mae.pth")
+    assert foreign.options.heads == 12
+    assert foreign.guessed == frozenset()

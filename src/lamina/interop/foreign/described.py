@@ -203,11 +203,11 @@ def sizes(encoder: Tensors, tokens: int | None, guesses: Guesses, size: Any = No
 
 
 def _stated_image(tokens: int | None, patch: int, size: Any) -> tuple[int, int] | None:
-    if size is not None:
-        height, width = (size, size) if isinstance(size, int) else tuple(map(int, size))
-        if tokens in (None, (height // patch) * (width // patch)):
-            return height, width
-    return None
+    sides = list(size) if isinstance(size, list | tuple) else [size, size]
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= patch for side in sides):
+        return None
+    height, width = sides
+    return (height, width) if tokens in (None, (height // patch) * (width // patch)) else None
 
 
 def plain_vit(width: int, heads: Any, guesses: Guesses) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lamina.encoder import EncoderOptions
 from lamina.interop.foreign.described import (
     Clues,
@@ -14,6 +16,7 @@ from lamina.interop.foreign.described import (
     plain_vit,
     sizes,
 )
+from lamina.interop.foreign.mae_decoder import published_heads
 
 _RULES = [
     (r"mask_token", "decoder.mask_token"),
@@ -24,31 +27,34 @@ _RULES = [
     (r"decoder_pred\.(.*)", r"decoder.head.\1"),
     (r"((?:cls_token|pos_embed|patch_embed|blocks|norm)(?:\..*)?)", r"encoder.\1"),
 ]
-_HEADS = 16  # of every decoder in that repository
+_PUBLISHED = {"base": (768, 12), "large": (1024, 16), "huge": (1280, 16)}
+"""Width and heads of the encoders that the repository's names stand for; their decoders are all alike."""
 
 
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
-    """MAE's own file; its `args`, where there are any, say whether patches were normalised."""
+    """MAE's own file; its `args`, where there are any, name the model and say how the loss was computed."""
     parts, names = divide(tensors, _RULES)
     guesses = Guesses()
-    shape = sizes(parts["encoder"], need(parts["encoder"], "pos_embed").shape[1] - 1, guesses)
-    named = plain_vit(shape["width"], None, guesses)
-    norm_pix, ratio = clues.args.get("norm_pix_loss"), clues.args.get("mask_ratio")
+    encoder, decoder, args = parts["encoder"], parts["decoder"], clues.args
+    tokens = need(encoder, "pos_embed").shape[1] - 1
+    shape = sizes(encoder, tokens, guesses, args.get("input_size"))
+    named = re.match(r"mae_vit_(base|large|huge)_patch", str(args.get("model")))
+    width, heads = _PUBLISHED[named[1]] if named is not None else (None, None)
+    own_heads = heads if shape["width"] == width else None
+    norm_pix, ratio = args.get("norm_pix_loss"), args.get("mask_ratio")
     if norm_pix is None:
         guesses.words.append("targets normalised in each patch")
-    if "embed.weight" in parts["decoder"]:
-        guesses.words.append(f"{_HEADS} heads of the decoder")
     return Foreign(
         "MAE (facebookresearch)",
-        parts["encoder"],
+        encoder,
         names,
-        EncoderOptions(**named, **shape, **clues.statistics()),
-        decoder=parts["decoder"],
+        EncoderOptions(**plain_vit(shape["width"], own_heads, guesses), **shape, **clues.statistics()),
+        decoder=decoder,
         eps=1e-6,
         said={
-            "decoder": {"heads": _HEADS},
+            "decoder": {"heads": published_heads(decoder, guesses) if decoder else None},
             "target": {"norm_pix": True if norm_pix is None else bool(norm_pix)},
-            "masking": {} if ratio is None else {"mask_ratio": float(ratio)},
+            "masking": {"mask_ratio": float(ratio)} if isinstance(ratio, int | float) else {},
         },
         **guesses.said(),
     )

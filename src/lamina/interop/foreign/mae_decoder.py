@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lamina.errors import LaminaError
-from lamina.interop.foreign.described import Tensors, need
+from lamina.interop.foreign.described import Guesses, Tensors, need
 from lamina.tokens import sincos_2d
 
 _AXES = {  # which axis of a tensor the decoder's channels are
@@ -26,7 +26,20 @@ _AXES = {  # which axis of a tensor the decoder's channels are
     "mlp.fc2.bias": 0,
     "head.weight": 1,
 }
-_TOLERANCE = 1e-3  # tables may have been kept in half precision
+_TOLERANCE = 2**-8  # of tables kept in half precision: bfloat16 rounds numbers near 1 by up to half of that
+
+PUBLISHED_WIDTH, PUBLISHED_HEADS = 512, 16
+"""Channels and attention heads of the decoder of every MAE that was published (He et al., section 4)."""
+
+
+def published_heads(decoder: Tensors, guesses: Guesses) -> int | None:
+    """Attention heads of a decoder that is as wide as the published ones, noted as a guess; None for another
+    width, of which nothing is known."""
+    token = decoder.get("mask_token")
+    if token is None or token.shape[-1] != PUBLISHED_WIDTH:
+        return None
+    guesses.words.append(f"{PUBLISHED_HEADS} heads of the decoder, as published for width {PUBLISHED_WIDTH}")
+    return PUBLISHED_HEADS
 
 
 def straightened(decoder: Tensors, grid: tuple[int, int]) -> Tensors:

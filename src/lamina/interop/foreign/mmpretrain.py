@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 from lamina.encoder import EncoderOptions
 from lamina.fusion import resolve_layers
@@ -18,6 +19,8 @@ from lamina.interop.foreign.described import (
     sizes,
     transformer_rules,
 )
+from lamina.interop.foreign.mae_decoder import PUBLISHED_HEADS, published_heads
+from lamina.interop.foreign.mmengine_config import group, settings
 
 _BLOCK = {
     r"(?:ln|norm)1": "norm1",
@@ -42,29 +45,37 @@ _RULES = [
     (r"neck\.(?:decoder_norm|ln1|norm1)\.(.*)", r"decoder.norm.\1"),
     (r"neck\.decoder_pred\.(.*)", r"decoder.head.\1"),
 ]
-_HEADS = 16  # of the decoder of every MAE and MFF in that repository
+_ARCHITECTURES = {
+    **dict.fromkeys(("b", "base", "deit-b", "deit-base"), 12),
+    **dict.fromkeys(("l", "large", "h", "huge"), 16),
+    **dict.fromkeys(("deit-s", "deit-small"), 6),
+    **dict.fromkeys(("deit-t", "deit-tiny"), 3),
+}
+"""Attention heads of the architectures that mmpretrain names."""
 
 
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
-    """An mmpretrain file; the run's configuration, where it is inside, says which layers MFF reads."""
+    """An mmpretrain file; the run's configuration, where it is inside, says what no tensor does: heads, the
+    image, how the loss was computed, and which layers MFF reads."""
     parts, names = divide(tensors, _RULES)
-    encoder, fusion = parts["encoder"], parts["fusion"]
+    encoder, fusion, decoder = parts["encoder"], parts["fusion"], parts["decoder"]
     guesses = Guesses()
-    shape = sizes(encoder, need(encoder, "pos_embed").shape[1] - ("cls_token" in encoder), guesses)
-    options = EncoderOptions(**plain_vit(shape["width"], None, guesses), **shape, **clues.statistics())
-    said: dict[str, dict[str, object]] = {"decoder": {"heads": _HEADS}, "fusion": {"kind": "none"}}
-    title = "mmpretrain ViT"
-    if parts["decoder"]:
+    model = group(settings(clues.text), "model")
+    backbone = group(model, "backbone")
+    tokens = need(encoder, "pos_embed").shape[1] - ("cls_token" in encoder)
+    shape = sizes(encoder, tokens, guesses, backbone.get("img_size"))
+    options = EncoderOptions(
+        **plain_vit(shape["width"], _heads(backbone), guesses), **shape, **_statistics(clues)
+    )
+    title, said = "mmpretrain ViT", dict[str, dict[str, object]]()
+    said["fusion"] = {"kind": "none"}
+    if decoder:
         title = "mmpretrain MAE"
-        guesses.words.append(f"{_HEADS} heads of the decoder")
-        norm_pix = re.search(r"norm_pix['\"]?\s*[=:]\s*(True|False)", clues.text)
-        said["target"] = {"norm_pix": norm_pix is None or norm_pix[1] == "True"}
-        if norm_pix is None:
-            guesses.words.append("targets normalised in each patch")
+        said |= _pre_training(model, decoder, guesses)
     if "pool.logits" in fusion:
         title = "mmpretrain MFF"
         fusion["pool.logits"] = fusion["pool.logits"].flatten()
-        layers = _layers(clues, shape["depth"], len(fusion["pool.logits"]), guesses)
+        layers = _layers(backbone, shape["depth"], len(fusion["pool.logits"]), guesses)
         said["fusion"] = {"kind": "mff", "layers": layers, "projection": "linear", "pooling": "average"}
     return Foreign(
         title,
@@ -72,20 +83,61 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         names,
         options,
         fusion=fusion,
-        decoder=parts["decoder"],
+        decoder=decoder,
         eps=1e-6,
         said=said,
         **guesses.said(),
     )
 
 
-def _layers(clues: Clues, depth: int, n: int, guesses: Guesses) -> list[int]:
+def _heads(backbone: Mapping[str, Any]) -> int | None:
+    """Attention heads of the encoder, where the configuration tells."""
+    arch = backbone.get("arch")
+    if isinstance(arch, Mapping):
+        heads = arch.get("num_heads")
+        return heads if isinstance(heads, int) else None
+    return _ARCHITECTURES.get(arch) if isinstance(arch, str) else None
+
+
+def _statistics(clues: Clues) -> dict[str, Any]:
+    """Mean and std, which mmpretrain has on [0, 255]."""
+    found = settings(clues.text)
+    for own in (group(found, "model", "data_preprocessor"), group(found, "data_preprocessor")):
+        mean, std = own.get("mean"), own.get("std")
+        if _are_numbers(mean) and _are_numbers(std):
+            return clues.statistics([m / 255 for m in mean], [s / 255 for s in std])
+    return clues.statistics()
+
+
+def _are_numbers(values: Any) -> TypeGuard[list[float]]:
+    return isinstance(values, list) and bool(values) and all(isinstance(v, int | float) for v in values)
+
+
+def _pre_training(
+    model: Mapping[str, Any], decoder: Tensors, guesses: Guesses
+) -> dict[str, dict[str, object]]:
+    """Fields of a recipe of MAE and MFF: as configured, by mmpretrain's defaults where a configuration leaves
+    them out, and where there is none as published."""
+    backbone, neck, head = (group(model, name) for name in ("backbone", "neck", "head"))
+    heads = neck.get("decoder_num_heads", PUBLISHED_HEADS) if neck else None
+    if not isinstance(heads, int):
+        heads = published_heads(decoder, guesses)
+    norm_pix = bool(head.get("norm_pix", False)) if head else True
+    if not head:
+        guesses.words.append("targets normalised in each patch")
+    ratio = backbone.get("mask_ratio")
+    return {
+        "decoder": {"heads": heads},
+        "target": {"norm_pix": norm_pix},
+        "masking": {"mask_ratio": float(ratio)} if isinstance(ratio, int | float) else {},
+    }
+
+
+def _layers(backbone: Mapping[str, Any], depth: int, n: int, guesses: Guesses) -> list[int]:
     """The blocks that are fused; no tensor tells which."""
-    match = re.search(r"out_indices['\"]?\s*[=:]\s*[\[(]([-\d,\s]+)[\])]", clues.text)
-    if match is not None:
-        taps = [int(word) % depth for word in match[1].replace(",", " ").split()]
-        if len(taps) == n:
-            return taps
+    stated = backbone.get("out_indices")
+    if isinstance(stated, list) and len(stated) == n and all(isinstance(i, int) for i in stated):
+        return [i % depth for i in stated]
     taps = list(resolve_layers("default" if n == 6 and depth >= 6 else "all", depth))
     if len(taps) != n:
         guesses.words.append(f"which {n} blocks are fused: unknown, give layers")

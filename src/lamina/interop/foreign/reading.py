@@ -94,7 +94,8 @@ def read_file(path: str | Path) -> tuple[Tensors, Clues]:
         raise LaminaError(f"{file.name} is no weights file; give .safetensors, or {', '.join(PICKLES)}")
     content = _read_pickle(file)
     args, meta = content.get("args"), content.get("meta")
-    text = meta.get("cfg") if isinstance(meta, Mapping) else None
+    # mmengine has it under "cfg", mmcv before it under "config".
+    text = meta.get("cfg", meta.get("config")) if isinstance(meta, Mapping) else None
     clues = Clues(
         config,
         processor,

@@ -18,6 +18,7 @@ from lamina.interop.foreign.described import (
     sizes,
     transformer_rules,
 )
+from lamina.interop.foreign.mae_decoder import published_heads
 
 BLOCK = {
     r"attention\.(?:attention\.query|q_proj)": "attn.q",
@@ -58,12 +59,15 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
     named = plain_vit(shape["width"], config.get("num_attention_heads"), guesses)
     half = (0.5,) * shape["in_chans"]
     feed = clues.statistics() if is_mae else clues.statistics(half, half)
-    said: dict[str, dict[str, Any]] = {"decoder": {"heads": config.get("decoder_num_attention_heads")}}
+    heads = config.get("decoder_num_attention_heads")
+    if heads is None and decoder:
+        heads = published_heads(decoder, guesses)
+    said: dict[str, dict[str, Any]] = {"decoder": {"heads": heads}}
     if "norm_pix_loss" in config:
         said["target"] = {"norm_pix": bool(config["norm_pix_loss"])}
     elif is_mae:
         guesses.words.append("targets normalised in each patch")
-    if "mask_ratio" in config:
+    if isinstance(config.get("mask_ratio"), int | float):
         said["masking"] = {"mask_ratio": float(config["mask_ratio"])}
     return Foreign(
         "transformers ViTMAE" if is_mae else "transformers ViT",

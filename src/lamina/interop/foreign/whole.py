@@ -157,7 +157,11 @@ def _recipe(
     decoder = foreign.decoder
     heads = heads or foreign.said.get("decoder", {}).get("heads")
     if heads is None:
-        raise LaminaError("nothing says how many heads its decoder has; give decoder_heads")
+        width = int(need(decoder, "mask_token").shape[-1])
+        raise LaminaError(
+            f"nothing says how many attention heads the {width} channels of its decoder have; give "
+            "decoder_heads=N"
+        )
     said: dict[str, Any] = {group: dict(values) for group, values in foreign.said.items()}
     said["decoder"] = {
         "kind": "mae",
