@@ -43,7 +43,7 @@ def test_plain_timm_gives_the_same_features_of_a_beit(kind, tmp_path, images):
     toy_run(tmp_path / "run", recipe)
     exported = export_timm(tmp_path / "run", tmp_path / "encoder")
     config = json.loads(exported.config.read_text())
-    vit = timm.create_model(config["architecture"], **config["model_args"]).eval()
+    vit = timm.create_model(config["architecture"], num_classes=0, **config["model_args"]).eval()
     vit.load_state_dict(load_file(exported.weights), strict=True)
     run, kept = load_encoder(tmp_path / "run"), load_encoder(tmp_path / "encoder")
     with torch.no_grad():

@@ -452,7 +452,8 @@ def test_plain_classifiers_are_timm_s(network: str, pool: str, tmp_path: Path) -
     assert files.fusion is None
     config = json.loads(files.config.read_text())
     images = batch_of().images
-    peer = timm.create_model(config["architecture"], **config["model_args"]).eval()
+    arguments = {"num_classes": config["num_classes"], **config["model_args"]}  # as on timm's hub
+    peer = timm.create_model(config["architecture"], **arguments).eval()
     peer.load_state_dict(load_file(files.weights), strict=True)
     mean, std = (torch.tensor(config["pretrained_cfg"][k]).view(3, 1, 1) for k in ("mean", "std"))
     expected = task.logits(images)

@@ -66,7 +66,9 @@ def test_a_norm_after_pooling_is_timms(pool, tmp_path):
     files = export_supervised(task, options, PLAIN, tmp_path / "x", plain=True)
     config = json.loads(files.config.read_text())
     assert config["model_args"]["fc_norm"] == (pool == "mean")
-    peer = timm.create_model(config["architecture"], **config["model_args"]).eval()
+    peer = timm.create_model(
+        config["architecture"], num_classes=config["num_classes"], **config["model_args"]
+    ).eval()
     peer.load_state_dict(load_file(files.weights), strict=True)
     images = batch_of().images
     expected = task.logits(images)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from lamina.encoder import EncoderOptions, build_vit, timm_arguments, wrap_vit
 from lamina.errors import LaminaError
-from lamina.files import replacing, write_atomically
+from lamina.files import replacing
 from lamina.fusion import FusionOptions, LastLayer, build_fusion
+from lamina.interop.export import write_config
 from lamina.interop.folding import fold_fusion
 from lamina.interop.metadata import export_files, export_metadata
 from lamina.interop.weights import read_weights
@@ -61,7 +62,8 @@ def export_supervised(
 
     Without fusion the weights are a timm classifier's: `timm.create_model(architecture, **model_args)` of
     the config, then `load_state_dict(..., strict=True)`, gives the logits of images normalised by
-    `pretrained_cfg`'s mean and std (a folder: `timm.create_model("local-dir:" + folder, pretrained=True)`);
+    `pretrained_cfg`'s mean and std (a folder: `timm.create_model("local-dir:" + folder, pretrained=True)`,
+    or `AutoModelForImageClassification.from_pretrained(folder)` of transformers);
     networks whose head reads the class token need no more than `timm.create_model(name, num_classes=n)`.
 
     With one, the fusion is part of the classifier: it goes to a file beside, and the head has a name of its
@@ -93,7 +95,8 @@ def export_supervised(
     kept = replace(encoder, residual_decay=None, **_sizes(task))
     about = _described(task, kept, fused, class_names, step, crop_share, neck)
     plainly = _timm_config(task, kept, crop_share, class_names) if timms else {}
-    config = json.dumps({**plainly, "lamina": about}, indent=2)
+    content = {**plainly, "lamina": about}
+    config = json.dumps(content, indent=2)
     if files.fusion is not None:
         scales = task.encoder.tap_scales(task.fusion.layers)
         _save(fold_fusion(task.fusion, scales).state_dict(), files.fusion, config)
@@ -102,7 +105,7 @@ def export_supervised(
     if timms and neck == "layer":  # the head reads past the final norm
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("norm.")}
     _save({**tensors, **{names[name]: each for name, each in _head(task).items()}}, files.weights, config)
-    write_atomically(files.config, config + "\n")
+    write_config(files.config, content)
     return files
 
 

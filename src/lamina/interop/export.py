@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,9 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
     `out` is a .safetensors file or a folder. The file's own metadata and the JSON beside it hold timm's
     `architecture` and `model_args`, so that `timm.create_model(architecture, **model_args)` followed by
     `load_state_dict(..., strict=True)` gives the features of `Backbone` bit for bit on images normalised by
-    `pretrained_cfg`'s mean and std. A folder is also read by `timm.create_model("local-dir:" + folder,
-    pretrained=True)`. Fusion weights are no part of a timm model and go to a file of their own.
+    `pretrained_cfg`'s mean and std. A folder is read by `timm.create_model("local-dir:" + folder,
+    pretrained=True)`, and by `AutoModel.from_pretrained(folder)` and `AutoImageProcessor` of transformers.
+    Fusion weights are no part of a timm model and go to a file of their own.
 
     Residual decay is no part of a timm model either: it is folded into the weights, and then the normed
     features are the same up to the epsilon of the norms. A fusion beside it is folded too, or left out where
@@ -131,12 +133,23 @@ def write_encoder(
         "fusion": to_mapping(fusion) if fusion is not None and fused is not None else None,
         "fusion_left_out": left_out,
     }
-    config = json.dumps({**timm_config(method, encoder, crop_share), "lamina": about}, indent=2)
+    content = {**timm_config(method, encoder, crop_share), "lamina": about}
+    config = json.dumps(content, indent=2)
     if files.fusion is not None and fused is not None:
         save_tensors(fused.state_dict(), files.fusion, config)
     save_tensors(method.encoder.timm_state(), files.weights, config)
-    write_atomically(files.config, config + "\n")
+    write_config(files.config, content)
     return files
+
+
+def write_config(file: Path, content: Mapping[str, Any]) -> None:
+    """Write what timm needs beside weights. A config.json is laid out as on the Hugging Face hub, with the
+    number of classes at the top alone: transformers' `AutoModel` passes it on by itself."""
+    arguments = content.get("model_args")
+    if file.name == "config.json" and isinstance(arguments, Mapping):
+        arguments = {name: value for name, value in arguments.items() if name != "num_classes"}
+        content = {**content, "model_args": arguments}
+    write_atomically(file, json.dumps(content, indent=2) + "\n")
 
 
 def timm_config(method: Task, options: EncoderOptions, crop_share: float) -> dict[str, Any]:
