@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from image_files import deep_png, packed, png, png_chunk
 from lamina.data.channels import composite, luminance
 from lamina.data.decode import decode_file, turn
 from lamina.data.options import Decoding
@@ -38,26 +39,6 @@ def reason(path: Path | str | bytes, **how: int) -> Reason:
     with pytest.raises(Unreadable) as found:
         decode_file(path if isinstance(path, bytes) else str(path), Decoding(**how))  # type: ignore[arg-type]
     return found.value.reason
-
-
-def png(header: tuple[int, int, int, int], rows: bytes, extra: bytes = b"") -> bytes:
-    """A PNG written by hand: (width, height, bit depth, colour type), filtered rows, chunks before IDAT."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    body = (
-        chunk(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0))
-        + extra
-        + chunk(b"IDAT", zlib.compress(rows))
-    )
-    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
-
-
-def deep_png(pixels: np.ndarray) -> bytes:
-    height, width, channels = pixels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    return png((width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels]), rows)
 
 
 # --- values ---------------------------------------------------------------------------------------------
@@ -100,10 +81,35 @@ def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "t.png").permute(1, 2, 0), want)
 
 
-def test_colour_key_is_transparency(tmp_path: Path) -> None:
-    key = struct.pack(">I", 2) + b"tRNS" + b"\0\x07" + struct.pack(">I", zlib.crc32(b"tRNS\0\x07"))
-    (tmp_path / "k.png").write_bytes(png((3, 1, 8, 0), b"\0" + bytes([7, 8, 9]), key))
-    assert read(tmp_path / "k.png").tolist() == [[[7, 8, 9]], [[0, 255, 255]]]
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_colour_key_is_transparency(tmp_path: Path, bits: int) -> None:
+    """PNG, 11.3.2.1: pixels of that value are transparent, all others opaque, at every depth."""
+    most = 2**bits - 1
+    row = [0, 1, most - 1, most, 1]
+    key = png_chunk(b"tRNS", (1).to_bytes(2, "big"))
+    rows = b"\0" + packed(np.array([row]), bits) if bits < 16 else None
+    if rows is None:
+        (tmp_path / "k.png").write_bytes(deep_png(np.array(row)[None, :, None], key))
+    else:
+        (tmp_path / "k.png").write_bytes(png((5, 1, bits, 0), rows, key))
+    got = read(tmp_path / "k.png")
+    got = got / 255 if got.dtype == torch.uint8 else got
+    assert np.allclose(got[0], np.array([row]) / most, atol=1e-6)
+    assert got[1].tolist() == [[float(value != 1) for value in row]]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colour_key_of_colours_takes_all_three(tmp_path: Path, bits: int) -> None:
+    colours = np.array([[[1, 2, 3], [1, 2, 4], [0, 2, 3], [3, 2, 1]]])
+    key = png_chunk(b"tRNS", struct.pack(">3H", 1, 2, 3))
+    rows = b"\0" + colours.astype(np.uint8).tobytes()
+    whole = png((4, 1, 8, 2), rows, key) if bits == 8 else deep_png(colours, key)
+    (tmp_path / "k.png").write_bytes(whole)
+    got = read(tmp_path / "k.png")
+    assert np.allclose(got[:3].permute(1, 2, 0) * (65535 if bits == 16 else 1), colours)
+    assert (got[3] / got[3].max()).tolist() == [[0, 1, 1, 1]]
+    background = read(tmp_path / "k.png", in_chans=3, alpha_background=0)
+    assert background[:, 0, 0].tolist() == [0, 0, 0]
 
 
 def test_cmyk_is_converted_as_pillow_does(tmp_path: Path) -> None:
@@ -385,8 +391,7 @@ def test_bombs_are_judged_by_their_header(tmp_path: Path) -> None:
 
 def test_a_huge_text_chunk_is_a_bad_file(tmp_path: Path) -> None:
     data = b"k\0\0" + zlib.compress(bytes(200_000_000), 9)
-    chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
-    (tmp_path / "a.png").write_bytes(png((2, 1, 8, 0), b"\0\1\2", chunk))
+    (tmp_path / "a.png").write_bytes(png((2, 1, 8, 0), b"\0\1\2", png_chunk(b"zTXt", data)))
     assert reason(tmp_path / "a.png") == Reason.BROKEN
 
 

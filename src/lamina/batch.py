@@ -21,6 +21,16 @@ class Fault(NamedTuple):
     reason: str
 
 
+class Remark(NamedTuple):
+    """What is worth knowing of a sample that was read: its index, its name (safe to print), which kind of
+    thing it is, and what exactly."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a remark
+    name: str
+    kind: str
+    detail: str = ""
+
+
 class Objects(NamedTuple):
     """The objects of one image.
 
@@ -51,7 +61,7 @@ class Batch:
     `keys` name the samples for `rng`; None means torch's own generator. `mask` is True where a patch is
     hidden; None lets the method draw it. `labels` are classes of images, or of their pixels. `view` is a
     second view of each image (CMAE). `objects` are those of each image, for detection. `faults` are the
-    samples that could not be read and whose slots were filled by others.
+    samples that could not be read and whose slots were filled by others, `remarks` are on samples that could.
     """
 
     images: Shaped[Tensor, "B C H W"]
@@ -61,6 +71,7 @@ class Batch:
     faults: tuple[Fault, ...] = ()
     view: Shaped[Tensor, "B C H W"] | None = None
     objects: tuple[Objects, ...] | None = None
+    remarks: tuple[Remark, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -74,11 +85,13 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def split(self, size: int) -> Iterator[Batch]:
-        """Consecutive micro-batches of `size` samples (the last one may be smaller), without the faults."""
+        """Consecutive micro-batches of `size` samples (the last one may be smaller), without the faults and
+        remarks."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             objects = None if self.objects is None else self.objects[part]
-            yield replace(self._rows(lambda tensor, part=part: tensor[part]), faults=(), objects=objects)  # type: ignore[misc]
+            rows = self._rows(lambda tensor, part=part: tensor[part])  # type: ignore[misc]
+            yield replace(rows, faults=(), remarks=(), objects=objects)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Every tensor changed, those of objects too."""
@@ -99,6 +112,7 @@ class Batch:
             self.faults,
             of(self.view),
             self.objects,
+            self.remarks,
         )
 
 

@@ -9,6 +9,7 @@ from lamina.data.faults import FaultBudget
 from lamina.data.files import printable
 from lamina.data.loader import TrainLoader, eval_batches
 from lamina.data.masks import MaskOptions
+from lamina.data.notes import remark_lines
 from lamina.data.opening import Spec, held_out, open_source
 from lamina.data.opening_dense import Part, open_maps, open_objects
 from lamina.data.options import DataOptions, Decoding
@@ -52,4 +53,5 @@ __all__ = [
     "open_objects",
     "open_source",
     "printable",
+    "remark_lines",
 ]

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
+from lamina.batch import Remark
 from lamina.data.files import printable
+from lamina.data.notes import remark_lines, remarks_on
 from lamina.data.options import DataOptions, Decoding
 from lamina.data.sources import FileSource, Source
 from lamina.data.unreadable import Unreadable
@@ -44,6 +46,8 @@ class CheckResult:
     """Files whose EXIF tag says that they are to be turned."""
     animated: int
     """Files of several frames or pages, of which the first is taken."""
+    notes: tuple[str, ...]
+    """What is worth knowing of files that could be read: a line for each kind, with their number."""
     classes: dict[str, int]
     bad: tuple[BadFile, ...]
     limit: int
@@ -73,7 +77,7 @@ class CheckResult:
         optional = [
             ("classes", _classes(self.classes)),
             ("turned by EXIF", str(self.turned or "")),
-            ("several frames", f"{self.animated} (the first is taken)" if self.animated else ""),
+            *(("note", line) for line in self.notes),
             ("same content", f"{len(self.duplicates)} groups of files" if self.duplicates else ""),
         ]
         rows += [row for row in optional if row[1]]
@@ -134,6 +138,7 @@ def check(
         largest=sizes[-1] if sizes else None,
         turned=sum(fact.turned for fact in good),
         animated=sum(fact.animated for fact in good),
+        notes=remark_lines(remark for fact in good for remark in fact.remarks),
         classes={printable(name): labels[i] for i, name in enumerate(source.class_names)},
         bad=tuple(fact.bad for fact in seen if fact.bad is not None),
         limit=options.bad_files_limit(len(source)),
@@ -151,6 +156,7 @@ class _Fact(NamedTuple):
     size: tuple[int, int] = (0, 0)
     turned: bool = False
     animated: bool = False
+    remarks: tuple[Remark, ...] = ()
 
 
 class _Inspector(Dataset[list[_Fact]]):
@@ -179,6 +185,7 @@ class _Inspector(Dataset[list[_Fact]]):
             size=(width, height),
             turned=found.orientation != 1,
             animated=found.animated,
+            remarks=tuple(remarks_on(i, self.source.name(i), found.notes)),
         )
 
 

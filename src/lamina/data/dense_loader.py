@@ -10,12 +10,12 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lamina.batch import Batch, Fault, Objects
+from lamina.batch import Batch, Fault, Objects, Remark
 from lamina.data.dense import MapSource, ObjectSource
 from lamina.data.faults import FaultBudget
 from lamina.data.jitter import jitter
 from lamina.data.options import DataOptions, Decoding
-from lamina.data.reading import REPLACEMENTS, stack
+from lamina.data.reading import REPLACEMENTS, read_noted, stack
 from lamina.data.sampler import Sample, Stream
 from lamina.data.unreadable import Reason, Unreadable
 from lamina.data.windows import N_DRAWS, WindowOptions, draw_window
@@ -96,9 +96,10 @@ class DenseReader(Dataset[Batch]):
         draws = uniform(keys, N_DRAWS, Purpose.CROP).tolist()
         colours = uniform(keys, 5, Purpose.COLOUR).tolist()
         faults: list[Fault] = []
+        remarks: list[Remark] = []
         images, maps, objects = [], [], []
         for k, sample in enumerate(samples):
-            image, label = self._read(sample, keys[k : k + 1], faults)
+            image, label = self._read(sample, keys[k : k + 1], faults, remarks)
             classes = label if isinstance(label, Tensor) else None
             window = draw_window(image.shape[-2], image.shape[-1], self.window, draws[k], classes)
             image = window.image(image, self.fill)
@@ -108,18 +109,18 @@ class DenseReader(Dataset[Batch]):
             else:
                 maps.append(window.map(label))
         labels = torch.stack(maps) if maps else None
-        batch = Batch(stack(images), keys, None, labels, tuple(faults))
+        batch = Batch(stack(images), keys, None, labels, tuple(faults), remarks=tuple(remarks))
         return replace(batch, objects=tuple(objects)) if objects else batch
 
     def _read(
-        self, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault]
+        self, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault], remarks: list[Remark]
     ) -> tuple[Shaped[Tensor, "C H W"], Tensor | Objects]:
         """The sample's image and labels, or those of the first readable draw in its place."""
         epoch, first = sample
         others = (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % len(self.source.images)).tolist()
         for index in (first, *others):
             try:
-                return read_dense(self.source, index, self.how)
+                return read_dense(self.source, index, self.how, remarks)
             except Unreadable as error:
                 last, reason = index, str(error)
                 faults.append(Fault(epoch, index, str(error.reason)))
@@ -137,14 +138,15 @@ class DenseEvalReader(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The batch of one index; its key is the index."""
         (index,) = indices
+        remarks: list[Remark] = []
         try:
-            image, label = read_dense(self.source, index, self.how)
+            image, label = read_dense(self.source, index, self.how, remarks)
         except Unreadable as error:
             nothing = torch.empty(0, 0, 0, 0)
             return Batch(
                 nothing, torch.empty(0, dtype=torch.int64), faults=(Fault(0, index, str(error.reason)),)
             )
-        batch = Batch(image[None], torch.tensor([index]))
+        batch = Batch(image[None], torch.tensor([index]), remarks=tuple(remarks))
         if isinstance(label, Objects):
             return replace(batch, objects=(label,))
         return replace(batch, labels=label[None])
@@ -174,11 +176,11 @@ def dense_images(
 
 
 def read_dense(
-    source: DenseSource, index: int, how: Decoding
+    source: DenseSource, index: int, how: Decoding, remarks: list[Remark] | None = None
 ) -> tuple[Shaped[Tensor, "C H W"], Tensor | Objects]:
-    """An image and the classes of its pixels, or its objects; raises `Unreadable`, also where sizes
-    differ."""
-    image = source.images.read(index, how)
+    """An image and the classes of its pixels, or its objects; what is worth knowing of it goes into
+    `remarks`. Raises `Unreadable`, also where sizes differ."""
+    image = read_noted(source.images, index, how, [] if remarks is None else remarks)
     label: Tensor | Objects
     label = (
         source.read_objects(index, how) if isinstance(source, ObjectSource) else source.read_map(index, how)

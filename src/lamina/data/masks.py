@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lamina.data.arrays import check_size
 from lamina.data.decode import guarded, image_size
 from lamina.data.dense import IGNORE
 from lamina.data.files import Names, find_images, printable
-from lamina.data.options import AS_STORED, MAX_PIXELS, Decoding
+from lamina.data.limits import check_memory, check_pixels
+from lamina.data.notes import collected
+from lamina.data.options import AS_STORED, Decoding
 from lamina.data.sources import FileSource
 from lamina.data.unreadable import Reason, Unreadable
 from lamina.errors import LaminaError
@@ -63,7 +64,7 @@ class MaskFolder:
         The image's size is read from its header. Nothing is resized, and a mask is never turned: where EXIF
         turns the image alone, their sizes differ.
         """
-        numbers = _reduced(read_numbers(self.path(i), how.max_pixels), self.reduce_zero_label)
+        numbers = _reduced(read_numbers(self.path(i), how), self.reduce_zero_label)
         height, width = image_size(self.images.path(i), how)
         if numbers.shape != (height, width):
             size = f"{numbers.shape[1]} x {numbers.shape[0]} px"
@@ -79,14 +80,15 @@ def _reduced(numbers: NDArray[np.int64], reduce: bool) -> NDArray[np.int64]:
     return np.where((numbers == 0) | (numbers == IGNORE), IGNORE, numbers - 1) if reduce else numbers
 
 
-def read_numbers(path: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
+def read_numbers(path: str, how: Decoding = AS_STORED) -> NDArray[np.int64]:
     """The values in a mask file: indices of a palette, or grey of 1, 8 or 16 bits.
 
     Raises:
         Unreadable: where it cannot be read, is in colour, or has values above 255.
     """
-    with guarded(path) as file, Image.open(file, formats=("PNG",)) as im:
-        check_size(im.height, im.width, max_pixels)
+    with collected(), guarded(path, how) as file, Image.open(file, formats=("PNG",)) as im:
+        check_pixels(im.height, im.width, how)
+        check_memory(im.height * im.width * 28, how)  # Pillow's 4, its copies of 4, three arrays of 8 bytes
         if im.mode not in ("1", "L", "P", "I", "I;16"):
             raise Unreadable(Reason.LABELS, f"the mask is {im.mode}, where numbers of classes are wanted")
         numbers = np.asarray(im).astype(np.int64)

@@ -10,6 +10,10 @@ from lamina.errors import LaminaError
 
 MAX_PIXELS = 178_956_970
 """Where Pillow itself refuses an image as a decompression bomb (about 13,000 x 13,000)."""
+MAX_DECODE_MB = 2048
+"""Enough for JPEG of 165, 8-bit PNG of all, WebP and AVIF of 100, and 16-bit RGB PNG of 89 million pixels."""
+MAX_DECODE_SECONDS = 10.0
+"""A PNG or AVIF of 100 million pixels takes about 2."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,23 @@ class Decoding:
     """The grey level (0 to 255) that transparent pixels are composited on."""
     max_pixels: int = MAX_PIXELS
     """Largest height x width that is decoded; judged from the header."""
+    max_decode_mb: int = MAX_DECODE_MB
+    """Most memory, in MiB, that decoding one image may take; counted from the header."""
+    max_decode_seconds: float = MAX_DECODE_SECONDS
+    """Most processor time, in seconds, that decoding one image may take."""
 
 
 AS_STORED = Decoding()
 """Upright, with the channels that the file has."""
+
+DECODING_FIELDS = (
+    "exif_orientation",
+    "alpha_background",
+    "max_pixels",
+    "max_decode_mb",
+    "max_decode_seconds",
+)
+"""The fields of `DataOptions` that say how a file becomes an image, whatever is done with it then."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,13 @@ class DataOptions:
     """Grey level (0 to 255) that transparent pixels are composited on, unless the encoder takes the alpha."""
     max_pixels: int = MAX_PIXELS
     """Larger images (height x width, from the header) are refused undecoded; no more than Pillow allows."""
+    max_decode_mb: int = MAX_DECODE_MB
+    """Most memory, in MiB, that decoding one image may take in each worker: all channels, bytes and copies,
+    counted from the header. An image that needs more is an unreadable file. Raise it for large images of
+    many channels, where there is memory for it."""
+    max_decode_seconds: float = MAX_DECODE_SECONDS
+    """Most processor time, in seconds, that decoding one image may take; one that needs more is an unreadable
+    file. Raise it for very large images on slow processors."""
     workers: int = 2
     """Processes that read and crop images; 0: the training process does. Results do not depend on it."""
     prefetch_batches: int = 2
@@ -107,6 +131,8 @@ class DataOptions:
             "bad_files_max_share must be from 0 to 1": 0 <= self.bad_files_max_share <= 1,
             "bad_files_min must not be negative": self.bad_files_min >= 0,
             f"max_pixels must be from 1 to {MAX_PIXELS}": 1 <= self.max_pixels <= MAX_PIXELS,
+            "max_decode_mb must be at least 1 (MiB)": self.max_decode_mb >= 1,
+            "max_decode_seconds must be above 0": self.max_decode_seconds > 0,
         }
         for sentence, holds in checks.items():
             if not holds:
@@ -118,4 +144,11 @@ class DataOptions:
 
     def decoding(self, in_chans: int | None) -> Decoding:
         """The part of the options that `Source.read` needs."""
-        return Decoding(in_chans, self.exif_orientation, self.alpha_background, self.max_pixels)
+        return Decoding(
+            in_chans,
+            self.exif_orientation,
+            self.alpha_background,
+            self.max_pixels,
+            self.max_decode_mb,
+            self.max_decode_seconds,
+        )

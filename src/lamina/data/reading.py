@@ -10,9 +10,10 @@ from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lamina.batch import Batch, Fault, unit_float
+from lamina.batch import Batch, Fault, Remark, unit_float
 from lamina.data.augment import TrainAugment
 from lamina.data.jitter import Strengths, jitter
+from lamina.data.notes import remarks_on
 from lamina.data.options import Decoding
 from lamina.data.sampler import Sample
 from lamina.data.sources import Source
@@ -78,8 +79,9 @@ class TrainReader(Dataset[Batch]):
         flips = (uniform(keys, 1, Purpose.FLIP)[:, 0] < self.flip).tolist()
         images, seconds, labels = [], [], []
         faults: list[Fault] = []
+        remarks: list[Remark] = []
         for k, sample in enumerate(samples):
-            image, index = self._read(sample, keys[k : k + 1], faults)
+            image, index = self._read(sample, keys[k : k + 1], faults, remarks)
             image = self.crop(image, draws[k])
             image = image.flip(-1) if flips[k] else image
             if self.strengths is not None:
@@ -98,20 +100,20 @@ class TrainReader(Dataset[Batch]):
             mask = self.masking(keys, self.grid)
         known = torch.tensor(labels) if self.source.labels is not None else None
         view = stack(seconds) if seconds else None
-        return Batch(stack(images), keys, mask, known, tuple(faults), view)
+        return Batch(stack(images), keys, mask, known, tuple(faults), view, remarks=tuple(remarks))
 
     def _read(
-        self, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault]
+        self, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault], remarks: list[Remark]
     ) -> tuple[Shaped[Tensor, "C H W"], int]:
         """The sample's image, or that of the first readable draw in its place; and its index."""
         epoch, index = sample
         try:
-            return self.source.read(index, self.how), index
+            return read_noted(self.source, index, self.how, remarks), index
         except Unreadable as error:
             faults.append(Fault(epoch, index, str(error.reason)))
         for other in (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % len(self.source)).tolist():
             try:
-                return self.source.read(other, self.how), other
+                return read_noted(self.source, other, self.how, remarks), other
             except Unreadable as error:
                 last, reason = other, str(error)
                 faults.append(Fault(epoch, other, str(error.reason)))
@@ -135,9 +137,10 @@ class EvalReader(Dataset[Batch]):
 
     def _batch(self, indices: Sequence[int]) -> Batch:
         images, read, faults = [], [], []
+        remarks: list[Remark] = []
         for index in indices:
             try:
-                image = self.crop(self.source.read(index, self.how), ())
+                image = self.crop(read_noted(self.source, index, self.how, remarks), ())
             except Unreadable as error:
                 faults.append(Fault(0, index, str(error.reason)))
                 continue
@@ -146,7 +149,16 @@ class EvalReader(Dataset[Batch]):
         labels = self.source.labels
         known = None if labels is None else torch.tensor([labels[i] for i in read], dtype=torch.int64)
         stacked = stack(images) if images else torch.empty(0, 0, 0, 0)
-        return Batch(stacked, torch.tensor(read, dtype=torch.int64), None, known, tuple(faults))
+        keys = torch.tensor(read, dtype=torch.int64)
+        return Batch(stacked, keys, None, known, tuple(faults), remarks=tuple(remarks))
+
+
+def read_noted(source: Source, index: int, how: Decoding, remarks: list[Remark]) -> Shaped[Tensor, "C H W"]:
+    """An image; what is worth knowing of it goes into `remarks`. Raises `Unreadable`."""
+    found = source.inspect(index, how)
+    if found.notes:
+        remarks += remarks_on(index, source.name(index), found.notes)
+    return found.image
 
 
 def stack(images: Sequence[Shaped[Tensor, "C h w"]]) -> Shaped[Tensor, "B C h w"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float64, Shaped
+from torch import Tensor
 
 from lamina.batch import unit_float
 from lamina.data.options import DataOptions
@@ -10,6 +12,8 @@ from lamina.data.sources import Source
 from lamina.data.unreadable import Unreadable
 from lamina.errors import LaminaError
 from lamina.rng import permutation
+
+_BAND_PX = 1 << 18
 
 
 def channel_stats(
@@ -28,11 +32,12 @@ def channel_stats(
     mean, square, n = torch.zeros(in_chans).double(), torch.zeros(in_chans).double(), 0
     for index in permutation(seed, 0, len(source))[:most].tolist():
         try:
-            pixels = unit_float(source.read(index, how)).flatten(1).double()
+            image = source.read(index, how)
         except Unreadable:
             continue
-        mean += pixels.mean(1)
-        square += pixels.square().mean(1)
+        first, second = _moments(image)
+        mean += first
+        square += second
         n += 1
     if not n:
         raise LaminaError("no image can be read to measure mean and std; see `lamina data check`")
@@ -40,3 +45,15 @@ def channel_stats(
     std = (square / n - mean.square()).clamp(min=0).sqrt()
     std = torch.where(std < 1e-6, torch.ones_like(std), std)
     return tuple(round(m, 6) for m in mean.tolist()), tuple(round(s, 6) for s in std.tolist())
+
+
+def _moments(image: Shaped[Tensor, "C H W"]) -> tuple[Float64[Tensor, "C"], Float64[Tensor, "C"]]:
+    """Mean and mean square of each channel in [0, 1] units, from some rows at a time: as float64 all of a
+    large image would take eight times its memory."""
+    height, width = image.shape[1:]
+    sums, squares = torch.zeros(len(image)).double(), torch.zeros(len(image)).double()
+    for rows in torch.split(image, max(1, _BAND_PX // width), 1):
+        pixels = unit_float(rows).flatten(1).double()
+        sums += pixels.sum(1)
+        squares += pixels.square().sum(1)
+    return sums / (height * width), squares / (height * width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.data import Source
+from lamina.data.options import DECODING_FIELDS
 from lamina.errors import LaminaError
 from lamina.interop import Backbone
 from lamina.recipes import Recipe, Size, protocols
@@ -62,10 +63,7 @@ def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, 
         start="timm",  # positions learn, whatever they were in pre-training
         zero_branches=False,
     )
-    reading = {
-        name: getattr(own.data, name)
-        for name in ("eval_crop_share", "exif_orientation", "alpha_background", "max_pixels")
-    }
+    reading = {name: getattr(own.data, name) for name in ("eval_crop_share", *DECODING_FIELDS)}
     data, notes = replace(recipe.data, **reading), []
     if data.auto_augment is not None and encoder.in_chans != 3:
         data = replace(data, auto_augment=None)

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from lamina.batch import Fault
-from lamina.data import DataOptions, Source, eval_batches
+from lamina.batch import Fault, Remark
+from lamina.data import DataOptions, Source, eval_batches, remark_lines
 from lamina.data.reading import Change
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, wilson_interval
@@ -26,6 +26,7 @@ class Answers:
     predicted: Int64[Tensor, "n"]
     labels: Int64[Tensor, "n"]
     faults: tuple[Fault, ...]
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def right(self) -> int:
@@ -46,7 +47,8 @@ class Answers:
     def notes(self) -> tuple[str, ...]:
         """What must be said beside."""
         n = len(self.faults)
-        return (f"{n} test images could not be read",) if n else ()
+        unread = (f"{n} test images could not be read",) if n else ()
+        return (*unread, *remark_lines(self.remarks))
 
 
 @torch.inference_mode()
@@ -80,6 +82,7 @@ def classify(
     kept = None if subset is None else torch.tensor(list(subset), device=device)
     predicted, labels = [], []
     faults: list[Fault] = []
+    remarks: list[Remark] = []
     size, workers = computing.batch_size, computing.workers
     for batch in eval_batches(source, image_size, in_chans, size, workers, reading, change):
         assert batch.labels is not None
@@ -87,4 +90,5 @@ def classify(
         predicted.append((found if kept is None else found[:, kept]).argmax(1))
         labels.append(batch.labels)
         faults += batch.faults
-    return Answers(torch.cat(predicted).cpu(), torch.cat(labels), tuple(faults))
+        remarks += batch.remarks
+    return Answers(torch.cat(predicted).cpu(), torch.cat(labels), tuple(faults), tuple(remarks))

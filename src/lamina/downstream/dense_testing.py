@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from lamina.batch import Batch, Fault
-from lamina.data import DataOptions
+from lamina.batch import Batch, Fault, Remark
+from lamina.data import DataOptions, remark_lines
 from lamina.data.dense_loader import DenseSource, dense_images
 
 SHOWN = 4
@@ -22,7 +22,7 @@ class DenseImages:
         source: images with labels.
         in_chans, reading: how images are read, and by how many processes.
         progress: told how many images of how many are done.
-        faults: what could not be read so far.
+        faults, remarks: what could not be read so far, and what is worth knowing of the others.
     """
 
     source: DenseSource
@@ -30,6 +30,7 @@ class DenseImages:
     reading: DataOptions
     progress: Progress | None = None
     faults: list[Fault] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
 
     def groups(self, size: int) -> Iterator[list[Batch]]:
         """Batches of one image each, so many at a time; an image that cannot be read is a fault.
@@ -43,6 +44,7 @@ class DenseImages:
             dense_images(self.source, self.in_chans, self.reading, self.reading.workers), 1
         ):
             self.faults += batch.faults
+            self.remarks += batch.remarks
             waiting += [batch] if len(batch) else []
             if waiting and (len(waiting) == size or done == n):
                 yield waiting
@@ -62,4 +64,5 @@ class DenseImages:
     def notes(self) -> tuple[str, ...]:
         """What must be said beside."""
         n = len(self.faults)
-        return (f"{n} test images could not be read",) if n else ()
+        unread = (f"{n} test images could not be read",) if n else ()
+        return (*unread, *remark_lines(self.remarks))

@@ -83,7 +83,8 @@ class FeatureCache:
                 return None
             vectors = {Key(encoder, *kind): tensors["/".join(kind)] for kind in header["kinds"]}
             faults = tuple(Fault(*fault) for fault in header["faults"])
-            return Table(vectors, tensors["index"], tensors.get("labels"), faults)
+            notes = tuple(str(note) for note in header.get("notes", ()))
+            return Table(vectors, tensors["index"], tensors.get("labels"), faults, notes=notes)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -97,6 +98,7 @@ class FeatureCache:
         if table.labels is not None:
             tensors["labels"] = table.labels
         header: dict[str, Any] = {"name": file.stem, "kinds": list(own), "faults": table.faults}
+        header["notes"] = list(table.notes)
         header["seal"] = _seal(header, tensors)
         try:
             with replacing(file) as temporary:

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lamina.batch import Batch, Fault
-from lamina.data import DataOptions, Source, eval_batches
+from lamina.batch import Batch, Fault, Remark
+from lamina.data import DataOptions, Source, eval_batches, remark_lines
 from lamina.errors import LaminaError
 from lamina.evaluate.cache import FeatureCache
 from lamina.evaluate.table import Key, Table, Timing
@@ -63,7 +63,7 @@ def collect(
     cache = FeatureCache.of(computing.cache, source, image_size, in_chans, reading)
     if cache is None:
         table = _computed(source, extractors, image_size, in_chans, reading, computing)
-        return replace(table, notes=("vectors are not cached: these images have no identity",))
+        return replace(table, notes=(*table.notes, "vectors are not cached: these images have no identity"))
     known = {name: cache.read(name, extractor) for name, extractor in extractors.items()}
     if not _agree(known.values()):
         known = dict.fromkeys(known)
@@ -77,7 +77,8 @@ def collect(
         fresh = _computed(source, missing, image_size, in_chans, reading, computing)
     said = [cache.write(name, extractor, fresh) for name, extractor in missing.items()]
     whole = _joined({name: found.get(name, fresh) for name in extractors})
-    return replace(whole, timing=fresh.timing, notes=tuple(note for note in said if note is not None))
+    notes = (*fresh.notes, *(note for note in said if note is not None))
+    return replace(whole, timing=fresh.timing, notes=notes)
 
 
 def _agree(tables: Iterable[Table | None]) -> bool:
@@ -111,10 +112,12 @@ def _computed(
     index: list[Tensor] = []
     labels: list[Tensor] = []
     faults: list[Fault] = []
+    remarks: list[Remark] = []
     batches = eval_batches(source, image_size, in_chans, computing.batch_size, computing.workers, reading)
     for batch in clock.batches(batches):
         assert batch.keys is not None
         faults += batch.faults
+        remarks += batch.remarks
         index.append(batch.keys)
         labels += [] if batch.labels is None else [batch.labels]
         images = batch.images.to(device, non_blocking=True)
@@ -130,7 +133,7 @@ def _computed(
         if not torch.stack(torch.aminmax(matrix)).isfinite().all():
             raise LaminaError(f"features {key.features} of the {key.encoder} encoder are not finite")
     known = torch.cat(labels) if labels else None
-    return Table(matrices, torch.cat(index), known, tuple(faults), timing)
+    return Table(matrices, torch.cat(index), known, tuple(faults), timing, remark_lines(remarks))
 
 
 class _Rows:

@@ -55,8 +55,8 @@ class Timing:
 class Table:
     """Vectors of the images that could be read, in the source's order, on the CPU.
 
-    `index` are their places in the source; `faults` the images that could not be read; `notes` say what a
-    cache could not do.
+    `index` are their places in the source; `faults` the images that could not be read; `notes` say what is
+    worth knowing of those that were read, and what a cache could not do.
     """
 
     vectors: dict[Key, Float[Tensor, "n D"]]

@@ -70,6 +70,7 @@ def walk(run: Run, loader: Loader) -> Reason:
     state, options = run.state, run.options
     for batch in run.clock.batches(iter(loader.batches(state.step, state.total_steps))):
         run.faults += batch.faults
+        run.say_remarks(batch)
         batch = batch.to(run.ranks.device)
         step(run, batch)
         if state.step % options.log_every_steps == 0 or state.step == state.total_steps:

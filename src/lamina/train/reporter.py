@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from lamina.batch import Batch, Fault
+from lamina.batch import Batch, Fault, Remark
 from lamina.modes import modes_kept
 from lamina.terminal import lost_output, why
 from lamina.train.callbacks import Callback
@@ -43,6 +43,7 @@ class Reporter:
         self._failed: set[str] = set()
         self._warnings = _Warnings(self.say)
         logging.getLogger("lamina").addHandler(self._warnings)
+        self._remarked: set[str] = set()
 
     def start(self, state: TrainState) -> None:
         for callback in self._callbacks:
@@ -83,6 +84,16 @@ class Reporter:
                 )
         asked = [self._call(callback, partial(callback.on_faults, faults)) for callback in self._callbacks]
         return next((sentence for sentence in asked if sentence), None)
+
+    def remarks(self, remarks: Sequence[Remark]) -> None:
+        """What is worth knowing of images that were read: one line for each kind in a run."""
+        for remark in remarks:
+            if remark.kind not in self._remarked:
+                self._remarked.add(remark.kind)
+                detail = f" ({remark.detail})" if remark.detail else ""
+                self.say(
+                    f"{remark.name}: {remark.kind}{detail}; said once, `lamina data check` counts such images"
+                )
 
     def sync(self) -> None:
         """Rows are on the disk before the checkpoint that counts on them."""

@@ -132,6 +132,11 @@ class Run:
         """A line for train.log and the terminal."""
         self._report(lambda reporter: reporter.say(line))
 
+    def say_remarks(self, batch: Batch) -> None:
+        """What rank 0's own images give occasion to say; without the other ranks, as `show_step`."""
+        if self.reporter and batch.remarks:
+            self.reporter.remarks(batch.remarks)
+
     def show_step(self) -> None:
         """Move the progress bar; the one thing that is said without the other ranks, at each step."""
         if self.reporter:
