@@ -108,6 +108,43 @@ def test_both_ends_of_the_spectrum(dense, operator):
     assert all(e.converged and e.residual < 1e-6 for e in (*top, *bottom))
 
 
+SPECTRA = {
+    "a small negative end": ([2000.0], [-1.5], 1),
+    "a negative end by its own scale": ([1000.0, 300.0, 2.0], [-0.4, -0.2], 2),
+    "small values behind a large one": ([1000.0, 3.0, 2.0, 1.0, 0.5], [], 0),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_each_value_is_judged_by_its_own_scale(spectrum, dtype):
+    """A diagonal matrix, whose eigenvalues stand in it, with a mass of others about zero as Hessians have it."""
+    above, below, bottom = SPECTRA[spectrum]
+    mass = torch.linspace(-1e-3, 1e-3, 2000, dtype=torch.float64)
+    diagonal = torch.cat([torch.tensor([*above, *below], dtype=torch.float64), mass]).to(dtype)
+    start = torch.randn(len(diagonal), generator=torch.Generator().manual_seed(0)).to(dtype)
+    ends = extremes(lambda v: diagonal * v, start, lambda i: start.flip(0), len(above), bottom)
+    assert [each.converged for end in ends for each in end] == [True] * (len(above) + bottom)
+    assert [each.value for each in ends[0]] == pytest.approx(above, rel=1e-3)
+    assert [each.value for each in ends[1]] == pytest.approx(below[:bottom], rel=1e-3)
+
+
+def test_what_has_not_settled_by_its_own_scale_is_said():
+    """The values of a semidefinite matrix end in zeros: found exactly where they are few, else not claimed."""
+    few = torch.tensor([5.0, 2.0, 1.0, *[0.0] * 40], dtype=torch.float64)
+    start = torch.ones(len(few), dtype=torch.float64)
+    top, _ = extremes(
+        lambda v: few * v, start, lambda i: torch.eye(len(few), dtype=torch.float64)[3 + i], 5, 0
+    )
+    assert [each.value for each in top] == pytest.approx([5, 2, 1, 0, 0], abs=1e-12)
+    assert all(each.converged for each in top)
+    many = torch.cat([torch.tensor([1000.0]), torch.linspace(0, 1, 3000)]).double()
+    start = torch.randn(len(many), generator=torch.Generator().manual_seed(0)).double()
+    (largest,), (least,) = extremes(lambda v: many * v, start, lambda i: start, 1, 1, max_products=30)
+    assert largest.converged
+    assert not least.converged
+
+
 def test_power_iteration_finds_the_largest_magnitude(dense, operator):
     exact = torch.linalg.eigvalsh(dense)
     largest = exact[exact.abs().argmax()]
@@ -287,6 +324,8 @@ def test_what_cannot_be_derived_says_so():
     operator = HessianOperator(task_of(), batch_of())
     with pytest.raises(LaminaError, match="ask for 1 to all"):
         extremes(operator, operator.normal(0), operator.normal, 0, 0)
+    with pytest.raises(LaminaError, match="tol is 0"):
+        extremes(operator, operator.normal(0), operator.normal, 1, 0, tol=0.0)
     with pytest.raises(LaminaError, match="a batch of images"):
         analyze_hessian({}, [])
     with pytest.raises(LaminaError, match="top of 1 or more"):

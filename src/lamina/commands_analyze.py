@@ -233,7 +233,7 @@ class Curvature:
     weight_decay: float = 0.0
     """Of an L2 term beside the loss (NLL + L2 for classifiers)."""
     tol: float = 1e-3
-    """Residual, over the largest magnitude, at which Lanczos stops."""
+    """Lanczos stops when the residual |Hv - λv| of each eigenvalue λ is at most this share of |λ|."""
     power: int = 0
     """So many values of largest magnitude by power iteration too, as PyHessian has them (up to 100 products
     each)."""

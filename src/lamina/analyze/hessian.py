@@ -113,10 +113,10 @@ def analyze_hessian(
         power: how many values by power iteration too, up to 100 products each; Park and Kim take 5.
         trace_probes: random vectors for the trace, a product each; 0 leaves it out.
         density_probes: random vectors for the density, `DENSITY_STEPS` products each; 0 leaves it out.
-        tol: residual over the largest magnitude at which Lanczos stops.
+        tol: residual of each value over its own magnitude at which Lanczos stops.
         seed: of keys where batches have none, and of starting vectors.
-        progress: called after each product; the residual is relative to the largest magnitude, NaN where
-            there is none.
+        progress: called after each product; the residual is relative to its own value, NaN where there is
+            none.
 
     Raises:
         LaminaError: where there is no batch or task, and as `HessianOperator` does.

@@ -112,22 +112,26 @@ def extremes(
 
     One Krylov space serves both ends (Wu and Simon, "Thick-restart Lanczos method for large symmetric
     eigenvalue problems", SIAM J. Matrix Anal. Appl. 22 (2000)). It stops when each residual is at most `tol`
-    times the largest magnitude, or after `max_products`; then each value is measured by one more product.
-    Of an eigenvalue that occurs several times it may find one. It holds max_vectors + 1 vectors, and at most
-    half as many again while it restarts.
+    times the magnitude of its own value, or after `max_products`; then each value is measured by one more
+    product. Each has a scale of its own because the ends can differ a thousandfold: judged by the largest
+    value, any vector of the near-null space is a good one. Zero up to rounding is enough for a value that is
+    itself zero up to rounding. Of an eigenvalue that occurs several times it may find one. It holds max_vectors + 1
+    vectors, and at most half as many again while it restarts.
 
     Args:
-        tick: called after each product with the largest residual over the largest magnitude (NaN before
+        tick: called after each product with the largest residual over its own value's magnitude (NaN before
             there are as many values as are asked for).
 
     Raises:
-        LaminaError: for more values than there are parameters, or than products allow.
+        LaminaError: for more values than there are parameters, or than products allow, or a tol of 0.
     """
     wanted = top + bottom
     if min(top, bottom) < 0 or wanted < 1 or wanted > len(start):
         raise LaminaError(f"top {top} and bottom {bottom} of {len(start)} eigenvalues; ask for 1 to all")
     if max_products < wanted:
         raise LaminaError(f"{max_products} products cannot give {wanted} eigenvalues; raise max_products")
+    if not tol > 0:
+        raise LaminaError(f"tol is {tol}; give a share of the values above 0, such as 0.001")
     space = Krylov(product, start, max(max_vectors, 2 * wanted + 4), fresh)
     for _ in range(max_products):
         if space.count == space.size:
@@ -136,8 +140,8 @@ def extremes(
         values, _, residuals = space.ritz()
         enough = space.count >= wanted
         ends = [*range(bottom), *range(space.count - top, space.count)] if enough else []
-        scale = max(float(np.abs(values).max()), np.finfo(float).tiny)
-        worst = float(residuals[ends].max()) / scale if enough else float("nan")
+        noise = _noise(start, values)
+        worst = max(_relative(values[i], residuals[i], noise) for i in ends) if enough else float("nan")
         tick(worst)
         if worst <= tol or space.count == len(start):
             break
@@ -149,21 +153,30 @@ def _measured(
 ) -> tuple[tuple[Eigenvalue, ...], tuple[Eigenvalue, ...]]:
     """Rayleigh quotients of the Ritz vectors and their true residuals, a product each."""
     values, vectors, _ = space.ritz()
-    scale = float(np.abs(values).max())
+    noise = _noise(space.basis, values)
     found = []
     for i in [*range(len(values) - 1, len(values) - 1 - top, -1), *range(bottom)]:
         v = space.vector(vectors[:, i])
         hv = space.product(v)
         value = float(v @ hv)
         residual = float((hv - value * v).norm())
+        error = _relative(value, residual, noise)
         # Rounding shows in what is measured and not in what the space says of itself.
-        found.append(Eigenvalue(value, residual, residual <= 2 * max(tol, _noise(v)) * scale))
-        tick(residual / scale if scale else 0.0)
+        found.append(Eigenvalue(value, residual, error <= 2 * tol))
+        tick(error)
     return tuple(found[:top]), tuple(found[top:])
 
 
-def _noise(v: Tensor) -> float:
-    return float(10 * torch.finfo(v.dtype).eps * v.numel() ** 0.5)
+def _relative(value: float, residual: float, noise: float) -> float:
+    """A residual over the magnitude of its value; 0 where both are zero up to rounding."""
+    if max(abs(value), residual) <= noise:
+        return 0.0
+    return float(residual / max(abs(value), np.finfo(float).tiny))
+
+
+def _noise(vectors: Tensor, values: np.ndarray) -> float:
+    """What rounding can add to a product, by the largest magnitude."""
+    return float(10 * torch.finfo(vectors.dtype).eps * np.abs(values).max())
 
 
 def _kept(size: int, top: int, bottom: int) -> list[int]:
