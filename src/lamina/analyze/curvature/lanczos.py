@@ -51,12 +51,13 @@ class Krylov:
     def grow(self) -> None:
         """One product: the last vector enters the space, and a new last one is found."""
         j = self.count
-        w, taken = self._outside(self.product(self.basis[j]), j + 1)
+        product = self.product(self.basis[j])
+        w, taken = self._outside(product, j + 1)
         self.projected[j, : j + 1] = self.projected[: j + 1, j] = taken
         self.count += 1
         self.coupling = float(w.norm())
-        noise = 100 * torch.finfo(w.dtype).eps * float(np.abs(self.projected).max())
-        if self.coupling <= noise:  # the space is invariant: what lies outside of it is not coupled to it
+        # By its own length: what is noise beside the largest value can be a small value's residual.
+        if self.coupling <= _rounding(w, float(product.norm())):  # the space is invariant
             self.coupling = 0.0
             if self.count >= w.numel():
                 return
@@ -114,9 +115,9 @@ def extremes(
     eigenvalue problems", SIAM J. Matrix Anal. Appl. 22 (2000)). It stops when each residual is at most `tol`
     times the magnitude of its own value, or after `max_products`; then each value is measured by one more
     product. Each has a scale of its own because the ends can differ a thousandfold: judged by the largest
-    value, any vector of the near-null space is a good one. Zero up to rounding is enough for a value that is
-    itself zero up to rounding. Of an eigenvalue that occurs several times it may find one. It holds max_vectors + 1
-    vectors, and at most half as many again while it restarts.
+    value, any vector of the near-null space is a good one. A value that is zero up to rounding needs a
+    residual that is so too. Of an eigenvalue that occurs several times it may find one. It holds
+    max_vectors + 1 vectors, and at most half as many again while it restarts.
 
     Args:
         tick: called after each product with the largest residual over its own value's magnitude (NaN before
@@ -140,7 +141,7 @@ def extremes(
         values, _, residuals = space.ritz()
         enough = space.count >= wanted
         ends = [*range(bottom), *range(space.count - top, space.count)] if enough else []
-        noise = _noise(start, values)
+        noise = _rounding(start, float(np.abs(values).max()))
         worst = max(_relative(values[i], residuals[i], noise) for i in ends) if enough else float("nan")
         tick(worst)
         if worst <= tol or space.count == len(start):
@@ -153,7 +154,7 @@ def _measured(
 ) -> tuple[tuple[Eigenvalue, ...], tuple[Eigenvalue, ...]]:
     """Rayleigh quotients of the Ritz vectors and their true residuals, a product each."""
     values, vectors, _ = space.ritz()
-    noise = _noise(space.basis, values)
+    noise = _rounding(space.basis, float(np.abs(values).max()))
     found = []
     for i in [*range(len(values) - 1, len(values) - 1 - top, -1), *range(bottom)]:
         v = space.vector(vectors[:, i])
@@ -174,9 +175,9 @@ def _relative(value: float, residual: float, noise: float) -> float:
     return float(residual / max(abs(value), np.finfo(float).tiny))
 
 
-def _noise(vectors: Tensor, values: np.ndarray) -> float:
-    """What rounding can add to a product, by the largest magnitude."""
-    return float(10 * torch.finfo(vectors.dtype).eps * np.abs(values).max())
+def _rounding(vectors: Tensor, size: float) -> float:
+    """What rounding can add to a product of that length."""
+    return float(10 * torch.finfo(vectors.dtype).eps * size)
 
 
 def _kept(size: int, top: int, bottom: int) -> list[int]:
