@@ -282,7 +282,7 @@ def test_wrong_arguments_are_one_line(folder, tmp_path, capsys):
     (tmp_path / "full" / "x").touch()
     for arguments, words in (
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--protocols", "knn"], "no encoder 'nowhere'"),
-        (["nowhere", folder, "--out", str(tmp_path / "full")], "holds no comparison"),
+        (["nowhere", folder, "--out", str(tmp_path / "full")], "is not a comparison"),
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--protocols", "magic"], "magic"),
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--seeds", "0"], "give 1 or more"),
     ):

@@ -19,6 +19,7 @@ BASE = {
     "files",
     "modes",
     "terminal",
+    "locking",
 }
 PARTS = {"masking", "encoder", "fusion", "decoder", "losses", "targets"}
 ALLOWED = {
@@ -38,7 +39,8 @@ ALLOWED = {
     "recipes": BASE | PARTS | {"data", "train", "cmae", "supervised"},
     "build": BASE | PARTS | {"frozen", "mim", "cmae", "supervised", "init", "recipes"},
     "memory": BASE | PARTS | {"mim", "recipes", "build"},
-    "runs": BASE | {"mim", "recipes", "build", "train"},
+    "resumable_folder": BASE | {"train"},
+    "runs": BASE | {"mim", "recipes", "build", "train", "resumable_folder"},
     "interop": BASE
     | {
         "cmae",

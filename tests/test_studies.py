@@ -331,7 +331,7 @@ def test_wrong_arguments_are_one_line(folder, tmp_path, capsys):
     for arguments, words in (
         (["study"], "needs one of: feature-bias, pair, fusion"),
         (["study", "pair", "--out", str(tmp_path / "x"), "--steps", "3"], "8 or more"),
-        (["study", "pair", "--out", folder, "--data", folder], "holds no study"),
+        (["study", "pair", "--out", folder, "--data", folder], "is not a study"),
         (["study", "pair", "--out", str(tmp_path / "x"), "--data", str(tmp_path / "no")], "there is no"),
     ):
         assert cli.main(arguments) == 2

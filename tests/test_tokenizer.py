@@ -188,7 +188,7 @@ def test_training_goes_on_exactly(tmp_path):
         train_tokenizer(PHOTOS, part, options)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(LaminaError, match="is no tokenizer; choose"):
+    with pytest.raises(LaminaError, match="is not a tokenizer; choose"):
         train_tokenizer(PHOTOS, tmp_path / "mine", options, overwrite=True)
     with pytest.raises(LaminaError, match="multiples of 8"):
         train_tokenizer(PHOTOS, tmp_path / "odd", TokenizerOptions(**(TINY | {"image_size": 20})))

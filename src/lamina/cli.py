@@ -282,7 +282,7 @@ def _run_options() -> list[tuple[str, str, str]]:
         ("--recipe NAME", "mae", f"what to start from: {', '.join(_recipe_names())}"),
         ("--config FILE", "", "YAML with fields of the recipe; options given beside it win"),
         ("--resume", "", "go on with RUN exactly where it was, or start it"),
-        ("--overwrite", "", "replace RUN"),
+        ("--overwrite", "", "replace RUN, once the new run has taken its first step"),
         (
             "--init FILE",
             "",

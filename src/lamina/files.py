@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from lamina.errors import LaminaError
+
+STALE_SECONDS = 3600.0
+"""Age at which a temporary file is one that its process, killed, left behind."""
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Errors of the system that name no file (a disk that is full while a file is open) get this one's name;
+    so do those of safetensors, which are none of the system's."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(None, " ".join(str(error).split()), str(file)) from error
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(file)
+        raise
 
 
 @contextmanager
@@ -21,9 +42,11 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     temporary = _beside(file)
     file.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(file)
     try:
-        yield temporary
-        temporary.replace(file)
+        with naming(file):
+            yield temporary
+            temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -55,3 +78,14 @@ def check_writable(file: Path) -> None:
 
 def _beside(file: Path) -> Path:
     return file.with_name(f".{file.name[:40]}.{os.getpid()}.tmp")
+
+
+def _remove_stale(file: Path) -> None:
+    """Remove what processes that were killed while they wrote this file left beside it."""
+    ours = re.compile(rf"\.{re.escape(file.name[:40])}\.\d+\.tmp")
+    oldest = time.time() - STALE_SECONDS
+    for name in os.listdir(file.parent):
+        if ours.fullmatch(name):
+            with suppress(OSError):  # another process did it
+                if (file.parent / name).stat().st_mtime < oldest:
+                    (file.parent / name).unlink()

@@ -20,6 +20,7 @@ from lamina.mim import mim_of
 from lamina.monitor import FaultMonitor, FusionMonitor
 from lamina.options import differences
 from lamina.recipes import Recipe
+from lamina.resumable_folder import Started, begin_on_main
 from lamina.runs import DataFacts, Run
 from lamina.supervised import Supervised, check_labels
 from lamina.terminal import tolerant_output
@@ -71,7 +72,11 @@ def run_pretrain(
         LaminaError: for anything in the options, the data or the folder that cannot be meant.
     """
     run = Run(out)
-    with tolerant_output(), process_group(recipe.train.device) as ranks:
+    with (
+        tolerant_output(),
+        process_group(recipe.train.device) as ranks,
+        run.opened(ranks, resume=resume, overwrite=overwrite) as folder,
+    ):
         source = open_source(data) if source is None else source
         _look(source, recipe)
         facts = data_facts(data, source)
@@ -90,10 +95,11 @@ def run_pretrain(
         loader = _loader(recipe, source, method, ranks)
         watching = _watching(recipe, data, source, method, ranks)
         if not going_on:
-            on_main(ranks, lambda: run.start(recipe, facts, _called(init), overwrite))
+            begin_on_main(ranks, folder, lambda: run.start(recipe, facts, _called(init)))
         elif other:
             on_main(ranks, lambda: run.change(recipe))
         ours = [
+            *([Started(folder)] if folder else []),
             *watching,
             FaultMonitor(loader.budget),
             EncoderExport(run.encoder, recipe.encoder, recipe.fusion, recipe.data.eval_crop_share),

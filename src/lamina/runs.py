@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import platform
 import shlex
-import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -17,10 +16,12 @@ import yaml
 
 from lamina.build import Task, build_task
 from lamina.errors import LaminaError
+from lamina.files import write_atomically
 from lamina.mim import MIM, mim_of
 from lamina.options import differences, merge, to_mapping
 from lamina.recipes import Recipe
-from lamina.train import check_trained, checkpoint
+from lamina.resumable_folder import FolderOnMain, opened_on_main
+from lamina.train import Ranks, check_trained, checkpoint
 from lamina.train.durable import replace_text
 
 
@@ -62,21 +63,12 @@ class Run:
         """Whether this folder is a run."""
         return self.recipe_file.is_file()
 
-    def start(self, recipe: Recipe, data: DataFacts, init: str | None, overwrite: bool = False) -> None:
-        """Make the folder and write down the recipe, the data and the environment.
+    def opened(self, ranks: Ranks, *, resume: bool, overwrite: bool) -> FolderOnMain:
+        """The folder for the one process that writes into it; see `resumable_folder.opened_on_main`."""
+        return opened_on_main(ranks, self.path, self.exists, "run", resume=resume, overwrite=overwrite)
 
-        Raises:
-            LaminaError: where the folder already has something in it, unless it is a run and `overwrite`.
-        """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            if not self.exists():
-                raise LaminaError(f"{self.path} exists and is not a run; choose another --out")
-            if not overwrite:
-                raise LaminaError(
-                    f"{self.path} already holds a run; go on with --resume, replace it with --overwrite, or "
-                    "choose another --out"
-                )
-            shutil.rmtree(self.path)
+    def start(self, recipe: Recipe, data: DataFacts, init: str | None) -> None:
+        """Make the folder and write down the recipe, the data and the environment."""
         self.path.mkdir(parents=True, exist_ok=True)
         content = {
             "source": data.source,
@@ -86,7 +78,7 @@ class Run:
             "recipe": to_mapping(recipe),
         }
         self._write(content)
-        self.environment_file.write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        write_atomically(self.environment_file, json.dumps(environment(), indent=2) + "\n")
 
     def change(self, recipe: Recipe) -> None:
         """Write down that the run goes on with another recipe; the options from before stand beside it."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from lamina.files import write_atomically
 from lamina.monitor import FaultMonitor
 from lamina.options import differences
 from lamina.pretraining import data_facts
+from lamina.resumable_folder import Started, begin_on_main, opened_on_main
 from lamina.rng import Purpose, permutation, seed_for
 from lamina.tokenizer import (
     DiscreteVAE,
@@ -92,7 +93,12 @@ def train_tokenizer(
         LaminaError: for anything in the options, the data or the folder that cannot be meant.
     """
     options, folder = options or TokenizerOptions(), TokenizerFolder(Path(out))
-    with process_group(options.device) as ranks:
+    with (
+        process_group(options.device) as ranks,
+        opened_on_main(
+            ranks, folder.path, folder.exists, "tokenizer", resume=resume, overwrite=overwrite
+        ) as opened,
+    ):
         going_on = bool(from_main(int(resume and folder.exists()), ranks))
         source, held_out = open_source(data, "train"), _held_out(data)
         facts = data_facts(data, source)
@@ -112,31 +118,18 @@ def train_tokenizer(
             image_size=(options.image_size, options.image_size),
             in_chans=options.in_chans,
         )
+        write = partial(folder.start, options, facts.source, facts.names_sha256)
         if not going_on:
-            on_main(ranks, lambda: _start(folder, options, facts.source, facts.names_sha256, overwrite))
+            begin_on_main(ranks, opened, write)
         elif other:
-            on_main(ranks, lambda: folder.start(options, facts.source, facts.names_sha256))
+            on_main(ranks, write)
         ours = [
+            *([Started(opened)] if opened else []),
             FaultMonitor(loader.budget),
             Keeper(folder, held_out, options),
             *(callbacks(folder, held_out, options) if callbacks and ranks.main else ()),
         ]
         return fit(task, loader, options.optim(), options.train(), folder.path, ours, resume=going_on)
-
-
-def _start(
-    folder: TokenizerFolder, options: TokenizerOptions, source: str, names_sha256: str, overwrite: bool
-) -> None:
-    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-        if not folder.exists():
-            raise LaminaError(f"{folder.path} exists and is no tokenizer; choose another --out")
-        if not overwrite:
-            raise LaminaError(
-                f"{folder.path} already holds a tokenizer; go on with --resume, replace it with --overwrite, "
-                "or choose another --out"
-            )
-        shutil.rmtree(folder.path)
-    folder.start(options, source, names_sha256)
 
 
 def _check_same(folder: TokenizerFolder, options: TokenizerOptions, names_sha256: str) -> list[str]:

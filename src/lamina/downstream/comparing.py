@@ -28,12 +28,14 @@ from lamina.downstream.training import Going, evaluate_trained
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, evaluate_knn, evaluate_linear
 from lamina.files import write_atomically
+from lamina.resumable_folder import opened_to_go_on
 from lamina.runs import Run
 from lamina.train import NONFINITE_EXIT_CODE
 
 Protocol = Literal[
     "knn", "linear", "linear-mae", "attentive", "finetune", "fewshot", "segment", "detect", "robustness"
 ]
+SETTINGS = "comparison.json"
 UNSEEDED = ("knn",)
 """Protocols without any choice by chance: one seed of a model says it all."""
 
@@ -138,7 +140,6 @@ def compare(
     options, columns = options or CompareOptions(), columns_of(models)
     check_recipes(recipes)
     settings = _settings(data, options, recipes)
-    _check_settings(out, settings)
     ordered = sorted(options.protocols, key=lambda each: each == "robustness")  # it needs finetune's
     tasks = [
         _Task(protocol, column, data, out, options, seed, recipes)
@@ -146,14 +147,16 @@ def compare(
         for column in columns
         for seed in _seeds(protocol, column, options)
     ]
-    left = {task.column.name for task in tasks if _kept(task.place) is None}
-    check_models(
-        out,
-        {_as_file(column.name): column.specs for column in columns},
-        {_as_file(column.name): column.name not in left for column in columns},
-    )
-    write_atomically(out / "comparison.json", json.dumps(settings, indent=1) + "\n")
-    return _measured(tasks, {column.name: [] for column in columns}, say)
+    with opened_to_go_on(out, out / SETTINGS, "comparison"):
+        _check_settings(out, settings)
+        left = {task.column.name for task in tasks if _kept(task.place) is None}
+        check_models(
+            out,
+            {_as_file(column.name): column.specs for column in columns},
+            {_as_file(column.name): column.name not in left for column in columns},
+        )
+        write_atomically(out / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        return _measured(tasks, {column.name: [] for column in columns}, say)
 
 
 def _measured(
@@ -280,10 +283,8 @@ def _settings(data: str, options: CompareOptions, recipes: Recipes) -> dict[str,
 
 def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
     """See that what is in the folder was measured alike."""
-    file = out / "comparison.json"
+    file = out / SETTINGS
     if not file.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise LaminaError(f"{out} is not empty and holds no comparison; choose another --out")
         return
     try:
         before = dict(json.loads(file.read_text(encoding="utf-8")))

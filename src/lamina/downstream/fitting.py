@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,17 +17,27 @@ from lamina.errors import LaminaError
 from lamina.files import write_atomically
 from lamina.monitor import FaultMonitor
 from lamina.options import flatten
+from lamina.resumable_folder import (
+    FolderOnMain,
+    ResumableFolder,
+    Started,
+    begin_on_main,
+    opened_on_main,
+)
 from lamina.runs import environment
 from lamina.train import (
     Callback,
     Loader,
     OptimOptions,
+    Ranks,
     TrainOptions,
     fit,
     on_main,
     process_group,
     remedies,
 )
+from lamina.train.distributed import from_main
+from lamina.train.durable import replace_text
 
 SETTINGS = "evaluation.yaml"
 FREE = (
@@ -73,50 +82,72 @@ def fit_protocol(
         Unfinished: where the training was interrupted or stopped.
         LaminaError: where the folder has something else in it, or as `fit`.
     """
-    with process_group(options.device) as ranks:
-        on_main(ranks, lambda: prepare_folder(folder, settings, going, options))
+    with (
+        process_group(options.device) as ranks,
+        opened_evaluation(ranks, folder, going) as opened,
+    ):
+        begin_evaluation(ranks, opened, folder, settings, going, options)
         outcome = fit(
             task,
             loader,
             optim,
             options,
             folder,
-            [FaultMonitor(loader.budget), *callbacks],
+            [*([Started(opened)] if opened else []), FaultMonitor(loader.budget), *callbacks],
             resume=going.resume,
         )
     if outcome.exit_code:
         raise Unfinished(outcome.sentence, outcome.exit_code)
 
 
-def prepare_folder(
-    folder: Path, settings: dict[str, Any], going: Going, options: TrainOptions | None = None
+def opened_evaluation(ranks: Ranks, folder: Path, going: Going) -> FolderOnMain:
+    """The folder of an evaluation for the one process that writes into it."""
+    return opened_on_main(
+        ranks,
+        folder,
+        (folder / SETTINGS).is_file,
+        "evaluation",
+        resume=going.resume,
+        overwrite=going.overwrite,
+    )
+
+
+def begin_evaluation(
+    ranks: Ranks,
+    opened: ResumableFolder | None,
+    folder: Path,
+    settings: dict[str, Any],
+    going: Going,
+    options: TrainOptions | None = None,
 ) -> None:
-    """Make the folder and write the settings, or see that they are the same; `options` are those of the
-    training, where there is one: one that diverged may go on with another rate, clipping or precision."""
+    """Write the settings, or see that they are the same; `options` are those of the training, where there is
+    one: one that diverged may go on with another rate, clipping or precision."""
     file = folder / SETTINGS
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    if file.is_file() and going.resume:
-        before, now = (flatten(yaml.safe_load(t)) for t in (file.read_text(encoding="utf-8"), text))
-        names = [name for name in {**before, **now} if name.rpartition(".")[2] not in FREE]
-        changed = [name for name in names if before.get(name) != now.get(name)]
-        allowed = [] if options is None else remedies(folder, options, changed)
-        if changed := [name for name in changed if name not in allowed]:
-            raise LaminaError(
-                f"--resume goes on with the settings in {file}, but these differ: {', '.join(changed)}; "
-                "leave them out, or start anew"
-            )
-        if allowed:
-            write_atomically(file, text)
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not file.is_file():
-            raise LaminaError(f"{folder} exists and is no evaluation; choose another --out")
-        if not going.overwrite:
-            raise LaminaError(
-                f"{folder} already holds an evaluation; go on with --resume, replace it with --overwrite, or "
-                "choose another --out"
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, text)
-    write_atomically(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+
+    def write() -> None:
+        replace_text(file, text)
+        write_atomically(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+
+    def go_on() -> None:
+        if _other_settings(file, text, options):
+            replace_text(file, text)
+
+    if from_main(int(going.resume and file.is_file()), ranks):
+        on_main(ranks, go_on)
+    else:
+        begin_on_main(ranks, opened, write)
+
+
+def _other_settings(file: Path, text: str, options: TrainOptions | None) -> bool:
+    """Whether those in the file differ, in what a training that diverged may change; others are refused."""
+    before, now = (flatten(yaml.safe_load(t)) for t in (file.read_text(encoding="utf-8"), text))
+    names = [name for name in {**before, **now} if name.rpartition(".")[2] not in FREE]
+    changed = [name for name in names if before.get(name) != now.get(name)]
+    allowed = [] if options is None else remedies(file.parent, options, changed)
+    if refused := [name for name in changed if name not in allowed]:
+        raise LaminaError(
+            f"--resume goes on with the settings in {file}, but these differ: {', '.join(refused)}; leave "
+            "them out, or start anew"
+        )
+    return bool(allowed)

@@ -18,6 +18,7 @@ from lamina.interop import load_encoder
 from lamina.options import to_mapping
 from lamina.pretraining import data_facts, run_pretrain
 from lamina.recipes import Recipe
+from lamina.resumable_folder import opened_to_go_on
 from lamina.runs import Run
 from lamina.studies.measuring import Bench
 from lamina.studies.options import StudyOptions
@@ -27,6 +28,7 @@ from lamina.train import checkpoint
 Measured = Mapping[str, Sequence[dict[str, Any]]]
 """What was measured, by arm, one entry for each seed."""
 
+SETTINGS = "study.json"
 Tell = Callable[[str], None]
 
 
@@ -102,8 +104,14 @@ def run_study(
     steps = options.steps or study.steps[options.size]
     plan = study.plan(options, source, steps, out)
     settings = _settings(study, bench.data, source, options, steps, plan)
-    _start(out, settings)
-    trained = _Trainer(data, out, bench, options, say)
+    with opened_to_go_on(out, out / SETTINGS, "study"):
+        _start(out, settings)
+        return _run(study, plan, settings, _Trainer(data, out, bench, options, say), command)
+
+
+def _run(study: Study, plan: Plan, settings: dict[str, Any], trained: _Trainer, command: str) -> StudyRun:
+    """Train and measure what is missing, then write the page."""
+    options, out = trained.options, trained.out
     about: dict[str, Any] = {}
     if plan.teacher is not None:
         arms = [arm for arm in plan.arms if arm.recipe.target.teacher is not None]
@@ -223,11 +231,9 @@ def _unplaced(recipe: Recipe) -> dict[str, Any]:
 
 
 def _start(out: Path, settings: dict[str, Any]) -> None:
-    file = out / "study.json"
+    file = out / SETTINGS
     text = json.dumps(settings, indent=1) + "\n"
     if not file.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise LaminaError(f"{out} is not empty and holds no study; choose another --out")
         write_atomically(file, text)
         return
     try:

@@ -30,6 +30,9 @@ class Callback:
     def on_start(self, state: TrainState) -> None:
         """Before the first step of this process; `state.step` is above 0 after a resume."""
 
+    def on_first_step(self) -> None:
+        """After the first step of this process: what could not compute would have failed by now."""
+
     def on_log(self, step: int, row: dict[str, Any], batch: Batch, task: nn.Module) -> dict[str, Any] | None:
         """At each row of metrics.jsonl, before it is written; what is returned is added to the row.
 

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lamina.files import naming
+
 TEMPORARY = ".unfinished-"
 
 
@@ -39,9 +41,14 @@ def sha256(path: Path) -> str:
 def replace_text(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
     temporary = path.with_name(TEMPORARY + path.name)
-    temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    os.replace(temporary, path)
+    try:
+        with naming(path):
+            temporary.write_text(text, encoding="utf-8")
+            sync(temporary)
+            os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 

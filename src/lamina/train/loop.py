@@ -73,6 +73,7 @@ def walk(run: Run, loader: Loader) -> Reason:
         run.say_remarks(batch)
         batch = batch.to(run.ranks.device)
         step(run, batch)
+        run.tell_first_step()
         if state.step % options.log_every_steps == 0 or state.step == state.total_steps:
             log(run, batch)
         if run.save_is_due():

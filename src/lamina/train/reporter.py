@@ -49,6 +49,10 @@ class Reporter:
         for callback in self._callbacks:
             self._call(callback, partial(callback.on_start, state))
 
+    def first_step(self) -> None:
+        for callback in self._callbacks:
+            self._call(callback, callback.on_first_step)
+
     def say(self, line: str) -> None:
         """A line for train.log and the terminal, control characters removed."""
         line = "".join(c if c.isprintable() else "?" for c in line)

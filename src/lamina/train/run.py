@@ -67,6 +67,7 @@ class Run:
         self.objection: str | None = None
         self._request = request
         self._saved_step: int | None = None
+        self._stepped = False
         self._row: dict[str, Any] = {}
 
     # What a step asks for
@@ -141,6 +142,12 @@ class Run:
         """Move the progress bar; the one thing that is said without the other ranks, at each step."""
         if self.reporter:
             self.reporter.step(self.state.step)
+
+    def tell_first_step(self) -> None:
+        """Let callbacks know, once, that a step was taken."""
+        if not self._stepped:
+            self._stepped = True
+            self._report(lambda reporter: reporter.first_step())
 
     def show_row(self, row: dict[str, Any], batch: Batch) -> None:
         """Complete a row by the clock and the callbacks, and write it."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lamina.downstream.dense_picture import save_picture
 from lamina.downstream.dense_plan import keep_score
 from lamina.downstream.dense_testing import DenseImages, Progress
-from lamina.downstream.fitting import fit_protocol, prepare_folder
+from lamina.downstream.fitting import begin_evaluation, fit_protocol, opened_evaluation
 from lamina.downstream.score import Score
 from lamina.downstream.segment.building import Planned, build_encoder, build_segmenter, plan_segmentation
 from lamina.downstream.segment.knn import KNNSegmenter, block_of, build_bank, choose_k
@@ -26,7 +26,7 @@ from lamina.downstream.segment.testing import segment_images
 from lamina.downstream.training import Going
 from lamina.evaluate.results import Setting
 from lamina.interop import Backbone
-from lamina.train import Ranks, on_main, process_group
+from lamina.train import Ranks, process_group
 
 PICTURE = "segmentation.png"
 
@@ -89,7 +89,15 @@ def _bank(
     planned: Planned, out: Path, going: Going, ranks: Ranks
 ) -> tuple[SaysOfWindows, dict[str, Setting]]:
     """Remembered patches, and the k that the training images chose."""
-    on_main(ranks, lambda: prepare_folder(out, planned.settings("segment"), going))
+    with opened_evaluation(ranks, out, going) as opened:
+        begin_evaluation(ranks, opened, out, planned.settings("segment"), going)
+        found = _remember(planned, ranks)
+        if opened:
+            opened.started()
+    return found
+
+
+def _remember(planned: Planned, ranks: Ranks) -> tuple[SaysOfWindows, dict[str, Setting]]:
     recipe, n = planned.recipe, len(planned.data.train.images)
     options = recipe.knn
     n = min(n, options.images or n)
