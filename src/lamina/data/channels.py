@@ -13,7 +13,7 @@ from lamina.data.unreadable import Reason, Unreadable
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luminance (ITU-R BT.601, as in Pillow's mode L)."""
 _LUMA_16BIT = (19595, 38470, 7471)
-_BAND_PX = 1 << 18
+_BAND_PX = 1 << 16
 
 
 def fit_channels(

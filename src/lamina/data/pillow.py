@@ -25,7 +25,7 @@ _STORED_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _WHOLE_FILE = {"WEBP": 16, "AVIF": 16}
 """Formats that are decoded in one piece, and the bytes of a pixel that this takes (measured at 9 million
 pixels: 16.2 and at most 12.2)."""
-_BAND_PX = 1 << 18
+_BAND_PX = 1 << 16
 _PIECE_BYTES = 8192
 """How much of a JPEG is decoded between two looks at the time; 64 KiB can hold thousands of scans."""
 

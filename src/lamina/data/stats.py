@@ -13,7 +13,7 @@ from lamina.data.unreadable import Unreadable
 from lamina.errors import LaminaError
 from lamina.rng import permutation
 
-_BAND_PX = 1 << 18
+_BAND_PX = 1 << 16
 
 
 def channel_stats(
