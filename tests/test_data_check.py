@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.data import DataOptions, check, open_source
+from lamina.cli import main
+from lamina.data import DataOptions, TrainLoader, check, open_source
+from lamina.data.files import SUFFIXES
+from lamina.errors import LaminaError
+from lamina.pretraining import _look
+from lamina.recipes import recipe
 
 ONE_PROCESS = DataOptions(workers=0, bad_files_min=2)
 
@@ -48,6 +53,11 @@ def test_what_is_there(folder: Path) -> None:
 def test_bad_files_beyond_the_budget_are_not_ok(folder: Path) -> None:
     found = check(open_source(folder), ONE_PROCESS, in_chans=4)
     assert found.reasons == {"unsuitable number of channels": 6, "empty file": 1}
+    assert check(open_source(folder), ONE_PROCESS, in_chans=3).pixels == {
+        "uint8 x 3": 4,
+        "float32 x 1": 1,  # as stored, though an encoder of 3 channels is given 3
+        "uint8 x 1": 1,
+    }
     assert not found.ok
     assert not check(open_source(str(folder / "a" / "bad*")), ONE_PROCESS).ok  # nothing at all can be read
 
@@ -58,8 +68,69 @@ def test_it_can_be_printed_and_saved(folder: Path) -> None:
     assert all(line.isprintable() for line in lines)
     assert lines[-1].strip() == "... and 4 more"
     assert any("6 x unsuitable number of channels" in line for line in lines)
+    groups = check(open_source(folder), ONE_PROCESS, duplicates=True).lines()
+    assert "  same content: a/1.png = b/copy.png" in groups
+    assert "same content: 1 groups of equal files, 1 files more than there are contents" in groups
     assert json.loads(json.dumps(found.to_json()))["reasons"] == found.reasons
     assert dict(found.facts())["unreadable"] == "7 of 7; a run bears 2"
+
+
+def test_the_training_part_decides(tmp_path: Path) -> None:
+    for part, n in (("train", 5), ("val", 40)):
+        (tmp_path / part).mkdir()
+        for k in range(n):
+            (tmp_path / part / f"bad{k}.png").write_bytes(b"")
+            Image.new("L", (2, 2), k).save(tmp_path / part / f"{k}.png")
+    source, training = open_source(tmp_path, "all"), open_source(tmp_path)
+    told: list[tuple[int, int]] = []
+    found = check(
+        source, ONE_PROCESS, training=training, progress=lambda done, of, _: told.append((done, of))
+    )
+    assert (len(found.bad), found.n_training, found.n_training_bad, found.limit) == (45 * 1, 10, 5, 2)
+    assert not found.ok
+    assert check(source, DataOptions(workers=0), training=training).ok  # 40 in val stop no training
+    assert told[-1] == (90, 90)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert "45 of 90, 5 of them in the training part of 10" in dict(found.facts())["unreadable"]
+
+
+def test_what_passes_is_trained_on(tmp_path: Path) -> None:
+    """Ten bad files are borne: the first ten, and ten of eleven."""
+    for k in range(10):
+        (tmp_path / f"a{k}.png").write_bytes(b"")
+    Image.new("L", (8, 8), 5).save(tmp_path / "z.png")
+    source = open_source(tmp_path)
+    assert check(source, DataOptions(workers=0)).ok
+    loader = TrainLoader(source, DataOptions(workers=0), 0, 11, image_size=(8, 8), in_chans=1)
+    for batch in loader.batches(0, 8):
+        assert (batch.images == 5).all()
+    _look(source, recipe("mae-small"))
+    for k in range(10, 30):
+        (tmp_path / f"a{k}.png").write_bytes(b"")
+    source = open_source(tmp_path)
+    assert not check(source, DataOptions(workers=0)).ok
+    with pytest.raises(LaminaError, match="none of the first 11 images"):
+        _look(source, recipe("mae-small"))
+
+
+def test_the_help_names_every_ending_that_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "check", "--help"])
+    said = capsys.readouterr().out
+    assert [ending for ending in sorted(SUFFIXES) if ending not in said] == []
+
+
+def test_the_verb_counts_what_it_passes_over_and_fits_the_default_encoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
+    (tmp_path / "2.heic").write_bytes(b"")
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert "1 file passed over by the ending: 1 .heic" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "1.png").unlink()
+    np.save(tmp_path / "bands.npy", np.zeros((16, 16, 7), np.uint8))  # pre-training takes 3 channels
+    assert main(["data", "check", str(tmp_path)]) == 1
+    assert main(["data", "check", str(tmp_path), "--in-chans", "7"]) == 0
 
 
 def test_workers_and_samples(folder: Path) -> None:

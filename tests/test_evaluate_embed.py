@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from evaluate_toys import toy_recipe, toy_run
+from lamina.cli import main
 from lamina.embedding import embed
 from lamina.errors import LaminaError
 from lamina.interop import load_encoder
@@ -57,6 +58,27 @@ def test_csv_gives_back_the_same_numbers(run, photos, tmp_path):
     assert sorted(line[0] for line in lines) == sorted(ODD_NAMES)
     numbers = torch.tensor([[float(v) for v in line[2:]] for line in lines])
     assert torch.equal(numbers, next(iter(table.vectors.values())))
+
+
+def test_a_csv_names_what_could_not_be_read_in_a_file_beside_it(run, photos, tmp_path, capsys):
+    (photos / "clip.mov").write_bytes(b"")
+    out = tmp_path / "f.csv"
+    table = embed(run, photos, out, workers=0, device="cpu")
+    with (tmp_path / "f.unreadable.csv").open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["name", "reason"]
+    assert [name for name, _ in lines] == ["broken.png"]
+    assert any(note.startswith("1 of 4 images could not be read") for note in table.notes)
+    assert any("1 .mov" in note for note in table.notes)
+    for k in range(20):  # more than a training would bear
+        (photos / f"bad{k}.png").write_bytes(b"\x89PNG")
+    assert main(["embed", str(run), str(photos), "--out", str(out), "--workers", "0", "--device", "cpu"]) == 1
+    printed = capsys.readouterr().out
+    assert "21 of 24 images could not be read" in " ".join(printed.split())
+    for file in photos.glob("b*.png"):
+        file.unlink()
+    embed(run, photos, out, workers=0, device="cpu")
+    assert not (tmp_path / "f.unreadable.csv").exists()  # of an earlier call
 
 
 def test_labels_of_class_folders_come_along(run, tmp_path):

@@ -1,14 +1,16 @@
 """Features of a source in one pass, the choice that cannot see the test set, and both protocols end to end."""
 
+import hashlib
 import json
 import os
+import shutil
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
+from evaluate_toys import stripes, stripes_data, stripes_folder, toy_recipe, toy_run
 from lamina.data import ArraySource
 from lamina.errors import LaminaError
 from lamina.evaluate import (
@@ -56,6 +58,25 @@ class Counter(nn.Module):
     def __call__(self, images):
         self.images += len(images)
         return self.encoder(images)
+
+
+def test_a_result_says_that_its_test_images_were_trained_on(run, tmp_path):
+    stripes_folder(tmp_path / "parts")
+    stripes_folder(tmp_path / "parts2")
+    (tmp_path / "parts" / "train").rename(tmp_path / "whole")  # classes, and no held-out part
+    names = sorted(str(file.relative_to(tmp_path / "whole")) for file in (tmp_path / "whole").rglob("*.png"))
+    assert len(names) == 18
+    digest = hashlib.sha256(b"".join(name.encode() + b"\0" for name in names)).hexdigest()
+    again = tmp_path / "mff"
+    shutil.copytree(run, again)
+    recipe = (again / "recipe.yaml").read_text()
+    (again / "recipe.yaml").write_text(recipe.replace("images: 10", "images: 18").replace("0" * 64, digest))
+    options = {"options": KNNOptions(k=(1,)), "workers": 0, "device": "cpu"}
+    said = [evaluate_knn(each, tmp_path / "whole", **options).notes for each in (run, again)]
+    assert [any("images that" in note for note in notes) for notes in said] == [False, True]
+    assert not any(
+        "images that" in note for note in evaluate_knn(again, tmp_path / "parts2", **options).notes
+    )
 
 
 def test_every_image_passes_the_encoder_once_and_keeps_its_place(run):
@@ -246,7 +267,8 @@ def source(labels, classes):
         (([0, 1], "ab"), (None, ()), "no classes"),
         (([0, 0], "ab"), ([0, 1], "ab"), "two or more"),
         (([0, 1], "abc"), ([0, 2], "abc"), "class 'c'"),
-        (([0, 1], "ab"), ([0, 1], "ac"), "differ"),
+        (([0, 1], "ab"), ([0, 1], "ac"), "'c' of mine is missing among the training images"),
+        (([0, 1], "ab"), ([0, 1], "ba"), "differ"),
     ],
 )
 def test_data_that_cannot_be_judged_get_one_line(train, test, sentence):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lamina.analyze.subject import Subject, names_of, open_subjects
+from lamina.analyze.subject import Images, Subject, names_of, open_subjects
 from lamina.analyze.written import Result, Summary, write_analysis
 from lamina.errors import LaminaError
 from lamina.files import check_writable
@@ -57,6 +57,7 @@ class AnalysisTask:
             raise LaminaError(f"{whose} no folder of its own for analyses; give --out FOLDER")
         self.out = looking.out if looking.out is not None else self.run.analyses  # type: ignore[union-attr]
         _check_folder(self.out / f"{name}.json")
+        self._looked_at: list[Images] = []
 
     @property
     def data(self) -> str:
@@ -72,7 +73,7 @@ class AnalysisTask:
     def subjects(self, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Subject]:
         """The models opened, each with its images; `progress` as in `open_subjects`."""
         look = self.looking
-        return open_subjects(
+        subjects = open_subjects(
             self.named,
             self.data,
             images=look.images,
@@ -83,6 +84,13 @@ class AnalysisTask:
             seed=look.seed,
             progress=progress,
         )
+        self._looked_at = [s.batches for s in subjects.values() if isinstance(s.batches, Images)]
+        return subjects
+
+    def noted(self, told: Summary) -> Summary:
+        """The summary, with what is to be said of the images that were looked at."""
+        notes = dict.fromkeys(note for images in self._looked_at for note in images.notes())
+        return replace(told, notes=(*told.notes, *notes))
 
     def write(self, result: Result, told: Summary, command: str) -> tuple[Path, ...]:
         """Write JSON, PNG and SVG, and the page that shows them: the run's report, or the folder's own."""

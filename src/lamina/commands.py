@@ -14,7 +14,7 @@ from lamina.arguments import PretrainArguments
 from lamina.bars import ImagesBar
 from lamina.build import resolve
 from lamina.commands_evaluate import READING, Data, Flat, Model, Reading, console
-from lamina.data import Split, check, open_source
+from lamina.data import DataOptions, Split, check, open_source
 from lamina.embedding import embed as embed_images
 from lamina.errors import LaminaError
 from lamina.files import write_atomically
@@ -55,6 +55,8 @@ def describe(recipe: Recipe, data: str, part: Split | None = None) -> None:
     """The resolved recipe, the steps and the memory of a run that is not started, on a part of the data."""
     source = open_source(data, part)
     images, recipe = len(source), with_classes(recipe, source)
+    for note in source.notes:
+        console.print(f"data: {note}", markup=False)
     measured = {"encoder": {k: None for k in ("mean", "std") if getattr(recipe.encoder, k) == "auto"}}
     resolved, _ = open_target(resolve(merge(recipe, measured)))
     console.print(yaml.safe_dump(to_mapping(resolved), sort_keys=False, allow_unicode=True), markup=False)
@@ -119,6 +121,8 @@ def embed(
 ) -> int:
     """Save one feature vector per image, with names and what was used.
 
+    Exit code 1 where more images could not be read than a training would bear (as `lamina data check`).
+
     Args:
         model: A run, a step of a run (runs/mff@100), a timm name, or a weights file.
         data: Images: a folder, a .txt list, a quoted glob, or a sample.
@@ -129,26 +133,31 @@ def embed(
     """
     with ImagesBar() as bar:
         table = embed_images(model, data, out, features=features, pool=pool, progress=bar, **vars(reading))
-    console.print(f"{len(table.index)} images in {out}", markup=False)
+    n, bad = len(table.index), len(table.faults)
+    console.print(f"{n} images in {out}", markup=False)
     for note in table.notes:
         console.print(note, markup=False)
-    return 0
+    return 1 if bad > DataOptions().bad_files_limit(n + bad) else 0
 
 
-def data_check(
-    data: Data, /, in_chans: int | None = None, duplicates: bool = False, json: Path | None = None
-) -> int:
+def data_check(data: Data, /, in_chans: int = 3, duplicates: bool = False, json: Path | None = None) -> int:
     """Read every image as training would, and list what cannot be read, with the reason.
 
-    Exit code 0 where training would go through, 1 where it would stop for too many bad files.
+    Exit code 0 where pre-training would go through, 1 where it would stop for too many bad files.
+
+    Read are JPEG (.jpg .jpeg .jpe .jfif), PNG (.png), WebP (.webp), AVIF (.avif), GIF (.gif), BMP (.bmp
+    .dib), TIFF (.tif .tiff; many channels with the extra tiff), NumPy arrays (.npy) and Netpbm (.pbm .pgm
+    .ppm .pnm). Files with other endings in a folder are passed over, and counted.
 
     Args:
         data: Images: a folder, a .txt list, a quoted glob, sample:photos, sample:fashion-mnist, sample:doom.
-        in_chans: Also list files whose channels do not fit an encoder of so many.
+        in_chans: Channels of the encoder that is to be trained: files that do not fit it cannot be read.
         duplicates: Also list files with the same content.
         json: Also write the result to this file.
     """
-    result = check(open_source(data, "all"), in_chans=in_chans, duplicates=duplicates)
+    source, training = open_source(data, "all"), open_source(data)
+    with ImagesBar() as bar:
+        result = check(source, None, in_chans, duplicates, training, bar)
     for line in result.lines():
         console.print(line, markup=False)
     if json is not None:

@@ -285,6 +285,7 @@ def hessian(
 
 def _done(task: AnalysisTask, result: Result, told: Summary) -> int:
     """Write everything, then say the main numbers and where the rest is."""
+    told = task.noted(told)
     files = task.write(result, told, shlex.join(["lamina", *sys.argv[1:]]))
     table = Table(*told.header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in told.rows:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -37,7 +39,9 @@ def embed(
 
     A .npz holds `features` (n, D) float32, `names` (n,), `labels` (n,) and `class_names` where there are
     classes, and `about`: JSON with the model, step, features, pool and what could not be read. It loads
-    without pickle. A .csv has a line per image: name, label (its class), then D numbers.
+    without pickle. A .csv has a line per image: name, label (its class), then D numbers; images that could
+    not be read are in a file beside it (`unreadable_file`), with the reason. The table's `notes` say how many
+    they are, and what was found beside the images.
 
     Raises:
         LaminaError: for another ending than .npz or .csv, a file that cannot be written (found before any
@@ -69,7 +73,22 @@ def embed(
         "unreadable": {printable(source.name(fault.index)): fault.reason for fault in table.faults},
     }
     _write(out, source, table, about)
-    return table
+    return replace(table, notes=(*source.notes, *table.notes, *_unread(out, table)))
+
+
+def unreadable_file(out: Path) -> Path:
+    """Where the images are named that a .csv lacks, since they could not be read."""
+    return out.with_name(f"{out.stem}.unreadable.csv")
+
+
+def _unread(out: Path, table: Table) -> tuple[str, ...]:
+    n = len(table.faults)
+    if not n:
+        return ()
+    reasons = Counter(fault.reason for fault in table.faults).most_common()
+    place = f"; {unreadable_file(out)} names them" if out.suffix == ".csv" else ""
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    return (f"{n} of {n + len(table.index)} images could not be read: {told}{place}",)
 
 
 def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> None:
@@ -78,6 +97,7 @@ def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> No
     if out.suffix == ".csv":
         with replacing(out) as temporary:
             _write_csv(temporary, names, source, table, vectors)
+        _write_unreadable(unreadable_file(out), source, table)
         return
     arrays: dict[str, Any] = {"features": vectors, "names": np.array(names, dtype=np.str_)}
     if table.labels is not None:
@@ -87,13 +107,29 @@ def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> No
         np.savez(file, **arrays, about=np.array(json.dumps(about)))
 
 
+def _write_unreadable(file: Path, source: Source, table: Table) -> None:
+    """A line for each image that could not be read: name and reason; no file where there is none."""
+    if not table.faults:
+        file.unlink(missing_ok=True)
+        return
+    with replacing(file) as temporary, _text(temporary) as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["name", "reason"])
+        writer.writerows((source.name(fault.index), fault.reason) for fault in table.faults)
+
+
+def _text(path: Path) -> TextIO:
+    """Names of any bytes can be written to it."""
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
 def _write_csv(
     path: Path, names: list[str], source: Source, table: Table, vectors: np.ndarray[Any, np.dtype[np.float32]]
 ) -> None:
     labels = [""] * len(names)
     if table.labels is not None:
         labels = [source.class_names[label] for label in table.labels.tolist()]
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with _text(path) as file:
         writer = csv.writer(file)
         writer.writerow(["name", "label", *(f"f{i}" for i in range(vectors.shape[1]))])
         for name, label, vector in zip(names, labels, vectors, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from lamina.build import Task, build_task, resolve
 from lamina.cmae import CMAE
 from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
+from lamina.data.sources import names_sha256
 from lamina.errors import LaminaError
 from lamina.guides import open_target, open_teacher
 from lamina.interop import Backbone, EncoderExport, Loaded, adopt, start_from
@@ -45,9 +45,6 @@ FREE_ON_RESUME = (
 )
 """Options that a resumed run may change: the weights do not depend on them."""
 
-FIRST_LOOK = 20
-"""Images that are tried before a run starts."""
-
 MoreCallbacks = Callable[[Run, Source], Sequence[Callback]]
 
 
@@ -77,7 +74,9 @@ def run_pretrain(
         process_group(recipe.train.device) as ranks,
         run.opened(ranks, resume=resume, overwrite=overwrite) as folder,
     ):
-        source = open_source(data) if source is None else source
+        if source is None:
+            source = open_source(data)
+            tell_notes(source, ranks)
         _look(source, recipe)
         facts = data_facts(data, source)
         going_on = bool(from_main(int(resume and run.exists()), ranks))
@@ -146,9 +145,18 @@ def _called(init: str | Path | Backbone | None) -> str | None:
     return None if init is None else str(init)
 
 
+def tell_notes(source: Source, ranks: Ranks) -> None:
+    """Say what was found beside the images and is not used."""
+    for note in source.notes if ranks.main else ():
+        print(f"data: {note}", flush=True)
+
+
 def _look(source: Source, recipe: Recipe) -> None:
-    """Read an image, so that data that do not fit are found out before a run is made or replaced."""
-    tried, reason = min(len(source), FIRST_LOOK), ""
+    """Read an image, so that data that do not fit are found out before a run is made or replaced.
+
+    As many are tried as make a training stop, and no fewer: what `lamina data check` passes goes through.
+    """
+    tried, reason = min(len(source), recipe.data.bad_files_limit(len(source)) + 1), ""
     for i in range(tried):
         try:
             source.read(i, recipe.data.decoding(recipe.encoder.in_chans))
@@ -178,10 +186,7 @@ def data_facts(data: Spec, source: Source) -> DataFacts:
     given = (
         printable(os.fspath(data)) if isinstance(data, str | os.PathLike) else f"a list of {len(data)} paths"
     )
-    names = hashlib.sha256()
-    for i in range(len(source)):
-        names.update(source.name(i).encode("utf-8", "surrogateescape") + b"\0")
-    return DataFacts(given, len(source), names.hexdigest())
+    return DataFacts(given, len(source), names_sha256(source.name(i) for i in range(len(source))))
 
 
 def _other_statistics(loaded: Loaded, recipe: Recipe) -> str | None:
@@ -196,8 +201,10 @@ def with_classes(recipe: Recipe, source: Source) -> Recipe:
     if recipe.method != "supervised":
         return recipe
     if source.labels is None:
+        why = f" ({source.no_labels})" if source.no_labels else ""
         raise LaminaError(
-            f"{recipe.name} learns from labels, and these images have none; give root/CLASS/..., or a sample"
+            f"{recipe.name} learns from labels, and these images have none{why}; give root/CLASS/..., or a "
+            "sample"
         )
     check_labels(source.labels, len(source.class_names))
     return replace(recipe, labels=replace(recipe.labels, classes=tuple(source.class_names)))

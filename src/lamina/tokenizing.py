@@ -16,7 +16,7 @@ from lamina.errors import LaminaError
 from lamina.files import write_atomically
 from lamina.monitor import FaultMonitor
 from lamina.options import differences
-from lamina.pretraining import data_facts
+from lamina.pretraining import data_facts, tell_notes
 from lamina.resumable_folder import Started, begin_on_main, opened_on_main
 from lamina.rng import Purpose, permutation, seed_for
 from lamina.tokenizer import (
@@ -101,6 +101,7 @@ def train_tokenizer(
     ):
         going_on = bool(from_main(int(resume and folder.exists()), ranks))
         source, held_out = open_source(data, "train"), _held_out(data)
+        tell_notes(source, ranks)
         facts = data_facts(data, source)
         if going_on:
             other = _check_same(folder, options, facts.names_sha256)

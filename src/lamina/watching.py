@@ -281,8 +281,8 @@ def _labelled(data: str, n: int) -> Source:
     part = open_source(data, held_out(data))
     if part.labels is None:
         raise LaminaError(
-            f"monitor.knn_data {printable(data)} has no classes, or one alone; kNN needs two or more: "
-            "root/CLASS/..., or a sample"
+            f"monitor.knn_data {printable(data)} has no classes, or one alone ({part.no_labels}); kNN needs "
+            "two or more: root/CLASS/..., or a sample"
         )
     drawn = some(part, n)
     if not _knows_classes(drawn):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -162,13 +162,15 @@ def analyze_depth(
     """
     if not models or not protocols or set(protocols) - {"knn", "linear"}:
         raise LaminaError("depth needs a model, and protocols knn, linear or both")
-    labelled = _drawn(open_labelled(data), images, seed)
+    whole = open_labelled(data)
+    labelled = _drawn(whole, images, seed)
     sweep = _Sweep(tuple(protocols), knn, linear, seed)
     found, majority = {}, 0.0
     for name, model in models.items():
         computing = Computing(batch_size, workers, device, _reading(progress, f"{name}: images"))
         train, test = (_vectors(model, part, computing) for part in (labelled.train, labelled.test))
-        found[name] = _judged(model, train, test, sweep, _told(progress, f"{name}: probes"))
+        judged = _judged(model, train, test, sweep, _told(progress, f"{name}: probes"))
+        found[name] = replace(judged, notes=(*whole.notes, *whole.trained_on(model), *judged.notes))
         assert train.labels is not None
         assert test.labels is not None
         majority = float(test.labels.eq(train.labels.mode().values).double().mean())

@@ -35,6 +35,8 @@ class Images:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Callable[[int, int], None] | None = None
     """Told, once a batch was looked at, how many images of how many were."""
+    unread: set[int] = field(default_factory=set, compare=False)
+    """Indices of images that could not be read, as far as they were met."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches in the source's order, on `device`; keys are indices in the source."""
@@ -42,10 +44,16 @@ class Images:
         for batch in eval_batches(
             self.source, self.image_size, self.in_chans, self.batch_size, self.workers, self.reading
         ):
+            self.unread.update(fault.index for fault in batch.faults)
             yield batch.to(self.device)
             done += len(batch) + len(batch.faults)
             if self.progress is not None:
                 self.progress(done, len(self.source))
+
+    def notes(self) -> tuple[str, ...]:
+        """What was found beside the images, and how many of them could not be read."""
+        n = len(self.unread)
+        return (*self.source.notes, *((f"{n} of {len(self.source)} images could not be read",) if n else ()))
 
 
 @dataclass(frozen=True)

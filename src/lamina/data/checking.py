@@ -7,8 +7,8 @@ import math
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
@@ -19,6 +19,8 @@ from lamina.data.notes import remark_lines, remarks_on
 from lamina.data.options import DataOptions, Decoding
 from lamina.data.sources import FileSource, Source
 from lamina.data.unreadable import Unreadable
+
+Progress = Callable[[int, int, float], None]
 
 
 class BadFile(NamedTuple):
@@ -47,20 +49,26 @@ class CheckResult:
     animated: int
     """Files of several frames or pages, of which the first is taken."""
     notes: tuple[str, ...]
-    """What is worth knowing of files that could be read: a line for each kind, with their number."""
+    """What is worth knowing of files that could be read, a line for each kind with their number; what was
+    found beside the images, and which parts there are."""
     classes: dict[str, int]
     bad: tuple[BadFile, ...]
+    n_training: int
+    """Files that pre-training would see: the training part where there is one, else all."""
+    n_training_bad: int
     limit: int
-    """Bad files that a training run would bear."""
+    """Bad files among them that a training run would bear."""
     duplicates: tuple[tuple[str, ...], ...]
     """Groups of files with the same bytes, where that was asked for."""
     images_per_second: float
     """Decoding only, by the workers that were used."""
+    no_classes: str = ""
+    """Why there are no classes, where there are none."""
 
     @property
     def ok(self) -> bool:
         """Whether a training run would not stop because of bad files."""
-        return len(self.bad) <= self.limit and len(self.bad) < self.n_files
+        return self.n_training_bad <= self.limit and self.n_training_bad < self.n_training
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -75,18 +83,25 @@ class CheckResult:
             sizes = (self.smallest, self.median, self.largest)
             rows += [("size", "smallest {}, median {}, largest {}".format(*(f"{w} x {h}" for w, h in sizes)))]
         optional = [
-            ("classes", _classes(self.classes)),
+            ("classes", _classes(self.classes) or (self.no_classes and f"none: {self.no_classes}")),
             ("turned by EXIF", str(self.turned or "")),
             *(("note", line) for line in self.notes),
-            ("same content", f"{len(self.duplicates)} groups of files" if self.duplicates else ""),
+            ("same content", _same(self.duplicates)),
         ]
         rows += [row for row in optional if row[1]]
         rows += [("speed", f"{self.images_per_second:.0f} images/s decoded")]
-        return [*rows, ("unreadable", f"{len(self.bad)} of {self.n_files}; a run bears {self.limit}")]
+        bad = f"{len(self.bad)} of {self.n_files}"
+        if self.n_training != self.n_files:
+            bad += f", {self.n_training_bad} of them in the training part of {self.n_training}"
+        return [*rows, ("unreadable", f"{bad}; a run bears {self.limit}")]
 
     def lines(self, most: int = 50) -> list[str]:
-        """The whole result as plain lines; at most `most` bad files are named."""
+        """The whole result as plain lines; at most `most` bad files and `most` groups of equal files are
+        named."""
         found = [f"{what}: {value}" for what, value in self.facts()]
+        found += [f"  same content: {' = '.join(group)}" for group in self.duplicates[:most]]
+        if len(self.duplicates) > most:
+            found.append(f"  ... and {len(self.duplicates) - most} more groups (--json FILE has all)")
         found += [f"  {n} x {reason}" for reason, n in self.reasons.items()]
         found += [
             f"    {name}: {reason}" + f" ({detail})" * bool(detail)
@@ -103,6 +118,13 @@ class CheckResult:
         }
 
 
+def _same(groups: Sequence[Sequence[str]]) -> str:
+    if not groups:
+        return ""
+    more = sum(len(group) - 1 for group in groups)
+    return f"{len(groups)} groups of equal files, {more} files more than there are contents"
+
+
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {what}" for what, n in counts.items()) or "none"
 
@@ -114,18 +136,32 @@ def _classes(classes: dict[str, int]) -> str:
 
 
 def check(
-    source: Source, options: DataOptions | None = None, in_chans: int | None = None, duplicates: bool = False
+    source: Source,
+    options: DataOptions | None = None,
+    in_chans: int | None = None,
+    duplicates: bool = False,
+    training: Source | None = None,
+    progress: Progress | None = None,
 ) -> CheckResult:
     """Decode every image of `source` as a training run with `options` would.
 
-    `in_chans`: also report files whose channels do not fit an encoder of so many. `duplicates`: also
-    compare contents (SHA-256 of the file's bytes).
+    Args:
+        in_chans: also report files whose channels do not fit an encoder of so many.
+        duplicates: also compare contents (SHA-256 of the file's bytes).
+        training: the part of the source that pre-training sees, whose bad files decide; by default all.
+        progress: told how many files are done, of how many, and 0 (the share of the time spent waiting).
     """
     options = options or DataOptions()
     start = time.perf_counter()
-    seen = list(_inspect_all(source, options.decoding(in_chans), options.workers, duplicates))
+    seen = []
+    for facts in _inspect_all(source, options.decoding(in_chans), options.workers, duplicates):
+        seen += facts
+        if progress is not None:
+            progress(len(seen), len(source), 0.0)
     seconds = time.perf_counter() - start
     good = [fact for fact in seen if fact.bad is None]
+    trained_on = None if training is None else {training.name(i) for i in range(len(training))}
+    n_training = len(source) if training is None else len(training)
     sizes = sorted((fact.size for fact in good), key=math.prod)
     labels = Counter(source.labels or ())
     return CheckResult(
@@ -138,12 +174,26 @@ def check(
         largest=sizes[-1] if sizes else None,
         turned=sum(fact.turned for fact in good),
         animated=sum(fact.animated for fact in good),
-        notes=remark_lines(remark for fact in good for remark in fact.remarks),
+        notes=tuple(
+            dict.fromkeys(
+                (
+                    *remark_lines(remark for fact in good for remark in fact.remarks),
+                    *source.notes,
+                    *(training.notes if training is not None else ()),
+                )
+            )
+        ),
         classes={printable(name): labels[i] for i, name in enumerate(source.class_names)},
         bad=tuple(fact.bad for fact in seen if fact.bad is not None),
-        limit=options.bad_files_limit(len(source)),
+        n_training=n_training,
+        n_training_bad=sum(
+            fact.bad is not None and (trained_on is None or source.name(i) in trained_on)
+            for i, fact in enumerate(seen)
+        ),
+        limit=options.bad_files_limit(n_training),
         duplicates=_groups(seen, source),
         images_per_second=len(seen) / max(seconds, 1e-9),
+        no_classes=source.no_labels,
     )
 
 
@@ -170,7 +220,9 @@ class _Inspector(Dataset[list[_Fact]]):
 
     def _fact(self, i: int) -> _Fact:
         try:
-            found = self.source.inspect(i, self.how)
+            found = self.source.inspect(i, replace(self.how, in_chans=None))
+            if not _fits(len(found.image), self.how.in_chans):
+                self.source.read(i, self.how)  # raises where the channels do not fit
         except Unreadable as error:
             return _Fact(
                 bad=BadFile(printable(self.source.name(i)), str(error.reason), printable(error.detail))
@@ -189,21 +241,24 @@ class _Inspector(Dataset[list[_Fact]]):
         )
 
 
+def _fits(channels: int, wanted: int | None) -> bool:
+    """Whether no second look is needed: the same channels, or grey for colour or the other way round."""
+    return wanted in (None, channels) or {channels, wanted} == {1, 3}
+
+
 def _digest(path: str) -> bytes:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _inspect_all(source: Source, how: Decoding, workers: int, digests: bool) -> Iterator[_Fact]:
+def _inspect_all(source: Source, how: Decoding, workers: int, digests: bool) -> Iterable[list[_Fact]]:
     chunks = [range(i, min(i + 32, len(source))) for i in range(0, len(source), 32)]
-    loader: DataLoader[list[_Fact]] = DataLoader(
+    return DataLoader(
         _Inspector(source, how, digests),
         batch_sampler=chunks,  # type: ignore[arg-type]  # ranges serve as lists of indices
         num_workers=workers if len(source) > 64 else 0,
         collate_fn=list,
     )
-    for facts in loader:
-        yield from facts
 
 
 def _by_count(names: Iterator[str]) -> dict[str, int]:

@@ -115,5 +115,7 @@ def _with_classes(folder: Path) -> Source:
     source = open_source(folder, "all")
     if source.labels is None:
         name = printable(str(folder))
-        raise LaminaError(f"{name} has no classes, or one alone; it takes FOLDER/WNID/*.JPEG")
+        raise LaminaError(
+            f"{name} has no classes, or one alone ({source.no_labels}); it takes FOLDER/WNID/*.JPEG"
+        )
     return source

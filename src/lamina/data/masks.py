@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lamina.data.decode import guarded, image_size
 from lamina.data.dense import IGNORE
-from lamina.data.files import Names, find_images, printable
+from lamina.data.files import Names, printable
+from lamina.data.find_files import find_images
 from lamina.data.limits import check_memory, check_pixels
 from lamina.data.notes import collected
 from lamina.data.options import AS_STORED, Decoding
@@ -132,7 +133,7 @@ def open_masks(root: str, part: str, options: MaskOptions = PLAIN) -> MaskFolder
         )
         raise LaminaError(f"{printable(root)} has no {wanted}")
     images, masks = (str(folder) for folder in found)
-    names = find_images(images)
+    names = find_images(images).names
     if not names:
         raise LaminaError(f"no images in {printable(images)}")
     pairs = _paired(names, masks)
@@ -144,7 +145,9 @@ def open_masks(root: str, part: str, options: MaskOptions = PLAIN) -> MaskFolder
 
 def _paired(names: Sequence[str], masks: str) -> list[str]:
     """The mask of each image: the same path with another suffix."""
-    there = {os.path.splitext(name)[0]: name for name in find_images(masks) if name.endswith(_MASK_SUFFIXES)}
+    there = {
+        os.path.splitext(name)[0]: name for name in find_images(masks).names if name.endswith(_MASK_SUFFIXES)
+    }
     stems = [os.path.splitext(name)[0] for name in names]
     missing = [stem for stem in stems if stem not in there]
     if missing:
@@ -174,7 +177,7 @@ def _numbered(root: str, reduce: bool) -> list[str]:
     """ "0", "1", ... as far as training masks go; one that cannot be read is passed over."""
     found = find_masks(root, "train")
     most = -1
-    for name in [] if found is None else find_images(found[1]):
+    for name in [] if found is None else find_images(found[1]).names:
         try:
             numbers = _reduced(read_numbers(os.path.join(found[1], name)), reduce)  # type: ignore[index]
         except Unreadable:

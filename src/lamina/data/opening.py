@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from lamina.data.doom import open_doom
 from lamina.data.fashion import open_fashion_mnist
-from lamina.data.files import find_images, is_glob, match_glob, printable, read_list
+from lamina.data.files import printable
+from lamina.data.find_files import is_glob, listed, match_glob, read_list
+from lamina.data.folders import open_folder, take_part
+from lamina.data.found import HELP
+from lamina.data.parts import find_parts
 from lamina.data.photos import open_photos
 from lamina.data.sources import FileSource, Source, Split
 from lamina.errors import LaminaError
 
 Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-_VALIDATION_NAMES = ("val", "valid", "validation", "test")
+_NO_CLASSES = "a list, a glob or a file has no classes; a folder of class folders has"
 
 
 def open_source(
@@ -26,16 +27,18 @@ def open_source(
     """Open images by what they are called.
 
     `spec` is a folder, one image, a list (.txt, one path on each line), a glob, `sample:NAME`, or a
-    Python list of paths (folders among them are searched). A folder has classes if it looks like
-    root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/... (or valid, validation, test).
+    Python list of paths; folders in a list or a glob are searched. A folder has classes if it looks like
+    root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/... Names of parts are those that people
+    use, in any case (`lamina.data.parts`). What is passed over is said by the source's `notes`.
 
     `split`:
 
     - None: what pre-training may see: the training part where the source has parts of its own (train and
       val folders, samples), else everything.
-    - "train", "val": that part; a folder without parts of its own is split: within each class, the
-      `val_share` of the files with the smallest SHA-256 of (`split_seed`, path) is for validation.
-    - "all": everything.
+    - "train", "val": that part; a folder without a held-out part of its own is split: within each class, the
+      `val_share` of the files with the smallest SHA-256 of (`split_seed`, path) is for validation. Classes
+      of "val" are those of both parts.
+    - "all": everything, folders that are in neither part included.
 
     Raises:
         LaminaError: if there is nothing there, or no such part.
@@ -47,14 +50,15 @@ def open_source(
     if isinstance(spec, str | os.PathLike):
         spec = os.path.expanduser(spec)  # a configuration file has no shell to do it
     if isinstance(spec, str) and os.path.isdir(spec):
-        source, has_parts = _open_folder(spec, split)
+        source = open_folder(spec, split, val_share, split_seed)
     else:
-        source, has_parts = FileSource("", _listed(spec)), False
+        source = _listed(spec)
+        if len(source) and split in ("train", "val"):
+            source = take_part(source, split == "val", val_share, split_seed)
     if not len(source):
-        raise LaminaError(f"no images in {_describe(spec)}; see `lamina data check --help` for what is read")
-    if has_parts or split in (None, "all"):
-        return source
-    return _take_part(source, split == "val", val_share, split_seed)
+        why = source.notes or (HELP,)
+        raise LaminaError("; ".join((f"no images in {_describe(spec)}", *why)))
+    return source
 
 
 def held_out(spec: Spec) -> Split:
@@ -63,8 +67,8 @@ def held_out(spec: Spec) -> Split:
         return "val"
     if not isinstance(spec, str | os.PathLike):
         return "all"
-    root = Path(os.path.expanduser(spec))
-    return "val" if (root / "train").is_dir() and _validation_folder(root) else "all"
+    parts = find_parts(os.path.expanduser(spec))
+    return "val" if parts is not None and parts.val else "all"
 
 
 def _open_sample(spec: str, split: Split | None) -> Source:
@@ -84,76 +88,16 @@ def _describe(spec: Spec) -> str:
     return printable(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else "the list of paths"
 
 
-def _listed(spec: Spec) -> list[str]:
+def _listed(spec: Spec) -> FileSource:
+    """Images of a list, a glob or a single file, by their paths."""
     if not isinstance(spec, str | os.PathLike):
-        paths = [os.fspath(path) for path in spec]
-        return [file for path in paths for file in (_files_in(path) if os.path.isdir(path) else [path])]
-    path = os.fspath(spec)
-    if is_glob(path):
-        return match_glob(path)
-    if not os.path.lexists(path):
+        found = listed(os.fspath(path) for path in spec)
+    elif is_glob(path := os.fspath(spec)):
+        found = match_glob(path)
+    elif not os.path.lexists(path):
         raise LaminaError(
             f"there is no {printable(path)}; give a folder, a .txt list, a glob or sample:photos"
         )
-    return read_list(path) if path.lower().endswith(".txt") else [path]
-
-
-def _files_in(folder: str) -> list[str]:
-    return [os.path.join(folder, name) for name in find_images(folder)]
-
-
-def _open_folder(root: str, split: Split | None) -> tuple[FileSource, bool]:
-    """A folder's images, with labels where it has classes; and whether it has parts of its own."""
-    val = _validation_folder(Path(root))
-    if val is None or not (Path(root) / "train").is_dir():
-        names = find_images(root)
-        return _labelled(root, names, [name.split(os.sep)[:-1][:1] for name in names]), False
-    parts = {None: ("train",), "train": ("train",), "val": (val,), "all": ("train", val)}[split]
-    names = [os.path.join(part, name) for part in parts for name in find_images(os.path.join(root, part))]
-    classes = {name.split(os.sep)[0] for name in find_images(os.path.join(root, "train")) if os.sep in name}
-    return _labelled(root, names, [name.split(os.sep)[1:-1][:1] for name in names], classes), True
-
-
-def _validation_folder(root: Path) -> str | None:
-    return next((v for v in _VALIDATION_NAMES if (root / v).is_dir()), None)
-
-
-def _labelled(
-    root: str, names: list[str], folders: list[list[str]], known: set[str] | None = None
-) -> FileSource:
-    """Labels if each image is in a class folder, and there are at least two classes."""
-    if not all(folders):
-        return FileSource(root, names)
-    found = {folder[0] for folder in folders}
-    if known is not None and not found <= known and known:
-        unknown = printable(sorted(found - known)[0])
-        raise LaminaError(f"{printable(root)}: the class {unknown!r} is missing in train; add or remove it")
-    classes = sorted(found | (known or set()))
-    if len(classes) < 2:
-        return FileSource(root, names)
-    number = {name: i for i, name in enumerate(classes)}
-    return FileSource(root, names, [number[folder[0]] for folder in folders], classes)
-
-
-def _take_part(source: FileSource, validation: bool, val_share: float, seed: int) -> FileSource:
-    """One side of the split that `open_source` describes; a class of two or more has both sides."""
-    labels = source.labels or [0] * len(source)
-    names = [source.name(i) for i in range(len(source))]
-    keys = [hashlib.sha256(f"{seed}/".encode() + os.fsencode(name)).digest() for name in names]
-    left = {c: _validation_count(n, val_share) for c, n in Counter(labels).items()}
-    chosen = set()
-    for i in sorted(range(len(names)), key=keys.__getitem__):
-        if left[labels[i]]:
-            left[labels[i]] -= 1
-            chosen.add(i)
-    keep = [i for i in range(len(names)) if (i in chosen) == validation]
-    if not keep:
-        raise LaminaError(
-            "too few images for a validation part; give more, or root/train and root/val folders"
-        )
-    kept_labels = [labels[i] for i in keep] if source.labels is not None else None
-    return FileSource(source.root, [names[i] for i in keep], kept_labels, source.class_names)
-
-
-def _validation_count(n: int, share: float) -> int:
-    return min(n - 1, max(1, round(n * share)))
+    else:
+        found = listed(read_list(path) if path.lower().endswith(".txt") else [path])
+    return FileSource("", found.names, notes=found.passed_over.notes(), no_labels=_NO_CLASSES)

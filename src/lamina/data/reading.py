@@ -25,6 +25,8 @@ from lamina.rng import Purpose, bits, sample_keys, uniform
 
 REPLACEMENTS = 16
 """Draws to fill a bad file's slot; they all fail only where bad files are the rule."""
+FEW = 100
+"""Of so many files, a run may bear that most are bad (`DataOptions.bad_files_min`)."""
 
 
 class Masking(Protocol):
@@ -111,7 +113,7 @@ class TrainReader(Dataset[Batch]):
             return read_noted(self.source, index, self.how, remarks), index
         except Unreadable as error:
             faults.append(Fault(epoch, index, str(error.reason)))
-        for other in (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % len(self.source)).tolist():
+        for other in self._others(key):
             try:
                 return read_noted(self.source, other, self.how, remarks), other
             except Unreadable as error:
@@ -120,6 +122,12 @@ class TrainReader(Dataset[Batch]):
         raise LaminaError(
             f"nearly no image can be read, e.g. {self.source.name(last)!r}: {reason}; see `lamina data check`"
         )
+
+    def _others(self, key: Int64[Tensor, "1"]) -> list[int]:
+        """Indices to take in the place of a bad file, by the sample's key; of few files, all come in turn."""
+        n = len(self.source)
+        drawn: list[int] = (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % n).tolist()
+        return drawn + (list(range(n)) if n <= FEW else [])
 
 
 class EvalReader(Dataset[Batch]):

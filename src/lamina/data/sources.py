@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from jaxtyping import Shaped
@@ -22,15 +22,23 @@ Split = Literal["train", "val", "all"]
 class Source(ABC):
     """A fixed sequence of images; a source of one's own needs only `inspect`.
 
-    `labels` are indices into `class_names`, or None where there are no classes.
+    `labels` are indices into `class_names`, or None where there are no classes; `no_labels` says why.
+    `notes` are sentences for users: what was found beside the images and is not used, which parts there are.
     """
 
     def __init__(
-        self, names: Sequence[str], labels: Sequence[int] | None = None, class_names: Sequence[str] = ()
+        self,
+        names: Sequence[str],
+        labels: Sequence[int] | None = None,
+        class_names: Sequence[str] = (),
+        *,
+        notes: Sequence[str] = (),
+        no_labels: str = "",
     ) -> None:
         self._names = Names(names)
         self.labels = None if labels is None else list(labels)
         self.class_names = tuple(class_names)
+        self.notes, self.no_labels = tuple(notes), no_labels
 
     def __len__(self) -> int:
         return len(self._names)
@@ -63,6 +71,14 @@ class Source(ABC):
         return digest.hexdigest()
 
 
+def names_sha256(names: Iterable[str]) -> str:
+    """SHA-256 of names in their order, by which a run knows its images again."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
 class FileSource(Source):
     """Images in files; names are paths relative to `root`."""
 
@@ -72,8 +88,11 @@ class FileSource(Source):
         names: Sequence[str],
         labels: Sequence[int] | None = None,
         class_names: Sequence[str] = (),
+        *,
+        notes: Sequence[str] = (),
+        no_labels: str = "",
     ) -> None:
-        super().__init__(names, labels, class_names)
+        super().__init__(names, labels, class_names, notes=notes, no_labels=no_labels)
         self.root = root
 
     def path(self, i: int) -> str:
@@ -102,7 +121,13 @@ class Subset(Source):
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         labels = None if source.labels is None else [source.labels[i] for i in indices]
-        super().__init__([source.name(i) for i in indices], labels, source.class_names)
+        super().__init__(
+            [source.name(i) for i in indices],
+            labels,
+            source.class_names,
+            notes=source.notes,
+            no_labels=source.no_labels,
+        )
         self.source, self.indices = source, list(indices)
 
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:

@@ -76,7 +76,10 @@ def classify(
         LaminaError: where the images have no labels, or none can be read.
     """
     if source.labels is None:
-        raise LaminaError("these images have no classes; give root/CLASS/..., or root/{train,val}/CLASS/...")
+        why = f" ({source.no_labels})" if source.no_labels else ""
+        raise LaminaError(
+            f"these images have no classes{why}; give root/CLASS/..., or root/{{train,val}}/CLASS/..."
+        )
     computing = computing or Computing()
     device = choose_device(computing.device)
     kept = None if subset is None else torch.tensor(list(subset), device=device)

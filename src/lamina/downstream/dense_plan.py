@@ -178,7 +178,8 @@ def plan_dense(
     except LaminaError:
         published = None
     options = resized_options(backbone, recipe.window.pixels, recipe.encoder)
-    return DensePlan(backbone, data, recipe, options, (*notes, *look(data)), published)
+    found = dict.fromkeys((*data.train.images.notes, *data.test.images.notes))
+    return DensePlan(backbone, data, recipe, options, (*found, *notes, *look(data)), published)
 
 
 def _fitted(recipe: R, backbone: Backbone, n_train: int) -> tuple[R, tuple[str, ...]]:

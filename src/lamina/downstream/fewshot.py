@@ -170,7 +170,7 @@ def _score(
         seed=seed,
         settings={"by": options.by, "draws": len(rows), "pool": options.pool},
         more={f"draw {i}": value for i, value in enumerate(values)},
-        notes=(note, *_remarks(rows)),
+        notes=(*labelled.notes, *labelled.trained_on(backbone), note, *_remarks(rows)),
         seconds=round(sum(row.seconds for row in rows), 1),
         way=_way(rows[0].answer.way, amount, options),
     )

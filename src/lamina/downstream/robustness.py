@@ -105,9 +105,10 @@ def evaluate_robustness(
     classifier = open_classifier(model, train, computing, going.seed)
     name = options.published or str(data)
     known = _known(classifier, str(data), probed, options, going)
-    asked = []
+    asked, said = [], dict[str, None]()
     for part in _parts(data, options, going.seed):
         asked.append(part.name)
+        said |= dict.fromkeys(part.source.notes)
         if part.name not in known:
             subset = _subset(classifier, part.source)
             reader = classifier
@@ -117,7 +118,8 @@ def evaluate_robustness(
             known.add(part.name, answers.right, len(answers.labels))
         say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
     score = _score(classifier, name, options, asked, known, going.seed)
-    score = replace(score, seconds=round(time.perf_counter() - started, 1))
+    seconds = round(time.perf_counter() - started, 1)
+    score = replace(score, seconds=seconds, notes=(*said, *score.notes))
     keep(score, model)
     return score
 

@@ -130,7 +130,7 @@ def evaluate_trained(
         n_test=len(answers.labels),
         seed=going.seed,
         settings={**_settings(chosen), "folder": str(out)},
-        notes=(*notes, *answers.notes),
+        notes=(*labelled.notes, *labelled.trained_on(backbone), *notes, *answers.notes),
         seconds=round(time.perf_counter() - started, 1),
         way=_way(chosen, protocol, backbone, source),
     )

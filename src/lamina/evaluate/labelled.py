@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.data import Source, open_source, printable
+from lamina.data.sources import names_sha256
 from lamina.errors import LaminaError
+from lamina.interop import Backbone
+from lamina.runs import Run
 
 
 @dataclass(frozen=True)
@@ -14,8 +17,8 @@ class LabelledData:
     """A training and a test part with the same classes.
 
     Raises:
-        LaminaError: where a part has no labels, there is one class only, or a class of the test part has
-            no training image.
+        LaminaError: where a part has no labels (it says why), there is one class only, or a class of the
+            test part has no training image.
     """
 
     name: str
@@ -26,10 +29,16 @@ class LabelledData:
         """Refuse what no probe can judge."""
         for part, source in (("training", self.train), ("test", self.test)):
             if source.labels is None:
+                why = f" ({source.no_labels})" if source.no_labels else ""
                 raise LaminaError(
-                    f"the {part} images of {self.name} have no classes, or one alone; an evaluation needs "
-                    "two or more: root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/..."
+                    f"the {part} images of {self.name} have no classes, or one alone{why}; an evaluation "
+                    "needs two or more: root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/..."
                 )
+        if extra := sorted(set(self.test.class_names) - set(self.train.class_names)):
+            raise LaminaError(
+                f"the class {printable(extra[0])!r} of {self.name} is missing among the training images; "
+                "add or remove it"
+            )
         if self.train.class_names != self.test.class_names:
             raise LaminaError(f"the classes of {self.name} differ between training and test images")
         seen = set(self.train.labels or ())
@@ -43,6 +52,22 @@ class LabelledData:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes; labels count them."""
         return self.train.class_names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of either part: which folders they are, and what was passed over."""
+        return tuple(dict.fromkeys((*self.train.notes, *self.test.notes)))
+
+    def trained_on(self, backbone: Backbone) -> tuple[str, ...]:
+        """A note where the encoder comes from a run on the test images too: they are no part of their own."""
+        if backbone.origin is None or not (run := Run(backbone.origin.name)).exists():
+            return ()
+        sources = (self.train,) if self.one_part else (self.train, self.test)
+        names = sorted(source.name(i) for source in sources for i in range(len(source)))
+        facts = run.data()
+        if (facts.images, facts.names_sha256) != (len(names), names_sha256(names)):
+            return ()
+        return (f"the test images are among the {len(names)} images that {run.path} was trained on",)
 
     @property
     def one_part(self) -> bool:

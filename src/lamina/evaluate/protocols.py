@@ -162,7 +162,14 @@ def _evaluate(
         seed=judging.seed,
         selection=judging.selection,
         rows=rows,
-        notes=(*notes, *((LEFT_ONE_OUT,) if one else ()), *_remarks(train, test), *remarks),
+        notes=(
+            *labelled.notes,
+            *labelled.trained_on(backbone),
+            *notes,
+            *((LEFT_ONE_OUT,) if one else ()),
+            *_remarks(train, test),
+            *remarks,
+        ),
         way=", ".join(
             filter(None, (describe_changes(FeatureOptions(), features or FeatureOptions()), judging.way))
         ),

@@ -1,0 +1,144 @@
+"""A folder of images as a source: its parts, and the classes that its folders are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from lamina.data.files import printable
+from lamina.data.find_files import find_images
+from lamina.data.found import Found
+from lamina.data.parts import Parts, find_parts, role_of
+from lamina.data.sources import FileSource, Split
+from lamina.errors import LaminaError
+
+_WHOLE = Parts(train=("",), val=())
+"""A folder without parts."""
+
+
+def open_folder(root: str, split: Split | None, val_share: float, split_seed: int) -> FileSource:
+    """The images of a folder, as `lamina.data.open_source` describes; perhaps none.
+
+    Raises:
+        LaminaError: where there is no such part, or the folder cannot be listed.
+    """
+    parts = find_parts(root) or _WHOLE
+    wanted = {None: parts.train, "train": parts.train, "val": parts.val or parts.train, "all": ("",)}[split]
+    if not wanted:
+        alone = printable(os.path.join(root, parts.val[0]))
+        raise LaminaError(
+            f"{printable(root)} has images in a held-out part alone; give {alone} itself to train on them, "
+            "or put training images beside it"
+        )
+    source = _labelled(root, _search(root, wanted), parts, split)
+    if split in (None, "all") or parts.val or not len(source):
+        return source
+    return take_part(source, split == "val", val_share, split_seed)
+
+
+def _search(root: str, folders: Sequence[str]) -> Found:
+    """The images of some folders below the root."""
+    whole = Found()
+    for folder in folders:
+        found = find_images(root, folder)
+        whole.names += found.names
+        whole.links += found.links
+        whole.passed_over.add(found.passed_over)
+    whole.names.sort()
+    return whole
+
+
+def _labelled(root: str, found: Found, parts: Parts, split: Split | None) -> FileSource:
+    """Labels where each image is in a class folder, and there are at least two classes."""
+    tops = (*parts.train, *parts.val)
+    if split == "all":
+        tops += tuple(folder for folder in parts.others if role_of(os.path.basename(folder)))
+    classes = {name: _class_of(name, tops) for name in found.names}
+    known = set(classes.values())
+    if split == "val" and parts.val:  # numbered as in training
+        known |= {_class_of(name, tops) for name in _search(root, parts.train).names} - {None}
+    said = () if split == "all" or parts is _WHOLE else parts.notes()
+    if None in known or len(known) < 2:
+        found.passed_over.repeats += len(found.links)
+        notes = (*said, *found.passed_over.notes())
+        return FileSource(root, found.names, notes=notes, no_labels=_why_unlabelled(classes))
+    number = {name: i for i, name in enumerate(sorted(filter(None, known)))}
+    linked = _of_other_classes(found, classes, tops)
+    names = sorted([*found.names, *linked])
+    found.passed_over.repeats += len(found.links) - len(linked)
+    if linked:
+        first = f"{printable(min(linked))}, for one"
+        said = (*said, f"{len(linked)} links put an image into a further class, where it counts too: {first}")
+    if split is None and not parts.val:
+        said = (_seen(root, len(names)), *said)
+    labels = [number[c] for c in map((classes | linked).__getitem__, names) if c is not None]
+    return FileSource(root, names, labels, list(number), notes=(*said, *found.passed_over.notes()))
+
+
+def _class_of(name: str, tops: Sequence[str]) -> str | None:
+    """The folder below that of the part; None for an image that lies in no such folder."""
+    for top in tops:
+        if not top or name.startswith(top + os.sep):
+            folder, inside, _ = name[len(top) :].lstrip(os.sep).partition(os.sep)
+            return folder if inside else None
+    return None
+
+
+def _of_other_classes(found: Found, classes: Mapping[str, str | None], tops: Sequence[str]) -> dict[str, str]:
+    """Links that lead to an image from another class's folder, one for each class, with that class."""
+    seen, linked = set[tuple[str, str]](), {}
+    for path, name in sorted(found.links):
+        other = _class_of(path, tops)
+        if other is not None and other != classes[name] and (name, other) not in seen:
+            seen.add((name, other))
+            linked[path] = other
+    return linked
+
+
+def _why_unlabelled(classes: Mapping[str, str | None]) -> str:
+    outside = [name for name, folder in classes.items() if folder is None]
+    if outside:
+        more = f", and {len(outside) - 1} more" if len(outside) > 1 else ""
+        return f"{printable(outside[0])} lies in no class folder{more}"
+    return f"all images are in one folder, {printable(next(iter(classes.values()), None) or '')}"
+
+
+def _seen(root: str, n: int) -> str:
+    """What is to be known before a trained encoder is evaluated on the same folder."""
+    return (
+        f"{printable(root)} has classes and no held-out part: all {n} images are trained on, those included "
+        "that an evaluation on the same folder tests on; train/ and val/ folders keep them apart"
+    )
+
+
+def take_part(source: FileSource, validation: bool, val_share: float, seed: int) -> FileSource:
+    """One side of the split that `open_source` describes; a class of two or more has both sides."""
+    labels = source.labels or [0] * len(source)
+    names = [source.name(i) for i in range(len(source))]
+    keys = [hashlib.sha256(f"{seed}/".encode() + os.fsencode(name)).digest() for name in names]
+    left = {c: _validation_count(n, val_share) for c, n in Counter(labels).items()}
+    chosen = set()
+    for i in sorted(range(len(names)), key=keys.__getitem__):
+        if left[labels[i]]:
+            left[labels[i]] -= 1
+            chosen.add(i)
+    keep = [i for i in range(len(names)) if (i in chosen) == validation]
+    if not keep:
+        raise LaminaError(
+            "too few images for a validation part; give more, or root/train and root/val folders"
+        )
+    kept_labels = [labels[i] for i in keep] if source.labels is not None else None
+    return FileSource(
+        source.root,
+        [names[i] for i in keep],
+        kept_labels,
+        source.class_names,
+        notes=source.notes,
+        no_labels=source.no_labels,
+    )
+
+
+def _validation_count(n: int, share: float) -> int:
+    return min(n - 1, max(1, round(n * share)))
