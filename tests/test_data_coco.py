@@ -186,33 +186,85 @@ def test_images_without_annotations_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape",
+    ("odd", "reason"),
     [
-        [[0, 0, 5, 5]],
-        [[0, 0, 5, 0, 5, 5, 1]],
-        [[0, 0, float("nan"), 0, 5, 5]],
-        [[0, 0, 1e9, 0, 1e9, 1e9]],
-        [["0", 0, 5, 0, 5, 5]],
-        [3],
-        {"size": [WIDTH, HEIGHT], "counts": [0, 600]},
-        {"size": [HEIGHT, WIDTH], "counts": [0, 6000]},
-        {"size": [HEIGHT, WIDTH], "counts": [0, 5]},
-        {"size": [HEIGHT, WIDTH], "counts": [3, -5, 602]},
-        {"size": [HEIGHT, WIDTH], "counts": "zzzz~~"},
-        {"size": [HEIGHT, WIDTH]},
-        {"counts": [600]},
-        5,
-        "text",
+        ({"segmentation": [[0, 0, 5, 5]]}, "fewer than three corners"),
+        ({"segmentation": [[0, 0, 5, 0, 5, 5, 1]]}, "odd number"),
+        ({"segmentation": [[0, 0, float("nan"), 0, 5, 5]]}, "no list of numbers"),
+        ({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}, "far outside"),
+        ({"segmentation": [["0", 0, 5, 0, 5, 5]]}, "no list of numbers"),
+        ({"segmentation": [3]}, "no list of numbers"),
+        ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [0, 600]}}, "another size"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [0, 6000]}}, "do not cover"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [0, 5]}}, "do not cover"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [3, -5, 602]}}, "do not cover"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH]}}, "neither polygons nor run lengths"),
+        ({"segmentation": {"counts": [600]}}, "another size"),
+        ({"segmentation": 5}, "neither polygons nor run lengths"),
+        ({"segmentation": "text"}, "neither polygons nor run lengths"),
+        ({"image_id": 4711}, "images that are not listed"),
+        ({"category_id": None}, "categories that are not listed"),
+        ({"bbox": [1, 2, 3]}, "a box of four numbers"),
+        ({"bbox": None}, "a box of four numbers"),
+        ({"bbox": [99, 99, 5, 5]}, "without a box in their image"),
     ],
     ids=str,
 )
 @codec
-def test_a_bad_segmentation_makes_its_image_unreadable(tmp_path: Path, shape: Any) -> None:
+def test_an_odd_annotation_is_left_out_and_counted(tmp_path: Path, odd: dict[str, Any], reason: str) -> None:
+    good = {"segmentation": [[3, 4, 13, 4, 13, 9, 3, 9]]}
+    source = opened(tmp_path, [good, {**good, **odd}, {**good, "image_id": 11}])
+    for i in range(2):
+        assert np.array_equal(source.read_objects(i).masks, rectangle(3, 4, 13, 9)[None])
+    assert (source.dropped, source.has_masks) == (1, True)
+    (said,) = source.left_out
+    assert reason in said
+
+
+@codec
+def test_a_piece_without_area_is_no_part_of_a_mask(tmp_path: Path) -> None:
+    source = opened(tmp_path, [{"segmentation": [[3, 4, 13, 4, 13, 9, 3, 9], [20, 1, 22, 1]]}])
+    assert np.array_equal(source.read_objects(0).masks[0], rectangle(3, 4, 13, 9))
+    assert source.dropped == 0
+
+
+@codec
+def test_one_annotation_without_a_mask_does_not_cost_all_others_theirs(tmp_path: Path) -> None:
+    masked = {"segmentation": [[3, 4, 13, 4, 13, 9, 3, 9]]}
+    source = opened(tmp_path, [*[masked] * 99, {}])
+    assert (source.has_masks, source.dropped, len(source.read_objects(0).boxes)) == (True, 1, 99)
+    assert not opened(tmp_path, [*[masked] * 9, {}]).has_masks  # one in ten is how the data are
+
+
+@codec
+def test_compressed_run_lengths_that_are_damaged_make_their_image_unreadable(tmp_path: Path) -> None:
+    shape = {"size": [HEIGHT, WIDTH], "counts": "zzzz~~"}
     source = opened(tmp_path, [{"segmentation": shape}, {"image_id": 11}])
     with pytest.raises(Unreadable) as error:
         source.read_objects(0)
     assert error.value.reason == Reason.LABELS
     assert "\n" not in str(error.value)
+    assert len(source.read_objects(1).labels) == 1
+
+
+def test_names_that_are_given_twice(tmp_path: Path) -> None:
+    names = [{"id": 7, "name": "first"}, {"id": 7, "name": "again"}, {"id": 7, "name": "first"}]
+    source = opened(tmp_path, [{"category_id": 7}], {"categories": names})
+    assert source.classes == ("first",)
+    assert source.images.notes == ("category 7 is called 'again' too; 'first' is taken",)
+    twice = opened(tmp_path, [{}], {"images": [IMAGE, IMAGE]})
+    assert len(twice.images) == len(twice.read_objects(0).labels) == 1
+    with pytest.raises(LaminaError, match="two images have the id 10"):
+        opened(tmp_path, [{}], {"images": [IMAGE, {**IMAGE, "file_name": "1.png"}]})
+
+
+def test_a_missing_image_costs_itself_alone(tmp_path: Path) -> None:
+    write(tmp_path, [{}, {"image_id": 11}])
+    (tmp_path / "train2017" / "0.png").unlink()
+    source = open_objects(tmp_path, "train")
+    with pytest.raises(Unreadable) as error:
+        source.read_objects(0)
+    assert error.value.reason == Reason.MISSING
     assert len(source.read_objects(1).labels) == 1
 
 
@@ -242,6 +294,18 @@ def test_a_turned_photograph_fits_as_it_was_annotated(tmp_path: Path) -> None:
 # --- opening --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("train", "val"), [("train2017", "val2017"), ("Train", "Test")])
+def test_parts_are_told_by_their_names(tmp_path: Path, train: str, val: str) -> None:
+    write(tmp_path, [{}], train)
+    write(tmp_path, [{}, {}], val, images=1)
+    write(tmp_path, [{}, {}], "testing", images=1)  # of val and test, val is held out
+    assert [len(open_objects(tmp_path, part).images) for part in ("train", "val")] == [2, 1]
+    (tmp_path / "annotations" / f"instances_{train}.json").rename(
+        tmp_path / "annotations" / "instances_training.json"
+    )
+    assert len(open_objects(tmp_path, "train").images) == 2  # whatever the images' folder is called
+
+
 def test_a_root_is_opened_by_its_parts(tmp_path: Path) -> None:
     write(tmp_path, [{}], "train2017")
     write(tmp_path, [{}, {}], "val2017", images=1)
@@ -258,14 +322,14 @@ def test_a_root_is_opened_by_its_parts(tmp_path: Path) -> None:
     ("changed", "said"),
     [
         ({"images": [], "annotations": []}, "lists no images"),
-        ({"categories": [{"id": 1, "name": "other"}]}, "annotation 0 is of none of its categories"),
-        ({"images": [{**IMAGE, "id": 3}]}, "of none of its images"),
+        ({"categories": [{"id": 1, "name": "other"}]}, "1 of categories that are not listed"),
+        ({"images": [{**IMAGE, "id": 3}]}, "1 of images that are not listed"),
         ({"images": [{"id": 10, "file_name": "0.png"}]}, "it lacks 'height'"),
         (
             {"images": [{**IMAGE, "file_name": "9.png"}]},
             "9.png, which is not there",
         ),
-        ({"annotations": [{"id": 3, "image_id": 10, "category_id": 7}]}, "it lacks 'bbox'"),
+        ({"annotations": [{"id": 3, "image_id": 10, "category_id": 7}]}, "1 without a box of four numbers"),
         ({"annotations": [{"image_id": 10, "category_id": 7, "bbox": [1, 2]}]}, "not in the COCO format"),
         ({"images": [{**IMAGE, "height": 1 << 40}]}, "not in the COCO format"),
         ({"annotations": 5}, "not in the COCO format"),

@@ -141,7 +141,7 @@ def test_classes_are_numbered_by_training_masks_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (lambda: Image.new("RGB", (WIDTH, HEIGHT)), "the mask is RGB"),
+        (lambda: Image.new("RGB", (WIDTH, HEIGHT)), r"the mask is a colour picture \(RGB\)"),
         (lambda: Image.fromarray(np.full((HEIGHT, WIDTH), 300, np.uint16)), "the mask has a 300"),
         (lambda: Image.new("L", (WIDTH, HEIGHT + 1)), "the mask is 8 x 7 px, the image 8 x 6"),
         (lambda: Image.new("L", (HEIGHT, WIDTH)), "the mask is 6 x 8 px, the image 8 x 6"),
@@ -190,7 +190,7 @@ def test_a_photograph_is_turned_and_its_mask_is_not(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LaminaError, match="no images/training and annotations/training, or train/images"):
+    with pytest.raises(LaminaError, match="no images/train and annotations/train, or train/images"):
         open_maps(tmp_path, "train")
     with pytest.raises(LaminaError, match="there is no folder"):
         open_maps(tmp_path / "nothing", "val")
@@ -198,11 +198,47 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         open_maps("sample:fashion-mnist", "val")
     put(tmp_path, "training", "a", numbers(0, 1))
     put(tmp_path, "training", "b", numbers(0, 1)).unlink()
-    with pytest.raises(LaminaError, match=r"1 of 2 images have no mask; the first lacks .*b\.png") as error:
+    source = open_maps(tmp_path, "train")  # one in two: it is left out
+    assert [source.images.name(i) for i in range(len(source.images))] == ["a.jpg"]
+    assert "1 of 2 images are left out, since they have no mask" in source.images.notes[0]
+    put(tmp_path, "training", "c", numbers(0, 1)).unlink()
+    with pytest.raises(LaminaError, match=r"2 of 3 images have no mask; the first lacks .*b\.png") as error:
         open_maps(tmp_path, "train")
     assert "\n" not in str(error.value)
-    with pytest.raises(LaminaError, match="no images/validation"):
+    with pytest.raises(LaminaError, match="no images/val"):
         open_maps(tmp_path, "val")
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_masks_that_are_no_numbers_of_classes_are_called_what_they_are(tmp_path: Path, listed: bool) -> None:
+    if listed:
+        (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfbackground\nthing\n")  # with a byte order mark
+    put(tmp_path, "training", "a", Image.new("RGB", (WIDTH, HEIGHT), (128, 0, 0)))
+    with pytest.raises(LaminaError, match=r"can be used: .*colour picture \(RGB\)"):
+        open_maps(tmp_path, "train")
+    binary = np.where(numbers(0, 1) == 1, 255, 0).astype(np.uint8)
+    assert set(binary.flat) == {0, 255}
+    put(tmp_path, "training", "a", binary)
+    with pytest.raises(LaminaError, match=r"255 and 0 alone.*write 1 in place of 255"):
+        open_maps(tmp_path, "train")
+    put(tmp_path, "training", "b", numbers(0, 1))
+    assert open_maps(tmp_path, "train").classes == (("background", "thing") if listed else ("0", "1"))
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("Images/Train", "Masks/Train"),
+        ("Train/Images", "Train/Labels"),
+        ("images/train", "annotations/Train"),
+    ],
+)
+def test_names_of_folders_count_in_any_case(tmp_path: Path, images: str, masks: str) -> None:
+    file = put(tmp_path / "made", "training", "a", numbers(0, 1))
+    for folder, source in ((images, tmp_path / "made" / "images" / "training" / "a.jpg"), (masks, file)):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        source.rename(tmp_path / "data" / folder / source.name)
+    assert len(open_maps(tmp_path / "data", "train").images) == 1
 
 
 def test_classes_that_cannot_be_told(tmp_path: Path) -> None:

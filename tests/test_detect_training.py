@@ -402,7 +402,7 @@ def test_what_is_odd_but_can_be_used_is_said():
     said = plan_detection(backbone, DetectData("odd", one, one), short()).notes
     assert said == ("training images without objects to learn are left out: 1",)
     lossy = plan_detection(backbone, DetectData("odd", replace(good, dropped=3), good), short())
-    assert any("3 objects" in note for note in lossy.notes)
+    assert any("3 annotations of the training part" in note for note in lossy.notes)
     few = plan_detection(backbone, toy_data(3), short())
     assert few.recipe.train.batch_size == 2
     assert any("batch 2" in note for note in few.notes)

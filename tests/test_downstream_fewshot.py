@@ -51,7 +51,7 @@ def test_shares_are_those_of_simclrs_lists():
 def test_an_official_list_is_found_by_file_names(tmp_path):
     source = stripes(12, seed=0)
     file = tmp_path / "1percent.txt"
-    file.write_text("train/x/image-7.png\nimage-2.png\n\n")
+    file.write_text("\ufefftrain/x/image-7.png\nimage-2.png\n\n", encoding="utf-8")
     assert listed(source, file) == [2, 7]
     file.write_text("image-2.png\nimage-99.png\n")
     for content, sentence in ((file, "1 of 2 images"), (tmp_path / "none.txt", "cannot be read")):

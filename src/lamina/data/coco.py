@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,21 +17,32 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lamina.batch import Objects
+from lamina.data.coco_annotations import Annotation, by_image
 from lamina.data.decode import Decoded, image_size
 from lamina.data.files import Names, printable
 from lamina.data.options import AS_STORED, Decoding
+from lamina.data.parts import Role, folders_of, most_usual
 from lamina.data.sources import FileSource
 from lamina.data.unreadable import Reason, Unreadable
 from lamina.errors import LaminaError
 
+_PREFIX = "instances_"
+MOST_SOUGHT = 100
+"""Images that are looked for before a folder is refused as another's."""
 _Numbers = Mapping[str, Any]
 
 
 class CocoImages(FileSource):
     """The images of an annotation file, which says how large they are."""
 
-    def __init__(self, root: str, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> None:
-        super().__init__(root, names)
+    def __init__(
+        self,
+        root: str,
+        names: Sequence[str],
+        sizes: Sequence[tuple[int, int]],
+        notes: Sequence[str] = (),
+    ) -> None:
+        super().__init__(root, names, notes=notes)
         self.sizes = np.array(sizes, np.int32).reshape(-1, 2)
 
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
@@ -51,35 +63,32 @@ class CocoImages(FileSource):
 class CocoObjects:
     """An `ObjectSource` in the order of the file's images, those without annotations among them.
 
-    Labels count the categories by ascending id. Boxes are clipped to the image; `dropped` annotations have
-    nothing left of theirs, or one that is no box. A mask is what the segmentation covers; an annotation
-    without one has its box, rounded outwards, and then `has_masks` is False.
+    Labels count the categories by ascending id. Boxes are clipped to the image. `left_out` counts the
+    annotations that cannot be used, by reason (`coco_annotations`), and `dropped` is their number. A mask is
+    what the segmentation covers; an annotation without one has its box, rounded outwards, and then
+    `has_masks` is False.
     """
 
     def __init__(
-        self, images: CocoImages, classes: Sequence[str], annotations: Iterable[Sequence[_Numbers]]
+        self,
+        images: CocoImages,
+        classes: Sequence[str],
+        annotations: Iterable[Sequence[Annotation]],
+        left_out: Counter[str],
     ) -> None:
-        self.images, self.classes = images, tuple(classes)
-        self.dropped, self.has_masks = 0, True
+        self.images, self.classes, self.left_out = images, tuple(classes), left_out
+        self.has_masks = True
         kept, self._shows = [], []
-        for i, found in enumerate(annotations):
-            boxed = self._boxed(i, found)
-            kept.append(json.dumps(boxed))
-            self._shows.append(not all(each["crowd"] for each in boxed))
+        for found in annotations:
+            self.has_masks &= all(each["shape"] is not None for each in found)
+            kept.append(json.dumps(found))
+            self._shows.append(not all(each["crowd"] for each in found))
         self._kept = Names(kept)
 
-    def _boxed(self, i: int, annotations: Sequence[_Numbers]) -> list[dict[str, Any]]:
-        """What is kept of an image's annotations, boxes as clipped corners."""
-        height, width = self.images.sizes[i].tolist()
-        kept = []
-        for found in annotations:
-            box = _corners(found["bbox"], height, width)
-            self.has_masks &= bool(found.get("segmentation"))
-            self.dropped += box is None
-            if box is not None:
-                crowd, shape = bool(found.get("iscrowd")), found.get("segmentation")
-                kept.append({"box": box, "label": found["label"], "crowd": crowd, "shape": shape})
-        return kept
+    @property
+    def dropped(self) -> int:
+        """How many annotations are left out."""
+        return self.left_out.total()
 
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
         """Objects of image i; raises `Unreadable` where they do not fit it."""
@@ -125,59 +134,80 @@ def open_coco(annotations: str | os.PathLike[str], images: str | os.PathLike[str
         raise LaminaError(f"{file} is not in the COCO format: {missing}") from None
     if not len(opened.images):
         raise LaminaError(f"{file} lists no images")
-    if not os.path.lexists(opened.images.path(0)):
-        raise LaminaError(f"{file} lists {printable(opened.images.path(0))}, which is not there")
+    if not _any_there(opened.images):
+        first = printable(opened.images.path(0))
+        raise LaminaError(f"{file} lists {first}, which is not there, nor are the others; give their folder")
     if opened.has_masks and find_spec("faster_coco_eval") is None:
         raise LaminaError("masks in the COCO format need faster-coco-eval; pip install 'lamina[dense]'")
     return opened
 
 
+def _any_there(images: CocoImages) -> bool:
+    """Whether an image is where it is said to be; of `MOST_SOUGHT` at most, evenly spread."""
+    n = min(len(images), MOST_SOUGHT)
+    return any(os.path.lexists(images.path(k * len(images) // n)) for k in range(n))
+
+
 def _open(found: Any, root: str) -> CocoObjects:
     """Raises KeyError, TypeError, ValueError or OverflowError where it is not as it should be."""
-    categories = {int(each["id"]): str(each["name"]) for each in found["categories"]}
+    categories, notes = _categories(found["categories"])
     label = {number: k for k, number in enumerate(sorted(categories))}
-    by_image: dict[int, list[_Numbers]] = {int(each["id"]): [] for each in found["images"]}
-    if len(by_image) < len(found["images"]):
-        raise ValueError("two images have the same id")
-    for each in found["annotations"]:
-        image, category = int(each["image_id"]), int(each["category_id"])
-        if image not in by_image or category not in label:
-            known = "images" if image not in by_image else "categories"
-            raise ValueError(f"annotation {each.get('id')} is of none of its {known}")
-        by_image[image].append({**each, "bbox": list(each["bbox"]), "label": label[category]})
-    names = [str(each["file_name"]) for each in found["images"]]
-    sizes = [(int(each["height"]), int(each["width"])) for each in found["images"]]
+    images = _images(found["images"])
+    sizes = {number: (int(each["height"]), int(each["width"])) for number, each in images.items()}
+    left_out: Counter[str] = Counter()
+    annotations = by_image(found["annotations"], sizes, label, left_out)
+    names = [str(each["file_name"]) for each in images.values()]
     classes = [categories[number] for number in sorted(categories)]
-    return CocoObjects(CocoImages(root, names, sizes), classes, by_image.values())
+    source = CocoImages(root, names, list(sizes.values()), notes)
+    return CocoObjects(source, classes, annotations.values(), left_out)
 
 
-def find_coco(root: str, part: str) -> tuple[Path, Path] | None:
-    """Annotations and images of a part: root/annotations/instances_PART*.json, and root/PART* of that name.
+def _categories(found: Any) -> tuple[dict[int, str], list[str]]:
+    """Names by id, and a note on each id that has two: the first is taken."""
+    names: dict[int, str] = {}
+    notes = []
+    for each in found:
+        number, name = int(each["id"]), str(each["name"])
+        if names.setdefault(number, name) != name:
+            taken = f"{printable(names[number])!r} is taken"
+            notes.append(f"category {number} is called {printable(name)!r} too; {taken}")
+    return names, notes
+
+
+def _images(found: Any) -> dict[int, _Numbers]:
+    """Images by id; one that is listed twice counts once."""
+    images: dict[int, _Numbers] = {}
+    for each in found:
+        first = images.setdefault(int(each["id"]), each)
+        if first["file_name"] != each["file_name"]:
+            raise ValueError(f"two images have the id {each['id']}")
+    return images
+
+
+def find_coco(root: str, part: Role) -> tuple[Path, Path] | None:
+    """Annotations and images of a part: root/annotations/instances_PART*.json, and the folder PART* of that
+    name in root or root/images. Names of parts are those that people use (`lamina.data.parts`).
 
     Raises:
         LaminaError: where several files could be meant, or the images are not there.
     """
-    files = sorted(Path(root, "annotations").glob(f"instances_{part}*.json"))
-    if not files:
+    stems = (file.stem.removeprefix(_PREFIX) for file in Path(root, "annotations").glob(f"{_PREFIX}*.json"))
+    names = most_usual(sorted(stems), part)
+    if not names:
         return None
+    files = [Path(root, "annotations", f"{_PREFIX}{name}.json") for name in names]
     if len(files) > 1:
-        names = ", ".join(printable(file.name) for file in files)
-        raise LaminaError(f"{printable(root)} has several annotations for {part} ({names}); give the pair")
-    name = files[0].stem.removeprefix("instances_")
-    folders = [Path(root, name), Path(root, part), Path(root, "images", name), Path(root, "images", part)]
+        several = ", ".join(printable(file.name) for file in files)
+        raise LaminaError(f"{printable(root)} has several annotations for {part} ({several}); give the pair")
+    folders = [
+        Path(place, folder)
+        for place in (root, os.path.join(root, "images"))
+        for folder in (names[0], *folders_of(place, part))
+    ]
     found = next((folder for folder in folders if folder.is_dir()), None)
     if found is None:
         raise LaminaError(f"there is no folder {printable(str(folders[0]))} for {printable(files[0].name)}")
     return files[0], found
-
-
-def _corners(box: Sequence[Any], height: int, width: int) -> list[float] | None:
-    """x1, y1, x2, y2 of a COCO box (x, y, width, height) within the image; None where nothing is left."""
-    x, y, w, h = (float(number) for number in box)
-    if not math.isfinite(x + y + w + h):
-        return None
-    left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
-    return [left, top, right, bottom] if right > left and bottom > top else None
 
 
 def _mask(shape: Any, box: Sequence[float], height: int, width: int) -> Bool[Tensor, "height width"]:
@@ -185,7 +215,6 @@ def _mask(shape: Any, box: Sequence[float], height: int, width: int) -> Bool[Ten
         mask = torch.zeros(height, width, dtype=torch.bool)
         mask[math.floor(box[1]) : math.ceil(box[3]), math.floor(box[0]) : math.ceil(box[2])] = True
         return mask
-    _check_shape(shape, height, width)
     from faster_coco_eval.core import mask as codec
 
     try:
@@ -193,19 +222,3 @@ def _mask(shape: Any, box: Sequence[float], height: int, width: int) -> Bool[Ten
     except Exception as error:  # its C++ raises several kinds
         raise Unreadable(Reason.LABELS, f"a segmentation: {str(error).splitlines()[0]}") from None
     return torch.from_numpy(np.ascontiguousarray(decoded).reshape(height, width).astype(bool))
-
-
-def _check_shape(shape: Any, height: int, width: int) -> None:
-    """Refuse what the decoder takes for an image of any size, or never finishes."""
-    if isinstance(shape, dict):
-        if list(shape.get("size", [])) != [height, width]:
-            raise Unreadable(Reason.LABELS, f"run lengths for {shape.get('size')}, not {[height, width]}")
-        return
-    if not isinstance(shape, list):
-        raise Unreadable(Reason.LABELS, "a segmentation that is neither polygons nor run lengths")
-    farthest = 2 * max(height, width)
-    for polygon in shape:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise Unreadable(Reason.LABELS, "a polygon of less than three corners")
-        if not all(isinstance(n, int | float) and -farthest <= n <= farthest for n in polygon):
-            raise Unreadable(Reason.LABELS, "a polygon far outside of the image")

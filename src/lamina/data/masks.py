@@ -10,24 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from lamina.data.decode import guarded, image_size
+from lamina.data.decode import image_size
 from lamina.data.dense import IGNORE
 from lamina.data.files import Names, printable
 from lamina.data.find_files import find_images
-from lamina.data.limits import check_memory, check_pixels
-from lamina.data.notes import collected
+from lamina.data.mask_classes import NAME_FILES, class_names, read_numbers, reduced
 from lamina.data.options import AS_STORED, Decoding
+from lamina.data.parts import Role, folders_in, folders_of
 from lamina.data.sources import FileSource
 from lamina.data.unreadable import Reason, Unreadable
 from lamina.errors import LaminaError
 
-_PARTS = {"train": ("training", "train"), "val": ("validation", "val", "valid")}
-_FOLDERS = ("annotations", "masks")
-_NAME_FILES = ("classes.txt", "objectInfo150.txt")
+_FOLDERS = ("annotations", "masks", "labels")
 _MASK_SUFFIXES = (".png", ".PNG")
 
 
@@ -65,7 +61,7 @@ class MaskFolder:
         The image's size is read from its header. Nothing is resized, and a mask is never turned: where EXIF
         turns the image alone, their sizes differ.
         """
-        numbers = _reduced(read_numbers(self.path(i), how), self.reduce_zero_label)
+        numbers = reduced(read_numbers(self.path(i), how), self.reduce_zero_label)
         height, width = image_size(self.images.path(i), how)
         if numbers.shape != (height, width):
             size = f"{numbers.shape[1]} x {numbers.shape[0]} px"
@@ -77,112 +73,74 @@ class MaskFolder:
         return torch.from_numpy(numbers.astype(np.uint8))
 
 
-def _reduced(numbers: NDArray[np.int64], reduce: bool) -> NDArray[np.int64]:
-    return np.where((numbers == 0) | (numbers == IGNORE), IGNORE, numbers - 1) if reduce else numbers
+def find_masks(root: str, part: Role) -> tuple[Path, Path] | None:
+    """Folders of a part's images and masks, in any case.
 
-
-def read_numbers(path: str, how: Decoding = AS_STORED) -> NDArray[np.int64]:
-    """The values in a mask file: indices of a palette, or grey of 1, 8 or 16 bits.
-
-    Raises:
-        Unreadable: where it cannot be read, is in colour, or has values above 255.
+    root/images/PART and root/annotations/PART, also masks or labels for annotations; or root/PART/images and
+    root/PART/masks. Names of parts are those that people use (`lamina.data.parts`).
     """
-    with collected(), guarded(path, how) as file, Image.open(file, formats=("PNG",)) as im:
-        check_pixels(im.height, im.width, how)
-        check_memory(im.height * im.width * 28, how)  # Pillow's 4, its copies of 4, three arrays of 8 bytes
-        if im.mode not in ("1", "L", "P", "I", "I;16"):
-            raise Unreadable(Reason.LABELS, f"the mask is {im.mode}, where numbers of classes are wanted")
-        numbers = np.asarray(im).astype(np.int64)
-    if numbers.max() > IGNORE:
-        raise Unreadable(Reason.LABELS, f"the mask has a {numbers.max()}; at most {IGNORE - 1} are possible")
-    return numbers
+    images, masks = _child(Path(root), ("images",)), _child(Path(root), _FOLDERS)
+    pairs = []
+    if images is not None and masks is not None:
+        pairs = [(images / name, _child(masks, (name.lower(),))) for name in folders_of(str(images), part)]
+    for name in folders_of(root, part):
+        pairs.append((_child(Path(root, name), ("images",)), _child(Path(root, name), _FOLDERS)))
+    return next(((image, mask) for image, mask in pairs if image is not None and mask is not None), None)
 
 
-def find_masks(root: str, part: str) -> tuple[Path, Path] | None:
-    """Folders of a part's images and masks.
-
-    root/images/{training,validation} and root/annotations/{training,validation}, also train and val, and
-    masks for annotations; or root/{train,val}/{images,masks}.
-    """
-    places = [
-        pair
-        for name in _PARTS[part]
-        for kind in _FOLDERS
-        for pair in ((Path(root, "images", name), Path(root, kind, name)), _nested(Path(root, name), kind))
-    ]
-    return next((pair for pair in places if pair[0].is_dir() and pair[1].is_dir()), None)
+def _child(folder: Path, names: Sequence[str]) -> Path | None:
+    """The folder in a folder that has the first of some names that one has, in any case."""
+    there = {name.lower(): name for name in folders_in(str(folder))}
+    return next((folder / there[name] for name in names if name in there), None)
 
 
-def _nested(folder: Path, kind: str) -> tuple[Path, Path]:
-    return folder / "images", folder / kind
-
-
-def open_masks(root: str, part: str, options: MaskOptions = PLAIN) -> MaskFolder:
+def open_masks(root: str, part: Role, options: MaskOptions = PLAIN) -> MaskFolder:
     """Images and masks of a part of a folder that `find_masks` knows.
 
     Classes are the lines of root/classes.txt, or ADE20K's objectInfo150.txt; where there is neither, they
     are numbered after a look at all training masks.
 
     Raises:
-        LaminaError: where the folders are not there, an image has no mask, or classes cannot be told.
+        LaminaError: where the folders are not there, most images have no mask, or classes cannot be told.
     """
-    found = find_masks(root, part)
-    if found is None:
-        wanted = (
-            f"images/{_PARTS[part][0]} and annotations/{_PARTS[part][0]}, or {part}/images and {part}/masks"
-        )
+    places = find_masks(root, part)
+    if places is None:
+        wanted = f"images/{part} and annotations/{part}, or {part}/images and {part}/masks"
         raise LaminaError(f"{printable(root)} has no {wanted}")
-    images, masks = (str(folder) for folder in found)
-    names = find_images(images).names
-    if not names:
+    images, masks = (str(folder) for folder in places)
+    found = find_images(images)
+    if not found.names:
         raise LaminaError(f"no images in {printable(images)}")
-    pairs = _paired(names, masks)
+    pairs, notes = _paired(found.names, masks)
     reduce = options.reduce_zero_label
     if reduce is None:
-        reduce = not Path(root, _NAME_FILES[0]).is_file() and Path(root, _NAME_FILES[1]).is_file()
-    return MaskFolder(FileSource(images, names), masks, pairs, _classes(root, reduce), reduce)
-
-
-def _paired(names: Sequence[str], masks: str) -> list[str]:
-    """The mask of each image: the same path with another suffix."""
-    there = {
-        os.path.splitext(name)[0]: name for name in find_images(masks).names if name.endswith(_MASK_SUFFIXES)
-    }
-    stems = [os.path.splitext(name)[0] for name in names]
-    missing = [stem for stem in stems if stem not in there]
-    if missing:
-        first = printable(os.path.join(masks, missing[0] + _MASK_SUFFIXES[0]))
-        raise LaminaError(f"{len(missing)} of {len(names)} images have no mask; the first lacks {first}")
-    if len(set(stems)) < len(stems):
-        raise LaminaError(f"two images would share a mask in {printable(masks)}; give each a name of its own")
-    return [there[stem] for stem in stems]
+        reduce = not Path(root, NAME_FILES[0]).is_file() and Path(root, NAME_FILES[1]).is_file()
+    source = FileSource(images, list(pairs), notes=(*notes, *found.passed_over.notes()))
+    return MaskFolder(source, masks, list(pairs.values()), _classes(root, reduce), reduce)
 
 
 def _classes(root: str, reduce: bool) -> list[str]:
-    file = next((Path(root, name) for name in _NAME_FILES if Path(root, name).is_file()), None)
-    if file is None:
-        return _numbered(root, reduce)
-    try:
-        lines = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise LaminaError(f"cannot read {printable(str(file))}: {error}") from None
-    if file.name == _NAME_FILES[1]:  # Idx, Ratio, Train, Val, Stuff, Name in a table with tabs
-        lines = [line.split("\t")[-1].strip() for line in lines[1:]]
-    if not 1 <= len(lines) <= IGNORE:
-        raise LaminaError(f"{printable(str(file))} names {len(lines)} classes; 1 to {IGNORE} are possible")
-    return lines
+    places = find_masks(root, "train")
+    folder = None if places is None else str(places[1])
+    masks = [] if folder is None else [os.path.join(folder, name) for name in find_images(folder).names]
+    return class_names(root, masks, reduce)
 
 
-def _numbered(root: str, reduce: bool) -> list[str]:
-    """ "0", "1", ... as far as training masks go; one that cannot be read is passed over."""
-    found = find_masks(root, "train")
-    most = -1
-    for name in [] if found is None else find_images(found[1]).names:
-        try:
-            numbers = _reduced(read_numbers(os.path.join(found[1], name)), reduce)  # type: ignore[index]
-        except Unreadable:
-            continue
-        most = max(most, int(np.where(numbers == IGNORE, -1, numbers).max()))
-    if most < 0:
-        raise LaminaError(f"{printable(root)} has no classes.txt, and no training mask to tell classes by")
-    return [str(k + reduce) for k in range(most + 1)]
+def _paired(names: Sequence[str], masks: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The mask of each image, the same path with another suffix; and a note on images that have none."""
+    found = find_images(masks).names
+    there = {os.path.splitext(name)[0]: name for name in found if name.endswith(_MASK_SUFFIXES)}
+    stems = {name: os.path.splitext(name)[0] for name in names}
+    if len(set(stems.values())) < len(names):
+        raise LaminaError(f"two images would share a mask in {printable(masks)}; give each a name of its own")
+    pairs = {name: there[stem] for name, stem in stems.items() if stem in there}
+    n = len(names) - len(pairs)
+    if not n:
+        return pairs, ()
+    lacking = min(set(names) - set(pairs))
+    first = printable(os.path.join(masks, stems[lacking] + _MASK_SUFFIXES[0]))
+    if n > len(names) / 2:
+        raise LaminaError(f"{n} of {len(names)} images have no mask; the first lacks {first}")
+    return pairs, (
+        f"{n} of {len(names)} images are left out, since they have no mask; the first lacks {first}",
+    )

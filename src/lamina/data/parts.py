@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,9 +40,21 @@ def role_of(name: str) -> Role | None:
     return "train" if part in _TRAIN else "val" if part in _HELD_OUT else "unlabelled"
 
 
+def folders_in(folder: str) -> tuple[str, ...]:
+    """Names of the folders in a folder, sorted; none where it cannot be listed."""
+    return _level(folder).folders
+
+
 def folders_of(folder: str, role: Role) -> list[str]:
     """Names of the folders in a folder that are such a part; "val" goes before "test"."""
     return sorted(_level(folder).of(role), key=lambda name: (_rank(name), name))
+
+
+def most_usual(names: Iterable[str], role: Role) -> list[str]:
+    """Of names, those of such a part by the most usual word for it: of val and test, val is held out."""
+    fitting = [name for name in names if role_of(name) == role]
+    first = min(map(_rank, fitting), default=None)
+    return [name for name in fitting if _rank(name) == first]
 
 
 def _rank(name: str) -> int:
@@ -134,9 +146,7 @@ def _level(folder: str) -> _Level:
 
 def _two_parts(root: str, base: str, level: _Level) -> Parts | None:
     train, val = level.of("train"), level.of("val")
-    first = min(map(_rank, val), default=None)  # of val and test, val is held out
-    held_out = [name for name in val if _rank(name) == first]
-    return _parts(root, base, level, train, held_out) if train and val else None
+    return _parts(root, base, level, train, most_usual(val, "val")) if train and val else None
 
 
 def _lone_part(root: str, base: str, level: _Level) -> Parts | None:

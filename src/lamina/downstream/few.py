@@ -44,7 +44,7 @@ def listed(source: Source, file: Path) -> list[int]:
             several images have.
     """
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise LaminaError(f"the list {file} cannot be read: {error}") from None
     wanted = {PurePosixPath(line.strip()).name for line in lines if line.strip()}

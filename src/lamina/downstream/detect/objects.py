@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from lamina.batch import Objects
 from lamina.data import Subset, Unreadable, printable
+from lamina.data.coco_annotations import told
 from lamina.data.counting import check_counts, count_objects, with_objects
 from lamina.data.dense import ObjectSource
 from lamina.data.opening_dense import open_objects
@@ -52,8 +54,13 @@ class Checked(CheckedSource[ObjectSource]):
 
     @property
     def dropped(self) -> int:
-        """Objects that the source left out for having no box."""
+        """Objects that the source left out."""
         return int(getattr(self.source, "dropped", 0))
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Why it did, where it says so: how many for each reason."""
+        return Counter(getattr(self.source, "left_out", {}))
 
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
         """Objects of image i; raises `Unreadable`, also where they cannot be meant."""
@@ -79,7 +86,7 @@ class Chosen(Checked):
         return Subset(self.source.images, self.indices)
 
     @property
-    def left_out(self) -> int:
+    def not_chosen(self) -> int:
         """How many were not."""
         return len(self.source.images) - len(self.indices)
 
@@ -115,11 +122,11 @@ def look(data: DetectData) -> tuple[str, ...]:
     counts = [count_objects(part, MOST_LOOKED_AT) for part in (data.train, data.test)]
     notes = list(check_counts(counts[0], counts[1], fewest=1))
     for part, source in (("training", data.train), ("test", data.test)):
-        dropped = getattr(source, "dropped", 0)
-        if dropped:
-            notes.append(f"{dropped} objects of the {part} part have no box in their image and are left out")
-    if left_out := getattr(data.train, "left_out", 0):
-        notes.append(f"training images without objects to learn are left out: {left_out}")
+        if dropped := getattr(source, "dropped", 0):
+            why = told(getattr(source, "left_out", Counter())) or "their boxes are outside of the image"
+            notes.append(f"{dropped} annotations of the {part} part are left out: {why}")
+    if n := getattr(data.train, "not_chosen", 0):
+        notes.append(f"training images without objects to learn are left out: {n}")
     if not data.has_masks:
         notes.append("not all objects have masks: boxes alone are learned and judged")
     return tuple(notes)
