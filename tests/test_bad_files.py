@@ -61,6 +61,14 @@ def check_end(out: Path, printed: str) -> None:
     assert step <= 3
     assert f"{BAD} of 24 files cannot be read ({BAD} empty file" in printed
     assert f"step {step} of 9, saved in" in printed
+    told = [
+        line
+        for line in run.log_file.read_text().splitlines()
+        if "cannot be read (empty file); another" in line
+    ]
+    assert sorted(line.split(": ")[1].split(" cannot")[0] for line in told) == [
+        f"{i:02}.png" for i in range(24) if i % 4 == 2
+    ]
     skipped = {row["name"].rpartition("/")[2] for row in json.loads((out / "skipped.json").read_text())}
     assert skipped == {f"{i:02}.png" for i in range(24) if i % 4 == 2}
     page = run.report_file.read_text(encoding="utf-8")

@@ -141,7 +141,7 @@ def test_callbacks_are_called_in_order(tmp_path: Path) -> None:
     assert ours.calls == ["start", "log 2", "checkpoint 3", "log 4", "checkpoint 4", "finished"]
     assert [f.reason for f in ours.faults] == ["cut short"] * 2
     assert outcome.row["faults"] == 2
-    assert "is unreadable (cut short), replaced" in (tmp_path / "train.log").read_text()
+    assert "cannot be read (cut short); another image" in (tmp_path / "train.log").read_text()
 
 
 class Objecting(Callback):
@@ -286,7 +286,10 @@ def test_the_bar_and_the_lines(
     bar.say("[bold]as it is")
     bar.close()
     shown = capsys.readouterr().out
-    assert "no finite loss  lr 1.00e-03  9.0 images/s  data wait 50%  2 non-finite  1 unreadable" in shown
+    assert (
+        "no finite loss  lr 1.00e-03  9.0 images/s  data wait 50%  2 non-finite  1 replacements of bad files"
+        in shown
+    )
     assert "[bold]as it is" in shown
 
 

@@ -14,11 +14,13 @@ from lamina.errors import LaminaError
 
 
 class Fault(NamedTuple):
-    """A sample that could not be read: its index in the source, the epoch, and a reason in a few words."""
+    """A sample that could not be read: its index in the source, the epoch, a reason in a few words, and its
+    name as it is safe to print ("" where it is not known)."""
 
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a fault
     reason: str
+    name: str = ""
 
 
 class Remark(NamedTuple):

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from lamina.batch import Batch, Fault, Objects, Remark
 from lamina.data.dense import MapSource, ObjectSource
-from lamina.data.faults import FaultBudget
+from lamina.data.faults import FaultBudget, fault_of
 from lamina.data.jitter import jitter
 from lamina.data.options import DataOptions, Decoding
 from lamina.data.reading import REPLACEMENTS, read_noted, stack
@@ -123,7 +123,7 @@ class DenseReader(Dataset[Batch]):
                 return read_dense(self.source, index, self.how, remarks)
             except Unreadable as error:
                 last, reason = index, str(error)
-                faults.append(Fault(epoch, index, str(error.reason)))
+                faults.append(fault_of(self.source.images, epoch, index, error))
         name = self.source.images.name(last)
         raise LaminaError(f"nearly no image can be read with its labels, e.g. {name!r}: {reason}")
 
@@ -142,10 +142,8 @@ class DenseEvalReader(Dataset[Batch]):
         try:
             image, label = read_dense(self.source, index, self.how, remarks)
         except Unreadable as error:
-            nothing = torch.empty(0, 0, 0, 0)
-            return Batch(
-                nothing, torch.empty(0, dtype=torch.int64), faults=(Fault(0, index, str(error.reason)),)
-            )
+            fault = fault_of(self.source.images, 0, index, error)
+            return Batch(torch.empty(0, 0, 0, 0), torch.empty(0, dtype=torch.int64), faults=(fault,))
         batch = Batch(image[None], torch.tensor([index]), remarks=tuple(remarks))
         if isinstance(label, Objects):
             return replace(batch, objects=(label,))

@@ -9,6 +9,12 @@ from lamina.batch import Fault
 from lamina.data.files import printable
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
+from lamina.data.unreadable import Unreadable
+
+
+def fault_of(source: Source, epoch: int, index: int, error: Unreadable) -> Fault:
+    """What is told of an image that could not be read."""
+    return Fault(epoch, index, str(error.reason), printable(source.name(index)))
 
 
 class FaultBudget:

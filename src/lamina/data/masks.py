@@ -80,7 +80,7 @@ def find_masks(root: str, part: Role) -> tuple[Path, Path] | None:
     root/PART/masks. Names of parts are those that people use (`lamina.data.parts`).
     """
     images, masks = _child(Path(root), ("images",)), _child(Path(root), _FOLDERS)
-    pairs = []
+    pairs: list[tuple[Path | None, Path | None]] = []
     if images is not None and masks is not None:
         pairs = [(images / name, _child(masks, (name.lower(),))) for name in folders_of(str(images), part)]
     for name in folders_of(root, part):

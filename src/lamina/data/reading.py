@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from lamina.batch import Batch, Fault, Remark, unit_float
 from lamina.data.augment import TrainAugment
+from lamina.data.faults import fault_of
 from lamina.data.jitter import Strengths, jitter
 from lamina.data.notes import remarks_on
 from lamina.data.options import Decoding
@@ -112,13 +113,13 @@ class TrainReader(Dataset[Batch]):
         try:
             return read_noted(self.source, index, self.how, remarks), index
         except Unreadable as error:
-            faults.append(Fault(epoch, index, str(error.reason)))
+            faults.append(fault_of(self.source, epoch, index, error))
         for other in self._others(key):
             try:
                 return read_noted(self.source, other, self.how, remarks), other
             except Unreadable as error:
                 last, reason = other, str(error)
-                faults.append(Fault(epoch, other, str(error.reason)))
+                faults.append(fault_of(self.source, epoch, other, error))
         raise LaminaError(
             f"nearly no image can be read, e.g. {self.source.name(last)!r}: {reason}; see `lamina data check`"
         )
@@ -150,7 +151,7 @@ class EvalReader(Dataset[Batch]):
             try:
                 image = self.crop(read_noted(self.source, index, self.how, remarks), ())
             except Unreadable as error:
-                faults.append(Fault(0, index, str(error.reason)))
+                faults.append(fault_of(self.source, 0, index, error))
                 continue
             images.append(image if self.change is None else self.change(image, index))
             read.append(index)

@@ -82,7 +82,7 @@ def summary(row: Mapping[str, Any]) -> str:
     words.append(f"data wait {row['data_wait']:.0%}")
     words += [
         f"{row[name]} {word}"
-        for name, word in (("nonfinite", "non-finite"), ("faults", "unreadable"))
+        for name, word in (("nonfinite", "non-finite"), ("faults", "replacements of bad files"))
         if row[name]
     ]
     return "  ".join(words)

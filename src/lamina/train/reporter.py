@@ -83,8 +83,10 @@ class Reporter:
         for fault in faults:
             if fault.index not in self._told:
                 self._told.add(fault.index)
+                name = fault.name or f"sample {fault.index}"
                 self.say(
-                    f"epoch {fault.epoch}: sample {fault.index} is unreadable ({fault.reason}), replaced"
+                    f"epoch {fault.epoch}: {name} cannot be read ({fault.reason}); another image takes its "
+                    "place, in later epochs too"
                 )
         asked = [self._call(callback, partial(callback.on_faults, faults)) for callback in self._callbacks]
         return next((sentence for sentence in asked if sentence), None)

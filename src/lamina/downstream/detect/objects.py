@@ -123,7 +123,7 @@ def look(data: DetectData) -> tuple[str, ...]:
     notes = list(check_counts(counts[0], counts[1], fewest=1))
     for part, source in (("training", data.train), ("test", data.test)):
         if dropped := getattr(source, "dropped", 0):
-            why = told(getattr(source, "left_out", Counter())) or "their boxes are outside of the image"
+            why = told(Counter(getattr(source, "left_out", ()))) or "their boxes are outside of the image"
             notes.append(f"{dropped} annotations of the {part} part are left out: {why}")
     if n := getattr(data.train, "not_chosen", 0):
         notes.append(f"training images without objects to learn are left out: {n}")
