@@ -161,6 +161,7 @@ def test_evaluate_report_export_reconstruct_and_embed(run, photos, tmp_path):
     pictures = lamina("reconstruct", run, *sorted(photos.rglob("*.png"))[:2], "--out", tmp_path / "pictures")
     assert pictures.returncode == 0, pictures.stderr
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+    assert "mean and deviation of the true patch" in pictures.stdout
 
     embed = lamina("embed", run, photos, "--out", tmp_path / "features.npz", "--pool", "cls", "--workers", 0)
     assert embed.returncode == 0, embed.stderr

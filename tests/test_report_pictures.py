@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,10 @@ from lamina.report import Gallery, nearest, paint, patch_features, pca_map, reco
 from lamina.report import strips as strips_module
 from lamina.report.album import AlbumWriter, read_album
 from lamina.report.pictures import displayable, principal, to_uint8
+from lamina.report.strips import remark
+from lamina.runs import DataFacts, Run
 from lamina.targets import Pixels
+from lamina.targets.options import TargetOptions
 from lamina.tokens import take
 from report_toys import toy_gallery, toy_method, toy_recipe
 
@@ -240,6 +244,21 @@ def test_files_become_strips_of_three_panels(tmp_path: Path, monkeypatch: pytest
     assert (strip[:, 48:, :3][~hidden] == 120).all(), "visible patches are pasted"
     again = reconstruct_files(tmp_path, files, tmp_path / "again")
     assert [a.read_bytes() for a in again] == [w.read_bytes() for w in written]
+
+
+def test_what_a_reconstruction_is_given_is_said(tmp_path: Path) -> None:
+    for k, (target, words) in enumerate(
+        [
+            (TargetOptions(norm_pix=True), ("mean and deviation of the true patch",)),
+            (TargetOptions(norm_pix=True, low_pass=0.5), ("mean and deviation", "low-passed")),
+            (TargetOptions(norm_pix=False), ()),
+            (TargetOptions(kind="hog"), ()),
+        ]
+    ):
+        Run(tmp_path / str(k)).start(replace(toy_recipe(), target=target), DataFacts("", 1, "0" * 64), None)
+        said = remark(tmp_path / str(k))
+        assert (said is None) == (not words)
+        assert all(word in (said or "") for word in words)
 
 
 def test_an_unreadable_file_is_named_before_anything_is_written(

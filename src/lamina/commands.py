@@ -25,6 +25,7 @@ from lamina.options import merge, to_mapping
 from lamina.pretraining import run_pretrain, with_classes
 from lamina.recipes import Recipe
 from lamina.report import reconstruct_files, write_report
+from lamina.report.strips import remark
 from lamina.runs import Run
 from lamina.tokenizer import TokenizerOptions
 from lamina.tokenizing import train_tokenizer
@@ -99,6 +100,9 @@ def reconstruct(
 ) -> int:
     """Hide patches of images, let a run fill them in, and save original, masked input and reconstruction.
 
+    Where the run's target normalises each patch, as MAE's does, the mean and deviation of the true patch are
+    given back to its prediction; a line says so.
+
     Args:
         run: The run's folder.
         images: Image files.
@@ -107,6 +111,8 @@ def reconstruct(
     """
     for file in reconstruct_files(run, images, out, step):
         console.print(str(file), markup=False)
+    if (said := remark(run)) is not None:
+        console.print(said, markup=False)
     return 0
 
 

@@ -16,10 +16,11 @@ from lamina.data.decode import decode_file
 from lamina.errors import LaminaError
 from lamina.recipes import Recipe
 from lamina.report.album import as_pil
+from lamina.report.cards import LOW_PASSED, NORMALISED
 from lamina.report.gallery import crop_for
 from lamina.report.pictures import Reconstruction, reconstruct
 from lamina.report.text import visible
-from lamina.runs import load_method
+from lamina.runs import Run, load_method
 
 GAP_PX = 8
 AT_ONCE = 16
@@ -48,6 +49,14 @@ def reconstruct_files(run: Path, files: Sequence[Path], out: Path, step: int | N
             strip(made, i).save(file)
             written.append(file)
     return written
+
+
+def remark(run: Path) -> str | None:
+    """What is given in a run's reconstructions rather than predicted; None where nothing is."""
+    options = Run(run).recipe().target
+    said = [NORMALISED] if options.kind == "pixels" and options.norm_pix else []
+    said += [LOW_PASSED] if options.kind == "pixels" and options.low_pass is not None else []
+    return f"hidden patches: {'; '.join(said)}" if said else None
 
 
 def read_for(recipe: Recipe, file: Path) -> Float[Tensor, "C H W"]:
