@@ -133,6 +133,31 @@ def test_what_never_started_leaves_the_old_one_as_it_was(tmp_path: Path, capsys)
     assert "is kept" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("resume", "overwrite", "says"),
+    [
+        (False, True, "give --resume in place of it"),
+        (False, False, "go on with --resume"),
+        (True, False, None),
+    ],
+)
+def test_ranks_that_torchrun_restarts_delete_nothing(
+    resume: bool, overwrite: bool, says: str | None, tmp_path: Path, monkeypatch
+) -> None:
+    """The command is the first attempt's: what it began is there, and `--overwrite` would begin anew."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    run = old_run(tmp_path / "run")
+    with opened(run, at(run), "run") as folder:
+        if says is None:
+            folder.check(resume, overwrite)
+        else:
+            with pytest.raises(LaminaError, match=says):
+                folder.check(resume, overwrite)
+    assert (run / "checkpoints" / "weights").read_text() == "old weights"
+    with opened(tmp_path / "new", at(tmp_path / "new"), "run") as folder:
+        folder.check(resume, overwrite)  # nothing was begun
+
+
 def test_what_started_replaces_the_old_one(tmp_path: Path) -> None:
     run = old_run(tmp_path / "run")
     with opened(run, at(run), "run") as folder:

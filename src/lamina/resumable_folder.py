@@ -13,6 +13,7 @@ from pathlib import Path
 from lamina.errors import LaminaError
 from lamina.locking import LOCK, one_writer
 from lamina.train import Callback, Ranks, is_main, on_main
+from lamina.train.distributed import restarts
 from lamina.train.durable import TEMPORARY, sync
 
 FolderOnMain = AbstractContextManager["ResumableFolder | None"]
@@ -52,6 +53,12 @@ class ResumableFolder:
             raise LaminaError(
                 f"{self.path} already holds {_a(self.kind)}; go on with --resume, replace it with "
                 "--overwrite, or choose another --out"
+            )
+        if overwrite and restarts():
+            raise LaminaError(
+                f"torchrun has started the ranks again, and --overwrite would delete the {self.kind} in "
+                f"{self.path} that they began before; give --resume in place of it, which begins one where "
+                "there is none"
             )
 
     def begin(self) -> None:
