@@ -80,11 +80,11 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on another device (a copy without a synchronisation from pinned memory)."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self.each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the DataLoader calls this by its name."""
-        return self._each(Tensor.pin_memory)
+        return self.each(Tensor.pin_memory)
 
     def split(self, size: int) -> Iterator[Batch]:
         """Consecutive micro-batches of `size` samples (the last one may be smaller), without the faults and
@@ -95,8 +95,8 @@ class Batch:
             rows = self._rows(lambda tensor, part=part: tensor[part])  # type: ignore[misc]
             yield replace(rows, faults=(), remarks=(), objects=objects)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Every tensor changed, those of objects too."""
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed, those of objects too."""
         objects = None if self.objects is None else tuple(each.map(change) for each in self.objects)
         return replace(self._rows(change), objects=objects)
 

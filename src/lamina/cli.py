@@ -134,13 +134,19 @@ def _code(args: list[str]) -> int:
     try:
         return _run(args)
     except LaminaError as error:
-        _complain(str(error))
+        _complain(_with_notes(error, str(error)))
         return error.exit_code
     except OSError as error:
-        _complain(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
+        said = ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
+        _complain(_with_notes(error, said))
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _with_notes(error: Exception, sentence: str) -> str:
+    """The sentence, and what was noted on the way, such as where the last step is saved."""
+    return "; ".join([sentence, *getattr(error, "__notes__", [])])
 
 
 def _complain(sentence: str) -> None:

@@ -31,6 +31,7 @@ from lamina.watching import BiasMonitor, EncoderMonitor, open_looks
 FREE_ON_RESUME = (
     "data.workers",
     "data.prefetch_batches",
+    "data.worker_timeout_seconds",
     "data.bad_files_max_share",
     "data.bad_files_min",
     "train.device",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from lamina.batch import Remark
 from lamina.data.files import printable
@@ -19,6 +19,7 @@ from lamina.data.notes import remark_lines, remarks_on
 from lamina.data.options import DataOptions, Decoding
 from lamina.data.sources import FileSource, Source
 from lamina.data.unreadable import Unreadable
+from lamina.data.workers import in_order
 
 Progress = Callable[[int, int, float], None]
 
@@ -154,7 +155,7 @@ def check(
     options = options or DataOptions()
     start = time.perf_counter()
     seen = []
-    for facts in _inspect_all(source, options.decoding(in_chans), options.workers, duplicates):
+    for facts in _inspect_all(source, options.decoding(in_chans), options, duplicates):
         seen += facts
         if progress is not None:
             progress(len(seen), len(source), 0.0)
@@ -251,14 +252,10 @@ def _digest(path: str) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _inspect_all(source: Source, how: Decoding, workers: int, digests: bool) -> Iterable[list[_Fact]]:
+def _inspect_all(source: Source, how: Decoding, options: DataOptions, digests: bool) -> Iterable[list[_Fact]]:
     chunks = [range(i, min(i + 32, len(source))) for i in range(0, len(source), 32)]
-    return DataLoader(
-        _Inspector(source, how, digests),
-        batch_sampler=chunks,  # type: ignore[arg-type]  # ranges serve as lists of indices
-        num_workers=workers if len(source) > 64 else 0,
-        collate_fn=list,
-    )
+    workers = options.workers if len(source) > 64 else 0
+    return in_order(_Inspector(source, how, digests), chunks, workers, options.worker_timeout_seconds)
 
 
 def _by_count(names: Iterator[str]) -> dict[str, int]:

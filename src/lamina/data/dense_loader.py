@@ -156,7 +156,8 @@ def dense_images(
     """All images one by one, in order and of their own size, with the classes of their pixels or their
     objects.
 
-    Of `options` the decoding is used. An unreadable one is an empty batch with its fault.
+    Of `options` the decoding and `worker_timeout_seconds` are used. An unreadable one is an empty batch with
+    its fault.
 
     Raises:
         LaminaError: if no image can be read.
@@ -164,7 +165,7 @@ def dense_images(
     options = options or DataOptions()
     reader = DenseEvalReader(source, options.decoding(in_chans))
     n, bad = len(source.images), 0
-    for batch in in_order(reader, [[i] for i in range(n)], workers):
+    for batch in in_order(reader, [[i] for i in range(n)], workers, options.worker_timeout_seconds):
         bad += len(batch.faults)
         if bad == n:
             raise LaminaError(

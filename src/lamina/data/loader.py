@@ -100,8 +100,9 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """All images in order, by a centre crop, with their labels; `keys` are their indices in the source.
 
-    Images that cannot be read are left out and listed in `faults`. Of `options` the decoding and
-    `eval_crop_share` are used. `change` is applied to each image after the crop, where it is read.
+    Images that cannot be read are left out and listed in `faults`. Of `options` the decoding,
+    `eval_crop_share` and `worker_timeout_seconds` are used. `change` is applied to each image after the
+    crop, where it is read.
 
     Raises:
         LaminaError: if no image can be read, or from `change`.
@@ -110,7 +111,7 @@ def eval_batches(
     crop = CenterCrop(image_size, options.eval_crop_share)
     reader = EvalReader(source, options.decoding(in_chans), crop, change)
     chunks = [range(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
-    yield from _without_empty(in_order(reader, chunks, workers), source)
+    yield from _without_empty(in_order(reader, chunks, workers, options.worker_timeout_seconds), source)
 
 
 def _without_empty(batches: Iterator[Batch], source: Source) -> Iterator[Batch]:

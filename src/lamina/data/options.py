@@ -103,6 +103,9 @@ class DataOptions:
     """Processes that read and crop images; 0: the training process does. Results do not depend on it."""
     prefetch_batches: int = 2
     """Batches that each worker prepares ahead."""
+    worker_timeout_seconds: float = 600.0
+    """Longest wait for a batch from the worker processes, in seconds; then the run is saved and ends. Raise
+    it where single images take minutes to read."""
     bad_files_max_share: float = 0.001
     """The run stops when more than this share of the files cannot be read..."""
     bad_files_min: int = 10
@@ -127,6 +130,7 @@ class DataOptions:
             "alpha_background must be a grey level from 0 to 255": 0 <= self.alpha_background <= 255,
             "crop_padding_px must not be negative": self.crop_padding_px >= 0,
             "workers must not be negative": self.workers >= 0,
+            "worker_timeout_seconds must be positive": self.worker_timeout_seconds > 0,
             "prefetch_batches must be at least 1": self.prefetch_batches >= 1,
             "bad_files_max_share must be from 0 to 1": 0 <= self.bad_files_max_share <= 1,
             "bad_files_min must not be negative": self.bad_files_min >= 0,

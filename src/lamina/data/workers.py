@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -12,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lamina.batch import Batch
 from lamina.data.options import DataOptions
 from lamina.data.sampler import Sample, Stream
+from lamina.data.transfer import pack
+from lamina.data.worker_pool import WorkerPool
 from lamina.errors import LaminaError
 
 T = TypeVar("T")
@@ -21,45 +25,54 @@ class StepLoader:
     """What a reader makes of a stream's samples, step by step, in worker processes."""
 
     def __init__(self, reader: Dataset[Batch], stream: Stream, options: DataOptions) -> None:
+        self._reader, self._options = reader, options
         self._steps = _Steps(stream)
-        self._loader = DataLoader(
-            reader,
-            batch_sampler=self._steps,
-            num_workers=options.workers,
-            prefetch_factor=options.prefetch_batches if options.workers else None,
-            persistent_workers=options.workers > 0,
-            collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_leave_process_group,
-            generator=torch.Generator(),  # else each pass would draw from torch's global generator
-        )
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """The batches of steps first_step, ..., last_step - 1.
 
         Raises:
-            LaminaError: as the reader gives it, and where a worker dies.
+            LaminaError: as the reader gives it, where a worker dies, and where no batch comes for
+                `data.worker_timeout_seconds`.
         """
         self._steps.first, self._steps.last = first_step, last_step
-        yield from _raised(_named_deaths(self._loader))
+        yield from _read(self._reader, self._steps, self._options)
 
 
-def in_order(reader: Dataset[Batch], chunks: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:
+def in_order(
+    reader: Dataset[T], chunks: Sequence[Sequence[int]], workers: int, limit_seconds: float | None = None
+) -> Iterator[T]:
     """What a reader makes of each chunk of indices, in their order.
 
+    Args:
+        limit_seconds: the longest wait for a worker; None: the default of `data.worker_timeout_seconds`.
+
     Raises:
-        LaminaError: as the reader gives it, and where a worker dies.
+        LaminaError: as the reader gives it, and as `StepLoader.batches`.
     """
-    loader = DataLoader(
+    options = DataOptions(workers=workers)
+    if limit_seconds is not None:
+        options = replace(options, worker_timeout_seconds=limit_seconds)
+    yield from _read(reader, chunks, options)
+
+
+def _read(reader: Dataset[T], samples: Any, options: DataOptions) -> Iterator[T]:
+    """The reader's items, one for each of `samples`; an error for the user that it gave is raised."""
+    loader: DataLoader[Any] = DataLoader(
         reader,
-        batch_sampler=chunks,  # type: ignore[arg-type]  # ranges serve as lists of indices
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_process_group,
-        generator=torch.Generator(),
+        batch_sampler=samples,  # sequences and ranges serve as lists of indices
+        num_workers=options.workers,
+        prefetch_factor=options.prefetch_batches if options.workers else None,
+        collate_fn=pack if options.workers else _as_it_is,
+        pin_memory=not options.workers and torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_parent,
+        generator=torch.Generator(),  # else each pass would draw from torch's global generator
     )
-    yield from _raised(_named_deaths(loader))
+    items = WorkerPool[T](loader, options.worker_timeout_seconds) if options.workers else loader
+    for item in items:
+        if isinstance(item, LaminaError):
+            raise item
+        yield item
 
 
 class _Steps(Sampler[list[Sample]]):
@@ -75,31 +88,16 @@ class _Steps(Sampler[list[Sample]]):
         return self.last - self.first
 
 
-def _as_it_is(batch: T) -> T:
-    return batch
+def _as_it_is(item: T) -> T:
+    return item
 
 
-def _leave_process_group(worker: int) -> None:
-    """Ctrl-C and signals to the whole group must not end the workers before a checkpoint is written."""
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Signals to a terminal's group, or to all processes of a job, must not end the workers before a
+    checkpoint is written; the parent ends them. (SIGTERM stays as torch has it: it comes with the parent's.)
+    """
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-
-
-def _named_deaths(loader: DataLoader[T]) -> Iterator[T]:
-    """The loader's batches; a worker that was killed becomes one line instead of a traceback."""
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise LaminaError(
-            f"a data worker died ({str(error).splitlines()[0]}): out of memory or shared memory? "
-            "take fewer workers (data.workers; 0 uses none)"
-        ) from error
-
-
-def _raised(batches: Iterator[Batch | LaminaError]) -> Iterator[Batch]:
-    for batch in batches:
-        if isinstance(batch, LaminaError):
-            raise batch
-        yield batch
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -44,6 +44,7 @@ FREE = (
     "device",
     "workers",
     "prefetch_batches",
+    "worker_timeout_seconds",
     "checkpoint_every_steps",
     "checkpoint_every_seconds",
     "keep_checkpoints",

@@ -223,7 +223,8 @@ def _settings(
 def _unplaced(recipe: Recipe) -> dict[str, Any]:
     """The recipe without what the numbers do not depend on."""
     said: dict[str, Any] = to_mapping(recipe)
-    said["data"].pop("workers")
+    for name in ("workers", "worker_timeout_seconds"):
+        said["data"].pop(name)
     said["train"].pop("device")
     if said["target"]["teacher"] is not None:
         said["target"]["teacher"] = "the study's teacher"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 from lamina.batch import Batch
 
@@ -17,11 +18,15 @@ class Clock:
         self._waited = 0.0
         self._steps = 0
 
-    def batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the time until each one arrives is counted as waiting."""
+    def batches(
+        self, batches: Iterator[Batch], waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> Iterator[Batch]:
+        """The same batches; the time until each one arrives is counted as waiting, and spent inside
+        `waiting()`."""
         while True:
             asked = time.perf_counter()
-            batch = next(batches, None)
+            with waiting():
+                batch = next(batches, None)
             self._waited += time.perf_counter() - asked
             if batch is None:
                 return

@@ -19,8 +19,8 @@ from lamina.train.optim import OptimOptions, set_learning_rate, step_unless
 from lamina.train.options import TrainOptions, plan_run
 from lamina.train.precision import check_scale, gradient_norm
 from lamina.train.run import Run
-from lamina.train.signals import StopRequest
-from lamina.train.state import Outcome, Reason
+from lamina.train.signals import Interrupted, StopRequest
+from lamina.train.state import INTERRUPTED_EXIT_CODE, Outcome, Reason
 
 
 class Loader(Protocol):
@@ -46,10 +46,12 @@ def fit(
     `task.forward(batch)` returns {"loss": mean over the batch, ...other 0-d terms to log};
     `task.after_step(steps_done)` is called once per step, a skipped one included. A resume goes on from the
     newest good checkpoint (from the beginning where there is none yet) and ends with the weights, optimiser
-    state and metrics of an uninterrupted run. SIGINT and SIGTERM save the current step and return an outcome
-    with exit code 75, too many non-finite steps one with code 70 (as does a run that ends without finite
-    weights, or without a single step taken), and a callback that objects to the faults one with code 2. A
-    run that diverged goes on with another learning rate, clipping or precision alone, from the newest
+    state and metrics of an uninterrupted run. SIGINT, SIGTERM, SIGHUP and what schedulers send before they
+    end a job (`StopRequest`) save the current step and return an outcome with exit code 75, too many
+    non-finite steps one with code 70 (as does a run that ends without finite weights, or without a single
+    step taken), and a callback that objects to the faults one with code 2. Any error after the first step
+    saves the last good step before it is raised, by rank 0 alone; a note of the error (PEP 678) says where.
+    A run that diverged goes on with another learning rate, clipping or precision alone, from the newest
     checkpoint before. Seeds torch's global generators at each step. Raises `LaminaError` where options,
     folder or data make no run, and where a checkpoint cannot be written.
     """
@@ -67,8 +69,23 @@ def fit(
 
 def walk(run: Run, loader: Loader) -> Reason:
     """Take all the steps that are left; returns why it ended."""
+    try:
+        return take_steps(run, loader)
+    except Interrupted:
+        if run.ranks.world == 1:
+            ended = run.state.step == run.state.total_steps
+            return run.reason_at_the_end() if ended else "interrupted"
+        # The other ranks are in a step that waits for this one: nothing can be agreed on with them.
+        error = LaminaError("interrupted by a signal while waiting for data; go on with --resume")
+        error.exit_code = INTERRUPTED_EXIT_CODE
+        raise error from None
+
+
+def take_steps(run: Run, loader: Loader) -> Reason:
+    """Batch by batch until the end, or until something asks to stop."""
     state, options = run.state, run.options
-    for batch in run.clock.batches(iter(loader.batches(state.step, state.total_steps))):
+    batches = iter(loader.batches(state.step, state.total_steps))
+    for batch in run.clock.batches(batches, run.request.waiting):
         run.faults += batch.faults
         run.say_remarks(batch)
         batch = batch.to(run.ranks.device)
@@ -95,18 +112,20 @@ def step(run: Run, batch: Batch) -> None:
     rate = run.learning_rate(state.step)
     set_learning_rate(run.optimizer, rate)
 
+    run.buffers.keep()
     terms = run.gradients.backward(batch, state.step, run.micro_batch_size(batch))
     run.scaler.unscale_(run.optimizer)
     norm = gradient_norm(run.task, run.optim.clip_grad)
 
     verdict = agree(terms, norm, run.requests(batch), run.ranks, scaled=run.scaler.is_enabled())
-    step_unless(run.optimizer, verdict.skip)
-    run.scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
-
-    state.step += 1
-    state.lr_sum += rate
-    run.after_step(state.step)
+    run.buffers.put_back(verdict.skip)
+    with run.moving():
+        step_unless(run.optimizer, verdict.skip)
+        run.scaler.update()
+        run.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.lr_sum += rate
+        run.after_step(state.step)
     run.meter.add((*terms, "grad_norm"), torch.cat([verdict.terms, norm.to(verdict.terms).view(1)]))
     run.take_note(run.mailbox.post(state.step, verdict.flags))
     run.show_step()
@@ -129,3 +148,4 @@ def log(run: Run, batch: Batch) -> None:
         "faults": state.faults,
     }
     run.show_row(row, batch)
+    run.meter.clear()

@@ -127,11 +127,14 @@ class Meter:
         self._counts += finite
 
     def means(self) -> dict[str, float | None]:
-        """The means since the last call (None where no step was finite); waits for the device."""
+        """The means since the last `clear` (None where no step was finite); waits for the device."""
         sums, counts = self._sums.tolist(), self._counts.tolist()
+        return {n: s / c if c else None for n, s, c in zip(self._names, sums, counts, strict=True)}
+
+    def clear(self) -> None:
+        """Begin a new interval."""
         self._sums.zero_()
         self._counts.zero_()
-        return {n: s / c if c else None for n, s, c in zip(self._names, sums, counts, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
         """As JSON: floats survive it bit for bit."""

@@ -118,7 +118,8 @@ class Reporter:
     def fail(self, error: BaseException) -> None:
         """The last words of a run that ends by an exception, which nothing here may hide."""
         with suppress(Exception):
-            self._journal.say(f"ended by {type(error).__name__}: {' '.join(str(error).split())}")
+            sentences = "; ".join([str(error), *getattr(error, "__notes__", [])])
+            self._journal.say(f"ended by {type(error).__name__}: {' '.join(sentences.split())}")
         for callback in self._callbacks:
             with suppress(Exception):
                 callback.on_failure(error)

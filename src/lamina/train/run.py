@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from torch import nn
 from lamina.batch import Batch, Fault
 from lamina.errors import LaminaError
 from lamina.train import checkpoint
+from lamina.train.buffers import BufferKeeper
 from lamina.train.callbacks import Callback
 from lamina.train.checkpoint import CHECKPOINTS, Checkpoint, Retention
 from lamina.train.clock import Clock
@@ -24,6 +26,7 @@ from lamina.train.optim import OptimOptions, build_optimizer, load_optimizer_ten
 from lamina.train.options import Plan, TrainOptions
 from lamina.train.precision import loss_scaler, precision_warning
 from lamina.train.reporter import Reporter, load_callback_states
+from lamina.train.rescue import rescue
 from lamina.train.resume import check_facts, find_start, run_facts
 from lamina.train.schedule import learning_rate, warmup_warning
 from lamina.train.signals import StopRequest
@@ -57,6 +60,7 @@ class Run:
             self.task, self.scaler, ranks, options.precision, options.seed, options.compile
         )
         self.optimizer = build_optimizer(self.task, optim, fused=ranks.device.type in ("cuda", "cpu"))
+        self.buffers = BufferKeeper(self.task)
         self.mailbox, self.meter = Mailbox(ranks.device), Meter(ranks.device)
         self.retention = Retention(self.checkpoints, options.keep_checkpoints, is_sound)
         self.state = TrainState(plan.total_steps)
@@ -65,8 +69,10 @@ class Run:
         self.most_nonfinite = most_nonfinite(options, plan.total_steps)
         self.stopping = self.saving = False
         self.objection: str | None = None
-        self._request = request
-        self._saved_step: int | None = None
+        self.request = request
+        self.whole = True
+        self.saved_step: int | None = None
+        self.failed_to_save = False
         self._stepped = False
         self._row: dict[str, Any] = {}
 
@@ -100,21 +106,32 @@ class Run:
     def requests(self, batch: Batch) -> Requests:
         """What this rank tells the others with this step: faults, a signal, time for a checkpoint."""
         due = self.ranks.main and self.clock.save_due(self.options.checkpoint_every_seconds)
-        return Requests(len(batch.faults), self._request.signal is not None, due)
+        return Requests(len(batch.faults), self.request.signal is not None, due)
 
     def take_note(self, notices: Sequence[Notice]) -> None:
         """Act on what steps brought; all ranks take the same notices at the same step."""
         for notice in notices:
+            self.count(notice)
             self.stopping |= notice.stop
             self.saving |= notice.save
-            self.state.faults += notice.faults
-            self.state.nonfinite += notice.nonfinite
-            self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if notice.skipped else 0
             if notice.nonfinite:
                 count = f"{self.state.nonfinite} so far, at most {self.most_nonfinite}"
                 self.say(f"step {notice.step} skipped: its loss or gradient is not finite ({count})")
             if notice.faults:
                 self._tell_faults()
+
+    def count(self, notice: Notice) -> None:
+        """Add what a step brought to the state; nothing is told to the other ranks."""
+        self.state.faults += notice.faults
+        self.state.nonfinite += notice.nonfinite
+        self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if notice.skipped else 0
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """Weights and what goes with them move inside; where that fails, they are of no step."""
+        self.whole = False
+        yield
+        self.whole = True
 
     def _tell_faults(self) -> None:
         """Bring the faults of all ranks to rank 0's callbacks, and their objection back to all ranks."""
@@ -165,11 +182,12 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint on rank 0 while the others wait; raises on all of them where it fails."""
         self.take_note(self.mailbox.empty())
-        self.saving, self._saved_step = False, self.state.step
-        self._report(self._write)
+        self.saving, self.failed_to_save = False, True
+        self._report(self.write)
+        self.saved_step, self.failed_to_save = self.state.step, False
         self.clock.saved()
 
-    def _write(self, reporter: Reporter) -> None:
+    def write(self, reporter: Reporter) -> None:
         """The checkpoint and what callbacks keep beside it; a disk that refuses is a `LaminaError`."""
         step, self.state.seconds = self.state.step, self.clock.seconds
         finite = module_finite(self.task)
@@ -178,7 +196,7 @@ class Run:
             checkpoint.write(self.checkpoints, step, self._content(reporter, finite))
             self.retention.prune()
             if finite and not self.diverged and not never_stepped(self.state):
-                reporter.checkpoint(step, self._path(), self.task)
+                reporter.checkpoint(step, self.checkpoint_path, self.task)
         except (OSError, SafetensorError) as error:
             raise LaminaError(
                 f"step {step} could not be saved in {self.folder} ({error}); "
@@ -205,7 +223,7 @@ class Run:
         checkpoint.load_model_tensors(self.task, saved.model)
         load_optimizer_tensors(self.optimizer, saved.optimizer)
         self.state = TrainState(**{**saved.state["train"], "total_steps": self.plan.total_steps})
-        self._saved_step = self.state.step
+        self.saved_step = self.state.step
         self.meter.load_state_dict(saved.state["meter"])
         if self.scaler.is_enabled() and saved.state["scaler"]:
             self.scaler.load_state_dict(saved.state["scaler"])
@@ -214,7 +232,9 @@ class Run:
     def _facts(self) -> dict[str, Any]:
         return run_facts(self.options, self.optim, self.plan)
 
-    def _path(self) -> Path:
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the checkpoint of the current step is, or will be."""
         return self.checkpoints / f"step-{self.state.step}"
 
     # Beginning and end
@@ -265,15 +285,17 @@ class Run:
 
     def end(self, reason: Reason) -> Outcome:
         """Save the current step, say how it ended, let the callbacks finish."""
-        if self._saved_step != self.state.step:
+        if self.saved_step != self.state.step:
             self.save()
         step, total, why = self.state.step, self.plan.total_steps, self.objection or ""
-        outcome = Outcome(reason, step, total, self._path(), self._row, why)
+        outcome = Outcome(reason, step, total, self.checkpoint_path, self._row, why)
         self._report(lambda reporter: reporter.end(outcome))
         return outcome
 
     def fail(self, error: BaseException) -> None:
-        """Let rank 0's callbacks know that an exception ends the run; no rank waits for another here."""
+        """Save the last good step and let rank 0's callbacks know that an exception ends the run; no rank
+        waits for another here, since others may be gone."""
+        rescue(self, error)
         if self.reporter:
             self.reporter.fail(error)
 

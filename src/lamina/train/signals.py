@@ -1,24 +1,43 @@
-"""SIGINT and SIGTERM as a request to stop at the next step, with everything saved."""
+"""Signals as a request to stop at the next step, with everything saved."""
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOP = ("SIGINT", "SIGTERM")
+_WARN = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
+"""What a lost terminal and schedulers send before they end a process (`sbatch --signal=USR1@120`); noted
+where the program has no use of its own for them."""
+
 _SAME_REQUEST_SECONDS = 1.0
+PATIENCE_SECONDS = 5.0
+"""How long a run that was asked to stop goes on waiting for its next batch."""
+_LOOK_EVERY_SECONDS = 0.2
+
+
+class Interrupted(BaseException):
+    """A signal asks the run to stop, and it waits for data that does not come.
+
+    No `Exception`, or a reader that takes every exception for a damaged file would swallow it.
+    """
 
 
 class StopRequest:
-    """A context in which the first SIGINT or SIGTERM is noted and a second one ends the process at once.
+    """A context in which the first signal is noted, and the same one a second time ends the process at once.
 
-    Signals within a second of the first are the same request: under torchrun Ctrl-C reaches a rank twice,
-    from the terminal and from the launcher. Ending at once harms no file, since files are renamed into
-    place whole. Loader workers that were forked from this process ignore both signals: the parent stops
+    So does SIGINT after any other; another signal than the first is the same request (a scheduler's warning
+    is followed by SIGTERM). Signals within a second of the first are the same request too: under torchrun
+    Ctrl-C reaches a rank twice, from the terminal and from the launcher. Ending at once harms no file, since
+    files are renamed into place whole. A signal that the process ignores stays ignored (nohup; jobs in the
+    background of a script). Loader workers that were forked from this process ignore them: the parent stops
     them. Outside the main thread, where Python allows no handlers, nothing is noted.
     """
 
@@ -27,23 +46,73 @@ class StopRequest:
         self._since = 0.0
         self._owner = os.getpid()
         self._before: dict[signal.Signals, Any] = {}
+        self._waiting_since: float | None = None
+        self._pressing = False
+        self._pressed = 0.0
+        self._ended = threading.Event()
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._note) for s in _SIGNALS}
+            self._before = {number: signal.signal(number, self._note) for number in _noted()}
+            threading.Thread(target=self._press, name="lamina-signals", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A wait that a signal may end: `Interrupted` is raised in it `PATIENCE_SECONDS` after the signal.
+
+        Not at once: a batch that comes is trained on, and ranks that all have theirs stop at the same step.
+        """
+        self._waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waiting_since = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
             return
-        if self.signal is None:
+        if self._pressing:
+            self._pressing = False
+            if self._waiting_since is not None:
+                raise Interrupted
+        elif self.signal is None:
             self.signal, self._since = signal.Signals(number), time.monotonic()
-        elif time.monotonic() - self._since > _SAME_REQUEST_SECONDS:
+        elif number in (self.signal, signal.SIGINT) and self._age() > _SAME_REQUEST_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+    def _age(self) -> float:
+        return time.monotonic() - self._since
+
+    def _press(self) -> None:
+        """Deliver the noted signal once more to a main thread that waits too long. Runs in a thread."""
+        main = threading.main_thread().ident
+        while not self._ended.wait(_LOOK_EVERY_SECONDS):
+            asked, since = self.signal, self._waiting_since
+            if asked is None or since is None:
+                continue
+            now = time.monotonic()
+            if now < max(self._since, since, self._pressed) + PATIENCE_SECONDS:
+                continue
+            self._pressing, self._pressed = True, now
+            if hasattr(signal, "pthread_kill") and main is not None:
+                signal.pthread_kill(main, asked)
+            else:  # Windows
+                _thread.interrupt_main(asked)
+
+
+def _noted() -> list[signal.Signals]:
+    """The signals of this platform that ask to stop, but those that are ignored or have a use already."""
+    stop = [getattr(signal, name) for name in _STOP]
+    warn = [getattr(signal, name) for name in _WARN if hasattr(signal, name)]
+    # None: a handler that Python did not install, and cannot put back.
+    noted = [number for number in stop if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    return noted + [number for number in warn if signal.getsignal(number) is signal.SIG_DFL]

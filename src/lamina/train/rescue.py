@@ -1,0 +1,37 @@
+"""The last good step of a run that an error ends is saved before it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from lamina.terminal import why
+
+if TYPE_CHECKING:
+    from lamina.train.run import Run
+
+
+def rescue(run: Run, error: BaseException) -> None:
+    """Save the step that was done last, and note at the error what can be gone on from.
+
+    Rank 0 does it alone, since the other ranks may be gone. Nothing is saved where no step was taken yet,
+    and again where saving this step is what failed. A step in which the error fell leaves no trace, unless
+    the weights were being moved: then the checkpoint before is the last one.
+    """
+    step, total = run.state.step, run.state.total_steps
+    if run.reporter is None or step == 0 or run.failed_to_save:
+        return
+    if not run.whole:
+        error.add_note("the step in which this happened was not done whole, and is not saved")
+        return
+    if run.saved_step != step:
+        try:
+            for notice in run.mailbox.empty():
+                run.count(notice)
+            run.buffers.put_back(torch.ones(()))
+            run.write(run.reporter)
+        except Exception as second:
+            error.add_note(f"step {step} of {total} could not be saved ({why(second)})")
+            return
+    error.add_note(f"step {step} of {total} is saved in {run.checkpoint_path}; go on with --resume")
