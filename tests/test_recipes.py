@@ -8,21 +8,36 @@ import yaml
 
 from lamina.build import build_method, resolve
 from lamina.errors import LaminaError
+from lamina.listing import recipe_rows
 from lamina.memory import estimate_memory
 from lamina.options import differences, merge, to_mapping
-from lamina.recipes import Recipe, recipe, recipes
+from lamina.recipes import Recipe, methods, recipe, recipes
 from lamina.train import learning_rate, plan_run
 
 ALL = list(recipes())
 SMALL = ["mae-small", "pixmim-small", "simmim-small", "crossmae-small", "demo"]
 
 
+PUBLISHED = [f"{name}-{size}" for name in methods() for size in ("ti", "s", "b", "l", "h")]
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_pair_differs_in_fusion_alone(name):
-    fused = recipe(name)
-    plain = merge(fused, {"fusion": {"kind": "none"}})
-    assert fused.fusion.kind == ("mix" if "crossmae" in name else "mff")
-    assert list(differences(fused, plain)) == ["fusion.kind"]
+    """A published recipe is the method of its paper: of those, CrossMAE's alone reads more than the last layer."""
+    chosen = recipe(name)
+    own = "mix" if "crossmae" in name else "none" if name in PUBLISHED else "mff"
+    assert chosen.fusion.kind == own
+    for kind in ("none", "mff"):
+        other = merge(chosen, {"fusion": {"kind": kind}})
+        assert list(differences(chosen, other)) == ["fusion.kind"] * (kind != own)
+
+
+def test_the_help_says_which_recipes_start_with_fusion():
+    """In the sentence that `lamina recipes` shows of each."""
+    says = {row[0]: row[-1] for row in recipe_rows()}
+    assert set(PUBLISHED) < set(ALL)
+    for name in ALL:
+        assert ("MFF" in says[name]) == (name not in PUBLISHED), says[name]
 
 
 @pytest.mark.parametrize("name", SMALL)

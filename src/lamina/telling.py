@@ -30,7 +30,9 @@ def methods() -> int:
     """Every method with its parts: what is hidden, what the encoder sees, decoder, target, loss, paper."""
     _tell_rows(METHOD_COLUMNS, method_rows())
     console.print(
-        "\nEach with --fusion mff or none; crossmae also with mix, its own. Papers: arXiv.", markup=False
+        "\nEach with --fusion mff or none; crossmae also with mix, its own. `lamina recipes` says which one "
+        "a recipe starts with. Papers: arXiv.",
+        markup=False,
     )
     return 0
 
@@ -38,6 +40,11 @@ def methods() -> int:
 def recipes() -> int:
     """Every recipe that `--recipe` of pretrain and evaluate takes, with its encoder, length and batch."""
     _tell_rows(RECIPE_COLUMNS, recipe_rows())
+    console.print(
+        "\nA method's plain name and -small start with --fusion mff; those with -ti, -s, -b, -l, -h are "
+        "as published and start with --fusion none. CrossMAE's start with its own --fusion mix.",
+        markup=False,
+    )
     return 0
 
 

@@ -9,7 +9,7 @@ from lamina.decoder import DecoderOptions
 from lamina.encoder import EncoderOptions
 from lamina.masking import MaskingOptions
 from lamina.recipes.pixels import mae, mae_published
-from lamina.recipes.recipe import TIMM_NAMES, Recipe, Size, beit_encoder
+from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size, beit_encoder
 from lamina.targets import TargetOptions
 from lamina.train import OptimOptions, TrainOptions
 
@@ -17,12 +17,12 @@ CLIP = "timm/vit_base_patch16_clip_224.openai"
 
 
 def for_a_folder(published: Recipe, name: str) -> Recipe:
-    """A published recipe at 100 epochs of batch 256, 5 of them warm-up, without stochastic depth."""
+    """A published recipe with MFF: 100 epochs of batch 256, 5 of them warm-up, no stochastic depth."""
     return replace(
         published,
         name=name,
         encoder=replace(published.encoder, drop_path=0.0),
-        fusion=replace(published.fusion, logit_lr_scale=10.0),
+        fusion=replace(published.fusion, kind="mff", logit_lr_scale=10.0),
         optim=replace(published.optim, warmup_epochs=5.0),
         train=replace(published.train, epochs=100.0, batch_size=256),
     )
@@ -31,7 +31,7 @@ def for_a_folder(published: Recipe, name: str) -> Recipe:
 def maskfeat_published(size: Size = "b") -> Recipe:
     """MaskFeat as in mmpretrain (arXiv 2112.09133): histograms of gradients at 78 of 196 patches.
 
-    lamina pretrain imagenet/train --out runs/maskfeat-b --recipe maskfeat-b --fusion none
+    lamina pretrain imagenet/train --out runs/maskfeat-b --recipe maskfeat-b
 
     300 epochs at batch 2048, 30 of them warm-up, gradients clipped at 0.02. Published, ImageNet-1k top-1,
     fine-tuned: ViT-B 83.4 (mmpretrain, 300 epochs), 84.0 (1600 epochs).
@@ -39,6 +39,7 @@ def maskfeat_published(size: Size = "b") -> Recipe:
     return Recipe(
         name=f"maskfeat-{size}",
         encoder=EncoderOptions(name=TIMM_NAMES[size], hide="replace", start="timm"),
+        fusion=PLAIN,
         masking=MaskingOptions(kind="blockwise", mask_ratio=0.4, min_block=15),
         decoder=DecoderOptions(kind="linear"),
         target=TargetOptions(kind="hog", hog_cell_px=7 if size == "h" else 8),
@@ -51,7 +52,7 @@ def maskfeat_published(size: Size = "b") -> Recipe:
 
 
 def maskfeat(size: Size = "s") -> Recipe:
-    """MaskFeat for a folder of images.
+    """MaskFeat with MFF for a folder of images.
 
     lamina pretrain photos/ --out runs/maskfeat --recipe maskfeat
     """
@@ -70,6 +71,7 @@ def beit_published(size: Size = "b") -> Recipe:
     return Recipe(
         name=f"beit-{size}",
         encoder=beit_encoder(size),
+        fusion=PLAIN,
         masking=MaskingOptions(kind="blockwise", mask_ratio=75 / 196, min_block=16),
         decoder=DecoderOptions(kind="linear"),
         target=TargetOptions(kind="tokens"),
@@ -83,7 +85,7 @@ def beit_published(size: Size = "b") -> Recipe:
 
 
 def beit(size: Size = "s") -> Recipe:
-    """BEiT for a folder of images, on a plain ViT.
+    """BEiT with MFF for a folder of images, on a plain ViT.
 
     lamina tokenizer train photos/ --out tok
     lamina pretrain photos/ --out runs/beit --recipe beit --target.tokenizer tok
@@ -96,7 +98,7 @@ def beit(size: Size = "s") -> Recipe:
 def eva_published(size: Size = "b") -> Recipe:
     """EVA (arXiv 2211.07636) in MAE's form, as in mmpretrain: a teacher's features at the hidden patches.
 
-    lamina pretrain imagenet/train --out runs/eva-b --recipe eva-b --fusion none
+    lamina pretrain imagenet/train --out runs/eva-b --recipe eva-b
 
     400 epochs at batch 4096; the teacher is CLIP's ViT-B/16 with its projection to 512. Published,
     ImageNet-1k top-1, fine-tuned / linear: ViT-B 83.7 / 69.0 (mmpretrain).
@@ -112,7 +114,7 @@ def eva_published(size: Size = "b") -> Recipe:
 
 
 def eva(size: Size = "s") -> Recipe:
-    """EVA in MAE's form for a folder of images; any encoder can teach.
+    """EVA in MAE's form with MFF for a folder of images; any encoder can teach.
 
     lamina pretrain photos/ --out runs/eva --recipe eva --target.teacher runs/mae
     """
@@ -125,7 +127,7 @@ def eva_tokens_published(size: Size = "b") -> Recipe:
     """EVA as in its paper (arXiv 2211.07636): mask tokens, blockwise at 0.4, a linear head, a teacher's
     features, cosine.
 
-    lamina pretrain images/ --out runs/eva --recipe eva-tokens-b --fusion none
+    lamina pretrain images/ --out runs/eva --recipe eva-tokens-b
 
     The paper's network has a billion parameters and 30 million images; its rates for that: 1e-3 at batch
     4096, betas 0.9 and 0.98, drop path 0.1, 150 epochs. Nothing is published for these sizes.
@@ -133,6 +135,7 @@ def eva_tokens_published(size: Size = "b") -> Recipe:
     return Recipe(
         name=f"eva-tokens-{size}",
         encoder=EncoderOptions(name=TIMM_NAMES[size], hide="replace", start="simmim", drop_path=0.1),
+        fusion=PLAIN,
         masking=MaskingOptions(kind="blockwise", mask_ratio=0.4, min_block=16),
         decoder=DecoderOptions(kind="linear"),
         target=TargetOptions(kind="teacher", teacher=CLIP),
@@ -143,7 +146,7 @@ def eva_tokens_published(size: Size = "b") -> Recipe:
 
 
 def eva_tokens(size: Size = "s") -> Recipe:
-    """EVA as in its paper for a folder of images; any encoder can teach.
+    """EVA as in its paper, with MFF, for a folder of images; any encoder can teach.
 
     lamina pretrain photos/ --out runs/eva --recipe eva-tokens --target.teacher runs/mae
     """
@@ -155,7 +158,7 @@ def milan_published(size: Size = "b") -> Recipe:
     """MILAN as in mmpretrain (arXiv 2208.06049): a teacher's features at all patches, what it attends to
     stays visible, a prompting decoder.
 
-    lamina pretrain imagenet/train --out runs/milan-b --recipe milan-b --fusion none
+    lamina pretrain imagenet/train --out runs/milan-b --recipe milan-b
 
     400 epochs at batch 4096; the teacher is CLIP's ViT-B/16 with its projection to 512. Published,
     ImageNet-1k top-1, fine-tuned / linear: ViT-B 85.3 / 78.9. The class token's own prediction, part of
@@ -171,7 +174,7 @@ def milan_published(size: Size = "b") -> Recipe:
 
 
 def milan(size: Size = "s") -> Recipe:
-    """MILAN for a folder of images; any encoder with a class token can teach.
+    """MILAN with MFF for a folder of images; any encoder with a class token can teach.
 
     lamina pretrain photos/ --out runs/milan --recipe milan --target.teacher timm/vit_small_patch16_224.dino
     """

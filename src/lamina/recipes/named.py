@@ -61,7 +61,7 @@ def _small(build: Callable[[], Recipe]) -> Recipe:
 
 
 def demo() -> Recipe:
-    """What `make demo` runs: a small ViT with MFF on crops of real photographs, in minutes on two cores.
+    """A small ViT with MFF for crops of photographs, which `make demo` trains in minutes on two cores.
 
     lamina demo
     """

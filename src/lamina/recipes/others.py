@@ -7,14 +7,14 @@ from dataclasses import replace
 from lamina.data import DataOptions
 from lamina.encoder import EncoderOptions
 from lamina.recipes.pixels import mae, mae_published
-from lamina.recipes.recipe import TIMM_NAMES, Recipe, Size
+from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.train import OptimOptions, TrainOptions
 
 
 def cmae_published(size: Size = "b") -> Recipe:
     """CMAE as published (arXiv 2207.13532): MAE at 0.65, and a second view for a slow copy of the encoder.
 
-    lamina pretrain imagenet/train --out runs/cmae-b --recipe cmae-b --fusion none
+    lamina pretrain imagenet/train --out runs/cmae-b --recipe cmae-b
 
     1600 epochs at batch 4096. Published, ImageNet-1k top-1, fine-tuned: ViT-B 84.7 (300 epochs: 83.8).
     """
@@ -30,7 +30,7 @@ def cmae_published(size: Size = "b") -> Recipe:
 
 
 def cmae(size: Size = "s") -> Recipe:
-    """CMAE for a folder of images, on the schedule of `mae`.
+    """CMAE with MFF for a folder of images, on the schedule of `mae`.
 
     lamina pretrain photos/ --out runs/cmae --recipe cmae
     """
@@ -43,7 +43,7 @@ def cmae(size: Size = "s") -> Recipe:
 def deit_published(size: Size = "b") -> Recipe:
     """DeiT (arXiv 2012.12877) as in mmpretrain: no mask, labels, timm's RandAugment, erasing, mixup, cutmix.
 
-    lamina pretrain imagenet --out runs/deit-b --recipe deit-b --fusion none
+    lamina pretrain imagenet --out runs/deit-b --recipe deit-b
 
     300 epochs at batch 1024, 20 of them warm-up. Published, ImageNet-1k top-1: Ti 74.5, S 80.7, B 81.8
     (mmpretrain). Repeated augmentation, which the paper has, is left out.
@@ -52,6 +52,7 @@ def deit_published(size: Size = "b") -> Recipe:
         name=f"deit-{size}",
         method="supervised",
         encoder=EncoderOptions(name=TIMM_NAMES[size], start="timm", drop_path=0.1),
+        fusion=PLAIN,
         data=DataOptions(crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", erase=0.25),
         loss="cross_entropy",
         optim=OptimOptions(
@@ -67,15 +68,15 @@ def deit_published(size: Size = "b") -> Recipe:
 
 
 def deit(size: Size = "s") -> Recipe:
-    """Supervised training on a labelled folder, with or without fusion before the head.
+    """Supervised training (DeiT) with MFF before the head, on a labelled folder.
 
-    lamina pretrain labelled/ --out runs/deit --recipe deit --fusion none
+    lamina pretrain labelled/ --out runs/deit --recipe deit
     """
     published = deit_published(size)
     return replace(
         published,
         name="deit",
-        fusion=replace(published.fusion, logit_lr_scale=10.0),
+        fusion=replace(published.fusion, kind="mff", logit_lr_scale=10.0),
         optim=replace(published.optim, warmup_epochs=5.0),
         train=replace(published.train, epochs=100.0, batch_size=256),
     )

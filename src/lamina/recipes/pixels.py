@@ -8,40 +8,43 @@ from lamina.data import DataOptions
 from lamina.decoder import DecoderOptions
 from lamina.encoder import EncoderOptions
 from lamina.masking import MaskingOptions
-from lamina.recipes.recipe import TIMM_NAMES, Recipe, Size, beit_encoder
+from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size, beit_encoder
 from lamina.targets import TargetOptions
 from lamina.train import OptimOptions, TrainOptions
 
 
 def mae(size: Size = "s") -> Recipe:
-    """MAE for a folder of images: the published method, sized for one GPU.
+    """MAE with MFF for a folder of images: sized for one GPU.
 
     lamina pretrain photos/ --out runs/mff
 
-    100 epochs at batch 256; the fusion's logits learn 10 times as fast as the rest, since so short a run
-    could not move them otherwise. For the published schedule take mae-b and its siblings.
+    100 epochs at batch 256. MFF is Multi-level Feature Fusion; `--fusion none` is the fair twin without it.
+    The fusion's logits learn 10 times as fast as the rest, since so short a run could not move them
+    otherwise. For the published schedule take mae-b and its siblings.
     """
     published = mae_published(size)
     return replace(
         published,
         name="mae",
-        fusion=replace(published.fusion, logit_lr_scale=10.0),
+        fusion=replace(published.fusion, kind="mff", logit_lr_scale=10.0),
         optim=replace(published.optim, warmup_epochs=5.0),
         train=replace(published.train, epochs=100.0, batch_size=256),
     )
 
 
 def mae_published(size: Size = "b") -> Recipe:
-    """MAE as published (arXiv 2111.06377, table 8), for ViT-Ti, S, B, L and H; with fusion, MFF on MAE.
+    """MAE as published (arXiv 2111.06377, table 8), for ViT-Ti, S, B, L and H.
 
-    lamina pretrain imagenet/train --out runs/mae-b --recipe mae-b --fusion none
+    lamina pretrain imagenet/train --out runs/mae-b --recipe mae-b
 
-    800 epochs at batch 4096, base_lr 1.5e-4, 40 epochs of warm-up. Published, ImageNet-1k top-1, fine-tuned /
-    linear: MAE ViT-B 83.3 / 65.1, MFF ViT-B 83.7 / 68.3 (mmpretrain, 800 epochs, with another crop).
+    800 epochs at batch 4096, base_lr 1.5e-4, 40 epochs of warm-up. MFF on MAE (arXiv 2308.00261) is the same
+    with `--fusion mff`. Published, ImageNet-1k top-1, fine-tuned / linear: MAE ViT-B 83.3 / 65.1, MFF ViT-B
+    83.7 / 68.3 (mmpretrain, 800 epochs, with another crop).
     """
     return Recipe(
         name=f"mae-{size}",
         encoder=EncoderOptions(name=TIMM_NAMES[size]),
+        fusion=PLAIN,
         optim=OptimOptions(base_lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05, warmup_epochs=40.0),
         train=TrainOptions(epochs=800.0, batch_size=4096),
     )
@@ -58,7 +61,7 @@ def _pixmim(recipe: Recipe) -> Recipe:
 
 
 def pixmim(size: Size = "s") -> Recipe:
-    """PixMIM for a folder of images: `mae` with a low-passed target and the simple resized crop.
+    """PixMIM with MFF for a folder of images: `mae` with a low-passed target and the simple resized crop.
 
     lamina pretrain photos/ --out runs/pixmim --recipe pixmim
     """
@@ -68,7 +71,7 @@ def pixmim(size: Size = "s") -> Recipe:
 def pixmim_published(size: Size = "b") -> Recipe:
     """PixMIM as published (arXiv 2303.02416), on MAE.
 
-    lamina pretrain imagenet/train --out runs/pixmim-b --recipe pixmim-b --fusion none
+    lamina pretrain imagenet/train --out runs/pixmim-b --recipe pixmim-b
 
     Published, ImageNet-1k top-1, fine-tuned / linear: ViT-B, 800 epochs, 83.5 / 67.5 (mmselfsup).
     """
@@ -96,7 +99,7 @@ def crossmae_published(size: Size = "b") -> Recipe:
 
 
 def crossmae(size: Size = "s") -> Recipe:
-    """CrossMAE for a folder of images: the published method on the schedule of `mae`.
+    """CrossMAE with its own mix of layers (not MFF) for a folder of images, on the schedule of `mae`.
 
     lamina pretrain photos/ --out runs/crossmae --recipe crossmae
     """
@@ -108,7 +111,7 @@ def crossmae(size: Size = "s") -> Recipe:
 def simmim_published(size: Size = "b") -> Recipe:
     """SimMIM (arXiv 2111.09886) on its own ViT, which has relative position biases and layer scale.
 
-    lamina pretrain imagenet/train --out runs/simmim-b --recipe simmim-b --fusion none
+    lamina pretrain imagenet/train --out runs/simmim-b --recipe simmim-b
 
     Masking units of 32 px at 0.6, raw pixels, L1, 800 epochs at batch 2048, rate 1e-4 per 512 images, a drop
     to a tenth after 700 epochs, gradients clipped at 5. Published, ImageNet-1k top-1, fine-tuned: ViT-B 83.8.
@@ -116,6 +119,7 @@ def simmim_published(size: Size = "b") -> Recipe:
     return Recipe(
         name=f"simmim-{size}",
         encoder=beit_encoder(size),
+        fusion=PLAIN,
         masking=MaskingOptions(kind="blocks", mask_ratio=0.6, unit_px=28 if size == "h" else 32),
         decoder=DecoderOptions(kind="linear"),
         target=TargetOptions(norm_pix=False),
@@ -135,8 +139,8 @@ def simmim_published(size: Size = "b") -> Recipe:
 
 
 def simmim(size: Size = "s") -> Recipe:
-    """SimMIM's objective for a folder of images on a plain ViT: 100 epochs at batch 256, a cosine in place of
-    the late drop.
+    """SimMIM's objective with MFF for a folder of images: a plain ViT, 100 epochs at batch 256, a cosine in
+    place of the late drop.
 
     lamina pretrain photos/ --out runs/simmim --recipe simmim
     """
@@ -145,7 +149,7 @@ def simmim(size: Size = "s") -> Recipe:
         published,
         name="simmim",
         encoder=EncoderOptions(name=TIMM_NAMES[size], hide="replace", start="simmim"),
-        fusion=replace(published.fusion, logit_lr_scale=10.0),
+        fusion=replace(published.fusion, kind="mff", logit_lr_scale=10.0),
         optim=replace(published.optim, base_lr=1e-4, warmup_epochs=5.0, schedule="cosine"),
         train=replace(published.train, epochs=100.0, batch_size=256),
     )
@@ -174,7 +178,7 @@ def pixio_published(size: Size = "h") -> Recipe:
 
 
 def pixio(size: Size = "s") -> Recipe:
-    """Pixio's method for a folder of images, on the schedule of `mae`.
+    """Pixio's method with MFF for a folder of images, on the schedule of `mae`.
 
     lamina pretrain photos/ --out runs/pixio --recipe pixio
     """
@@ -191,7 +195,7 @@ def pixio(size: Size = "s") -> Recipe:
 def residual_decay_published(size: Size = "b") -> Recipe:
     """MAE whose shortcuts fade with depth (arXiv 2404.10947): alpha falls linearly to 0.6.
 
-    lamina pretrain imagenet/train --out runs/decay-b --recipe residual-decay-b --fusion none
+    lamina pretrain imagenet/train --out runs/decay-b --recipe residual-decay-b
 
     Published, ImageNet-1k top-1, linear: ViT-B 72.7, where MAE has 67.8.
     """
@@ -204,9 +208,9 @@ def residual_decay_published(size: Size = "b") -> Recipe:
 
 
 def residual_decay(size: Size = "s") -> Recipe:
-    """Residual decay for a folder of images: `mae` with shortcuts that fade to 0.6.
+    """Residual decay with MFF for a folder of images: `mae` with shortcuts that fade to 0.6.
 
-    lamina pretrain photos/ --out runs/decay --recipe residual-decay --fusion none
+    lamina pretrain photos/ --out runs/decay --recipe residual-decay
     """
     recipe = mae(size)
     return replace(

@@ -8,8 +8,7 @@ from functools import partial
 
 from lamina.data import DataOptions
 from lamina.encoder import EncoderOptions
-from lamina.fusion import FusionOptions
-from lamina.recipes.recipe import TIMM_NAMES, Recipe, Size
+from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.supervised import SupervisedOptions
 from lamina.train import OptimOptions, TrainOptions
 
@@ -29,7 +28,7 @@ def finetune_published(size: Size = "b") -> Recipe:
         encoder=EncoderOptions(
             name=TIMM_NAMES[size], start="timm", drop_path={"l": 0.2, "h": 0.3}.get(size, 0.1)
         ),
-        fusion=FusionOptions(kind="none"),
+        fusion=PLAIN,
         supervised=SupervisedOptions(pool="mean", neck="layer", head_std=2e-5),
         data=DataOptions(crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", erase=0.25),
         loss="cross_entropy",
@@ -88,7 +87,7 @@ def linear_mae_published(size: Size = "b") -> Recipe:
         name=f"linear-mae-{size}",
         method="supervised",
         encoder=EncoderOptions(name=TIMM_NAMES[size], start="timm"),
-        fusion=FusionOptions(kind="none"),
+        fusion=PLAIN,
         supervised=SupervisedOptions(
             neck="batch", head_std=0.01, frozen=True, mixup=0.0, cutmix=0.0, smoothing=0.0
         ),

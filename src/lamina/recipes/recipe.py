@@ -32,6 +32,10 @@ TIMM_NAMES: dict[Size, str] = {
 }
 
 
+PLAIN = FusionOptions(kind="none")
+"""The fusion of methods as they are published: the last layer alone. MFF on them is `--fusion mff`."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A method, its data and its schedule."""
