@@ -136,7 +136,7 @@ def test_wrong_values_get_one_line(change, says):
         ({"encoder": {"image_size": [224, 224, 3]}}, "height and width"),
         ({"encoder": {"mean": [0.5]}}, "1 numbers for 3 channels"),
         ({"encoder": {"heads": 5}}, "cannot be built"),
-        ({"fusion": {"layers": [0, 3]}}, "end with the last"),
+        ({"fusion": {"kind": "mff", "layers": [0, 3]}}, "end with the last"),
         ({"decoder": {"kind": "linear"}}, "LinearDecoder reads all"),
         ({"encoder": {"image_size": [100]}}, "patch"),
     ],
