@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,10 @@ from evaluate_toys import stripes_folder, toy_recipe, toy_run
 from lamina import cli
 from lamina.downstream import CompareOptions, Score, compare, comparing
 from lamina.downstream.chosen_recipe import classifier_recipe
-from lamina.downstream.comparing import columns_of
+from lamina.downstream.compared_models import columns_of
+from lamina.downstream.comparison import Comparison
 from lamina.errors import LaminaError
+from lamina.evaluate import FeatureOptions, evaluate_knn
 from lamina.report.comparison import write_comparison
 from lamina.runs import Run
 
@@ -251,11 +253,43 @@ def test_the_files_say_what_was_measured(folder, runs, tmp_path, capsys, monkeyp
     assert "fewshot-linear-5" in Run(runs[0]).report_file.read_text()
     page, result = (out / "README.md").read_text(), json.loads((out / "result.json").read_text())
     assert result["command"] == shlex.join(["lamina", *arguments])
-    assert [row["protocol"] for row in result["rows"]][:1] == ["knn"]
-    assert re.search(r"\| knn \| top1 \| 18 \| 9 \| 1 \| \d", page)
+    assert [row["protocol"] for row in result["rows"]][:1] == ["knn (last, mean)"]
+    assert re.search(r"\| knn \(last, mean\) \| top1 \| 18 \| 9 \| 1 \| \d", page)
     html = (out / "index.html").read_text()
     assert "<script" not in html
     assert "fewshot-linear-10" in html
+
+
+def test_all_models_are_read_alike_and_other_features_are_rows_of_their_own(folder, runs, tmp_path):
+    """MFF has four kinds of features, MAE two; none is chosen for a model by itself."""
+    mae, mff = runs
+    options = CompareOptions(protocols=("knn", "linear"), seeds=1, workers=0, device="cpu")
+    found = compare([mae, mff], folder, tmp_path / "out", options)
+    assert {name: [(s.protocol, s.way) for s in scores] for name, scores in found.items()} == {
+        name: [("knn", "last, mean"), ("linear", "last, mean")] for name in ("mae", "mff")
+    }
+    both = FeatureOptions(features=("last", "fused"), pools=("mean", "cls"))
+    alone = evaluate_knn(mff, folder, features=both, workers=0, device="cpu")
+    wide = replace(options, features=both.features, pools=both.pools, protocols=("knn",))
+    more = compare([mae, mff], folder, tmp_path / "out", wide)
+    rows = {row.protocol: [c and c.values for c in row.cells] for row in Comparison.of(more).rows}
+    test = {f"{row.features}, {row.pool}": row.top1 for row in alone.rows if row.encoder == "trained"}
+    assert [rows[f"knn ({way})"][1] for way in test] == [(top1,) for top1 in test.values()]
+    assert list(rows) == ["knn (last, mean)", "knn (last, cls)", "knn (fused, mean)", "knn (fused, cls)"]
+    assert rows["knn (fused, cls)"][0] is None
+    assert compare([mae, mff], folder, tmp_path / "out", options) == found  # narrow again: as it was
+
+
+def test_scores_whose_features_were_chosen_for_each_model_are_left_out(folder, runs, tmp_path):
+    options = CompareOptions(protocols=("knn",), workers=0, device="cpu")
+    out = tmp_path / "out"
+    (found,) = compare([runs[0]], folder, out, options)["mae"]
+    old = out / "scores" / "knn" / "mae-seed0.json"
+    old.parent.mkdir()
+    old.write_text(json.dumps([asdict(replace(found, value=0.123, way=""))]))
+    said = []
+    assert compare([runs[0]], folder, out, options, said.append)["mae"] == [found]
+    assert said == ["left out: knn of an earlier version, which chose features for each model"]
 
 
 def test_a_page_says_where_ways_differ(tmp_path):

@@ -55,7 +55,9 @@ def rows_of(**columns: list[Score]) -> dict[str, list[float | None]]:
 def test_ways_of_one_model_are_rows_and_seeds_are_not():
     """Scores of one run by other recipes are no seeds of one number."""
     shorter = tuned(0.9, way="finetune-s, 5 epochs")
-    assert rows_of(a=[tuned(0.5), tuned(0.6, 1)]) == {"finetune": [pytest.approx(0.55)]}
+    assert rows_of(a=[tuned(0.5), tuned(0.6, 1)]) == {
+        "finetune (finetune-s, 100 epochs)": [pytest.approx(0.55)]  # what all have in common is said too
+    }
     found = rows_of(a=[tuned(0.5), tuned(0.7, 1), shorter], b=[tuned(0.7)])
     assert found == {
         "finetune (finetune-s, 100 epochs)": [pytest.approx(0.6), 0.7],
@@ -84,11 +86,12 @@ def test_models_of_other_ways_share_a_row_but_none_is_the_best():
 def test_the_newest_step_stands_beside_other_models():
     first, last = tuned(0.5, step=1), tuned(0.9, step=3)
     assert rows_of(a=[first, last], b=[tuned(0.7, step=9)]) == {
-        "finetune (step 1)": [0.5, None],
-        "finetune": [0.9, 0.7],
+        "finetune (finetune-s, 100 epochs, step 1)": [0.5, None],
+        "finetune (finetune-s, 100 epochs)": [0.9, 0.7],
     }
     runs = [replace(tuned(0.5 + i / 10, i), model=f"runs/{i}", step=i) for i in range(2)]
-    assert rows_of(a=runs) == {"finetune": [pytest.approx(0.55)]}  # seeds may stop where they like
+    alike = {"finetune (finetune-s, 100 epochs)": [pytest.approx(0.55)]}
+    assert rows_of(a=runs) == alike  # seeds may stop where they like
 
 
 def test_a_seed_counts_once():

@@ -22,6 +22,7 @@ from lamina.evaluate.linear import fit_linear
 from lamina.evaluate.vectors import BackboneVectors
 from lamina.frozen import network_sha256
 from lamina.interop import load_encoder, load_supervised, locate_step
+from lamina.interop.backbone import Pool
 from lamina.interop.classifier import class_names, crop_share_of
 from lamina.interop.loading import run_folder
 from lamina.runs import load_task
@@ -64,13 +65,16 @@ class Classifier:
 
 
 def open_classifier(
-    model: str | Path, train: Source | None = None, computing: Computing | None = None, seed: int = 0
+    model: str | Path,
+    train: Source | None = None,
+    computing: Computing | None = None,
+    seed: int = 0,
+    pool: Pool = "mean",
 ) -> Classifier:
     """The classifier that `model` names: a run on labels (fine-tuned), an exported classifier, a timm name
     with its published ImageNet head (timm/NAME); of any other encoder a linear probe, fitted on `train`.
 
-    The probe reads the mean of the last layer's patches, or its class token, whichever is better on a part of
-    `train`.
+    The probe reads the mean of the last layer's patches, or its class token, as `pool` says.
 
     Raises:
         LaminaError: where nothing is called so, or an encoder comes without labelled training images.
@@ -82,7 +86,7 @@ def open_classifier(
         return trained
     if spec.startswith(TIMM) and train is None:
         return _of_timm(spec, device)
-    return _probe(spec, train, computing, seed)
+    return _probe(spec, train, computing, seed, pool)
 
 
 def _trained(spec: str, device: torch.device) -> Classifier | None:
@@ -138,7 +142,7 @@ def _of_timm(spec: str, device: torch.device) -> Classifier:
     return Classifier(spec, None, "published", logits, classes, (height, width), channels, reading, sha256)
 
 
-def _probe(spec: str, train: Source | None, computing: Computing, seed: int) -> Classifier:
+def _probe(spec: str, train: Source | None, computing: Computing, seed: int, pool: Pool) -> Classifier:
     if train is None or train.labels is None:
         raise LaminaError(
             f"{spec} is no classifier, and a probe needs labelled training images; fine-tune it first"
@@ -146,18 +150,18 @@ def _probe(spec: str, train: Source | None, computing: Computing, seed: int) -> 
     backbone = load_encoder(spec, device=choose_device(computing.device))
     assert backbone.origin is not None
     size, channels, reading = backbone.image_size, backbone.encoder.in_chans, backbone.origin.recipe.data
-    vectors = BackboneVectors(backbone, FeatureOptions(features=("last",)))
+    vectors = BackboneVectors(backbone, FeatureOptions(features=("last",), pools=(pool,)))
     table = collect(train, {"it": vectors}, size, channels, reading, computing)
     labels, n = table.labels, len(train.class_names)
     assert labels is not None
-    fitted = {key: fit_linear(bank, labels, LinearOptions(), seed) for key, bank in table.vectors.items()}
-    best = max(fitted, key=lambda key: fitted[key].validation_top1 or 0.0)
+    (bank,) = table.vectors.values()
+    fitted = fit_linear(bank, labels, LinearOptions(), seed)
 
     def logits(images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
-        return fitted[best].logits(vectors(images)[best.features, best.pool].float().cpu(), n)
+        return fitted.logits(vectors(images)["last", pool].float().cpu(), n)
 
     origin = backbone.origin
-    kind = f"linear probe, {best.pool}"
+    kind = f"linear probe, {pool}"
     return Classifier(
         origin.name,
         origin.step,
@@ -169,5 +173,5 @@ def _probe(spec: str, train: Source | None, computing: Computing, seed: int) -> 
         reading,
         network_sha256(backbone),
         len(labels),
-        fitted[best].notes,
+        fitted.notes,
     )

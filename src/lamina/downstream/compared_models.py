@@ -1,17 +1,59 @@
-"""Which networks a comparison was measured on, so that no score is taken for another's."""
+"""The models of a comparison: names, seeds, and their networks, so that no score is taken for another's."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from lamina.analyze.subject import names_of
 from lamina.errors import LaminaError
 from lamina.files import write_atomically
 from lamina.frozen import Identity, identify
 from lamina.interop import load_encoder
 
 FILE = "models.json"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A model: one specification, or one for each seed."""
+
+    name: str
+    specs: tuple[str, ...]
+
+    def of(self, seed: int) -> str:
+        """What is evaluated with that seed."""
+        return self.specs[seed if len(self.specs) > 1 else 0]
+
+
+def columns_of(models: Sequence[str]) -> tuple[Column, ...]:
+    """Models as the command line names them: SPEC, or NAME=SPEC, or NAME=SPEC,SPEC,SPEC for runs of several
+    seeds.
+
+    Raises:
+        LaminaError: where there is none, or two have one name.
+    """
+    if not models:
+        raise LaminaError("name at least one model")
+    named = [model for model in models if "=" in model.split("/")[0]]
+    plain = names_of([model for model in models if model not in named]) if len(named) < len(models) else {}
+    short = {spec: name for name, spec in plain.items()}
+    columns = []
+    for model in models:
+        name, _, specs = model.partition("=") if model in named else (short[model], "", model)
+        columns.append(Column(name, tuple(spec for spec in specs.split(",") if spec)))
+    if len({as_file(column.name) for column in columns}) < len(columns):
+        raise LaminaError("two models have one name, up to punctuation; give names of their own: NAME=MODEL")
+    if bare := [column.name for column in columns if not column.specs]:
+        raise LaminaError(f"{bare[0]} names no model; give {bare[0]}=MODEL")
+    return tuple(columns)
+
+
+def as_file(name: str) -> str:
+    """A model's name as a part of a path."""
+    return "".join(c if c.isalnum() or c in "+-" else "-" for c in name.replace(" ", ""))
 
 
 def check_models(out: Path, models: Mapping[str, Sequence[str]], measured: Mapping[str, bool]) -> None:

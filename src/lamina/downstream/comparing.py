@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from lamina.analyze.subject import names_of
 from lamina.downstream.chosen_recipe import (
     Recipes,
     check_recipes,
@@ -18,7 +17,7 @@ from lamina.downstream.chosen_recipe import (
     detecting_recipe,
     segmenting_recipe,
 )
-from lamina.downstream.compared_models import check_models
+from lamina.downstream.compared_models import Column, as_file, check_models, columns_of
 from lamina.downstream.detect import evaluate_detect
 from lamina.downstream.fewshot import FewOptions, evaluate_fewshot
 from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
@@ -26,7 +25,8 @@ from lamina.downstream.score import Score, Unfinished, of_probe
 from lamina.downstream.segment import evaluate_segment
 from lamina.downstream.training import Going, evaluate_trained
 from lamina.errors import LaminaError
-from lamina.evaluate import Computing, evaluate_knn, evaluate_linear
+from lamina.evaluate import Computing, FeatureOptions, evaluate_knn, evaluate_linear
+from lamina.evaluate.vectors import VectorPool, Wanted
 from lamina.files import write_atomically
 from lamina.resumable_folder import opened_to_go_on
 from lamina.runs import Run
@@ -36,6 +36,8 @@ Protocol = Literal[
     "knn", "linear", "linear-mae", "attentive", "finetune", "fewshot", "segment", "detect", "robustness"
 ]
 SETTINGS = "comparison.json"
+FROZEN = ("knn", "linear")
+"""Protocols that judge frozen features: `CompareOptions.features` and `pools` are theirs."""
 UNSEEDED = ("knn",)
 """Protocols without any choice by chance: one seed of a model says it all."""
 
@@ -55,6 +57,13 @@ class CompareOptions:
     """Images of each class for fewshot."""
     corrupted_images: int | None = 1000
     """Test images for robustness; unset means all."""
+    features: tuple[Wanted, ...] = ("last",)
+    """What knn and linear read, the same of all models: last (the last block) is there in each. Each of
+    several has rows of its own: fused (what the decoder was given) of models with a fusion, layers (each
+    block)."""
+    pools: tuple[VectorPool, ...] = ("mean",)
+    """How knn and linear pool it, the same for all models: mean (of the patches) is there in each. Each of
+    several has a row of its own: cls (the class token), cls+mean (both side by side)."""
     batch_size: int = 64
     """Images per forward of frozen encoders."""
     workers: int = 2
@@ -72,43 +81,8 @@ class CompareOptions:
             raise LaminaError("name at least one protocol")
 
 
-FREE = ("batch_size", "workers", "device", "seeds", "protocols")
+FREE = ("batch_size", "workers", "device", "seeds", "protocols", "features", "pools")
 """Options that a comparison may change when it goes on."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A model: one specification, or one for each seed."""
-
-    name: str
-    specs: tuple[str, ...]
-
-    def of(self, seed: int) -> str:
-        """What is evaluated with that seed."""
-        return self.specs[seed if len(self.specs) > 1 else 0]
-
-
-def columns_of(models: Sequence[str]) -> tuple[Column, ...]:
-    """Models as the command line names them: SPEC, or NAME=SPEC, or NAME=SPEC,SPEC,SPEC for runs of several
-    seeds.
-
-    Raises:
-        LaminaError: where there is none, or two have one name.
-    """
-    if not models:
-        raise LaminaError("name at least one model")
-    named = [model for model in models if "=" in model.split("/")[0]]
-    plain = names_of([model for model in models if model not in named]) if len(named) < len(models) else {}
-    short = {spec: name for name, spec in plain.items()}
-    columns = []
-    for model in models:
-        name, _, specs = model.partition("=") if model in named else (short[model], "", model)
-        columns.append(Column(name, tuple(spec for spec in specs.split(",") if spec)))
-    if len({_as_file(column.name) for column in columns}) < len(columns):
-        raise LaminaError("two models have one name, up to punctuation; give names of their own: NAME=MODEL")
-    if bare := [column.name for column in columns if not column.specs]:
-        raise LaminaError(f"{bare[0]} names no model; give {bare[0]}=MODEL")
-    return tuple(columns)
 
 
 def compare(
@@ -152,9 +126,11 @@ def compare(
         left = {task.column.name for task in tasks if _kept(task.place) is None}
         check_models(
             out,
-            {_as_file(column.name): column.specs for column in columns},
-            {_as_file(column.name): column.name not in left for column in columns},
+            {as_file(column.name): column.specs for column in columns},
+            {as_file(column.name): column.name not in left for column in columns},
         )
+        if old := [protocol for protocol in FROZEN if (out / "scores" / protocol).is_dir()]:
+            say(f"left out: {' and '.join(old)} of an earlier version, which chose features for each model")
         write_atomically(out / SETTINGS, json.dumps(settings, indent=1) + "\n")
         return _measured(tasks, {column.name: [] for column in columns}, say)
 
@@ -206,8 +182,10 @@ class _Task:
     @property
     def place(self) -> Path:
         """Of its scores, without ending."""
-        protocol = "robustness-finetune" if self.tunes_first else self.protocol
-        return self.out / "scores" / protocol / f"{_as_file(self.column.name)}-seed{self.seed}"
+        protocol: str = "robustness-finetune" if self.tunes_first else self.protocol
+        if protocol in FROZEN:
+            protocol += f"-{','.join(self.options.features)}-{','.join(self.options.pools)}"
+        return self.out / "scores" / protocol / f"{as_file(self.column.name)}-seed{self.seed}"
 
     def measure(self) -> tuple[Score, ...]:
         """The scores of a protocol, with the column's seed and the time that they took, probing included."""
@@ -220,10 +198,9 @@ class _Task:
         """Each protocol is one branch here and a function of its own elsewhere."""
         protocol, spec, options = self.protocol, self.column.of(self.seed), self.options
         if protocol == "knn":
-            return (of_probe(evaluate_knn(spec, self.data, cache=self.out / "cache", **self._reading())),)
+            return of_probe(evaluate_knn(spec, self.data, **self._reading()))
         if protocol == "linear":
-            reading = {**self._reading(), "cache": self.out / "cache"}
-            return (of_probe(evaluate_linear(spec, self.data, seed=self.seed, **reading)),)
+            return of_probe(evaluate_linear(spec, self.data, seed=self.seed, **self._reading()))
         if protocol == "fewshot":
             few = FewOptions(per_class=options.few_per_class)
             return evaluate_fewshot(spec, self.data, few, self._going(protocol), computing=self._computing())
@@ -251,7 +228,7 @@ class _Task:
         return replace(score, protocol="robustness-finetune")
 
     def _folder(self, protocol: str) -> Path:
-        return self.out / "trainings" / protocol / f"{_as_file(self.column.name)}-seed{self.seed}"
+        return self.out / "trainings" / protocol / f"{as_file(self.column.name)}-seed{self.seed}"
 
     def _going(self, protocol: str) -> Going:
         folder = self._folder(protocol)
@@ -263,7 +240,13 @@ class _Task:
 
     def _reading(self) -> dict[str, Any]:
         options = self.options
-        return {"batch_size": options.batch_size, "workers": options.workers, "device": options.device}
+        return {
+            "features": FeatureOptions(features=options.features, pools=options.pools),
+            "batch_size": options.batch_size,
+            "workers": options.workers,
+            "device": options.device,
+            "cache": self.out / "cache",
+        }
 
 
 def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range:
@@ -309,8 +292,3 @@ def _kept(place: Path) -> tuple[Score, ...] | None:
 def _keep(scores: Sequence[Score], place: Path) -> None:
     text = json.dumps([asdict(score) for score in scores], indent=1, ensure_ascii=False)
     write_atomically(place.with_suffix(".json"), text + "\n")
-
-
-def _as_file(name: str) -> str:
-    """A model's name as a part of a path."""
-    return "".join(c if c.isalnum() or c in "+-" else "-" for c in name.replace(" ", ""))

@@ -79,16 +79,16 @@ class Comparison:
         """From the scores of each model, of any protocols and seeds.
 
         What was measured in several ways by one protocol (`Score.way`), or of several steps of one run, has a
-        row for each: they are no seeds. Models that were measured once each, in ways of their own, share a
-        row, whose cells say the way and of which none is the best.
+        row for each, named after them: they are no seeds. Models that were measured once each, in ways of
+        their own, share a row, whose cells say the way and of which none is the best.
         """
-        several = _several(scores)
+        named = _several(scores) | _alike(scores)
         found: dict[Kind, dict[str, list[Score]]] = {}
         for column, each in scores.items():
             newest = _newest(each)
             for score in each:
                 kind = _kind(score)
-                told = [score.way] if kind in several and score.way else []
+                told = [score.way] if kind in named and score.way else []
                 told += [f"step {score.step}"] if score.step != newest[score.model, *kind] else []
                 row = (f"{score.protocol} ({', '.join(told)})" if told else score.protocol, *kind[1:])
                 found.setdefault(row, {}).setdefault(column, []).append(score)
@@ -147,6 +147,14 @@ def _several(scores: Mapping[str, Sequence[Score]]) -> set[Kind]:
         for score in each:
             ways.setdefault((column, _kind(score)), set()).add(score.way)
     return {kind for (_, kind), found in ways.items() if len(found) > 1}
+
+
+def _alike(scores: Mapping[str, Sequence[Score]]) -> set[Kind]:
+    """What all models were measured at in one way."""
+    ways: dict[Kind, set[str]] = {}
+    for score in (score for each in scores.values() for score in each):
+        ways.setdefault(_kind(score), set()).add(score.way)
+    return {kind for kind, found in ways.items() if len(found) == 1}
 
 
 def _newest(scores: Sequence[Score]) -> dict[tuple[str, str, str, str], int | None]:

@@ -53,6 +53,8 @@ class RobustnessOptions:
     probe_data: str | None = None
     """Labelled images whose training part a linear probe is fitted on, for an encoder that is no classifier;
     unset means DATA's own."""
+    pool: Literal["cls", "mean"] = "mean"
+    """What of the last layer that probe reads: the mean of the patches, or the class token."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -102,7 +104,7 @@ def evaluate_robustness(
     computing = computing or Computing()
     probed = options.probe_data or (str(data) if options.published is None else None)
     train = None if probed is None else open_labelled(probed).train
-    classifier = open_classifier(model, train, computing, going.seed)
+    classifier = open_classifier(model, train, computing, going.seed, options.pool)
     name = options.published or str(data)
     known = _known(classifier, str(data), probed, options, going)
     asked, said = [], dict[str, None]()
@@ -216,7 +218,8 @@ def _way(options: RobustnessOptions) -> str:
     """What differs from all kinds and all images."""
     images = [f"{options.images} images"] if options.images else []
     probe = [f"probe of {options.probe_data}"] if options.probe_data else []
-    return ", ".join([*sorted(options.kinds), *images, *probe])
+    pool = [options.pool] if options.pool != RobustnessOptions.pool else []
+    return ", ".join([*sorted(options.kinds), *images, *probe, *pool])
 
 
 def _mean(values: list[float]) -> float:

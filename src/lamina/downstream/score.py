@@ -86,24 +86,31 @@ def score_file(score: Score, newest: bool = True) -> Path | None:
     return result_file(run.results, score.protocol, score.data, score.way, score.seed, earlier)
 
 
-def of_probe(result: ProbeResult) -> Score:
-    """What a probe of frozen features says of the trained encoder, by the row that the training set chose."""
-    row, timing = result.chosen(), result.timing
-    return Score(
-        protocol=result.protocol,
-        model=result.model,
-        step=result.step,
-        data=result.data,
-        metric="top1",
-        value=row.top1,
-        interval=row.interval,
-        n_train=result.n_train,
-        n_test=result.n_test,
-        seed=result.seed,
-        settings={**row.settings, "features": row.features, "pool": row.pool},
-        notes=result.notes,
-        seconds=0.0 if timing is None else timing.seconds,
-        way=result.way,
+def of_probe(result: ProbeResult) -> tuple[Score, ...]:
+    """What a probe of frozen features says of the trained encoder: a score for each of features and pools.
+
+    `way` names them; nothing is chosen among them.
+    """
+    timing = result.timing
+    return tuple(
+        Score(
+            protocol=result.protocol,
+            model=result.model,
+            step=result.step,
+            data=result.data,
+            metric="top1",
+            value=row.top1,
+            interval=row.interval,
+            n_train=result.n_train,
+            n_test=result.n_test,
+            seed=result.seed,
+            settings={**row.settings, "features": row.features, "pool": row.pool},
+            notes=result.notes,
+            seconds=0.0 if timing is None else timing.seconds,
+            way=f"{row.features}, {row.pool}",
+        )
+        for row in result.rows
+        if row.encoder == "trained"
     )
 
 
