@@ -254,7 +254,7 @@ def test_the_files_say_what_was_measured(folder, runs, tmp_path, capsys, monkeyp
     page, result = (out / "README.md").read_text(), json.loads((out / "result.json").read_text())
     assert result["command"] == shlex.join(["lamina", *arguments])
     assert [row["protocol"] for row in result["rows"]][:1] == ["knn (last, mean)"]
-    assert re.search(r"\| knn \(last, mean\) \| top1 \| 18 \| 9 \| 1 \| \d", page)
+    assert re.search(r"\| knn \(last, mean\) \| top1 \| 18 \| 9 \| 33\.3 \| 1 \| \d", page)
     html = (out / "index.html").read_text()
     assert "<script" not in html
     assert "fewshot-linear-10" in html

@@ -149,8 +149,8 @@ def test_the_table_has_a_row_for_each_protocol_and_holes_where_nothing_is():
         }
     )
     header, lines = comparison.table()
-    assert header == ("protocol", "metric, %", "train", "test", "seeds", "MAE", "MFF")
-    assert lines[0] == ("knn", "top1", "100", "50", "3", "50.0 ± 0.0", "**60.1 ± 0.2**")
+    assert header == ("protocol", "metric, %", "train", "test", "largest class, %", "seeds", "MAE", "MFF")
+    assert lines[0] == ("knn", "top1", "100", "50", "", "3", "50.0 ± 0.0", "**60.1 ± 0.2**")
     assert lines[1][-2:] == ("20.0", "")
     (gain,) = comparison.gains()
     assert gain == "knn: MFF minus MAE +10.1 ± 0.2 points (3 seeds)."

@@ -91,6 +91,10 @@ def test_a_score_is_the_mean_of_its_draws(by, tmp_path):
         mean = estimate(values, SHARE)
         assert score.value == pytest.approx(mean.mean)
         assert score.interval == pytest.approx(mean.interval)
+        right = sum(n for true, given, n in score.confusion.counts if true == given)
+        assert sum(n for *_, n in score.confusion.counts) == 3 * 30  # all draws
+        assert right / 90 == pytest.approx(mean.mean)
+        assert score.more["share of the largest class"] == pytest.approx(1 / 3)
         assert score_file(score).is_file()
     assert scores[2].value > 0.5  # three classes that can be told apart
 

@@ -76,7 +76,9 @@ def test_killed_and_called_again_it_measures_what_is_missing(folder, run, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         evaluate_robustness(run, folder, options, going, computing=CPU)
     again = evaluate_robustness(run, folder, options, going, computing=CPU)
-    assert again.more == whole.more
+    assert (again.more, again.confusion) == (whole.more, whole.confusion)
+    right, n = (sum(c[2] for c in again.confusion.counts if c[0] == c[1] or every) for every in (False, True))
+    assert again.more["clean error"] == pytest.approx(1 - right / n)  # of images as they are
     assert len(asked) == 11 + 1  # clean and ten, the fourth twice
     with pytest.raises(LaminaError, match=r"other settings \(seed\)"):
         evaluate_robustness(run, folder, options, Going(out=tmp_path / "out", seed=1), computing=CPU)

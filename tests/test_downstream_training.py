@@ -106,6 +106,9 @@ def test_fine_tuning_goes_on_exactly_and_leaves_a_run(run, tmp_path):
     assert again.value == whole.value
     assert (whole.n_train, whole.n_test, whole.metric) == (40, 12, "top1")
     assert whole.settings["layer_decay"] == 0.65
+    right = sum(n for true, given, n in whole.confusion.counts if true == given)
+    assert right / 12 == whole.value
+    assert whole.more["balanced accuracy"] == pytest.approx(whole.value)  # classes of one size
     kept = Score.read(score_file(whole))
     assert kept == replace(again, seconds=kept.seconds)
     # It is a run as any other: a classifier that can be handed over.

@@ -75,6 +75,8 @@ def test_json_is_as_agreed_and_comes_back(tmp_path):
         "interval": [0.1, 0.9],
         "validation_top1": 0.7,
         "chosen": True,
+        "balanced": None,
+        "confusion": None,
     }
     assert ProbeResult.read(file) == result()
     assert [f.name for f in file.parent.iterdir()] == ["knn.json"]
@@ -85,7 +87,7 @@ def test_table_has_a_header_and_a_line_per_row():
     assert header[3] == "kNN top1"
     assert len(lines) == 5
     assert {len(line) for line in lines} == {len(header)}
-    assert lines[1] == ("trained", "fused", "mean", "50.0 %", "10.0 - 90.0", "70.0 %", "k=10", "*")
+    assert lines[1] == ("trained", "fused", "mean", "50.0 %", "10.0 - 90.0", "", "70.0 %", "k=10", "*")
 
 
 def test_the_time_that_features_took_is_kept_and_shown_and_makes_no_difference(tmp_path):

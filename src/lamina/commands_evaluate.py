@@ -136,7 +136,8 @@ def tell_result(result: ProbeResult, file: Path | None) -> int:
         table.add_row(*row)
     console.print(
         f"{result.protocol} on {result.data}: {result.n_train} training and {result.n_test} test images, "
-        f"{len(result.classes)} classes",
+        f"{len(result.classes)} classes, the largest with {100 * (result.majority or 0):.1f} % of the test "
+        "images",
         markup=False,
     )
     console.print(table)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -55,6 +57,13 @@ def write_atomically(file: Path, content: bytes | str) -> None:
     """Put `content` (text as UTF-8) in the place of what was there. Raises OSError."""
     with replacing(file) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def json_text(content: Any, indent: int = 1) -> str:
+    """JSON for people too: indented, but a list of numbers on one line."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    numbers = r"\[\s+(-?[\d.eE+-]+(?:,\s+-?[\d.eE+-]+)*)\s+\]"
+    return re.sub(numbers, lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def check_writable(file: Path) -> None:

@@ -14,6 +14,7 @@ from lamina.data import DataOptions, Source, eval_batches, remark_lines
 from lamina.data.reading import Change
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, wilson_interval
+from lamina.evaluate.confusion import Confusion
 from lamina.train.distributed import choose_device
 
 Logits = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B classes"]]
@@ -26,7 +27,14 @@ class Answers:
     predicted: Int64[Tensor, "n"]
     labels: Int64[Tensor, "n"]
     faults: tuple[Fault, ...]
+    classes: tuple[str, ...]
+    """Names of the classes that both count."""
     remarks: tuple[Remark, ...] = ()
+
+    @property
+    def confusion(self) -> Confusion:
+        """Which classes the images were taken for."""
+        return Confusion.of(self.labels, self.predicted, self.classes)
 
     @property
     def right(self) -> int:
@@ -94,4 +102,5 @@ def classify(
         labels.append(batch.labels)
         faults += batch.faults
         remarks += batch.remarks
-    return Answers(torch.cat(predicted).cpu(), torch.cat(labels), tuple(faults), tuple(remarks))
+    classes = tuple(source.class_names)
+    return Answers(torch.cat(predicted).cpu(), torch.cat(labels), tuple(faults), classes, tuple(remarks))

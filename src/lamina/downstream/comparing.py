@@ -27,7 +27,7 @@ from lamina.downstream.training import Going, evaluate_trained
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, FeatureOptions, evaluate_knn, evaluate_linear
 from lamina.evaluate.vectors import VectorPool, Wanted
-from lamina.files import write_atomically
+from lamina.files import json_text, write_atomically
 from lamina.resumable_folder import opened_to_go_on
 from lamina.runs import Run
 from lamina.train import NONFINITE_EXIT_CODE
@@ -290,5 +290,5 @@ def _kept(place: Path) -> tuple[Score, ...] | None:
 
 
 def _keep(scores: Sequence[Score], place: Path) -> None:
-    text = json.dumps([asdict(score) for score in scores], indent=1, ensure_ascii=False)
-    write_atomically(place.with_suffix(".json"), text + "\n")
+    text = json_text([score.to_json() for score in scores])
+    write_atomically(place.with_suffix(".json"), text)

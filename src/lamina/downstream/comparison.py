@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lamina.downstream.score import Score
+from lamina.evaluate.confusion import MAJORITY
 from lamina.statistics import SHARE, SHARES_APART, Estimate, difference, estimate, seeds_of
 
 LOWER_IS_BETTER = ("error", "mCE")
@@ -47,6 +48,8 @@ class ComparisonRow:
     n_train: int
     n_test: int
     cells: tuple[Cell | None, ...]
+    majority: float | None = None
+    """Share of the largest class among the test images; None of what does not classify images."""
 
     @property
     def alike(self) -> bool:
@@ -97,12 +100,13 @@ class Comparison:
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """A header, and a line of text for each protocol; the best in ** where the interval allows."""
-        header = ("protocol", "metric, %", "train", "test", "seeds", *self.columns)
+        header = ("protocol", "metric, %", "train", "test", "largest class, %", "seeds", *self.columns)
         lines = []
         for row in self.rows:
             cells = ("" if cell is None else _shown(cell, row.alike) for cell in row.cells)
-            sizes = (f"{row.n_train:,}" if row.n_train else "", f"{row.n_test:,}", str(row.seeds))
-            lines.append((row.protocol, row.metric, *sizes, *cells))
+            sizes = (f"{row.n_train:,}" if row.n_train else "", f"{row.n_test:,}")
+            largest = "" if row.majority is None else f"{100 * row.majority:.1f}"
+            lines.append((row.protocol, row.metric, *sizes, largest, str(row.seeds), *cells))
         return header, lines
 
     def gains(self) -> list[str]:
@@ -128,7 +132,15 @@ class Comparison:
                 for column, cell in zip(self.columns, row.cells, strict=True)
             }
             about = {"protocol": row.protocol, "data": row.data, "metric": row.metric}
-            rows.append({**about, "n_train": row.n_train, "n_test": row.n_test, "models": cells})
+            rows.append(
+                {
+                    **about,
+                    "n_train": row.n_train,
+                    "n_test": row.n_test,
+                    "majority": row.majority,
+                    "models": cells,
+                }
+            )
         return {"columns": list(self.columns), "rows": rows}
 
 
@@ -175,7 +187,8 @@ def _row(kind: Kind, by_column: Mapping[str, list[Score]], columns: Sequence[str
     protocol, data, metric = kind
     cells = [_cell(by_column[name]) if name in by_column else None for name in columns]
     first = next(iter(by_column.values()))[0]
-    row = ComparisonRow(protocol, data, metric, first.n_train, first.n_test, tuple(cells))
+    majority = first.more.get(MAJORITY)
+    row = ComparisonRow(protocol, data, metric, first.n_train, first.n_test, tuple(cells), majority)
     best = _best(row) if row.alike else None
     marked = (cell if cell is None or i != best else replace(cell, best=True) for i, cell in enumerate(cells))
     return replace(row, cells=tuple(marked))

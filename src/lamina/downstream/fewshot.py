@@ -29,6 +29,7 @@ from lamina.evaluate import (
     probe_knn,
     wilson_interval,
 )
+from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.linear import fit_linear
 from lamina.evaluate.vectors import BackboneVectors
 from lamina.interop import Backbone, load_encoder
@@ -81,6 +82,7 @@ class Answer(NamedTuple):
     """What was learned from a draw: test accuracy, in which way, and remarks."""
 
     top1: float
+    confusion: Confusion | None
     way: str
     notes: tuple[str, ...] = ()
 
@@ -153,6 +155,7 @@ def _score(
 ) -> Score:
     values, n, origin = [row.answer.top1 for row in rows], len(labelled.test), backbone.origin
     mean = estimate(values, SHARE)
+    found = Confusion.summed([row.answer.confusion for row in rows if row.answer.confusion is not None])
     interval, note = wilson_interval(round(mean.mean * n), n), "a single draw of labels"
     if mean.interval is not None:
         interval = mean.interval
@@ -169,7 +172,11 @@ def _score(
         n_test=n,
         seed=seed,
         settings={"by": options.by, "draws": len(rows), "pool": options.pool},
-        more={f"draw {i}": value for i, value in enumerate(values)},
+        more={
+            **({} if found is None else found.numbers),
+            **{f"draw {i}": value for i, value in enumerate(values)},
+        },
+        confusion=found,
         notes=(*labelled.notes, *labelled.trained_on(backbone), note, *_remarks(rows)),
         seconds=round(sum(row.seconds for row in rows), 1),
         way=_way(rows[0].answer.way, amount, options),
@@ -218,7 +225,7 @@ def _judge(
         own = replace(going, out=None if going.out is None else going.out / called)
         subset = few(labelled.train, draw.indices)
         score = evaluate_trained("finetune", model, labelled, own, recipe=recipe, train=subset, called=called)
-        return Answer(score.value, score.way)
+        return Answer(score.value, score.confusion, score.way)
 
     return tuned
 
@@ -247,7 +254,8 @@ def _frozen(
         few(labelled.train, draw.indices)
         rows = torch.tensor([row[i] for i in draw.indices if i in row])
         predicted, notes = _predict(options.by, bank[rows], known[rows], asked)
-        return Answer(float((predicted == truth).double().mean()), way, notes)
+        found = Confusion.of(truth, predicted, labelled.classes)
+        return Answer(float((predicted == truth).double().mean()), found, way, notes)
 
     return probed
 

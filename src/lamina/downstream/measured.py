@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
-from lamina.files import check_writable, write_atomically
+from lamina.evaluate.confusion import Confusion
+from lamina.files import check_writable, json_text, write_atomically
 
 FILE = "measured.json"
 
@@ -18,9 +19,14 @@ class MeasuredParts:
     alone."""
 
     def __init__(
-        self, file: Path | None, settings: Mapping[str, Any], parts: dict[str, tuple[int, int]]
+        self,
+        file: Path | None,
+        settings: Mapping[str, Any],
+        parts: dict[str, tuple[int, int]],
+        confusions: dict[str, Confusion] | None = None,
     ) -> None:
         self._file, self._settings, self._parts = file, dict(settings), parts
+        self._confusions = confusions or {}
 
     @classmethod
     def open(cls, folder: Path | None, settings: Mapping[str, Any], overwrite: bool = False) -> MeasuredParts:
@@ -42,6 +48,8 @@ class MeasuredParts:
                 content["settings"],
                 {k: (int(r), int(n)) for k, (r, n) in content["parts"].items()},
             )
+            found = {name: Confusion.read(each) for name, each in content.get("confusions", {}).items()}
+            confusions = {name: each for name, each in found.items() if each is not None}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise LaminaError(f"{file} is damaged; measure anew with --overwrite") from None
         now = json.loads(json.dumps(dict(settings)))
@@ -50,17 +58,24 @@ class MeasuredParts:
                 f"{file} holds a measurement with other settings ({', '.join(changed)}); replace it with "
                 "--overwrite, or choose another --out"
             )
-        return cls(file, settings, parts)
+        return cls(file, settings, parts, confusions)
 
     def __contains__(self, part: str) -> bool:
         return part in self._parts
 
-    def add(self, part: str, right: int, n: int) -> None:
-        """Keep a part."""
+    def add(self, part: str, right: int, n: int, confusion: Confusion | None = None) -> None:
+        """Keep a part, and which classes its images were taken for where that is of interest."""
         self._parts[part] = (right, n)
+        if confusion is not None:
+            self._confusions[part] = confusion
         if self._file is not None:
-            content = {"settings": self._settings, "parts": self._parts}
-            write_atomically(self._file, json.dumps(content, indent=1) + "\n")
+            confusions = {name: found.to_json() for name, found in self._confusions.items()}
+            content = {"settings": self._settings, "parts": self._parts, "confusions": confusions}
+            write_atomically(self._file, json_text(content))
+
+    def confusion(self, part: str) -> Confusion | None:
+        """Which classes a part's images were taken for; None where that was not kept."""
+        return self._confusions.get(part)
 
     def counts(self, part: str) -> tuple[int, int]:
         """How many were right, of how many."""

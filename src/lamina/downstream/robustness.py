@@ -37,6 +37,8 @@ from lamina.runs import Run
 
 Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch"]
 CLEAN = "clean"
+WHOLE = (CLEAN, *CLASSES)
+"""Parts whose confusion matrix is kept: images as they are, not one of the corruptions."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def evaluate_robustness(
             if options.published == "imagenet-c":  # its images are crops
                 reader = replace(classifier, reading=replace(classifier.reading, eval_crop_share=1.0))
             answers = reader.answers(part.source, computing, subset, part.change)
-            known.add(part.name, answers.right, len(answers.labels))
+            confusion = answers.confusion if part.change is None and part.name in WHOLE else None
+            known.add(part.name, answers.right, len(answers.labels), confusion)
         say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
     score = _score(classifier, name, options, asked, known, going.seed)
     seconds = round(time.perf_counter() - started, 1)
@@ -199,19 +202,26 @@ def _score(
     )
     if options.published in CLASSES:
         right, n = known.counts(options.published)
-        return replace(base, value=right / n, interval=wilson_interval(right, n), n_test=n)
+        found = known.confusion(options.published)
+        numbers = {} if found is None else found.numbers
+        interval = wilson_interval(right, n)
+        return replace(base, value=right / n, interval=interval, n_test=n, more=numbers, confusion=found)
     kinds = [kind for kind in KINDS if f"{kind} {SEVERITIES[-1]}" in asked]  # the folder may know of more
     errors = {kind: [known.error(f"{kind} {severity}") for severity in SEVERITIES] for kind in kinds}
     clean = known.error(CLEAN) if options.published is None else None
     imagenet = len(classifier.classes) == 1000 and set(classifier.classes) == set(imagenet_wnids())
     scores = CorruptionScores(errors, options.published is None, clean, imagenet)
     more = {} if clean is None else {"clean error": clean}
+    found = known.confusion(CLEAN) if options.published is None else None
+    more |= {} if found is None else {f"clean images: {name}": value for name, value in found.numbers.items()}
     more |= scores.named() | {f"{kind} error": _mean(each) for kind, each in errors.items()}
     value = _mean([_mean(each) for each in errors.values()])
     n = known.counts(f"{kinds[0]} {SEVERITIES[0]}")[1]
     notes = (f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities",)
     metric = f"mean error ({scores.remark})"
-    return replace(base, metric=metric, value=value, n_test=n, more=more, notes=(*base.notes, *notes))
+    return replace(
+        base, metric=metric, value=value, n_test=n, more=more, notes=(*base.notes, *notes), confusion=found
+    )
 
 
 def _way(options: RobustnessOptions) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
+from lamina.evaluate.confusion import BALANCED, MAJORITY, Confusion
 from lamina.evaluate.result_files import result_file
-from lamina.evaluate.results import ProbeResult, Setting
-from lamina.files import write_atomically
+from lamina.evaluate.results import ProbeResult, Row, Setting
+from lamina.files import json_text, write_atomically
 from lamina.runs import Run
 
 KIND = "score"
@@ -43,10 +44,17 @@ class Score:
     """What was asked for that makes it another number of the same protocol, for people: recipe, length and
     other fields of it, features, kinds and number of images; "" where all is as usual."""
 
+    confusion: Confusion | None = None
+    """Of a protocol that classifies: which classes the test images were taken for, in all draws."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, numbers and text."""
+        found = None if self.confusion is None else self.confusion.to_json()
+        return {**asdict(self), "confusion": found}
+
     def save(self, path: Path) -> None:
         """Write it as JSON; the file is replaced once the new one is whole. Raises OSError."""
-        text = json.dumps({"kind": KIND, **asdict(self)}, indent=1, ensure_ascii=False)
-        write_atomically(path, text + "\n")
+        write_atomically(path, json_text({"kind": KIND, **self.to_json()}))
 
     @classmethod
     def read(cls, path: Path) -> Score:
@@ -68,7 +76,8 @@ class Score:
         """From plain lists, numbers and text, as in JSON."""
         interval = fields["interval"]
         pair = None if interval is None else (float(interval[0]), float(interval[1]))
-        return cls(**{**fields, "interval": pair, "notes": tuple(fields["notes"])})
+        found = Confusion.read(fields.get("confusion"))
+        return cls(**{**fields, "interval": pair, "notes": tuple(fields["notes"]), "confusion": found})
 
 
 def is_score(content: Any) -> bool:
@@ -108,10 +117,17 @@ def of_probe(result: ProbeResult) -> tuple[Score, ...]:
             notes=result.notes,
             seconds=0.0 if timing is None else timing.seconds,
             way=f"{row.features}, {row.pool}",
+            more=_balance(row, result.majority),
+            confusion=row.confusion,
         )
         for row in result.rows
         if row.encoder == "trained"
     )
+
+
+def _balance(row: Row, majority: float | None) -> dict[str, float]:
+    numbers = {BALANCED: row.balanced, MAJORITY: majority}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 class Unfinished(LaminaError):

@@ -132,6 +132,8 @@ def evaluate_trained(
         settings={**_settings(chosen), "folder": str(out)},
         notes=(*labelled.notes, *labelled.trained_on(backbone), *notes, *answers.notes),
         seconds=round(time.perf_counter() - started, 1),
+        more=answers.confusion.numbers,
+        confusion=answers.confusion,
         way=_way(chosen, protocol, backbone, source),
     )
     keep(score, model)

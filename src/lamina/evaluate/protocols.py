@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lamina.errors import LaminaError
 from lamina.evaluate.baselines import subjects
+from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.coordinates import standardised
 from lamina.evaluate.features import Computing, Progress, collect
 from lamina.evaluate.knn import KNNOptions, probe_knn
@@ -150,7 +151,8 @@ def _evaluate(
     size, channels = backbone.image_size, backbone.encoder.in_chans
     train = collect(labelled.train, extractors, size, channels, reading, computing)
     test = train if one else collect(labelled.test, extractors, size, channels, reading, computing)
-    rows, remarks = judge(train, test, judging.probe)
+    rows, remarks = judge(train, test, judging.probe, labelled.classes)
+    majority = next(row.confusion.majority for row in rows if row.confusion is not None)
     result = ProbeResult(
         protocol=judging.protocol,
         model=origin.name if origin is not None else "a backbone",
@@ -168,8 +170,10 @@ def _evaluate(
             *notes,
             *((LEFT_ONE_OUT,) if one else ()),
             *_remarks(train, test),
+            *_no_better(rows, majority),
             *remarks,
         ),
+        majority=majority,
         way=", ".join(
             filter(None, (describe_changes(FeatureOptions(), features or FeatureOptions()), judging.way))
         ),
@@ -180,14 +184,17 @@ def _evaluate(
     return result
 
 
-def judge(train: Table, test: Table, probe: Probe) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+def judge(
+    train: Table, test: Table, probe: Probe, classes: Sequence[str] | None = None
+) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """A row for each kind of vectors, and the probe's notes on them.
 
     The choice among the rows follows from the training set alone. The same table as `test` asks the probe for
-    its training samples, each without its own vote.
+    its training samples, each without its own vote. `classes` are their names, by default their numbers.
     """
     if train.labels is None or test.labels is None:
         raise LaminaError("an evaluation needs labelled images")
+    names = classes or [str(i) for i in range(1 + int(max(train.labels.max(), test.labels.max())))]
     rows: list[Row] = []
     notes: list[tuple[str, str]] = []
     for key, fitted in train.vectors.items():
@@ -198,8 +205,9 @@ def judge(train: Table, test: Table, probe: Probe) -> tuple[tuple[Row, ...], tup
         verdict = probe(fitted, train.labels, asked)
         n = len(test.labels)
         right = int((verdict.predictions == test.labels).sum())
-        interval = wilson_interval(right, n)
-        rows.append(Row(*key, verdict.settings, right / n, interval, verdict.validation_top1))
+        found = Confusion.of(test.labels, verdict.predictions, names)
+        told = verdict.settings, right / n, wilson_interval(right, n), verdict.validation_top1
+        rows.append(Row(*key, *told, balanced=found.balanced, confusion=found))
         notes += [(", ".join(key), note) for note in verdict.notes]
     return mark_chosen(rows), grouped(notes)
 
@@ -226,6 +234,16 @@ def _remarks(train: Table, test: Table) -> tuple[str, ...]:
     parts = [("training", train)] if test is train else [("training", train), ("test", test)]
     unread = [f"{len(table.faults)} {part} images could not be read" for part, table in parts if table.faults]
     return (*unread, *dict.fromkeys(note for _, table in parts for note in table.notes))
+
+
+def _no_better(rows: Sequence[Row], majority: float) -> tuple[str, ...]:
+    """What has to be said of an accuracy that one answer to all images has too."""
+    if any(row.encoder == "trained" and row.chosen and row.top1 > majority for row in rows):
+        return ()
+    return (
+        f"one class has {100 * majority:.1f} % of the test images, and top-1 of the trained encoder is not "
+        "above that: look at the balanced accuracy",
+    )
 
 
 def _timing(train: Table, test: Table) -> Timing | None:

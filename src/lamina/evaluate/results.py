@@ -10,8 +10,9 @@ from typing import Any, Literal
 from scipy.special import ndtri
 
 from lamina.errors import LaminaError
+from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.table import Timing
-from lamina.files import write_atomically
+from lamina.files import json_text, write_atomically
 
 Protocol = Literal["knn", "linear"]
 ENCODERS = ("trained", "untrained", "pixels")
@@ -49,6 +50,10 @@ class Row:
     interval: tuple[float, float]
     validation_top1: float
     chosen: bool = False
+    balanced: float | None = None
+    """Balanced accuracy: the mean over classes of the share of their test images that is right."""
+    confusion: Confusion | None = None
+    """Of a chosen row: which classes the test images were taken for."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ class ProbeResult:
     notes: tuple[str, ...] = ()
     way: str = ""
     """Features and settings of the sweep that differ from the usual ones, for people; "" where none does."""
+    majority: float | None = None
+    """Share of the largest class among the test images: the accuracy of one answer to all of them."""
     timing: Timing | None = field(default=None, compare=False)
     """How long the features of both parts took."""
 
@@ -88,22 +95,45 @@ class ProbeResult:
     def table(self) -> list[tuple[str, ...]]:
         """A header and one line of strings per row; a star marks what the training set chose."""
         name = {"knn": "kNN top1", "linear": "linear top1"}[self.protocol]
-        header = ("encoder", "features", "pool", name, "95 % interval", "validation", "settings", "chosen")
+        header = (
+            "encoder",
+            "features",
+            "pool",
+            name,
+            "95 % interval",
+            "balanced",
+            "validation",
+            "settings",
+            "chosen",
+        )
         return [header, *(_cells(row) for row in self.rows)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON."""
-        return asdict(self)
+        rows = [
+            {**asdict(row), "confusion": None if row.confusion is None else row.confusion.to_json()}
+            for row in self.rows
+        ]
+        return {**asdict(self), "rows": rows}
 
     def save(self, path: Path) -> None:
         """Write the result as JSON (replacing the file only once the new one is whole). Raises OSError."""
-        write_atomically(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        write_atomically(path, json_text(self.to_dict(), indent=2))
 
     @classmethod
     def read(cls, path: Path) -> ProbeResult:
         """Read what `save` wrote."""
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        rows = [Row(**{**row, "interval": tuple(row["interval"])}) for row in fields["rows"]]
+        rows = [
+            Row(
+                **{
+                    **row,
+                    "interval": tuple(row["interval"]),
+                    "confusion": Confusion.read(row.get("confusion")),
+                }
+            )
+            for row in fields["rows"]
+        ]
         tuples = {"rows": tuple(rows), "classes": tuple(fields["classes"]), "notes": tuple(fields["notes"])}
         timing = fields.get("timing")
         return cls(**{**fields, **tuples, "timing": None if timing is None else Timing(**timing)})
@@ -115,7 +145,10 @@ def mark_chosen(rows: list[Row]) -> tuple[Row, ...]:
     for row in rows:
         if row.encoder not in best or row.validation_top1 > best[row.encoder].validation_top1:
             best[row.encoder] = row
-    return tuple(replace(row, chosen=row is best[row.encoder]) for row in rows)
+    return tuple(
+        replace(row, chosen=True) if row is best[row.encoder] else replace(row, chosen=False, confusion=None)
+        for row in rows
+    )
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -127,6 +160,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.pool,
         f"{100 * row.top1:.1f} %",
         f"{100 * low:.1f} - {100 * high:.1f}",
+        "" if row.balanced is None else f"{100 * row.balanced:.1f} %",
         f"{100 * row.validation_top1:.1f} %",
         settings,
         "*" if row.chosen else "",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
 from lamina.downstream.comparison import Comparison
 from lamina.downstream.score import Score
-from lamina.files import write_atomically
+from lamina.files import json_text, write_atomically
 from lamina.report.page import templates
 from lamina.report.text import moment
 from lamina.runs import environment
@@ -33,11 +31,11 @@ def write_comparison(
         "environment": {key: made[key] for key in ("python", "packages", "threads")},
         **table.to_json(),
         "gains": table.gains(),
-        "scores": {name: [asdict(score) for score in each] for name, each in scores.items()},
+        "scores": {name: [score.to_json() for score in each] for name, each in scores.items()},
     }
     files = out / "README.md", out / "result.json", out / "index.html"
     write_atomically(files[0], _markdown(table, scores, data, command))
-    write_atomically(files[1], json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(files[1], json_text(result))
     page = (
         templates()
         .get_template("comparison.html")

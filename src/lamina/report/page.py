@@ -21,6 +21,7 @@ from lamina.errors import LaminaError
 from lamina.files import write_atomically
 from lamina.report import sections
 from lamina.report.cards import Pictures, arrange
+from lamina.report.class_tables import class_tables
 from lamina.report.colours import Colour, run_colour
 from lamina.report.gather import RunData, read_runs
 from lamina.report.result_views import result_views
@@ -75,7 +76,12 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"visible": visible, "number": number, "percent": percent}
+    environment.filters |= {
+        "visible": visible,
+        "number": number,
+        "percent": percent,
+        "class_tables": class_tables,
+    }
     return environment
 
 

@@ -9,7 +9,7 @@ from lamina.report.colours import ACCENT, MUTED, run_colour
 from lamina.report.gather import RunData
 from lamina.report.plots import Bar, BarChart, bar_chart
 from lamina.report.results import ENCODERS, ShownResult, ShownRow
-from lamina.report.text import DASH, count, points
+from lamina.report.text import DASH, count, percent, points
 from lamina.statistics import SHARE, SHARES_APART, difference, estimate, seeds_of
 
 Seeds = Sequence[ShownResult]
@@ -114,12 +114,18 @@ def _view(runs: Sequence[RunData], group: Group, by_run: Mapping[int, Seeds]) ->
     step = "" if group[3] is None else f", step {group[3]}"
     return ResultView(
         title=first.title + step,
-        sizes=", ".join(f"{count(n)} {text}" for n, text in sizes if n),
+        sizes=", ".join([*(f"{count(n)} {text}" for n, text in sizes if n), *_largest(first)]),
         chart=bar_chart("Top-1 accuracy", _bars(runs, by_run)),
         columns=columns,
         gains=[_gain(by_run[i]) if i in by_run else DASH for i in range(len(runs))],
         shown=[(runs[i].name, result) for i, seeds in by_run.items() for result in seeds],
     )
+
+
+def _largest(result: ShownResult) -> tuple[str, ...]:
+    if result.majority is None:
+        return ()
+    return (f"the largest of them with {percent(result.majority)} of the test images",)
 
 
 def _bars(runs: Sequence[RunData], by_run: Mapping[int, Seeds]) -> list[Bar]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.evaluate import FeatureOptions, Timing
+from lamina.evaluate.confusion import Confusion
 from lamina.report.text import setting
 
 ENCODERS = ("trained", "untrained", "pixels")
@@ -27,6 +28,8 @@ class ShownRow:
     high: float
     validation: float | None
     chosen: bool
+    balanced: float | None = None
+    confusion: Confusion | None = None
 
     @property
     def label(self) -> str:
@@ -51,6 +54,8 @@ class ShownResult:
     seed: int = 0
     way: str = ""
     """Features and settings that differ from the usual ones."""
+    majority: float | None = None
+    """Share of the largest class among the test images."""
     timing: str = ""
     """How long the features took, and the share of it that was spent waiting for images."""
 
@@ -81,6 +86,7 @@ def read_result(content: Any, name: str, notes: list[str]) -> ShownResult | None
             notes=[str(note) for note in content.get("notes") or ()],
             seed=_whole(content.get("seed")) or 0,
             way=_way(content),
+            majority=None if content.get("majority") is None else _share(content["majority"]),
             timing=_timing(content.get("timing")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -93,7 +99,7 @@ def _row(row: Mapping[str, Any]) -> ShownRow:
     top1 = _share(row["top1"])
     low, high = row.get("interval") or (top1, top1)
     validation = row.get("validation_top1")
-    settings = row.get("settings") or {}
+    settings, balanced = row.get("settings") or {}, row.get("balanced")
     return ShownRow(
         encoder=str(row["encoder"]),
         features=str(row.get("features", "")),
@@ -104,6 +110,8 @@ def _row(row: Mapping[str, Any]) -> ShownRow:
         high=_share(high),
         validation=None if validation is None else _share(validation),
         chosen=row.get("chosen") is True,
+        balanced=None if balanced is None else _share(balanced),
+        confusion=Confusion.read(row.get("confusion")),
     )
 
 
