@@ -118,3 +118,23 @@ def test_files_that_cannot_be_written_and_odd_seeds_are_one_line(
     monkeypatch.setenv("RANK", "1")
     assert main(["dance"]) == 2
     assert capsys.readouterr().err.startswith("lamina: rank 1: there is no verb")
+
+
+def test_the_ways_out_of_too_many_bad_files_work_as_they_are_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Deleted files make other data, and the sentence says so; readable ones in their place let the run go on."""
+    out = tmp_path / "run"
+    assert main(arguments(folder, out)) == 2
+    printed = capsys.readouterr().out
+    assert "put readable ones under the same names or raise data.bad_files_max_share" in printed
+    bad = [file for file in sorted(folder.iterdir()) if not file.stat().st_size]
+    good = next(file for file in sorted(folder.iterdir()) if file.stat().st_size).read_bytes()
+    for file in bad[1:]:
+        file.write_bytes(good)
+    bad[0].unlink()
+    assert main([*arguments(folder, out), "--resume"]) == 2
+    assert f"or start a new run with --init {out}" in capsys.readouterr().err
+    bad[0].write_bytes(b"")  # still one that cannot be read, but no longer too many
+    assert main([*arguments(folder, out, **{"data.bad_files_min": "1"}), "--resume"]) == 0
+    assert checkpoint.steps(Run(out).checkpoints)[-1] == 9

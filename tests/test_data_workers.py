@@ -142,6 +142,17 @@ def test_a_pass_that_ends_beside_a_stopped_worker_ends() -> None:
     assert len(first) == 5
 
 
+def test_workers_that_cannot_be_started_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", refuse)
+    with pytest.raises(
+        LaminaError, match=r"cannot be started \(Resource temporarily unavailable.*0 uses none"
+    ):
+        list(in_order(Numbers(), CHUNKS, 2))
+
+
 def test_an_error_of_the_reader_is_itself() -> None:
     class Bad(Numbers):
         def __getitems__(self, samples: Sequence[Any]) -> Batch:

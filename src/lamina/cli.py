@@ -104,8 +104,10 @@ RUN is a new folder; everything about the run is kept in it.
 
 PRETRAIN_END = """
 Everything else has a dotted name, such as --fusion.layers 0 2 11 or --optim.weight-decay 0.1.
-Exit codes: 0 done, 2 wrong arguments or data (too many bad files among them), 70 too many non-finite
-steps (go on with --resume and another --base-lr, --optim.clip-grad or --precision), 75 interrupted."""
+Exit codes: 0 done, 2 wrong arguments or data (too many bad files among them, or a data worker that died),
+70 too many non-finite steps (go on with --resume and another --base-lr, --optim.clip-grad or --precision),
+75 interrupted by a signal (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU), with the step saved: go on
+with --resume. The same signal a second time ends it at once, unsaved."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

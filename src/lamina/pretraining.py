@@ -248,6 +248,7 @@ def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | None) ->
     if (facts.images, facts.names_sha256) != (before.images, before.names_sha256):
         raise LaminaError(
             f"the run was started on {before.images} images, and the {facts.images} of now are not the same; "
-            "restore the data, or start a new run with --init"
+            "restore them (also those that cannot be read: without them the order of all others is another), "
+            f"or start a new run with --init {run.path}"
         )
     return allowed

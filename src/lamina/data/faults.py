@@ -28,6 +28,7 @@ class FaultBudget:
     def __init__(self, source: Source, options: DataOptions) -> None:
         self.source = source
         self.limit = options.bad_files_limit(len(source))
+        self._how = options.decoding(None)
         self._first: dict[int, Fault] = {}
 
     def __len__(self) -> int:
@@ -56,15 +57,25 @@ class FaultBudget:
         ]
 
     def restore(self, rows: Iterable[dict[str, str | int]]) -> None:
-        """Take back saved `rows`; nothing is raised."""
+        """Take back saved `rows`, but for files that can be read by now; nothing is raised."""
         for row in rows:
             fault = Fault(int(row["epoch"]), int(row["index"]), str(row["reason"]))
-            self._first.setdefault(fault.index, fault)
+            if not self._readable(fault.index):
+                self._first.setdefault(fault.index, fault)
+
+    def _readable(self, index: int) -> bool:
+        try:
+            self.source.read(index, self._how)
+        except Unreadable:
+            return False
+        return True
 
     def _sentence(self) -> str:
         reasons = ", ".join(f"{n} {reason}" for reason, n in self.by_reason().items())
         last = printable(self.source.name(next(reversed(self._first))))
         return (
             f"{len(self)} of {len(self.source)} files cannot be read ({reasons}; the last one: {last}), the "
-            f"limit is {self.limit}; list them with `lamina data check`, or raise data.bad_files_max_share"
+            f"limit is {self.limit}; list them with `lamina data check`, put readable ones under the same "
+            "names or raise data.bad_files_max_share, and go on with --resume (without them the data are "
+            "others, which need a new run; --init starts it from this one)"
         )

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from lamina.batch import Batch
 from lamina.data.transfer import Packed, unpack
 from lamina.errors import LaminaError
+from lamina.terminal import why
 
 T = TypeVar("T")
 log = logging.getLogger("lamina")
@@ -76,7 +77,7 @@ class WorkerPool(Generic[T]):
         try:
             if self._device is not None:  # or pinned memory would be that of the first GPU
                 torch.cuda.set_device(self._device)
-            iterator = iter(self._loader)
+            iterator = self._started()
             self._workers = getattr(iterator, "_workers", ())  # torch has no public name for them
             for packed in iterator:
                 item = _unpacked(packed)
@@ -86,6 +87,15 @@ class WorkerPool(Generic[T]):
             self._put(_END)
         except BaseException as error:  # handed over, and raised in the thread that waits
             self._put(error)
+
+    def _started(self) -> Iterator[Any]:
+        try:
+            return iter(self._loader)
+        except OSError as error:
+            raise LaminaError(
+                f"the data workers cannot be started ({why(error)}; they need processes, memory and room in "
+                "/dev/shm for their queues); take fewer workers (data.workers; 0 uses none)"
+            ) from error
 
     def _put(self, item: Any) -> bool:
         while not self._stop.is_set():
