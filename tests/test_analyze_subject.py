@@ -6,7 +6,10 @@ import torch
 from PIL import Image
 
 from lamina.analyze.subject import Images, names_of, some
-from lamina.data import ArraySource, held_out
+from lamina.analyze.written import Summary
+from lamina.analyzing import AnalysisTask
+from lamina.data import ArraySource, Reason, Unreadable, held_out
+from lamina.data.options import AS_STORED
 from lamina.errors import LaminaError
 
 
@@ -32,6 +35,34 @@ def test_images_can_be_gone_through_again():
     images = Images(source(), (8, 8), 1, batch_size=3)
     rounds = [torch.cat([batch.keys for batch in images]).tolist() for _ in range(2)]
     assert rounds == [list(range(7))] * 2
+
+
+class Torn(ArraySource):
+    """Every third image cannot be read."""
+
+    def inspect(self, i, how=AS_STORED):
+        if i % 3 == 0:
+            raise Unreadable(Reason.BROKEN)
+        return super().inspect(i, how)
+
+
+def test_images_that_could_not_be_read_and_what_was_passed_over_are_said():
+    torn = Torn(torch.rand(7, 1, 8, 8), [str(i) for i in range(7)])
+    torn.notes = ("1 file passed over",)
+    images = Images(some(torn, 6), (8, 8), 1, batch_size=4)
+    assert images.notes() == ("1 file passed over",)
+    for _ in range(2):  # counted once, however often they are gone through
+        seen = sum(len(batch) for batch in images)
+        assert images.notes() == ("1 file passed over", f"{6 - seen} of 6 images could not be read")
+
+
+def test_an_analysis_says_them_in_its_summary():
+    told = Summary(("model",), (("mae",),), ("kept",))
+    task = AnalysisTask.__new__(AnalysisTask)
+    images = source(2)
+    images.notes = ("odd",)
+    task._looked_at = [Images(images, (8, 8), 1)] * 2
+    assert task.noted(told).notes == ("kept", "odd")
 
 
 def test_short_names_tell_models_apart():
