@@ -12,6 +12,7 @@ import pytest
 from lamina.data import Source, held_out, open_source
 from lamina.data.find_files import find_images
 from lamina.data.parts import role_of
+from lamina.downstream.comparing import CompareOptions, _settings
 from lamina.errors import LaminaError
 from lamina.evaluate import open_labelled
 from lamina.recipes import recipe
@@ -241,14 +242,15 @@ def outputs(root: Path) -> list[str]:
     TokenizerFolder(root / "tok").start(TokenizerOptions(), "photos", "0" * 64)
     for name, file, content in (
         ("study", "study.json", json.dumps({"study": "pair", "data": {}}, indent=1)),
-        ("table", "comparison.json", json.dumps({"data": "x", "protocols": ["knn"]}, indent=1)),
+        ("table", "comparison.json", json.dumps(_settings("photos", CompareOptions(), {}), indent=1)),
         ("dense", "evaluation.yaml", "protocol: segment\nweights_sha256: abc\n"),
     ):
         put(root, f"{name}/{file}").joinpath(name, file).write_text(content)
     put(root, "looks/rank.png", "looks/rank.json").joinpath("looks/index.html").write_text(
         "<title>Inside the encoders · lamina</title>", encoding="utf-8"
     )
-    made = ["run", "tok", "study", "table", "dense", "looks"]
+    put(root, "torn/recipe.yaml", "torn/metrics.jsonl", "torn/train.log")  # killed while it was written
+    made = ["run", "tok", "study", "table", "dense", "torn", "looks"]
     put(root, *(f"{name}/pictures/1.png" for name in made[:-1]))
     return made
 
