@@ -59,6 +59,14 @@ def test_held_out_images_are_cropped_in_the_middle_and_drawn_by_the_seed(labelle
         mini_batches(losses, str(labelled), "eval", 4, 4, seed=1)
 
 
+def test_mini_batches_do_not_shrink_where_an_image_cannot_be_read(tmp_path):
+    for i in range(6):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "4.png").write_bytes(b"")
+    with pytest.raises(LaminaError, match=r"1 of 6 images cannot be read \(4\.png\)"):
+        mini_batches({"mae": masked()}, str(tmp_path), "eval", 3, 2, seed=1)
+
+
 def test_training_crops_are_those_of_training_whatever_the_batches(labelled):
     """A crop and a flip are functions of (seed, epoch, sample), and masks of the same keys."""
     loss = masked(crop_scale=(0.2, 0.5), flip=1.0)

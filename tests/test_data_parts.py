@@ -95,6 +95,7 @@ def test_a_held_out_part_alone_is_not_trained_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("around", ["archive", "archive/data", "my set"])
 def test_folders_around_the_parts_are_looked_through(tmp_path: Path, around: str) -> None:
     put(tmp_path, f"{around}/train/a/1.png", f"{around}/train/b/2.png", f"{around}/val/a/3.png")
+    put(tmp_path, "Annotations/a/1.xml", ".cache/4.png", "run/metrics.jsonl", "run/train.log", "run/5.png")
     assert names(open_source(tmp_path)) == [f"{around}/train/a/1.png", f"{around}/train/b/2.png"]
     assert open_source(tmp_path, "val").labels == [0]
 

@@ -9,7 +9,7 @@ from typing import Literal
 from lamina.analyze.subject import Images, some
 from lamina.batch import Batch
 from lamina.build import Task
-from lamina.data import Source, Spec, TrainLoader, held_out, open_source
+from lamina.data import Source, Spec, TrainLoader, held_out, open_source, printable
 from lamina.errors import LaminaError
 from lamina.guides import open_target
 from lamina.interop import locate_step
@@ -65,7 +65,8 @@ def mini_batches(
     either way. Nothing is mixed here: that is the task's own, in training mode.
 
     Raises:
-        LaminaError: where there are too few images, or none that fit all of the losses.
+        LaminaError: where there are too few images, or none that fit all of the losses; for eval, where one
+            that was drawn cannot be read.
     """
     first = next(iter(losses.values())).recipe
     height, width = first.encoder.image_size  # type: ignore[misc]  # resolved
@@ -78,7 +79,15 @@ def mini_batches(
                 f"{len(source)}; take fewer, or smaller ones"
             )
         drawn = some(source, n * batch_size, seed)
-        return list(Images(drawn, (height, width), first.encoder.in_chans, batch_size, 0, first.data))
+        images = Images(drawn, (height, width), first.encoder.in_chans, batch_size, 0, first.data)
+        batches = list(images)
+        if images.unread:
+            name = printable(drawn.name(min(images.unread)))
+            raise LaminaError(
+                f"{len(images.unread)} of {len(drawn)} images cannot be read ({name}), and mini-batches are "
+                "of one size; take them out, or another --seed"
+            )
+        return batches
     loader = TrainLoader(
         source,
         replace(first.data, workers=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -97,18 +98,19 @@ def find_parts(root: str) -> Parts | None:
     """The parts of a data set; None where its folders are none, and so may be classes.
 
     Folders are parts where one is named as a training part and another as a held-out one, in any case; or
-    where no other folder has images ("train" alone). A single folder with nothing beside it is looked into.
+    where no other folder has images ("train" alone). A folder that holds all images is looked into.
     """
     base, level = "", _level(root)
     for _ in range(_DEEPEST):
         parts = _two_parts(root, base, level)
         if parts is not None:
             return parts
-        if len(level.folders) != 1 or level.loose:
+        only = _only_folder(os.path.join(root, base), level)
+        if only is None:
             break
-        inside = os.path.join(base, level.folders[0])
+        inside = os.path.join(base, only)
         deeper = _level(os.path.join(root, inside))
-        if role_of(level.folders[0]) and _two_parts(root, inside, deeper) is None:
+        if role_of(only) and _two_parts(root, inside, deeper) is None:
             break
         base, level = inside, deeper
     return _lone_part(root, base, level)
@@ -142,6 +144,15 @@ def _level(folder: str) -> _Level:
     if is_output(folder, names):
         return _Level()
     return _Level(tuple(sorted(folders)), min(images, default=None))
+
+
+def _only_folder(folder: str, level: _Level) -> str | None:
+    """The one folder that holds all images of a level; None where there are more, or images beside it."""
+    if level.loose:
+        return None
+    holding = (name for name in level.folders if _has_image(os.path.join(folder, name)))
+    found = list(itertools.islice(holding, 2))
+    return found[0] if len(found) == 1 else None
 
 
 def _two_parts(root: str, base: str, level: _Level) -> Parts | None:
@@ -189,8 +200,10 @@ def _has_image(folder: str) -> bool:
     for top, folders, names in os.walk(folder):
         if is_output(top, {*folders, *names}):
             folders.clear()
-        elif any(is_image_name(name) for name in names):
+            continue
+        if any(is_image_name(name) for name in names):
             return True
+        folders[:] = [name for name in folders if not name.startswith(".")]
     return False
 
 
