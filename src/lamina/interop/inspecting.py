@@ -45,12 +45,13 @@ def inspect(path: str | Path) -> Inspection:
     """
     name = str(path)
     place = Path(name).expanduser()
-    if run_folder(name) is not None or (not place.exists() and "@" in name):
+    found = weights_in(place)
+    if run_folder(name) is not None or (found is None and not place.exists() and "@" in name):
         return _run(name)
     config = _config(place / "config.json") if place.is_dir() else {}
     if config.get("format") == "lamina-tokenizer":
         return _tokenizer(name, place, config)
-    if weights_in(place) is None:
+    if found is None:
         if not place.exists():
             raise LaminaError(f"there is nothing at {name}; give a run, a weights file or a folder")
         there = ", ".join(sorted(f.name for f in place.iterdir())[:SHOWN]) if place.is_dir() else ""

@@ -195,7 +195,7 @@ def _from_export(path: Path, about: Mapping[str, Any]) -> Backbone:
 def _from_foreign(path: Path, options: EncoderOptions | None) -> Backbone:
     foreign = read_foreign(path)
     fusion = FusionOptions(kind="none")
-    if foreign.fusion and foreign.said["fusion"]["layers"]:
+    if foreign.fusion and foreign.said["fusion"].get("layers"):  # of MFF, and known
         fusion = merge(fusion, foreign.said["fusion"])
     recipe = _recipe(settled(foreign, options, path.name), fusion)
     vit = build_vit(recipe.encoder)

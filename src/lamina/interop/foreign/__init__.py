@@ -6,11 +6,16 @@ A format is recognised by its names alone; nothing of the tool that wrote it has
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from lamina.errors import LaminaError
 from lamina.interop.foreign import (
     beit,
+    crossmae,
     mae,
     mmpretrain,
     timm_names,
@@ -29,6 +34,7 @@ FORMATS = (
     transformers_vit.FORMAT,
     mmpretrain.FORMAT,
     beit.FORMAT,
+    crossmae.FORMAT,
     mae.FORMAT,
     timm_names.FORMAT,
 )
@@ -50,8 +56,8 @@ __all__ = [
 
 def recognise(names: Sequence[str]) -> Format | None:
     """The format that a file with tensors of these names has; None for one that is not known."""
-    if any(name.endswith(timm_names.OWN_ANCHOR) for name in names):  # of whatever network
-        return timm_names.FORMAT
+    if any(timm_names.is_own(names, prefix) for prefix in timm_names.FORMAT.prefixes(names)):
+        return timm_names.FORMAT  # of whatever network
     return next((known for known in FORMATS if known.fits(names)), None)
 
 
@@ -74,6 +80,34 @@ def understood(tensors: Tensors, clues: Clues, name: str) -> Foreign:
             "format (`lamina inspect` says what it holds)"
         )
     try:
-        return known.convert(tensors, clues)
+        return _within(tensors, clues, known)
     except LaminaError as error:
         raise LaminaError(f"{name} looks like {known.title}, but {error}") from None
+
+
+def _within(tensors: Tensors, clues: Clues, known: Format) -> Foreign:
+    """The one network of that format, without what a tool around it put before all of its names."""
+    prefix = _prefix(list(tensors), known)
+    inside = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    foreign = known.convert({name: _single(tensor) for name, tensor in inside.items()}, clues)
+    names = {part: tuple(prefix + name for name in own) for part, own in foreign.names.items()}
+    names[""] = (*names.get("", ()), *(name for name in tensors if not name.startswith(prefix)))
+    beside = f"weights under {clues.key!r}; the file also has {', '.join(clues.beside)}"
+    assumed = (*foreign.assumed, *([beside] if clues.beside else []))
+    return replace(foreign, names=names, assumed=assumed)
+
+
+def _prefix(names: Sequence[str], known: Format) -> str:
+    prefixes = known.prefixes(names)
+    own = [prefix for prefix in prefixes if timm_names.is_own(names, prefix)]
+    if len(prefixes) > 1 and not own:
+        listed = ", ".join(prefix or "nothing" for prefix in prefixes)
+        raise LaminaError(
+            f"it holds several networks, whose names begin with {listed}; save the tensors of one of them"
+        )
+    return min(own or prefixes, key=len)
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """In single precision, as the network computes: sums of positions would otherwise be rounded twice."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -56,4 +56,5 @@ FORMAT = Format(
     "BEiT or SimMIM ViT (microsoft)",
     (r"patch_embed\.proj\.weight", r"blocks\.0\.attn\.q_bias", _TABLE),
     convert,
+    _INSIDE,
 )

@@ -31,13 +31,15 @@ _WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # DistributedDataParallel,
 class Clues:
     """What a file says beside its tensors: `config` and `processor` are JSON files of a transformers folder,
     `args` the options of a training script, `text` the configuration of an mmengine run, `lamina` what lamina
-    says of a file of its own."""
+    says of a file of its own. `key` is where in the file the weights stand, `beside` where others do."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     processor: Mapping[str, Any] = field(default_factory=dict)
     args: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     lamina: Metadata | None = None
+    key: str = ""
+    beside: tuple[str, ...] = ()
 
     def statistics(
         self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
@@ -107,12 +109,21 @@ class Format:
 
     title: str
     signs: tuple[str, ...]
-    """Patterns, each of which some name of the file ends with."""
+    """Patterns, each of which some name of the file ends with; the first fits one tensor of a network."""
     convert: Callable[[Tensors, Clues], Foreign]
+    inside: str = ""
+    """A pattern of prefixes which the format itself gives to the network, beside its other parts."""
 
     def fits(self, names: Sequence[str]) -> bool:
         """Whether a file with these names is written so."""
         return all(any(re.search(f"(?:^|\\.){sign}$", name) for name in names) for sign in self.signs)
+
+    def prefixes(self, names: Sequence[str]) -> list[str]:
+        """What stands before the names of each network of this format in a file ("model.", "teacher.", or
+        nothing); a prefix that the format itself may have is no part of it."""
+        anchor = re.compile(rf"(|.*?\.){self.inside}{self.signs[0]}")
+        found = (anchor.fullmatch(name) for name in names)
+        return list(dict.fromkeys(match[1] for match in found if match is not None))
 
 
 def divide(tensors: Tensors, rules: Rules) -> tuple[dict[str, Tensors], dict[str, tuple[str, ...]]]:

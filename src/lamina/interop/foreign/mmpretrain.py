@@ -150,4 +150,5 @@ FORMAT = Format(
     "mmpretrain ViT, MAE or MFF",
     (r"patch_embed\.projection\.weight", r"layers\.0\.attn\.qkv\.weight"),
     convert,
+    r"(?:backbone\.)?",
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,57 +14,40 @@ from safetensors import SafetensorError, safe_open
 
 from lamina.errors import LaminaError
 from lamina.interop.foreign.described import Clues, Tensors
+from lamina.interop.foreign.unpickling import PICKLES, read_pickle
 from lamina.interop.metadata import metadata_of
 
-PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
-FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
 
 
-class _Inert:
-    """Stands in for whatever a checkpoint has beside tensors: takes anything, keeps and does nothing."""
-
-    def __new__(cls, *_: object) -> _Inert:
-        return object.__new__(cls)
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-# The configuration of SimMIM, and the logs of mmengine: their classes are neither needed nor called.
-_NUMPY = ("multiarray._reconstruct", "multiarray.scalar")
-_STAND_INS: list[Any] = [
-    argparse.Namespace,
-    (OrderedDict, "yacs.config.CfgNode"),
-    *(
-        (_Inert, name)
-        for name in (
-            "mmengine.logging.history_buffer.HistoryBuffer",
-            "builtins.getattr",
-            "numpy.ndarray",
-            "numpy.dtype",
-            *(f"numpy.{core}.{name}" for core in ("core", "_core") for name in _NUMPY),
-        )
-    ),
-]
-
-
 def weights_in(place: Path) -> Path | None:
-    """The weights file that a path means: itself, or in a folder one of the names that tools give it."""
+    """The weights file that a path means: itself, of FILE@KEY the file, or in a folder one of the names that
+    tools give it."""
     if place.is_dir():
         return next((place / name for name in FOLDER_FILES if (place / name).is_file()), None)
-    return place if place.is_file() else None
+    return _keyed(place)[0] if place.is_file() or _keyed(place)[0].is_file() else None
+
+
+def _keyed(place: Path) -> tuple[Path, str]:
+    """FILE@KEY as the file and the key; of any other path itself and no key."""
+    name, _, key = place.name.rpartition("@")
+    keyed = bool(name) and not place.exists() and Path(name).suffix in PICKLES
+    return (place.with_name(name), key) if keyed else (place, "")
 
 
 def read_weights(path: str | Path) -> Tensors:
     """The tensors of a weights file by name, on the CPU, as they are called there.
 
     `.safetensors` is read as such; .pth, .pt, .bin, .tar and .ckpt through torch's restricted unpickler,
-    which runs no code of the file. What is known to lie beside the tensors of MAE, SimMIM and mmpretrain is
-    let in as data, or replaced by something that does nothing. Dictionaries that keep the weights under
-    "model", "module" or "state_dict" are opened. A folder is one of transformers or of an export, whole or
-    in shards.
+    which runs no code of the file (`read_pickle`). Dictionaries that keep the weights under "model", "module"
+    or "state_dict" are opened, and any other that is the only one with a network in it; FILE@KEY names one of
+    several ("dino.pth@teacher"). A folder is one of transformers or of an export, whole or in shards.
 
     Raises:
         LaminaError: for a file that is not there, is damaged, or wants more than tensors unpickled.
@@ -86,28 +68,66 @@ def read_file(path: str | Path) -> tuple[Tensors, Clues]:
     elif file.suffix == ".safetensors":
         with contextlib.suppress(LaminaError):  # another tool's, which says nothing of the weights
             config = _json(file.with_suffix(".json"))  # where exports for timm have it
+    wanted = "" if path.is_dir() else _keyed(path)[1]
     if file.name.endswith(".index.json"):
         return _read_shards(file), Clues(config, processor)
     if file.suffix == ".safetensors":
         return _read_safetensors(file), Clues(config, processor, lamina=metadata_of(file))
     if file.suffix not in PICKLES:
         raise LaminaError(f"{file.name} is no weights file; give .safetensors, or {', '.join(PICKLES)}")
-    content = _read_pickle(file)
+    content = read_pickle(file)
     args, meta = content.get("args"), content.get("meta")
     # mmengine has it under "cfg", mmcv before it under "config".
     text = meta.get("cfg", meta.get("config")) if isinstance(meta, Mapping) else None
+    found, key, beside = _opened(content, file.name, wanted)
     clues = Clues(
         config,
         processor,
         vars(args) if isinstance(args, argparse.Namespace) else {},
         text if isinstance(text, str) else "",
+        key=key,
+        beside=beside,
     )
-    for _ in _WRAPPERS:  # no deeper: a pickled dictionary may hold itself
-        content = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), content)
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    tensors = _tensors(found)
     if not tensors:
         raise LaminaError(f"{file.name} holds no tensors under {', '.join(_WRAPPERS)} or at the top")
     return tensors, clues
+
+
+def _opened(
+    content: Mapping[Any, Any], name: str, wanted: str
+) -> tuple[Mapping[Any, Any], str, tuple[str, ...]]:
+    """Of the dictionaries in a file the one that is wanted, else the one that tools call the weights, else
+    the only one with a network in it; under which key it is, and under which there are others."""
+    there = [str(key) for key, value in content.items() if _has_network(value)]
+    if wanted:
+        if wanted not in there:
+            listed = ", ".join(there) or "none"
+            raise LaminaError(f"{name} has no weights under {wanted!r}; there are: {listed}")
+        return content[wanted], wanted, ()
+    key = ""
+    for _ in _WRAPPERS:  # no deeper: a pickled dictionary may hold itself
+        inner = next((w for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
+        if inner is None:
+            break
+        key, content = key or inner, content[inner]
+    if key or _tensors(content):
+        return content, key, tuple(other for other in there if other != key)
+    if len(there) > 1:
+        raise LaminaError(
+            f"{name} has several networks, under {', '.join(there)}; say which by its name, as in "
+            f"{name}@{there[-1]}"
+        )
+    return (content[there[0]], there[0], ()) if there else (content, "", ())
+
+
+def _tensors(content: Mapping[Any, Any]) -> Tensors:
+    return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+
+
+def _has_network(value: Any) -> bool:
+    """Whether it is a dictionary with tensors of four axes among its own: a patch embedding's kernel."""
+    return isinstance(value, Mapping) and any(tensor.ndim == 4 for tensor in _tensors(value).values())
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -132,7 +152,8 @@ def _read_shards(index: Path) -> Tensors:
         raise LaminaError(f"{index} names shards outside its folder; it is not read")
     tensors: Tensors = {}
     for name in names:
-        tensors |= _read_safetensors(index.parent / name)
+        part = index.parent / name
+        tensors |= _read_safetensors(part) if part.suffix == ".safetensors" else _tensors(read_pickle(part))
     return tensors
 
 
@@ -142,21 +163,3 @@ def _read_safetensors(path: Path) -> Tensors:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
         raise LaminaError(f"{path.name} is damaged or no safetensors file: {error}") from None
-
-
-def _read_pickle(path: Path) -> Mapping[str, Any]:
-    try:
-        with torch.serialization.safe_globals(_STAND_INS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file may fail in any way, and none of them is a bug of ours
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "unsupported" in str(error).lower():
-            raise LaminaError(
-                f"{path.name} wants to run code when it is read, so it was not; save it as .safetensors"
-            ) from None
-        if reason.startswith("Weights only load failed"):  # torch goes on to advise against the restriction
-            reason = "its pickle makes no sense"
-        raise LaminaError(f"{path.name} is damaged or no torch file: {reason}") from None
-    if not isinstance(content, Mapping):
-        raise LaminaError(f"{path.name} holds a {type(content).__name__}, not a dictionary of tensors")
-    return content

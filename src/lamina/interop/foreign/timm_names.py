@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
 from torch import Tensor
 
 from lamina.encoder import EncoderOptions, Factors, shortcut_factors
-from lamina.errors import LaminaError
 from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors, depth_of
 
 _ANCHOR = "patch_embed.proj.weight"
-OWN_ANCHOR = f"encoder.vit.{_ANCHOR}"
-_OWN = ("encoder.vit.", "mim.encoder.vit.")  # of a run's networks, the one that is handed over (CMAE has two)
+OWN_PREFIXES = ("encoder.vit.", "mim.encoder.vit.")
+"""Of the networks that a run keeps, the one that it hands over: CMAE and distillation keep two."""
 _SHORTCUTS = "shortcuts"
 _ARGUMENTS = {"patch_size": "patch_size", "embed_dim": "width", "depth": "depth", "num_heads": "heads"}
 _NOT_ENCODER = ("decoder", "mask_token", "head", "fc_norm", "classifier", "fusion")
@@ -21,14 +21,13 @@ _NOT_ENCODER = ("decoder", "mask_token", "head", "fc_norm", "classifier", "fusio
 
 
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
-    """The tensors below the one prefix that a ViT has. Names do not tell which network they are for; what
-    lamina or timm say beside them does."""
-    prefix = _prefix(tensors)
+    """Names do not tell which network they are for; what lamina or timm say beside them does."""
+    prefix = next((own for own in OWN_PREFIXES if own + _ANCHOR in tensors), "")
     inside = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
     encoder = {plain: tensors[name] for plain, name in inside.items() if not plain.startswith(_NOT_ENCODER)}
     depth_of(encoder)  # says so where there are no blocks
-    mark = f"{prefix.removesuffix('vit.')}{_SHORTCUTS}" if prefix.endswith("encoder.vit.") else _SHORTCUTS
-    taken = [inside[plain] for plain in encoder] + [name for name in tensors if name == mark]
+    mark = f"{prefix.removesuffix('vit.')}{_SHORTCUTS}"
+    taken = [inside[plain] for plain in encoder] + [name for name in tensors if name == mark and prefix]
     names = {"encoder": tuple(taken), "": tuple(name for name in tensors if name not in set(taken))}
     own = clues.lamina
     options = own.encoder if own is not None else _options(clues.config)
@@ -37,23 +36,20 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         encoder,
         names,
         options,
-        factors=_factors(tensors.get(mark), encoder),
+        factors=_factors(tensors.get(mark) if prefix else None, encoder),
         folded=None if own is None else own.folded_residual_decay,
     )
 
 
-def _prefix(tensors: Tensors) -> str:
-    prefixes = [name.removesuffix(_ANCHOR) for name in tensors if name.endswith(_ANCHOR)]
-    handed_over = [prefix for prefix in prefixes if prefix in _OWN]
-    if len(prefixes) > 1 and len(handed_over) != 1:
-        raise LaminaError(f"it holds several ViTs ({', '.join(prefixes)}); keep one of them")
-    return handed_over[0] if handed_over else prefixes[0]
+def is_own(names: Sequence[str], prefix: str) -> bool:
+    """Whether lamina's own names of the encoder that a run hands over stand after that prefix."""
+    return any(f"{prefix}{own}{_ANCHOR}" in names for own in OWN_PREFIXES)
 
 
 def _title(prefix: str, clues: Clues, options: EncoderOptions | None) -> str:
     if clues.lamina is not None and clues.lamina.is_export:
         return "an export of lamina"
-    if (prefix + _ANCHOR).endswith(OWN_ANCHOR):
+    if prefix:
         return "a checkpoint of lamina"
     return "a ViT under timm's names" if options is None else f"timm's {options.name}"
 
@@ -84,4 +80,9 @@ def _options(config: Any) -> EncoderOptions | None:
     )
 
 
-FORMAT = Format("a ViT under timm's names", (r"patch_embed\.proj\.weight",), convert)
+FORMAT = Format(
+    "a ViT under timm's names",
+    (r"patch_embed\.proj\.weight",),
+    convert,
+    r"(?:(?:mim\.)?encoder\.vit\.)?",
+)

@@ -89,4 +89,5 @@ FORMAT = Format(
     "transformers CLIP vision tower",
     (r"embeddings\.class_embedding", r"embeddings\.patch_embedding\.weight", r"pre_layrnorm\.weight"),
     convert,
+    _V,
 )

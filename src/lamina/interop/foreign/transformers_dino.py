@@ -111,9 +111,11 @@ FORMAT_V2 = Format(
         r"layer_scale1\.lambda1",
     ),
     convert_v2,
+    _V2,
 )
 FORMAT_V3 = Format(
     "transformers DINOv3",
     (r"embeddings\.patch_embeddings\.weight", r"layer\.0\.attention\.o_proj\.weight"),
     convert_v3,
+    _V3,
 )

@@ -97,4 +97,5 @@ FORMAT = Format(
     "transformers ViT or ViTMAE",
     (r"embeddings\.patch_embeddings\.projection\.weight", r"(?:layer|layers)\.0\.layernorm_before\.weight"),
     convert,
+    _VIT,
 )

@@ -165,6 +165,7 @@ def _recipe(
     said: dict[str, Any] = {group: dict(values) for group, values in foreign.said.items()}
     said["decoder"] = {
         "kind": "mae",
+        **said.get("decoder", {}),
         "width": int(need(decoder, "mask_token").shape[-1]),
         "depth": depth_of(decoder),
         "heads": int(heads),
@@ -174,5 +175,7 @@ def _recipe(
         fusion["layers"] = list(layers)
     if fusion["kind"] == "mff" and not fusion["layers"]:
         raise LaminaError("nothing says which blocks it fuses; give layers")
-    start = "mff" if fusion["kind"] == "mff" else "mae"
+    if fusion["kind"] == "mix" and foreign.fusion["weight"].shape[1] != depth_of(foreign.encoder) + 1:
+        raise LaminaError("it mixes some of its layers, lamina mixes all; load the encoder alone")
+    start = {"mff": "mff", "mix": "crossmae"}.get(fusion["kind"], "mae")
     return resolve(merge(replace(Recipe(), name=start, encoder=replace(encoder, start="mae")), said))
