@@ -7,6 +7,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -171,3 +172,16 @@ def test_the_fusion_of_crossmae_is_said(tmp_path):
     decoder = replace(recipe.decoder, kind="cross", depth=2)
     toy_run(tmp_path / "run", replace(recipe, decoder=decoder, fusion=replace(recipe.fusion, kind="mix")))
     assert ("fusion", "mix") in inspect(tmp_path / "run").facts
+
+
+def test_heads_mask_tokens_and_what_serves_training_alone_are_not_the_encoders(tmp_path):
+    vit = timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=5)
+    tensors = {**vit.state_dict(), "mask_token": torch.zeros(1, 1, 192), "decoder_norm.bias": torch.zeros(2)}
+    save_file(tensors, tmp_path / "vit.safetensors")
+    found = inspect(tmp_path / "vit.safetensors")
+    assert {g.prefix for g in found.ignored} == {"head", "mask_token", "decoder_norm"}
+    assert counted(found) == len(tensors)
+    recipe = toy_recipe(hide="replace")
+    recipe = replace(recipe, decoder=replace(recipe.decoder, kind="linear"))
+    toy_run(tmp_path / "run", recipe)
+    assert ("", "encoder", 1) in inspect(tmp_path / "run").ignored  # its mask token

@@ -1,14 +1,18 @@
 """Training that starts from known grids, other channels and other files: what is copied, converted or refused."""
 
 import dataclasses
+import shlex
 
 import pytest
+import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 
 from evaluate_toys import shaken, toy_recipe, toy_run
 from lamina.build import build_task, resolve
+from lamina.cli import main
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
 from lamina.errors import LaminaError
 from lamina.interop import export_timm, load_encoder, start_from
@@ -133,3 +137,98 @@ def test_heads_that_a_file_states_must_be_those_of_the_network(tmp_path):
         LaminaError, match=r"has 3 attention heads, this network has 6; set --encoder\.heads 3"
     ):
         start_from(encoder, tmp_path)
+
+
+def kernels(tmp_path, channels, rule, before=3):
+    """The kernel of a file for `before` channels, and what an encoder for `channels` makes of it."""
+    recipe = toy_recipe(in_chans=before)
+    source = encoder_like(recipe).vit
+    save_file(source.state_dict(), tmp_path / "vit.safetensors")
+    own = encoder_like(recipe, in_chans=channels, mean=None, std=None)
+    fresh = own.vit.patch_embed.proj.weight.clone(), own.vit.patch_embed.proj.bias.clone()
+    loaded = start_from(own, tmp_path / "vit.safetensors", rule)
+    assert f"of {before} channel(s) for {channels} by rule '{rule}'" in str(loaded)
+    assert torch.equal(own.vit.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
+    return source.patch_embed.proj, own.vit.patch_embed.proj, fresh
+
+
+@pytest.mark.parametrize(
+    ("rule", "channels", "before"), [("repeat", 6, 3), ("repeat", 4, 1), ("mean", 1, 3), ("mean", 5, 3)]
+)
+def test_images_whose_channels_are_alike_are_embedded_as_before(tmp_path, rule, channels, before):
+    old, new, _ = kernels(tmp_path, channels, rule, before)
+    grey = torch.rand(2, 1, 32, 48, generator=torch.Generator().manual_seed(0))
+    expected = old(grey.expand(-1, before, -1, -1))
+    torch.testing.assert_close(new(grey.expand(-1, channels, -1, -1)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_channels_are_repeated_in_turn_or_start_anew(tmp_path):
+    old, new, _ = kernels(tmp_path, 5, "repeat")
+    for c, source in enumerate((0, 1, 2, 0, 1)):
+        torch.testing.assert_close(new.weight[:, c], old.weight[:, source] * 3 / 5)
+    _, new, fresh = kernels(tmp_path, 2, "new")
+    assert torch.equal(new.weight, fresh[0])
+    assert torch.equal(new.bias, fresh[1])
+
+
+def test_other_channels_without_a_rule_are_refused_with_the_rules(tmp_path):
+    recipe = toy_recipe()
+    save_file(encoder_like(recipe).vit.state_dict(), tmp_path / "vit.safetensors")
+    grey = encoder_like(recipe, in_chans=1, mean=None, std=None)
+    before = grey.vit.pos_embed.clone()
+    with pytest.raises(LaminaError, match=r"--encoder\.init-channels how to take .*: repeat, mean or new"):
+        start_from(grey, tmp_path / "vit.safetensors")
+    with pytest.raises(LaminaError, match="repeat is for more channels"):
+        start_from(grey, tmp_path / "vit.safetensors", "repeat")
+    assert torch.equal(grey.vit.pos_embed, before)
+    same = start_from(encoder_like(recipe), tmp_path / "vit.safetensors", "mean")
+    assert "init_channels mean has no effect" in str(same)
+    mean = load_encoder(
+        tmp_path / "vit.safetensors",
+        encoder=dataclasses.replace(recipe.encoder, in_chans=1, mean=None, std=None, init_channels="mean"),
+    )
+    assert mean.encoder.in_chans == 1
+
+
+def test_a_run_on_other_channels_starts_by_its_rule(tmp_path, capsys):
+    recipe = toy_recipe()
+    save_file(encoder_like(recipe).vit.state_dict(), tmp_path / "vit.safetensors")
+    (tmp_path / "grey").mkdir()
+    for i in range(3):
+        Image.new("L", (48, 32), 40 * i).save(tmp_path / "grey" / f"{i}.png")
+    command = shlex.split(
+        f"pretrain {tmp_path / 'grey'} --out {tmp_path / 'run'} --in-chans 1 --max-steps 1 --batch-size 2 "
+        "--image-size 32 48 --patch-size 8 --encoder.width 96 --encoder.depth 3 --encoder.heads 3 "
+        "--fusion none --workers 0 --device cpu --monitor.images 0 --encoder.init-channels mean"
+    )
+    assert main(command) == 2
+    assert "give --init too" in capsys.readouterr().err
+    assert main([*command, "--init", str(tmp_path / "vit.safetensors")]) == 0
+    assert "by rule 'mean'" in capsys.readouterr().out
+
+
+def test_a_timm_model_by_name_is_what_training_starts_from(monkeypatch):
+    """The published weights are fetched by timm, here made up."""
+    recipe = toy_recipe()
+    published = shaken(build_vit(EncoderOptions("vit_tiny_patch16_224", start="timm")), seed=4)
+    asked = []
+
+    def create_model(name, **arguments):
+        asked.append((name, arguments.get("pretrained")))
+        return published if arguments.get("pretrained") else made(name, **arguments)
+
+    made = timm.create_model
+    monkeypatch.setattr(timm, "create_model", create_model)
+    options = dataclasses.replace(
+        recipe.encoder, image_size=(32, 48), patch_size=16, width=None, depth=None, heads=None
+    )
+    encoder = wrap_vit(build_vit(options), options)
+    loaded = start_from(encoder, "timm/vit_tiny_patch16_224")
+    assert ("vit_tiny_patch16_224", True) in asked
+    assert torch.equal(encoder.vit.blocks[3].mlp.fc1.weight, published.blocks[3].mlp.fc1.weight)
+    expected = resample_abs_pos_embed(published.pos_embed, new_size=[2, 3], num_prefix_tokens=1)
+    torch.testing.assert_close(encoder.vit.pos_embed, expected)
+    assert loaded.mean == (0.5, 0.5, 0.5)  # of the published weights
+    assert "from 14 x 14 patches, to 2 x 3" in str(loaded)
+    with pytest.raises(LaminaError, match="there are no weights 'timm/vit_tiny_nowhere'"):
+        start_from(encoder, "timm/vit_tiny_nowhere")

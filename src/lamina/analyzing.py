@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from lamina.analyze.subject import Images, Subject, names_of, open_subjects
 from lamina.analyze.written import Result, Summary, write_analysis
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.files import check_writable
-from lamina.interop.loading import UNTRAINED, run_folder
+from lamina.interop.loading import UNTRAINED, network_options, run_folder
 from lamina.report import write_report
 from lamina.report.inside import write_analyses_page
 from lamina.runs import Run
@@ -31,6 +34,8 @@ class Looking:
     """How many; drawn by the seed where there are more."""
     encoder: str | None = None
     """timm name of the network, for weights files that do not say."""
+    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads")] = None
+    """Attention heads of the network, for weights files of an unusual width, which do not say."""
     batch_size: int = 32
     """Images per forward."""
     workers: int = 0
@@ -39,6 +44,11 @@ class Looking:
     """auto, cpu, cuda, ..."""
     seed: int = 0
     """Of the images that are drawn, and of what an analysis draws itself."""
+
+    @property
+    def network(self) -> EncoderOptions | None:
+        """What `load_encoder` takes for files that do not say their network."""
+        return network_options(self.encoder, self.heads)
 
 
 class AnalysisTask:
@@ -77,7 +87,7 @@ class AnalysisTask:
             self.named,
             self.data,
             images=look.images,
-            encoder=look.encoder,
+            encoder=look.network,
             batch_size=look.batch_size,
             workers=look.workers,
             device=look.device,

@@ -39,8 +39,9 @@ class PretrainArguments:
     """Go on with the run in --out, exactly where it was (or start it)."""
     overwrite: bool = False
     """Replace the run in --out."""
-    init: Path | None = None
-    """Weights that the encoder starts from: a run, an export, or what others trained (see lamina inspect)."""
+    init: str | None = None
+    """Weights that the encoder starts from: a run, an export, what others trained (see lamina inspect), or
+    timm/NAME for a timm model's published ones."""
     dry_run: bool = False
     """Print the resolved recipe, the steps and the memory, and stop."""
     fields: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)

@@ -14,7 +14,8 @@ from lamina.arguments import long_names, parse, peek, read_config
 from lamina.downstream import Going, Trained
 from lamina.downstream.adapting import protocol_recipe, recipe_of
 from lamina.downstream.training import TrainingRecipe
-from lamina.interop import load_encoder
+from lamina.encoder import EncoderOptions
+from lamina.interop import load_encoder, network_options
 from lamina.options import merge
 from lamina.recipes import Recipe
 from lamina.recipes import recipe as named_recipe
@@ -49,6 +50,16 @@ class TrainingArguments(Generic[R]):
     fields: Annotated[R, tyro.conf.arg(name="")] = tyro.MISSING
 
     @property
+    def options(self) -> EncoderOptions | None:
+        """The network's options, for a weights file that does not say them."""
+        return network_options(self.network, self.attention_heads)
+
+    @property
+    def attention_heads(self) -> int | None:
+        """Of the network, where they are given."""
+        return None
+
+    @property
     def going(self) -> Going:
         """Where and how the training goes; seed, device and workers stand in the recipe too."""
         return Going(self.out, self.resume, self.overwrite, self.fields.train.seed)
@@ -63,6 +74,11 @@ class ProtocolArguments(TrainingArguments[Recipe]):
 
     data: tyro.conf.Positional[str]
     """Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample."""
+
+    @property
+    def attention_heads(self) -> int | None:
+        """Of the network: a field of the recipe."""
+        return self.fields.encoder.heads
 
 
 def parse_training(
@@ -93,4 +109,6 @@ def _recipe(protocol: Trained, args: Sequence[str]) -> Recipe:
         return recipe_of(protocol, named)
     if not args or args[0].startswith("-") or {"-h", "--help"} & set(args):
         return named_recipe(protocol)
-    return protocol_recipe(protocol, load_encoder(args[0], encoder=peek(args, "--network"), pretrained=False))
+    heads = peek(args, "--encoder.heads")
+    known = network_options(peek(args, "--network"), int(heads) if heads and heads.isdigit() else None)
+    return protocol_recipe(protocol, load_encoder(args[0], encoder=known, pretrained=False))

@@ -294,7 +294,7 @@ def _run_options() -> list[tuple[str, str, str]]:
         (
             "--init FILE",
             "",
-            "what the encoder starts from: a run, an export, others' weights",
+            "what the encoder starts from: a run, an export, others' weights, timm/NAME",
         ),
         ("--dry-run", "", "print the resolved recipe, steps and memory, and stop"),
         ("--help-all", "", "every field of the recipe, by its dotted name"),

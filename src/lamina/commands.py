@@ -138,7 +138,8 @@ def embed(
         reading: How features are computed.
     """
     with ImagesBar() as bar:
-        table = embed_images(model, data, out, features=features, pool=pool, progress=bar, **vars(reading))
+        given = reading.arguments()
+        table = embed_images(model, data, out, features=features, pool=pool, progress=bar, **given)
     n, bad = len(table.index), len(table.faults)
     console.print(f"{n} images in {out}", markup=False)
     for note in table.notes:

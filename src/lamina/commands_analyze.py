@@ -145,7 +145,7 @@ def depth(
         looking: Labelled images, so many of the training and of the test part each; output.
     """
     task = AnalysisTask("depth", models, looking, protocols=protocols)
-    backbones = {name: load_encoder(spec, encoder=looking.encoder) for name, spec in task.named.items()}
+    backbones = {name: load_encoder(spec, encoder=looking.network) for name, spec in task.named.items()}
     with LookingBar() as bar:
         result = analyze_depth(
             backbones,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 import yaml
@@ -48,8 +48,15 @@ class SegmentArguments(TrainingArguments[SegmentRecipe]):
     root/train/masks/ (and val), or sample:doom."""
     out: Path | None = None
     """Folder of the training; by default RUN/evaluations/segment-HEAD-DATA-seedS."""
+    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads")] = None
+    """Attention heads of the network, for a weights file of an unusual width, which does not say."""
     recipe: str | None = None
     """Recipe to start from, by default HEAD-small."""
+
+    @property
+    def attention_heads(self) -> int | None:
+        """Of the network, where they are given."""
+        return self.heads
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,15 @@ class DetectArguments(TrainingArguments[DetectRecipe]):
     sample:doom."""
     out: Path | None = None
     """Folder of the training; by default RUN/evaluations/detect-DATA-seedS."""
+    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads")] = None
+    """Attention heads of the network, for a weights file of an unusual width, which does not say."""
     recipe: str | None = None
     """Recipe to start from, by default detect-small."""
+
+    @property
+    def attention_heads(self) -> int | None:
+        """Of the network, where they are given."""
+        return self.heads
 
 
 def segment(args: Sequence[str]) -> int:
@@ -90,7 +104,7 @@ def _with_bar(evaluate: Callable[..., Score], *given: Any, **named: Any) -> Scor
 
 
 def _describe_segment(arguments: SegmentArguments) -> None:
-    planned = plan_segmentation(arguments.model, arguments.data, arguments.fields, encoder=arguments.network)
+    planned = plan_segmentation(arguments.model, arguments.data, arguments.fields, encoder=arguments.options)
     if not planned.recipe.trains:
         _describe(planned, "nothing is trained")
         return
@@ -100,7 +114,7 @@ def _describe_segment(arguments: SegmentArguments) -> None:
 
 
 def _describe_detect(arguments: DetectArguments) -> None:
-    planned = plan_detection(arguments.model, arguments.data, arguments.fields, encoder=arguments.network)
+    planned = plan_detection(arguments.model, arguments.data, arguments.fields, encoder=arguments.options)
     at_once = planned.recipe.train.micro_batch_size or 1
     memory, more = (estimate_detection(planned, count) for count in (at_once, at_once + 1))
     each = tell_bytes(more.total - memory.total)

@@ -37,13 +37,14 @@ from lamina.downstream.chosen_recipe import check_recipes, classifier_recipe
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing
 from lamina.files import check_writable
-from lamina.interop import load_encoder
+from lamina.interop import load_encoder, network_options
 from lamina.report.comparison import write_comparison
 from lamina.train import is_main
 
 T = TypeVar("T")
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
 Data = Annotated[str, tyro.conf.arg(metavar="DATA")]
+Heads = Annotated[int | None, tyro.conf.arg(name="encoder.heads")]
 Flat = Annotated[T, tyro.conf.arg(name="")]
 GOING, FEW, ROBUSTNESS, COMPARE = Going(), FewOptions(), RobustnessOptions(), CompareOptions()
 
@@ -75,7 +76,7 @@ def run_training(
         arguments.data,
         arguments.going,
         recipe=arguments.fields,
-        encoder=arguments.network,
+        encoder=arguments.options,
     )
     if is_main():
         tell((score,), arguments.json)
@@ -86,7 +87,7 @@ def run_training(
 
 def _describe(arguments: ProtocolArguments) -> None:
     """The resolved recipe, the steps and the memory of a training that is not started."""
-    backbone = load_encoder(arguments.model, encoder=arguments.network)
+    backbone = load_encoder(arguments.model, encoder=arguments.options)
     chosen, notes = adapted(arguments.fields, backbone, open_source(arguments.data, "train"))
     describe(chosen, arguments.data, "train")
     for note in notes:
@@ -99,6 +100,7 @@ def fewshot(
     /,
     json: Path | None = None,
     network: str | None = None,
+    heads: Heads = None,
     recipe: str | None = None,
     config: Path | None = None,
     epochs: float | None = None,
@@ -112,6 +114,7 @@ def fewshot(
         data: Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.
         json: Also write the score to this file, of one amount alone.
         network: timm name of the network, for a weights file that does not say.
+        heads: Attention heads of the network, for a weights file of an unusual width, which does not say.
         recipe: Of fine-tuning, by default the published one for the network's size.
         config: YAML file with fields of that recipe.
         epochs: Of fine-tuning, in place of the recipe's; warm-up keeps its share.
@@ -125,8 +128,9 @@ def fewshot(
         raise LaminaError(f"recipe, config and epochs are of fine-tuning, not of {few.by}; add --by finetune")
     recipes = {"finetune": asked} if asked else {}
     check_recipes(recipes)
-    chosen = classifier_recipe("finetune", model, recipes, epochs, network)
-    scores = evaluate_fewshot(model, data, few, going, encoder=network, recipe=chosen, say=_say)
+    known = network_options(network, heads)
+    chosen = classifier_recipe("finetune", model, recipes, epochs, known)
+    scores = evaluate_fewshot(model, data, few, going, encoder=known, recipe=chosen, say=_say)
     tell(scores, json)
     return 0
 
@@ -136,6 +140,8 @@ def robustness(
     data: Data,
     /,
     json: Path | None = None,
+    network: str | None = None,
+    heads: Heads = None,
     batch_size: int = 64,
     options: Flat[RobustnessOptions] = ROBUSTNESS,
     going: Flat[Going] = GOING,
@@ -148,6 +154,8 @@ def robustness(
         model: A run on labels (fine-tuned), an exported classifier; of an encoder a linear probe.
         data: Labelled images in two parts, or the folder of a published set.
         json: Also write the score to this file.
+        network: timm name of the network, for a weights file that does not say.
+        heads: Attention heads of the network, for a weights file of an unusual width, which does not say.
         batch_size: Images per forward.
         options: Which images.
         going: Folder, seed, device.
@@ -155,7 +163,8 @@ def robustness(
     if json is not None:
         check_writable(json)
     computing = Computing(batch_size, 2 if going.workers is None else going.workers, going.device or "auto")
-    score = evaluate_robustness(model, data, options, going, computing=computing, say=_say)
+    known = network_options(network, heads)
+    score = evaluate_robustness(model, data, options, going, computing=computing, encoder=known, say=_say)
     tell((score,), json)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
@@ -17,6 +17,7 @@ from lamina.evaluate import FeatureOptions, KNNOptions, LinearOptions, ProbeResu
 from lamina.evaluate import evaluate_knn as run_knn
 from lamina.evaluate import evaluate_linear as run_linear
 from lamina.files import check_writable
+from lamina.interop import network_options
 from lamina.report import write_report
 from lamina.runs import Run
 from lamina.terminal import why
@@ -37,6 +38,8 @@ class Reading:
 
     encoder: str | None = None
     """timm name of the network, for a weights file that does not say."""
+    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads")] = None
+    """Attention heads of the network, for a weights file of an unusual width, which does not say."""
     batch_size: int = 64
     """Images per forward."""
     workers: int = 2
@@ -45,6 +48,11 @@ class Reading:
     """auto, cpu, cuda, ..."""
     cache: Path | None = None
     """Folder for features, found again by the hash of weights, images and transform; may be deleted."""
+
+    def arguments(self) -> dict[str, Any]:
+        """As the functions of `lamina.evaluate` and `embed` take them, the network's options as one."""
+        given = {name: value for name, value in vars(self).items() if name != "heads"}
+        return {**given, "encoder": network_options(self.encoder, self.heads)}
 
 
 READING, FEATURES, KNN, LINEAR = Reading(), FeatureOptions(), KNNOptions(), LinearOptions()
@@ -83,7 +91,7 @@ def evaluate_knn(
             features=features,
             leave_one_out=leave_one_out,
             progress=bar,
-            **vars(reading),
+            **reading.arguments(),
         )
     return tell_result(result, json)
 
@@ -115,7 +123,7 @@ def evaluate_linear(
     _prepare(json)
     with ImagesBar() as bar:
         result = run_linear(
-            model, data, options=options, features=features, seed=seed, progress=bar, **vars(reading)
+            model, data, options=options, features=features, seed=seed, progress=bar, **reading.arguments()
         )
     return tell_result(result, json)
 

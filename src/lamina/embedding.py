@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from lamina.data import Source, open_source, printable
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.evaluate import BackboneVectors, Computing, FeatureOptions, Table, collect
 from lamina.evaluate.features import Progress
@@ -28,7 +29,7 @@ def embed(
     *,
     features: FeatureKind = "last",
     pool: Pool = "mean",
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
     batch_size: int = 64,
     workers: int = 2,
     device: str = "auto",

@@ -90,6 +90,10 @@ def run_pretrain(
         if going_on:
             other = _check_same(run, recipe, facts, _called(init))
             init = init if isinstance(init, Backbone) else run.init()
+        if init is None and recipe.encoder.init_channels is not None:
+            raise LaminaError(
+                "encoder.init_channels is for weights that training starts from; give --init too"
+            )
         if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
             _begin(method, init, recipe, ranks)
         loader = _loader(recipe, source, method, ranks)
@@ -127,7 +131,7 @@ def _begin(method: Task, init: str | Path | Backbone, recipe: Recipe, ranks: Ran
         resampled = adopt(method.encoder, init)
         told = "positions resampled to the new grid" if resampled else "all of its weights"
     else:
-        loaded = start_from(method.encoder, init)
+        loaded = start_from(method.encoder, init, recipe.encoder.init_channels)
         told, warning = str(loaded), _other_statistics(loaded, recipe)
     if isinstance(method, CMAE):
         method.restart_target()

@@ -11,6 +11,7 @@ import torch
 
 from lamina.batch import Batch
 from lamina.data import DataOptions, Source, Spec, Subset, eval_batches, held_out, open_source
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.interop import Backbone, load_encoder
 from lamina.interop.loading import UNTRAINED
@@ -69,7 +70,7 @@ def open_subjects(
     data: Spec,
     *,
     images: int | None = 256,
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
     batch_size: int = 32,
     workers: int = 0,
     device: str = "auto",
@@ -82,7 +83,7 @@ def open_subjects(
         models: whatever `load_encoder` takes, and names for them; without names, the end of each path.
         data: images as `lamina.data.open_source` knows them; the validation part where there is one.
         images: how many; drawn by `seed` where there are more, in the source's order. None takes all.
-        encoder: timm name of the network, for weights files that do not say.
+        encoder: timm name or options of the network, for weights files that do not say.
         batch_size, workers, device: how they are computed; the numbers do not depend on it.
         progress: told what is looked at, how many images of it were, and how many there are.
 

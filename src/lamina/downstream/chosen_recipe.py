@@ -10,6 +10,7 @@ from lamina.downstream.adapting import protocol_recipe, recipe_of
 from lamina.downstream.detect import DetectRecipe, detect_recipe
 from lamina.downstream.segment import SegmentRecipe, segment_recipe
 from lamina.downstream.training import Trained
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.interop import load_encoder
 from lamina.options import flatten, merge
@@ -33,7 +34,7 @@ def classifier_recipe(
     model: str,
     recipes: Recipes,
     epochs: float | None = None,
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
 ) -> Recipe | None:
     """That of linear-mae, attentive or fine-tuning; None for the published one as it is.
 
@@ -42,7 +43,7 @@ def classifier_recipe(
         model: whose size decides which is the published one.
         recipes: what was asked for.
         epochs: in place of the recipe's; warm-up keeps its share.
-        encoder: timm name of the network, for a weights file that does not say.
+        encoder: timm name or options of the network, for a weights file that does not say.
     """
     if epochs is None and protocol not in recipes:
         return None

@@ -16,6 +16,7 @@ from lamina.data import DataOptions, Source
 from lamina.data.imagenet_variants import imagenet_wnids
 from lamina.data.reading import Change
 from lamina.downstream.classifying import Answers, Logits, classify
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, FeatureOptions, LinearOptions, collect
 from lamina.evaluate.linear import fit_linear
@@ -70,11 +71,13 @@ def open_classifier(
     computing: Computing | None = None,
     seed: int = 0,
     pool: Pool = "mean",
+    encoder: str | EncoderOptions | None = None,
 ) -> Classifier:
     """The classifier that `model` names: a run on labels (fine-tuned), an exported classifier, a timm name
     with its published ImageNet head (timm/NAME); of any other encoder a linear probe, fitted on `train`.
 
-    The probe reads the mean of the last layer's patches, or its class token, as `pool` says.
+    The probe reads the mean of the last layer's patches, or its class token, as `pool` says. `encoder` names
+    the network of a weights file that does not say it, or gives its options.
 
     Raises:
         LaminaError: where nothing is called so, or an encoder comes without labelled training images.
@@ -86,7 +89,7 @@ def open_classifier(
         return trained
     if spec.startswith(TIMM) and train is None:
         return _of_timm(spec, device)
-    return _probe(spec, train, computing, seed, pool)
+    return _probe(spec, train, computing, seed, pool, encoder)
 
 
 def _trained(spec: str, device: torch.device) -> Classifier | None:
@@ -142,12 +145,19 @@ def _of_timm(spec: str, device: torch.device) -> Classifier:
     return Classifier(spec, None, "published", logits, classes, (height, width), channels, reading, sha256)
 
 
-def _probe(spec: str, train: Source | None, computing: Computing, seed: int, pool: Pool) -> Classifier:
+def _probe(
+    spec: str,
+    train: Source | None,
+    computing: Computing,
+    seed: int,
+    pool: Pool,
+    encoder: str | EncoderOptions | None,
+) -> Classifier:
     if train is None or train.labels is None:
         raise LaminaError(
             f"{spec} is no classifier, and a probe needs labelled training images; fine-tune it first"
         )
-    backbone = load_encoder(spec, device=choose_device(computing.device))
+    backbone = load_encoder(spec, encoder=encoder, device=choose_device(computing.device))
     assert backbone.origin is not None
     size, channels, reading = backbone.image_size, backbone.encoder.in_chans, backbone.origin.recipe.data
     vectors = BackboneVectors(backbone, FeatureOptions(features=("last",), pools=(pool,)))

@@ -157,7 +157,7 @@ def plan_dense(
     model: str | Path | Backbone,
     data: D,
     recipe: R,
-    encoder: str | None,
+    encoder: str | EncoderOptions | None,
     look: Callable[[D], tuple[str, ...]],
     named: Callable[[str], R],
 ) -> DensePlan[D, R]:

@@ -17,6 +17,7 @@ from lamina.data import Source
 from lamina.downstream.few import draw_per_class, few, listed, per_class_of
 from lamina.downstream.score import Score
 from lamina.downstream.training import Going, evaluate_trained, keep
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.evaluate import (
     Computing,
@@ -101,7 +102,7 @@ def evaluate_fewshot(
     options: FewOptions | None = None,
     going: Going | None = None,
     *,
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
     recipe: Recipe | None = None,
     computing: Computing | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -116,7 +117,7 @@ def evaluate_fewshot(
         data: labelled images in two parts; labels come from the first, all of the second is tested on.
         options: amounts, draws, and what learns.
         going: seed, device; for finetune its folder, a subfolder for each draw.
-        encoder: timm name of the network, for weights files that do not say.
+        encoder: timm name or options of the network, for weights files that do not say.
         recipe: of fine-tuning.
         computing: how features are computed.
         say: told a line for each draw.

@@ -30,6 +30,7 @@ from lamina.downstream.classifier import Classifier, open_classifier
 from lamina.downstream.measured import MeasuredParts
 from lamina.downstream.score import Score
 from lamina.downstream.training import Going, keep
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, open_labelled, wilson_interval
 from lamina.evaluate.result_files import file_name
@@ -81,6 +82,7 @@ def evaluate_robustness(
     going: Going | None = None,
     *,
     computing: Computing | None = None,
+    encoder: str | EncoderOptions | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Score:
     """Top-1 errors under corruption, or on a published set; what was measured is not measured again.
@@ -97,6 +99,7 @@ def evaluate_robustness(
         options: which images.
         going: folder of what was measured (by default in the run), seed, whether to go on.
         computing: batch size, workers, device.
+        encoder: timm name or options of the network, for a weights file that does not say.
         say: told a line for each part.
 
     Raises:
@@ -106,7 +109,7 @@ def evaluate_robustness(
     computing = computing or Computing()
     probed = options.probe_data or (str(data) if options.published is None else None)
     train = None if probed is None else open_labelled(probed).train
-    classifier = open_classifier(model, train, computing, going.seed, options.pool)
+    classifier = open_classifier(model, train, computing, going.seed, options.pool, encoder)
     name = options.published or str(data)
     known = _known(classifier, str(data), probed, options, going)
     asked, said = [], dict[str, None]()

@@ -15,6 +15,7 @@ from lamina.data import DataOptions, Source
 from lamina.downstream.adapting import adapted, protocol_recipe, recipe_of
 from lamina.downstream.classifying import Answers, classify
 from lamina.downstream.score import Score, Unfinished, score_file
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, LabelledData, open_labelled
 from lamina.evaluate.result_files import file_name
@@ -72,7 +73,7 @@ def evaluate_trained(
     going: Going | None = None,
     *,
     recipe: Recipe | None = None,
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
     train: Source | None = None,
     called: str | None = None,
     callbacks: MoreCallbacks | None = None,
@@ -88,7 +89,7 @@ def evaluate_trained(
         data: labelled images in two parts.
         going: folder, seed, device.
         recipe: what is trained by; by default the published one for networks of that size.
-        encoder: timm name of the network, for weights files that do not say.
+        encoder: timm name or options of the network, for weights files that do not say.
         train: training images in place of those of `data` (few labels).
         called: their name in the score's protocol and folder.
         callbacks: more of them, see `run_pretrain`.

@@ -7,11 +7,18 @@ from lamina.encoder.decay import Factors, folded, products, shortcut_factors
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.layers import layer_ids
 from lamina.encoder.networks import Network
-from lamina.encoder.options import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions, default_statistics
+from lamina.encoder.options import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ChannelRule,
+    EncoderOptions,
+    default_statistics,
+)
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "ChannelRule",
     "Encoder",
     "EncoderOptions",
     "Factors",

@@ -11,6 +11,7 @@ from lamina.errors import LaminaError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+ChannelRule = Literal["repeat", "mean", "new"]
 RelativePositions = Literal["none", "per_block", "shared"]
 
 
@@ -57,6 +58,12 @@ class EncoderOptions:
     start: Literal["mae", "simmim", "timm"] = "mae"
     """Initialisation: xavier and fixed sine-cosine positions (mae), truncated normals scaled by depth
     (simmim; positions as before, but a Beit keeps its own), or what timm does (learned positions)."""
+    init_channels: ChannelRule | None = None
+    """How --init takes the patch embedding of weights for another number of channels. repeat: their channels
+    in turn, for as many channels or more. mean: their mean for each channel. new: it is not taken and starts
+    anew. What is taken is scaled by the old number of channels over the new, so that images whose channels
+    are alike are embedded as before (repeat: where the new number is a multiple of the old). Unset means that
+    such weights are refused."""
     zero_branches: bool = False
     """Start the last matrix of each residual branch at zero, as residual decay does below factors of 0.7."""
     activation_checkpointing: bool = False

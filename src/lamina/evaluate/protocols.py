@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.evaluate.baselines import subjects
 from lamina.evaluate.confusion import Confusion
@@ -56,7 +57,7 @@ def evaluate_knn(
     options: KNNOptions | None = None,
     features: FeatureOptions | None = None,
     leave_one_out: bool = False,
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
     batch_size: int = 64,
     workers: int = 2,
     device: str = "auto",
@@ -72,7 +73,7 @@ def evaluate_knn(
         options: the sweep.
         features: which vectors of the encoder, a row each.
         leave_one_out: take all images of `data` as training and test images at once.
-        encoder: timm name of the network, for a weights file that does not say.
+        encoder: timm name or options of the network, for a weights file that does not say.
         batch_size, workers, device, cache, progress: see `features.Computing`.
 
     Raises:
@@ -102,7 +103,7 @@ def evaluate_linear(
     *,
     options: LinearOptions | None = None,
     features: FeatureOptions | None = None,
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
     batch_size: int = 64,
     workers: int = 2,
     device: str = "auto",
@@ -140,7 +141,7 @@ def _evaluate(
     model: str | Path | Backbone,
     labelled: LabelledData,
     features: FeatureOptions | None,
-    encoder: str | None,
+    encoder: str | EncoderOptions | None,
     computing: Computing,
 ) -> ProbeResult:
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)

@@ -9,7 +9,14 @@ from lamina.interop.foreign.whole import load_foreign_method, whole_method
 from lamina.interop.handover import export_run
 from lamina.interop.inspecting import inspect
 from lamina.interop.inspection import Inspection
-from lamina.interop.loading import load_encoder, load_projected, locate_step, untrained_like, weights_of
+from lamina.interop.loading import (
+    load_encoder,
+    load_projected,
+    locate_step,
+    network_options,
+    untrained_like,
+    weights_of,
+)
 from lamina.interop.starting import adopt, start_from
 from lamina.interop.weights import Loaded, load_weights_into, read_weights
 
@@ -35,6 +42,7 @@ __all__ = [
     "load_supervised",
     "load_weights_into",
     "locate_step",
+    "network_options",
     "read_weights",
     "start_from",
     "untrained_like",

@@ -15,13 +15,16 @@ from torch import Tensor
 from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.interop.foreign import Foreign, read_file, recognise, understood, weights_in
+from lamina.interop.foreign.described import USUAL_HEADS, depth_of
 from lamina.interop.inspection import (
     PARTS,
     SHOWN,
+    Group,
     Inspection,
     describe_network,
     embed_command,
     grouped,
+    method_command,
     pretrain_command,
     short,
     spaced,
@@ -32,6 +35,9 @@ from lamina.options import merge
 from lamina.recipes import Recipe
 from lamina.runs import Run
 from lamina.train import checkpoint, skipped_steps, why_useless
+
+_HEADS = ("head", "classifier", "fc_norm")
+"""How names of the parts of an exported classifier beside its encoder begin."""
 
 
 def inspect(path: str | Path) -> Inspection:
@@ -76,7 +82,7 @@ def _run(spec: str) -> Inspection:
     wrong = checkpoint.verify(folder)
     wrong = f"it is damaged: {wrong}" if wrong else why_useless(folder)
     shapes = _shapes(folder / checkpoint.MODEL)
-    names = [(n, n.partition(".")[0]) for n in shapes]
+    parts = {name: _part_of_run(name, recipe) for name in shapes}
     fusion = recipe.fusion
     facts = (
         ("recipe", _recipe_in_words(recipe)),
@@ -86,26 +92,42 @@ def _run(spec: str) -> Inspection:
         *([("training", progress)] if wrong is None and (progress := skipped_steps(folder)) else []),
         *([("not usable", wrong)] if wrong else []),
     )
-    quoted = shlex.quote(spec)
     return Inspection(
         spec,
         f"a run of lamina, step {step}",
         describe_network(recipe.encoder),
         sum(shapes.values()),
         facts,
-        tuple(
-            group
-            for part in ("encoder", "fusion")
-            for group in grouped([name for name, own in names if own == part], part)
-        ),
-        tuple(grouped(name for name, own in names if own not in ("encoder", "fusion"))),
-        ()
-        if wrong
-        else (
-            f"lamina embed {quoted} DATA --out features.npz",
-            f"lamina export {quoted} --out encoder.safetensors",
-        ),
+        tuple(_in_parts(parts)),
+        tuple(grouped(name for name, part in parts.items() if not part)),
+        () if wrong else (embed_command(spec, recipe.encoder), _export_command(spec, recipe)),
     )
+
+
+def _part_of_run(name: str, recipe: Recipe) -> str:
+    """What uses a tensor of a checkpoint: the encoder that is handed over, its fusion, the head of a
+    classifier; "" for what serves training alone."""
+    plain = name.removeprefix("mim.")
+    if plain.startswith("encoder.vit.") or plain == "encoder.shortcuts":
+        return "encoder"
+    if plain.startswith("fusion."):
+        return "fusion"
+    head = ("head.", "head_dist.", "pooling.", "neck.")
+    return "classifier" if recipe.method == "supervised" and name.startswith(head) else ""
+
+
+def _export_command(spec: str, recipe: Recipe) -> str:
+    command = f"lamina export {shlex.quote(spec)} --out encoder.safetensors"
+    # Plain timm has no fusion before its head, and no attentive pool.
+    own = recipe.fusion.kind != "none" or recipe.supervised.pool == "attentive"
+    return f"{command} --to lamina" if recipe.method == "supervised" and own else command
+
+
+def _in_parts(parts: Mapping[str, str]) -> list[Group]:
+    """Names in groups, part by part in the order of `PARTS`."""
+    return [
+        group for part in PARTS for group in grouped((n for n, own in parts.items() if own == part), part)
+    ]
 
 
 def _recipe_in_words(recipe: Recipe) -> str:
@@ -132,9 +154,9 @@ def _export(name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) 
         describe_network(options),
         _count(tensors),
         tuple(facts),
-        tuple(grouped(tensors, "encoder")),
+        tuple(_in_parts({n: "classifier" if n.startswith(_HEADS) else "encoder" for n in tensors})),
         (),
-        (embed_command(name), pretrain_command(name, options)),
+        (embed_command(name, options), pretrain_command(name, options)),
     )
 
 
@@ -158,25 +180,13 @@ def _tokenizer(name: str, place: Path, config: Mapping[str, Any]) -> Inspection:
 def _foreign(name: str, foreign: Foreign, tensors: Mapping[str, Tensor]) -> Inspection:
     options = foreign.options
     used = [g for part in PARTS for g in grouped(foreign.names.get(part, ()), part)]
-    facts: list[tuple[str, str]] = []
-    if options is None:
-        kernel = foreign.encoder["patch_embed.proj.weight"]
-        blocks = len({n.split(".")[1] for n in foreign.encoder if n.startswith("blocks.")})
-        network = (
-            f"width {kernel.shape[0]}, {blocks} blocks, patch {kernel.shape[-1]} px, which one is not said"
-        )
-        commands = [f"{embed_command(name)} --encoder TIMM-NAME", pretrain_command(name, None)]
-    else:
-        network = describe_network(options)
-        facts += _statistics(options)
-        commands = [embed_command(name), pretrain_command(name, options)]
-        if options.heads is None and not foreign.title.startswith("timm"):
-            commands = [f"in Python: load_encoder({name!r}, encoder=EncoderOptions(heads=...))"]
+    facts = [] if options is None else _statistics(options)
+    network, commands = _unnamed(name, foreign) if options is None else _named(name, options)
     if foreign.head:
         shown = shlex.quote(name)
         commands.append(f"lamina pretrain DATA --out RUN --recipe eva --target.teacher {shown}")
     if foreign.decoder:
-        commands.append(f"in Python, with its decoder: load_foreign_method({name!r})")
+        commands.append(method_command(name, foreign))
     facts += [("assumed", "; ".join(foreign.assumed))] if foreign.assumed else []
     return Inspection(
         name,
@@ -190,8 +200,28 @@ def _foreign(name: str, foreign: Foreign, tensors: Mapping[str, Tensor]) -> Insp
     )
 
 
+def _named(name: str, options: EncoderOptions) -> tuple[str, list[str]]:
+    """A network in words, and the commands that use its weights."""
+    ask = options.heads is None and options.width is not None
+    return describe_network(options), [
+        embed_command(name, options, ask),
+        pretrain_command(name, options, ask),
+    ]
+
+
+def _unnamed(name: str, foreign: Foreign) -> tuple[str, list[str]]:
+    """As `_named`, of weights that fit several networks of timm."""
+    kernel, depth = foreign.encoder["patch_embed.proj.weight"], depth_of(foreign.encoder)
+    width, channels, patch = kernel.shape[0], kernel.shape[1], kernel.shape[-1]
+    ask = width not in USUAL_HEADS
+    sizes = {"width": width, "depth": depth, "patch_size": patch} if ask else {}
+    sizes |= {"in_chans": channels} if channels != 3 else {}
+    words = f"width {width}, {depth} blocks, patch {patch} px, which one is not said"
+    return words, [embed_command(name, None, ask), pretrain_command(name, None, ask, sizes)]
+
+
 def _unknown(name: str, tensors: Mapping[str, Tensor]) -> Inspection:
-    known = "MAE, mmpretrain, BEiT, SimMIM, timm, transformers (ViT, ViTMAE, CLIP, DINOv2, DINOv3)"
+    known = "MAE, CrossMAE, mmpretrain, BEiT, SimMIM, timm, transformers (ViT, ViTMAE, CLIP, DINOv2, DINOv3)"
     return Inspection(
         name,
         f"{len(tensors)} tensors of no format that is known; known are: {known}",

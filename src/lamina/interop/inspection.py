@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,9 +13,18 @@ import torch
 from torch import nn
 
 from lamina.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions, build_vit
+from lamina.errors import LaminaError
+from lamina.fusion import resolve_layers
+from lamina.interop.foreign import Foreign
 
 SHOWN = 12
-PARTS = {"encoder": "encoder", "fusion": "fusion", "decoder": "decoder", "head": "projection"}
+PARTS = {
+    "encoder": "encoder",
+    "fusion": "fusion",
+    "decoder": "decoder",
+    "head": "projection",
+    "classifier": "classifier",
+}
 
 
 class Group(NamedTuple):
@@ -91,20 +100,30 @@ def describe_network(options: EncoderOptions) -> str:
     return ", ".join(parts)
 
 
-def embed_command(name: str) -> str:
-    """The command that writes features."""
-    return f"lamina embed {shlex.quote(name)} DATA --out features.npz"
+def embed_command(name: str, options: EncoderOptions | None, ask_heads: bool = False) -> str:
+    """The command that writes features; N stands for heads that are to be given."""
+    command = f"lamina embed {shlex.quote(name)} DATA --out features.npz"
+    command += " --encoder TIMM-NAME" if options is None else ""
+    return command + (" --encoder.heads N" if ask_heads else "")
 
 
-def pretrain_command(name: str, options: EncoderOptions | None) -> str:
-    """The command that starts from these weights, with what differs from the named model's network."""
+def pretrain_command(
+    name: str, options: EncoderOptions | None, ask_heads: bool = False, sizes: Mapping[str, int] | None = None
+) -> str:
+    """The command that starts from these weights, with what differs from the named model's network. Of a
+    network that is not said, `sizes` are those that a usual one has otherwise; N stands for heads."""
     command = f"lamina pretrain DATA --out RUN --init {shlex.quote(name)}"
+    heads = " --encoder.heads N" if ask_heads else ""
     if options is None:
-        return f"{command} --encoder.name TIMM-NAME"
+        flags = [f"--encoder.{key.replace('_', '-')} {value}" for key, value in (sizes or {}).items()]
+        if sizes and not _has_default_taps(sizes.get("depth", 12)):
+            flags.append("--fusion.layers all")
+        return " ".join([command, "--encoder.name TIMM-NAME", *flags]) + heads
     with torch.device("meta"):
         usual = build_vit(EncoderOptions(name=options.name))
     embed, block = usual.patch_embed, usual.blocks[0]
     assert isinstance(block.attn, nn.Module)
+    scaled = any(key.endswith(("gamma_1", "ls1.gamma")) for key in usual.state_dict())
     own: list[tuple[str, Any, Any]] = [
         ("image-size", options.image_size, tuple(embed.img_size or ())),
         ("patch-size", options.patch_size, int(embed.patch_size[0])),
@@ -112,14 +131,46 @@ def pretrain_command(name: str, options: EncoderOptions | None) -> str:
         ("width", options.width, int(usual.embed_dim)),
         ("depth", options.depth, len(usual.blocks)),
         ("heads", options.heads, block.attn.num_heads),
+        ("class-tokens", options.class_tokens, 1),
         ("relative-positions", options.relative_positions, None),
+        ("layer-scale", options.layer_scale if bool(options.layer_scale) != scaled else None, None),
         ("mean", options.mean, IMAGENET_MEAN),
         ("std", options.std, IMAGENET_STD),
         ("hide", options.hide, "drop"),
     ]
+    # Mask tokens in the encoder go with the decoder, target and loss of SimMIM; MAE's drops hidden patches.
+    recipe = ["--recipe simmim"] if options.hide == "replace" else []
+    if options.depth is not None and not _has_default_taps(options.depth):
+        recipe.append("--fusion.layers all")
     flags = [f"--encoder.name {options.name}"]
     flags += [f"--encoder.{k} {spaced(v)}" for k, v, known in own if v is not None and v != known]
-    return " ".join([command, *flags])
+    return " ".join([command, *recipe, *flags]) + heads
+
+
+def _has_default_taps(depth: int) -> bool:
+    """Whether MFF's usual blocks are there in a network of that depth."""
+    try:
+        resolve_layers("default", depth)
+    except LaminaError:
+        return False
+    return True
+
+
+def method_command(name: str, foreign: Foreign) -> str:
+    """The command that opens a whole method in Python, with what the file does not say: N for heads."""
+    assert foreign.options is not None
+    asked = {
+        "heads": "N" if foreign.options.heads is None else "",
+        "image_size": "(HEIGHT, WIDTH)" if foreign.options.image_size is None else "",
+    }
+    options = ", ".join(f"{key}={value}" for key, value in asked.items() if value)
+    given = f", encoder=EncoderOptions({options})" if options else ""
+    given += ", decoder_heads=N" if foreign.said.get("decoder", {}).get("heads") is None else ""
+    fusion = foreign.said.get("fusion", {})
+    given += ", layers=LAYERS" if fusion.get("kind") == "mff" and not fusion.get("layers") else ""
+    imported = "from lamina.encoder import EncoderOptions; " if options else ""
+    code = f"{imported}from lamina import load_foreign_method; load_foreign_method({name!r}{given})"
+    return f"python -c {shlex.quote(code)}"
 
 
 def _listed(title: str, groups: Iterable[Group]) -> list[tuple[str, str]]:

@@ -77,7 +77,16 @@ def load_encoder(
         backbone = _from_timm(name, options or EncoderOptions(start="timm"), pretrained)
     else:
         raise LaminaError(f"there is no encoder {name!r}; give a run folder, a weights file, or timm/NAME")
+    _check_heads(backbone, options)
     return backbone.to(device)
+
+
+def network_options(name: str | None, heads: int | None) -> EncoderOptions | None:
+    """What `load_encoder` takes as `encoder`, from the options of a command line: a timm name, and attention
+    heads, for weights files that do not say them. Without heads of its own a named network has timm's."""
+    if name is None and heads is None:
+        return None
+    return EncoderOptions(name=name or EncoderOptions().name, heads=heads)
 
 
 def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | None:
@@ -110,6 +119,16 @@ def locate_step(spec: str) -> tuple[Path, int]:
     if newest is None:
         raise LaminaError(f"{run.path} has no checkpoint yet; wait for the first, or train with --resume")
     return run.path, int(newest.name.removeprefix("step-"))
+
+
+def _check_heads(backbone: Backbone, given: EncoderOptions | None) -> None:
+    """Raise where other attention heads were given than a network has that states its own."""
+    own = int(backbone.encoder.vit.blocks[0].attn.num_heads)  # type: ignore[union-attr, arg-type]
+    if given is not None and given.heads not in (None, own):
+        assert backbone.origin is not None
+        raise LaminaError(
+            f"{backbone.origin.name} has {own} attention heads, not {given.heads}; leave them out"
+        )
 
 
 def run_folder(spec: str | Path) -> Path | None:
@@ -200,10 +219,9 @@ def _from_foreign(path: Path, options: EncoderOptions | None) -> Backbone:
     recipe = _recipe(settled(foreign, options, path.name), fusion)
     vit = build_vit(recipe.encoder)
     # A size that is given for a file which states none is that of its own positions.
-    given = None if options is None or options.image_size is None else recipe.encoder.image_size
-    put_encoder(
-        vit, foreign, path.name, None if given is None else grid_of(given, vit.patch_embed.proj.weight)
-    )
+    size = None if options is None or options.image_size is None else recipe.encoder.image_size
+    grid = None if size is None else grid_of(size, vit.patch_embed.proj.weight)
+    put_encoder(vit, foreign, path.name, grid, recipe.encoder.init_channels)
     built = build_fusion(recipe.fusion, vit.embed_dim, len(vit.blocks))
     if fusion.kind != "none":
         fill(built, foreign.fusion, path.name)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamina.encoder import Encoder
+from lamina.encoder import ChannelRule, Encoder
 from lamina.errors import LaminaError
 from lamina.interop.backbone import Backbone
 from lamina.interop.loading import open_weights
 from lamina.interop.weights import Loaded, check_unshaped, fit_positions, mismatches, put_weights, refolded
 
 
-def start_from(encoder: Encoder, path: str | Path) -> Loaded:
-    """Fill the encoder from a run, an export, or what others trained, as `load_weights_into` does for a bare
-    network.
+def start_from(encoder: Encoder, path: str | Path, channels: ChannelRule | None = None) -> Loaded:
+    """Fill the encoder from a run, an export, what others trained, or a timm model (timm/NAME) with its
+    published weights, as `load_weights_into` does for a bare network. `channels` is the rule by which weights
+    for another number of channels are taken.
 
     A run with residual decay, or its export, may start an encoder with the same, another or none: its weights
     are converted so that the encoder computes what that network computes, up to the epsilon of the norms. Any
@@ -22,7 +23,7 @@ def start_from(encoder: Encoder, path: str | Path) -> Loaded:
     Raises:
         LaminaError: where there is nothing of that name, or it does not fit. The encoder is then as it was.
     """
-    return put_weights(encoder.vit, open_weights(path), Path(path).name, encoder.factors)
+    return put_weights(encoder.vit, open_weights(path), Path(path).name, encoder.factors, channels)
 
 
 def adopt(encoder: Encoder, backbone: Backbone) -> bool:

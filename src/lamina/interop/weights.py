@@ -12,8 +12,9 @@ from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from timm.models.beit import Beit
 from torch import Tensor, nn
 
-from lamina.encoder import Factors, Network, build_vit, folded
+from lamina.encoder import ChannelRule, Factors, Network, build_vit, folded
 from lamina.errors import LaminaError
+from lamina.interop.channels import fit_channels
 from lamina.interop.foreign import PICKLES, Foreign, read_foreign, read_weights
 
 Grid = tuple[int, int]
@@ -93,15 +94,22 @@ def load_weights_into(vit: Network, path: str | Path) -> Loaded:
     return put_weights(vit, read_foreign(path), path.name)
 
 
-def put_weights(vit: Network, foreign: Foreign, name: str, factors: Factors | None = None) -> Loaded:
-    """As `load_weights_into`, of a file that was read; `name` is for messages.
+def put_weights(
+    vit: Network,
+    foreign: Foreign,
+    name: str,
+    factors: Factors | None = None,
+    channels: ChannelRule | None = None,
+) -> Loaded:
+    """As `load_weights_into`, of a file that was read; `name` is for messages, `channels` the rule by which
+    the patch embedding of weights for other channels is taken (`fit_channels`).
 
     `factors` are those of the shortcuts of the encoder that `vit` is in. It then computes what the network of
     a checkpoint or an export of lamina computes, up to the epsilon of the norms; other weights are taken as
     they are.
     """
     notes = check_alike(vit, foreign, name)
-    loaded = put_encoder(vit, foreign, name)
+    loaded = put_encoder(vit, foreign, name, channels=channels)
     if foreign.factors is not None or foreign.folded is not None:
         vit.load_state_dict(refolded(vit, vit.state_dict(), foreign.factors, factors))
         if foreign.factors != factors:
@@ -113,15 +121,22 @@ def put_weights(vit: Network, foreign: Foreign, name: str, factors: Factors | No
     return replace(loaded, title=foreign.title, mean=mean, std=std, notes=(*loaded.notes, *notes))
 
 
-def put_encoder(vit: Network, foreign: Foreign, name: str, grid: Grid | None = None) -> Loaded:
+def put_encoder(
+    vit: Network,
+    foreign: Foreign,
+    name: str,
+    grid: Grid | None = None,
+    channels: ChannelRule | None = None,
+) -> Loaded:
     """The tensors of a file that was read, into a network; `grid` is that of its positions, where the file
     does not state it."""
     found = dict(foreign.encoder)
+    changed = fit_channels(found, vit, channels, name)
     moved = fit_positions(found, vit, foreign.grid or grid)
     if problems := mismatches(vit.state_dict(), found):
         raise LaminaError(f"{name} does not fit this network: {problems}")
     vit.load_state_dict(found, strict=True)
-    notes = [] if moved is None else [str(moved)]
+    notes = [str(note) for note in (moved, changed) if note is not None]
     return Loaded(len(found), foreign.beside("encoder"), moved is not None, notes=tuple(notes))
 
 

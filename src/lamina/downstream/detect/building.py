@@ -15,7 +15,7 @@ from lamina.downstream.detect.detector import Detector
 from lamina.downstream.detect.objects import DetectData, look, open_detect_data
 from lamina.downstream.detect.outline import Outline
 from lamina.downstream.detect.recipe import DetectRecipe, detect_recipe
-from lamina.encoder import Encoder, build_vit, wrap_vit
+from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
 from lamina.interop import Backbone
 from lamina.memory import MemoryEstimate, count_memory
 from lamina.rng import Purpose, seed_for
@@ -27,7 +27,7 @@ def plan_detection(
     model: str | Path | Backbone,
     data: str | Path | DetectData,
     recipe: DetectRecipe | None = None,
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
 ) -> Planned:
     """Open model and images, fill in what the recipe leaves open, and find out what does not fit. Where there
     are no masks, none are learned.

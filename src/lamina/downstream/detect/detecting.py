@@ -20,6 +20,7 @@ from lamina.downstream.detect.testing import detect_images
 from lamina.downstream.fitting import fit_protocol
 from lamina.downstream.score import Score
 from lamina.downstream.training import Going
+from lamina.encoder import EncoderOptions
 from lamina.interop import Backbone
 from lamina.train import Ranks, process_group
 
@@ -32,7 +33,7 @@ def evaluate_detect(
     going: Going | None = None,
     *,
     recipe: DetectRecipe | None = None,
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
     progress: Progress | None = None,
 ) -> Score:
     """Detection and instance segmentation by the recipe: train on the training images, then test once, after
@@ -46,7 +47,7 @@ def evaluate_detect(
         data: images with objects: a COCO-like folder, `sample:doom`, or two opened parts.
         going: folder, seed, device.
         recipe: what is trained, and how; by default the one for small images.
-        encoder: timm name of the network, for weights files that do not say.
+        encoder: timm name or options of the network, for weights files that do not say.
         progress: told how many test images are done.
 
     Raises:

@@ -18,7 +18,7 @@ from lamina.downstream.segment.miou import check_metric
 from lamina.downstream.segment.recipe import HeadKind, SegmentRecipe, segment_recipe
 from lamina.downstream.segment.task import Segmenter
 from lamina.downstream.segment.uper import UperNet
-from lamina.encoder import Encoder, build_vit, wrap_vit
+from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
 from lamina.errors import LaminaError
 from lamina.interop import Backbone
 from lamina.memory import MemoryEstimate, count_memory
@@ -31,7 +31,7 @@ def plan_segmentation(
     model: str | Path | Backbone,
     data: str | Path | SegmentData,
     recipe: SegmentRecipe | HeadKind | None = None,
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
 ) -> Planned:
     """Open model and images, fill in what the recipe leaves open, and find out what does not fit.
 

@@ -24,6 +24,7 @@ from lamina.downstream.segment.recipe import HeadKind, SegmentRecipe
 from lamina.downstream.segment.sliding import SaysOfWindows
 from lamina.downstream.segment.testing import segment_images
 from lamina.downstream.training import Going
+from lamina.encoder import EncoderOptions
 from lamina.evaluate.results import Setting
 from lamina.interop import Backbone
 from lamina.train import Ranks, process_group
@@ -37,7 +38,7 @@ def evaluate_segment(
     going: Going | None = None,
     *,
     recipe: SegmentRecipe | HeadKind | None = None,
-    encoder: str | None = None,
+    encoder: str | EncoderOptions | None = None,
     progress: Progress | None = None,
 ) -> Score:
     """Semantic segmentation by the recipe: train on the training images, then test once, after the last step.
@@ -50,7 +51,7 @@ def evaluate_segment(
         data: images with a class for each pixel: a folder, `sample:doom`, or two opened parts.
         going: folder, seed, device.
         recipe: what is trained, and how; a head's name stands for its recipe for small images.
-        encoder: timm name of the network, for weights files that do not say.
+        encoder: timm name or options of the network, for weights files that do not say.
         progress: told how many test images are done.
 
     Raises:

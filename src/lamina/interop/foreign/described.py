@@ -24,6 +24,8 @@ _PLAIN = {
     1024: ("vit_large_patch16_224", 16),
     1280: ("vit_huge_patch14_224", 16),
 }
+USUAL_HEADS = {width: heads for width, (_, heads) in _PLAIN.items()}
+"""Attention heads by width, of plain ViTs."""
 _WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # DistributedDataParallel, torch.compile
 
 

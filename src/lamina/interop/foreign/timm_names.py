@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor
 
 from lamina.encoder import EncoderOptions, Factors, shortcut_factors
-from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors, depth_of
+from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors, depth_of, need
 
 _ANCHOR = "patch_embed.proj.weight"
 OWN_PREFIXES = ("encoder.vit.", "mim.encoder.vit.")
@@ -26,8 +27,15 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
     inside = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
     encoder = {plain: tensors[name] for plain, name in inside.items() if not plain.startswith(_NOT_ENCODER)}
     depth_of(encoder)  # says so where there are no blocks
+    assumed = []
+    if clues.lamina is not None and clues.lamina.is_export and "norm.weight" not in encoder:
+        width = len(need(encoder, "patch_embed.proj.weight"))
+        encoder |= {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
+        assumed.append("a final norm that scales nothing: the classifier's head reads past it")
     mark = f"{prefix.removesuffix('vit.')}{_SHORTCUTS}"
-    taken = [inside[plain] for plain in encoder] + [name for name in tensors if name == mark and prefix]
+    taken = [inside[plain] for plain in encoder if plain in inside] + [
+        name for name in tensors if name == mark and prefix
+    ]
     names = {"encoder": tuple(taken), "": tuple(name for name in tensors if name not in set(taken))}
     own = clues.lamina
     options = own.encoder if own is not None else _options(clues.config)
@@ -36,6 +44,7 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         encoder,
         names,
         options,
+        assumed=tuple(assumed),
         factors=_factors(tensors.get(mark) if prefix else None, encoder),
         folded=None if own is None else own.folded_residual_decay,
     )

@@ -94,6 +94,9 @@ def settled(foreign: Foreign, given: EncoderOptions | None, name: str) -> Encode
     elif given is not None:
         usual = EncoderOptions()
         said = {f.name: getattr(given, f.name) for f in fields(given)}
+        stated = found.heads if "heads" not in foreign.guessed else None
+        if stated is not None and given.heads not in (None, stated):
+            raise LaminaError(f"{name} has {stated} attention heads, not {given.heads}; leave them out")
         found = replace(found, **{k: v for k, v in said.items() if v != getattr(usual, k)})
     if foreign.factors is not None:
         found = _with_decay(found, foreign.factors[-1][-1], name)
