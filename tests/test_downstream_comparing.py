@@ -318,7 +318,10 @@ def test_wrong_arguments_are_one_line(folder, tmp_path, capsys):
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--protocols", "knn"], "no encoder 'nowhere'"),
         (["nowhere", folder, "--out", str(tmp_path / "full")], "is not a comparison"),
         (["nowhere", folder, "--out", str(tmp_path / "o"), "--protocols", "magic"], "magic"),
-        (["nowhere", folder, "--out", str(tmp_path / "o"), "--seeds", "0"], "give 1 or more"),
+        (
+            ["nowhere", folder, "--out", str(tmp_path / "o"), "--seeds", "0"],
+            "seeds is 0; it must be 1 or more",
+        ),
     ):
         assert cli.main(["evaluate", "all", *arguments]) == 2
         said = capsys.readouterr().err

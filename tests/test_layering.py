@@ -20,6 +20,7 @@ BASE = {
     "modes",
     "terminal",
     "locking",
+    "ranges",
 }
 PARTS = {"masking", "encoder", "fusion", "decoder", "losses", "targets"}
 ALLOWED = {

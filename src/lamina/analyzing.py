@@ -17,6 +17,7 @@ from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.files import check_writable
 from lamina.interop.loading import UNTRAINED, network_options, run_folder
+from lamina.ranges import COUNT, NOT_NEGATIVE, SEED, check_ranges
 from lamina.report import write_report
 from lamina.report.inside import write_analyses_page
 from lamina.runs import Run
@@ -30,25 +31,29 @@ class Looking:
     """Images: a folder, .txt list, quoted glob or sample (its held-out part); by default the first run's."""
     out: Path | None = None
     """Folder for JSON, PNG and SVG; by default RUN/analyses, for a single run."""
-    images: int = 256
+    images: Annotated[int, COUNT] = 256
     """How many; drawn by the seed where there are more."""
     encoder: str | None = None
     """timm name of the network, for weights files that do not say."""
-    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads")] = None
+    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
     """Attention heads of the network, for weights files of an unusual width, which do not say."""
-    batch_size: int = 32
+    batch_size: Annotated[int, COUNT] = 32
     """Images per forward."""
-    workers: int = 0
+    workers: Annotated[int, NOT_NEGATIVE] = 0
     """Processes that read images."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the images that are drawn, and of what an analysis draws itself."""
 
     @property
     def network(self) -> EncoderOptions | None:
         """What `load_encoder` takes for files that do not say their network."""
         return network_options(self.encoder, self.heads)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 class AnalysisTask:
@@ -57,7 +62,6 @@ class AnalysisTask:
     def __init__(self, name: str, models: Sequence[str], looking: Looking, **settings: Any) -> None:
         if not models:
             raise LaminaError("name at least one model")
-        _check_counts(looking)
         self.name, self.looking, self.settings = name, looking, settings
         self.named = names_of(list(models))
         self.started = time.perf_counter()
@@ -126,12 +130,6 @@ def run_of(spec: str) -> Run | None:
 
 def _single_run(models: list[str]) -> Run | None:
     return run_of(models[0]) if len(models) == 1 else None
-
-
-def _check_counts(looking: Looking) -> None:
-    for name, least in (("batch_size", 1), ("images", 1), ("workers", 0)):
-        if (value := getattr(looking, name)) < least:
-            raise LaminaError(f"--{name.replace('_', '-')} is {value}; give {least} or more")
 
 
 def _check_folder(file: Path) -> None:

@@ -144,6 +144,15 @@ def peek(args: Sequence[str], flag: str) -> str | None:
     return found
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: 1e-3 is one, which YAML 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+"), list("-+0123456789.")
+)
+
+
 def read_config(file: Path) -> dict[str, Any]:
     """Fields of a recipe from a YAML file.
 
@@ -151,7 +160,7 @@ def read_config(file: Path) -> dict[str, Any]:
         LaminaError: where it cannot be read, or holds something else.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise LaminaError(f"--config {file} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from lamina.encoder import Encoder
 from lamina.errors import LaminaError
 from lamina.fusion import Fusion
 from lamina.mim import MIM
+from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_ranges
 from lamina.tokens import sincos_2d, split_indices, take
 
 
@@ -24,18 +26,22 @@ from lamina.tokens import sincos_2d, split_indices, take
 class CMAEOptions:
     """CMAE's second branch."""
 
-    decoder_depth: int = 2
+    decoder_depth: Annotated[int, COUNT] = 2
     """Blocks of the feature decoder, as wide as the pixel decoder."""
-    hidden: int = 1536
+    hidden: Annotated[int, COUNT] = 1536
     """Channels between the two layers of projector and predictor."""
-    out: int = 256
+    out: Annotated[int, COUNT] = 256
     """Channels of what is compared."""
-    momentum: float = 0.996
+    momentum: Annotated[float, SHARE] = 0.996
     """Share of the target that stays at each step."""
-    temperature: float = 0.07
+    temperature: Annotated[float, POSITIVE] = 0.07
     """Of the InfoNCE loss."""
-    weight: float = 1.0
+    weight: Annotated[float, NOT_NEGATIVE] = 1.0
     """Of the contrastive term; it is also multiplied by twice the temperature."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 class FeatureDecoder(nn.Module):

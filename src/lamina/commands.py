@@ -6,20 +6,21 @@ from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 import yaml
 
 from lamina.api import report_callbacks, tokenizer_callbacks
 from lamina.arguments import PretrainArguments
 from lamina.bars import ImagesBar
-from lamina.build import resolve
+from lamina.build import build_task, compose_task, resolve
 from lamina.commands_evaluate import READING, Data, Flat, Model, Reading, console
 from lamina.data import DataOptions, Split, check, open_source
 from lamina.embedding import embed as embed_images
 from lamina.errors import LaminaError
 from lamina.files import write_atomically
 from lamina.guides import open_target
-from lamina.interop import export_run
+from lamina.interop import export_run, start_from
 from lamina.memory import MemoryEstimate, estimate_memory
 from lamina.options import merge, to_mapping
 from lamina.pretraining import run_pretrain, with_classes
@@ -29,13 +30,13 @@ from lamina.report.strips import remark
 from lamina.runs import Run
 from lamina.tokenizer import TokenizerOptions
 from lamina.tokenizing import train_tokenizer
-from lamina.train import is_main, plan_run
+from lamina.train import check_training, is_main, plan_run
 
 
 def pretrain(arguments: PretrainArguments) -> int:
     """Pre-train, or with --dry-run say what would be done; returns the exit code."""
     if arguments.dry_run:
-        describe(arguments.fields, arguments.data)
+        describe(arguments.fields, arguments.data, init=arguments.init)
         return 0
     outcome = run_pretrain(
         arguments.fields,
@@ -52,8 +53,10 @@ def pretrain(arguments: PretrainArguments) -> int:
     return outcome.exit_code
 
 
-def describe(recipe: Recipe, data: str, part: Split | None = None) -> None:
-    """The resolved recipe, the steps and the memory of a run that is not started, on a part of the data."""
+def describe(recipe: Recipe, data: str, part: Split | None = None, init: Path | None = None) -> None:
+    """The resolved recipe, the steps and the memory of a run that is not started, on a part of the data;
+    refuses what the run would refuse: its device, its optimiser, and weights to start from that do not
+    fit."""
     source = open_source(data, part)
     images, recipe = len(source), with_classes(recipe, source)
     for note in source.notes:
@@ -64,6 +67,12 @@ def describe(recipe: Recipe, data: str, part: Split | None = None) -> None:
     if measured["encoder"]:
         console.print("mean and std would be measured on the images; shown are the defaults", markup=False)
     plan = plan_run(recipe.train, images)
+    with torch.device("meta"):
+        task = compose_task(resolved)
+    warnings = check_training(task, recipe.optim, recipe.train, plan)
+    if init is not None:
+        loaded = start_from(build_task(resolved).encoder, init)
+        console.print(f"would start from {init}: {loaded}", markup=False)
     console.print(
         f"{images} images, {plan.total_steps} steps of {recipe.train.batch_size}, "
         f"{plan.steps_per_epoch:.1f} steps in an epoch",
@@ -71,6 +80,8 @@ def describe(recipe: Recipe, data: str, part: Split | None = None) -> None:
     )
     batch = recipe.train.micro_batch_size or recipe.train.batch_size
     console.print(tell_memory(estimate_memory(resolved, batch), batch), markup=False)
+    for line in warnings:
+        console.print(line, markup=False)
 
 
 def tell_memory(estimate: MemoryEstimate, batch: int) -> str:

@@ -33,6 +33,7 @@ from lamina.downstream.segment import (
     segment_recipe,
 )
 from lamina.options import to_mapping
+from lamina.train.distributed import choose_device
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def _describe(planned: DensePlan[Any, Any], steps: str, *memory: str) -> None:
     shown = {"recipe": to_mapping(planned.recipe), "network": to_mapping(planned.encoder)}
     console.print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), markup=False)
     parts = planned.data
+    choose_device(planned.recipe.train.device)
     counted = f"{len(parts.train.images)} training and {len(parts.test.images)} test images"
     for line in (f"{counted}, {len(parts.classes)} classes; {steps}", *memory, *planned.notes):
         console.print(line, markup=False)

@@ -18,6 +18,7 @@ from lamina.evaluate import evaluate_knn as run_knn
 from lamina.evaluate import evaluate_linear as run_linear
 from lamina.files import check_writable
 from lamina.interop import network_options
+from lamina.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from lamina.report import write_report
 from lamina.runs import Run
 from lamina.terminal import why
@@ -38,11 +39,11 @@ class Reading:
 
     encoder: str | None = None
     """timm name of the network, for a weights file that does not say."""
-    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads")] = None
+    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
     """Attention heads of the network, for a weights file of an unusual width, which does not say."""
-    batch_size: int = 64
+    batch_size: Annotated[int, COUNT] = 64
     """Images per forward."""
-    workers: int = 2
+    workers: Annotated[int, NOT_NEGATIVE] = 2
     """Processes that read images."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
@@ -53,6 +54,10 @@ class Reading:
         """As the functions of `lamina.evaluate` and `embed` take them, the network's options as one."""
         given = {name: value for name, value in vars(self).items() if name != "heads"}
         return {**given, "encoder": network_options(self.encoder, self.heads)}
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 READING, FEATURES, KNN, LINEAR = Reading(), FeatureOptions(), KNNOptions(), LinearOptions()

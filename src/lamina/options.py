@@ -115,6 +115,8 @@ def _match(value: Any, kind: Any) -> tuple[bool, Any]:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number, float(value) if is_number else None
     if kind is int:
+        if isinstance(value, float) and value.is_integer():  # YAML's 1e5
+            return True, int(value)
         return isinstance(value, int) and not isinstance(value, bool), value
     return isinstance(value, kind), value
 

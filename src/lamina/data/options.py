@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from lamina.errors import LaminaError
+from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, check_ranges
 
 MAX_PIXELS = 178_956_970
 """Where Pillow itself refuses an image as a decompression bomb (about 13,000 x 13,000)."""
@@ -53,38 +54,38 @@ class DataOptions:
 
     crop: Literal["random_resized", "simple_resized", "center"] = "random_resized"
     """Crop of a training image: random_resized (MAE), simple_resized (PixMIM, MFF), or center (none)."""
-    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_scale: Annotated[tuple[float, float], SHARE_ABOVE_0] = (0.2, 1.0)
     """Share of the image's area that a random_resized crop covers, smallest and largest."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_ratio: Annotated[tuple[float, float], POSITIVE] = (3 / 4, 4 / 3)
     """Width over height of a random_resized crop before it is resized, smallest and largest."""
-    crop_padding_px: int = 4
+    crop_padding_px: Annotated[int, NOT_NEGATIVE] = 4
     """Reflected border that a simple_resized crop may reach into, in pixels."""
-    crop_px: tuple[int, int] | None = None
+    crop_px: Annotated[tuple[int, int] | None, COUNT] = None
     """Height and width of the crop before a second view is cut from it; None is the encoder's image size, and
     8/7 of it where there is a second view (256 for 224)."""
-    flip: float = 0.5
+    flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip."""
-    jitter: tuple[float, float, float, float] | None = None
+    jitter: Annotated[tuple[float, float, float, float] | None, NOT_NEGATIVE] = None
     """Largest changes of brightness, contrast, saturation and hue (BEiT: 0.4 0.4 0.4 0); unset means
     none."""
     auto_augment: str | None = None
     """One of timm's policies for 8-bit colour images (DeiT: rand-m9-mstd0.5-inc1); unset means none."""
-    erase: float = 0.0
+    erase: Annotated[float, SHARE] = 0.0
     """How often a rectangle is replaced by noise (DeiT: 0.25)."""
     second_view: Literal["none", "cmae"] = "none"
     """cmae: two windows of the crop (crop_px, larger than the image size), the second shifted and changed."""
-    view_shift_px: int | None = None
+    view_shift_px: Annotated[int | None, NOT_NEGATIVE] = None
     """Largest shift of the second view against the first; unset means one pixel less than there is room (31
     for 224 in 256)."""
-    view_jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    view_jitter: Annotated[tuple[float, float, float, float], NOT_NEGATIVE] = (0.4, 0.4, 0.4, 0.1)
     """Largest changes of the second view's brightness, contrast, saturation and hue."""
-    view_jitter_share: float = 0.8
+    view_jitter_share: Annotated[float, SHARE] = 0.8
     """How often the second view's colours are changed."""
-    view_grey_share: float = 0.2
+    view_grey_share: Annotated[float, SHARE] = 0.2
     """How often the second view is made grey."""
-    view_blur_share: float = 0.5
+    view_blur_share: Annotated[float, SHARE] = 0.5
     """How often the second view is blurred."""
-    eval_crop_share: float = 0.875
+    eval_crop_share: Annotated[float, SHARE_ABOVE_0] = 0.875
     """Share of the short side that an evaluation's centre crop keeps (224 of 256); 1 for small images."""
     exif_orientation: bool = True
     """Turn photographs as their EXIF tag says, as viewers do; MAE, timm and torchvision ignore the tag."""
@@ -99,20 +100,21 @@ class DataOptions:
     max_decode_seconds: float = MAX_DECODE_SECONDS
     """Most processor time, in seconds, that decoding one image may take; one that needs more is an unreadable
     file. Raise it for very large images on slow processors."""
-    workers: int = 2
+    workers: Annotated[int, NOT_NEGATIVE] = 2
     """Processes that read and crop images; 0: the training process does. Results do not depend on it."""
-    prefetch_batches: int = 2
+    prefetch_batches: Annotated[int, COUNT] = 2
     """Batches that each worker prepares ahead."""
-    worker_timeout_seconds: float = 600.0
+    worker_timeout_seconds: Annotated[float, POSITIVE] = 600.0
     """Longest wait for a batch from the worker processes, in seconds; then the run is saved and ends. Raise
     it where single images take minutes to read."""
-    bad_files_max_share: float = 0.001
+    bad_files_max_share: Annotated[float, SHARE] = 0.001
     """The run stops when more than this share of the files cannot be read..."""
-    bad_files_min: int = 10
+    bad_files_min: Annotated[int, NOT_NEGATIVE] = 10
     """...but not before more than this many of them."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
+        check_ranges(self)
         checks = {
             "crop_scale must be two shares, smallest first, above 0 and at most 1": (
                 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1

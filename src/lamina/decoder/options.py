@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from lamina.errors import LaminaError
+from lamina.ranges import COUNT, SHARE_ABOVE_0, check_ranges
 
 
 @dataclass(frozen=True)
@@ -16,14 +17,18 @@ class DecoderOptions:
     """mae: a small transformer over visible and mask tokens. linear: one matrix (with mask tokens
     in the encoder). cross: mask tokens that read the encoder's output and not each other (CrossMAE). prompt:
     mask tokens that read it and each other, while it stays as it is (MILAN)."""
-    width: int = 512
+    width: Annotated[int, COUNT] = 512
     """Channels of a decoder with blocks (all but linear)."""
-    depth: int = 8
+    depth: Annotated[int, COUNT] = 8
     """Its blocks."""
-    heads: int = 16
+    heads: Annotated[int, COUNT] = 16
     """Its attention heads."""
-    predict_share: float = 0.25
+    predict_share: Annotated[float, SHARE_ABOVE_0] = 0.25
     """Share of all patches that the cross decoder predicts, drawn among the hidden ones."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 def check_size(width: int, depth: int, heads: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from lamina.downstream.chosen_recipe import (
     Recipes,
@@ -28,6 +28,7 @@ from lamina.errors import LaminaError
 from lamina.evaluate import Computing, FeatureOptions, evaluate_knn, evaluate_linear
 from lamina.evaluate.vectors import VectorPool, Wanted
 from lamina.files import json_text, write_atomically
+from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
 from lamina.resumable_folder import opened_to_go_on
 from lamina.runs import Run
 from lamina.train import NONFINITE_EXIT_CODE
@@ -48,14 +49,14 @@ class CompareOptions:
 
     protocols: tuple[Protocol, ...] = ("knn", "linear", "finetune")
     """In the order of the table's rows, but robustness last."""
-    seeds: int = 3
+    seeds: Annotated[int, COUNT] = 3
     """Seeds of each protocol, for a model that is one run; of a model of several runs each is a seed."""
-    epochs: float | None = None
+    epochs: Annotated[float | None, POSITIVE] = None
     """Epochs of fine-tuning, linear-mae and attentive, in place of their recipes'; warm-up keeps its
     share."""
-    few_per_class: tuple[int, ...] = (1, 5, 10)
+    few_per_class: Annotated[tuple[int, ...], COUNT] = (1, 5, 10)
     """Images of each class for fewshot."""
-    corrupted_images: int | None = 1000
+    corrupted_images: Annotated[int | None, COUNT] = 1000
     """Test images for robustness; unset means all."""
     features: tuple[Wanted, ...] = ("last",)
     """What knn and linear read, the same of all models: last (the last block) is there in each. Each of
@@ -64,17 +65,16 @@ class CompareOptions:
     pools: tuple[VectorPool, ...] = ("mean",)
     """How knn and linear pool it, the same for all models: mean (of the patches) is there in each. Each of
     several has a row of its own: cls (the class token), cls+mean (both side by side)."""
-    batch_size: int = 64
+    batch_size: Annotated[int, COUNT] = 64
     """Images per forward of frozen encoders."""
-    workers: int = 2
+    workers: Annotated[int, NOT_NEGATIVE] = 2
     """Processes that read images."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        if self.seeds < 1:
-            raise LaminaError(f"seeds is {self.seeds}; give 1 or more")
+        check_ranges(self)
         if unknown := set(self.protocols) - set(get_args(Protocol)):
             raise LaminaError(f"there is no protocol {min(unknown)!r}; take {', '.join(get_args(Protocol))}")
         if not self.protocols:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from lamina.encoder import Encoder, EncoderOptions, build_vit, layer_ids, wrap_v
 from lamina.errors import LaminaError
 from lamina.interop import Backbone, adopt
 from lamina.interop.backbone import Origin
+from lamina.ranges import SHARE_BELOW_1, check_ranges
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,14 @@ class EncoderChanges:
 
     frozen: bool = False
     """Whether it stays as it is: in evaluation mode, without gradients, in no checkpoint."""
-    drop_path: float = 0.0
+    drop_path: Annotated[float, SHARE_BELOW_1] = 0.0
     """Largest rate of stochastic depth."""
     activation_checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 class DenseTask(nn.Module):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -34,6 +34,7 @@ from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.linear import fit_linear
 from lamina.evaluate.vectors import BackboneVectors
 from lamina.interop import Backbone, load_encoder
+from lamina.ranges import COUNT, SHARE_ABOVE_0, check_ranges
 from lamina.recipes import Recipe
 from lamina.statistics import SHARE, estimate
 from lamina.train.distributed import choose_device
@@ -50,21 +51,20 @@ class FewOptions:
 
     by: By = "linear"
     """linear or knn on frozen features, or finetune."""
-    per_class: tuple[int, ...] = (1, 2, 5, 10)
+    per_class: Annotated[tuple[int, ...], COUNT] = (1, 2, 5, 10)
     """Images of each class."""
-    shares: tuple[float, ...] = ()
+    shares: Annotated[tuple[float, ...], SHARE_ABOVE_0] = ()
     """Shares of the training images, such as 0.01 0.1: as many of each class as make that share of all."""
     lists: tuple[Path, ...] = ()
     """Official lists: text files that name the images, one on each line."""
-    draws: int = 5
+    draws: Annotated[int, COUNT] = 5
     """Draws of each amount; a list is one by itself."""
     pool: Literal["cls", "mean"] = "mean"
     """For linear and knn: what of the last layer is read."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        if self.draws < 1:
-            raise LaminaError(f"draws is {self.draws}; give 1 or more")
+        check_ranges(self)
         if not (self.per_class or self.shares or self.lists):
             raise LaminaError("few labels need an amount: per_class, shares or lists")
         if twice := [name for name, n in Counter(file.stem for file in self.lists).items() if n > 1]:

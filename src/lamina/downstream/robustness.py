@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from lamina.analyze.subject import some
 from lamina.corruptions import (
@@ -31,9 +31,9 @@ from lamina.downstream.measured import MeasuredParts
 from lamina.downstream.score import Score
 from lamina.downstream.training import Going, keep
 from lamina.encoder import EncoderOptions
-from lamina.errors import LaminaError
 from lamina.evaluate import Computing, open_labelled, wilson_interval
 from lamina.evaluate.result_files import file_name
+from lamina.ranges import COUNT, check_ranges
 from lamina.runs import Run
 
 Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch"]
@@ -51,7 +51,7 @@ class RobustnessOptions:
     here."""
     kinds: tuple[str, ...] = ()
     """Corruptions; unset means all fifteen (without frost where its photographs are not installed)."""
-    images: int | None = None
+    images: Annotated[int | None, COUNT] = None
     """So many of the test images, drawn by the seed; unset means all."""
     probe_data: str | None = None
     """Labelled images whose training part a linear probe is fitted on, for an encoder that is no classifier;
@@ -61,10 +61,9 @@ class RobustnessOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
+        check_ranges(self)
         for kind in self.kinds:
             check_corruption(kind, SEVERITIES[0])
-        if self.images is not None and self.images < 1:
-            raise LaminaError(f"images is {self.images}; give 1 or more")
 
 
 class Part(NamedTuple):

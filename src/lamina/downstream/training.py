@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from lamina.data import DataOptions, Source
 from lamina.downstream.adapting import adapted, protocol_recipe, recipe_of
@@ -24,6 +24,7 @@ from lamina.files import check_writable
 from lamina.interop import Backbone, load_encoder, locate_step
 from lamina.options import describe_changes, flatten, to_mapping
 from lamina.pretraining import FREE_ON_RESUME, MoreCallbacks, run_pretrain
+from lamina.ranges import NOT_NEGATIVE, SEED, check_ranges
 from lamina.recipes import Recipe
 from lamina.runs import Run, load_task
 from lamina.supervised import Supervised
@@ -58,12 +59,16 @@ class Going:
     """Go on with what is in the folder (or start it)."""
     overwrite: bool = False
     """Replace what is in the folder."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of weights, order, crops, mixing and drop path."""
     device: str | None = None
     """auto, cpu, cuda, ...; unset means the recipe's."""
-    workers: int | None = None
+    workers: Annotated[int | None, NOT_NEGATIVE] = None
     """Processes that read images; unset means the recipe's."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 def evaluate_trained(

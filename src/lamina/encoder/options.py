@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from lamina.errors import LaminaError
+from lamina.ranges import COUNT, NOT_NEGATIVE, SHARE, SHARE_ABOVE_0, SHARE_BELOW_1, check_ranges
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,36 +22,36 @@ class EncoderOptions:
 
     name: str = "vit_small_patch16_224"
     """A timm name of a VisionTransformer, Eva or Beit (Beit with hide replace alone)."""
-    image_size: tuple[int, ...] | None = None
+    image_size: Annotated[tuple[int, ...] | None, COUNT] = None
     """Side, or height and width, of the images in px; unset means the named model's."""
-    patch_size: int | None = None
+    patch_size: Annotated[int | None, COUNT] = None
     """Side of a patch in px; unset means the named model's."""
-    in_chans: int = 3
+    in_chans: Annotated[int, COUNT] = 3
     """Channels of the images."""
-    width: int | None = None
+    width: Annotated[int | None, COUNT] = None
     """D, where it differs from the named model's."""
-    depth: int | None = None
+    depth: Annotated[int | None, COUNT] = None
     """Number of blocks, where it differs from the named model's."""
-    heads: int | None = None
+    heads: Annotated[int | None, COUNT] = None
     """Attention heads, where they differ from the named model's."""
-    class_tokens: int = 1
+    class_tokens: Annotated[int, COUNT] = 1
     """Class tokens of a network that has them; several (Pixio: 8) are timm's class token and registers, all
     treated alike."""
     relative_positions: RelativePositions | None = None
     """Of a Beit: relative position biases for each block, shared by all (BEiT's and SimMIM's pre-training),
     or none but learned absolute positions; unset means the named model's."""
-    layer_scale: float | None = None
+    layer_scale: Annotated[float | None, NOT_NEGATIVE] = None
     """Where the scales of the residual branches start (0.1 in BEiT and SimMIM), 0 for none; unset means the
     named model's."""
-    residual_decay: float | None = None
+    residual_decay: Annotated[float | None, SHARE] = None
     """Factor of the last shortcut (0.6 for ViT-B in arXiv 2404.10947); from 1 at the first, factors fall
     linearly to it. Unset means plain shortcuts."""
-    drop_path: float = 0.0
+    drop_path: Annotated[float, SHARE_BELOW_1] = 0.0
     """Largest rate of stochastic depth."""
-    mean: tuple[float, ...] | Literal["auto"] | None = None
+    mean: Annotated[tuple[float, ...] | Literal["auto"] | None, SHARE] = None
     """Channel means for normalisation, on [0, 1]; auto measures the data; unset means ImageNet's for three
     channels, 0.5 otherwise."""
-    std: tuple[float, ...] | Literal["auto"] | None = None
+    std: Annotated[tuple[float, ...] | Literal["auto"] | None, SHARE_ABOVE_0] = None
     """Channel standard deviations; auto or unset as for the mean, but 0.25 in place of 0.5."""
     hide: Literal["drop", "replace"] = "drop"
     """drop: the encoder sees the visible patches alone (MAE). replace: mask tokens stand in for the hidden
@@ -68,6 +69,10 @@ class EncoderOptions:
     """Start the last matrix of each residual branch at zero, as residual decay does below factors of 0.7."""
     activation_checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 def default_statistics(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from lamina.errors import LaminaError
 from lamina.evaluate.cache import FeatureCache
 from lamina.evaluate.table import Key, Table, Timing
 from lamina.evaluate.vectors import Extractor
+from lamina.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from lamina.train.distributed import choose_device
 
 Progress = Callable[[int, int, float], None]
@@ -27,9 +29,9 @@ _SLAB_CELLS = 1 << 22
 class Computing:
     """How features are computed; beyond rounding the numbers do not depend on it."""
 
-    batch_size: int = 64
+    batch_size: Annotated[int, COUNT] = 64
     """Images per forward."""
-    workers: int = 2
+    workers: Annotated[int, NOT_NEGATIVE] = 2
     """Processes that read images while others pass the encoder; 0: reading and computing take turns."""
     device: str = "auto"
     """auto (the GPU where there is one), cpu, cuda, ..."""
@@ -37,6 +39,10 @@ class Computing:
     """Told how many images of how many are done, and the share of the time spent waiting for images."""
     cache: Path | None = None
     """Folder that vectors are kept in and taken from; it may be deleted at any time."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,33 +15,31 @@ from lamina.errors import LaminaError
 from lamina.evaluate.neighbours import Chunks, nearest
 from lamina.evaluate.probe import Verdict
 from lamina.evaluate.results import Setting
+from lamina.ranges import COUNT, POSITIVE, check_ranges
 
 
 @dataclass(frozen=True)
 class KNNOptions:
     """The sweep of a kNN evaluation; every combination is judged by leave-one-out on the training set."""
 
-    k: tuple[int, ...] = (10, 20, 100, 200)
+    k: Annotated[tuple[int, ...], COUNT] = (10, 20, 100, 200)
     """Neighbours that vote; values beyond the training set are cut to its size."""
-    temperature: float = 0.07
+    temperature: Annotated[float, POSITIVE] = 0.07
     """Of the vote exp(similarity / temperature)."""
     centred: tuple[bool, ...] = (False, True)
     """Whether the mean of the training features is taken off before the cosine. DINO does not (False alone);
     raw pixels and untrained features, all positive or nearly parallel, gain by it, and so does MAE."""
-    chosen_on: int = 50_000
+    chosen_on: Annotated[int, COUNT] = 50_000
     """At most so many training samples, evenly spread, judge the candidates; each of them against all others,
     which for every one of 1.28 million would be their square."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        if not self.k or min(self.k) < 1:
-            raise LaminaError(f"k must be one or more numbers from 1 on, not {self.k}")
-        if self.temperature <= 0:
-            raise LaminaError(f"temperature must be above 0, not {self.temperature}")
+        check_ranges(self)
+        if not self.k:
+            raise LaminaError("k must be one or more numbers")
         if not self.centred:
             raise LaminaError("centred must hold False, True or both")
-        if self.chosen_on < 1:
-            raise LaminaError(f"chosen_on must be 1 or more, not {self.chosen_on}")
 
     def judges(self, n: int) -> Int64[Tensor, "m"]:
         """Which of n training samples judge the candidates."""

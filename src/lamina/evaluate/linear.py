@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor
 from lamina.errors import LaminaError
 from lamina.evaluate.coordinates import Compact, Standardiser
 from lamina.evaluate.probe import Verdict
+from lamina.ranges import COUNT, POSITIVE, SHARE_BETWEEN, check_ranges
 from lamina.rng import permutation
 
 SINGLE = "each class has a single training image; a linear probe needs more"
@@ -44,23 +45,32 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 class LinearOptions:
     """The sweep of a linear probe."""
 
-    c: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+    c: Annotated[tuple[float, ...], POSITIVE] = (
+        0.1,
+        0.3,
+        1.0,
+        3.0,
+        10.0,
+        30.0,
+        100.0,
+        300.0,
+        1000.0,
+        3000.0,
+        10000.0,
+    )
     """scikit-learn's C, ascending: the penalty is |W|^2 / (2 C) beside the summed cross-entropy, on features
     whose rows have a mean squared length of 1."""
-    validation_share: float = 0.25
+    validation_share: Annotated[float, SHARE_BETWEEN] = 0.25
     """Share of each class's training samples that the choice of C, features and pool is made on."""
-    patience: int = 2
+    patience: Annotated[int, COUNT] = 2
     """With 5,000 or more validation samples the sweep ends after so many values of C in a row that are worse
     than the best one; with fewer all values are tried."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        if not self.c or self.c[0] <= 0 or any(a >= b for a, b in pairwise(self.c)):
-            raise LaminaError(f"c must ascend and be above 0, not {self.c}")
-        if self.patience < 1:
-            raise LaminaError(f"patience is {self.patience}; give 1 or more")
-        if not 0 < self.validation_share < 1:
-            raise LaminaError(f"validation_share must be between 0 and 1, not {self.validation_share}")
+        check_ranges(self)
+        if not self.c or any(a >= b for a, b in pairwise(self.c)):
+            raise LaminaError(f"c must ascend, not {self.c}")
 
 
 def stratified_split(labels: Int64[Tensor, "n"], share: float, seed: int) -> Bool[Tensor, "n"]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from lamina.batch import unit_float
 from lamina.errors import LaminaError
 from lamina.frozen import network_sha256
 from lamina.interop import Backbone, FeatureKind, Features
+from lamina.ranges import NOT_NEGATIVE, check_ranges
 
 MOST_PIXEL_VALUES = 12_288
 """64 x 64 in colour: larger images are averaged down to it for the raw-pixel baseline."""
@@ -53,7 +54,7 @@ class FeatureOptions:
     features: tuple[Wanted, ...] = ("last", "fused")
     """last: the last block. fused: what the decoder was given, where there is a fusion. layers: each block, a
     row each."""
-    layers: tuple[int, ...] = ()
+    layers: Annotated[tuple[int, ...], NOT_NEGATIVE] = ()
     """Blocks, counted from 0, whose outputs side by side make one more row: of 12 blocks, the last 4 of
     DINOv2's probes are 8 9 10 11."""
     pools: tuple[VectorPool, ...] = ("cls", "mean")
@@ -62,6 +63,10 @@ class FeatureOptions:
     baselines: bool = True
     """Whether the untrained network and raw pixels are judged beside. All kinds of vectors are in memory at
     once: of ImageNet's training images raw pixels are 63 GB and one kind of a ViT-B's features 3.9 GB."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
     def parts(self, backbone: Backbone) -> dict[str, tuple[FeatureKind | int, ...]]:
         """What each of the features is made of, by the name of its rows.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from lamina.ranges import COUNT, SHARE_BETWEEN, check_ranges
 
 
 @dataclass(frozen=True)
@@ -14,11 +16,15 @@ class MaskingOptions:
     """random: single patches (MAE). blocks: square units of several patches (SimMIM). blockwise: rectangles
     of any size (BEiT, MaskFeat). inverse: all but one rectangle (CAPI). scored: what the target's teacher
     attends to stays visible, by lot (MILAN)."""
-    mask_ratio: float = 0.75
+    mask_ratio: Annotated[float, SHARE_BETWEEN] = 0.75
     """Share of the patches that is hidden."""
-    unit_px: int = 32
+    unit_px: Annotated[int, COUNT] = 32
     """Side of a unit in pixels, for blocks."""
-    min_block: int = 16
+    min_block: Annotated[int, COUNT] = 16
     """Smallest rectangle that is drawn, in patches, for blockwise."""
     roll: bool = True
     """The visible rectangle may leave one side and come in on the other, for inverse."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)

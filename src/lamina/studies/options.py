@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from lamina.data import Source
 from lamina.errors import LaminaError
+from lamina.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
 from lamina.recipes import Recipe
 from lamina.recipes import recipe as named
 
@@ -19,40 +20,36 @@ LOGIT_LR_SCALE = 30.0
 class StudyOptions:
     """Runs, their length, and what they are measured on."""
 
-    seeds: int = 3
+    seeds: Annotated[int, COUNT] = 3
     """Runs of each arm; 3 or more give an interval worth the name."""
     size: Literal["quick", "full"] = "quick"
     """quick: at most 40 minutes on two cores (28 px images). full: at most 150."""
-    steps: int | None = None
+    steps: Annotated[int | None, Range(8)] = None
     """Steps of each run, in place of what `size` says."""
-    batch_size: int = 128
+    batch_size: Annotated[int, COUNT] = 128
     """Images per step."""
-    image_size: int | None = None
+    image_size: Annotated[int | None, COUNT] = None
     """Side in px; unset means that of the images up to 64 px, and 64 for larger ones."""
-    patch_size: int | None = None
+    patch_size: Annotated[int | None, COUNT] = None
     """Side of a patch in px; unset means 4 up to 32 px, and 8 beyond."""
-    width: int = 96
+    width: Annotated[int, COUNT] = 96
     """D of the encoder."""
-    depth: int = 12
+    depth: Annotated[int, COUNT] = 12
     """Blocks of the encoder."""
     pool: Pool = "cls"
     """What the supervised arm's head reads: the class token, or the mean of the patches."""
-    bank: int = 3000
+    bank: Annotated[int, COUNT] = 3000
     """Labelled training images that probes choose and fit on."""
-    test: int = 2000
+    test: Annotated[int, COUNT] = 2000
     """Held-out images that probes are tested on."""
-    workers: int = 1
+    workers: Annotated[int, NOT_NEGATIVE] = 1
     """Processes that read images."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        for name in ("seeds", "batch_size", "width", "depth", "bank", "test"):
-            if getattr(self, name) < 1:
-                raise LaminaError(f"{name} is {getattr(self, name)}; give 1 or more")
-        if self.steps is not None and self.steps < 8:
-            raise LaminaError(f"a study of {self.steps} steps says nothing; give 8 or more")
+        check_ranges(self)
         if self.width % 32:
             raise LaminaError(f"width is {self.width}; give a multiple of 32, a head for each")
 

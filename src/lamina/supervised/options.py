@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from lamina.errors import LaminaError
+from lamina.ranges import NOT_NEGATIVE, SHARE, SHARE_BELOW_1, check_ranges
 
 Pool = Literal["cls", "mean", "attentive"]
 Neck = Literal["none", "layer", "batch"]
@@ -22,38 +22,28 @@ class SupervisedOptions:
     """Before the head: none (tokens went through the encoder's final norm). layer: a norm of the pooled
     vector in place of the final norm (MAE's fine-tuning). batch: batch norm without affine (MAE's linear
     probe)."""
-    head_std: float = 0.02
+    head_std: Annotated[float, NOT_NEGATIVE] = 0.02
     """Deviation of the head's weights at first (DeiT: 0.02; MAE: 2e-5 in fine-tuning, 0.01 in linear
     probing)."""
     frozen: bool = False
     """Train the head alone: the encoder, in evaluation mode, stays as it is."""
-    ema: float = 0.0
+    ema: Annotated[float, SHARE_BELOW_1] = 0.0
     """Share of a slow copy of all weights that stays at each step, such as 0.9999; classifies in its place. 0
     for none."""
-    mixup: float = 0.8
+    mixup: Annotated[float, NOT_NEGATIVE] = 0.8
     """Alpha of mixup's Beta(alpha, alpha); 0 for none."""
-    cutmix: float = 1.0
+    cutmix: Annotated[float, NOT_NEGATIVE] = 1.0
     """Alpha of CutMix's Beta(alpha, alpha); 0 for none."""
-    mix_prob: float = 1.0
+    mix_prob: Annotated[float, SHARE] = 1.0
     """Share of batches that are mixed at all."""
-    switch_prob: float = 0.5
+    switch_prob: Annotated[float, SHARE] = 0.5
     """Share of CutMix among mixed batches, where both are on."""
-    smoothing: float = 0.1
+    smoothing: Annotated[float, SHARE_BELOW_1] = 0.1
     """Label smoothing: this much of each label is spread evenly over all classes."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise LaminaError(f"{name} is {getattr(self, name)}; give an alpha above 0, or 0 for none")
-        for name in ("mix_prob", "switch_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise LaminaError(f"{name} is {getattr(self, name)}; it is a probability, from 0 to 1")
-        for name in ("smoothing", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise LaminaError(f"{name} is {getattr(self, name)}; give from 0 to below 1")
-        if self.head_std < 0:
-            raise LaminaError(f"head_std is {self.head_std}; give 0 or more")
+        check_ranges(self)
 
     @property
     def mixes(self) -> bool:

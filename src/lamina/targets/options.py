@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from lamina.ranges import COUNT, SHARE_ABOVE_0, check_ranges
 
 TargetKind = Literal["pixels", "hog", "tokens", "teacher"]
 
@@ -17,13 +19,13 @@ class TargetOptions:
     discrete tokenizer (BEiT). teacher: features of a frozen network (EVA, MILAN)."""
     norm_pix: bool = True
     """Normalise each patch by its own mean and standard deviation (MAE), for pixels."""
-    low_pass: float | None = None
+    low_pass: Annotated[float | None, SHARE_ABOVE_0] = None
     """Keep only frequencies up to this fraction of Nyquist (PixMIM: 40/112 = 0.357); unset keeps all."""
-    hog_bins: int = 9
+    hog_bins: Annotated[int, COUNT] = 9
     """Orientations in half a turn, for hog."""
-    hog_cell_px: int = 8
+    hog_cell_px: Annotated[int, COUNT] = 8
     """Side of a cell, which divides the patch, for hog."""
-    hog_gaussian_px: int | None = 16
+    hog_gaussian_px: Annotated[int | None, COUNT] = 16
     """Side of the Gaussian window that weighs the gradients, for hog; unset weighs all alike."""
     tokenizer: str | None = None
     """What `lamina tokenizer train` made, or DALL-E's encoder file, for tokens."""
@@ -35,10 +37,14 @@ class TargetOptions:
     """Predict what the teacher's own head makes of each patch (CLIP's projection, 512 wide for ViT-B/16)."""
     teacher_precision: Literal["fp32", "bf16"] | None = None
     """Precision of the teacher; unset means that of the run."""
-    width: int | None = None
+    width: Annotated[int | None, COUNT] = None
     """K, numbers (or ids to choose from) in a patch; filled in when the teacher or tokenizer is opened."""
     guide_sha256: str | None = None
     """Which teacher or tokenizer it was: a hash of its weights; filled in when it is opened."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
     @property
     def guide(self) -> str | None:

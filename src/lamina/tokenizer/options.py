@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from lamina.data import DataOptions
+from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
 from lamina.train import OptimOptions, TrainOptions
 
 
@@ -13,38 +14,42 @@ from lamina.train import OptimOptions, TrainOptions
 class TokenizerOptions:
     """A discrete VAE and its schedule."""
 
-    image_size: int = 64
+    image_size: Annotated[int, COUNT] = 64
     """Side of the training crops in px, a multiple of 8; images of any such size can be read afterwards."""
-    in_chans: int = 3
+    in_chans: Annotated[int, COUNT] = 3
     """Channels of the images."""
-    levels: tuple[int, ...] = (8, 5, 5, 5)
+    levels: Annotated[tuple[int, ...], Range(2)] = (8, 5, 5, 5)
     """Values of each latent number; their product is the vocabulary (1,000 ids)."""
-    width: int = 64
+    width: Annotated[int, COUNT] = 64
     """Channels at a quarter of the image's size; twice as many at an eighth."""
-    depth: int = 2
+    depth: Annotated[int, COUNT] = 2
     """Residual blocks in the encoder, and in the decoder."""
-    epochs: float = 60.0
+    epochs: Annotated[float, POSITIVE] = 60.0
     """Passes over the images: what a thousand of them need to beat mean colours. Of many, fewer will do."""
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, COUNT] = None
     """Length in steps, in place of epochs."""
-    batch_size: int = 64
+    batch_size: Annotated[int, COUNT] = 64
     """Images per step, over all ranks."""
-    base_lr: float = 4e-3
+    base_lr: Annotated[float, POSITIVE] = 4e-3
     """Learning rate for 256 images; scaled by batch_size / 256."""
-    clip_grad: float | None = 1.0
+    clip_grad: Annotated[float | None, POSITIVE] = 1.0
     """Largest norm of the gradient; unset: no clipping."""
-    workers: int = 2
+    workers: Annotated[int, NOT_NEGATIVE] = 2
     """Processes that read images."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of weights, order and crops."""
-    checkpoint_every_steps: int | None = None
+    checkpoint_every_steps: Annotated[int | None, COUNT] = None
     """Save a checkpoint every so many steps, beside one every 15 minutes and at the end."""
-    log_every_steps: int = 20
+    log_every_steps: Annotated[int, COUNT] = 20
     """Steps between rows of metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
     def data(self) -> DataOptions:
         """How the images are read: random crops of at least half of the area, flipped or not."""

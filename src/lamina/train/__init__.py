@@ -1,6 +1,7 @@
 """Training any module whose forward(batch) returns {"loss": ...}: loop, optimiser, checkpoints."""
 
 from lamina.train.callbacks import Callback
+from lamina.train.checking import check_training
 from lamina.train.checkpoint import Checkpoint
 from lamina.train.distributed import Ranks, is_main, on_main, process_group
 from lamina.train.divergence import check_trained, remedies, skipped_steps, why_useless
@@ -33,6 +34,7 @@ __all__ = [
     "TrainOptions",
     "TrainState",
     "check_trained",
+    "check_training",
     "fit",
     "is_main",
     "learning_rate",

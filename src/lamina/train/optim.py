@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from timm.optim.lars import Lars
 from torch import Tensor, nn
 
 from lamina.errors import LaminaError
+from lamina.ranges import NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, SHARE_BELOW_1, check_ranges
 from lamina.train.groups import layer_scales, param_groups
 
 
@@ -23,55 +24,59 @@ class OptimOptions:
     """adamw, or lars: SGD with momentum whose matrices move in proportion to their norm (MAE's linear
     probe)."""
 
-    base_lr: float = 1.5e-4
+    base_lr: Annotated[float, POSITIVE] = 1.5e-4
     """Learning rate for a global batch of 256 images; the rate used is base_lr x batch_size / 256."""
 
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: Annotated[tuple[float, float], SHARE_BELOW_1] = (0.9, 0.95)
     """AdamW's decay rates of the first and the second moment."""
 
-    eps: float = 1e-8
+    eps: Annotated[float, POSITIVE] = 1e-8
     """AdamW's epsilon."""
 
-    weight_decay: float = 0.05
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.05
     """Weight decay (AdamW: decoupled); 1-d parameters and biases are left out, as in MAE."""
 
     decay_tokens: bool = True
     """Whether class tokens, positions and the like decay too: in MAE's pre-training they do, being 3-d, in
     fine-tuning they do not."""
 
-    layer_decay: float | None = None
+    layer_decay: Annotated[float | None, SHARE_ABOVE_0] = None
     """Rate of a layer over that of the one above it, in tasks that number their layers (fine-tuning)."""
 
-    momentum: float = 0.9
+    momentum: Annotated[float, SHARE_BELOW_1] = 0.9
     """For lars."""
 
-    trust: float = 0.001
+    trust: Annotated[float, POSITIVE] = 0.001
     """For lars: a step of a matrix over its norm, at rate 1 without momentum."""
 
-    min_lr: float = 0.0
+    min_lr: Annotated[float, NOT_NEGATIVE] = 0.0
     """Where the cosine ends (an absolute rate, not scaled by the batch)."""
 
-    warmup_epochs: float = 40.0
+    warmup_epochs: Annotated[float, NOT_NEGATIVE] = 40.0
     """Epochs in which the rate rises from 0, step by step."""
 
-    warmup_steps: int | None = None
+    warmup_steps: Annotated[int | None, NOT_NEGATIVE] = None
     """Length of the warm-up in steps, in place of epochs."""
 
     schedule: Literal["cosine", "multistep", "poly"] = "cosine"
     """After the warm-up: half a cosine down to min_lr (MAE), drops at the milestones (SimMIM, ViTDet), or a
     power of what is left of the run (segmentation)."""
 
-    power: float = 1.0
+    power: Annotated[float, POSITIVE] = 1.0
     """For poly."""
 
-    milestones: tuple[float, ...] = (0.875,)
+    milestones: Annotated[tuple[float, ...], SHARE] = (0.875,)
     """For multistep: where the rate drops, as fractions of the whole run."""
 
-    milestone_factor: float = 0.1
+    milestone_factor: Annotated[float, SHARE_ABOVE_0] = 0.1
     """For multistep: what the rate is multiplied by at each milestone."""
 
-    clip_grad: float | None = None
+    clip_grad: Annotated[float | None, POSITIVE] = None
     """Largest norm of the gradient of the global batch; None: no clipping."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 def build_optimizer(module: nn.Module, options: OptimOptions, fused: bool = False) -> torch.optim.Optimizer:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from lamina.errors import LaminaError
+from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, check_ranges
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """The run itself."""
 
-    epochs: float = 100.0
+    epochs: Annotated[float, POSITIVE] = 100.0
     """Length of the run in passes over the data; may be a fraction."""
 
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, COUNT] = None
     """Length of the run in optimiser steps, in place of epochs; the schedule spans it."""
 
-    batch_size: int = 256
+    batch_size: Annotated[int, COUNT] = 256
     """Images per optimiser step, over all ranks and micro-batches."""
 
-    micro_batch_size: int | None = None
+    micro_batch_size: Annotated[int | None, COUNT] = None
     """Images per forward on one rank; None: all of its share, halved until it fits into the GPU's memory."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -34,22 +35,22 @@ class TrainOptions:
     compile: bool = False
     """Compile the forward with torch.compile: a slow first step, then faster on GPUs."""
 
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of drop path and dropout; the data has the same seed through its loader."""
 
-    log_every_steps: int = 20
+    log_every_steps: Annotated[int, COUNT] = 20
     """Steps per row of metrics.jsonl; a row holds means over its steps."""
 
-    checkpoint_every_steps: int | None = None
+    checkpoint_every_steps: Annotated[int | None, COUNT] = None
     """Save a checkpoint every so many steps; None: by time alone."""
 
-    checkpoint_every_seconds: float | None = 900.0
+    checkpoint_every_seconds: Annotated[float | None, POSITIVE] = 900.0
     """Save a checkpoint after so many seconds; None: by steps alone. The end of the run is always saved."""
 
-    keep_checkpoints: int = 2
+    keep_checkpoints: Annotated[int, COUNT] = 2
     """How many good checkpoints to keep; older ones are removed once a new one is verified."""
 
-    nonfinite_limit: int = 20
+    nonfinite_limit: Annotated[int, NOT_NEGATIVE] = 20
     """Stop the run once more than this many steps, or more than half of all its steps, had a loss or gradient
     that is not finite."""
 
@@ -57,8 +58,7 @@ class TrainOptions:
     """Write TensorBoard events beside metrics.jsonl (needs lamina[track])."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise LaminaError(f"seed is {self.seed}; it must be from 0 to 2**63 - 1")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,6 @@ class Plan:
 
 def plan_run(options: TrainOptions, n_samples: int) -> Plan:
     """Steps of a run over `n_samples` images; raises `LaminaError` on options that make no run."""
-    positive = {
-        "batch_size": options.batch_size,
-        "log_every_steps": options.log_every_steps,
-        "keep_checkpoints": options.keep_checkpoints,
-        "micro_batch_size": options.micro_batch_size,
-        "max_steps": options.max_steps,
-        "checkpoint_every_steps": options.checkpoint_every_steps,
-        "checkpoint_every_seconds": options.checkpoint_every_seconds,
-    }
-    for name, value in positive.items():
-        if value is not None and value <= 0:
-            raise LaminaError(f"{name} is {value}; it must be positive")
     if n_samples < 1:
         raise LaminaError("there is no image to train on")
     steps = options.max_steps

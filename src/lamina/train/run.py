@@ -16,6 +16,7 @@ from lamina.errors import LaminaError
 from lamina.train import checkpoint
 from lamina.train.buffers import BufferKeeper
 from lamina.train.callbacks import Callback
+from lamina.train.checking import training_warnings
 from lamina.train.checkpoint import CHECKPOINTS, Checkpoint, Retention
 from lamina.train.clock import Clock
 from lamina.train.distributed import Ranks, from_main, gather_json, on_main
@@ -24,11 +25,11 @@ from lamina.train.gradients import Gradients
 from lamina.train.meter import Mailbox, Meter, Notice, Requests
 from lamina.train.optim import OptimOptions, build_optimizer, load_optimizer_tensors, optimizer_tensors
 from lamina.train.options import Plan, TrainOptions
-from lamina.train.precision import loss_scaler, precision_warning
+from lamina.train.precision import loss_scaler
 from lamina.train.reporter import Reporter, load_callback_states
 from lamina.train.rescue import rescue
 from lamina.train.resume import check_facts, find_start, run_facts
-from lamina.train.schedule import learning_rate, warmup_warning
+from lamina.train.schedule import learning_rate
 from lamina.train.signals import StopRequest
 from lamina.train.state import Outcome, Reason, TrainState
 
@@ -266,11 +267,7 @@ class Run:
         self.reporter.start(self.state)
 
     def _warnings(self) -> list[str]:
-        found = (
-            precision_warning(self.ranks.device, self.options.precision),
-            warmup_warning(self.optim, self.plan.total_steps, self.plan.steps_per_epoch),
-        )
-        return [line for line in found if line]
+        return training_warnings(self.ranks.device, self.optim, self.options, self.plan)
 
     @property
     def diverged(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from lamina.encoder import Encoder
 from lamina.errors import LaminaError
+from lamina.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 _IDLE = ("cls_token", "reg_token", "dist_token")
 """Parameters that nothing reads once prefix tokens are dropped."""
@@ -20,11 +22,15 @@ _IDLE = ("cls_token", "reg_token", "dist_token")
 class AttentionOptions:
     """How far attention reaches."""
 
-    window: int | None = None
+    window: Annotated[int | None, COUNT] = None
     """Side, in patches, of the windows that attention keeps to outside of the global blocks (ViTDet: 14);
     unset: attention is global in all blocks."""
-    global_blocks: tuple[int, ...] | None = None
+    global_blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
     """Blocks in which attention is global; unset: the last of each quarter (2 5 8 11 of 12)."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 def limit_attention(encoder: Encoder, options: AttentionOptions) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from lamina.data.windows import Window, WindowOptions
 from lamina.downstream.dense_recipe import Windows
 from lamina.errors import LaminaError
+from lamina.ranges import POSITIVE, SHARE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -15,9 +17,9 @@ class DetectWindows(Windows):
 
     base: int | None = None
     """Long side in px of a training image at scale 1; unset: that of a window."""
-    scale: tuple[float, float] = (0.1, 2.0)
+    scale: Annotated[tuple[float, float], POSITIVE] = (0.1, 2.0)
     """Smallest and largest size of a training image over `base`, drawn evenly (large-scale jitter)."""
-    flip: float = 0.5
+    flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip in training."""
     least_px: int = 1
     """Px of an object that a training window must show for it to count."""
@@ -26,6 +28,7 @@ class DetectWindows(Windows):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
+        check_ranges(self)
         super().__post_init__()
         if min(self.least_px, self.at_once, 1 if self.base is None else self.base) < 1:
             raise LaminaError("window.base, least_px and at_once must be 1 or more")

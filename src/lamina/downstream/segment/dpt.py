@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lamina.downstream.segment.taps import Logits, Taps, chosen
 from lamina.encoder import Encoder
 from lamina.errors import LaminaError
+from lamina.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 BLOCKS = (2, 5, 8, 11)
 """Of twelve, as DPT's for ViT-B."""
@@ -23,13 +24,17 @@ _COARSEST_PX = 32
 class DPTOptions:
     """DPT's decoder."""
 
-    blocks: tuple[int, ...] | None = None
+    blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
     """Four blocks to read, the lowest first; unset: 2 5 8 11 of 12, as far up in other depths."""
-    reassemble: tuple[int, int, int, int] | None = None
+    reassemble: Annotated[tuple[int, int, int, int] | None, COUNT] = None
     """Channels of the four maps before they are brought to one width; unset: 96 192 384 768 for a width of
     768, in proportion for others, and 256 512 1024 1024 from 1024 on (DPT's)."""
-    channels: int = 256
+    channels: Annotated[int, COUNT] = 256
     """Channels of the maps that are fused."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 class DPT(nn.Module):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from lamina.data.windows import WindowOptions
 from lamina.downstream.dense_recipe import Windows, check_sides
 from lamina.errors import LaminaError
+from lamina.ranges import POSITIVE, SHARE, SHARE_ABOVE_0, check_ranges
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,11 @@ class SegmentWindows(Windows):
     """Short side in px of an image in the test, and of a training image at scale 1; unset: a window's."""
     longest: int = 2048
     """Most px of the long side in the test, where `base` would make it longer (mmsegmentation's)."""
-    scale: tuple[float, float] = (0.5, 2.0)
+    scale: Annotated[tuple[float, float], POSITIVE] = (0.5, 2.0)
     """Smallest and largest size of a training image over `base`, drawn evenly."""
-    most_of_one_class: float = 0.75
+    most_of_one_class: Annotated[float, SHARE_ABOVE_0] = 0.75
     """Largest share of a training window that one class may cover; other places are tried."""
-    flip: float = 0.5
+    flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip in training."""
     stride: tuple[int, ...] | None = None
     """Px from one window to the next in the test; unset: two thirds of a window (341 for 512)."""
@@ -30,6 +32,7 @@ class SegmentWindows(Windows):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
+        check_ranges(self)
         super().__post_init__()
         check_sides("stride", self.stride)
         if min(self.longest, self.at_once, 1 if self.base is None else self.base) < 1:
