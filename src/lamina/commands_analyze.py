@@ -269,9 +269,8 @@ def hessian(
     n, size, crops = (asked.pop(name) for name in ("batches", "batch_size", "crops"))
     if n < 1:
         raise LaminaError(f"--batches is {n}; give 1 or more")
-    task = AnalysisTask(
-        "hessian", runs, Looking(data, out, n * size, None, size, 0, device, seed), **asdict(curvature)
-    )
+    looking = Looking(data=data, out=out, images=n * size, batch_size=size, device=device, seed=seed)
+    task = AnalysisTask("hessian", runs, looking, **asdict(curvature))
     place = choose_device(device)
     losses = {name: open_loss(spec) for name, spec in task.named.items()}
     if curvature.mixed and not all(isinstance(loss.task, Supervised) for loss in losses.values()):
