@@ -118,6 +118,22 @@ class Batch:
         )
 
 
+def images_of(given: Batch | Tensor) -> Shaped[Tensor, "..."]:
+    """The images of a batch, or a plain tensor as it is.
+
+    Raises:
+        LaminaError: for anything else, such as the pair that a DataLoader gives.
+    """
+    if isinstance(given, Batch):
+        return given.images
+    if isinstance(given, Tensor):
+        return given
+    first = "; of a DataLoader's (images, labels) give the images" if isinstance(given, list | tuple) else ""
+    raise LaminaError(
+        f"a method takes a tensor of images or a lamina.Batch, not a {type(given).__name__}{first}"
+    )
+
+
 def unit_float(images: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Stored pixels as float in [0, 1]: uint8 and uint16 are divided by their largest value."""
     if images.is_floating_point():

@@ -148,6 +148,7 @@ class CMAE(nn.Module):
         if not isinstance(batch, Batch) or batch.view is None:
             raise LaminaError("CMAE needs a second view of each image; set data.second_view to cmae")
         mim = self.mim
+        mim.encoder.grid_of(batch.images)
         target, scores = mim.target(batch.images)
         mask = mim.mask(batch, scores)
         latent = mim.fusion(mim.encode(batch.images, mask), mim.encoder.norm)

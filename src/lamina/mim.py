@@ -7,11 +7,11 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
-from lamina.batch import Batch
+from lamina.batch import Batch, images_of
 from lamina.decoder import Decoder
 from lamina.encoder import Encoder
 from lamina.errors import LaminaError
-from lamina.fusion import Fusion
+from lamina.fusion import Fusion, check_fusion
 from lamina.losses import Loss
 from lamina.masking import Masking, ScoredMasking
 from lamina.protocols import Target
@@ -48,8 +48,10 @@ class MIM(nn.Module):
         if not fusion.uses_norm:  # it would wait for a gradient that never comes
             encoder.norm.requires_grad_(False)
 
-    def forward(self, batch: Batch | Shaped[Tensor, "B C H W"]) -> dict[str, Tensor]:
-        """The loss over the predicted patches; a plain tensor of images (uint8, or float on [0, 1]) does."""
+    def forward(self, batch: Batch | Shaped[Tensor, "..."]) -> dict[str, Tensor]:
+        """The loss over the predicted patches; a plain tensor of images does: (B, C, H, W), uint8, or float
+        on [0, 1]."""
+        self.encoder.grid_of(images_of(batch))
         batch = batch if isinstance(batch, Batch) else Batch(batch)
         target, scores = self.target(batch.images)  # (B, N, K), (B, N) or None
         values, where, _ = self.predict(batch, scores)
@@ -118,11 +120,7 @@ class MIM(nn.Module):
                 f"{name} takes {self.decoder.n_latents} latent(s), {type(self.fusion).__name__} gives "
                 f"{self.fusion.n_latents}; only CrossDecoder(latents='per_block') reads a mix for each block"
             )
-        if self.fusion.layers[-1] != self.encoder.depth - 1:
-            raise LaminaError(
-                f"the fusion ends with block {self.fusion.layers[-1]}, the encoder with block "
-                f"{self.encoder.depth - 1}; build the fusion for this depth"
-            )
+        check_fusion(self.fusion, self.encoder.width, self.encoder.depth)
 
 
 def mim_of(task: nn.Module) -> MIM | None:

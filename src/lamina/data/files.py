@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from lamina.errors import LaminaError
+
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _OTHERS = (".png", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".npy")
 SUFFIXES = frozenset((*_JPEG, *_OTHERS, ".pbm", ".pgm", ".ppm", ".pnm"))
@@ -47,3 +49,11 @@ def printable(name: str) -> str:
     """A file name without what could confuse a terminal, JSON or a page: such characters as escapes."""
     text = name.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def not_files(data: object) -> LaminaError:
+    """What to say of data that are images in memory where files are read."""
+    return LaminaError(
+        f"data is a {type(data).__name__}, and lamina reads files: give a folder, a list of paths, a glob or "
+        "sample:NAME; save arrays and datasets as images first: PIL.Image.fromarray(array).save('0.png')"
+    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lamina.data.doom import open_doom
 from lamina.data.fashion import open_fashion_mnist
-from lamina.data.files import printable
+from lamina.data.files import not_files, printable
 from lamina.data.find_files import is_glob, listed, match_glob, read_list
 from lamina.data.folders import open_folder, take_part
 from lamina.data.found import HELP
@@ -88,10 +88,18 @@ def _describe(spec: Spec) -> str:
     return printable(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else "the list of paths"
 
 
+def _paths(spec: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The paths of a list; raises for what holds images and not their paths."""
+    try:
+        return [os.fspath(path) for path in spec]
+    except TypeError:
+        raise not_files(spec) from None
+
+
 def _listed(spec: Spec) -> FileSource:
     """Images of a list, a glob or a single file, by their paths."""
     if not isinstance(spec, str | os.PathLike):
-        found = listed(os.fspath(path) for path in spec)
+        found = listed(_paths(spec))
     elif is_glob(path := os.fspath(spec)):
         found = match_glob(path)
     elif not os.path.lexists(path):

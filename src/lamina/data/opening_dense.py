@@ -8,7 +8,7 @@ from typing import Literal
 from lamina.data.coco import find_coco, open_coco
 from lamina.data.dense import MapSource, ObjectSource
 from lamina.data.doom import open_doom_maps, open_doom_objects
-from lamina.data.files import printable
+from lamina.data.files import not_files, printable
 from lamina.data.masks import PLAIN, MaskOptions, find_masks, open_masks
 from lamina.errors import LaminaError
 
@@ -72,7 +72,10 @@ def _of_sample(data: FilePath) -> str | None:
 
 
 def _folder(data: FilePath) -> str:
-    root = os.path.expanduser(os.fspath(data))
+    try:
+        root = os.path.expanduser(os.fspath(data))
+    except TypeError:
+        raise not_files(data) from None
     if not os.path.isdir(root):
         raise LaminaError(f"there is no folder {printable(root)}; give one, or {_DOOM}")
     return root

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lamina.batch import unit_float
 from lamina.encoder.decay import Factors, check_foldable, decayed, folded, products, shortcut_factors
+from lamina.encoder.images import check_layout, check_range
 from lamina.encoder.networks import Network, checked
 from lamina.encoder.options import default_statistics
 from lamina.encoder.relative import add_class_token
@@ -62,6 +63,7 @@ class Encoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, vit.embed_dim)) if hide == "replace" else None
         self.activation_checkpointing = activation_checkpointing
         self.n_class = _class_tokens(vit, class_tokens)
+        self._range_known = False
         self.residual_decay = residual_decay
         self.factors: Factors | None = None
         if residual_decay is not None:
@@ -111,14 +113,11 @@ class Encoder(nn.Module):
         h, w = self.vit.patch_embed.grid_size
         return int(h), int(w)
 
-    def grid_of(self, images: Shaped[Tensor, "B C H W"]) -> tuple[int, int]:
-        """Rows and columns of patches of these images; raises where the network cannot take them."""
+    def grid_of(self, images: Shaped[Tensor, "..."]) -> tuple[int, int]:
+        """Rows and columns of patches of images (B, C, H, W); raises where the network cannot take them."""
+        check_layout(images, self.in_chans)
         (h, w), (ph, pw) = images.shape[-2:], self.patch
         grid = (h // ph, w // pw)
-        if images.shape[1] != self.in_chans:
-            raise LaminaError(
-                f"images have {images.shape[1]} channels, the encoder takes {self.in_chans}; set in_chans"
-            )
         if h % ph or w % pw or (grid != self.grid and not getattr(self.vit, "dynamic_img_size", False)):
             rows, columns = self.grid
             raise LaminaError(
@@ -128,7 +127,9 @@ class Encoder(nn.Module):
         return grid
 
     def normalise(self, images: Shaped[Tensor, "*B C H W"]) -> Float[Tensor, "*B C H W"]:
-        """Stored or [0, 1] pixels, minus the mean, over the standard deviation."""
+        """Stored or [0, 1] pixels, minus the mean, over the standard deviation; the first ones that are float
+        are looked at, and a range that is none of these is warned of."""
+        self._range_known = self._range_known or check_range(images)
         return (unit_float(images) - self.mean) / self.std
 
     def forward(

@@ -91,6 +91,6 @@ def open_labelled(data: str | Path | LabelledData, leave_one_out: bool = False) 
         return data
     name = str(data)
     if leave_one_out:
-        whole = open_source(name, "all")
+        whole = open_source(data, "all")
         return LabelledData(printable(name), whole, whole)
-    return LabelledData(printable(name), open_source(name, "train"), open_source(name, "val"))
+    return LabelledData(printable(name), open_source(data, "train"), open_source(data, "val"))

@@ -8,6 +8,7 @@ gets no gradient.
 
 from __future__ import annotations
 
+from lamina.errors import LaminaError
 from lamina.fusion.last import LastLayer
 from lamina.fusion.mff import MultiLevelFusion
 from lamina.fusion.mix import LayerMix
@@ -25,6 +26,7 @@ __all__ = [
     "Pooling",
     "Projection",
     "build_fusion",
+    "check_fusion",
     "resolve_layers",
 ]
 
@@ -49,3 +51,17 @@ def build_fusion(options: FusionOptions, width: int, depth: int, n_latents: int 
         options.logit_weight_decay,
         options.heads,
     )
+
+
+def check_fusion(fusion: Fusion, width: int, depth: int) -> None:
+    """Raises where a fusion was built for an encoder of another width or depth."""
+    if fusion.layers[-1] != depth - 1:
+        raise LaminaError(
+            f"the fusion ends with block {fusion.layers[-1]}, the encoder with block {depth - 1}; build the "
+            "fusion for this depth"
+        )
+    if fusion.width not in (None, width):
+        raise LaminaError(
+            f"the fusion was built for tokens of width {fusion.width}, the encoder's have {width}; build the "
+            "fusion for this width"
+        )

@@ -14,6 +14,7 @@ class LastLayer(nn.Module):
 
     def __init__(self, depth: int) -> None:
         super().__init__()
+        self.width = None  # any
         self.layers = (depth - 1,)
 
     def forward(self, features: list[Float[Tensor, "B T D"]], norm: nn.Module) -> Float[Tensor, "B T D"]:

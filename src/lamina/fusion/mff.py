@@ -46,6 +46,7 @@ class MultiLevelFusion(nn.Module):
         heads: int | None = None,
     ) -> None:
         super().__init__()
+        self.width = width
         self.layers = resolve_layers(layers, depth)
         self.projections = nn.ModuleList([_projection(projection, width) for _ in self.layers[:-1]])
         self.pool: _Average | _Attention

@@ -39,6 +39,7 @@ class LayerMix(nn.Module):
             raise LaminaError(
                 f"a fusion of {n_latents} mixes gives nothing; ask for one for each decoder block"
             )
+        self.width = width
         self.n_latents = n_latents
         self.layers = tuple(range(-1, depth))
         # A matrix, so that weight decay applies to it as in the official code.

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
-from lamina.batch import Batch, unit_float
+from lamina.batch import Batch, images_of, unit_float
 from lamina.encoder import Encoder, layer_ids
 from lamina.errors import LaminaError
 from lamina.frozen import Frozen, Identity, identify
-from lamina.fusion import Fusion
+from lamina.fusion import Fusion, check_fusion
 from lamina.rng import fresh_keys
 from lamina.supervised.labels import MISSING, check_range, valid
 from lamina.supervised.mixing import draw, mix_images, mix_labels, placed
@@ -90,6 +90,7 @@ class Supervised(nn.Module):
         """
         if self.average is not None and not self.training:
             return self.average(batch)  # type: ignore[no-any-return]
+        self.encoder.grid_of(images_of(batch))
         labels = self._labels(batch)
         sound = valid(labels, self.n_classes)
         labels = labels.clamp(0, self.n_classes - 1)
@@ -237,11 +238,7 @@ class Supervised(nn.Module):
                 f"a classifier's head reads one latent, {type(self.fusion).__name__} gives "
                 f"{self.fusion.n_latents}; take --fusion mff or none"
             )
-        if self.fusion.layers[-1] != self.encoder.depth - 1:
-            raise LaminaError(
-                f"the fusion ends with block {self.fusion.layers[-1]}, the encoder with block "
-                f"{self.encoder.depth - 1}; build the fusion for this depth"
-            )
+        check_fusion(self.fusion, self.encoder.width, self.encoder.depth)
 
 
 def _head(width: int, n_classes: int, std: float) -> nn.Linear:
