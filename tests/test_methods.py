@@ -120,6 +120,7 @@ def test_no_draw_is_left_to_a_compiler(method):
     task = Supervised(Encoder(vit), LastLayer(1), 3) if mixing else METHODS[method](vit, None)
     images, view = torch.rand(2, 2, 3, 32, 48)
     keys, labels = sample_keys(0, 0, torch.arange(2)), torch.tensor([0, 2])
+    task(Batch(images, keys, None, labels, view=view))  # the first images' range is looked at, untraced
     traced = make_fx(lambda *given: task(Batch(*given, view=view))["loss"])(images, keys, None, labels)
     calls = [node for node in traced.graph.nodes if node.op == "call_function"]
     arithmetic = [

@@ -51,6 +51,18 @@ def test_low_pass_leaves_float32_and_the_mean():
     torch.testing.assert_close(low_pass(low, 0.3), low, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("cutoff", [None, 40 / 112])
+@pytest.mark.parametrize(("dtype", "levels"), [(torch.uint8, 256), (torch.uint16, 65536), (torch.uint16, 40)])
+def test_stored_images_lose_nothing_to_single_precision(dtype, levels, cutoff):
+    """Against the same in float64, for the least contrast that 16 bits can hold too: 40 of 65,536 levels."""
+    generator = torch.Generator().manual_seed(0)
+    first = (torch.iinfo(dtype).max + 1 - levels) // 2
+    stored = (torch.randint(0, levels, (2, 3, 16, 24), generator=generator) + first).to(dtype)
+    target, _ = Pixels((8, 8), MEAN, STD, low_pass=cutoff)(stored)
+    exact, _ = Pixels((8, 8), MEAN, STD, low_pass=cutoff).double()(stored.double() / torch.iinfo(dtype).max)
+    torch.testing.assert_close(target.double(), exact, rtol=0, atol=3e-4 if levels == 40 else 2e-5)
+
+
 def test_norm_pix_is_maes_formula():
     images = torch.rand(2, 3, 16, 24, dtype=torch.float64)
     target, scores = Pixels((8, 8), MEAN, STD).double()(images)

@@ -2,12 +2,14 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 from skimage.feature import hog
 
+from lamina.batch import unit_float
 from lamina.errors import LaminaError
 from lamina.targets import HOG
 
@@ -53,6 +55,52 @@ def test_follows_the_definition(patch, channels, bins, cell, gaussian, size):
         for c in range(channels):
             theirs = transcribed(images[b, c].numpy(), bins, cell, gaussian)
             np.testing.assert_allclose(ours[b, c].numpy(), theirs, atol=1e-9)
+
+
+def exact_bin(gx, gy, bins):
+    """floor(bins * angle / pi) of whole numbers: boundaries by their tangents, to 50 digits where irrational."""
+    if gx < 0 or (gx == 0 and gy < 0):
+        gx, gy = -gx, -gy
+    if gx == 0:
+        return 0
+    if gy == 0:
+        return bins // 2  # the angle is half of a half-turn
+    if abs(gx) == abs(gy):  # a quarter or three quarters of one
+        return (bins if gy > 0 else 3 * bins) // 4
+    with mpmath.workdps(50):
+        return int(mpmath.floor(mpmath.atan2(gx, gy) * bins / mpmath.pi))
+
+
+def exact_cells(image, bins, cell):
+    """Whole-number gradients and exact bins, on Python's integers; lengths by numpy at the end."""
+    padded = np.pad(image.astype(int), 1, mode="reflect").tolist()
+    height, width = image.shape
+    cells = np.zeros((bins, height // cell, width // cell))
+    for y in range(height):
+        for x in range(width):
+            a, b, c = (padded[y + i][x : x + 3] for i in range(3))
+            gx = (a[2] + 2 * b[2] + c[2]) - (a[0] + 2 * b[0] + c[0])
+            gy = (c[0] + 2 * c[1] + c[2]) - (a[0] + 2 * a[1] + a[2])
+            cells[exact_bin(gx, gy, bins), y // cell, x // cell] += math.hypot(gx, gy)
+    return cells / np.maximum(np.sqrt((cells**2).sum(0)), 1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [(torch.uint8, 6), (torch.uint8, 256), (torch.uint16, 65536)])
+@pytest.mark.parametrize("bins", [9, 8, 6])
+def test_gradients_of_stored_images_are_exact(dtype, levels, bins):
+    """Against whole numbers and 50 digits: where few levels make many gradients that lie on a boundary of
+    bins, none may go to the other side; stored, as floats on [0, 1], and of a few levels apart."""
+    generator = np.random.default_rng(levels)
+    scale = (torch.iinfo(dtype).max) // (levels - 1)
+    image = generator.integers(0, levels, (16, 16)) * scale
+    image[:8, :8] = image[0, 0] + scale * np.arange(8)[:, None] % levels  # rows alone: exactly vertical
+    stored = torch.from_numpy(image % (torch.iinfo(dtype).max + 1)).to(dtype)[None, None]
+    expected = exact_cells(stored[0, 0].numpy(), bins, 4)
+    for images in (stored, unit_float(stored), stored.double() / torch.iinfo(dtype).max):
+        target, _ = HOG((16, 16), 1, bins, 4, None)(images)
+        np.testing.assert_allclose(
+            cells_of(target, (1, 1), 1, bins, (4, 4))[0, 0].numpy(), expected, atol=1e-6
+        )
 
 
 def test_agrees_with_scikit_image():

@@ -118,7 +118,7 @@ class Batch:
         )
 
 
-def images_of(given: Batch | Tensor) -> Shaped[Tensor, "..."]:
+def images_of(given: object) -> Shaped[Tensor, "..."]:
     """The images of a batch, or a plain tensor as it is.
 
     Raises:

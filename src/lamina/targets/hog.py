@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,8 +22,10 @@ class HOG(nn.Module):
     interpolation; magnitudes, weighted by a Gaussian window, summed in each bin over a cell; the bins of a
     cell brought to length one. A patch is its channels, bins, cell rows, cell columns, in this order.
 
-    Values are on [0, 1] and no channel statistics are used: those of the published pipelines (ImageNet mean
-    and standard deviation) drop out, for a gradient knows no mean and the length no scale.
+    No channel statistics are used: those of the published pipelines (ImageNet mean and standard deviation)
+    drop out, for a gradient knows no mean and the length no scale. So gradients are taken of whole numbers,
+    where those of 8- and 16-bit images are exact, and so is the bin of each pixel: many of their gradients
+    are exactly vertical or horizontal, and rounding would turn them into a bin at random.
 
     Args:
         patch: height and width of a patch in px, multiples of the cell.
@@ -67,11 +69,9 @@ class HOG(nn.Module):
     def forward(self, images: Shaped[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B N K"], None]:
         """The histograms of every patch, and no scores."""
         self._check(images)
-        images = unit_float(images)
-        # Below float32 a gradient of two near values is mostly rounding.
-        gx, gy = sobel(images if images.element_size() >= 4 else images.float())
+        gx, gy = sobel(whole_levels(images))
         weight = (gx.square() + gy.square()).sqrt() * self._window(gx)
-        bin_of = (torch.atan2(gx, gy) * (self.bins / math.pi)).floor().remainder(self.bins)
+        bin_of = orientation(gx, gy, self.bins)
         # Bin after bin: a scatter would add in any order on a GPU, or need the image `bins` times over.
         cells = [self._pool(weight * (bin_of == k)) for k in range(self.bins)]
         return self._patches(F.normalize(torch.stack(cells, dim=2), dim=2)), None
@@ -114,6 +114,39 @@ class HOG(nn.Module):
         height, width = self.patch[0] // self.cell, self.patch[1] // self.cell
         tiles = cells.reshape(b, c * bins, rows // height, height, columns // width, width)
         return tiles.permute(0, 2, 4, 1, 3, 5).reshape(b, -1, self.width)
+
+
+_LEVELS = 65535.0
+"""257 times 255: values of 8-bit images on [0, 1], and those of 16-bit ones, become whole numbers again."""
+
+
+def whole_levels(images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Pixels in a scale in which stored images are whole numbers, without rounding."""
+    if images.is_floating_point():
+        # Below float32 a gradient of two near values is mostly rounding.
+        return (images if images.element_size() >= 4 else images.float()) * _LEVELS
+    unit_float(images[:0])  # refuses other integers
+    return images.float() * (_LEVELS / torch.iinfo(images.dtype).max)
+
+
+def orientation(
+    gx: Float[Tensor, "*shape"], gy: Float[Tensor, "*shape"], bins: int
+) -> Int64[Tensor, "*shape"]:
+    """floor(bins * angle / pi) of each gradient without sign, its angle in [0, pi) from the vertical.
+
+    Counted by the side of each boundary on which the gradient lies, in float64 (float32 on MPS, which has no
+    other): of whole numbers up to 2**20 that is exact, those on a boundary included.
+    """
+    if gx.device.type != "mps":
+        gx, gy = gx.double(), gy.double()
+    turned = (gx < 0) | ((gx == 0) & (gy < 0))
+    gx, gy = gx.where(~turned, -gx), gy.where(~turned, -gy)
+    count = torch.zeros_like(gx, dtype=torch.int64)
+    for k in range(1, bins):
+        # Cosine and sine of k * pi / bins: where both are equal, or one is zero, to the last bit.
+        cosine, sine = (math.sin(math.pi * part / (2 * bins)) for part in (bins - 2 * k, 2 * k))
+        count += gx * cosine >= gy * sine
+    return count
 
 
 def sobel(images: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B C H W"]]:
