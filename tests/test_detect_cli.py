@@ -152,7 +152,7 @@ def strange(part, annotations):
     [
         (emptied, "nothing is labelled in the training part"),
         (nothing, "nothing is labelled in the validation part"),
-        (strange, "is of none of its categories"),
+        (strange, "8 of categories that are not listed"),
     ],
 )
 def test_annotations_that_teach_nothing_get_one_line(change, sentence, run, tmp_path, capsys):

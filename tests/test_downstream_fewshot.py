@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
-from lamina.data import ArraySource, Subset
+from lamina.data import ArraySource, Reason, Subset, Unreadable
+from lamina.data.options import AS_STORED
 from lamina.downstream import FewOptions, Going, evaluate_fewshot, score_file
 from lamina.downstream.few import draw_per_class, few, listed, per_class_of
 from lamina.downstream.fewshot import _way
@@ -97,6 +98,27 @@ def test_a_score_is_the_mean_of_its_draws(by, tmp_path):
         assert score.more["share of the largest class"] == pytest.approx(1 / 3)
         assert score_file(score).is_file()
     assert scores[2].value > 0.5  # three classes that can be told apart
+
+
+class Torn(ArraySource):
+    """The fourth image cannot be read."""
+
+    def inspect(self, i, how=AS_STORED):
+        if i == 3:
+            raise Unreadable(Reason.BROKEN)
+        return super().inspect(i, how)
+
+
+def test_images_that_cannot_be_read_are_no_test_images_and_are_named(tmp_path):
+    toy_run(tmp_path / "run", toy_recipe())
+    whole = stripes(12, seed=2)
+    torn = Torn(whole.images, [whole.name(i) for i in range(12)], whole.labels, whole.class_names)
+    options = FewOptions(by="knn", per_class=(2,), draws=2)
+    data = LabelledData("torn", stripes(18, seed=1), torn)
+    (score,) = evaluate_fewshot(tmp_path / "run", data, options, computing=Computing(workers=0))
+    assert (score.n_train, score.n_test) == (6, 11)
+    said = "1 of 12 test images could not be read: 1 truncated or corrupt; the first is image-3.png"
+    assert said in score.notes
 
 
 def test_the_number_of_draws_is_told_where_it_is_not_the_usual_one(tmp_path):

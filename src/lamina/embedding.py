@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,13 +82,8 @@ def unreadable_file(out: Path) -> Path:
 
 
 def _unread(out: Path, table: Table) -> tuple[str, ...]:
-    n = len(table.faults)
-    if not n:
-        return ()
-    reasons = Counter(fault.reason for fault in table.faults).most_common()
-    place = f"; {unreadable_file(out)} names them" if out.suffix == ".csv" else ""
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    return (f"{n} of {n + len(table.index)} images could not be read: {told}{place}",)
+    place = f" ({unreadable_file(out)} names all)" if out.suffix == ".csv" else ""
+    return tuple(note + place for note in table.unread())
 
 
 def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> None:

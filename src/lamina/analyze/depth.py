@@ -241,7 +241,7 @@ def _judged(
     depth, width = model.encoder.depth, model.encoder.width
     scores: list[LayerScore] = []
     peaks: dict[Protocol, Peak] = {}
-    unread = [f"{len(part.faults)} images could not be read" for part in (train, test) if part.faults]
+    unread = [*train.unread("training images"), *test.unread("test images")]
     notes: list[tuple[str, str]] = []
     for protocol in sweep.protocols:
         found, right = [], []

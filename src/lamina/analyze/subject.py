@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from lamina.batch import Batch
-from lamina.data import DataOptions, Source, Spec, Subset, eval_batches, held_out, open_source
+from lamina.batch import Batch, Fault
+from lamina.data import DataOptions, Source, Spec, Subset, eval_batches, held_out, open_source, unread_notes
 from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.interop import Backbone, load_encoder
@@ -36,8 +36,8 @@ class Images:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Callable[[int, int], None] | None = None
     """Told, once a batch was looked at, how many images of how many were."""
-    unread: set[int] = field(default_factory=set, compare=False)
-    """Indices of images that could not be read, as far as they were met."""
+    unread: dict[int, Fault] = field(default_factory=dict, compare=False)
+    """Images that could not be read, as far as they were met, by their index."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches in the source's order, on `device`; keys are indices in the source."""
@@ -45,7 +45,7 @@ class Images:
         for batch in eval_batches(
             self.source, self.image_size, self.in_chans, self.batch_size, self.workers, self.reading
         ):
-            self.unread.update(fault.index for fault in batch.faults)
+            self.unread.update((fault.index, fault) for fault in batch.faults)
             yield batch.to(self.device)
             done += len(batch) + len(batch.faults)
             if self.progress is not None:
@@ -53,8 +53,7 @@ class Images:
 
     def notes(self) -> tuple[str, ...]:
         """What was found beside the images, and how many of them could not be read."""
-        n = len(self.unread)
-        return (*self.source.notes, *((f"{n} of {len(self.source)} images could not be read",) if n else ()))
+        return (*self.source.notes, *unread_notes(list(self.unread.values()), len(self.source)))
 
 
 @dataclass(frozen=True)

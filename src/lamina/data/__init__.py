@@ -5,7 +5,7 @@ from __future__ import annotations
 from lamina.data.checking import BadFile, CheckResult, check
 from lamina.data.counting import ClassCounts, check_counts, count_objects, count_pixels
 from lamina.data.dense import IGNORE, MapSource, ObjectSource
-from lamina.data.faults import FaultBudget
+from lamina.data.faults import FaultBudget, unread_notes
 from lamina.data.files import printable
 from lamina.data.loader import TrainLoader, eval_batches
 from lamina.data.masks import MaskOptions
@@ -54,4 +54,5 @@ __all__ = [
     "open_source",
     "printable",
     "remark_lines",
+    "unread_notes",
 ]

@@ -15,13 +15,13 @@ from lamina.data.dense import MapSource, ObjectSource
 from lamina.data.faults import FaultBudget, fault_of
 from lamina.data.jitter import jitter
 from lamina.data.options import DataOptions, Decoding
-from lamina.data.reading import REPLACEMENTS, read_noted, stack
+from lamina.data.reading import read_noted, replacements, stack
 from lamina.data.sampler import Sample, Stream
 from lamina.data.unreadable import Reason, Unreadable
 from lamina.data.windows import N_DRAWS, WindowOptions, draw_window
 from lamina.data.workers import StepLoader, in_order
 from lamina.errors import LaminaError
-from lamina.rng import Purpose, bits, sample_keys, uniform
+from lamina.rng import Purpose, sample_keys, uniform
 
 DenseSource = MapSource | ObjectSource
 
@@ -117,8 +117,7 @@ class DenseReader(Dataset[Batch]):
     ) -> tuple[Shaped[Tensor, "C H W"], Tensor | Objects]:
         """The sample's image and labels, or those of the first readable draw in its place."""
         epoch, first = sample
-        others = (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % len(self.source.images)).tolist()
-        for index in (first, *others):
+        for index in (first, *replacements(key, len(self.source.images))):
             try:
                 return read_dense(self.source, index, self.how, remarks)
             except Unreadable as error:

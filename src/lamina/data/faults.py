@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lamina.batch import Fault
 from lamina.data.files import printable
@@ -15,6 +15,18 @@ from lamina.data.unreadable import Unreadable
 def fault_of(source: Source, epoch: int, index: int, error: Unreadable) -> Fault:
     """What is told of an image that could not be read."""
     return Fault(epoch, index, str(error.reason), printable(source.name(index)))
+
+
+def unread_notes(faults: Sequence[Fault], of: int, what: str = "images") -> tuple[str, ...]:
+    """A sentence on images that could not be read, by reason, with the name of the first; none where all
+    could."""
+    if not faults:
+        return ()
+    reasons = ", ".join(
+        f"{n} {reason}" for reason, n in Counter(fault.reason for fault in faults).most_common()
+    )
+    first = f"; the first is {faults[0].name}" if faults[0].name else ""
+    return (f"{len(faults)} of {of} {what} could not be read: {reasons}{first}",)
 
 
 class FaultBudget:

@@ -114,7 +114,7 @@ class TrainReader(Dataset[Batch]):
             return read_noted(self.source, index, self.how, remarks), index
         except Unreadable as error:
             faults.append(fault_of(self.source, epoch, index, error))
-        for other in self._others(key):
+        for other in replacements(key, len(self.source)):
             try:
                 return read_noted(self.source, other, self.how, remarks), other
             except Unreadable as error:
@@ -123,12 +123,6 @@ class TrainReader(Dataset[Batch]):
         raise LaminaError(
             f"nearly no image can be read, e.g. {self.source.name(last)!r}: {reason}; see `lamina data check`"
         )
-
-    def _others(self, key: Int64[Tensor, "1"]) -> list[int]:
-        """Indices to take in the place of a bad file, by the sample's key; of few files, all come in turn."""
-        n = len(self.source)
-        drawn: list[int] = (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % n).tolist()
-        return drawn + (list(range(n)) if n <= FEW else [])
 
 
 class EvalReader(Dataset[Batch]):
@@ -168,6 +162,12 @@ def read_noted(source: Source, index: int, how: Decoding, remarks: list[Remark])
     if found.notes:
         remarks += remarks_on(index, source.name(index), found.notes)
     return found.image
+
+
+def replacements(key: Int64[Tensor, "1"], n: int) -> list[int]:
+    """Indices to take in the place of a bad file, by the sample's key; of few files, all come in turn."""
+    drawn: list[int] = (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % n).tolist()
+    return drawn + (list(range(n)) if n <= FEW else [])
 
 
 def stack(images: Sequence[Shaped[Tensor, "C h w"]]) -> Shaped[Tensor, "B C h w"]:

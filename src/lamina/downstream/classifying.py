@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from lamina.batch import Fault, Remark
-from lamina.data import DataOptions, Source, eval_batches, remark_lines
+from lamina.data import DataOptions, Source, eval_batches, remark_lines, unread_notes
 from lamina.data.reading import Change
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, wilson_interval
@@ -54,8 +54,7 @@ class Answers:
     @property
     def notes(self) -> tuple[str, ...]:
         """What must be said beside."""
-        n = len(self.faults)
-        unread = (f"{n} test images could not be read",) if n else ()
+        unread = unread_notes(self.faults, len(self.labels) + len(self.faults), "test images")
         return (*unread, *remark_lines(self.remarks))
 
 

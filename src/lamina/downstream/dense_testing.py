@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lamina.batch import Batch, Fault, Remark
-from lamina.data import DataOptions, remark_lines
+from lamina.data import DataOptions, remark_lines, unread_notes
 from lamina.data.dense_loader import DenseSource, dense_images
 
 SHOWN = 4
@@ -63,6 +63,5 @@ class DenseImages:
     @property
     def notes(self) -> tuple[str, ...]:
         """What must be said beside."""
-        n = len(self.faults)
-        unread = (f"{n} test images could not be read",) if n else ()
+        unread = unread_notes(self.faults, len(self.source.images), "test images")
         return (*unread, *remark_lines(self.remarks))

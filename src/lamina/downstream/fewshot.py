@@ -80,11 +80,13 @@ class Draw(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What was learned from a draw: test accuracy, in which way, and remarks."""
+    """What was learned from a draw: test accuracy, in which way, on how many images, and remarks."""
 
     top1: float
     confusion: Confusion | None
     way: str
+    n_train: int
+    n_test: int
     notes: tuple[str, ...] = ()
 
 
@@ -93,7 +95,6 @@ class Drawn(NamedTuple):
 
     answer: Answer
     seconds: float
-    images: int
 
 
 def evaluate_fewshot(
@@ -136,7 +137,7 @@ def evaluate_fewshot(
         started = time.perf_counter()
         answer = judge(draw)
         seconds = time.perf_counter() - started
-        found.setdefault(draw.amount, []).append(Drawn(answer, seconds, len(draw.indices)))
+        found.setdefault(draw.amount, []).append(Drawn(answer, seconds))
         say(f"{draw.amount}, draw {draw.number}: top1 {100 * answer.top1:.1f} %")
     scores = tuple(
         _score(amount, rows, backbone, labelled, options, going.seed) for amount, rows in found.items()
@@ -154,7 +155,7 @@ def _score(
     options: FewOptions,
     seed: int,
 ) -> Score:
-    values, n, origin = [row.answer.top1 for row in rows], len(labelled.test), backbone.origin
+    values, n, origin = [row.answer.top1 for row in rows], rows[0].answer.n_test, backbone.origin
     mean = estimate(values, SHARE)
     found = Confusion.summed([row.answer.confusion for row in rows if row.answer.confusion is not None])
     interval, note = wilson_interval(round(mean.mean * n), n), "a single draw of labels"
@@ -169,7 +170,7 @@ def _score(
         metric="top1",
         value=mean.mean,
         interval=interval,
-        n_train=rows[0].images,
+        n_train=rows[0].answer.n_train,
         n_test=n,
         seed=seed,
         settings={"by": options.by, "draws": len(rows), "pool": options.pool},
@@ -191,9 +192,10 @@ def _way(way: str, amount: str, options: FewOptions) -> str:
 
 
 def _remarks(rows: list[Drawn]) -> tuple[str, ...]:
-    """What was remarked, and in how many draws."""
+    """What was remarked, and in how many draws where not in all."""
     said = Counter(note for row in rows for note in row.answer.notes)
-    return tuple(f"in {times} of {len(rows)} draws {note}" for note, times in said.items())
+    n = len(rows)
+    return tuple(note if times == n else f"in {times} of {n} draws {note}" for note, times in said.items())
 
 
 def _draws(train: Source, options: FewOptions, seed: int) -> Iterator[Draw]:
@@ -226,7 +228,7 @@ def _judge(
         own = replace(going, out=None if going.out is None else going.out / called)
         subset = few(labelled.train, draw.indices)
         score = evaluate_trained("finetune", model, labelled, own, recipe=recipe, train=subset, called=called)
-        return Answer(score.value, score.confusion, score.way)
+        return Answer(score.value, score.confusion, score.way, score.n_train, score.n_test)
 
     return tuned
 
@@ -250,13 +252,15 @@ def _frozen(
     known, truth = train.labels, test.labels
 
     way = "" if options.pool == "mean" else options.pool
+    unread = (*train.unread("training images"), *test.unread("test images"))
 
     def probed(draw: Draw) -> Answer:
         few(labelled.train, draw.indices)
         rows = torch.tensor([row[i] for i in draw.indices if i in row])
         predicted, notes = _predict(options.by, bank[rows], known[rows], asked)
         found = Confusion.of(truth, predicted, labelled.classes)
-        return Answer(float((predicted == truth).double().mean()), found, way, notes)
+        top1 = float((predicted == truth).double().mean())
+        return Answer(top1, found, way, len(rows), len(truth), (*unread, *notes))
 
     return probed
 

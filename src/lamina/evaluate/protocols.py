@@ -233,7 +233,7 @@ def _kept(result: ProbeResult, file: Path) -> ProbeResult:
 def _remarks(train: Table, test: Table) -> tuple[str, ...]:
     """What could not be read, or cached."""
     parts = [("training", train)] if test is train else [("training", train), ("test", test)]
-    unread = [f"{len(table.faults)} {part} images could not be read" for part, table in parts if table.faults]
+    unread = [note for part, table in parts for note in table.unread(f"{part} images")]
     return (*unread, *dict.fromkeys(note for _, table in parts for note in table.notes))
 
 

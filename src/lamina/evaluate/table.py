@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lamina.batch import Fault
+from lamina.data import unread_notes
 
 
 class Key(NamedTuple):
@@ -65,3 +66,7 @@ class Table:
     faults: tuple[Fault, ...]
     timing: Timing | None = None
     notes: tuple[str, ...] = ()
+
+    def unread(self, what: str = "images") -> tuple[str, ...]:
+        """A sentence on what could not be read, if anything."""
+        return unread_notes(self.faults, len(self.index) + len(self.faults), what)
