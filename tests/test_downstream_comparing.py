@@ -19,6 +19,7 @@ from lamina.downstream.compared_models import columns_of
 from lamina.downstream.comparison import Comparison
 from lamina.errors import LaminaError
 from lamina.evaluate import FeatureOptions, evaluate_knn
+from lamina.records import read_json
 from lamina.report.comparison import write_comparison
 from lamina.runs import Run
 
@@ -120,7 +121,7 @@ def test_no_name_is_another_networks(folder, runs, tmp_path):
     with pytest.raises(LaminaError, match="has changed since it was measured"):
         compare([f"M={mae}"], folder, out, options)
     (out / "models.json").write_text("[3]")
-    with pytest.raises(LaminaError, match=r"models\.json is damaged"):
+    with pytest.raises(LaminaError, match=r"models\.json cannot be used"):
         compare([f"M={mae}"], folder, out, options)
     (out / "models.json").unlink()
     with pytest.raises(LaminaError, match=r"models\.json is missing"):
@@ -159,7 +160,7 @@ def test_recipes_differ_by_protocol(folder, runs, tmp_path, capsys):
     small = ["--out", str(tmp_path / "out"), "--seeds", "1", "--workers", "0", "--device", "cpu"]
     asked = ["evaluate", "all", runs[0], folder, *small, "--protocols", "finetune"]
     assert cli.main([*asked, "--config", str(config)]) == 0
-    (score,) = json.loads((tmp_path / "out" / "scores" / "finetune" / "mae-seed0.json").read_text())
+    (score,) = read_json(tmp_path / "out" / "scores" / "finetune" / "mae-seed0.json")["scores"]
     settings = Run(tmp_path / "out" / "trainings" / "finetune" / "mae-seed0").recipe()
     assert (settings.name, settings.train.batch_size, settings.optim.base_lr) == ("finetune-s", 4, 0.01)
     assert score["seconds"] > 0

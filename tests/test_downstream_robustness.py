@@ -209,6 +209,6 @@ def test_a_damaged_file_of_measurements_is_one_line(tmp_path):
     assert MeasuredParts.open(tmp_path, {"a": 1}).error("x") == 0.25
     assert "x" not in MeasuredParts.open(tmp_path, {"a": 1}, overwrite=True)
     (tmp_path / "measured.json").write_text("{")
-    with pytest.raises(LaminaError, match="damaged"):
+    with pytest.raises(LaminaError, match="cannot be used: it is no JSON"):
         MeasuredParts.open(tmp_path, {"a": 1})
     assert set(available_kinds()) <= set(KINDS)

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from lamina.errors import LaminaError
 from lamina.evaluate import ProbeResult, Row, Timing, wilson_interval
 from lamina.evaluate.results import mark_chosen
+from lamina.records import read_json, write_json
 from lamina.report.results import read_result
 
 
@@ -96,12 +97,12 @@ def test_the_time_that_features_took_is_kept_and_shown_and_makes_no_difference(t
     timed = replace(result(), timing=both)
     assert timed == result()
     timed.save(tmp_path / "knn.json")
-    saved = json.loads((tmp_path / "knn.json").read_text())
+    saved = read_json(tmp_path / "knn.json")
     assert saved["timing"] == {"images": 40, "seconds": 4.0, "images_per_second": 10.0, "data_wait": 0.5}
     assert ProbeResult.read(tmp_path / "knn.json").timing == both
     shown = read_result(saved, "knn", [])
     assert shown.timing == "features of 40 images in 4.0 s: 10.0 images/s, data wait 50%"
     del saved["timing"]  # as older results are
-    (tmp_path / "knn.json").write_text(json.dumps(saved))
+    write_json(tmp_path / "knn.json", saved)
     assert ProbeResult.read(tmp_path / "knn.json").timing is None
     assert read_result(saved, "knn", []).timing == ""

@@ -21,15 +21,19 @@ BASE = {
     "terminal",
     "locking",
     "ranges",
+    "plain_files",
+    "records",
 }
 PARTS = {"masking", "encoder", "fusion", "decoder", "losses", "targets"}
 ALLOWED = {
     **{base: {"errors"} for base in BASE},
+    "records": {"errors", "files", "plain_files"},
     **dict.fromkeys(PARTS, BASE | {"frozen"}),
     "mim": BASE | PARTS,
     "init": BASE,
     "frozen": BASE,
-    "tokenizer": BASE | {"frozen", "data", "train"},
+    "tensor_files": BASE | {"frozen"},
+    "tokenizer": BASE | {"frozen", "tensor_files", "data", "train"},
     "filling": BASE | PARTS | {"mim"},
     "methods": BASE | PARTS | {"mim", "init"},
     "cmae": BASE | PARTS | {"mim"},
@@ -44,6 +48,7 @@ ALLOWED = {
     "runs": BASE | {"mim", "recipes", "build", "train", "resumable_folder"},
     "interop": BASE
     | {
+        "tensor_files",
         "cmae",
         "supervised",
         "encoder",

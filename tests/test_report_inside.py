@@ -54,4 +54,4 @@ def test_what_is_broken_is_left_out_and_said(tmp_path):
     assert (found.name, found.picture, found.command) == ("layers", None, COMMAND)
     assert len(notes) == 2
     assert "rank.json" in notes[1] + notes[0]
-    assert "could not be read" in write_analyses_page(tmp_path).read_text()
+    assert "was left out: it is no JSON" in write_analyses_page(tmp_path).read_text()

@@ -16,6 +16,7 @@ import yaml
 
 from lamina.downstream import Score
 from lamina.errors import LaminaError
+from lamina.records import read_json, write_json
 from lamina.report import page as page_module
 from lamina.report import write_report
 from lamina.report.text import visible
@@ -157,9 +158,9 @@ def text_of(html: str) -> str:
 def test_captions_name_the_runs_that_they_hold_for(runs: dict[str, Path], run: Path, tmp_path: Path) -> None:
     change(run, "target", norm_pix=False, low_pass=0.5)
     index = run / "pictures" / "index.json"
-    content = json.loads(index.read_text())
+    content = read_json(index)
     content["facts"] |= {"hidden": 0.5, "pool": 7, "channels": "channel 1 of 2"}
-    index.write_text(json.dumps({**content, "step": 80}))
+    write_json(index, {**content, "step": 80})
     text = text_of(write_report([runs["mff"], run], tmp_path / "c.html").read_text(encoding="utf-8"))
     for phrase in (
         "75\u202f% (mff), 50\u202f% (run) were hidden",
@@ -323,9 +324,9 @@ def test_a_strangers_index_cannot_pull_other_files_into_the_page(
     (run / "pictures" / "link.png").symlink_to(secret)
     (run / "pictures" / "secret.txt").write_text("secret")
     index = run / "pictures" / "index.json"
-    content = json.loads(index.read_text())
+    content = read_json(index)
     content["restored"][0]["original"] = name
-    index.write_text(json.dumps(content))
+    write_json(index, content)  # a stranger can seal as lamina does
     html = write_report([run], tmp_path / "r.html").read_text(encoding="utf-8")
     assert "the pictures could not be read" in html
     assert "<img" not in html

@@ -19,6 +19,7 @@ from lamina.data import ArraySource, open_source
 from lamina.errors import LaminaError
 from lamina.fusion.options import resolve_layers
 from lamina.options import differences
+from lamina.records import read_json, write_json
 from lamina.statistics import SHARE, SHARES_APART, difference, estimate, first_reach
 from lamina.studies import StudyOptions, feature_bias, fusion, pair, run_study, running
 from lamina.studies.fusing import PLAIN, tap_sets
@@ -187,17 +188,17 @@ def test_a_study_killed_in_a_run_and_between_runs_tells_the_same(folder, tmp_pat
     monkeypatch.setattr(running, "run_pretrain", dying)
     with pytest.raises(Killed):
         run_study(feature_bias, folder, tmp_path / "broken", TINY)
-    written = running.write_atomically
+    written = running.write_json
 
     def full_disk(file, text):
         if file.parent.name == "measured" and len(list(file.parent.glob("*"))) == 3:
             raise Killed
         written(file, text)
 
-    monkeypatch.setattr(running, "write_atomically", full_disk)
+    monkeypatch.setattr(running, "write_json", full_disk)
     with pytest.raises(Killed):
         run_study(feature_bias, folder, tmp_path / "broken", TINY)
-    monkeypatch.setattr(running, "write_atomically", written)
+    monkeypatch.setattr(running, "write_json", written)
     broken = run_study(feature_bias, folder, tmp_path / "broken", TINY)
     assert broken.page.read_text() == whole.page.read_text()
     results = [
@@ -238,7 +239,7 @@ def test_the_teacher_is_trained_again_where_its_run_is_gone(folder, tmp_path):
     assert sum(line.startswith("run ") for line in said) == 6
     shutil.rmtree(out / "runs")
     measured = out / "measured" / "teacher-seed1000.json"
-    measured.write_text(json.dumps({**json.loads(measured.read_text()), "sha256": "0" * 64}))
+    write_json(measured, {**read_json(measured), "sha256": "0" * 64})
     with pytest.raises(LaminaError, match="its weights differ"):  # as on another machine
         run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "seeds": 3}))
 
@@ -287,7 +288,7 @@ def test_a_study_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         calls.append(args)
         outcome = pretrain(*args, **kwargs)
-        return SimpleNamespace(exit_code=130) if len(calls) == 2 else outcome
+        return SimpleNamespace(exit_code=130, reason="interrupted") if len(calls) == 2 else outcome
 
     monkeypatch.setattr(running, "run_pretrain", interrupted)
     monkeypatch.setattr(sys, "argv", ["lamina", *arguments])

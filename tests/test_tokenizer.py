@@ -16,6 +16,7 @@ from lamina.data import eval_batches, open_source
 from lamina.data.options import Decoding
 from lamina.errors import LaminaError
 from lamina.frozen import identify
+from lamina.records import read_json, write_json
 from lamina.report.album import as_pil, embedded
 from lamina.report.tokenizer import TokenizerReport
 from lamina.targets import TokenIds
@@ -146,9 +147,9 @@ def test_what_cannot_be_read_is_said_in_a_sentence(trained, tmp_path):
     (broken / "tokenizer.safetensors").unlink()
     with pytest.raises(LaminaError, match="reach a checkpoint"):
         load_tokenizer(broken)
-    config = json.loads((broken / "config.json").read_text())
+    config = read_json(broken / "config.json")
     for changed in (config | {"version": 2}, {"format": config["format"]}):
-        (broken / "config.json").write_text(json.dumps(changed))
+        write_json(broken / "config.json", changed)
         with pytest.raises(LaminaError, match="another version"):
             load_tokenizer(broken)
 

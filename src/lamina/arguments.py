@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-import yaml
 
 from lamina.api import SHORT_NAMES, starting_recipe
 from lamina.errors import LaminaError
 from lamina.options import merge
 from lamina.recipes import Recipe
+from lamina.records import parse_yaml
 
 T = TypeVar("T")
 
@@ -160,11 +160,12 @@ def read_config(file: Path) -> dict[str, Any]:
         LaminaError: where it cannot be read, or holds something else.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        # Where it began as a run's recipe.yaml it may have been edited since, so its digest is no matter.
+        content = parse_yaml(file.read_text(encoding="utf-8"), verify=False, kind=_Loader)
     except OSError as error:
         raise LaminaError(f"--config {file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LaminaError(f"--config {file} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise LaminaError(f"--config {file} cannot be used: {' '.join(str(error).split())}") from error
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise LaminaError(f"--config {file} must hold a mapping of options, such as 'train: {{epochs: 10}}'")

@@ -62,7 +62,8 @@ def write_atomically(file: Path, content: bytes | str) -> None:
 def json_text(content: Any, indent: int = 1) -> str:
     """JSON for people too: indented, but a list of numbers on one line."""
     text = json.dumps(content, indent=indent, ensure_ascii=False)
-    numbers = r"\[\s+(-?[\d.eE+-]+(?:,\s+-?[\d.eE+-]+)*)\s+\]"
+    # Only the text between values has line feeds: what strings hold stays as it is.
+    numbers = r"\[\n\s*(-?[\d.eE+-]+(?:,\n\s*-?[\d.eE+-]+)*)\n\s*\]"
     return re.sub(numbers, lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 

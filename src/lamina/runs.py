@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import shlex
 import sys
@@ -12,17 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from lamina.build import Task, build_task
 from lamina.errors import LaminaError
-from lamina.files import write_atomically
 from lamina.mim import MIM, mim_of
 from lamina.options import differences, merge, to_mapping
 from lamina.recipes import Recipe
+from lamina.records import read_yaml, to_yaml, write_json
 from lamina.resumable_folder import FolderOnMain, opened_on_main
 from lamina.train import Ranks, check_trained, checkpoint
 from lamina.train.durable import replace_text
+from lamina.train.rows import whole_rows
 
 
 class DataFacts(NamedTuple):
@@ -78,7 +77,7 @@ class Run:
             "recipe": to_mapping(recipe),
         }
         self._write(content)
-        write_atomically(self.environment_file, json.dumps(environment(), indent=2) + "\n")
+        write_json(self.environment_file, environment())
 
     def change(self, recipe: Recipe) -> None:
         """Write down that the run goes on with another recipe; the options from before stand beside it."""
@@ -91,7 +90,7 @@ class Run:
         self._write({**content, "recipe": to_mapping(recipe)})
 
     def _write(self, content: dict[str, Any]) -> None:
-        replace_text(self.recipe_file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        replace_text(self.recipe_file, to_yaml(content))
 
     def recipe(self) -> Recipe:
         """The resolved recipe; raises where this is no run."""
@@ -112,19 +111,16 @@ class Run:
         return None if init is None else str(init)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; a half-written last line, of a run in progress, is left out."""
-        if not self.metrics_file.is_file():
-            return []
-        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1] if line.strip()]
+        """The rows of metrics.jsonl; a half-written last line, of a run in progress, is left out. Raises
+        `LaminaError` where another is damaged."""
+        return whole_rows(self.metrics_file)
 
     def _recipe_file(self) -> dict[str, Any]:
         if not self.exists():
             raise LaminaError(f"{self.path} is not a run: it has no recipe.yaml")
-        content = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not {"recipe", "source", "images", "names_sha256"} <= set(
-            content
-        ):
+        content = read_yaml(self.recipe_file)
+        kinds = {"recipe": dict, "source": str, "images": int, "names_sha256": str}
+        if not isinstance(content, dict) or not all(isinstance(content.get(k), t) for k, t in kinds.items()):
             raise LaminaError(f"{self.recipe_file} is not a recipe that lamina wrote")
         return content
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,10 @@ from torch import nn
 from lamina.batch import Batch
 from lamina.data import Source, Spec, Subset, TrainLoader, eval_batches, open_source
 from lamina.errors import LaminaError
-from lamina.files import write_atomically
 from lamina.monitor import FaultMonitor
 from lamina.options import differences
 from lamina.pretraining import data_facts, tell_notes
+from lamina.records import write_json
 from lamina.resumable_folder import Started, begin_on_main, opened_on_main
 from lamina.rng import Purpose, permutation, seed_for
 from lamina.tokenizer import (
@@ -24,7 +23,6 @@ from lamina.tokenizer import (
     TokenizerFolder,
     TokenizerOptions,
     build_tokenizer,
-    load_tokenizer,
     measure_tokenizer,
 )
 from lamina.train import Callback, Outcome, fit, on_main, process_group, remedies
@@ -49,18 +47,20 @@ class Keeper(Callback):
 
     def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
         """Save the weights as they are."""
-        self.folder.save(task)
+        self.folder.save(task, step)
         self.task = task
+
+    def on_resume(self, step: int, folder: Path, task: nn.Module) -> None:
+        """Write the weights anew: what a kill left behind may be of another step, damaged, or gone."""
+        self.on_checkpoint(step, folder, task)
 
     def on_end(self, outcome: Outcome) -> None:
         """Measure, print and keep what was found, of a training that is finished."""
         if outcome.exit_code:
             return
-        # A finished training that is resumed takes no step, and may lack its results.
-        task = self.task or load_tokenizer(self.folder.path)[0]
-        assert isinstance(task, DiscreteVAE)
-        result = measure_tokenizer(task, held_out_batches(self.held_out, self.options))
-        write_atomically(self.folder.results, json.dumps(result.to_json(), indent=1) + "\n")
+        assert isinstance(self.task, DiscreteVAE)  # there is a checkpoint by now
+        result = measure_tokenizer(self.task, held_out_batches(self.held_out, self.options))
+        write_json(self.folder.results, {**result.to_json(), "step": outcome.step})
         print(result, flush=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import textwrap
 import warnings
@@ -15,7 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 from matplotlib.figure import Figure
 
 from lamina.data import printable
-from lamina.files import replacing, write_atomically
+from lamina.files import replacing
+from lamina.records import write_json
 
 
 @runtime_checkable
@@ -67,7 +68,8 @@ def write_analysis(
     content = {**head, "summary": told, "result": _plain(result.to_json())}
     figure = result.plot()
     save_figure(figure, (files.png, files.svg), command)
-    write_atomically(files.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    svg = hashlib.sha256(files.svg.read_bytes()).hexdigest()
+    write_json(files.json, {**content, "svg_sha256": svg})
     return files
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.analyze.subject import names_of
 from lamina.errors import LaminaError
-from lamina.files import write_atomically
 from lamina.frozen import Identity, identify
 from lamina.interop import load_encoder
+from lamina.plain_files import DamagedFile
+from lamina.records import read_object, write_json
 
 FILE = "models.json"
 
@@ -83,7 +83,7 @@ def check_models(out: Path, models: Mapping[str, Sequence[str]], measured: Mappi
                     "another --out"
                 )
         after[name] = [*known, *(new for new in found[len(known) :] if new is not None)]
-    write_atomically(file, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
+    write_json(file, after)
 
 
 def _check_names(out: Path, name: str, before: Sequence[Identity], specs: Sequence[str]) -> None:
@@ -112,11 +112,14 @@ def _read(file: Path) -> dict[str, list[Identity]]:
         if (file.parent / "scores").is_dir():
             raise LaminaError(f"{file} is missing, which says what was measured; choose another --out")
         return {}
+    mend = "restore it from a copy, or choose another --out"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_object(file, mend=mend)
         return {
             str(name): [Identity(str(spec), str(sha256)) for spec, sha256 in networks]
             for name, networks in content.items()
         }
-    except (OSError, ValueError, TypeError, AttributeError):
-        raise LaminaError(f"{file} is damaged; choose another --out") from None
+    except DamagedFile:
+        raise
+    except (ValueError, TypeError, AttributeError):
+        raise DamagedFile(file, "it is not what lamina writes", mend) from None

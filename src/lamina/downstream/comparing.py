@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from lamina.downstream.chosen_recipe import (
 from lamina.downstream.compared_models import Column, as_file, check_models, columns_of
 from lamina.downstream.detect import evaluate_detect
 from lamina.downstream.fewshot import FewOptions, evaluate_fewshot
+from lamina.downstream.kept_scores import read_scores, write_scores
 from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
 from lamina.downstream.score import Score, Unfinished, of_probe
 from lamina.downstream.segment import evaluate_segment
@@ -27,8 +27,8 @@ from lamina.downstream.training import Going, evaluate_trained
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, FeatureOptions, evaluate_knn, evaluate_linear
 from lamina.evaluate.vectors import VectorPool, Wanted
-from lamina.files import json_text, write_atomically
 from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
+from lamina.records import as_json, read_object, write_json
 from lamina.resumable_folder import opened_to_go_on
 from lamina.runs import Run
 from lamina.train import NONFINITE_EXIT_CODE
@@ -123,7 +123,7 @@ def compare(
     ]
     with opened_to_go_on(out, out / SETTINGS, "comparison"):
         _check_settings(out, settings)
-        left = {task.column.name for task in tasks if _kept(task.place) is None}
+        left = {task.column.name for task in tasks if read_scores(task.place.with_suffix(".json")) is None}
         check_models(
             out,
             {as_file(column.name): column.specs for column in columns},
@@ -131,7 +131,7 @@ def compare(
         )
         if old := [protocol for protocol in FROZEN if (out / "scores" / protocol).is_dir()]:
             say(f"left out: {' and '.join(old)} of an earlier version, which chose features for each model")
-        write_atomically(out / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        write_json(out / SETTINGS, settings)
         return _measured(tasks, {column.name: [] for column in columns}, say)
 
 
@@ -140,13 +140,13 @@ def _measured(
 ) -> dict[str, list[Score]]:
     """The scores of each model; those that are kept are not measured again."""
     for task in tasks:
-        scores = _kept(task.place)
+        scores = read_scores(task.place.with_suffix(".json"), say)
         if scores is None:
             say(f"{task.protocol}, {task.column.name}, seed {task.seed}")
             scores = _measure(task)
             for score in scores:
                 say(f"  {score.protocol}: {score.metric} {100 * score.value:.1f} %")
-            _keep(scores, task.place)
+            write_scores(task.place.with_suffix(".json"), scores)
         found[task.column.name] += scores
     return found
 
@@ -260,7 +260,7 @@ def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range
 def _settings(data: str, options: CompareOptions, recipes: Recipes) -> dict[str, Any]:
     """What all scores of a folder have in common, as JSON holds it."""
     kept = {name: value for name, value in asdict(options).items() if name not in FREE}
-    settings: dict[str, Any] = json.loads(json.dumps({"data": data, **kept, "recipes": dict(recipes)}))
+    settings: dict[str, Any] = as_json({"data": data, **kept, "recipes": dict(recipes)})
     return settings
 
 
@@ -269,26 +269,9 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
     file = out / SETTINGS
     if not file.is_file():
         return
-    try:
-        before = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise LaminaError(f"{file} is damaged; choose another --out") from None
+    before = read_object(file, mend="restore it from a copy, or choose another --out")
     if changed := sorted(k for k in {**before, **settings} if before.get(k) != settings.get(k)):
         raise LaminaError(
             f"{out} holds a comparison with other settings ({', '.join(changed)}); give the same, or another "
             "--out"
         )
-
-
-def _kept(place: Path) -> tuple[Score, ...] | None:
-    """The scores of an earlier call; what is damaged is measured again."""
-    try:
-        content = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
-        return tuple(Score.of(fields) for fields in content)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _keep(scores: Sequence[Score], place: Path) -> None:
-    text = json_text([score.to_json() for score in scores])
-    write_atomically(place.with_suffix(".json"), text)

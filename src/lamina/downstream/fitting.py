@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
 from torch import nn
 
 from lamina.data import FaultBudget
 from lamina.downstream.score import Unfinished
 from lamina.downstream.training import Going
 from lamina.errors import LaminaError
-from lamina.files import write_atomically
 from lamina.monitor import FaultMonitor
 from lamina.options import flatten
+from lamina.records import parse_yaml, read_yaml, to_yaml, write_json
 from lamina.resumable_folder import (
     FolderOnMain,
     ResumableFolder,
@@ -124,11 +122,11 @@ def begin_evaluation(
     """Write the settings, or see that they are the same; `options` are those of the training, where there is
     one: one that diverged may go on with another rate, clipping or precision."""
     file = folder / SETTINGS
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    text = to_yaml(settings)
 
     def write() -> None:
         replace_text(file, text)
-        write_atomically(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_json(folder / "environment.json", environment())
 
     def go_on() -> None:
         if _other_settings(file, text, options):
@@ -142,7 +140,7 @@ def begin_evaluation(
 
 def _other_settings(file: Path, text: str, options: TrainOptions | None) -> bool:
     """Whether those in the file differ, in what a training that diverged may change; others are refused."""
-    before, now = (flatten(yaml.safe_load(t)) for t in (file.read_text(encoding="utf-8"), text))
+    before, now = flatten(_mapping(file)), flatten(parse_yaml(text))
     names = [name for name in {**before, **now} if name.rpartition(".")[2] not in FREE]
     changed = [name for name in names if before.get(name) != now.get(name)]
     allowed = [] if options is None else remedies(file.parent, options, changed)
@@ -152,3 +150,10 @@ def _other_settings(file: Path, text: str, options: TrainOptions | None) -> bool
             "them out, or start anew"
         )
     return bool(allowed)
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise LaminaError(f"{file} holds no settings; start anew with --overwrite")
+    return content

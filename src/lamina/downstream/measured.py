@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
 from lamina.evaluate.confusion import Confusion
-from lamina.files import check_writable, json_text, write_atomically
+from lamina.files import check_writable
+from lamina.plain_files import DamagedFile
+from lamina.records import as_json, read_object, write_json
 
 FILE = "measured.json"
 
@@ -42,17 +43,20 @@ class MeasuredParts:
         check_writable(file)
         if overwrite or not file.is_file():
             return cls(file, settings, {})
+        mend = "restore it from a copy, or measure anew with --overwrite"
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_object(file, mend=mend)
             before, parts = (
                 content["settings"],
                 {k: (int(r), int(n)) for k, (r, n) in content["parts"].items()},
             )
             found = {name: Confusion.read(each) for name, each in content.get("confusions", {}).items()}
             confusions = {name: each for name, each in found.items() if each is not None}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise LaminaError(f"{file} is damaged; measure anew with --overwrite") from None
-        now = json.loads(json.dumps(dict(settings)))
+        except DamagedFile:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DamagedFile(file, "it is not what lamina writes", mend) from None
+        now = as_json(settings)
         if changed := sorted(k for k in {**before, **now} if before.get(k) != now.get(k)):
             raise LaminaError(
                 f"{file} holds a measurement with other settings ({', '.join(changed)}); replace it with "
@@ -71,7 +75,7 @@ class MeasuredParts:
         if self._file is not None:
             confusions = {name: found.to_json() for name, found in self._confusions.items()}
             content = {"settings": self._settings, "parts": self._parts, "confusions": confusions}
-            write_atomically(self._file, json_text(content))
+            write_json(self._file, content)
 
     def confusion(self, part: str) -> Confusion | None:
         """Which classes a part's images were taken for; None where that was not kept."""

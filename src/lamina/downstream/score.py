@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,8 @@ from lamina.errors import LaminaError
 from lamina.evaluate.confusion import BALANCED, MAJORITY, Confusion
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult, Row, Setting
-from lamina.files import json_text, write_atomically
+from lamina.plain_files import DamagedFile
+from lamina.records import read_object, write_json
 from lamina.runs import Run
 
 KIND = "score"
@@ -54,7 +54,7 @@ class Score:
 
     def save(self, path: Path) -> None:
         """Write it as JSON; the file is replaced once the new one is whole. Raises OSError."""
-        write_atomically(path, json_text({"kind": KIND, **self.to_json()}))
+        write_json(path, {"kind": KIND, **self.to_json()})
 
     @classmethod
     def read(cls, path: Path) -> Score:
@@ -63,13 +63,16 @@ class Score:
         Raises:
             LaminaError: for another file.
         """
+        mend = "remove it, or choose another"
         try:
-            fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            fields = read_object(path, links=True, mend=mend)
             if fields.pop("kind") != KIND:
                 raise KeyError
             return cls.of(fields)
+        except DamagedFile:
+            raise
         except (OSError, ValueError, KeyError, TypeError):
-            raise LaminaError(f"{path} is no score that lamina wrote; remove it, or choose another") from None
+            raise LaminaError(f"{path} is no score that lamina wrote; {mend}") from None
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Score:

@@ -20,6 +20,8 @@ from lamina.evaluate.table import Key, Table
 from lamina.evaluate.vectors import Extractor, Identified
 from lamina.files import check_writable, replacing
 from lamina.frozen import weights_sha256
+from lamina.plain_files import check_plain
+from lamina.records import parse_json
 
 FORMAT = 1
 """Goes up when files of before must not be read: other content, or other reading of images."""
@@ -75,8 +77,9 @@ class FeatureCache:
         if file is None or not file.is_file():
             return None
         try:
+            check_plain(file)
             with safe_open(file, framework="pt") as opened:
-                header = json.loads(opened.metadata()["lamina"])
+                header = parse_json(opened.metadata()["lamina"])
                 seal = header.pop("seal")
                 tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             if (header["name"], seal) != (file.stem, _seal(header, tensors)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from scipy.special import ndtri
 from lamina.errors import LaminaError
 from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.table import Timing
-from lamina.files import json_text, write_atomically
+from lamina.records import read_object, write_json
 
 Protocol = Literal["knn", "linear"]
 ENCODERS = ("trained", "untrained", "pixels")
@@ -118,12 +117,12 @@ class ProbeResult:
 
     def save(self, path: Path) -> None:
         """Write the result as JSON (replacing the file only once the new one is whole). Raises OSError."""
-        write_atomically(path, json_text(self.to_dict(), indent=2))
+        write_json(path, self.to_dict(), indent=2)
 
     @classmethod
     def read(cls, path: Path) -> ProbeResult:
-        """Read what `save` wrote."""
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        """Read what `save` wrote. Raises `LaminaError` where it was changed since."""
+        fields = read_object(path, links=True)
         rows = [
             Row(
                 **{

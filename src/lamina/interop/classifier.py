@@ -10,19 +10,18 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lamina.encoder import EncoderOptions, build_vit, timm_arguments, wrap_vit
 from lamina.errors import LaminaError
-from lamina.files import replacing
 from lamina.fusion import FusionOptions, LastLayer, build_fusion
 from lamina.interop.export import write_config
 from lamina.interop.folding import fold_fusion
-from lamina.interop.metadata import export_files, export_metadata
+from lamina.interop.metadata import KEY, check_one_export, export_files, export_metadata
 from lamina.interop.weights import read_weights
 from lamina.options import merge, to_mapping
 from lamina.supervised import Supervised, SupervisedOptions, fold_batch_norm
+from lamina.tensor_files import save_tensors
 from lamina.train import checkpoint
 
 FORMAT = 1
@@ -95,17 +94,18 @@ def export_supervised(
     kept = replace(encoder, residual_decay=None, **_sizes(task))
     about = _described(task, kept, fused, class_names, step, crop_share, neck)
     plainly = _timm_config(task, kept, crop_share, class_names) if timms else {}
-    content = {**plainly, "lamina": about}
-    config = json.dumps(content, indent=2)
+    config = {**plainly, KEY: about}
+    header = {KEY: json.dumps(config, indent=2)}
     if files.fusion is not None:
         scales = task.encoder.tap_scales(task.fusion.layers)
-        _save(fold_fusion(task.fusion, scales).state_dict(), files.fusion, config)
+        save_tensors(fold_fusion(task.fusion, scales).state_dict(), files.fusion, header)
     names = _names(task, timms)
     tensors = task.encoder.timm_state()
     if timms and neck == "layer":  # the head reads past the final norm
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("norm.")}
-    _save({**tensors, **{names[name]: each for name, each in _head(task).items()}}, files.weights, config)
-    write_config(files.config, content)
+    head = {names[name]: each for name, each in _head(task).items()}
+    save_tensors({**tensors, **head}, files.weights, header)
+    write_config(files.config, config)
     return files
 
 
@@ -144,6 +144,7 @@ def load_supervised(path: str | Path, device: torch.device | str = "cpu") -> Sup
     place = Path(path).expanduser()
     files = export_files(place)
     about = _about(files.weights)
+    check_one_export(place)
     options = merge(EncoderOptions(), about["encoder"])
     encoder = wrap_vit(build_vit(options), options)
     kind = FusionOptions(kind="none") if about["fusion"] is None else merge(FusionOptions(), about["fusion"])
@@ -277,12 +278,6 @@ def _names(task: Supervised, timms: bool) -> dict[str, str]:
         for part in known
         if own.startswith(part)
     }
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path, config: str) -> None:
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(own, temporary, metadata={"format": "pt", "lamina": config})
 
 
 def _about(weights: Path) -> Mapping[str, Any]:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
 import timm
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from lamina.build import Task
 from lamina.cmae import CMAE
 from lamina.encoder import EncoderOptions, timm_arguments
 from lamina.errors import LaminaError
-from lamina.files import replacing, write_atomically
 from lamina.fusion import FusionOptions
 from lamina.interop.folding import fold_fusion
 from lamina.interop.loading import locate_step
-from lamina.interop.metadata import export_files
+from lamina.interop.metadata import KEY, export_files
 from lamina.mim import MIM
 from lamina.options import to_mapping
+from lamina.records import write_json
 from lamina.runs import load_task
 from lamina.supervised import Supervised
+from lamina.tensor_files import save_tensors
 from lamina.train import Callback
+from lamina.train.durable import TEMPORARY, replace_folder
 
 FORMAT = 1
 
@@ -81,7 +84,11 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
 
 
 class EncoderExport(Callback):
-    """Keeps the encoder of the newest checkpoint in the run's folder `encoder/`."""
+    """Keeps the encoder of the newest checkpoint in the run's folder `encoder/`.
+
+    The folder is swapped as a whole: it is of one step, or for a moment not there. Files that others put into
+    it are carried over.
+    """
 
     required = True
 
@@ -100,7 +107,39 @@ class EncoderExport(Callback):
     def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
         """Write the encoder as it is at this step."""
         assert isinstance(task, MIM | CMAE | Supervised)
-        write_encoder(task, self.encoder, self.fusion, self.folder, step, self.crop_share)
+        temporary = self.folder.with_name(TEMPORARY + self.folder.name)
+        shutil.rmtree(temporary, ignore_errors=True)
+        write_encoder(task, self.encoder, self.fusion, temporary, step, self.crop_share)
+        if _same_export(temporary, self.folder):
+            shutil.rmtree(temporary)
+            return
+        _carry_over(self.folder, temporary)
+        replace_folder(temporary, self.folder)
+
+    def on_resume(self, step: int, folder: Path, task: nn.Module) -> None:
+        """What a kill left behind may be of another step, damaged, or gone: it is replaced by what belongs
+        there, unless it is that already."""
+        self.on_checkpoint(step, folder, task)
+
+
+def _same_export(new: Path, old: Path) -> bool:
+    """Exports have the same bytes where they have the same content."""
+    return all(
+        a.is_file() == b.is_file() and not b.is_symlink() and (not a.is_file() or cmp(a, b, shallow=False))
+        for a, b in zip(export_files(new), export_files(old), strict=True)
+    )
+
+
+def _carry_over(old: Path, new: Path) -> None:
+    """Copy what others put into a folder that is about to be replaced."""
+    ours = {file.name for file in export_files(old)}
+    for entry in old.iterdir() if old.is_dir() else ():
+        if entry.name in ours or entry.name.startswith("."):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True)
+        else:
+            shutil.copy2(entry, new / entry.name, follow_symlinks=False)
 
 
 def write_encoder(
@@ -133,12 +172,12 @@ def write_encoder(
         "fusion": to_mapping(fusion) if fusion is not None and fused is not None else None,
         "fusion_left_out": left_out,
     }
-    content = {**timm_config(method, encoder, crop_share), "lamina": about}
-    config = json.dumps(content, indent=2)
+    config = {**timm_config(method, encoder, crop_share), KEY: about}
+    header = {KEY: json.dumps(config, indent=2)}
     if files.fusion is not None and fused is not None:
-        save_tensors(fused.state_dict(), files.fusion, config)
-    save_tensors(method.encoder.timm_state(), files.weights, config)
-    write_config(files.config, content)
+        save_tensors(fused.state_dict(), files.fusion, header)
+    save_tensors(method.encoder.timm_state(), files.weights, header)
+    write_config(files.config, config)
     return files
 
 
@@ -149,7 +188,7 @@ def write_config(file: Path, content: Mapping[str, Any]) -> None:
     if file.name == "config.json" and isinstance(arguments, Mapping):
         arguments = {name: value for name, value in arguments.items() if name != "num_classes"}
         content = {**content, "model_args": arguments}
-    write_atomically(file, json.dumps(content, indent=2) + "\n")
+    write_json(file, content, indent=2)
 
 
 def timm_config(method: Task, options: EncoderOptions, crop_share: float) -> dict[str, Any]:
@@ -179,9 +218,3 @@ def timm_config(method: Task, options: EncoderOptions, crop_share: float) -> dic
         },
         "made_with": {"timm": timm.__version__},
     }
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path, config: str) -> None:
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(own, temporary, metadata={"format": "pt", "lamina": config})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,10 +29,12 @@ from lamina.interop.inspection import (
     spaced,
 )
 from lamina.interop.loading import locate_step, run_folder
-from lamina.interop.metadata import export_files, export_metadata
+from lamina.interop.metadata import check_one_export, export_files, export_metadata, is_sealed
 from lamina.options import merge
 from lamina.recipes import Recipe
+from lamina.records import read_json
 from lamina.runs import Run
+from lamina.tensor_files import load_tensors
 from lamina.train import checkpoint, skipped_steps, why_useless
 
 _HEADS = ("head", "classifier", "fc_norm")
@@ -54,7 +55,7 @@ def inspect(path: str | Path) -> Inspection:
     found = weights_in(place)
     if run_folder(name) is not None or (found is None and not place.exists() and "@" in name):
         return _run(name)
-    config = _config(place / "config.json") if place.is_dir() else {}
+    config = _config(place / "config.json")
     if config.get("format") == "lamina-tokenizer":
         return _tokenizer(name, place, config)
     if found is None:
@@ -64,6 +65,7 @@ def inspect(path: str | Path) -> Inspection:
         return Inspection(name, f"a folder without weights: {there or 'empty'}")
     tensors, clues = read_file(place)
     if about := export_metadata(place):
+        check_one_export(place)
         return _export(name, tensors, about)
     if recognise(list(tensors)) is None:
         return _unknown(name, tensors)
@@ -140,7 +142,7 @@ def _export(name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) 
     options = merge(EncoderOptions(), about.get("encoder") or {})
     fusion = about.get("fusion")
     has_fusion = fusion is not None and export_files(Path(name).expanduser()).fusion.is_file()
-    facts = [("step", str(about.get("step")))]
+    facts = [("step", str(about.get("step"))), ("SHA-256", _digest(is_sealed(Path(name).expanduser())))]
     facts += [("fusion", f"{fusion['kind']}, in a file beside it")] if fusion and has_fusion else []
     if about.get("folded_residual_decay") is not None:
         facts.append(("residual decay", f"{about['folded_residual_decay']:g}, folded into the weights"))
@@ -163,7 +165,7 @@ def _export(name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) 
 def _tokenizer(name: str, place: Path, config: Mapping[str, Any]) -> Inspection:
     shapes: dict[str, int] = {}
     for file in sorted(place.glob("*.safetensors")):
-        shapes |= _shapes(file)
+        shapes |= {name: tensor.numel() for name, tensor in load_tensors(file, links=True)[0].items()}
     facts = [(str(k), short(v)) for k, v in config.items() if k != "format"]
     return Inspection(
         name,
@@ -232,8 +234,8 @@ def _unknown(name: str, tensors: Mapping[str, Tensor]) -> Inspection:
 
 def _config(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(file, links=True)
+    except FileNotFoundError:
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -246,6 +248,10 @@ def _shapes(file: Path) -> dict[str, int]:
             return {n: torch.Size(opened.get_slice(n).get_shape()).numel() for n in names}
     except (SafetensorError, OSError) as error:
         raise LaminaError(f"{file} is damaged: {error}") from None
+
+
+def _digest(is_sealed: bool) -> str:
+    return "verified" if is_sealed else "none: written before exports had one, damage would go unseen"
 
 
 def _count(tensors: Mapping[str, Tensor]) -> int:

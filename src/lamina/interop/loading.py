@@ -22,7 +22,7 @@ from lamina.interop.backbone import Backbone, Origin
 from lamina.interop.foreign import Foreign, read_foreign, weights_in
 from lamina.interop.foreign.described import grid_of
 from lamina.interop.foreign.whole import set_epsilon, settled
-from lamina.interop.metadata import checkpoint_folder, export_files, export_metadata
+from lamina.interop.metadata import check_one_export, checkpoint_folder, export_files, export_metadata
 from lamina.interop.weights import fill, load_weights_into, put_encoder, read_weights
 from lamina.options import merge
 from lamina.recipes import Recipe
@@ -195,10 +195,14 @@ def _from_file(path: Path, options: EncoderOptions | None) -> Backbone:
 
 
 def _from_export(path: Path, about: Mapping[str, Any]) -> Backbone:
+    check_one_export(path)
     options, step = merge(EncoderOptions(), about["encoder"]), int(about["step"])
     fusion = FusionOptions(kind="none")
     if about["fusion"] is not None and export_files(path).fusion.is_file():
         fusion = merge(FusionOptions(), about["fusion"])
+    elif about["fusion"] is not None:
+        missing = f"{path} was exported with a fusion, and {export_files(path).fusion.name} is not there"
+        print(f"{missing}: it has no fused features", file=sys.stderr)
     if fusion.kind == "mix":  # not one set of features
         fusion = FusionOptions(kind="none")
     recipe = _recipe(options, fusion)

@@ -1,21 +1,27 @@
-"""What lamina says of its own weights: an export in its header, a checkpoint in the recipe of its run."""
+"""What lamina says of its own weights: an export in its header, a checkpoint in the recipe of its run.
+
+Also whether the files of an export belong together.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-
 from lamina.encoder import EncoderOptions
-from lamina.errors import LaminaError
 from lamina.options import merge
+from lamina.plain_files import DamagedFile
+from lamina.records import parse_json, read_object
 from lamina.runs import Run
+from lamina.tensor_files import SEAL, read_header
 from lamina.train import checkpoint
+
+KEY = "lamina"
+"""Where the configuration stands in the header of a weights file, and lamina's own part in that."""
+AGAIN = "export or fetch it again, or restore it from a copy"
 
 
 class ExportFiles(NamedTuple):
@@ -61,25 +67,59 @@ def checkpoint_folder(path: Path) -> Path | None:
 
 def export_metadata(place: Path) -> Mapping[str, Any]:
     """The object "lamina" of an export, from the header of its weights, or from the JSON beside them where
-    the header was lost; empty for other files.
+    the header was lost; empty for other files, whose JSON may be anything.
 
     Raises:
-        LaminaError: where the weights are no safetensors file.
+        DamagedFile: where the weights are no safetensors, or their header is damaged.
     """
-    weights, beside, _ = export_files(place)
-    if weights.suffix != ".safetensors" or not weights.is_file():
+    files = export_files(place)
+    if files.weights.suffix != ".safetensors" or not files.weights.is_file():
         return {}
+    text = read_header(files.weights, links=True, mend=AGAIN).get(KEY)
+    if text is not None:
+        return _own_part(files.weights, text)
     try:
-        with safe_open(weights, framework="pt") as file:
-            text = (file.metadata() or {}).get("lamina")
-    except (SafetensorError, OSError) as error:
-        raise LaminaError(f"{weights.name} is damaged or no safetensors file: {error}") from None
-    try:
-        if text is None and beside.is_file():
-            text = beside.read_text(encoding="utf-8")
-        about = json.loads(text).get("lamina") if text is not None else None
-    except (OSError, ValueError, AttributeError):
+        about = read_object(files.config, links=True).get(KEY)
+    except (FileNotFoundError, DamagedFile):
         return {}
+    return about if isinstance(about, dict) else {}
+
+
+def check_one_export(place: Path) -> None:
+    """See that the files of an export were written together; those that are not there are passed over.
+
+    Raises:
+        DamagedFile: where the configuration or the fusion beside the weights is damaged, or of another
+            export.
+    """
+    files, own = export_files(place), export_metadata(place)
+    if not own:
+        return
+    beside: dict[Path, Any] = {}
+    if files.config.is_file():
+        beside[files.config] = read_object(files.config, links=True, mend=AGAIN).get(KEY)
+    if own.get("fusion") is not None and files.fusion.is_file():
+        text = read_header(files.fusion, links=True, mend=AGAIN).get(KEY)
+        beside[files.fusion] = None if text is None else _own_part(files.fusion, text)
+    for file, about in beside.items():
+        if about is not None and about != own:
+            step = about.get("step") if isinstance(about, dict) else None
+            raise DamagedFile(
+                file, f"it is of step {step}, and {files.weights.name} of step {own.get('step')}", AGAIN
+            )
+
+
+def is_sealed(place: Path) -> bool:
+    """Whether an export carries a digest: lamina 0.1 wrote none, and damage to its files goes unseen."""
+    return SEAL in read_header(export_files(place).weights, links=True, mend=AGAIN)
+
+
+def _own_part(file: Path, text: str) -> dict[str, Any]:
+    try:
+        config = parse_json(text)
+    except ValueError as error:
+        raise DamagedFile(file, f"its header: {error}", AGAIN) from None
+    about = config.get(KEY) if isinstance(config, dict) else None
     return about if isinstance(about, dict) else {}
 
 

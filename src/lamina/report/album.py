@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from lamina.batch import unit_float
 from lamina.files import write_atomically
+from lamina.plain_files import DamagedFile, read_plain
+from lamina.records import read_object, write_json
 from lamina.report.pictures import PcaMap, Reconstruction, displayable, to_uint8
 
 INDEX_FILE = "index.json"
@@ -81,8 +83,8 @@ class AlbumWriter:
 
     def __init__(self, folder: Path, step: int):
         self.folder = folder
-        self._saved: set[str] = set()
-        self._index: dict[str, Any] = {"step": step, "facts": {}}
+        self._saved: dict[str, str] = {}
+        self._index: dict[str, Any] = {"step": step, "facts": {}, "sha256": self._saved}
         folder.mkdir(parents=True, exist_ok=True)
 
     def reconstructions(self, made: Reconstruction, names: Sequence[str]) -> None:
@@ -140,7 +142,7 @@ class AlbumWriter:
 
     def close(self) -> None:
         """Write the index."""
-        write_atomically(self.folder / INDEX_FILE, json.dumps(self._index, indent=1).encode())
+        write_json(self.folder / INDEX_FILE, self._index)
 
     def _save(
         self,
@@ -149,13 +151,15 @@ class AlbumWriter:
         shown: Bool[Tensor, "H W"] | None = None,
         longest: int = LONGEST_SIDE,
     ) -> str:
-        if stem in self._saved:
-            return f"{stem}.png"
+        file = f"{stem}.png"
+        if file in self._saved:
+            return file
         picture = as_pil(image, shown)
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-        write_atomically(self.folder / f"{stem}.png", _png(picture))
-        self._saved.add(stem)
-        return f"{stem}.png"
+        content = _png(picture)
+        write_atomically(self.folder / file, content)
+        self._saved[file] = hashlib.sha256(content).hexdigest()
+        return file
 
 
 def as_pil(image: UInt8[Tensor, "C H W"], shown: Bool[Tensor, "H W"] | None = None) -> Image.Image:
@@ -186,18 +190,24 @@ def _uri(png: bytes) -> str:
 def read_album(folder: Path, notes: list[str]) -> Album:
     """What `AlbumWriter` kept; an empty album where there is none yet, with a note where it is broken."""
     try:
-        index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-        return _album(folder, index)
+        index = read_object(folder / INDEX_FILE)
     except FileNotFoundError:
         return Album()
+    except DamagedFile as error:
+        notes.append(f"the pictures were left out: {error.file.name}: {error.reason}")
+        return Album()
+    try:
+        return _album(folder, index)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         notes.append(f"the pictures could not be read and were left out ({type(error).__name__}: {error})")
         return Album()
 
 
 def _album(folder: Path, index: Mapping[str, Any]) -> Album:
+    sha256 = index.get("sha256", {})
+
     def picture(name: str) -> Picture:
-        return _picture(folder, name)
+        return _picture(folder, name, sha256.get(name))
 
     def neighbour(row: Mapping[str, Any]) -> Neighbour:
         similarity = row["similarity"]
@@ -231,16 +241,14 @@ def _album(folder: Path, index: Mapping[str, Any]) -> Album:
     )
 
 
-def _picture(folder: Path, name: str) -> Picture:
+def _picture(folder: Path, name: str, sha256: str | None) -> Picture:
     """A PNG of this folder and of no other: the index may come from a stranger."""
     if not isinstance(name, str) or Path(name).name != name or not name.endswith(".png"):
         raise ValueError(f"{name!r} is not a picture of this run")
-    file = folder / name
-    if file.is_symlink() or not file.is_file():
-        raise ValueError(f"{name!r} is not a file")
-    with file.open("rb") as stream:
-        content = stream.read(MOST_BYTES + 1)
-    if not content.startswith(_PNG) or len(content) > MOST_BYTES:
-        raise ValueError(f"{name!r} is not a PNG picture of at most {MOST_BYTES >> 20} MiB")
+    content = read_plain(folder / name, MOST_BYTES)
+    if not content.startswith(_PNG):
+        raise ValueError(f"{name!r} is not a PNG picture")
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise ValueError(f"{name!r} is not the picture of this index")
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     return Picture(_uri(content), width, height)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lamina.downstream.score import Score, is_score
 from lamina.options import flatten
+from lamina.plain_files import DamagedFile, read_text
+from lamina.records import MOST_YAML_BYTES, parse_yaml, read_json
 from lamina.report.album import Album, read_album
 from lamina.report.inside import ShownAnalysis, read_analyses
 from lamina.report.results import ShownResult, read_result
 from lamina.report.skipped import SkippedFile, read_skipped
 from lamina.runs import Run
+from lamina.train.rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read_run(path: Path) -> RunData:
         recipe=_recipe(recipe_text, notes),
         environment=_flat(_json(run.environment_file, notes)),
         metrics=_rows(run.metrics_file, notes),
-        updated=run.metrics_file.stat().st_mtime if run.metrics_file.exists() else None,
+        updated=run.metrics_file.stat().st_mtime if run.metrics_file.is_file() else None,
         results=_newest(results, notes),
         scores=[score for score in scores if score is not None],
         album=read_album(run.pictures, notes),
@@ -127,28 +127,29 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 def _text(file: Path, notes: list[str]) -> str:
     try:
-        return file.read_text(encoding="utf-8", errors="backslashreplace")
+        return read_text(file, MOST_YAML_BYTES)
     except FileNotFoundError:
         return ""
-    except OSError as error:
-        notes.append(f"{file.name} could not be read: {error.strerror}")
+    except DamagedFile as error:
+        notes.append(f"{file.name} was left out: {error.reason}")
         return ""
 
 
 def _json(file: Path, notes: list[str]) -> Any:
-    text = _text(file, notes)
     try:
-        return json.loads(text) if text else None
-    except ValueError:
-        notes.append(f"{file.name} is not valid JSON and was left out")
+        return read_json(file)
+    except FileNotFoundError:
+        return None
+    except DamagedFile as error:
+        notes.append(f"{file.name} was left out: {error.reason}")
         return None
 
 
 def _recipe(text: str, notes: list[str]) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
-        notes.append("recipe.yaml is not valid YAML; it is shown as it stands")
+        content = parse_yaml(text)
+    except ValueError as error:
+        notes.append(f"recipe.yaml is shown as it stands: {error}")
         return {}
     if not isinstance(content, Mapping):
         return {}
@@ -157,15 +158,13 @@ def _recipe(text: str, notes: list[str]) -> dict[str, Any]:
 
 
 def _rows(file: Path, notes: list[str]) -> list[dict[str, Any]]:
-    rows, broken = [], 0
-    for line in _text(file, notes).split("\n"):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except ValueError:
-            broken += 1
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int | float):
-            rows.append(row)
-    if broken > 1:  # one is normal: the line that is being written
-        notes.append(f"{broken} lines of {file.name} could not be read and were left out")
+    try:
+        rows, damaged = read_rows(file)
+    except FileNotFoundError:
+        return []
+    except DamagedFile as error:
+        notes.append(f"{file.name} was left out: {error.reason}")
+        return []
+    if damaged:
+        notes.append(f"{len(damaged)} damaged lines of {file.name} were left out, line {damaged[0]} first")
     return rows

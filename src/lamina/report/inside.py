@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lamina.files import write_atomically
+from lamina.plain_files import DamagedFile, read_plain
+from lamina.records import read_object
 
 TITLES = {
     "layers": "Which layers the decoder was given",
@@ -49,17 +51,20 @@ def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
     for name, title in TITLES.items():
         file = folder / f"{name}.json"
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_object(file)
             told = content["summary"]
             header, rows, remarks = (_texts(told, key) for key in ("header", "rows", "notes"))
             table = [[str(cell) for cell in row] for row in rows]
             command = str(content.get("command") or "")
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, TypeError, KeyError):
+        except DamagedFile as error:
+            notes.append(f"the analysis in {file.name} was left out: {error.reason}")
+            continue
+        except (ValueError, TypeError, KeyError):
             notes.append(f"the analysis in {file.name} could not be read and was left out")
             continue
-        picture = _picture(folder / f"{name}.svg", notes)
+        picture = _picture(folder / f"{name}.svg", content.get("svg_sha256"), notes)
         found.append(ShownAnalysis(name, title, picture, header, table, remarks, command))
     return found
 
@@ -91,14 +96,17 @@ def _texts(told: Mapping[str, Any], key: str) -> list[Any]:
     return values
 
 
-def _picture(file: Path, notes: list[str]) -> str | None:
+def _picture(file: Path, sha256: str | None, notes: list[str]) -> str | None:
     """An SVG in an <img> runs no script and loads nothing."""
     try:
-        content = file.read_bytes()
-    except OSError:
+        content = read_plain(file, MOST_BYTES)
+    except FileNotFoundError:
         notes.append(f"{file.name} is missing")
         return None
-    if len(content) > MOST_BYTES:
-        notes.append(f"{file.name} is too large to be shown")
+    except DamagedFile as error:
+        notes.append(f"{file.name} was left out: {error.reason}")
+        return None
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        notes.append(f"{file.name} was left out: it is not the picture of {file.stem}.json")
         return None
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.files import write_atomically
+from lamina.records import read_json, write_json
 
 SKIPPED_FILE = "skipped.json"
 MOST_NAMES = 1000
@@ -25,19 +24,20 @@ def read_skipped(run: Path, notes: list[str]) -> list[SkippedFile]:
     """The list that `write_skipped` kept; empty where there is none."""
     file = run / SKIPPED_FILE
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
+        rows = content["files"] if isinstance(content, dict) else content  # a list, before lamina 0.2
         return [SkippedFile(str(row["reason"]), str(row["name"])) for row in rows]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError):
-        notes.append(f"{SKIPPED_FILE} could not be read")
+        notes.append(f"{SKIPPED_FILE} could not be read and was left out")
         return []
 
 
 def write_skipped(run: Path, files: Iterable[SkippedFile]) -> None:
     """Keep at most `MOST_NAMES` skipped files in the run folder, sorted by reason and name."""
     rows = [{"reason": f.reason, "name": f.name} for f in sorted(set(files))[:MOST_NAMES]]
-    write_atomically(run / SKIPPED_FILE, json.dumps(rows, indent=1).encode())
+    write_json(run / SKIPPED_FILE, {"files": rows})
 
 
 def by_reason(files: Sequence[SkippedFile]) -> list[tuple[str, list[str]]]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -35,6 +33,8 @@ from lamina.tokenizer import (
 )
 from lamina.tokenizing import held_out_batches
 from lamina.train import Callback, Outcome
+from lamina.train.journal import METRICS
+from lamina.train.rows import whole_rows
 
 SHOWN = 12
 
@@ -108,10 +108,7 @@ def _facts(result: TokenizerResult, options: TokenizerOptions) -> list[Fact]:
 
 
 def _curves(folder: TokenizerFolder) -> list[LineChart | None]:
-    file = folder.path / "metrics.jsonl"
-    rows: list[dict[str, Any]] = []
-    if file.is_file():
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = whole_rows(folder.path / METRICS)
     charts = []
     for key, title, unit in (("loss", "Loss", "mean squared error"), ("psnr", "PSNR in training", "dB")):
         known = [row for row in rows if isinstance(row.get(key), int | float)]

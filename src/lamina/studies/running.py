@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,12 +11,12 @@ from lamina.data import Source, open_source
 from lamina.errors import LaminaError
 from lamina.evaluate import LabelledData
 from lamina.evaluate.labelled import open_labelled
-from lamina.files import write_atomically
 from lamina.frozen import identify
 from lamina.interop import load_encoder
 from lamina.options import to_mapping
 from lamina.pretraining import data_facts, run_pretrain
 from lamina.recipes import Recipe
+from lamina.records import as_json, read_object, write_json
 from lamina.resumable_folder import opened_to_go_on
 from lamina.runs import Run
 from lamina.studies.measuring import Bench
@@ -153,8 +152,7 @@ class _Trainer:
         run = self.out / "runs" / file.stem
         whole = arm.recipe.train.max_steps in checkpoint.steps(Run(run).checkpoints)
         if file.is_file() and (whole or not needed):
-            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            return 0, found
+            return 0, _read(file)
         self.say(place)
         recipe = replace(arm.recipe, train=replace(arm.recipe.train, seed=seed))
         outcome = run_pretrain(recipe, self.data, run, resume=True)
@@ -167,7 +165,7 @@ class _Trainer:
             return outcome.exit_code, {}
         found = measure(run, self.bench)
         _check_same(file, found)
-        write_atomically(file, json.dumps(found, indent=1) + "\n")
+        write_json(file, found)
         self.say(f"  measured: {_brief(found)}")
         return 0, found
 
@@ -175,6 +173,10 @@ class _Trainer:
 def _file(out: Path, arm: Arm, seed: int) -> Path:
     """Where what was measured on a run is kept."""
     return out / "measured" / f"{arm.folder}-seed{seed}.json"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return read_object(file, mend="restore it from a copy, or delete it to measure that run again")
 
 
 def seconds_of(run: Path) -> float:
@@ -192,7 +194,7 @@ def _of_teacher(run: Path, bench: Bench) -> dict[str, Any]:
 
 def _check_same(file: Path, found: Mapping[str, Any]) -> None:
     """Arms of one study have one teacher: one that was trained again must be the one that was measured."""
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("sha256") != found["sha256"]:
+    if file.is_file() and _read(file).get("sha256") != found["sha256"]:
         raise LaminaError(
             f"the teacher that was trained again is not the one of {file}, whose run is gone: its weights "
             "differ; choose another --out"
@@ -232,17 +234,13 @@ def _unplaced(recipe: Recipe) -> dict[str, Any]:
 
 
 def _start(out: Path, settings: dict[str, Any]) -> None:
-    file = out / SETTINGS
-    text = json.dumps(settings, indent=1) + "\n"
+    file, now = out / SETTINGS, as_json(settings)
     if not file.is_file():
-        write_atomically(file, text)
+        write_json(file, settings)
         return
-    try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise LaminaError(f"{file} is damaged; choose another --out") from None
-    if before != json.loads(text):
-        other = sorted(k for k in {*before, *settings} if before.get(k) != json.loads(text).get(k))
+    before = read_object(file, mend="restore it from a copy, or choose another --out")
+    if before != now:
+        other = sorted(k for k in {*before, *settings} if before.get(k) != now.get(k))
         raise LaminaError(
             f"{out} holds a study with other settings ({', '.join(other)}); give the same, or another --out"
         )

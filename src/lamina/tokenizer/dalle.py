@@ -13,12 +13,11 @@ from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lamina.errors import LaminaError
+from lamina.tensor_files import load_tensors
 from lamina.tokenizer.own import check_images
 
 EPS = 0.1
@@ -206,10 +205,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise LaminaError(f"there is no weights file {path}; fetch it from OpenAI's DALL-E release")
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise LaminaError(f"{path.name} is damaged or no safetensors file: {error}") from None
+        return load_tensors(path, links=True, mend="fetch it again")[0]
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a foreign file may fail in any way

@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lamina.errors import LaminaError
-from lamina.files import replacing, write_atomically
 from lamina.frozen import Identity, identify
 from lamina.options import merge, to_mapping
+from lamina.plain_files import DamagedFile
+from lamina.records import parse_json, read_json, write_json
+from lamina.tensor_files import load_tensors, save_tensors
 from lamina.tokenizer.dalle import load_dalle
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer.own import DiscreteVAE
 
 FORMAT = "lamina-tokenizer"
 VERSION = 1
+KEY = "lamina"
+AGAIN = "resume its training, which writes it again, or restore it from a copy"
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ class TokenizerFolder:
         return self.read().get("format") == FORMAT
 
     def read(self) -> dict[str, Any]:
-        """The configuration; empty where there is none."""
+        """The configuration; empty where there is none. Raises `LaminaError` where it is damaged."""
         try:
-            content = json.loads(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = read_json(self.config, links=True)
+        except FileNotFoundError:
             return {}
         return content if isinstance(content, dict) else {}
 
@@ -82,15 +84,12 @@ class TokenizerFolder:
             "names_sha256": names_sha256,
             "options": to_mapping(options),
         }
-        write_atomically(self.config, json.dumps(content, indent=2) + "\n")
+        write_json(self.config, content, indent=2)
 
-    def save(self, tokenizer: nn.Module) -> None:
-        """Write the weights."""
-        tensors = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in tokenizer.state_dict().items()
-        }
-        with replacing(self.weights) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+    def save(self, tokenizer: nn.Module, step: int) -> None:
+        """Write the weights as they are after `step` steps."""
+        about = {"format": FORMAT, "step": step, "options": self.read()["options"]}
+        save_tensors(tokenizer.state_dict(), self.weights, {KEY: json.dumps(about, sort_keys=True)})
 
 
 def build_tokenizer(options: TokenizerOptions) -> DiscreteVAE:
@@ -122,11 +121,15 @@ def load_tokenizer(path: str | Path, device: torch.device | str = "cpu") -> tupl
 def _own(folder: TokenizerFolder) -> DiscreteVAE:
     tokenizer = build_tokenizer(folder.options())
     try:
-        tokenizer.load_state_dict(load_file(folder.weights))
+        tensors, header = load_tensors(folder.weights, links=True, mend=AGAIN)
+        about = parse_json(header[KEY]) if KEY in header else {}
+        if about and about["options"] != folder.read()["options"]:
+            raise DamagedFile(folder.weights, f"it is of another training than {folder.config.name}", AGAIN)
+        tokenizer.load_state_dict(tensors)
     except FileNotFoundError:
         raise LaminaError(
             f"{folder.path} has no {folder.weights.name} yet; let its training reach a checkpoint"
         ) from None
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise LaminaError(f"{folder.weights} is damaged: {' '.join(str(error).split())[:200]}") from None
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise DamagedFile(folder.weights, " ".join(str(error).split())[:200], AGAIN) from None
     return tokenizer

@@ -6,10 +6,10 @@ from lamina.train.checkpoint import Checkpoint
 from lamina.train.distributed import Ranks, is_main, on_main, process_group
 from lamina.train.divergence import check_trained, remedies, skipped_steps, why_useless
 from lamina.train.groups import param_groups
-from lamina.train.journal import CLOCK_FIELDS
 from lamina.train.loop import Loader, fit
 from lamina.train.optim import OptimOptions
 from lamina.train.options import Plan, TrainOptions, plan_run
+from lamina.train.rows import CLOCK_FIELDS
 from lamina.train.schedule import learning_rate
 from lamina.train.state import (
     BAD_FILES_EXIT_CODE,

@@ -50,6 +50,12 @@ class Callback:
         """After a checkpoint is in place in `folder`; not where there is nothing to keep: no step was taken
         yet, the run stops for non-finite steps, or its weights are not finite."""
 
+    def on_resume(self, step: int, folder: Path, task: nn.Module) -> None:
+        """After `on_start`, where the checkpoint in `folder` was restored.
+
+        What is kept beside checkpoints may be of another one, or damaged, and is made anew here.
+        """
+
     def on_end(self, outcome: Outcome) -> None:
         """After the last step and its checkpoint, whatever the reason."""
 

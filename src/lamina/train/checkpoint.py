@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lamina.errors import LaminaError
+from lamina.plain_files import DamagedFile, check_plain, read_plain
+from lamina.records import parse_json
 from lamina.train.durable import (
     TEMPORARY,
     make_folder,
@@ -37,7 +40,17 @@ CHECKPOINTS = "checkpoints"
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 STATE, MANIFEST = "state.json", "manifest.json"
 FORMAT = 1
-_NAME = re.compile(r"step-(\d+)")
+MOST_MANIFEST_BYTES = 1 << 20
+_NAME = re.compile(r"step-(0|[1-9][0-9]{0,17})")
+_NOT_OURS = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
+    SafetensorError,
+)
 _SLACK_BYTES = 1 << 20
 
 
@@ -144,26 +157,50 @@ def _mib(size: int) -> str:
 
 def verify(path: Path) -> str | None:
     """None for a checkpoint that is whole; else what is wrong with it, in a few words."""
-    match = _NAME.fullmatch(path.name)
     try:
-        manifest = unsealed((path / MANIFEST).read_bytes())
+        manifest = unsealed(read_plain(path / MANIFEST, MOST_MANIFEST_BYTES))
         if manifest is None:
             return f"{MANIFEST} was changed"
-        if manifest["format"] != FORMAT:
-            return f"its format is {manifest['format']}, this version reads {FORMAT}"
-        if match is None or int(match[1]) != manifest["step"]:
-            return f"it is of step {manifest['step']}, not what its name says"
-        for name, entry in manifest["files"].items():
-            size = (path / name).stat().st_size
-            if size != entry["size"]:
-                return f"{name} has {size} bytes instead of {entry['size']}"
-            if sha256(path / name) != entry["sha256"]:
-                return f"{name} was changed"
+        return _misfit(path, manifest) or _damage(path, manifest["files"])
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
+    except DamagedFile as error:
+        return f"{error.file.name}: {error.reason}"
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
+
+
+def _misfit(path: Path, manifest: Mapping[str, Any]) -> str | None:
+    """Why a manifest, whose seal anybody can make, is not one that `write` made for this folder."""
+    if manifest.get("format") != FORMAT:
+        return f"its format is {manifest.get('format')}, this version reads {FORMAT}"
+    match = _NAME.fullmatch(path.name)
+    if match is None or int(match[1]) != manifest.get("step"):
+        return f"it is of step {manifest.get('step')}, not what its name says"
+    files = manifest.get("files")
+    if not isinstance(files, dict) or files.keys() != {MODEL, OPTIMIZER, STATE}:
+        return f"{MANIFEST} lists other files than lamina writes"
+    if not all(isinstance(entry, dict) and entry.keys() == {"size", "sha256"} for entry in files.values()):
+        return f"{MANIFEST} does not say size and SHA-256 of each file"
     return None
+
+
+def _damage(path: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
+    for name, entry in files.items():
+        check_plain(path / name)
+        size = (path / name).stat().st_size
+        if size != entry["size"]:
+            return f"{name} has {size} bytes instead of {entry['size']}"
+        if sha256(path / name) != entry["sha256"]:
+            return f"{name} was changed"
+    return None
+
+
+def verify_weights(file: Path) -> str | None:
+    """As `verify` of the checkpoint that a weights file is a part of; None for a file outside of any."""
+    if file.name != MODEL or not (file.parent / MANIFEST).is_file():
+        return None
+    return verify(file.parent)
 
 
 def read(path: Path) -> Checkpoint:
@@ -175,8 +212,28 @@ def read(path: Path) -> Checkpoint:
 
 def read_verified(path: Path) -> Checkpoint:
     """The content of a checkpoint that was verified just now (`newest_good` did)."""
-    state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    return Checkpoint(load_file(path / MODEL), load_file(path / OPTIMIZER), state)
+    with understood(path):
+        return Checkpoint(load_file(path / MODEL), load_file(path / OPTIMIZER), read_state(path))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The JSON of a checkpoint; raises `LaminaError` where it is none."""
+    with understood(path):
+        return {**parse_json(read_plain(path / STATE))}
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Say in one line that a checkpoint's state, though whole, is none that this version writes."""
+    try:
+        yield
+    except (LaminaError, torch.OutOfMemoryError):
+        raise
+    except _NOT_OURS as error:
+        raise LaminaError(
+            f"the checkpoint {path} cannot be gone on from: its {STATE} is not what this version writes "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); use an earlier one"
+        ) from error
 
 
 def steps(folder: Path) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lamina.errors import LaminaError
+from lamina.options import merge
 from lamina.train.checkpoint import (
     CHECKPOINTS,
     MODEL,
-    STATE,
     model_tensors,
     newest_good,
+    read_state,
     steps,
+    understood,
     verify,
 )
 from lamina.train.durable import remove_folder
@@ -86,7 +87,7 @@ def starting_point(
         return newest, False
     before = _newest_sound(folder)
     place = "the beginning" if before is None else f"the checkpoint of step {before}"
-    saved = _content(newest)
+    saved = read_state(newest)
     facts_then = saved["run"]
     # A checkpoint of an earlier version does not say all of them: what cannot be compared counts as changed.
     changed = [name for name in REMEDIES if name not in facts_then or facts_then[name] != facts[name]]
@@ -170,14 +171,10 @@ def _or(names: tuple[str, ...]) -> str:
 
 def _finite(path: Path) -> bool:
     """As the checkpoint says, or, of one of an earlier version, as its weights are."""
-    said = _content(path).get("weights_finite")
+    said = read_state(path).get("weights_finite")
     return bool(said) if said is not None else weights_finite(load_file(path / MODEL))
 
 
 def _state(path: Path) -> TrainState:
-    return TrainState(**_content(path).get("train", {"total_steps": 0}))
-
-
-def _content(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
-    return content
+    with understood(path):
+        return merge(TrainState(0), read_state(path).get("train", {}))

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lamina.files import naming
+from lamina.plain_files import open_plain
+from lamina.records import parse_json
 
 TEMPORARY = ".unfinished-"
 
@@ -33,17 +35,17 @@ def make_folder(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
+    """The SHA-256 of a plain file's content, in hexadecimal; raises as `open_plain`."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str | bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
     temporary = path.with_name(TEMPORARY + path.name)
     try:
         with naming(path):
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(text.encode() if isinstance(text, str) else text)
             sync(temporary)
             os.replace(temporary, path)
     except OSError:
@@ -78,7 +80,7 @@ def sealed(content: dict[str, Any]) -> str:
 def unsealed(text: bytes) -> dict[str, Any] | None:
     """The content of a `sealed` text; None where a byte of it was changed."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         content.pop("seal")
         intact = sealed(content).encode() == text
     except (ValueError, KeyError, AttributeError, TypeError):

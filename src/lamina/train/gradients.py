@@ -14,8 +14,8 @@ from lamina.batch import Batch
 from lamina.errors import LaminaError
 from lamina.rng import Purpose, seed_for
 from lamina.train.distributed import Ranks, add_over_ranks, parallel
-from lamina.train.journal import CLOCK_FIELDS
 from lamina.train.precision import autocast
+from lamina.train.rows import CLOCK_FIELDS
 
 RESERVED = CLOCK_FIELDS | {"step", "epoch", "lr", "lr_sum", "grad_norm", "nonfinite", "faults"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,29 +10,40 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
-from lamina.train.durable import make_folder, replace_text, sync
+from lamina.train.durable import make_folder, sync
+from lamina.train.rows import cut_back, row_text
 
 METRICS, LOG = "metrics.jsonl", "train.log"
-CLOCK_FIELDS = frozenset({"time", "seconds", "images_per_second", "data_wait"})
 
 
 class Journal:
     """metrics.jsonl (one JSON object per row) and train.log, appended to and flushed line by line.
 
     Opened at `step`, it first drops the rows beyond that step, and a last line that a crash cut short, so
-    that a resumed run ends with the file of an uninterrupted one (clock fields aside).
+    that a resumed run ends with the file of an uninterrupted one (clock fields aside). Damaged rows are
+    dropped too, which train.log says.
+
+    Args:
+        folder: of the run.
+        step: at which the run starts or goes on.
+        known: how many rows there were at that step, where a checkpoint says so.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, known: int | None = None) -> None:
         make_folder(folder)
-        _cut_back(folder / METRICS, step)
         self._paths = folder / METRICS, folder / LOG
+        kept, damaged = cut_back(self._paths[0], step)
+        self.rows = kept
+        """How many rows metrics.jsonl has."""
         self._metrics, self._log = (path.open("a", encoding="utf-8") for path in self._paths)
         sync(folder)
+        self.losses = _losses(kept, damaged, known)
+        """A line where rows were lost."""
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
-        self._write(0, json.dumps(finite(row), allow_nan=False))
+        self._write(0, row_text(finite(row)))
+        self.rows += 1
 
     def say(self, line: str) -> None:
         """Append a line to train.log, with the time before it."""
@@ -71,28 +81,12 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _cut_back(path: Path, step: int) -> None:
-    """Keep the whole rows up to `step`, byte for byte."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = []
-    for line in lines:
-        row = _row(line)
-        if row is None or row["step"] > step:
-            break
-        kept.append(line)
-    if len(kept) < len(lines):
-        replace_text(path, "".join(kept))
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    """The row of a line; None where the line was cut short."""
-    try:
-        row = json.loads(line) if line.endswith("\n") else None
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and "step" in row else None
+def _losses(kept: int, damaged: int, known: int | None) -> str | None:
+    if damaged:
+        return f"{METRICS}: {damaged} damaged rows were dropped, {kept} are kept"
+    if known is not None and kept < known:
+        return f"{METRICS}: {known - kept} of {known} rows are gone, {kept} are kept"
+    return None
 
 
 class TensorBoard:

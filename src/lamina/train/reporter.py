@@ -33,10 +33,15 @@ class Reporter:
     """
 
     def __init__(
-        self, folder: Path, state: TrainState, callbacks: Sequence[Callback], tensorboard: bool
+        self,
+        folder: Path,
+        state: TrainState,
+        callbacks: Sequence[Callback],
+        tensorboard: bool,
+        known_rows: int | None = None,
     ) -> None:
         self._board = TensorBoard(folder, state.step) if tensorboard else None
-        self._journal = Journal(folder, state.step)
+        self._journal = Journal(folder, state.step, known_rows)
         self._progress = show_progress(state.step, state.total_steps)
         self._callbacks = callbacks
         self._told: set[int] = set()
@@ -46,12 +51,24 @@ class Reporter:
         self._remarked: set[str] = set()
 
     def start(self, state: TrainState) -> None:
+        if self._journal.losses:
+            self.say(self._journal.losses)
         for callback in self._callbacks:
             self._call(callback, partial(callback.on_start, state))
 
     def first_step(self) -> None:
         for callback in self._callbacks:
             self._call(callback, callback.on_first_step)
+
+    def resume(self, step: int, folder: Path, task: nn.Module) -> None:
+        """What callbacks keep of a checkpoint is brought to that of the one which was restored."""
+        for callback in self._callbacks:
+            self._call(callback, partial(callback.on_resume, step, folder, task), task)
+
+    @property
+    def rows(self) -> int:
+        """How many rows metrics.jsonl has."""
+        return self._journal.rows
 
     def say(self, line: str) -> None:
         """A line for train.log and the terminal, control characters removed."""

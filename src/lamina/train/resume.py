@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
+from lamina.options import merge
 from lamina.train.checkpoint import remove_unfinished, steps
 from lamina.train.distributed import Ranks, from_main, on_main
 from lamina.train.divergence import starting_point
 from lamina.train.optim import OptimOptions
 from lamina.train.options import Plan, TrainOptions
+from lamina.train.state import TrainState
 
 Say = Callable[[str], None]
 
@@ -66,3 +69,11 @@ def check_facts(saved: dict[str, Any], now: dict[str, Any], say: Say) -> None:
     for name in ("n_samples", "precision", "base_lr", "clip_grad"):
         if name in saved and saved[name] != now[name]:
             say(f"{name} was {saved[name]} and is now {now[name]}: the run differs from here on")
+
+
+def restored_state(saved: dict[str, Any], path: Path, total_steps: int) -> TrainState:
+    """How far the run of the checkpoint `path` had come; raises `LaminaError` where that makes no sense."""
+    state = merge(TrainState(total_steps), {**saved, "total_steps": total_steps})
+    if f"step-{state.step}" != path.name or not math.isfinite(state.seconds):
+        raise LaminaError(f"the checkpoint {path} says that it is of step {state.step}; use an earlier one")
+    return state

@@ -28,7 +28,7 @@ from lamina.train.options import Plan, TrainOptions
 from lamina.train.precision import loss_scaler
 from lamina.train.reporter import Reporter, load_callback_states
 from lamina.train.rescue import rescue
-from lamina.train.resume import check_facts, find_start, run_facts
+from lamina.train.resume import check_facts, find_start, restored_state, run_facts
 from lamina.train.schedule import learning_rate
 from lamina.train.signals import StopRequest
 from lamina.train.state import Outcome, Reason, TrainState
@@ -75,6 +75,7 @@ class Run:
         self.saved_step: int | None = None
         self.failed_to_save = False
         self._stepped = False
+        self._known_rows: int | None = None
         self._row: dict[str, Any] = {}
 
     # What a step asks for
@@ -214,21 +215,23 @@ class Run:
             "meter": self.meter.state_dict(),
             "scaler": self.scaler.state_dict(),
             "callbacks": reporter.callback_states(),
+            "metrics_rows": reporter.rows,
         }
         return Checkpoint(checkpoint.model_tensors(self.task), optimizer_tensors(self.optimizer), state)
 
     def _restore(self, path: Path, callbacks: Sequence[Callback], say: Callable[[str], None]) -> None:
         """The inverse of `_content`."""
-        saved = checkpoint.read_verified(path)
-        check_facts(saved.state["run"], self._facts(), say)
-        checkpoint.load_model_tensors(self.task, saved.model)
-        load_optimizer_tensors(self.optimizer, saved.optimizer)
-        self.state = TrainState(**{**saved.state["train"], "total_steps": self.plan.total_steps})
-        self.saved_step = self.state.step
-        self.meter.load_state_dict(saved.state["meter"])
-        if self.scaler.is_enabled() and saved.state["scaler"]:
-            self.scaler.load_state_dict(saved.state["scaler"])
-        on_main(self.ranks, lambda: load_callback_states(callbacks, saved.state["callbacks"], say))
+        model, optimizer, saved = checkpoint.read_verified(path)
+        with checkpoint.understood(path):
+            check_facts(saved["run"], self._facts(), say)
+            checkpoint.load_model_tensors(self.task, model)
+            load_optimizer_tensors(self.optimizer, optimizer)
+            self.state = restored_state(saved["train"], path, self.plan.total_steps)
+            self.saved_step, self._known_rows = self.state.step, saved.get("metrics_rows")
+            self.meter.load_state_dict(saved["meter"])
+            if self.scaler.is_enabled() and saved["scaler"]:
+                self.scaler.load_state_dict(saved["scaler"])
+            on_main(self.ranks, lambda: load_callback_states(callbacks, saved["callbacks"], say))
 
     def _facts(self) -> dict[str, Any]:
         return run_facts(self.options, self.optim, self.plan)
@@ -261,10 +264,13 @@ class Run:
 
     def _open(self, callbacks: Sequence[Callback], lines: Sequence[str]) -> None:
         """The files, the first lines in them, and the callbacks' beginning."""
-        self.reporter = Reporter(self.folder, self.state, callbacks, self.options.tensorboard)
+        board = self.options.tensorboard
+        self.reporter = Reporter(self.folder, self.state, callbacks, board, self._known_rows)
         for line in lines:
             self.reporter.say(line)
         self.reporter.start(self.state)
+        if self.saved_step is not None:
+            self.reporter.resume(self.saved_step, self.checkpoint_path, self.task)
 
     def _warnings(self) -> list[str]:
         return training_warnings(self.ranks.device, self.optim, self.options, self.plan)

@@ -24,7 +24,8 @@ from lamina.interop.foreign import (
     transformers_vit,
 )
 from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors
-from lamina.interop.foreign.reading import PICKLES, read_file, read_weights, weights_in
+from lamina.interop.foreign.reading import read_file, read_weights, weights_in
+from lamina.interop.foreign.unpickling import PICKLES
 
 # From the most telling names to those that several formats share.
 FORMATS = (

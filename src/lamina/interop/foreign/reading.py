@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from lamina.errors import LaminaError
 from lamina.interop.foreign.described import Clues, Tensors
 from lamina.interop.foreign.unpickling import PICKLES, read_pickle
-from lamina.interop.metadata import metadata_of
+from lamina.interop.metadata import AGAIN, metadata_of
+from lamina.records import read_object
+from lamina.tensor_files import load_tensors
+from lamina.train import checkpoint
 
 FOLDER_FILES = (
     "model.safetensors",
@@ -133,14 +134,9 @@ def _has_network(value: Any) -> bool:
 def _json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is none."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return read_object(file, links=True, mend="fetch it again")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise LaminaError(f"{file} is damaged: {str(error).splitlines()[0]}; fetch it again") from None
-    if not isinstance(content, dict):
-        raise LaminaError(f"{file} holds a {type(content).__name__}, not an object; fetch it again")
-    return content
 
 
 def _read_shards(index: Path) -> Tensors:
@@ -158,8 +154,10 @@ def _read_shards(index: Path) -> Tensors:
 
 
 def _read_safetensors(path: Path) -> Tensors:
+    """Files that lamina wrote are verified: exports by their own digest, checkpoints by their manifest."""
+    if reason := checkpoint.verify_weights(path):
+        raise LaminaError(f"the checkpoint {path.parent} is damaged ({reason}); use an earlier one")
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as error:
-        raise LaminaError(f"{path.name} is damaged or no safetensors file: {error}") from None
+        return load_tensors(path, links=True, mend=AGAIN)[0]
+    except FileNotFoundError:
+        raise LaminaError(f"there is no weights file {path}") from None

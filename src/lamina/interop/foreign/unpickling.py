@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lamina.errors import LaminaError
+from lamina.plain_files import check_plain
 
 PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 
@@ -78,6 +79,7 @@ def read_pickle(path: Path) -> Mapping[Any, Any]:
     Raises:
         LaminaError: for a file that is damaged, is a program, or has objects of other classes, naming one.
     """
+    check_plain(path, links=True, mend="fetch it again")
     try:
         with torch.serialization.safe_globals(_STAND_INS):
             content = torch.load(path, map_location="cpu", weights_only=True)
