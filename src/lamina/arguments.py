@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
+import yaml
 
 from lamina.api import SHORT_NAMES, starting_recipe
 from lamina.errors import LaminaError
