@@ -78,8 +78,10 @@ def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monke
         return plain(protocol, spec, *args, **kwargs)
 
     monkeypatch.setattr(comparing, "evaluate_trained", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stop:
         compare(models, folder, tmp_path / "broken", OPTIONS)
+    kept = f"7 of 10 evaluations are kept in {tmp_path / 'broken'}: the same command goes on there"
+    assert stop.value.__notes__ == [kept]  # two kNN, four linear, one of four fine-tunings
     said = []
     broken = compare(models, folder, tmp_path / "broken", OPTIONS, said.append)
     assert len(asked) == 2 * 2 + 1  # what was measured is not trained again

@@ -8,11 +8,11 @@ import torch
 from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
 from lamina.data import ArraySource, Reason, Subset, Unreadable
 from lamina.data.options import AS_STORED
-from lamina.downstream import FewOptions, Going, evaluate_fewshot, score_file
+from lamina.downstream import FewOptions, Going, Score, evaluate_fewshot, score_file
 from lamina.downstream.few import draw_per_class, few, listed, per_class_of
 from lamina.downstream.fewshot import _way
 from lamina.errors import LaminaError
-from lamina.evaluate import Computing, LabelledData
+from lamina.evaluate import Computing, LabelledData, wilson_interval
 from lamina.recipes import recipe
 from lamina.statistics import SHARE, estimate
 
@@ -91,7 +91,11 @@ def test_a_score_is_the_mean_of_its_draws(by, tmp_path):
         values = [score.more[f"draw {i}"] for i in range(3)]
         mean = estimate(values, SHARE)
         assert score.value == pytest.approx(mean.mean)
-        assert score.interval == pytest.approx(mean.interval)
+        alike = (
+            len(set(values)) == 1
+        )  # draws that agree say nothing of the spread: Wilson's of the test images
+        expected = wilson_interval(round(30 * mean.mean), 30) if alike else mean.interval
+        assert score.interval == pytest.approx(expected)
         right = sum(n for true, given, n in score.confusion.counts if true == given)
         assert sum(n for *_, n in score.confusion.counts) == 3 * 30  # all draws
         assert right / 90 == pytest.approx(mean.mean)
@@ -124,11 +128,57 @@ def test_images_that_cannot_be_read_are_no_test_images_and_are_named(tmp_path):
 def test_the_number_of_draws_is_told_where_it_is_not_the_usual_one(tmp_path):
     file = tmp_path / "1percent.txt"
     options = FewOptions(draws=2, lists=(file,))
-    assert _way("cls", "5", options) == "cls, 2 draws"
-    assert _way("", "1percent", options) == ""
-    assert _way("", "5", FewOptions()) == ""
+    assert _way("cls", 2, options) == "cls, 2 draws"
+    assert _way("", 1, options) == ""  # a list, or all images
+    assert _way("", 5, FewOptions()) == ""
     with pytest.raises(LaminaError, match="two lists are called 1percent"):
         FewOptions(lists=(file, tmp_path / "other" / "1percent.txt"))
+
+
+def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_own(tmp_path):
+    """fewshot-linear-100 of 24 images: five draws of all of them are one, and "77.1 to 77.1" is no interval."""
+    toy_run(tmp_path / "run", toy_recipe())
+    data = stripes_data(24, 24)
+    options, said = FewOptions(by="knn", per_class=(2, 100), shares=(), draws=5), []
+    computing = Computing(workers=0)
+    few_each, whole = evaluate_fewshot(tmp_path / "run", data, options, computing=computing, say=said.append)
+    assert len(said) == 5 + 1
+    assert [name for name in whole.more if name.startswith("draw")] == ["draw 0"]
+    assert (whole.n_train, few_each.n_train) == (24, 6)
+    right = round(24 * whole.value)
+    assert whole.interval == wilson_interval(right, 24)
+    assert whole.interval[0] < whole.value
+    told = "3 of 3 classes have fewer than 100 images and give all: 24 in all; every draw is the same, so there is one"
+    assert told in whole.notes
+    assert not any("fewer than" in note for note in few_each.notes)
+    uneven = LabelledData("uneven", Subset(data.train, [*range(20), 21]), data.test)  # classes of 8, 7 and 6
+    (score,) = evaluate_fewshot(
+        tmp_path / "run", uneven, FewOptions(by="knn", per_class=(7,), draws=2), computing=computing
+    )
+    assert "1 of 3 classes have fewer than 7 images and give all: 20 in all" in score.notes
+
+
+def test_an_interruption_says_which_amounts_are_kept_and_keeps_them(tmp_path):
+    toy_run(tmp_path / "run", toy_recipe())
+    said = []
+
+    def say(line):
+        said.append(line)
+        if len(said) == 3:
+            raise KeyboardInterrupt
+
+    options = FewOptions(by="knn", per_class=(2, 4, 6), draws=2)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        evaluate_fewshot(
+            tmp_path / "run", stripes_data(24, 9), options, computing=Computing(workers=0), say=say
+        )
+    (note,) = stop.value.__notes__
+    results = tmp_path / "run" / "results"
+    assert note == (
+        f"scores of 2 are finished and kept in {results}; still to do: 4, 6, where draws of an amount start anew"
+    )
+    (kept,) = results.iterdir()
+    assert Score.read(kept).protocol == "fewshot-knn-2"
 
 
 def test_a_draw_sees_no_test_image(tmp_path, monkeypatch):

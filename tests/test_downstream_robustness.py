@@ -73,8 +73,10 @@ def test_killed_and_called_again_it_measures_what_is_missing(folder, run, tmp_pa
         return plain(self, source, computing, subset, change)
 
     monkeypatch.setattr(Classifier, "answers", counted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stop:
         evaluate_robustness(run, folder, options, going, computing=CPU)
+    kept = f"3 parts are kept in {tmp_path / 'out' / 'measured.json'}: the same command goes on from there"
+    assert stop.value.__notes__ == [kept]
     again = evaluate_robustness(run, folder, options, going, computing=CPU)
     assert (again.more, again.confusion) == (whole.more, whole.confusion)
     right, n = (sum(c[2] for c in again.confusion.counts if c[0] == c[1] or every) for every in (False, True))

@@ -78,10 +78,20 @@ class LookingBar(_Bar):
 
     def __init__(self) -> None:
         super().__init__("", TimeRemainingColumn())
-        self._before = ("", 0)
+        self._before, self._of = ("", 0), 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, KeyboardInterrupt):
+            what, done = self._before
+            error.add_note(f"{printable(what)} ({done} of {self._of})" if what else "nothing was finished")
+            error.add_note("an analysis is written once it is whole: nothing of it is kept")
 
     def __call__(self, what: str, done: int, of: int) -> None:
         """So much of so much is done; another model, or less than before, is another pass."""
+        self._of = of
         if what != self._before[0] or done <= self._before[1]:
             self._progress.reset(self._task, total=of, description=printable(what))
         self._before = (what, done)

@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 done; 1 more images cannot be read than a training bears (`data check`, `embed`); 2 wrong arguments
     or data, or a file that cannot be read or written; 70 too many non-finite steps; 75 interrupted, with
-    everything saved; 130 interrupted by Ctrl-C where there is nothing to save.
+    everything saved; 130 interrupted by Ctrl-C, with a line on what was finished and kept.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     take_closed_descriptors()
@@ -142,7 +142,9 @@ def _code(args: list[str]) -> int:
         said = ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
         _complain(_with_notes(error, said))
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        notes = getattr(stop, "__notes__", ["give the same command again"])
+        _complain("; ".join(["interrupted", *notes]))
         return 130
 
 

@@ -21,6 +21,7 @@ from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.layers import analyze_layers
 from lamina.analyze.own_loss import Crops, mini_batches, open_loss
+from lamina.analyze.partial_hessian import PartialHessian
 from lamina.analyze.patches import analyze_patches
 from lamina.analyze.rank import analyze_rank
 from lamina.analyze.reconstruction import Filler, analyze_reconstruction
@@ -32,7 +33,7 @@ from lamina.analyze.written import Result, Summary
 from lamina.analyzing import AnalysisTask, Looking, run_of
 from lamina.bars import HessianBar, LookingBar
 from lamina.data import printable
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.filling import check_pixels
 from lamina.interop import load_encoder, locate_step
 from lamina.runs import Run, load_method
@@ -277,9 +278,19 @@ def hessian(
         raise LaminaError("only classifiers mix images; leave --mixed out")
     batches = mini_batches(losses, task.data, crops, n, size, seed)
     tasks = {name: loss.task.to(place) for name, loss in losses.items()}
-    with HessianBar(len(tasks) * n) as bar:
-        result = analyze_hessian(tasks, batches, **asked, seed=seed, progress=bar)
-    return _done(task, result, summary.of_hessian(result))
+    kept, total = PartialHessian.open(task.out, tasks, batches, {**asked, "seed": seed}), len(tasks) * n
+    if kept.note:
+        console.print(kept.note, markup=False)
+
+    def so_far() -> str:
+        """What an interruption leaves."""
+        return f"{len(kept)} of {total} mini-batches are kept in {kept.file}: the same command goes on there"
+
+    with noted_on_interrupt(so_far), HessianBar(total - len(kept)) as bar:
+        result = analyze_hessian(tasks, batches, **asked, seed=seed, progress=bar, kept=kept)
+    code = _done(task, result, summary.of_hessian(result))
+    kept.remove()
+    return code
 
 
 def _done(task: AnalysisTask, result: Result, told: Summary) -> int:

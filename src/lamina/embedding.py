@@ -13,7 +13,7 @@ import numpy as np
 
 from lamina.data import Source, open_source, printable
 from lamina.encoder import EncoderOptions
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.evaluate import BackboneVectors, Computing, FeatureOptions, Table, collect
 from lamina.evaluate.features import Progress
 from lamina.files import check_writable, replacing
@@ -57,14 +57,10 @@ def embed(
     vectors = BackboneVectors(backbone, FeatureOptions((features,), pools=(pool,)))
     source = open_source(data, "all")
     origin = backbone.origin
-    table = collect(
-        source,
-        {"encoder": vectors},
-        backbone.image_size,
-        backbone.encoder.in_chans,
-        origin.recipe.data if origin is not None else None,
-        computing,
-    )
+    size, channels = backbone.image_size, backbone.encoder.in_chans
+    reading = origin.recipe.data if origin is not None else None
+    with noted_on_interrupt(lambda: f"{out} is written at the end alone: nothing is kept"):
+        table = collect(source, {"encoder": vectors}, size, channels, reading, computing)
     about = {
         "model": origin.name if origin is not None else "a backbone",
         "step": origin.step if origin is not None else None,

@@ -1,6 +1,9 @@
-"""The one error that is meant for users."""
+"""The one error that is meant for users, and what is said where they interrupt."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class LaminaError(ValueError):
@@ -8,3 +11,15 @@ class LaminaError(ValueError):
     `exit_code`."""
 
     exit_code = 2
+
+
+@contextmanager
+def noted_on_interrupt(told: Callable[[], str], also: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+    """On Ctrl-C (and on `also`) the sentence of `told` is noted on the exception: what was finished, what of
+    it is kept, and how to go on. The command line prints the notes."""
+    try:
+        yield
+    except (KeyboardInterrupt, *also) as stop:
+        if sentence := told():
+            stop.add_note(sentence)
+        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from matplotlib.figure import Figure
@@ -53,6 +53,17 @@ class BatchCurvature:
     products: int
 
 
+@runtime_checkable
+class KeptBatches(Protocol):
+    """Where mini-batches are kept as soon as they are done (`partial_hessian`)."""
+
+    def get(self, name: str, number: int, /) -> BatchCurvature | None:
+        """A mini-batch of a model; None where it is still to be done."""
+
+    def add(self, name: str, number: int, found: BatchCurvature, /) -> None:
+        """Keep a mini-batch."""
+
+
 @dataclass(frozen=True)
 class HessianResult:
     """Curvature of several models on the same mini-batches."""
@@ -95,6 +106,7 @@ def analyze_hessian(
     tol: float = 1e-3,
     seed: int = 0,
     progress: Progress = lambda name, batch, products, residual: None,
+    kept: KeptBatches | None = None,
 ) -> HessianResult:
     """Largest and most negative eigenvalues (Lanczos) of each task's loss on each mini-batch and, on request,
     those of largest magnitude (power iteration), the trace (Hutchinson) and the density (quadrature).
@@ -117,24 +129,32 @@ def analyze_hessian(
         seed: of keys where batches have none, and of starting vectors.
         progress: called after each product; the residual is relative to its own value, NaN where there is
             none.
+        kept: mini-batches of an interrupted call, which are not computed again, and where new ones are kept.
 
     Raises:
         LaminaError: where there is no batch or task, and as `HessianOperator` does.
     """
-    kept = list(batches)
-    if not kept or not tasks:
+    looked_at = list(batches)
+    if not looked_at or not tasks:
         raise LaminaError("curvature needs a model and a batch of images; give one of each at least")
     if top < 1 or min(bottom, power, trace_probes, density_probes) < 0:
         raise LaminaError("curvature takes top of 1 or more, and bottom, power and probes of 0 or more")
     wanted = _Wanted(top, bottom, power, trace_probes, density_probes, tol, seed)
     found: dict[str, list[BatchCurvature]] = {name: [] for name in tasks}
     sizes: dict[str, int] = {}
-    for i, batch in enumerate(kept):  # models in turn, so that one that cannot be derived says so early
+    for i, batch in enumerate(looked_at):  # models in turn, so that one that cannot be derived says so early
         for name, task in tasks.items():
+            earlier = None if kept is None else kept.get(name, i)
+            if earlier is not None and name in sizes:
+                found[name].append(earlier)
+                continue
             operator = HessianOperator(task, batch, parameters, weight_decay, mixed, seed)
             sizes[name] = operator.n
-            found[name].append(_one(operator, len(batch), i, wanted, partial(progress, name, i)))
+            one = earlier or _one(operator, len(batch), i, wanted, partial(progress, name, i))
             del operator  # before the next one: its graph is most of the memory
+            found[name].append(one)
+            if kept is not None and earlier is None:
+                kept.add(name, i, one)
     models = {name: tuple(rows) for name, rows in found.items()}
     return HessianResult(models, parameters, weight_decay, mixed, sizes)
 

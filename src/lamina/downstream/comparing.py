@@ -24,7 +24,7 @@ from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
 from lamina.downstream.score import Score, Unfinished, of_probe
 from lamina.downstream.segment import evaluate_segment
 from lamina.downstream.training import Going, evaluate_trained
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.evaluate import Computing, FeatureOptions, evaluate_knn, evaluate_linear
 from lamina.evaluate.vectors import VectorPool, Wanted
 from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
@@ -139,14 +139,23 @@ def _measured(
     tasks: Sequence[_Task], found: dict[str, list[Score]], say: Callable[[str], None]
 ) -> dict[str, list[Score]]:
     """The scores of each model; those that are kept are not measured again."""
+    finished = sum(_kept(task.place) is not None for task in tasks)
+
+    def kept() -> str:
+        """What an interruption leaves."""
+        out = tasks[0].out
+        return f"{finished} of {len(tasks)} evaluations are kept in {out}: the same command goes on there"
+
     for task in tasks:
         scores = read_scores(task.place.with_suffix(".json"), say)
         if scores is None:
             say(f"{task.protocol}, {task.column.name}, seed {task.seed}")
-            scores = _measure(task)
+            with noted_on_interrupt(kept, (Unfinished,)):
+                scores = _measure(task)
             for score in scores:
                 say(f"  {score.protocol}: {score.metric} {100 * score.value:.1f} %")
             write_scores(task.place.with_suffix(".json"), scores)
+            finished += 1
         found[task.column.name] += scores
     return found
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from lamina.data import Source
 from lamina.downstream.few import draw_per_class, few, listed, per_class_of
-from lamina.downstream.score import Score
+from lamina.downstream.score import Score, Unfinished, score_file
 from lamina.downstream.training import Going, evaluate_trained, keep
 from lamina.encoder import EncoderOptions
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.evaluate import (
     Computing,
     FeatureOptions,
@@ -36,6 +37,7 @@ from lamina.evaluate.vectors import BackboneVectors
 from lamina.interop import Backbone, load_encoder
 from lamina.ranges import COUNT, SHARE_ABOVE_0, check_ranges
 from lamina.recipes import Recipe
+from lamina.runs import Run
 from lamina.statistics import SHARE, estimate
 from lamina.train.distributed import choose_device
 
@@ -132,19 +134,31 @@ def evaluate_fewshot(
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     drawn = list(_draws(labelled.train, options, going.seed))
     judge = _judge(backbone, model, labelled, options, going, recipe, computing)
-    found: dict[str, list[Drawn]] = {}
-    for draw in drawn:
-        started = time.perf_counter()
-        answer = judge(draw)
-        seconds = time.perf_counter() - started
-        found.setdefault(draw.amount, []).append(Drawn(answer, seconds))
-        say(f"{draw.amount}, draw {draw.number}: top1 {100 * answer.top1:.1f} %")
-    scores = tuple(
-        _score(amount, rows, backbone, labelled, options, going.seed) for amount, rows in found.items()
-    )
-    for score in scores:
-        keep(score, model)
-    return scores
+    scores: list[Score] = []
+    with noted_on_interrupt(lambda: _so_far(scores, drawn, model, options), (Unfinished,)):
+        for amount, draws in groupby(drawn, key=lambda draw: draw.amount):
+            rows: list[Drawn] = []
+            for draw in draws:
+                started = time.perf_counter()
+                answer = judge(draw)
+                rows.append(Drawn(answer, time.perf_counter() - started))
+                say(f"{amount}, draw {draw.number}: top1 {100 * answer.top1:.1f} %")
+            scores.append(_score(amount, rows, backbone, labelled, options, going.seed))
+            keep(scores[-1], model)
+    return tuple(scores)
+
+
+def _so_far(
+    scores: Sequence[Score], drawn: Sequence[Draw], model: str | Path | Backbone, options: FewOptions
+) -> str:
+    """What an interruption leaves, and how to go on."""
+    amounts = list(dict.fromkeys(draw.amount for draw in drawn))
+    done, left = amounts[: len(scores)], amounts[len(scores) :]
+    place = None if isinstance(model, Backbone) or not scores else score_file(scores[0], Run(model).exists())
+    where = "kept nowhere (the model is no run)" if place is None else f"kept in {place.parent}"
+    told = f"scores of {', '.join(done)} are finished and {where}" if done else "no amount was finished"
+    again = "trainings go on with --resume" if options.by == "finetune" else "draws of an amount start anew"
+    return f"{told}; still to do: {', '.join(left)}, where {again}"
 
 
 def _score(
@@ -159,9 +173,10 @@ def _score(
     mean = estimate(values, SHARE)
     found = Confusion.summed([row.answer.confusion for row in rows if row.answer.confusion is not None])
     interval, note = wilson_interval(round(mean.mean * n), n), "a single draw of labels"
-    if mean.interval is not None:
-        interval = mean.interval
-        note = f"the interval is over {len(rows)} draws of labels"
+    if mean.interval is not None and len(set(values)) > 1:
+        interval, note = mean.interval, f"the interval is over {len(rows)} draws of labels"
+    elif mean.interval is not None:
+        note = f"all {len(rows)} draws gave one accuracy; the interval is over test images"
     return Score(
         protocol=f"fewshot-{options.by}-{amount}",
         model="a backbone" if origin is None else origin.name,
@@ -179,16 +194,34 @@ def _score(
             **{f"draw {i}": value for i, value in enumerate(values)},
         },
         confusion=found,
-        notes=(*labelled.notes, *labelled.trained_on(backbone), note, *_remarks(rows)),
+        notes=(
+            *labelled.notes,
+            *labelled.trained_on(backbone),
+            note,
+            *_short(labelled.train, amount, options),
+            *_remarks(rows),
+        ),
         seconds=round(sum(row.seconds for row in rows), 1),
-        way=_way(rows[0].answer.way, amount, options),
+        way=_way(rows[0].answer.way, len(rows), options),
     )
 
 
-def _way(way: str, amount: str, options: FewOptions) -> str:
+def _way(way: str, draws: int, options: FewOptions) -> str:
     """How it was learned, and the number of draws where it is not the usual one; a list is one draw."""
-    usual = options.draws == FewOptions.draws or amount in [file.stem for file in options.lists]
-    return ", ".join(filter(None, (way, "" if usual else f"{options.draws} draws")))
+    usual = draws in (FewOptions.draws, 1 if options.draws > 1 else FewOptions.draws)
+    return ", ".join(filter(None, (way, "" if usual else f"{draws} draws")))
+
+
+def _short(train: Source, amount: str, options: FewOptions) -> tuple[str, ...]:
+    """What is to be said where classes have fewer images than were asked for."""
+    assert train.labels is not None
+    n = _amounts(train.labels, options).get(amount)
+    counts = Counter(train.labels)
+    if n is None or not (short := sum(count < n for count in counts.values())):
+        return ()
+    taken = sum(min(count, n) for count in counts.values())
+    told = f"{short} of {len(counts)} classes have fewer than {n} images and give all: {taken} in all"
+    return (f"{told}; every draw is the same, so there is one" if max(counts.values()) <= n else told,)
 
 
 def _remarks(rows: list[Drawn]) -> tuple[str, ...]:
@@ -201,13 +234,18 @@ def _remarks(rows: list[Drawn]) -> tuple[str, ...]:
 def _draws(train: Source, options: FewOptions, seed: int) -> Iterator[Draw]:
     labels = train.labels
     assert labels is not None
-    amounts = {str(n): n for n in options.per_class}
-    amounts |= {f"{100 * share:g}%": per_class_of(labels, share) for share in options.shares}
-    for amount, n in amounts.items():
-        for number in range(options.draws):
+    most = max(Counter(labels).values())
+    for amount, n in _amounts(labels, options).items():
+        for number in range(options.draws if n < most else 1):  # of all images there is one draw
             yield Draw(amount, number, draw_per_class(labels, n, seed, number))
     for file in options.lists:
         yield Draw(file.stem, 0, listed(train, file))
+
+
+def _amounts(labels: Sequence[int], options: FewOptions) -> dict[str, int]:
+    """Images of each class by what the amount is called."""
+    amounts = {str(n): n for n in options.per_class}
+    return amounts | {f"{100 * share:g}%": per_class_of(labels, share) for share in options.shares}
 
 
 def _judge(

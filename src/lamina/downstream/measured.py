@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,13 @@ class MeasuredParts:
                 "--overwrite, or choose another --out"
             )
         return cls(file, settings, parts, confusions)
+
+    def kept(self, parts: Sequence[str]) -> str:
+        """What an interruption leaves of these parts, and how to go on."""
+        done = sum(part in self for part in parts)
+        if self._file is None:
+            return f"{done} parts were measured and nothing is kept; give --out FOLDER"
+        return f"{done} parts are kept in {self._file}: the same command goes on from there"
 
     def __contains__(self, part: str) -> bool:
         return part in self._parts

@@ -31,6 +31,7 @@ from lamina.downstream.measured import MeasuredParts
 from lamina.downstream.score import Score
 from lamina.downstream.training import Going, keep
 from lamina.encoder import EncoderOptions
+from lamina.errors import noted_on_interrupt
 from lamina.evaluate import Computing, open_labelled, wilson_interval
 from lamina.evaluate.result_files import file_name
 from lamina.ranges import COUNT, check_ranges
@@ -111,24 +112,36 @@ def evaluate_robustness(
     classifier = open_classifier(model, train, computing, going.seed, options.pool, encoder)
     name = options.published or str(data)
     known = _known(classifier, str(data), probed, options, going)
-    asked, said = [], dict[str, None]()
+    asked: list[str] = []
+    said: dict[str, None] = {}
     for part in _parts(data, options, going.seed):
         asked.append(part.name)
         said |= dict.fromkeys(part.source.notes)
         if part.name not in known:
-            subset = _subset(classifier, part.source)
-            reader = classifier
-            if options.published == "imagenet-c":  # its images are crops
-                reader = replace(classifier, reading=replace(classifier.reading, eval_crop_share=1.0))
-            answers = reader.answers(part.source, computing, subset, part.change)
-            confusion = answers.confusion if part.change is None and part.name in WHOLE else None
-            known.add(part.name, answers.right, len(answers.labels), confusion)
+            with noted_on_interrupt(lambda: known.kept(asked)):
+                _measure(part, classifier, options, computing, known)
         say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
     score = _score(classifier, name, options, asked, known, going.seed)
     seconds = round(time.perf_counter() - started, 1)
     score = replace(score, seconds=seconds, notes=(*said, *score.notes))
     keep(score, model)
     return score
+
+
+def _measure(
+    part: Part,
+    classifier: Classifier,
+    options: RobustnessOptions,
+    computing: Computing,
+    known: MeasuredParts,
+) -> None:
+    """How many images of a part are right, kept at once."""
+    reader = classifier
+    if options.published == "imagenet-c":  # its images are crops
+        reader = replace(classifier, reading=replace(classifier.reading, eval_crop_share=1.0))
+    answers = reader.answers(part.source, computing, _subset(classifier, part.source), part.change)
+    confusion = answers.confusion if part.change is None and part.name in WHOLE else None
+    known.add(part.name, answers.right, len(answers.labels), confusion)
 
 
 def _parts(data: str | Path, options: RobustnessOptions, seed: int) -> Iterator[Part]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -38,7 +38,9 @@ class Confusion:
     counts: tuple[tuple[int, int, int], ...]
 
     @classmethod
-    def of(cls, labels: Int64[Tensor, "n"], predicted: Int64[Tensor, "n"], classes: Sequence[str]) -> Self:
+    def of(
+        cls, labels: Int64[Tensor, "n"], predicted: Int64[Tensor, "n"], classes: Sequence[str]
+    ) -> Confusion:
         """From true and predicted classes of the same images."""
         cells = labels.numpy() * len(classes) + predicted.numpy()
         places, images = np.unique(cells, return_counts=True)

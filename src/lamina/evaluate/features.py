@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lamina.batch import Batch, Fault, Remark
 from lamina.data import DataOptions, Source, eval_batches, remark_lines
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.evaluate.cache import FeatureCache
 from lamina.evaluate.table import Key, Table, Timing
 from lamina.evaluate.vectors import Extractor
@@ -120,19 +120,20 @@ def _computed(
     faults: list[Fault] = []
     remarks: list[Remark] = []
     batches = eval_batches(source, image_size, in_chans, computing.batch_size, computing.workers, reading)
-    for batch in clock.batches(batches):
-        assert batch.keys is not None
-        faults += batch.faults
-        remarks += batch.remarks
-        index.append(batch.keys)
-        labels += [] if batch.labels is None else [batch.labels]
-        images = batch.images.to(device, non_blocking=True)
-        for encoder, extract in extractors.items():
-            for (kind, pool), vectors in extract(images).items():
-                found.setdefault(Key(encoder, kind, pool), _Rows(len(source))).add(vectors)
-        clock.images += len(batch)
-        if computing.progress is not None:
-            computing.progress(clock.images + len(faults), len(source), clock.wait)
+    with noted_on_interrupt(lambda: f"{clock.images} of {len(source)} images had passed the encoder"):
+        for batch in clock.batches(batches):
+            assert batch.keys is not None
+            faults += batch.faults
+            remarks += batch.remarks
+            index.append(batch.keys)
+            labels += [] if batch.labels is None else [batch.labels]
+            images = batch.images.to(device, non_blocking=True)
+            for encoder, extract in extractors.items():
+                for (kind, pool), vectors in extract(images).items():
+                    found.setdefault(Key(encoder, kind, pool), _Rows(len(source))).add(vectors)
+            clock.images += len(batch)
+            if computing.progress is not None:
+                computing.progress(clock.images + len(faults), len(source), clock.wait)
     matrices = {key: rows.matrix() for key, rows in found.items()}
     timing = clock.timing()
     for key, matrix in matrices.items():

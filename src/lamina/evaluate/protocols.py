@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lamina.encoder import EncoderOptions
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.evaluate.baselines import subjects
 from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.coordinates import standardised
@@ -150,9 +150,13 @@ def _evaluate(
     origin, one = backbone.origin, labelled.one_part
     reading = origin.recipe.data if origin is not None else None
     size, channels = backbone.image_size, backbone.encoder.in_chans
-    train = collect(labelled.train, extractors, size, channels, reading, computing)
-    test = train if one else collect(labelled.test, extractors, size, channels, reading, computing)
-    rows, remarks = judge(train, test, judging.probe, labelled.classes)
+    finished: list[str] = []
+    with noted_on_interrupt(lambda: _kept_so_far(finished, computing.cache)):
+        train = collect(labelled.train, extractors, size, channels, reading, computing)
+        finished.append("training images")
+        test = train if one else collect(labelled.test, extractors, size, channels, reading, computing)
+        finished += [] if one else ["test images"]
+        rows, remarks = judge(train, test, judging.probe, labelled.classes)
     majority = next(row.confusion.majority for row in rows if row.confusion is not None)
     result = ProbeResult(
         protocol=judging.protocol,
@@ -235,6 +239,14 @@ def _remarks(train: Table, test: Table) -> tuple[str, ...]:
     parts = [("training", train)] if test is train else [("training", train), ("test", test)]
     unread = [note for part, table in parts for note in table.unread(f"{part} images")]
     return (*unread, *dict.fromkeys(note for _, table in parts for note in table.notes))
+
+
+def _kept_so_far(finished: Sequence[str], cache: Path | None) -> str:
+    """What of an interrupted evaluation another one finds again."""
+    whole = f"features of all {' and '.join(finished)} were computed" if finished else "no part was finished"
+    if cache is None:
+        return f"{whole}, and nothing is kept; with --cache FOLDER features are kept part by part"
+    return f"{whole} and are kept in {cache}: the same command goes on from there" if finished else whole
 
 
 def _no_better(rows: Sequence[Row], majority: float) -> tuple[str, ...]:
