@@ -10,6 +10,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 BASE = {
     "errors",
+    "text",
+    "console",
     "statistics",
     "batch",
     "tokens",
@@ -28,6 +30,7 @@ PARTS = {"masking", "encoder", "fusion", "decoder", "losses", "targets"}
 ALLOWED = {
     **{base: {"errors"} for base in BASE},
     "records": {"errors", "files", "plain_files"},
+    "console": {"text"},
     **dict.fromkeys(PARTS, BASE | {"frozen"}),
     "mim": BASE | PARTS,
     "init": BASE,

@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def in_a_process(hostile: Hostile, folder: Path) -> dict[str, Any]:
     if child == 0:
         try:
             os.write(writing, json.dumps(measured(hostile, path)).encode())
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writing)

@@ -8,7 +8,6 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lamina.console import make_console
 from lamina.data import printable
 
 
@@ -26,7 +26,7 @@ class _Bar:
     """On stderr, where that is a terminal; it goes when it is done."""
 
     def __init__(self, what: str, seconds: ProgressColumn, total: int | None = None) -> None:
-        console = Console(stderr=True, highlight=False)
+        console = make_console(stderr=True)
         columns = (
             TextColumn("{task.description}", markup=False),
             MofNCompleteColumn(),

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
+from lamina.console import make_console
 from lamina.errors import LaminaError
 from lamina.terminal import finish_output, take_closed_descriptors, tolerant_output, why
+from lamina.text import printable
 
 # torch and timm take seconds to import: what needs them is imported when a verb is run.
 
@@ -157,7 +158,7 @@ def _complain(sentence: str) -> None:
     """One line on stderr, under torchrun from each rank that has something to say."""
     rank = int(os.environ.get("RANK", "0"))
     prefix = f"rank {rank}: " if rank else ""
-    print(f"lamina: {prefix}{' '.join(sentence.split())}", file=sys.stderr)
+    print(f"lamina: {prefix}{printable(' '.join(sentence.split()))}", file=sys.stderr)
 
 
 def _run(args: list[str]) -> int:
@@ -259,7 +260,7 @@ def _verb(args: list[str]) -> tuple[str, list[str]]:
 
 
 def _print_overview() -> None:
-    console = Console(highlight=False)
+    console = make_console()
     console.print(
         "Pre-train plain Vision Transformers by masked image modelling, with Multi-level Feature Fusion.\n"
     )
@@ -275,7 +276,7 @@ def _print_pretrain_help() -> None:
     from lamina.options import flatten, to_mapping
     from lamina.recipes import recipe
 
-    console = Console(highlight=False)
+    console = make_console()
     defaults = flatten(to_mapping(recipe("mae")))
     table = Table("option", "default", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for flag, default, what in _run_options():

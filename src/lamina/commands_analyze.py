@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +31,7 @@ from lamina.analyze.spectrum import Direction, Mode
 from lamina.analyze.written import Result, Summary
 from lamina.analyzing import AnalysisTask, Looking, run_of
 from lamina.bars import HessianBar, LookingBar
+from lamina.console import make_console
 from lamina.data import printable
 from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.filling import check_pixels
@@ -45,7 +45,7 @@ Models = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ...", help_beha
 Flat = Annotated[T, tyro.conf.arg(name="")]
 Probe = Literal["knn", "linear"]
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+console = make_console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 LOOKING = Looking()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from lamina.api import report_callbacks
@@ -18,6 +17,7 @@ from lamina.arguments import read_config
 from lamina.arguments_downstream import A, ProtocolArguments
 from lamina.commands import describe
 from lamina.commands_evaluate import refresh_report
+from lamina.console import make_console
 from lamina.data import open_source
 from lamina.downstream import (
     CompareOptions,
@@ -48,7 +48,7 @@ Heads = Annotated[int | None, tyro.conf.arg(name="encoder.heads")]
 Flat = Annotated[T, tyro.conf.arg(name="")]
 GOING, FEW, ROBUSTNESS, COMPARE = Going(), FewOptions(), RobustnessOptions(), CompareOptions()
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+console = make_console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def evaluate_by_training(protocol: Trained, arguments: ProtocolArguments) -> int:

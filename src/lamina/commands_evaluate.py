@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from lamina.bars import ImagesBar
+from lamina.console import make_console
 from lamina.errors import LaminaError
 from lamina.evaluate import FeatureOptions, KNNOptions, LinearOptions, ProbeResult
 from lamina.evaluate import evaluate_knn as run_knn
@@ -30,7 +30,7 @@ Flat = Annotated[T, tyro.conf.arg(name="")]
 """Fields without a prefix."""
 
 # Where nobody's window is measured, a table may be as wide as it needs.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+console = make_console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
-from rich.console import Console
 
+from lamina.console import make_console
 from lamina.studies import StudyOptions, feature_bias, fusion, pair, run_study
 from lamina.studies.running import Study
 
@@ -18,7 +18,7 @@ Flat = Annotated[T, tyro.conf.arg(name="")]
 
 QUICK = StudyOptions()
 
-console = Console(highlight=False, soft_wrap=True)
+console = make_console(soft_wrap=True)
 
 
 def study_bias(out: Path, data: str = "sample:fashion-mnist", options: Flat[StudyOptions] = QUICK) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from lamina.analyze import summary
@@ -14,6 +13,7 @@ from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.layers import analyze_layers
 from lamina.analyzing import AnalysisTask, Looking
 from lamina.api import report_callbacks
+from lamina.console import make_console
 from lamina.downstream import Unfinished
 from lamina.evaluate import ProbeResult, evaluate_knn, evaluate_linear
 from lamina.interop import load_encoder
@@ -69,7 +69,7 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0) -> int:
     for result in results:
         cells = [f"{100 * result.chosen(name).top1:.1f} %" for name in ("trained", "untrained", "pixels")]
         table.add_row({"knn": "kNN", "linear": "linear probe"}[result.protocol], *cells)
-    console = Console(highlight=False)
+    console = make_console()
     console.print()
     console.print(table)
     console.print(

@@ -18,6 +18,7 @@ from lamina.evaluate import BackboneVectors, Computing, FeatureOptions, Table, c
 from lamina.evaluate.features import Progress
 from lamina.files import check_writable, replacing
 from lamina.interop import Backbone, FeatureKind, Pool, load_encoder
+from lamina.text import csv_cell
 from lamina.train.distributed import choose_device
 
 
@@ -39,8 +40,9 @@ def embed(
 
     A .npz holds `features` (n, D) float32, `names` (n,), `labels` (n,) and `class_names` where there are
     classes, and `about`: JSON with the model, step, features, pool and what could not be read. It loads
-    without pickle. A .csv has a line per image: name, label (its class), then D numbers; images that could
-    not be read are in a file beside it (`unreadable_file`), with the reason. The table's `notes` say how many
+    without pickle. A .csv has a line per image: name, label (its class), then D numbers; a name or label that
+    a spreadsheet would take for a formula (= + - @ first) has an apostrophe before it. Images that could not
+    be read are in a file beside it (`unreadable_file`), with the reason. The table's `notes` say how many
     they are, and what was found beside the images.
 
     Raises:
@@ -106,7 +108,7 @@ def _write_unreadable(file: Path, source: Source, table: Table) -> None:
     with replacing(file) as temporary, _text(temporary) as opened:
         writer = csv.writer(opened)
         writer.writerow(["name", "reason"])
-        writer.writerows((source.name(fault.index), fault.reason) for fault in table.faults)
+        writer.writerows((csv_cell(source.name(fault.index)), fault.reason) for fault in table.faults)
 
 
 def _text(path: Path) -> TextIO:
@@ -124,4 +126,4 @@ def _write_csv(
         writer = csv.writer(file)
         writer.writerow(["name", "label", *(f"f{i}" for i in range(vectors.shape[1]))])
         for name, label, vector in zip(names, labels, vectors, strict=True):
-            writer.writerow([name, label, *(f"{value:.9g}" for value in vector)])
+            writer.writerow([csv_cell(name), csv_cell(label), *(f"{value:.9g}" for value in vector)])

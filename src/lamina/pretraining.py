@@ -138,9 +138,9 @@ def _begin(method: Task, init: str | Path | Backbone, recipe: Recipe, ranks: Ran
     if isinstance(method, Supervised):
         method.restart_average()
     if ranks.main:
-        print(f"starting from {_called(init)}: {told}", flush=True)
+        print(printable(f"starting from {_called(init)}: {told}"), flush=True)
         if warning:
-            print(warning, file=sys.stderr, flush=True)
+            print(printable(warning), file=sys.stderr, flush=True)
 
 
 def _called(init: str | Path | Backbone | None) -> str | None:
@@ -153,7 +153,7 @@ def _called(init: str | Path | Backbone | None) -> str | None:
 def tell_notes(source: Source, ranks: Ranks) -> None:
     """Say what was found beside the images and is not used."""
     for note in source.notes if ranks.main else ():
-        print(f"data: {note}", flush=True)
+        print(printable(f"data: {note}"), flush=True)
 
 
 def _look(source: Source, recipe: Recipe) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lamina.errors import LaminaError
 from lamina.locking import LOCK, one_writer
+from lamina.text import printable
 from lamina.train import Callback, Ranks, is_main, on_main
 from lamina.train.distributed import restarts
 from lamina.train.durable import TEMPORARY, sync
@@ -86,7 +87,7 @@ class ResumableFolder:
             return
         if (self.path / ASIDE).is_dir():
             self._recover()
-            print(f"the {self.kind} that was in {self.path} is kept", file=sys.stderr)
+            print(printable(f"the {self.kind} that was in {self.path} is kept"), file=sys.stderr)
         else:
             self._remove(self._content())
 

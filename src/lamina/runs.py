@@ -19,6 +19,7 @@ from lamina.options import differences, merge, to_mapping
 from lamina.recipes import Recipe
 from lamina.records import read_yaml, to_yaml, write_json
 from lamina.resumable_folder import FolderOnMain, opened_on_main
+from lamina.text import printable
 from lamina.train import Ranks, check_trained, checkpoint
 from lamina.train.durable import replace_text
 from lamina.train.rows import whole_rows
@@ -163,7 +164,7 @@ def load_task(path: str | Path, step: int | None = None) -> tuple[Task, Recipe]:
         there = ", ".join(map(str, checkpoint.steps(run.checkpoints))) or "none"
         raise LaminaError(f"{run.path} has no checkpoint of step {step}; there are: {there}")
     found = (
-        checkpoint.newest_good(run.checkpoints, lambda line: print(line, file=sys.stderr))
+        checkpoint.newest_good(run.checkpoints, lambda line: print(printable(line), file=sys.stderr))
         if step is None
         else run.checkpoints / f"step-{step}"
     )

@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, UInt8
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from lamina.batch import Objects
+from lamina.console import make_console
 from lamina.data.caching import cache_folder
 from lamina.data.channels import fit_channels
 from lamina.data.decode import Decoded
@@ -213,7 +213,7 @@ def _rendered(plans: Sequence[Plan], options: DoomOptions, part: str, version: s
     few = -(-count // _FEWEST_OF_A_MAP)  # entering a map takes as long as some frames
     numbers = sorted(maps_of(plans, options.seed)[part][:few])
     shots = render([(number, plans[number]) for number in numbers], count, options.size, options.seed)
-    console, what = Console(file=sys.stderr, highlight=False), f"sample:doom renders {count} frames, once"
+    console, what = make_console(file=sys.stderr), f"sample:doom renders {count} frames, once"
     if not console.is_terminal:
         console.print(what)
     shown = track(shots, what, count, console=console, transient=True, disable=not console.is_terminal)

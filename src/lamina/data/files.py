@@ -1,4 +1,4 @@
-"""Names of files: which are images, many of them in little memory, and how they are safe to print."""
+"""Names of files: which are images, and many of them in little memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from lamina.errors import LaminaError
+from lamina.text import printable
+
+__all__ = ["SUFFIXES", "Names", "ending", "is_image_name", "not_files", "printable"]
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _OTHERS = (".png", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".npy")
@@ -43,12 +46,6 @@ def is_image_name(name: str) -> bool:
 def ending(name: str) -> str:
     """Its last dot and what follows, in lower case; "" where there is none."""
     return os.path.splitext(name)[1].lower()
-
-
-def printable(name: str) -> str:
-    """A file name without what could confuse a terminal, JSON or a page: such characters as escapes."""
-    text = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def not_files(data: object) -> LaminaError:

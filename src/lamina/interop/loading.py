@@ -27,6 +27,7 @@ from lamina.interop.weights import fill, load_weights_into, put_encoder, read_we
 from lamina.options import merge
 from lamina.recipes import Recipe
 from lamina.runs import Run, load_task
+from lamina.text import printable
 from lamina.train import check_trained, checkpoint
 
 UNTRAINED = "untrained:"
@@ -115,7 +116,7 @@ def locate_step(spec: str) -> tuple[Path, int]:
         return Path(match["run"]).expanduser(), int(match["step"])
     run = Run(path)
     run.recipe()  # says so where this is no run
-    newest = checkpoint.newest_good(run.checkpoints, lambda line: print(line, file=sys.stderr))
+    newest = checkpoint.newest_good(run.checkpoints, lambda line: print(printable(line), file=sys.stderr))
     if newest is None:
         raise LaminaError(f"{run.path} has no checkpoint yet; wait for the first, or train with --resume")
     return run.path, int(newest.name.removeprefix("step-"))

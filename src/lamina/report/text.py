@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from datetime import UTC, datetime
 
-_HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+from lamina.text import printable
+
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -19,12 +19,7 @@ def visible(text: object, limit: int = 200) -> str:
     So a file name can neither reorder the text around it nor break the page's encoding. Names longer
     than `limit` are cut in the middle. HTML is escaped by the templates, not here.
     """
-    shown = "".join(
-        character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        if unicodedata.category(character) in _HIDDEN_CATEGORIES
-        else character
-        for character in str(text)
-    )
+    shown = printable(str(text))
     half = limit // 2 - 1
     return shown if len(shown) <= limit else f"{shown[:half]} … {shown[-half:]}"
 

@@ -22,6 +22,7 @@ from lamina.report.pictures import to_uint8
 from lamina.report.plots import LineChart, Series, line_chart
 from lamina.report.sections import Fact
 from lamina.report.text import count, moment, percent
+from lamina.text import printable
 from lamina.tokenizer import (
     DiscreteVAE,
     TokenizerFolder,
@@ -67,7 +68,7 @@ class TokenizerReport(Callback):
         task = self.task if self.task is not None else load_tokenizer(self.folder.path)[0]
         if isinstance(task, DiscreteVAE):
             write_tokenizer_report(task, self.folder, self.held_out, self.options)
-            print(f"report {self.folder.report}", flush=True)
+            print(printable(f"report {self.folder.report}"), flush=True)
 
 
 def write_tokenizer_report(

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lamina.console import make_console
 
 _LINE_EVERY_SECONDS = 5.0
 
@@ -25,7 +26,7 @@ class Bar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[row]}", markup=False),
         )
-        self._progress = Progress(*columns, console=Console(highlight=False))
+        self._progress = Progress(*columns, console=make_console())
         self._task = self._progress.add_task("", total=total_steps, completed=step, row="")
         self._progress.start()
 

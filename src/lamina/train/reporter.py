@@ -16,6 +16,7 @@ from torch import nn
 from lamina.batch import Batch, Fault, Remark
 from lamina.modes import modes_kept
 from lamina.terminal import lost_output, why
+from lamina.text import printable
 from lamina.train.callbacks import Callback
 from lamina.train.journal import Journal, TensorBoard, finite
 from lamina.train.progress import show_progress, summary
@@ -71,8 +72,8 @@ class Reporter:
         return self._journal.rows
 
     def say(self, line: str) -> None:
-        """A line for train.log and the terminal, control characters removed."""
-        line = "".join(c if c.isprintable() else "?" for c in line)
+        """A line for train.log and the terminal, hidden characters as escapes."""
+        line = printable(line)
         self._journal.say(line)
         self._show(partial(self._progress.say, line))
 

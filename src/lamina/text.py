@@ -1,0 +1,30 @@
+"""Foreign text (file names, class names, what other tools wrote) made safe to print and to tabulate."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def printable(text: str) -> str:
+    """Text without what could confuse a terminal, a log, JSON or a page: such characters as escapes.
+
+    These are control characters (escape sequences begin with one), marks of direction and other characters
+    without a shape, line separators, surrogates, and unassigned ones. Spaces of all widths stay.
+    """
+    text = str(text).encode("utf-8", "backslashreplace").decode()
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _HIDDEN else c for c in text
+    )
+
+
+def printable_lines(text: str) -> str:
+    """As `printable`, but with the line ends that are there."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def csv_cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: an apostrophe before a first = + - @, tab or return."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
