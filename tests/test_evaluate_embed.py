@@ -55,7 +55,8 @@ def test_csv_gives_back_the_same_numbers(run, photos, tmp_path):
     with (tmp_path / "f.csv").open(newline="", encoding="utf-8") as file:
         header, *lines = csv.reader(file)
     assert header[:3] == ["name", "label", "f0"]
-    assert sorted(line[0] for line in lines) == sorted(ODD_NAMES)
+    written = ["'" + name if name[0] in "=+-@" else name for name in ODD_NAMES]  # no formula
+    assert sorted(line[0] for line in lines) == sorted(written)
     numbers = torch.tensor([[float(v) for v in line[2:]] for line in lines])
     assert torch.equal(numbers, next(iter(table.vectors.values())))
 
