@@ -139,7 +139,7 @@ def _measured(
     tasks: Sequence[_Task], found: dict[str, list[Score]], say: Callable[[str], None]
 ) -> dict[str, list[Score]]:
     """The scores of each model; those that are kept are not measured again."""
-    finished = sum(_kept(task.place) is not None for task in tasks)
+    finished = sum(read_scores(task.place.with_suffix(".json")) is not None for task in tasks)
 
     def kept() -> str:
         """What an interruption leaves."""
