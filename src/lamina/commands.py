@@ -155,7 +155,10 @@ def embed(
     console.print(f"{n} images in {out}", markup=False)
     for note in table.notes:
         console.print(note, markup=False)
-    return 1 if bad > DataOptions().bad_files_limit(n + bad) else 0
+    if bad <= (most := DataOptions().bad_files_limit(n + bad)):
+        return 0
+    console.print(f"a training bears {most} images that cannot be read: exit code 1", markup=False)
+    return 1
 
 
 def data_check(data: Data, /, in_chans: int = 3, duplicates: bool = False, json: Path | None = None) -> int:
