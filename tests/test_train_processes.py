@@ -173,6 +173,20 @@ def test_several_ranks_that_cannot_meet(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_data_that_fail_on_one_rank_end_both_with_the_last_step_saved(
+    rank: int, pair: Path, tmp_path: Path
+) -> None:
+    folder, plain = tmp_path / "run", {"task": {"dropout": 0.0}}
+    asked = {"error_before": 4, "signal_rank": rank, "checkpoint_every_steps": None}
+    assert two_ranks(folder, **asked, **plain) == [1, 1]
+    assert "Transport endpoint is not connected" in told(folder)[rank]
+    assert checkpoint.steps(folder / "checkpoints") == [4]
+    assert two_ranks(folder, resume=True, **plain) == [0, 0]
+    assert fingerprint(folder, 8) == fingerprint(pair, 8)
+
+
+@pytest.mark.slow
 def test_a_batch_that_ranks_cannot_share(tmp_path: Path) -> None:
     assert two_ranks(tmp_path / "run", batch_size=3) == [1, 1]
     assert "a global batch of 3 cannot be shared by 2 ranks" in printed(tmp_path / "run")

@@ -34,7 +34,8 @@ class ToyLoader:
     """Position p of the stream is sample `permutation(seed, p // n, n)[p % n]` of epoch p // n.
 
     Images of `poisoned` positions are NaN, `faulty` ones are reported as replaced. A signal is raised in
-    this process before the batch of step `signal_before`; each batch takes `seconds` to come.
+    this process before the batch of step `signal_before`, an error before that of `error_before`, both on
+    rank `signal_rank`; each batch takes `seconds` to come.
     """
 
     batch_size: int = 4
@@ -44,6 +45,7 @@ class ToyLoader:
     faulty: tuple[int, ...] = ()
     signal_before: int | None = None
     signal_rank: int = 0
+    error_before: int | None = None
     seconds: float = 0.0
     n_samples: int = N_SAMPLES
 
@@ -51,6 +53,8 @@ class ToyLoader:
         for step in range(first_step, last_step):
             if step == self.signal_before and self.rank == self.signal_rank:
                 signal.raise_signal(signal.SIGTERM)
+            if step == self.error_before and self.rank == self.signal_rank:
+                raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
             time.sleep(self.seconds)
             share = self.batch_size // self.world
             first = step * self.batch_size + self.rank * share
