@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,18 +48,18 @@ class Normed(ToyTask):
 class Loader(ToyLoader):
     """Does something before the batch of one step."""
 
-    def __init__(self, at: int, what: object, **settings: object) -> None:
+    def __init__(self, at: int, what: Callable[[], object], **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
         self.at, self.what = at, what
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
         for step in range(first_step, last_step):
-            if step == self.at and callable(self.what):
+            if step == self.at:
                 self.what()
             yield from super().batches(step, step + 1)
 
 
-def fail(error: BaseException) -> object:
+def fail(error: BaseException) -> Callable[[], None]:
     def what() -> None:
         raise error
 
@@ -145,8 +145,7 @@ def test_a_command_says_where_the_last_step_is_saved(
 ) -> None:
     error = LaminaError("a data worker died")
     error.add_note("step 5 of 13 is saved in run")
-    monkeypatch.setattr("lamina.cli._run", fail(error))
-    monkeypatch.setattr("lamina.cli._run", lambda args: fail(error)())  # type: ignore[operator]
+    monkeypatch.setattr("lamina.cli._run", lambda args: fail(error)())
     assert main(["pretrain"]) == 2
     assert capsys.readouterr().err == "lamina: a data worker died; step 5 of 13 is saved in run\n"
 
@@ -156,11 +155,10 @@ def test_a_command_says_where_the_last_step_is_saved(
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
 def test_what_schedulers_and_terminals_send_saves_the_step(
-    name: str, whole: dict[str, dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, whole: dict[str, dict[str, object]], tmp_path: Path
 ) -> None:
     number = getattr(signal, name)
     before = signal.getsignal(number)
-    monkeypatch.setitem(globals(), "_", None)
     if number == signal.SIGINT and before is signal.SIG_IGN:
         pytest.skip("these tests run in the background of a script, which ignores SIGINT")
     outcome = fit(ToyTask(), Loader(5, lambda: signal.raise_signal(number)), OPTIM, OPTIONS, tmp_path)
