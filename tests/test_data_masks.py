@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from image_files import packed, png
 from lamina.data.counting import check_counts, count_pixels
 from lamina.data.dense import IGNORE, MapSource
+from lamina.data.mask_classes import read_numbers
 from lamina.data.masks import MaskOptions, open_masks
 from lamina.data.opening_dense import open_maps
 from lamina.data.options import Decoding
@@ -274,3 +276,11 @@ def test_counting_a_few_maps_spreads_them(tmp_path: Path) -> None:
     counts = count_pixels(open_maps(tmp_path, "train"), most=5)
     assert (counts.seen, counts.present) == (5, ("0", "2", "4", "6", "8"))
     assert counts.shares == pytest.approx([0.2, 0] * 5)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_masks_of_few_bits_hold_the_numbers_that_are_stored(tmp_path: Path, bits: int) -> None:
+    """Pillow multiplies grey of 2 and 4 bits by 85 and 17; classes are not brightness."""
+    row = np.array([[0, 1, 2**bits - 1, 1]])
+    (tmp_path / "m.png").write_bytes(png((4, 1, bits, 0), b"\0" + packed(row, bits)))
+    assert read_numbers(str(tmp_path / "m.png")).tolist() == row.tolist()

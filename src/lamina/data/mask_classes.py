@@ -16,6 +16,7 @@ from lamina.data.files import printable
 from lamina.data.limits import check_memory, check_pixels
 from lamina.data.notes import collected
 from lamina.data.options import AS_STORED, Decoding
+from lamina.data.pillow import grey_factor
 from lamina.data.unreadable import Reason, Unreadable
 from lamina.errors import LaminaError
 
@@ -25,7 +26,7 @@ LOOKED_AT = 20
 
 
 def read_numbers(path: str, how: Decoding = AS_STORED) -> NDArray[np.int64]:
-    """The values in a mask file: indices of a palette, or grey of 1, 8 or 16 bits.
+    """The values in a mask file: indices of a palette, or grey of 1 to 16 bits.
 
     Raises:
         Unreadable: where it cannot be read, is in colour, or has values above 255.
@@ -38,7 +39,8 @@ def read_numbers(path: str, how: Decoding = AS_STORED) -> NDArray[np.int64]:
                 Reason.LABELS,
                 f"the mask is a colour picture ({im.mode}); give classes as numbers in a palette or grey PNG",
             )
-        numbers = np.asarray(im).astype(np.int64)
+        factor = grey_factor(im)  # known until the pixels are loaded
+        numbers = np.asarray(im).astype(np.int64) // factor
     if numbers.max() > IGNORE:
         raise Unreadable(Reason.LABELS, f"the mask has a {numbers.max()}; at most {IGNORE - 1} are possible")
     return numbers

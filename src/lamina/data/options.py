@@ -93,11 +93,11 @@ class DataOptions:
     """Grey level (0 to 255) that transparent pixels are composited on, unless the encoder takes the alpha."""
     max_pixels: int = MAX_PIXELS
     """Larger images (height x width, from the header) are refused undecoded; no more than Pillow allows."""
-    max_decode_mb: int = MAX_DECODE_MB
+    max_decode_mb: Annotated[int, COUNT] = MAX_DECODE_MB
     """Most memory, in MiB, that decoding one image may take in each worker: all channels, bytes and copies,
     counted from the header. An image that needs more is an unreadable file. Raise it for large images of
     many channels, where there is memory for it."""
-    max_decode_seconds: float = MAX_DECODE_SECONDS
+    max_decode_seconds: Annotated[float, POSITIVE] = MAX_DECODE_SECONDS
     """Most processor time, in seconds, that decoding one image may take; one that needs more is an unreadable
     file. Raise it for very large images on slow processors."""
     workers: Annotated[int, NOT_NEGATIVE] = 2
@@ -137,8 +137,6 @@ class DataOptions:
             "bad_files_max_share must be from 0 to 1": 0 <= self.bad_files_max_share <= 1,
             "bad_files_min must not be negative": self.bad_files_min >= 0,
             f"max_pixels must be from 1 to {MAX_PIXELS}": 1 <= self.max_pixels <= MAX_PIXELS,
-            "max_decode_mb must be at least 1 (MiB)": self.max_decode_mb >= 1,
-            "max_decode_seconds must be above 0": self.max_decode_seconds > 0,
         }
         for sentence, holds in checks.items():
             if not holds:

@@ -130,12 +130,17 @@ def _fit_key(im: ImageFile) -> None:
     key = im.info.get("transparency")
     if im.format != "PNG" or im.mode not in ("L", "RGB") or key is None or isinstance(key, bytes):
         return
-    bits = {"L;2": 2, "L;4": 4}.get(_raw_mode(im), 8)
     if ";16" in _raw_mode(im):
         return
-    most = 2**bits - 1
-    values = [(int(k) & most) * (255 // most) for k in (key if isinstance(key, tuple) else (key,))]
+    factor = grey_factor(im)
+    most = 255 // factor
+    values = [(int(k) & most) * factor for k in (key if isinstance(key, tuple) else (key,))]
     im.info["transparency"] = tuple(values) if isinstance(key, tuple) else values[0]
+
+
+def grey_factor(im: ImageFile) -> int:
+    """What Pillow multiplies grey of 2 and 4 bits by, so that it fills 8; 1 for every other image."""
+    return {"L;2": 85, "L;4": 17}.get(_raw_mode(im), 1)
 
 
 def _with_key(array: NDArray[np.uint16], key: object) -> NDArray[np.uint16]:
