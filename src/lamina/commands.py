@@ -23,7 +23,7 @@ from lamina.guides import open_target
 from lamina.interop import export_run, start_from
 from lamina.memory import MemoryEstimate, estimate_memory
 from lamina.options import merge, to_mapping
-from lamina.pretraining import run_pretrain, with_classes
+from lamina.pretraining import check_init, run_pretrain, with_classes
 from lamina.recipes import Recipe
 from lamina.report import reconstruct_files, write_report
 from lamina.report.strips import remark
@@ -53,7 +53,7 @@ def pretrain(arguments: PretrainArguments) -> int:
     return outcome.exit_code
 
 
-def describe(recipe: Recipe, data: str, part: Split | None = None, init: Path | None = None) -> None:
+def describe(recipe: Recipe, data: str, part: Split | None = None, init: str | None = None) -> None:
     """The resolved recipe, the steps and the memory of a run that is not started, on a part of the data;
     refuses what the run would refuse: its device, its optimiser, and weights to start from that do not
     fit."""
@@ -70,8 +70,9 @@ def describe(recipe: Recipe, data: str, part: Split | None = None, init: Path | 
     with torch.device("meta"):
         task = compose_task(resolved)
     warnings = check_training(task, recipe.optim, recipe.train, plan)
+    check_init(resolved, init)
     if init is not None:
-        loaded = start_from(build_task(resolved).encoder, init)
+        loaded = start_from(build_task(resolved).encoder, init, resolved.encoder.init_channels)
         console.print(f"would start from {init}: {loaded}", markup=False)
     console.print(
         f"{images} images, {plan.total_steps} steps of {recipe.train.batch_size}, "

@@ -90,10 +90,7 @@ def run_pretrain(
         if going_on:
             other = _check_same(run, recipe, facts, _called(init))
             init = init if isinstance(init, Backbone) else run.init()
-        if init is None and recipe.encoder.init_channels is not None:
-            raise LaminaError(
-                "encoder.init_channels is for weights that training starts from; give --init too"
-            )
+        check_init(recipe, init)
         if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
             _begin(method, init, recipe, ranks)
         loader = _loader(recipe, source, method, ranks)
@@ -141,6 +138,12 @@ def _begin(method: Task, init: str | Path | Backbone, recipe: Recipe, ranks: Ran
         print(printable(f"starting from {_called(init)}: {told}"), flush=True)
         if warning:
             print(printable(warning), file=sys.stderr, flush=True)
+
+
+def check_init(recipe: Recipe, init: object) -> None:
+    """Raise where a recipe says how to take weights to start from, and there are none."""
+    if init is None and recipe.encoder.init_channels is not None:
+        raise LaminaError("encoder.init_channels is for weights that training starts from; give --init too")
 
 
 def _called(init: str | Path | Backbone | None) -> str | None:
