@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,34 @@ from safetensors import SafetensorError
 
 from lamina.errors import LaminaError
 
+PATIENCE_SECONDS = 2.0
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{kind}{i}" for kind in ("COM", "LPT") for i in range(1, 10))}
 STALE_SECONDS = 3600.0
 """Age at which a temporary file is one that its process, killed, left behind."""
+
+
+def patiently(rename: Callable[[], object]) -> None:
+    """Rename; on Windows, where a file that another program has open cannot be renamed or replaced, again and
+    again for `PATIENCE_SECONDS`: virus scanners and viewers let go of it. Raises OSError."""
+    last = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            rename()
+            return
+        except PermissionError:
+            if os.name != "nt" or time.monotonic() > last:
+                raise
+            time.sleep(0.05)
+
+
+def portable_name(text: str) -> str:
+    """The text as a file's name that each system takes: Linux, macOS and Windows.
+
+    Characters that one of them refuses become "-", a dot or space at the end goes, and names of devices of
+    Windows (CON, NUL, COM1, ...) get "_" before them. "file" where nothing is left.
+    """
+    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", text).rstrip(" .") or "file"
+    return f"_{name}" if name.split(".")[0].rstrip().upper() in _DEVICES else name
 
 
 @contextmanager
@@ -48,7 +74,7 @@ def replacing(file: Path) -> Iterator[Path]:
     try:
         with naming(file):
             yield temporary
-            temporary.replace(file)
+            patiently(lambda: temporary.replace(file))
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -87,7 +87,7 @@ def _camera(first: Plan, size: tuple[int, int]) -> Iterator[_Camera]:
         sky = Path(folder, "sky.wad")
         sky.write_bytes(magenta_sky())
         config = Path(folder, "vizdoom.ini")
-        config.write_text(_CONFIG)
+        config.write_bytes(_CONFIG.encode())
         games = [_game(vizdoom, first, size, config) for _ in range(2)]
         games[1].set_doom_scenario_path(str(sky))
         try:

@@ -44,8 +44,11 @@ def columns_of(models: Sequence[str]) -> tuple[Column, ...]:
     for model in models:
         name, _, specs = model.partition("=") if model in named else (short[model], "", model)
         columns.append(Column(name, tuple(spec for spec in specs.split(",") if spec)))
-    if len({as_file(column.name) for column in columns}) < len(columns):
-        raise LaminaError("two models have one name, up to punctuation; give names of their own: NAME=MODEL")
+    # macOS and Windows take names of files for one that differ in case alone.
+    if len({as_file(column.name).casefold() for column in columns}) < len(columns):
+        raise LaminaError(
+            "two models have one name, up to punctuation and case; give names of their own: NAME=MODEL"
+        )
     if bare := [column.name for column in columns if not column.specs]:
         raise LaminaError(f"{bare[0]} names no model; give {bare[0]}=MODEL")
     return tuple(columns)

@@ -14,6 +14,7 @@ from typing import Any
 from lamina.files import write_atomically
 from lamina.plain_files import DamagedFile, read_plain
 from lamina.records import read_object
+from lamina.report.text import moment
 
 TITLES = {
     "layers": "Which layers the decoder was given",
@@ -81,7 +82,7 @@ def write_analyses_page(folder: Path) -> Path:
         .render(
             analyses=analyses,
             notes=notes,
-            page={"version": metadata.version("lamina"), "written": time.strftime("%-d %B %Y, %H:%M")},
+            page={"version": metadata.version("lamina"), "written": moment(time.time())},
         )
     )
     page = folder / "index.html"

@@ -133,5 +133,8 @@ class LiveReport(Callback):
             if not self._complained:
                 self._complained = True
                 log.warning("the report could not be refreshed (%s); training goes on", error)
-                with suppress(OSError), Run(self.run).log_file.open("a", encoding="utf-8") as file:
+                with (
+                    suppress(OSError),
+                    Run(self.run).log_file.open("a", encoding="utf-8", newline="\n") as file,
+                ):
                     file.write(traceback.format_exc())

@@ -14,6 +14,7 @@ from lamina.batch import Batch
 from lamina.data import Unreadable
 from lamina.data.decode import decode_file
 from lamina.errors import LaminaError
+from lamina.files import portable_name
 from lamina.recipes import Recipe
 from lamina.report.album import as_pil
 from lamina.report.cards import LOW_PASSED, NORMALISED
@@ -86,10 +87,12 @@ def strip(made: Reconstruction, i: int) -> Image.Image:
 def _names(files: Sequence[Path]) -> list[str]:
     """A name for each file's picture: its own without the suffix, numbered where two are alike."""
     names: list[str] = []
+    taken: set[str] = set()
     for file in files:
-        stem = file.stem[:LONGEST_STEM] or "image"
+        stem = portable_name(file.stem[:LONGEST_STEM] or "image")
         name, k = stem, 2
-        while name in names:
+        while name.casefold() in taken:  # macOS and Windows take names for one that differ in case alone
             name, k = f"{stem}-{k}", k + 1
         names.append(name)
+        taken.add(name.casefold())
     return names

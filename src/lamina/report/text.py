@@ -70,7 +70,8 @@ def points(difference: float) -> str:
 
 def moment(timestamp: float) -> str:
     """Seconds since 1970 as a date and time in UTC."""
-    return datetime.fromtimestamp(timestamp, UTC).strftime("%-d %B %Y, %H:%M:%S UTC")
+    when = datetime.fromtimestamp(timestamp, UTC)
+    return f"{when.day} {when:%B %Y, %H:%M:%S} UTC"
 
 
 def setting(value: object) -> str:

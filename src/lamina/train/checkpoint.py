@@ -117,14 +117,14 @@ def _write_files(
     temporary.mkdir()
     for name, part in tensors.items():
         save_file(part, temporary / name)
-    (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    (temporary / STATE).write_bytes(f"{json.dumps(state, indent=1)}\n".encode())
     files = {}
     for name in (MODEL, OPTIMIZER, STATE):
         sync(temporary / name)
         files[name] = {"size": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)}
     made_by = {"lamina": version("lamina"), "torch": torch.__version__}
     manifest = sealed({"format": FORMAT, "step": step, "files": files, **made_by})
-    (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
+    (temporary / MANIFEST).write_bytes(manifest.encode())
     sync(temporary / MANIFEST)
     sync(temporary)
 

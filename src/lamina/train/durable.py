@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lamina.files import naming
+from lamina.files import naming, patiently
 from lamina.plain_files import open_plain
 from lamina.records import parse_json
 
@@ -17,11 +18,21 @@ TEMPORARY = ".unfinished-"
 
 
 def sync(path: Path) -> None:
-    """Make what was written to a file, or a folder's list of names, survive a loss of power."""
-    flags = os.O_RDONLY | (getattr(os, "O_DIRECTORY", 0) if path.is_dir() else 0)
-    handle = os.open(path, flags)
+    """Make what was written to a file, or a folder's list of names, survive a loss of power.
+
+    Folders are left alone where the system or the file system knows no such call: Windows, whose NTFS keeps a
+    log of names, and some network file systems.
+    """
+    folder = path.is_dir()
+    if folder and not hasattr(os, "O_DIRECTORY"):  # Windows does not open folders
+        return
+    # Windows syncs only what was opened for writing.
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY if folder else os.O_RDWR)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not folder or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(handle)
 
@@ -47,7 +58,7 @@ def replace_text(path: Path, text: str | bytes) -> None:
         with naming(path):
             temporary.write_bytes(text.encode() if isinstance(text, str) else text)
             sync(temporary)
-            os.replace(temporary, path)
+            patiently(lambda: os.replace(temporary, path))
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -58,7 +69,7 @@ def replace_folder(temporary: Path, path: Path) -> None:
     """Rename a finished folder to its name in the same parent, in place of one that is there already."""
     if path.exists():
         remove_folder(path)
-    os.rename(temporary, path)
+    patiently(lambda: os.rename(temporary, path))
     sync(path.parent)
 
 
@@ -66,7 +77,7 @@ def remove_folder(path: Path) -> None:
     """Take a folder's name away first, then its files, so that it is never seen in parts."""
     aside = path.with_name(f"{TEMPORARY}old-{path.name}")
     shutil.rmtree(aside, ignore_errors=True)
-    os.rename(path, aside)
+    patiently(lambda: os.rename(path, aside))
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -35,7 +35,7 @@ class Journal:
         kept, damaged = cut_back(self._paths[0], step)
         self.rows = kept
         """How many rows metrics.jsonl has."""
-        self._metrics, self._log = (path.open("a", encoding="utf-8") for path in self._paths)
+        self._metrics, self._log = (path.open("a", encoding="utf-8", newline="\n") for path in self._paths)
         sync(folder)
         self.losses = _losses(kept, damaged, known)
         """A line where rows were lost."""
