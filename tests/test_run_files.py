@@ -366,3 +366,11 @@ def test_lost_rows_are_said_on_a_resume(run, capsys):
     assert "metrics.jsonl: 1 of 1 rows are gone, 0 are kept" in capsys.readouterr().out
     assert "1 of 1 rows are gone" in (run / "train.log").read_text()
     assert len(rows) == 2
+
+
+def test_rows_that_are_gone_are_noted_in_the_report(run, tmp_path):
+    lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_bytes(lines[0])
+    assert "1 of 2 rows of metrics.jsonl are gone" in write_report([run], tmp_path / "a.html").read_text()
+    (run / "metrics.jsonl").unlink()
+    assert "2 of 2 rows of metrics.jsonl are gone" in write_report([run], tmp_path / "b.html").read_text()

@@ -85,12 +85,15 @@ def parse_json(text: bytes | str) -> Any:
 
 def verified(content: Any) -> Any:
     """The content without its digest, if there is one; raises `ValueError` where that is another."""
-    if not isinstance(content, dict) or SEAL not in content:
+    if not isinstance(content, dict) or not content:
         return content
-    plain = {name: value for name, value in content.items() if name != SEAL}
-    if content[SEAL] != _digest(plain):
+    seal = SEAL if SEAL in content else next(reversed(content))  # it stands last, be its name damaged
+    plain = {name: value for name, value in content.items() if name != seal}
+    if content[seal] == _digest(plain):
+        return plain
+    if seal == SEAL:
         raise ValueError(CHANGED)
-    return plain
+    return content
 
 
 def to_yaml(content: Mapping[str, Any]) -> str:

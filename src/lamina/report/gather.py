@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.downstream.score import Score, is_score
+from lamina.errors import LaminaError
 from lamina.options import flatten
 from lamina.plain_files import DamagedFile, read_text
 from lamina.records import MOST_YAML_BYTES, parse_yaml, read_json
@@ -16,6 +17,7 @@ from lamina.report.inside import ShownAnalysis, read_analyses
 from lamina.report.results import ShownResult, read_result
 from lamina.report.skipped import SkippedFile, read_skipped
 from lamina.runs import Run
+from lamina.train import checkpoint
 from lamina.train.rows import read_rows
 
 
@@ -161,10 +163,23 @@ def _rows(file: Path, notes: list[str]) -> list[dict[str, Any]]:
     try:
         rows, damaged = read_rows(file)
     except FileNotFoundError:
-        return []
+        rows, damaged = [], []
     except DamagedFile as error:
         notes.append(f"{file.name} was left out: {error.reason}")
         return []
     if damaged:
         notes.append(f"{len(damaged)} damaged lines of {file.name} were left out, line {damaged[0]} first")
+    elif len(rows) < (known := _known_rows(file.parent)):
+        notes.append(f"{known - len(rows)} of {known} rows of {file.name} are gone")
     return rows
+
+
+def _known_rows(folder: Path) -> int:
+    """How many rows there were at the newest checkpoint, by its own account; 0 where it gives none."""
+    place = Run(folder).checkpoints
+    try:
+        state = checkpoint.read_state(place / f"step-{checkpoint.steps(place)[-1]}")
+    except (IndexError, OSError, LaminaError):
+        return 0
+    known = state.get("metrics_rows")
+    return known if isinstance(known, int) else 0
