@@ -69,7 +69,9 @@ def check_end(out: Path, printed: str) -> None:
     assert sorted(line.split(": ")[1].split(" cannot")[0] for line in told) == [
         f"{i:02}.png" for i in range(24) if i % 4 == 2
     ]
-    skipped = {row["name"].rpartition("/")[2] for row in json.loads((out / "skipped.json").read_text())}
+    skipped = {
+        row["name"].rpartition("/")[2] for row in json.loads((out / "skipped.json").read_text())["files"]
+    }
     assert skipped == {f"{i:02}.png" for i in range(24) if i % 4 == 2}
     page = run.report_file.read_text(encoding="utf-8")
     assert f"{BAD} files" in page

@@ -6,8 +6,8 @@ Each trial starts a small run with two workers and sends it SIGTERM, SIGINT, SIG
 random time after its first line; in every other trial all its workers get the signal too, as a scheduler
 does. The run must end with exit code 75, its newest checkpoint must be of the step that its last line names,
 that step must be at most two beyond the last row at the time of the signal, and `--resume` must end with the
-weights, optimiser state, rows and encoder of a run that was left alone. A trial whose run ended before the
-signal came is repeated.
+weights, optimiser state, rows and encoder of a run that was left alone. A trial whose run had ended, or taken
+its last step and so ends with code 0, when the signal came is repeated.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def rows(run: Path) -> int:
 
 
 def trial(number: int, folder: Path, options: argparse.Namespace, length: float) -> dict[str, object] | None:
-    """One run that is signalled and goes on; None where it ended before the signal."""
+    """One run that is signalled and goes on; None where nothing was left to do at the signal."""
     chance, run = random.Random(options.seed * 1000 + number), folder / f"trial-{number}"
     sent, to_workers = SIGNALS[number % len(SIGNALS)], number // len(SIGNALS) % 2 == 1
     command = start(run, options)
@@ -69,6 +69,9 @@ def trial(number: int, folder: Path, options: argparse.Namespace, length: float)
     command.send(sent, to_workers)
     code = command.wait(60)
     ended = time.monotonic() - at
+    if code == 0 and before >= options.steps - 1:
+        shutil.rmtree(run)
+        return None
     log = (run / "train.log").read_text()
     said = re.findall(r"interrupted by a signal: step (\d+) of", log)
     step = int(said[-1]) if said else -1
