@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.report import page as page_module
-from lamina.report.colours import MUTED, Colour, depth_colours, run_colour
+from lamina.report.colours import MUTED, Colour, depth_colours, run_colours
 from lamina.report.plots import LABEL_GAP, Bar, Series, bar_chart, line_chart, thin, ticks
 from lamina.report.text import number, points, visible
 
@@ -147,12 +147,12 @@ def test_text_and_graphics_have_contrast_in_both_themes(themes: list[dict[str, s
                 assert contrast(theme[text], theme[ground]) >= 4.5, (side, text, ground)
         assert contrast(theme["accent"], theme["tint"]) >= 4.5
         assert contrast(theme["ink"], theme["tint"]) >= 4.5
-        for colour in [run_colour(i) for i in range(8)] + depth_colours(12) + [MUTED]:
+        for colour in run_colours(list(map(str, range(8)))) + depth_colours(12) + [MUTED]:
             assert contrast(getattr(colour, side), theme["card"]) >= 3, (side, colour)
 
 
 def test_no_two_runs_look_alike() -> None:
-    looks = {(c.light, c.dash) for c in map(run_colour, range(20))}
+    looks = {(c.light, c.dash) for c in run_colours(list(map(str, range(20))))}
     assert len(looks) == 20
 
 

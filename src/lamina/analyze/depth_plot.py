@@ -104,7 +104,7 @@ def _bar(panel: Any, x: float, score: LayerScore, marker: str, hue: str) -> None
 
 def _step(scale: int | None) -> float:
     """Width of the column of last, and of fused features."""
-    return 0.17 if scale is None else max(0.9, 0.12 * scale)
+    return 0.2 if scale is None else max(0.9, 0.2 * scale)
 
 
 def _side(place: str, scale: int | None) -> float:
@@ -121,7 +121,10 @@ def _ticks(panel: Any, scale: int | None, fused: bool) -> None:
         blocks = range(stride - 1, scale, stride)
         where, names = [-1.0, *map(float, blocks)], ["in", *map(str, blocks)]
         panel.set_xlabel("after block (in: embedded input)")
-    panel.set_xticks([*where, *(_side(place, scale) for place in sides)], [*names, *sides])
+    panel.set_xticks(
+        [*where, *(_side(place, scale) for place in sides)],
+        [*names, *sides],
+    )
     panel.axvline(_side("last", scale) - 0.5 * _step(scale), color="0.8", linewidth=0.8)
     panel.set_xlim(right=_side(sides[-1], scale) + 0.55 * _step(scale))
 

@@ -9,8 +9,12 @@ from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
-HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+HUES = ("#0072b2", "#d55e00", "#00825f", "#a8497f", "#6b4200", "#6a1fd0", "#3d3d3d")
+"""Of models and runs, here and in reports, dark enough for lines on white."""
+HUES_ON_DARK = ("#56b4e9", "#e69f00", "#2fc79c", "#d98fb8", "#f0e442", "#7a7aff", "#e8e8e8")
+"""The same on a dark page."""
 METHODS = {"MAE": 0, "MAE + MFF": 1, "PixMIM": 2, "PixMIM + MFF": 3, "EVA + MFF": 5, "DeiT + MFF": 6}
 """What has a colour of its own, by the place in `HUES`."""
 _CALLED = {"mff": "maemff"}  # what people call a run of a method
@@ -20,8 +24,13 @@ WIDTH = 8.0
 
 
 def hues(names: Iterable[str]) -> list[str]:
-    """Colours of models: a method's own for those that are called like it (mae, MAE, mff, MAE + MFF), so that
-    it does not depend on their order, and for the others those that are left, again and again."""
+    """Colours of models by `places`."""
+    return [HUES[place] for place in places(names)]
+
+
+def places(names: Iterable[str]) -> list[int]:
+    """Places of models in `HUES`: a method's own for those that are called like it (mae, MAE, mff, MAE +
+    MFF), so that it does not depend on their order; for the others those that are left, again and again."""
     names = list(names)
     known = {_letters(name): place for name, place in METHODS.items()}
     found: dict[int, int] = {}
@@ -31,7 +40,7 @@ def hues(names: Iterable[str]) -> list[str]:
             found[i] = place
     left = [place for place in range(len(HUES)) if place not in found.values()]
     others = iter(range(len(names)))
-    return [HUES[found[i]] if i in found else HUES[left[next(others) % len(left)]] for i in range(len(names))]
+    return [found[i] if i in found else left[next(others) % len(left)] for i in range(len(names))]
 
 
 def _letters(name: str) -> str:
@@ -46,6 +55,20 @@ def method_colour(name: str) -> str:
 def depths() -> Colormap:
     """Colours from the first block to the last: viridis without the yellow that white paper swallows."""
     return ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)))
+
+
+def thin_labels(figure: Figure) -> None:
+    """Leave out labels of ticks that would touch the next one to the right; of a figure that is laid out."""
+    for axes in figure.axes:
+        kept: Bbox | None = None
+        labels = [label for label in axes.get_xticklabels() if label.get_visible() and label.get_text()]
+        boxes = [(label.get_window_extent(), label) for label in labels]
+        for box, label in sorted(boxes, key=lambda each: -each[0].x0):
+            crowded = kept is not None and box.x1 + 0.25 * box.height > kept.x0
+            if crowded and kept is not None and box.y1 > kept.y0 and box.y0 < kept.y1:
+                label.set_visible(False)
+            else:
+                kept = box
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:

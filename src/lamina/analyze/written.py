@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from matplotlib.figure import Figure
 
+from lamina.analyze.style import thin_labels
 from lamina.data import printable
 from lamina.files import replacing
 from lamina.records import write_json
@@ -89,6 +90,7 @@ def save_figure(figure: Figure, files: Sequence[Path], command: str = "") -> Non
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
+        thin_labels(figure)
         for legend in figure.legends:  # their own anchor is the page's edge, which moves once it is cropped
             legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
         if command:

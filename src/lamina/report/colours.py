@@ -1,39 +1,40 @@
 """Colours of curves and bars.
 
 They come in pairs, for light and for dark pages, and stay apart for colour-blind readers: viridis by
-depth for the taps of a fusion, Okabe and Ito's hues (2008) for runs, darker or lighter where the
-background asks for it.
+depth for the taps of a fusion, hues after Okabe and Ito (2008) for runs (`lamina.analyze.style`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from lamina.analyze.style import HUES, HUES_ON_DARK, places
 
 
 @dataclass(frozen=True)
 class Colour:
-    """One meaning, two colours: on a light page and on a dark one, and a dash for the sixth run on."""
+    """One meaning, two colours: on a light page and on a dark one, and a dash where it returns."""
 
     light: str
     dark: str
     dash: str = ""
 
 
-RUN_HUES = (
-    ("#0072b2", "#56b4e9"),
-    ("#d55e00", "#e69f00"),
-    ("#00825f", "#2fc79c"),
-    ("#a8497f", "#d98fb8"),
-    ("#3d3d3d", "#e8e8e8"),
-)
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 MUTED = Colour("#8a8f98", "#7d838d")
-ACCENT = Colour(*RUN_HUES[0])
+ACCENT = Colour(HUES[0], HUES_ON_DARK[0])
 
 
-def run_colour(i: int) -> Colour:
-    """The colour of the i-th run of a page; from the sixth on the hues return, dashed."""
-    return Colour(*RUN_HUES[i % len(RUN_HUES)], DASHES[i // len(RUN_HUES) % len(DASHES)])
+def run_colours(names: Sequence[str]) -> list[Colour]:
+    """The colours of a page's runs, as in the pictures of analyses; dashed where one returns."""
+    seen: Counter[int] = Counter()
+    found = []
+    for place in places(names):
+        found.append(Colour(HUES[place], HUES_ON_DARK[place], DASHES[seen[place] % len(DASHES)]))
+        seen[place] += 1
+    return found
 
 
 def depth_colours(n: int) -> list[Colour]:

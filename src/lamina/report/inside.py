@@ -6,11 +6,12 @@ import base64
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lamina.analyze.style import HUES, HUES_ON_DARK, hues
 from lamina.files import write_atomically
 from lamina.plain_files import DamagedFile, read_plain
 from lamina.records import read_object
@@ -32,18 +33,47 @@ TITLES = {
 
 MOST_BYTES = 8 << 20
 
+_ON_DARK = {
+    **dict(zip(HUES, HUES_ON_DARK, strict=True)),
+    "#000000": "#e8e7e3",
+    "#4d4d4d": "#b4bac2",
+    "#595959": "#a0a7b0",
+    "#cccccc": "#4a5058",
+    "#ebebeb": "#2b3036",
+}
+_DARK = (
+    "@media (prefers-color-scheme: dark) { g[id^=text_], text { fill: #e8e7e3 } "
+    '[style*="fill: #ffffff"] { fill: #1a1d21 !important } '
+    + " ".join(
+        f'[style*="{part}: {light}"] {{ {part}: {dark} !important }}'
+        for light, dark in _ON_DARK.items()
+        for part in ("fill", "stroke")
+    )
+    + " }"
+)
+"""What changes in the pictures of analyses on a dark page: paper, ink, grid and the colours of runs."""
+
 
 @dataclass(frozen=True)
 class ShownAnalysis:
-    """One analysis: its picture as a data URI (none where the file is missing), and its table."""
+    """One analysis: its picture as SVG (none where the file is missing), and its table."""
 
     name: str
     title: str
-    picture: str | None
+    svg: bytes | None
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str]
     command: str
+
+    @property
+    def picture(self) -> str | None:
+        """A data URI; an SVG in an <img> runs no script and loads nothing."""
+        if self.svg is None:
+            return None
+        start, end, rest = self.svg.partition(b"<defs>")
+        styled = start + f"<style>{_DARK}</style>".encode() + end + rest if end else self.svg
+        return "data:image/svg+xml;base64," + base64.b64encode(styled).decode()
 
 
 def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
@@ -65,8 +95,8 @@ def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
         except (ValueError, TypeError, KeyError):
             notes.append(f"the analysis in {file.name} could not be read and was left out")
             continue
-        picture = _picture(folder / f"{name}.svg", content.get("svg_sha256"), notes)
-        found.append(ShownAnalysis(name, title, picture, header, table, remarks, command))
+        svg = _picture(folder / f"{name}.svg", content.get("svg_sha256"), notes)
+        found.append(ShownAnalysis(name, title, svg, header, table, remarks, command))
     return found
 
 
@@ -97,8 +127,15 @@ def _texts(told: Mapping[str, Any], key: str) -> list[Any]:
     return values
 
 
-def _picture(file: Path, sha256: str | None, notes: list[str]) -> str | None:
-    """An SVG in an <img> runs no script and loads nothing."""
+def recoloured(analyses: Sequence[ShownAnalysis], run: str, colour: str) -> list[ShownAnalysis]:
+    """Analyses of one run, drawn alone, in the colour that it has on the page."""
+    own = hues([run])[0]
+    return [
+        replace(each, svg=each.svg and each.svg.replace(own.encode(), colour.encode())) for each in analyses
+    ]
+
+
+def _picture(file: Path, sha256: str | None, notes: list[str]) -> bytes | None:
     try:
         content = read_plain(file, MOST_BYTES)
     except FileNotFoundError:
@@ -110,4 +147,4 @@ def _picture(file: Path, sha256: str | None, notes: list[str]) -> str | None:
     if sha256 not in (None, hashlib.sha256(content).hexdigest()):
         notes.append(f"{file.name} was left out: it is not the picture of {file.stem}.json")
         return None
-    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
+    return content

@@ -22,8 +22,9 @@ from lamina.files import write_atomically
 from lamina.report import sections
 from lamina.report.cards import Pictures, arrange
 from lamina.report.class_tables import class_tables
-from lamina.report.colours import Colour, run_colour
+from lamina.report.colours import Colour, run_colours
 from lamina.report.gather import RunData, read_runs
+from lamina.report.inside import recoloured
 from lamina.report.result_views import result_views
 from lamina.report.skipped import by_reason
 from lamina.report.text import count, moment, number, percent, setting, visible
@@ -87,13 +88,14 @@ def templates() -> Environment:
 
 def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any]:
     comparison, differing = len(runs) > 1, sections.differences(runs)
+    colours = run_colours([run.name for run in runs])
     page: dict[str, Any] = {
         "title": " and ".join(run.name for run in runs),
         "subtitle": _subtitle(runs),
         "progress": sections.progress(runs[0]),
         "comparison": comparison,
         "refresh_seconds": refresh_seconds,
-        "runs": [_run(i, run) for i, run in enumerate(runs)],
+        "runs": [_run(run, colour) for run, colour in zip(runs, colours, strict=True)],
         "notes": [f"{run.name}: {note}" if comparison else note for run in runs for note in run.notes],
         "version": metadata.version("lamina"),
         "written": moment(time.time()),
@@ -105,7 +107,11 @@ def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any
         "results": result_views(runs),
         "downstream": Comparison.of({run.name: run.scores for run in runs}),
         "scores": [(run.name, run.scores) for run in runs if run.scores],
-        "inside": [(run.name, run.analyses) for run in runs if run.analyses],
+        "inside": [
+            (run.name, recoloured(run.analyses, run.name, colour.light))
+            for run, colour in zip(runs, colours, strict=True)
+            if run.analyses
+        ],
         "pictures": arrange(runs),
         "skipped": list(_skipped(runs)),
         "differences": differing,
@@ -114,10 +120,10 @@ def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any
     return page | {"contents": list(_contents(page))}
 
 
-def _run(i: int, run: RunData) -> RunView:
+def _run(run: RunData, colour: Colour) -> RunView:
     return RunView(
         name=run.name,
-        colour=run_colour(i),
+        colour=colour,
         facts=sections.facts(run),
         recipe_text=run.recipe_text,
         recipe=[(name, setting(value)) for name, value in run.recipe.items()],

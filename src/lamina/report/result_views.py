@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lamina.report.colours import ACCENT, MUTED, run_colour
+from lamina.report.colours import MUTED, run_colours
 from lamina.report.gather import RunData
 from lamina.report.plots import Bar, BarChart, bar_chart
 from lamina.report.results import ENCODERS, ShownResult, ShownRow
@@ -130,12 +130,13 @@ def _largest(result: ShownResult) -> tuple[str, ...]:
 
 def _bars(runs: Sequence[RunData], by_run: Mapping[int, Seeds]) -> list[Bar]:
     many, bars = len(runs) > 1, []
+    colours = run_colours([run.name for run in runs])
     for i, seeds in by_run.items():
         for encoder in ("trained", *_baselines(seeds)):
             cell, trained = cell_of(seeds, encoder), encoder == "trained"
             if cell is None:
                 continue
-            colour = (run_colour(i) if many else ACCENT) if trained else MUTED
+            colour = colours[i] if trained else MUTED
             label = f"{runs[i].name}: {cell.label}" if many else cell.label
             bars.append((not trained, Bar(label, cell.top1, cell.low, cell.high, colour, strong=trained)))
     return [bar for _, bar in sorted(bars, key=lambda item: item[0])]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from lamina.report.colours import ACCENT, MUTED, depth_colours, run_colour
+from lamina.report.colours import ACCENT, MUTED, depth_colours, run_colours
 from lamina.report.gather import RunData
 from lamina.report.plots import LineChart, Series, line_chart
 from lamina.report.result_views import Cell, baseline_of, cell_of, headline
@@ -71,9 +72,21 @@ def _images(run: RunData) -> Fact:
     if not run.metrics or not isinstance(batch_size, int):
         return Fact("Images seen", DASH)
     last = run.metrics[-1]
-    speed = last.get("images_per_second")
-    clock = f", {number(speed)} a second" if isinstance(speed, int | float) and math.isfinite(speed) else ""
+    speed = images_per_second(run.metrics, batch_size)
+    clock = "" if speed is None else f", {number(speed)} a second on average"
     return Fact("Images seen", count(int(last["step"]) * batch_size), f"{count(batch_size)} a step{clock}")
+
+
+def images_per_second(metrics: Sequence[Mapping[str, Any]], batch_size: int) -> float | None:
+    """Images over the time that they took, of all logged intervals; each row has the speed of its own."""
+    images, seconds, before = 0.0, 0.0, 0
+    for row in metrics:
+        step, speed = int(row["step"]), row.get("images_per_second")
+        if isinstance(speed, int | float) and math.isfinite(speed) and speed > 0:
+            images += (step - before) * batch_size
+            seconds += (step - before) * batch_size / speed
+        before = step
+    return images / seconds if seconds else None
 
 
 def _loss(run: RunData) -> Fact:
@@ -117,14 +130,14 @@ def progress(run: RunData) -> float | None:
 def training_charts(runs: Sequence[RunData]) -> list[LineChart]:
     """Loss, learning rate, gradient norm, and the looks at the encoder, all runs in each; only what somebody
     logged."""
-    many = len(runs) > 1
+    many, colours = len(runs) > 1, run_colours([run.name for run in runs])
     charts = []
     for key, title, unit, from_zero in CURVES:
         series = [
             Series(
                 run.name if many else title,
                 *run.curve(key),
-                run_colour(i) if many else ACCENT,
+                colours[i],
                 strong=not many,
             )
             for i, run in enumerate(runs)
