@@ -13,7 +13,7 @@ from lamina.build import build_method
 from lamina.encoder import Encoder, build_vit
 from lamina.errors import LaminaError
 from lamina.fusion import LayerMix
-from lamina.interop import Backbone, EncoderExport, adopt, load_encoder
+from lamina.interop import Backbone, EncoderExport, adopt, load_encoder, load_foreign_method
 from lamina.interop.export import write_encoder
 from lamina.interop.folding import fold_fusion
 from lamina.interop.starting import start_from
@@ -172,6 +172,8 @@ def test_weights_that_a_decayed_run_keeps_give_its_features(tmp_path, images, ke
     found = load_encoder(tmp_path / kept)
     assert torch.equal(found(images).patches, Backbone(method.encoder)(images).patches)
     assert found.origin.step == 3
+    with pytest.raises(LaminaError, match=r"lamina\.load_method"):
+        load_foreign_method(tmp_path / "RUN/checkpoints/step-3")
     encoder = fresh(None)
     start_from(encoder, tmp_path / kept)
     plain = Encoder(encoder.vit).eval()

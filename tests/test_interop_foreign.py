@@ -617,7 +617,10 @@ def test_truncated_bytes_and_a_broken_configuration_are_one_line(tmp_path):
     (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
     save_file({"x": torch.zeros(2)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{")
-    for path, sentence in ((tmp_path / "cut.pth", "damaged"), (tmp_path, "config.json is damaged")):
+    for path, sentence in (
+        (tmp_path / "cut.pth", "damaged"),
+        (tmp_path, "config.json cannot be used: it is no JSON"),
+    ):
         with pytest.raises(LaminaError, match=sentence) as caught:
             load_encoder(path)
         assert "\n" not in str(caught.value)

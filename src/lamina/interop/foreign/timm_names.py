@@ -15,6 +15,7 @@ from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors, de
 _ANCHOR = "patch_embed.proj.weight"
 OWN_PREFIXES = ("encoder.vit.", "mim.encoder.vit.")
 """Of the networks that a run keeps, the one that it hands over: CMAE and distillation keep two."""
+OWN_TITLE = "a checkpoint of lamina"
 _SHORTCUTS = "shortcuts"
 _ARGUMENTS = {"patch_size": "patch_size", "embed_dim": "width", "depth": "depth", "num_heads": "heads"}
 _NOT_ENCODER = ("decoder", "mask_token", "head", "fc_norm", "classifier", "fusion")
@@ -59,7 +60,7 @@ def _title(prefix: str, clues: Clues, options: EncoderOptions | None) -> str:
     if clues.lamina is not None and clues.lamina.is_export:
         return "an export of lamina"
     if prefix:
-        return "a checkpoint of lamina"
+        return OWN_TITLE
     return "a ViT under timm's names" if options is None else f"timm's {options.name}"
 
 

@@ -16,6 +16,7 @@ from lamina.errors import LaminaError
 from lamina.interop.foreign import Foreign, read_foreign
 from lamina.interop.foreign.described import Tensors, depth_of, need
 from lamina.interop.foreign.mae_decoder import straightened
+from lamina.interop.foreign.timm_names import OWN_TITLE
 from lamina.interop.weights import fill
 from lamina.mim import MIM
 from lamina.options import merge
@@ -62,6 +63,8 @@ def whole_method(
     the file, where it was read already."""
     foreign = foreign or read_foreign(path)
     name = Path(path).name
+    if foreign.title == OWN_TITLE:
+        raise LaminaError(f"{name} is {OWN_TITLE}; lamina.load_method opens the whole of a run")
     if not foreign.decoder:
         raise LaminaError(
             f"{name} is {foreign.title} without a decoder, so no whole method; load it as an encoder, or "
