@@ -35,12 +35,15 @@ console = make_console(soft_wrap=True, width=None if sys.stdout.isatty() else 14
 
 @dataclass(frozen=True)
 class Reading:
-    """How features are computed; the numbers do not depend on it."""
+    """How features are computed; of these the numbers depend on the image size alone."""
 
     encoder: str | None = None
     """timm name of the network, for a weights file that does not say."""
     heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
     """Attention heads of the network, for a weights file of an unusual width, which does not say."""
+    image_size: Annotated[tuple[int, ...] | None, COUNT] = None
+    """Side, or height and width, of the images in px; unset means those of the training. At another size
+    positions are resampled."""
     batch_size: Annotated[int, COUNT] = 64
     """Images per forward."""
     workers: Annotated[int, NOT_NEGATIVE] = 2

@@ -17,7 +17,7 @@ from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.evaluate import BackboneVectors, Computing, FeatureOptions, Table, collect
 from lamina.evaluate.features import Progress
 from lamina.files import check_writable, replacing
-from lamina.interop import Backbone, FeatureKind, Pool, load_encoder
+from lamina.interop import Backbone, FeatureKind, Pool, at_image_size, load_encoder
 from lamina.text import csv_cell
 from lamina.train.distributed import choose_device
 
@@ -30,6 +30,7 @@ def embed(
     features: FeatureKind = "last",
     pool: Pool = "mean",
     encoder: str | EncoderOptions | None = None,
+    image_size: tuple[int, ...] | None = None,
     batch_size: int = 64,
     workers: int = 2,
     device: str = "auto",
@@ -55,10 +56,12 @@ def embed(
     check_writable(out)
     computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    backbone = backbone if image_size is None else at_image_size(backbone, image_size)
     backbone = backbone.to(choose_device(device))
     vectors = BackboneVectors(backbone, FeatureOptions((features,), pools=(pool,)))
     source = open_source(data, "all")
     origin = backbone.origin
+    resized = (origin.resized,) if origin is not None and origin.resized else ()
     size, channels = backbone.image_size, backbone.encoder.in_chans
     reading = origin.recipe.data if origin is not None else None
     with noted_on_interrupt(lambda: f"{out} is written at the end alone: nothing is kept"):
@@ -68,10 +71,11 @@ def embed(
         "step": origin.step if origin is not None else None,
         "features": features,
         "pool": pool,
+        "image_size": list(size),
         "unreadable": {printable(source.name(fault.index)): fault.reason for fault in table.faults},
     }
     _write(out, source, table, about)
-    return replace(table, notes=(*source.notes, *table.notes, *_unread(out, table)))
+    return replace(table, notes=(*resized, *source.notes, *table.notes, *_unread(out, table)))
 
 
 def unreadable_file(out: Path) -> Path:

@@ -53,7 +53,7 @@ def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, 
     if backbone.origin is None:
         raise LaminaError("this backbone does not say how it is built; load it by its name")
     own, asked = backbone.origin.recipe, recipe.encoder
-    size = asked.image_size if asked.image_size is not None else own.encoder.image_size
+    size = asked.image_size if asked.image_size is not None else backbone.image_size
     encoder = replace(
         own.encoder,
         image_size=size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lamina.data import DataOptions, Source
 from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.evaluate.baselines import subjects
@@ -23,8 +24,8 @@ from lamina.evaluate.probe import Verdict, grouped
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult, Protocol, Row, mark_chosen, wilson_interval
 from lamina.evaluate.table import Table, Timing
-from lamina.evaluate.vectors import FeatureOptions, standardised_first
-from lamina.interop import Backbone, load_encoder
+from lamina.evaluate.vectors import Extractor, FeatureOptions, standardised_first
+from lamina.interop import Backbone, at_image_size, load_encoder
 from lamina.options import describe_changes
 from lamina.runs import Run
 from lamina.train.distributed import choose_device
@@ -58,6 +59,7 @@ def evaluate_knn(
     features: FeatureOptions | None = None,
     leave_one_out: bool = False,
     encoder: str | EncoderOptions | None = None,
+    image_size: tuple[int, ...] | None = None,
     batch_size: int = 64,
     workers: int = 2,
     device: str = "auto",
@@ -74,6 +76,8 @@ def evaluate_knn(
         features: which vectors of the encoder, a row each.
         leave_one_out: take all images of `data` as training and test images at once.
         encoder: timm name or options of the network, for a weights file that does not say.
+        image_size: a side, or height and width, in px, where it is not that of the training: positions are
+            resampled, and a note says so.
         batch_size, workers, device, cache, progress: see `features.Computing`.
 
     Raises:
@@ -93,6 +97,7 @@ def evaluate_knn(
         labelled,
         features,
         encoder,
+        image_size,
         computing,
     )
 
@@ -104,6 +109,7 @@ def evaluate_linear(
     options: LinearOptions | None = None,
     features: FeatureOptions | None = None,
     encoder: str | EncoderOptions | None = None,
+    image_size: tuple[int, ...] | None = None,
     batch_size: int = 64,
     workers: int = 2,
     device: str = "auto",
@@ -132,6 +138,7 @@ def evaluate_linear(
         labelled,
         features,
         encoder,
+        image_size,
         computing,
     )
 
@@ -142,19 +149,23 @@ def _evaluate(
     labelled: LabelledData,
     features: FeatureOptions | None,
     encoder: str | EncoderOptions | None,
+    image_size: tuple[int, ...] | None,
     computing: Computing,
 ) -> ProbeResult:
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    backbone = backbone if image_size is None else at_image_size(backbone, image_size)
     backbone = backbone.to(choose_device(computing.device))
     extractors, notes = subjects(backbone, features)
     origin, one = backbone.origin, labelled.one_part
+    told = *labelled.notes, *labelled.trained_on(backbone), *_resized(backbone)
+    notes = (*told, *notes, *((LEFT_ONE_OUT,) if one else ()))
     reading = origin.recipe.data if origin is not None else None
-    size, channels = backbone.image_size, backbone.encoder.in_chans
     finished: list[str] = []
     with noted_on_interrupt(lambda: _kept_so_far(finished, computing.cache)):
-        train = collect(labelled.train, extractors, size, channels, reading, computing)
+        look = partial(_look, extractors, backbone, reading, computing)
+        train = look(labelled.train)
         finished.append("training images")
-        test = train if one else collect(labelled.test, extractors, size, channels, reading, computing)
+        test = train if one else look(labelled.test)
         finished += [] if one else ["test images"]
         rows, remarks = judge(train, test, judging.probe, labelled.classes)
     majority = next(row.confusion.majority for row in rows if row.confusion is not None)
@@ -169,24 +180,25 @@ def _evaluate(
         seed=judging.seed,
         selection=judging.selection,
         rows=rows,
-        notes=(
-            *labelled.notes,
-            *labelled.trained_on(backbone),
-            *notes,
-            *((LEFT_ONE_OUT,) if one else ()),
-            *_remarks(train, test),
-            *_no_better(rows, majority),
-            *remarks,
-        ),
+        notes=(*notes, *_remarks(train, test), *_no_better(rows, majority), *remarks),
         majority=majority,
-        way=", ".join(
-            filter(None, (describe_changes(FeatureOptions(), features or FeatureOptions()), judging.way))
-        ),
+        way=_way(features or FeatureOptions(), judging, backbone),
         timing=_timing(train, test),
     )
     if not isinstance(model, Backbone) and Run(result.model).exists():
         return _kept(result, results_file(result, newest=Run(model).exists()))
     return result
+
+
+def _look(
+    extractors: Mapping[str, Extractor],
+    backbone: Backbone,
+    reading: DataOptions | None,
+    computing: Computing,
+    source: Source,
+) -> Table:
+    """Vectors of one part's images at the backbone's size."""
+    return collect(source, extractors, backbone.image_size, backbone.encoder.in_chans, reading, computing)
 
 
 def judge(
@@ -239,6 +251,18 @@ def _remarks(train: Table, test: Table) -> tuple[str, ...]:
     parts = [("training", train)] if test is train else [("training", train), ("test", test)]
     unread = [note for part, table in parts for note in table.unread(f"{part} images")]
     return (*unread, *dict.fromkeys(note for _, table in parts for note in table.notes))
+
+
+def _resized(backbone: Backbone) -> tuple[str, ...]:
+    """What is said of another image size."""
+    return (backbone.origin.resized,) if backbone.origin is not None and backbone.origin.resized else ()
+
+
+def _way(features: FeatureOptions, judging: _Judging, backbone: Backbone) -> str:
+    """Features, settings of the sweep and an image size that are not the usual ones."""
+    size = None if backbone.origin is None else backbone.origin.image_size
+    told = describe_changes(FeatureOptions(), features), judging.way
+    return ", ".join(filter(None, (*told, "" if size is None else f"image_size {size[0]} {size[1]}")))
 
 
 def _kept_so_far(finished: Sequence[str], cache: Path | None) -> str:

@@ -17,7 +17,8 @@ from lamina.interop.loading import (
     untrained_like,
     weights_of,
 )
-from lamina.interop.starting import adopt, start_from
+from lamina.interop.resizing import adopt, at_image_size
+from lamina.interop.starting import start_from
 from lamina.interop.weights import Loaded, load_weights_into, read_weights
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Origin",
     "Pool",
     "adopt",
+    "at_image_size",
     "export_run",
     "export_supervised",
     "export_timm",

@@ -25,6 +25,10 @@ class Origin:
     name: str
     step: int | None
     recipe: Recipe
+    image_size: tuple[int, int] | None = None
+    """Height and width in px that it was opened for, where they are not the recipe's."""
+    resized: str = ""
+    """What that changed, in a sentence."""
 
 
 class Features(NamedTuple):

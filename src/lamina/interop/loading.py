@@ -23,6 +23,7 @@ from lamina.interop.foreign import Foreign, read_foreign, weights_in
 from lamina.interop.foreign.described import grid_of
 from lamina.interop.foreign.whole import set_epsilon, settled
 from lamina.interop.metadata import check_one_export, checkpoint_folder, export_files, export_metadata
+from lamina.interop.resizing import at_image_size
 from lamina.interop.weights import fill, load_weights_into, put_encoder, read_weights
 from lamina.options import merge
 from lamina.recipes import Recipe
@@ -38,6 +39,7 @@ def load_encoder(
     spec: str | Path,
     *,
     encoder: str | EncoderOptions | None = None,
+    image_size: tuple[int, ...] | None = None,
     pretrained: bool = True,
     device: torch.device | str = "cpu",
 ) -> Backbone:
@@ -55,9 +57,15 @@ def load_encoder(
     `encoder` also overrides sizes, channels and statistics of a timm model and of what others trained, and
     says what a file does not, such as the attention heads of an unusual width; runs and exports know theirs.
 
+    `image_size`, a side or height and width in px, opens it for other images than it was trained on:
+    positions are resampled (`at_image_size`).
+
     Raises:
         LaminaError: where nothing is called so, the weights do not fit, or they cannot be fetched.
     """
+    if image_size is not None:
+        found = load_encoder(spec, encoder=encoder, pretrained=pretrained, device=device)
+        return at_image_size(found, image_size)
     name = str(spec)
     if name.startswith(UNTRAINED):
         trained = load_encoder(name.removeprefix(UNTRAINED), encoder=encoder, pretrained=False, device=device)
@@ -102,7 +110,9 @@ def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | No
         recipe = replace(recipe, train=replace(recipe.train, seed=seed))
     task = build_task(recipe)
     origin = Origin(f"{backbone.origin.name}, untrained", None, recipe)
-    return Backbone(task.encoder, _single(task.fusion), origin).to(backbone.encoder.mean.device)
+    found = Backbone(task.encoder, _single(task.fusion), origin).to(backbone.encoder.mean.device)
+    asked = backbone.origin.image_size
+    return found if asked is None else at_image_size(found, asked)
 
 
 def locate_step(spec: str) -> tuple[Path, int]:
