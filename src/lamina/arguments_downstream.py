@@ -15,6 +15,7 @@ from lamina.downstream import Going, Trained
 from lamina.downstream.adapting import protocol_recipe, recipe_of
 from lamina.downstream.training import TrainingRecipe
 from lamina.encoder import EncoderOptions
+from lamina.errors import LaminaError
 from lamina.interop import load_encoder, network_options
 from lamina.options import merge
 from lamina.recipes import Recipe
@@ -99,6 +100,13 @@ def parse_training(
 
 def parse_protocol(protocol: Trained, args: Sequence[str]) -> ProtocolArguments:
     """Arguments of `lamina evaluate PROTOCOL`; raises as `parse_training`."""
+    if (
+        peek(long_names(args), "--encoder.name") is not None
+    ):  # also where it is the recipe's own, unused, value
+        raise LaminaError(
+            "--encoder has no effect: the network is the model's; for a weights file that does not say which "
+            "it is, give --network"
+        )
     return parse_training(ProtocolArguments, protocol, args, partial(_recipe, protocol))
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lamina.data import Source
 from lamina.data.options import DECODING_FIELDS
+from lamina.downstream.unused_options import check_classifier_options
 from lamina.errors import LaminaError
 from lamina.interop import Backbone
 from lamina.recipes import Recipe, Size, protocols
@@ -48,7 +49,8 @@ def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, 
     stay.
 
     Raises:
-        LaminaError: for a backbone that was put together by hand.
+        LaminaError: for a backbone that was put together by hand, and for options of the recipe that would
+            have no effect.
     """
     if backbone.origin is None:
         raise LaminaError("this backbone does not say how it is built; load it by its name")
@@ -82,4 +84,11 @@ def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, 
     changed = replace(
         recipe, encoder=encoder, data=data, supervised=supervised, optim=optim, train=train_options
     )
+    check_classifier_options(recipe, _published(recipe), changed)
     return changed, tuple(notes)
+
+
+def _published(recipe: Recipe) -> Recipe:
+    """The named recipe that this one started from; of one with a name of its own, fine-tuning's."""
+    known = protocols()
+    return known.get(recipe.name, known["finetune"])()

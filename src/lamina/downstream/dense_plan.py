@@ -17,6 +17,7 @@ from lamina.downstream.dense_encoder import known_origin, resized_options
 from lamina.downstream.dense_recipe import R
 from lamina.downstream.score import Score
 from lamina.downstream.training import Going, digest_of, keep, own_folder, placed
+from lamina.downstream.unused_options import check_dense_options
 from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.evaluate.result_files import file_name
@@ -172,11 +173,14 @@ def plan_dense(
     """
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     n_train = len(data.train.images)
-    recipe, notes = _fitted(recipe, backbone, n_train)
+    asked = recipe
+    recipe, notes = _fitted(asked, backbone, n_train)
     try:
         published, _ = _fitted(named(recipe.name), backbone, n_train)
     except LaminaError:
         published = None
+    else:
+        check_dense_options(asked, named(recipe.name), recipe)
     options = resized_options(backbone, recipe.window.pixels, recipe.encoder)
     found = dict.fromkeys((*data.train.images.notes, *data.test.images.notes))
     return DensePlan(backbone, data, recipe, options, (*found, *notes, *look(data)), published)
