@@ -85,7 +85,7 @@ def test_ends_of_ranges() -> None:
 
 @pytest.mark.parametrize("value", ["1e-3", True])
 def test_text_and_truth_values_are_no_numbers(value: object) -> None:
-    with pytest.raises(LaminaError, match=rf"base_lr is {value!r}; it must be above 0"):
+    with pytest.raises(LaminaError, match=rf"base_lr is {value!r}; it must be 0 or more"):
         OptimOptions(base_lr=value)  # type: ignore[arg-type]
     assert merge(Recipe(), {"encoder": {"mean": "auto"}}).encoder.mean == "auto"
 

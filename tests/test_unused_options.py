@@ -78,8 +78,7 @@ def test_what_is_used_or_is_the_models_own_is_taken(model: Backbone) -> None:
     [
         ("linear", {"data": {"crop": "center"}}, "data.crop"),
         ("linear", {"data": {"flip": 0.1, "auto_augment": "rand-m9"}}, "data.auto_augment, data.flip have"),
-        ("linear", {"uper": {"channels": 64}}, "uper.channels"),
-        ("knn", {"optim": {"base_lr": 1.0}}, "optim.base_lr"),
+        ("knn", {"data": {"erase": 0.5}}, "data.erase"),
     ],
 )
 def test_segmentation_refuses_what_it_does_not_use(

@@ -23,8 +23,6 @@ _DENSE_DATA_USED = (
     "bad_files_min",
     *DECODING_FIELDS,
 )
-_HEADS = {"linear": "linear.", "upernet": "uper.", "dpt": "dpt.", "knn": "knn."}
-_TRAINING_ALONE = ("optim.", "encoder.", "train.epochs", "train.max_steps", "train.precision", "data.jitter")
 
 
 def check_classifier_options(asked: Any, published: Any, run: Any) -> None:
@@ -55,14 +53,10 @@ def check_classifier_options(asked: Any, published: Any, run: Any) -> None:
 
 
 def check_dense_options(asked: Any, published: Any, run: Any) -> None:
-    """Refuse options of segmentation or detection that change nothing; the arguments are those of
-    `check_classifier_options`."""
-    head = getattr(asked, "head", None)
-    others = tuple(v for k, v in _HEADS.items() if k != head) if isinstance(head, str) else ()
+    """Refuse options of reading images that segmentation or detection does not use (it cuts windows of its
+    own); the arguments are those of `check_classifier_options`."""
 
     def unused(name: str) -> bool:
-        if name.startswith(others) or (head == "knn" and name.startswith(_TRAINING_ALONE)):
-            return True
         group, _, rest = name.partition(".")
         if group == "data" and rest in DECODING_FIELDS:
             return bool(now[name] != wanted[name])

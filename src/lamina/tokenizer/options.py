@@ -30,7 +30,7 @@ class TokenizerOptions:
     """Length in steps, in place of epochs."""
     batch_size: Annotated[int, COUNT] = 64
     """Images per step, over all ranks."""
-    base_lr: Annotated[float, POSITIVE] = 4e-3
+    base_lr: Annotated[float, NOT_NEGATIVE] = 4e-3
     """Learning rate for 256 images; scaled by batch_size / 256."""
     clip_grad: Annotated[float | None, POSITIVE] = 1.0
     """Largest norm of the gradient; unset: no clipping."""

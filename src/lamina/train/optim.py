@@ -24,7 +24,7 @@ class OptimOptions:
     """adamw, or lars: SGD with momentum whose matrices move in proportion to their norm (MAE's linear
     probe)."""
 
-    base_lr: Annotated[float, POSITIVE] = 1.5e-4
+    base_lr: Annotated[float, NOT_NEGATIVE] = 1.5e-4
     """Learning rate for a global batch of 256 images; the rate used is base_lr x batch_size / 256."""
 
     betas: Annotated[tuple[float, float], SHARE_BELOW_1] = (0.9, 0.95)
