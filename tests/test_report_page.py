@@ -481,3 +481,22 @@ def test_scores_of_runs_stand_side_by_side(runs: dict[str, Path], tmp_path: Path
     assert "broken.json is not a score" in html
     one = write_report([tmp_path / "mae"], tmp_path / "one.html").read_text()
     assert 'id="downstream"' in one
+
+
+@pytest.mark.parametrize(
+    ("trained", "words"),
+    [
+        (0.281, "21.9 points under raw pixels (50.0"),
+        (0.5, "equal to raw pixels (50.0"),
+        (0.7, "20.0 points over raw"),
+    ],
+)
+def test_a_probe_below_its_baseline_is_not_over_it(trained: float, words: str, tmp_path: Path) -> None:
+    run = toy_run(tmp_path / "run")
+    for file in (run / "results").iterdir():
+        content = json.loads(file.read_text())
+        content["rows"][0]["top1"] = trained
+        file.write_text(json.dumps(content))
+    html = write_report([run], tmp_path / "r.html").read_text()
+    assert words in html
+    assert "\N{MINUS SIGN}21.9 points over" not in html
