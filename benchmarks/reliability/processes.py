@@ -41,9 +41,9 @@ class Command:
                 multiprocessing.util._exit_function()  # what Python does at its end: children are waited for
             os._exit(code)
 
-    def send(self, number: signal.Signals, to_workers: bool = False) -> None:
-        """A signal to the process, or first to its workers, as a scheduler signals all processes of a job."""
-        for pid in (*(workers_of(self.pid) if to_workers else ()), self.pid):
+    def send(self, number: signal.Signals, workers: Sequence[int] = ()) -> None:
+        """A signal to the process, first to these workers of it, as a scheduler signals all of a job."""
+        for pid in (*workers, self.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 

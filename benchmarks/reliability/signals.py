@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from processes import Command
+from processes import Command, workers_of
 from small_run import PRETRAIN, fingerprint
 
 from lamina.train.checkpoint import steps, verify
@@ -65,8 +65,9 @@ def trial(number: int, folder: Path, options: argparse.Namespace, length: float)
         command.wait(0)
         shutil.rmtree(run, ignore_errors=True)
         return None
+    workers = workers_of(command.pid) if to_workers else []
     before, at = rows(run), time.monotonic()
-    command.send(sent, to_workers)
+    command.send(sent, workers)
     code = command.wait(60)
     ended = time.monotonic() - at
     if code == 0 and before >= options.steps - 1:
