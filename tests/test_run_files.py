@@ -374,3 +374,13 @@ def test_rows_that_are_gone_are_noted_in_the_report(run, tmp_path):
     assert "1 of 2 rows of metrics.jsonl are gone" in write_report([run], tmp_path / "a.html").read_text()
     (run / "metrics.jsonl").unlink()
     assert "2 of 2 rows of metrics.jsonl are gone" in write_report([run], tmp_path / "b.html").read_text()
+
+
+def test_a_picture_that_a_kill_cut_short_is_gone_after_a_resume(run):
+    (run / "pictures").mkdir(exist_ok=True)
+    (run / "pictures" / ".original-0.png.123.tmp").write_bytes(b"half")
+    (run / "pictures" / "kept.png").write_bytes(b"whole")
+    lamina.pretrain(DATA, run, resume=True)
+    assert [f.name for f in (run / "pictures").iterdir() if f.name.endswith((".tmp", "kept.png"))] == [
+        "kept.png"
+    ]

@@ -2,9 +2,10 @@
 
     python benchmarks/reliability/corruption.py --damages 200 --json corruption.json
 
-For each file: flipped bits, cuts and zeroed blocks at random places, and no file at all. What is read afterwards
-is "refused" (one line, or passed over with a line), "harmless" (the same content), "absent" (no file, no content),
-"silent" (other content without a word) or "traceback". Exit code 1 if there are silent ones or tracebacks.
+For each file: flipped bits, cuts and zeroed blocks at random places, and no file at all. What is read
+afterwards is "refused" (one line, or passed over with a line), "harmless" (the same content), "absent" (no
+file, no content), "silent" (other content without a word) or "traceback". Exit code 1 if there are silent ones
+or tracebacks.
 """
 
 from __future__ import annotations

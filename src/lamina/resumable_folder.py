@@ -22,6 +22,8 @@ FolderOnMain = AbstractContextManager["ResumableFolder | None"]
 ASIDE = ".replaced"
 """Where the old content waits until the new one has taken its first step."""
 _MOVING = ".replacing"
+PICTURES = "pictures"
+"""Of a run, written by its own process alone."""
 _TRASH = f"{TEMPORARY}replaced"
 _LEFT_OVER = re.compile(rf"{re.escape(TEMPORARY)}.*|\..*\.\d+\.tmp")
 """What a process that was killed leaves behind (see `durable` and `files`)."""
@@ -101,7 +103,9 @@ class ResumableFolder:
             for entry in moving.iterdir():
                 os.rename(entry, self.path / entry.name)
             moving.rmdir()
-        self._remove([entry for entry in self.path.iterdir() if _LEFT_OVER.fullmatch(entry.name)])
+        folders = [folder for folder in (self.path, self.path / PICTURES) if folder.is_dir()]
+        entries = [entry for folder in folders for entry in folder.iterdir()]
+        self._remove([entry for entry in entries if _LEFT_OVER.fullmatch(entry.name)])
 
     def _content(self) -> list[Path]:
         """All that is no file of this class."""
