@@ -54,7 +54,7 @@ def naming(file: Path) -> Iterator[None]:
     except SafetensorError as error:
         raise OSError(None, " ".join(str(error).split()), str(file)) from error
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno is not None:  # without a number, its text would be lost
             error.filename = str(file)
         raise
 
