@@ -4,7 +4,7 @@
 
 For each file: flipped bits, cuts and zeroed blocks at random places, and no file at all. What is read
 afterwards is "refused" (one line, or passed over with a line), "harmless" (the same content), "absent" (no
-file, no content), "silent" (other content without a word) or "traceback". Exit code 1 if there are silent ones
+file, no content), "silent" (other content without a word) or "traceback". Exit code 1 for silent ones
 or tracebacks.
 """
 

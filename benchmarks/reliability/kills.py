@@ -2,7 +2,7 @@
 
     python benchmarks/reliability/kills.py --kills 200 --json kills.json
 
-Each time the run is started with `--resume` and killed: after a random time, or (every other kill) at a random
+Each time the run is started with `--resume` and killed: after a random time, or (every other kill) at some
 moment after the first temporary file of a save is seen. Then its newest checkpoint must be whole, and its
 encoder folder of one step or not there. A run that reaches its end is compared with one that was left alone:
 last checkpoint, state.json, rows and encoder bit for bit; no temporary file may be left. Exit code 1 if any
