@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+import lamina
 import lamina.files
 from lamina.downstream.compared_models import columns_of
 from lamina.errors import LaminaError
@@ -166,3 +168,22 @@ def test_files_of_a_checkpoint_are_as_they_were_written(tmp_path):
     for name in ("state.json", "manifest.json"):
         assert b"\r" not in (folder / name).read_bytes()
         json.loads((folder / name).read_bytes())
+
+
+def test_workers_that_are_spawned_give_the_same_run(tmp_path):
+    """macOS and Windows start workers afresh: all that they get is pickled."""
+    settings = {"image_size": 16, "patch_size": 4, "batch_size": 8, "max_steps": 2, "device": "cpu"}
+    tiny = {"encoder.width": 24, "encoder.depth": 2, "encoder.heads": 2, "fusion.layers": "all", "decoder.width": 16,
+            "decoder.depth": 1, "decoder.heads": 2}  # fmt: skip
+    before = torch.multiprocessing.get_start_method()
+    torch.multiprocessing.set_start_method("spawn", force=True)
+    try:
+        for workers in (0, 1):
+            out = tmp_path / str(workers)
+            lamina.pretrain(
+                "sample:photos?crop=16&most=2", out, "mae-small", workers=workers, options=tiny, **settings
+            )
+    finally:
+        torch.multiprocessing.set_start_method(before, force=True)
+    files = [tmp_path / str(workers) / "checkpoints" / "step-2" / "model.safetensors" for workers in (0, 1)]
+    assert files[0].read_bytes() == files[1].read_bytes()
