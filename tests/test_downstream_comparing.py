@@ -134,7 +134,7 @@ def test_robustness_says_of_which_classifier(folder, runs, tmp_path, monkeypatch
     """Whatever the order and whoever is asked later, a row holds classifiers of one kind."""
     asked, plain = [], comparing.evaluate_robustness
 
-    def spied(model, data, options, going, computing):
+    def spied(model, data, options, going, computing, encoder=None):
         asked.append(str(model))
         few = replace(options, kinds=("brightness",), images=4)
         return plain(model, data, few, going, computing=computing)
@@ -178,7 +178,7 @@ def test_dense_protocols_are_given_their_recipes(runs, tmp_path, monkeypatch):
     given = {}
 
     def measured(name):
-        def evaluate(spec, data, going, recipe):
+        def evaluate(spec, data, going, recipe, encoder):
             given[name] = recipe
             return Score(name, spec, 0, data, "x", 0.5, None, 1, 1, 0, {}, {}, (), 1.0)
 

@@ -118,6 +118,7 @@ def test_each_command_that_is_printed_runs(name, tmp_path, monkeypatch):
         "evaluate fewshot {} {} --per-class 1 --draws 1 --workers 0 --device cpu",
         "evaluate robustness {} {} --kinds brightness --images 3 --workers 0 --device cpu --out kept",
         "evaluate finetune {} {} --dry-run --out tuned",
+        "evaluate all {} {} --out table --protocols knn --seeds 1 --workers 0 --device cpu",
         "analyze rank {} --data {} --images 4 --device cpu --out analyses",
     ],
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.analyze.subject import names_of
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.frozen import Identity, identify
 from lamina.interop import load_encoder
@@ -59,7 +60,12 @@ def as_file(name: str) -> str:
     return "".join(c if c.isalnum() or c in "+-" else "-" for c in name.replace(" ", ""))
 
 
-def check_models(out: Path, models: Mapping[str, Sequence[str]], measured: Mapping[str, bool]) -> None:
+def check_models(
+    out: Path,
+    models: Mapping[str, Sequence[str]],
+    measured: Mapping[str, bool],
+    encoder: EncoderOptions | None = None,
+) -> None:
     """Keep what each model of a comparison is, or see that it is still that; more models may follow, and more
     seeds of one that has several.
 
@@ -67,6 +73,7 @@ def check_models(out: Path, models: Mapping[str, Sequence[str]], measured: Mappi
         out: folder of the comparison.
         models: by the name of their files what is measured, one network or one for each seed.
         measured: whether nothing is left to measure of it; then it need not be there any more.
+        encoder: options of the network, for weights files that do not say.
 
     Raises:
         LaminaError: where a name stood for another network, or the network has changed since, and as
@@ -78,7 +85,7 @@ def check_models(out: Path, models: Mapping[str, Sequence[str]], measured: Mappi
     for name, specs in models.items():
         known = before.get(name, [])
         _check_names(out, name, known, specs)
-        found = [_identity(spec, measured[name] and i < len(known)) for i, spec in enumerate(specs)]
+        found = [_identity(spec, measured[name] and i < len(known), encoder) for i, spec in enumerate(specs)]
         for old, new in zip(known, found, strict=False):
             if new is not None and new.sha256 != old.sha256:
                 raise LaminaError(
@@ -100,10 +107,10 @@ def _check_names(out: Path, name: str, before: Sequence[Identity], specs: Sequen
             raise LaminaError(f"in {out} {name} was measured as {old.name}, not {spec}; give it another name")
 
 
-def _identity(spec: str, may_be_gone: bool) -> Identity | None:
+def _identity(spec: str, may_be_gone: bool, encoder: EncoderOptions | None) -> Identity | None:
     """Which network it is, by its weights; None for one that is gone and not needed."""
     try:
-        return identify(spec, load_encoder(spec))
+        return identify(spec, load_encoder(spec, encoder=encoder))
     except LaminaError:
         if may_be_gone:
             return None

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
+import tyro
+
 from lamina.downstream.chosen_recipe import (
     Recipes,
     check_recipes,
@@ -24,9 +26,11 @@ from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
 from lamina.downstream.score import Score, Unfinished, of_probe
 from lamina.downstream.segment import evaluate_segment
 from lamina.downstream.training import Going, evaluate_trained
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.evaluate import Computing, FeatureOptions, evaluate_knn, evaluate_linear
 from lamina.evaluate.vectors import VectorPool, Wanted
+from lamina.interop import network_options
 from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
 from lamina.records import as_json, read_object, write_json
 from lamina.resumable_folder import opened_to_go_on
@@ -67,6 +71,10 @@ class CompareOptions:
     several has a row of its own: cls (the class token), cls+mean (both side by side)."""
     batch_size: Annotated[int, COUNT] = 64
     """Images per forward of frozen encoders."""
+    network: str | None = None
+    """timm name of the network, for weights files that do not say."""
+    heads: Annotated[int | None, COUNT, tyro.conf.arg(name="encoder.heads")] = None
+    """Attention heads of the network, for weights files of an unusual width, which do not say."""
     workers: Annotated[int, NOT_NEGATIVE] = 2
     """Processes that read images."""
     device: str = "auto"
@@ -128,6 +136,7 @@ def compare(
             out,
             {as_file(column.name): column.specs for column in columns},
             {as_file(column.name): column.name not in left for column in columns},
+            network_options(options.network, options.heads),
         )
         if old := [protocol for protocol in FROZEN if (out / "scores" / protocol).is_dir()]:
             say(f"left out: {' and '.join(old)} of an earlier version, which chose features for each model")
@@ -212,16 +221,20 @@ class _Task:
             return of_probe(evaluate_linear(spec, self.data, seed=self.seed, **self._reading()))
         if protocol == "fewshot":
             few = FewOptions(per_class=options.few_per_class)
-            return evaluate_fewshot(spec, self.data, few, self._going(protocol), computing=self._computing())
+            return evaluate_fewshot(
+                spec, self.data, few, self._going(protocol), encoder=self.network, computing=self._computing()
+            )
         if protocol == "robustness":
             return (self._robustness(spec),)
         going = self._going(protocol)
         if protocol == "segment":
-            return (evaluate_segment(spec, self.data, going, recipe=segmenting_recipe(self.recipes)),)
+            chosen = segmenting_recipe(self.recipes)
+            return (evaluate_segment(spec, self.data, going, recipe=chosen, encoder=self.network),)
         if protocol == "detect":
-            return (evaluate_detect(spec, self.data, going, recipe=detecting_recipe(self.recipes)),)
-        recipe = classifier_recipe(protocol, spec, self.recipes, options.epochs)
-        return (evaluate_trained(protocol, spec, self.data, going, recipe=recipe),)
+            found = detecting_recipe(self.recipes)
+            return (evaluate_detect(spec, self.data, going, recipe=found, encoder=self.network),)
+        recipe = classifier_recipe(protocol, spec, self.recipes, options.epochs, self.network)
+        return (evaluate_trained(protocol, spec, self.data, going, recipe=recipe, encoder=self.network),)
 
     def _robustness(self, spec: str) -> Score:
         """Of the classifier that finetune trained here; without finetune of the model as it is, or of a
@@ -229,12 +242,18 @@ class _Task:
         going = self._going(self.place.parent.name)
         asked = RobustnessOptions(images=self.options.corrupted_images)
         if not self.tunes_first:
-            return evaluate_robustness(spec, self.data, asked, going, computing=self._computing())
+            known, computing = self.network, self._computing()
+            return evaluate_robustness(spec, self.data, asked, going, computing=computing, encoder=known)
         tuned = self._folder("finetune")
         if not Run(tuned).exists():
             raise LaminaError(f"{tuned} is gone, whose classifier was to be tested; choose another --out")
         score = evaluate_robustness(tuned, self.data, asked, going, computing=self._computing())
         return replace(score, protocol="robustness-finetune")
+
+    @property
+    def network(self) -> EncoderOptions | None:
+        """What `load_encoder` takes for weights files that do not say their network."""
+        return network_options(self.options.network, self.options.heads)
 
     def _folder(self, protocol: str) -> Path:
         return self.out / "trainings" / protocol / f"{as_file(self.column.name)}-seed{self.seed}"
@@ -251,6 +270,7 @@ class _Task:
         options = self.options
         return {
             "features": FeatureOptions(features=options.features, pools=options.pools),
+            "encoder": self.network,
             "batch_size": options.batch_size,
             "workers": options.workers,
             "device": options.device,
