@@ -224,6 +224,21 @@ def test_a_signal_ends_a_wait_for_data_that_hangs(
     assert fingerprint(tmp_path, 13) == whole["ToyTask"]
 
 
+def test_a_worker_that_ends_by_the_same_signal_is_no_error(
+    whole: dict[str, dict[str, object]], tmp_path: Path
+) -> None:
+    """Schedulers signal all processes of a job."""
+
+    def both() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise LaminaError("a data worker died (process 7, SIGTERM)")
+
+    outcome = fit(ToyTask(), Loader(5, both), OPTIM, OPTIONS, tmp_path)
+    assert (outcome.reason, outcome.step, outcome.exit_code) == ("interrupted", 5, 75)
+    fit(ToyTask(), ToyLoader(), OPTIM, OPTIONS, tmp_path, resume=True)
+    assert fingerprint(tmp_path, 13) == whole["ToyTask"]
+
+
 def test_a_reader_that_takes_errors_for_bad_files_does_not_swallow_the_signal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

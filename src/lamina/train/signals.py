@@ -69,10 +69,15 @@ class StopRequest:
         """A wait that a signal may end: `Interrupted` is raised in it `PATIENCE_SECONDS` after the signal.
 
         Not at once: a batch that comes is trained on, and ranks that all have theirs stop at the same step.
+        An error in the wait is taken for the same request: a scheduler signals the workers too, and they end.
         """
         self._waiting_since = time.monotonic()
         try:
             yield
+        except Exception as error:
+            if self.signal is None:
+                raise
+            raise Interrupted from error
         finally:
             self._waiting_since = None
 
