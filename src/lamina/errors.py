@@ -17,9 +17,10 @@ class LaminaError(ValueError):
 def noted_on_interrupt(told: Callable[[], str], also: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     """On Ctrl-C (and on `also`) the sentence of `told` is noted on the exception: what was finished, what of
     it is kept, and how to go on. The command line prints the notes."""
+    kinds: tuple[type[BaseException], ...] = (KeyboardInterrupt, *also)
     try:
         yield
-    except (KeyboardInterrupt, *also) as stop:
+    except kinds as stop:
         if sentence := told():
             stop.add_note(sentence)
         raise

@@ -223,8 +223,17 @@ def judge(
         n = len(test.labels)
         right = int((verdict.predictions == test.labels).sum())
         found = Confusion.of(test.labels, verdict.predictions, names)
-        told = verdict.settings, right / n, wilson_interval(right, n), verdict.validation_top1
-        rows.append(Row(*key, *told, balanced=found.balanced, confusion=found))
+        rows.append(
+            Row(
+                *key,
+                settings=verdict.settings,
+                top1=right / n,
+                interval=wilson_interval(right, n),
+                validation_top1=verdict.validation_top1,
+                balanced=found.balanced,
+                confusion=found,
+            )
+        )
         notes += [(", ".join(key), note) for note in verdict.notes]
     return mark_chosen(rows), grouped(notes)
 
