@@ -252,7 +252,8 @@ def test_a_class_out_of_range_is_a_bad_file(tmp_path: Path):
     data = SegmentData("odd", toy_maps(12), test)
     score = evaluate_segment(toy_backbone(), data, Going(tmp_path / "test"), recipe=short(steps=1))
     assert score.n_test == 3
-    assert "1 test images could not be read" in score.notes
+    said = "1 of 4 test images could not be read: 1 labels that do not fit the image; the first is 1/2"
+    assert said in score.notes
 
 
 def test_batches_that_upernet_cannot_take(tmp_path: Path):
