@@ -64,7 +64,7 @@ def test_few_labels_and_robustness_print_their_numbers(run, folder, tmp_path, ca
     assert cli.main(few) == 0
     told = capsys.readouterr().out
     assert "fewshot-linear-2" in told
-    assert "over 2 draws of labels" in told
+    assert "all 2 draws gave one accuracy; the interval is over test images" in told
     tuned = [
         "--by",
         "finetune",
