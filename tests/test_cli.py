@@ -215,7 +215,7 @@ WRONG = [
     (["pretrain", "sample:photos", "--out", "OUT", "--fusion.layers", "0", "3"], "end with the last block"),
     (["pretrain", "sample:photos", "--out", "OUT", "--encoder", "resnet50"], "resnet50"),
     (["pretrain", "sample:photos", "--out", "OUT", "--image-size", "100"], "multiple of the patch"),
-    (["pretrain", "sample:photos", "--out", "OUT", "--mask-ratio", "1.5"], "between 0 and 1"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--mask-ratio", "1.5"], "above 0 and below 1"),
     (["pretrain", "sample:photos", "--out", "OUT", "--device", "warp"], "warp"),
     (["pretrain", "sample:photos", "--out", "OUT", "--in-chans", "5"], "channels"),
     (["pretrain", "sample:photos", "--out", "OUT", "--init", "nowhere.safetensors"], "nowhere.safetensors"),

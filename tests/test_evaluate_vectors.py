@@ -96,10 +96,11 @@ def test_what_the_encoder_has_not_is_left_out_and_nothing_at_all_is_refused():
         (gap, FeatureOptions(pools=("cls",)), "no pool 'cls'"),
         (gap, FeatureOptions(pools=("cls", "cls+mean")), r"no pool 'cls' or 'cls\+mean'; take mean"),
         (plain, FeatureOptions(layers=(0, 3)), "no block 3; this encoder has blocks 0 to 2"),
-        (plain, FeatureOptions(layers=(-1,)), "no block -1"),
     ):
         with pytest.raises(LaminaError, match=sentence):
             BackboneVectors(model, options)
+    with pytest.raises(LaminaError, match=r"layers is \(-1,\); each of its numbers must be 0 or more"):
+        FeatureOptions(layers=(-1,))
 
 
 @pytest.mark.parametrize("protocol", ["knn", "linear"])
