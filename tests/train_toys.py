@@ -212,6 +212,7 @@ def child(folder: Path, output: Path, environment: dict[str, str], asked: dict[s
     with output.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a script ignores it
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     torch.set_num_threads(1)
