@@ -187,6 +187,8 @@ def test_ome_says_how_many_bits_are_used(tmp_path: Path) -> None:
     meta = {"axes": "CYX", "SignificantBits": 12}
     tifffile.imwrite(tmp_path / "a.ome.tif", twelve, metadata=meta)
     assert np.allclose(read(tmp_path / "a.ome.tif").image, twelve / 4095, atol=1e-6)
+    tifffile.imwrite(tmp_path / "one.ome.tif", twelve[0], metadata={"axes": "YX", "SignificantBits": 12})
+    assert np.allclose(read(tmp_path / "one.ome.tif").image, twelve[:1] / 4095, atol=1e-6)
     tifffile.imwrite(tmp_path / "lie.ome.tif", STACK, metadata=meta)
     assert refused(tmp_path / "lie.ome.tif", "in a file that says 12 bits") == Reason.PIXEL_TYPE
 

@@ -67,7 +67,8 @@ def read_tiff(file: BinaryIO, how: Decoding) -> TiffImage:
         frames = layout.frames or len(tiff.series) > 1
         tag = page.tags.get(274)
         orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
-        im = _opened_by_pillow(file, page) if len(layout.planes) == 1 else None
+        fewer = (used := _used_bits(tiff, page)) is not None and used < page.bitspersample  # Pillow knows tags
+        im = _opened_by_pillow(file, page) if len(layout.planes) == 1 and not fewer else None
         if im is not None:
             with im:
                 return _by_pillow(im, file, how, orientation)._replace(frames=frames)
@@ -213,6 +214,8 @@ def _used_bits(tiff: Any, page: Any) -> int | None:
     if page.dtype is None or page.dtype.kind != "u":
         return None
     bits = page.bitspersample
+    if not isinstance(bits, int):
+        return None
     found = re.search(r'\bSignificantBits="(\d{1,2})"', tiff.ome_metadata or "") if tiff.is_ome else None
     if found is not None and 1 <= int(found[1]) <= bits:
         return int(found[1])
