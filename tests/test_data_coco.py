@@ -356,9 +356,10 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         open_coco(file, tmp_path / "images")
     with pytest.raises(LaminaError, match="cannot read the annotations"):
         open_coco(tmp_path / "none.json", tmp_path)
-    file.write_text("{")
-    with pytest.raises(LaminaError, match="is no JSON"):
-        open_coco(file, tmp_path / "train2017")
+    for text in ("{", "[" * 200_000):
+        file.write_text(text)
+        with pytest.raises(LaminaError, match="is no JSON"):
+            open_coco(file, tmp_path / "train2017")
     write(tmp_path, [{}])
     write(tmp_path, [{}], "train2014")
     with pytest.raises(LaminaError, match="several annotations for train"):

@@ -1,6 +1,7 @@
 """Ctrl-C in what does not train: one line says what was finished, what is kept and how to go on; it is true."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -139,6 +140,14 @@ def test_all_of_a_mini_batch_comes_back_from_disk(tmp_path):
     PartialHessian.open(tmp_path, {"a": task}, batches, {"tol": 0.1}).add("a", 0, found)
     again = PartialHessian.open(tmp_path, {"a": task}, batches, {"tol": 0.1})
     assert again.get("a", 0) == found
+    text = again.file.read_text()
+    again.file.write_text(text.replace("0.1", "0.2", 1))  # one number is another: nothing of it is taken
+    assert "damaged" in PartialHessian.open(tmp_path, {"a": task}, batches, {"tol": 0.1}).note
+    again.file.unlink()
+    os.mkfifo(again.file)  # which is never waited for
+    assert "damaged" in PartialHessian.open(tmp_path, {"a": task}, batches, {"tol": 0.1}).note
+    again.file.unlink()
+    again.file.write_text(text)
     with torch.no_grad():
         task.weight += 1
     assert PartialHessian.open(tmp_path, {"a": task}, batches, {"tol": 0.1}).get("a", 0) is None

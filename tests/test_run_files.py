@@ -13,6 +13,7 @@ import lamina
 from evaluate_toys import toy_recipe, toy_run
 from lamina.cli import main
 from lamina.errors import LaminaError
+from lamina.evaluate.result_files import result_file
 from lamina.interop import EncoderExport, export_timm, inspect, load_encoder
 from lamina.report import write_report
 from lamina.runs import Run, load_task
@@ -336,6 +337,26 @@ def test_metrics_linked_to_a_device_are_left_out(run, tmp_path):
     assert "metrics.jsonl was left out: it is a link" in page
     with pytest.raises(LaminaError, match=r"metrics.jsonl cannot be used: it is a link"):
         Run(run).metrics()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_the_log_is_no_way_out_of_the_run(run, tmp_path, kind):
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    (run / "train.log").unlink()
+    os.mkfifo(run / "train.log") if kind == "pipe" else (run / "train.log").symlink_to(victim)
+    with pytest.raises(LaminaError, match=r"train.log cannot be used: it is (a link|no plain file)"):
+        lamina.pretrain(DATA, run, resume=True)
+    assert victim.read_text() == "mine"
+
+
+def test_results_of_a_stranger_are_not_waited_for(tmp_path):
+    file = result_file(tmp_path, "knn", "photos", "", 0)
+    os.mkfifo(file)
+    assert result_file(tmp_path, "knn", "photos", "", 0) == file
+    file.unlink()
+    file.write_text("[" * 200_000)
+    assert result_file(tmp_path, "knn", "photos", "", 0) == file
 
 
 def test_a_run_of_before_there_were_digests_goes_on(run):

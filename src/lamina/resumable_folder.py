@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 
 from lamina.errors import LaminaError
+from lamina.files import patiently
 from lamina.locking import LOCK, one_writer
 from lamina.text import printable
 from lamina.train import Callback, Ranks, is_main, on_main
@@ -72,14 +73,14 @@ class ResumableFolder:
         moving = self.path / _MOVING
         moving.mkdir()
         for entry in old:
-            os.rename(entry, moving / entry.name)
-        os.rename(moving, self.path / ASIDE)
+            _rename(entry, moving / entry.name)
+        _rename(moving, self.path / ASIDE)
         sync(self.path)
 
     def started(self) -> None:
         """The new one computes: what was set aside is removed."""
         if self._begun and not self._started and (self.path / ASIDE).is_dir():
-            os.rename(self.path / ASIDE, self.path / _TRASH)
+            _rename(self.path / ASIDE, self.path / _TRASH)
             shutil.rmtree(self.path / _TRASH, ignore_errors=True)
         self._started = True
 
@@ -98,10 +99,10 @@ class ResumableFolder:
         aside, moving = self.path / ASIDE, self.path / _MOVING
         if aside.is_dir():
             self._remove(self._content())
-            os.rename(aside, moving)
+            _rename(aside, moving)
         if moving.is_dir():
             for entry in moving.iterdir():
-                os.rename(entry, self.path / entry.name)
+                _rename(entry, self.path / entry.name)
             moving.rmdir()
         folders = [folder for folder in (self.path, self.path / PICTURES) if folder.is_dir()]
         entries = [entry for folder in folders for entry in folder.iterdir()]
@@ -198,3 +199,7 @@ def begin_on_main(ranks: Ranks, folder: ResumableFolder | None, write: Callable[
 
 def _a(kind: str) -> str:
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _rename(old: Path, new: Path) -> None:
+    patiently(lambda: os.rename(old, new))

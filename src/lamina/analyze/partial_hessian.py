@@ -14,8 +14,9 @@ from torch import nn
 from lamina.analyze.curvature import Density, Eigenvalue, Trace
 from lamina.analyze.hessian import BatchCurvature
 from lamina.batch import Batch
-from lamina.files import check_writable, write_atomically
+from lamina.files import check_writable
 from lamina.frozen import network_sha256, weights_sha256
+from lamina.records import read_object, write_json
 
 FILE = "hessian.partial.json"
 
@@ -46,7 +47,7 @@ class PartialHessian:
         check_writable(file)
         digest = _digest(tasks, batches, settings)
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_object(file)
             found = {str(name): _read(each) for name, each in content["found"].items()}
             if content["settings"] == digest:
                 told = f"{len(found)} mini-batches of an interrupted call are taken from {file}"
@@ -69,7 +70,7 @@ class PartialHessian:
         """Keep a mini-batch."""
         self._found[_place(name, number)] = found
         content = {place: asdict(each) for place, each in self._found.items()}
-        write_atomically(self.file, json.dumps({"settings": self._settings, "found": content}) + "\n")
+        write_json(self.file, {"settings": self._settings, "found": content})
 
     def remove(self) -> None:
         """All is written elsewhere."""

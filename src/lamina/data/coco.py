@@ -25,6 +25,7 @@ from lamina.data.parts import Role, folders_of, most_usual
 from lamina.data.sources import FileSource
 from lamina.data.unreadable import Reason, Unreadable
 from lamina.errors import LaminaError
+from lamina.records import parse_json
 
 _PREFIX = "instances_"
 MOST_SOUGHT = 100
@@ -120,7 +121,7 @@ def open_coco(annotations: str | os.PathLike[str], images: str | os.PathLike[str
     """
     file = printable(os.fspath(annotations))
     try:
-        found = json.loads(Path(annotations).read_bytes())
+        found = parse_json(Path(annotations).read_bytes())
     except OSError as error:
         raise LaminaError(f"cannot read the annotations {file}: {error.strerror}") from None
     except ValueError as error:

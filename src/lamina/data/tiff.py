@@ -67,7 +67,8 @@ def read_tiff(file: BinaryIO, how: Decoding) -> TiffImage:
         frames = layout.frames or len(tiff.series) > 1
         tag = page.tags.get(274)
         orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
-        fewer = (used := _used_bits(tiff, page)) is not None and used < page.bitspersample  # Pillow knows tags
+        used = _used_bits(tiff, page)
+        fewer = used is not None and used < page.bitspersample  # which Pillow does not look for
         im = _opened_by_pillow(file, page) if len(layout.planes) == 1 and not fewer else None
         if im is not None:
             with im:

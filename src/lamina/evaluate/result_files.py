@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
+
+from lamina.records import read_object
 
 
 def file_name(text: str, most: int = 80) -> str:
@@ -41,7 +42,7 @@ def result_file(
 def _is_of(file: Path, data: str, way: str) -> bool:
     """Whether the file is free for these data and settings: not there, of the same, or damaged."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_object(file)
         return bool((content["data"], content.get("way", "")) == (data, way))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return True

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
+from lamina.plain_files import check_plain
 from lamina.train.durable import make_folder, sync
 from lamina.train.rows import cut_back, row_text
 
@@ -32,6 +33,8 @@ class Journal:
     def __init__(self, folder: Path, step: int, known: int | None = None) -> None:
         make_folder(folder)
         self._paths = folder / METRICS, folder / LOG
+        with suppress(FileNotFoundError):  # in a stranger's folder it may be a pipe, or a link to elsewhere
+            check_plain(self._paths[1])
         kept, damaged = cut_back(self._paths[0], step)
         self.rows = kept
         """How many rows metrics.jsonl has."""
