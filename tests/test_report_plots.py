@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from lamina.report import page as page_module
 from lamina.report.colours import MUTED, Colour, depth_colours, run_colours
 from lamina.report.plots import LABEL_GAP, Bar, Series, bar_chart, line_chart, thin, ticks
+from lamina.report.result_views import cell_of
+from lamina.report.results import ShownResult, ShownRow
 from lamina.report.text import number, points, visible
 
 BLUE = Colour("#0072b2", "#56b4e9")
@@ -185,3 +187,15 @@ def test_a_visible_name_hides_nothing(name: str) -> None:
     shown.encode("utf-8")
     assert not re.search("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", shown)
     assert len(visible(name * 50)) <= 210
+
+
+def test_a_cell_says_among_how_many_features_its_own_were_chosen():
+    def row(encoder: str, features: str, chosen: bool) -> ShownRow:
+        return ShownRow(encoder, features, "mean", "", 0.5, 0.4, 0.6, 0.5, chosen)
+
+    fused = [row("trained", "last", False), row("trained", "fused", True), row("untrained", "last", True)]
+    plain = [row("trained", "last", True)]
+    remarks = [
+        cell_of([ShownResult("knn", "photos", 1, 9, 9, 2, rows)], "trained").remark for rows in (fused, plain)
+    ]
+    assert remarks == ["fused, mean (chosen among 2)", "last, mean"]

@@ -27,7 +27,7 @@ class Cell:
     low: float
     high: float
     remark: str
-    """Features and pool, and the number of seeds where there are several."""
+    """Features and pool, among how many they were chosen, and the number of seeds where there are several."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ def cell_of(seeds: Seeds, encoder: str) -> Cell | None:
     rows = [row for result in seeds for row in result.chosen if row.encoder == encoder]
     if not rows or len(rows) < len(seeds):
         return None
-    remark = (
-        "" if encoder == "pixels" else " or ".join(dict.fromkeys(f"{r.features}, {r.pool}" for r in rows))
-    )
+    remark = "" if encoder == "pixels" else _which(seeds, rows)
     alike = len({row.label for row in rows}) == 1
     label = rows[0].label if alike else encoder
     if len(rows) == 1:
@@ -68,6 +66,14 @@ def cell_of(seeds: Seeds, encoder: str) -> Cell | None:
     return Cell(
         label, found.mean, low, high, ", ".join(filter(None, (remark, f"mean of {seeds_of(len(rows))}")))
     )
+
+
+def _which(seeds: Seeds, rows: Sequence[ShownRow]) -> str:
+    """Features and pool, and among how many they were chosen: an encoder with a fusion has more to choose
+    from than one without, which a reader of two runs side by side has to know."""
+    which = " or ".join(dict.fromkeys(f"{row.features}, {row.pool}" for row in rows))
+    most = max(sum(row.encoder == rows[0].encoder for row in result.rows) for result in seeds)
+    return f"{which} (chosen among {most})" if most > 1 else which
 
 
 def baseline_of(seeds: Seeds) -> Cell | None:
