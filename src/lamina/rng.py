@@ -4,7 +4,7 @@ No generator is advanced, so the number of workers, of ranks, or a resume at any
 draw. Everything is int64 arithmetic that wraps around (the finaliser of splitmix64, Steele et al. 2014),
 so CPU and GPU agree bit for bit; logical shifts are arithmetic shifts with the copied sign masked off.
 
-The draws are operators of their own to torch (`torch.library.custom_op`): inside `torch.compile` they are
+The draws are operators of their own to torch (`torch.library`): inside `torch.compile` they are
 called as they stand and never compiled. Compiled, a product of `arange` is index arithmetic: on the CPU it
 overflows into other memory, on CUDA it is done in int32 (pytorch #175966, #183901).
 """

@@ -57,7 +57,7 @@ def told(left_out: Counter[str]) -> str:
 def _belongs(found: Any, sizes: Mapping[int, Size], labels: Mapping[int, int]) -> tuple[int, int]:
     """Image id and label."""
     if not isinstance(found, dict):
-        raise Unusable("that are no annotations")
+        raise Unusable("that are no JSON objects")
     image, category = (_whole(found.get(key)) for key in ("image_id", "category_id"))
     if image not in sizes:
         raise Unusable("of images that are not listed")
