@@ -72,7 +72,7 @@ def test_it_can_be_printed_and_saved(folder: Path) -> None:
     assert "  same content: a/1.png = b/copy.png" in groups
     assert "same content: 1 groups of equal files, 1 files more than there are contents" in groups
     assert json.loads(json.dumps(found.to_json()))["reasons"] == found.reasons
-    assert dict(found.facts())["unreadable"] == "7 of 7; a run bears 2"
+    assert dict(found.facts())["unreadable"] == "7 of 7; a run stops at more than 2"
 
 
 def test_the_training_part_decides(tmp_path: Path) -> None:

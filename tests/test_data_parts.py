@@ -11,7 +11,7 @@ import pytest
 
 from lamina.data import Source, held_out, open_source
 from lamina.data.find_files import find_images
-from lamina.data.parts import role_of
+from lamina.data.part_names import role_of
 from lamina.downstream.comparing import CompareOptions, _settings
 from lamina.errors import LaminaError
 from lamina.evaluate import open_labelled
@@ -141,6 +141,63 @@ def test_classes_without_parts_are_trained_on_and_tested_and_it_is_said(tmp_path
     assert open_source(tmp_path / "data", "train").notes == ()
 
 
+LONGER = [
+    (("DIV2K_train_HR",), ("DIV2K_valid_HR",), ()),
+    (("ILSVRC2012_img_train",), ("ILSVRC2012_img_val",), ()),
+    (("trainA", "trainB"), ("testA", "testB"), ()),
+    (("train",), ("test_stg1",), ()),
+    (("train",), ("test_stg1", "test_stg2"), ()),
+    (("bounding_box_train",), ("bounding_box_test",), ("query",)),
+    (("imagesTr",), ("imagesTs",), ("labelsTr", "labelsTs")),
+    (("VOC2012Train",), ("VOC2007Test",), ()),
+]
+
+
+@pytest.mark.parametrize(("train", "val", "others"), LONGER)
+def test_longer_names_of_parts_are_no_classes(
+    tmp_path: Path, train: tuple[str, ...], val: tuple[str, ...], others: tuple[str, ...]
+) -> None:
+    put(tmp_path, *(f"{part}/{c}/{part}.png" for part in (*train, *val, *others) for c in "ab"))
+    seen, held = open_source(tmp_path), open_source(tmp_path, "val")
+    assert names(seen) == sorted(f"{part}/{c}/{part}.png" for part in train for c in "ab")
+    assert names(held) == sorted(f"{part}/{c}/{part}.png" for part in val for c in "ab")
+    assert seen.class_names == held.class_names == ("a", "b")
+    assert held_out(str(tmp_path)) == "val"
+    said = " ".join(seen.notes)
+    assert all(f"{part}/" in said for part in (*train, *val, *others))
+
+
+def test_a_part_of_a_longer_name_keeps_its_only_class_folder(tmp_path: Path) -> None:
+    put(tmp_path, "x_train/x_train/a/1.png", "x_train/x_train/b/2.png", "x_test/b/3.png")
+    assert open_source(tmp_path).class_names == ("a", "b")
+    assert open_source(tmp_path, "val").labels == [1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "doubtful"),
+    [
+        (("bus", "car", "train"), ("train",)),
+        (("flask", "test_tube"), ()),
+        (("bullet_train", "freight_train"), ()),
+        (("en", "te", "tr"), ()),
+        (("speech_en", "speech_te", "speech_tr"), ()),
+        (("car", "test_stg1", "train"), ("test_stg1", "train")),
+        (("bus", "freight_train", "test_tube"), ("freight_train", "test_tube")),
+    ],
+)
+def test_classes_that_are_named_like_parts(
+    tmp_path: Path, classes: tuple[str, ...], doubtful: tuple[str, ...]
+) -> None:
+    put(tmp_path, *(f"{c}/{k}.png" for c in classes for k in range(5)))
+    for split in (None, "train", "val", "all"):
+        source = open_source(tmp_path, split)
+        assert source.class_names == classes
+        said = [note for note in source.notes if "taken for classes" in note]
+        assert len(said) == bool(doubtful)
+        if doubtful:
+            assert said[0].startswith(" and ".join(doubtful) + " ")
+
+
 # --- links ----------------------------------------------------------------------------------------------
 
 
@@ -153,10 +210,35 @@ def test_an_image_linked_into_two_classes_counts_in_both(tmp_path: Path) -> None
     source = open_source(data)
     assert names(source) == ["a/1.png", "a/x.png", "b/2.png", "b/of-a.png", "b/x.png"]
     assert source.labels == [0, 0, 1, 1, 1]
-    assert any(note.startswith("2 links put an image into a further class") for note in source.notes)
+    assert any("further class too, where links put them: 2" in note for note in source.notes)
     assert any(note.startswith("1 link passed over") for note in source.notes)  # a/y.png
     put(data, "loose.png")  # no classes: each image once
     assert names(open_source(data)) == ["a/1.png", "a/x.png", "b/2.png", "loose.png"]
+
+
+def test_a_class_folder_that_is_a_link_to_another_keeps_its_class(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "a/deep/2.png", "b/3.png")
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)  # gives b's image no class a
+    source = open_source(tmp_path)
+    assert names(source) == ["a/1.png", "a/deep/2.png", "b/3.png", "c/1.png", "c/deep/2.png"]
+    assert (source.class_names, source.labels) == (("a", "b", "c"), [0, 0, 1, 2, 2])
+    assert (tmp_path / names(source)[-1]).read_bytes() == b"a/deep/2.png"
+    assert any("further class too, where links put them: 2" in note for note in source.notes)
+    assert any(note.startswith("1 link passed over") for note in source.notes)
+
+
+def test_a_class_of_linked_files_alone(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/2.png", "c/readme.md")
+    (tmp_path / "c" / "1.png").symlink_to(tmp_path / "a" / "1.png")
+    source = open_source(tmp_path)
+    assert (source.class_names, source.labels) == (("a", "b", "c"), [0, 1, 2])
+
+
+def test_the_folder_that_one_is_in_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, *(f"{c}/{k}.png" for c in "ab" for k in range(5)))
+    monkeypatch.chdir(tmp_path)
+    assert any(note.startswith(f"{tmp_path.resolve()} has classes") for note in open_source(".").notes)
 
 
 # --- lists and globs ------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ with --resume. The same signal a second time ends it at once, unsaved."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
 
-    0 done; 1 more images cannot be read than a training bears (`data check`, `embed`); 2 wrong arguments
+    0 done; 1 so many images cannot be read that a training stops (`data check`, `embed`); 2 wrong arguments
     or data, or a file that cannot be read or written; 70 too many non-finite steps; 75 interrupted, with
     everything saved; 130 interrupted by Ctrl-C, with a line on what was finished and kept.
     """

@@ -139,7 +139,7 @@ def embed(
 ) -> int:
     """Save one feature vector per image, with names and what was used.
 
-    Exit code 1 where more images could not be read than a training would bear (as `lamina data check`).
+    Exit code 1 where so many images could not be read that a training would stop (as in `lamina data check`).
 
     Args:
         model: A run, a step of a run (runs/mff@100), a timm name, or a weights file.
@@ -158,7 +158,7 @@ def embed(
         console.print(note, markup=False)
     if bad <= (most := DataOptions().bad_files_limit(n + bad)):
         return 0
-    console.print(f"a training bears {most} images that cannot be read: exit code 1", markup=False)
+    console.print(f"a run stops at more than {most} images that cannot be read: exit code 1", markup=False)
     return 1
 
 

@@ -58,7 +58,7 @@ class CheckResult:
     """Files that pre-training would see: the training part where there is one, else all."""
     n_training_bad: int
     limit: int
-    """Bad files among them that a training run would bear."""
+    """Bad files among them with which a training run still goes on."""
     duplicates: tuple[tuple[str, ...], ...]
     """Groups of files with the same bytes, where that was asked for."""
     images_per_second: float
@@ -94,7 +94,7 @@ class CheckResult:
         bad = f"{len(self.bad)} of {self.n_files}"
         if self.n_training != self.n_files:
             bad += f", {self.n_training_bad} of them in the training part of {self.n_training}"
-        return [*rows, ("unreadable", f"{bad}; a run bears {self.limit}")]
+        return [*rows, ("unreadable", f"{bad}; a run stops at more than {self.limit}")]
 
     def lines(self, most: int = 50) -> list[str]:
         """The whole result as plain lines; at most `most` bad files and `most` groups of equal files are

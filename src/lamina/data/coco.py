@@ -21,7 +21,8 @@ from lamina.data.coco_annotations import Annotation, by_image
 from lamina.data.decode import Decoded, image_size
 from lamina.data.files import Names, printable
 from lamina.data.options import AS_STORED, Decoding
-from lamina.data.parts import Role, folders_of, most_usual
+from lamina.data.part_names import Role, most_usual
+from lamina.data.parts import folders_of
 from lamina.data.sources import FileSource
 from lamina.data.unreadable import Reason, Unreadable
 from lamina.errors import LaminaError

@@ -88,6 +88,6 @@ class FaultBudget:
         return (
             f"{len(self)} of {len(self.source)} files cannot be read ({reasons}; the last one: {last}), the "
             f"limit is {self.limit}; list them with `lamina data check`, put readable ones under the same "
-            "names or raise data.bad_files_max_share, and go on with --resume (without them the data are "
-            "others, which need a new run; --init starts it from this one)"
+            "names or raise data.bad_files_max_share, and go on with --resume; if you delete files, "
+            "start a new run (--init RUN takes these weights)"
         )

@@ -45,21 +45,25 @@ class _Search:
     def __init__(self, relative: str, root: str) -> None:
         self.found = Found()
         self._named: dict[str, str] = {}  # real path -> path relative to the folder
-        self._folders = {root}
+        self._folders = {root: relative}  # the same for folders
         self._root = root
         linked = [(relative, root)]
         while linked:
             links = sorted(link for top in linked for link in self._walk(*top))
-            linked = [folder for path, real in links if (folder := self._follow(path, real)) is not None]
+            linked = [folder for path, own in links if (folder := self._follow(path, own)) is not None]
         self.found.names = sorted(self._named.values())
 
-    def _follow(self, path: str, real: str) -> tuple[str, str] | None:
+    def _follow(self, path: str, own: str) -> tuple[str, str] | None:
         """Take in the file that a link leads to; or give the folder, to be searched next."""
+        real = os.path.realpath(own)
         if os.path.isdir(real):
             if real not in self._folders:
-                self._folders.add(real)
+                self._folders[real] = path
                 return path, real
-            self.found.passed_over.repeats += 1
+            if own.startswith(os.path.join(real, "")):  # to a folder around it: a loop
+                self.found.passed_over.repeats += 1
+            else:
+                self.found.links.append((path, self._folders[real]))
         elif not is_image_name(os.path.basename(path)):
             self._pass_over(os.path.basename(path))
         elif self._named.setdefault(real, path) != path:
@@ -67,7 +71,7 @@ class _Search:
         return None
 
     def _walk(self, relative: str, real: str) -> Iterator[tuple[str, str]]:
-        """Take in the files of one folder tree; give the links met on the way as (path, real path)."""
+        """Take in the files of one folder tree; give each link met on the way, and its own real path."""
         passed, pending = self.found.passed_over, [(relative, real)]
         while pending:
             relative, real = pending.pop()
@@ -86,10 +90,10 @@ class _Search:
                 if entry.name.startswith("."):
                     passed.hidden += entry.is_dir(follow_symlinks=False) or is_image_name(entry.name[1:])
                 elif entry.is_symlink():
-                    yield path, os.path.realpath(entry.path)
+                    yield path, entry.path
                 elif entry.is_dir():
                     if entry.path not in self._folders:
-                        self._folders.add(entry.path)
+                        self._folders[entry.path] = path
                         pending.append((path, entry.path))
                 elif is_image_name(entry.name):
                     self._named.setdefault(entry.path, path)

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from lamina.data.files import printable
 from lamina.data.find_files import find_images
 from lamina.data.found import Found
-from lamina.data.parts import Parts, find_parts, role_of
+from lamina.data.part_names import loose_role
+from lamina.data.parts import Parts, find_parts, maybe_parts
 from lamina.data.sources import FileSource, Split
 from lamina.errors import LaminaError
 
@@ -54,27 +55,48 @@ def _labelled(root: str, found: Found, parts: Parts, split: Split | None) -> Fil
     """Labels where each image is in a class folder, and there are at least two classes."""
     tops = (*parts.train, *parts.val)
     if split == "all":
-        tops += tuple(folder for folder in parts.others if role_of(os.path.basename(folder)))
+        tops += tuple(folder for folder in parts.others if loose_role(os.path.basename(folder)))
     classes = {name: _class_of(name, tops) for name in found.names}
-    known = set(classes.values())
+    linked, n_unused = _of_other_classes(found, classes, tops)
+    known = {*classes.values(), *linked.values()}
     if split == "val" and parts.val:  # numbered as in training
-        known |= {_class_of(name, tops) for name in _search(root, parts.train).names} - {None}
+        known |= _classes_in(_search(root, parts.train), tops) - {None}
+    unlabelled = None in known or len(known) < 2
     said = () if split == "all" or parts is _WHOLE else parts.notes()
-    if None in known or len(known) < 2:
+    if parts is _WHOLE and (doubtful := maybe_parts(root)):
+        said = (*said, _not_parts(doubtful, "one data set" if unlabelled else "classes"))
+    if unlabelled:
         found.passed_over.repeats += len(found.links)
         notes = (*said, *found.passed_over.notes())
         return FileSource(root, found.names, notes=notes, no_labels=_why_unlabelled(classes))
     number = {name: i for i, name in enumerate(sorted(filter(None, known)))}
-    linked = _of_other_classes(found, classes, tops)
     names = sorted([*found.names, *linked])
-    found.passed_over.repeats += len(found.links) - len(linked)
+    found.passed_over.repeats += n_unused
     if linked:
         first = f"{printable(min(linked))}, for one"
-        said = (*said, f"{len(linked)} links put an image into a further class, where it counts too: {first}")
+        said = (
+            *said,
+            f"images that count in a further class too, where links put them: {len(linked)} ({first})",
+        )
     if split is None and not parts.val:
         said = (_seen(root, len(names)), *said)
     labels = [number[c] for c in map((classes | linked).__getitem__, names) if c is not None]
     return FileSource(root, names, labels, list(number), notes=(*said, *found.passed_over.notes()))
+
+
+def _classes_in(found: Found, tops: Sequence[str]) -> set[str | None]:
+    """Classes of the images found, those that links alone give them included."""
+    classes = {name: _class_of(name, tops) for name in found.names}
+    return {*classes.values(), *_of_other_classes(found, classes, tops)[0].values()}
+
+
+def _not_parts(folders: Sequence[str], what: str) -> str:
+    """What is said where folders are named like parts and may be none."""
+    return (
+        f"{' and '.join(map(printable, folders))} {'is' if len(folders) == 1 else 'are'} taken for {what}, "
+        "not for a training or a held-out part; if they are parts, name them train/ and val/, with no other "
+        "images beside them"
+    )
 
 
 def _class_of(name: str, tops: Sequence[str]) -> str | None:
@@ -86,15 +108,22 @@ def _class_of(name: str, tops: Sequence[str]) -> str | None:
     return None
 
 
-def _of_other_classes(found: Found, classes: Mapping[str, str | None], tops: Sequence[str]) -> dict[str, str]:
-    """Links that lead to an image from another class's folder, one for each class, with that class."""
-    seen, linked = set[tuple[str, str]](), {}
-    for path, name in sorted(found.links):
-        other = _class_of(path, tops)
-        if other is not None and other != classes[name] and (name, other) not in seen:
-            seen.add((name, other))
-            linked[path] = other
-    return linked
+def _of_other_classes(
+    found: Found, classes: Mapping[str, str | None], tops: Sequence[str]
+) -> tuple[dict[str, str], int]:
+    """Paths by links to images of another class's folder, one for each class, with that class; and how many
+    links give none."""
+    seen, linked, n_unused = set[tuple[str, str]](), dict[str, str](), 0
+    for link, target in sorted(found.links):
+        n_before = len(linked)
+        for name in [target] if target in classes else found.below(target):
+            path = link + name.removeprefix(target)
+            other = _class_of(path, tops)
+            if other is not None and other != classes[name] and (name, other) not in seen:
+                seen.add((name, other))
+                linked[path] = other
+        n_unused += len(linked) == n_before
+    return linked, n_unused
 
 
 def _why_unlabelled(classes: Mapping[str, str | None]) -> str:
@@ -108,9 +137,15 @@ def _why_unlabelled(classes: Mapping[str, str | None]) -> str:
 def _seen(root: str, n: int) -> str:
     """What is to be known before a trained encoder is evaluated on the same folder."""
     return (
-        f"{printable(root)} has classes and no held-out part: all {n} images are trained on, those included "
-        "that an evaluation on the same folder tests on; train/ and val/ folders keep them apart"
+        f"{printable(_named(root))} has classes and no held-out part: all {n} images are trained on, "
+        "those included that an evaluation on the same folder tests on; "
+        "train/ and val/ folders keep them apart"
     )
+
+
+def _named(root: str) -> str:
+    """The folder as it is given; its own name where that says nothing ("." and "..")."""
+    return os.path.realpath(root) if os.path.normpath(root).strip("." + os.sep) == "" else root
 
 
 def take_part(source: FileSource, validation: bool, val_share: float, seed: int) -> FileSource:

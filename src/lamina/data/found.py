@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -75,8 +77,18 @@ class Found:
     names: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
     links: list[tuple[str, str]] = field(default_factory=list)
-    """Further paths of files in `names`, by a link, each with the name that it stands under there; who does
-    not use them adds them to `passed_over.repeats`."""
+    """Further paths by a link, each with what it leads to: a file in `names`, by its name there, or a folder
+    of such files (`below`); who does not use them adds them to `passed_over.repeats`."""
+
+    def below(self, folder: str) -> list[str]:
+        """The names that lie in a folder; `names` have to be sorted."""
+        inside = os.path.join(folder, "")
+        first = bisect.bisect_left(self.names, inside)
+        return list(
+            itertools.takewhile(
+                lambda name: name.startswith(inside), itertools.islice(self.names, first, None)
+            )
+        )
 
 
 def _count(n: int, what: str) -> str:

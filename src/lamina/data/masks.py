@@ -18,7 +18,8 @@ from lamina.data.files import Names, printable
 from lamina.data.find_files import find_images
 from lamina.data.mask_classes import NAME_FILES, class_names, read_numbers, reduced
 from lamina.data.options import AS_STORED, Decoding
-from lamina.data.parts import Role, folders_in, folders_of
+from lamina.data.part_names import Role
+from lamina.data.parts import folders_in, folders_of
 from lamina.data.sources import FileSource
 from lamina.data.unreadable import Reason, Unreadable
 from lamina.errors import LaminaError

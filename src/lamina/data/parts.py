@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from lamina.data.files import is_image_name, printable
 from lamina.data.outputs import is_output
+from lamina.data.part_names import (
+    Role,
+    goes_without_saying,
+    loose_role,
+    rank,
+    role_of,
+    roles_among,
+    usual_first,
+)
 
-Role = Literal["train", "val", "unlabelled"]
-
-_TRAIN = ("train", "training", "trainval", "trn", "labeled", "labelled")
-_HELD_OUT = ("val", "valid", "validation", "dev", "eval", "evaluation", "holdout", "test", "testing")
-_UNLABELLED = ("unlabeled", "unlabelled", "unsupervised", "extra")
-_AROUND = "|".join(("sets?", "images?", "imgs?", "pictures?", "photos?", "data", "split", "samples?", "seg"))
-_WORDS = "|".join((*_TRAIN, *_HELD_OUT, *_UNLABELLED))
-_PATTERN = re.compile(f"(?:{_AROUND})?(?P<part>{_WORDS})(?:{_AROUND})*")
 _DEEPEST = 4
 """Folders that hold nothing but one folder, as unpacked archives do, are looked through so far."""
-
-
-def part_named(name: str) -> str | None:
-    """The word that makes a folder's name that of a part, in lower case; None for other names.
-
-    Case, digits and punctuation do not count, nor words around it: "Train", "val2017", "test_images".
-    """
-    found = _PATTERN.fullmatch(re.sub(r"[\W\d_]", "", name.lower()))
-    return found["part"] if found else None
-
-
-def role_of(name: str) -> Role | None:
-    """Which part of a data set a folder of that name is; None where it may be a class."""
-    part = part_named(name)
-    if part is None:
-        return None
-    return "train" if part in _TRAIN else "val" if part in _HELD_OUT else "unlabelled"
 
 
 def folders_in(folder: str) -> tuple[str, ...]:
@@ -48,19 +30,7 @@ def folders_in(folder: str) -> tuple[str, ...]:
 
 def folders_of(folder: str, role: Role) -> list[str]:
     """Names of the folders in a folder that are such a part; "val" goes before "test"."""
-    return sorted(_level(folder).of(role), key=lambda name: (_rank(name), name))
-
-
-def most_usual(names: Iterable[str], role: Role) -> list[str]:
-    """Of names, those of such a part by the most usual word for it: of val and test, val is held out."""
-    fitting = [name for name in names if role_of(name) == role]
-    first = min(map(_rank, fitting), default=None)
-    return [name for name in fitting if _rank(name) == first]
-
-
-def _rank(name: str) -> int:
-    """Which of the words for its role a folder's name has."""
-    return (*_TRAIN, *_HELD_OUT, *_UNLABELLED).index(part_named(name) or "")
+    return sorted(_level(folder).of(role), key=lambda name: (rank(name), name))
 
 
 @dataclass(frozen=True)
@@ -80,7 +50,7 @@ class Parts:
         unused += [f"images beside the folders ({printable(self.loose)})"] if self.loose else []
         left = (f"not used: {', '.join(unused)}; give a folder's own path to use it",) if unused else ()
         named = [os.path.basename(folder) for folder in (*self.train, *self.val)]
-        usual = len(named) == 2 and all(name in (*_TRAIN, *_HELD_OUT) for name in named)
+        usual = len(named) == 2 and goes_without_saying(named)
         return left if usual and not left else (self._said(), *left)
 
     def _said(self) -> str:
@@ -97,8 +67,9 @@ class Parts:
 def find_parts(root: str) -> Parts | None:
     """The parts of a data set; None where its folders are none, and so may be classes.
 
-    Folders are parts where one is named as a training part and another as a held-out one, in any case; or
-    where no other folder has images ("train" alone). A folder that holds all images is looked into.
+    Folders are parts where one is named as a training part and another as a held-out one, in any case, as
+    `roles_among` tells; or where no other folder has images ("train" alone, or with "test_stg1"). A folder
+    that holds all images is looked into.
     """
     base, level = "", _level(root)
     for _ in range(_DEEPEST):
@@ -116,6 +87,15 @@ def find_parts(root: str) -> Parts | None:
     return _lone_part(root, base, level)
 
 
+def maybe_parts(root: str) -> list[str]:
+    """Folders with images that are named like parts, where `find_parts` finds none: they may be classes."""
+    folders = _level(root).folders
+    named = [name for name in folders if loose_role(name) in ("train", "val")]
+    both = len({loose_role(name) for name in named}) == 2
+    doubtful = [name for name in named if both or role_of(name)]
+    return [name for name in doubtful if _has_image(os.path.join(root, name))]
+
+
 @dataclass(frozen=True)
 class _Level:
     """The folders in a folder, sorted, and its first image; nothing where it cannot be listed."""
@@ -124,7 +104,7 @@ class _Level:
     loose: str | None = None
 
     def of(self, role: Role) -> list[str]:
-        return [name for name in self.folders if role_of(name) == role]
+        return [name for name, found in roles_among(self.folders).items() if found == role]
 
 
 def _level(folder: str) -> _Level:
@@ -157,18 +137,23 @@ def _only_folder(folder: str, level: _Level) -> str | None:
 
 def _two_parts(root: str, base: str, level: _Level) -> Parts | None:
     train, val = level.of("train"), level.of("val")
-    return _parts(root, base, level, train, most_usual(val, "val")) if train and val else None
+    return _parts(root, base, level, train, usual_first(val)) if train and val else None
 
 
 def _lone_part(root: str, base: str, level: _Level) -> Parts | None:
-    """Training folders alone, or held-out ones alone, where nothing else holds images."""
+    """Training folders alone, or held-out ones alone, where nothing else holds images.
+
+    One with a longer name ("test_stg1" beside "train") is the other part then.
+    """
     train, val = level.of("train"), level.of("val")
-    others = [name for name in level.folders if role_of(name) is None]
     if bool(train) == bool(val) or level.loose:
         return None
-    if any(_has_image(os.path.join(root, base, name)) for name in others):
+    rest = [name for name in level.folders if role_of(name) is None]
+    rest = [name for name in rest if _has_image(os.path.join(root, base, name))]
+    wanted: Role = "val" if train else "train"
+    if any(loose_role(name) != wanted for name in rest):
         return None
-    return _parts(root, base, level, train, val)
+    return _parts(root, base, level, train or rest, val or usual_first(rest))
 
 
 def _parts(root: str, base: str, level: _Level, train: list[str], val: list[str]) -> Parts:
@@ -189,9 +174,12 @@ def _unwrapped(root: str, part: str) -> str:
     role = role_of(os.path.basename(part))
     for _ in range(_DEEPEST):
         level = _level(os.path.join(root, part))
-        if len(level.folders) != 1 or level.loose or role_of(level.folders[0]) != role:
+        if len(level.folders) != 1 or level.loose:
             break
-        part = os.path.join(part, level.folders[0])
+        inside = level.folders[0]
+        if inside != os.path.basename(part) and (role is None or role_of(inside) != role):
+            break
+        part = os.path.join(part, inside)
     return part
 
 

@@ -27,7 +27,7 @@ from lamina.rng import Purpose, bits, sample_keys, uniform
 REPLACEMENTS = 16
 """Draws to fill a bad file's slot; they all fail only where bad files are the rule."""
 FEW = 100
-"""Of so many files, a run may bear that most are bad (`DataOptions.bad_files_min`)."""
+"""Of so many files, most may be bad before a run stops (`DataOptions.bad_files_min`)."""
 
 
 class Masking(Protocol):
