@@ -17,11 +17,11 @@ from lamina.cli import main
 from lamina.errors import LaminaError
 from lamina.interop import inspect, load_encoder
 from lamina.options import merge
-from lamina.runs import Run
+from lamina.runs import Run, load_task
 from lamina.tokenizer import TokenizerOptions
 from lamina.tokenizing import train_tokenizer
-from lamina.train import Outcome, TrainOptions, fit
-from lamina.train.checkpoint import read, steps
+from lamina.train import Outcome, TrainOptions, checkpoint, divergence, fit
+from lamina.train.checkpoint import read, read_state, steps
 from lamina.train.divergence import most_nonfinite
 from train_toys import OPTIM, Counting, ToyLoader, ToyTask, fingerprint, train
 
@@ -225,6 +225,52 @@ def test_the_way_out_that_the_command_line_advises_works(exploded: Path, tmp_pat
         main(["pretrain", DATA, "--out", str(run), "--resume", "--base-lr", "1e-4"]) == 2
     )  # it is healthy now
     assert load_encoder(run).origin is not None
+
+
+@pytest.fixture(scope="module")
+def mostly_skipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A healthy run of eight steps whose last checkpoint says that six of them were skipped: its weights are
+    finite."""
+    run = tmp_path_factory.mktemp("skipped") / "run"
+    code = main(["pretrain", DATA, "--out", str(run), *TINY, "--train.checkpoint-every-steps", "4"])
+    assert code == 0
+    return run
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_the_finite_weights_of_a_diverged_run_are_refused(
+    mostly_skipped: Path, says: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the checkpoint says its limit, or is of an earlier version."""
+    run, content = tmp_path / "run", read_state(mostly_skipped / "checkpoints" / "step-8")
+    shutil.copytree(mostly_skipped, run)
+    assert content["most_nonfinite"] == 4
+    content["train"] |= {"nonfinite": 5, "skipped_in_a_row": 1}
+    if not says:
+        del content["most_nonfinite"]
+    real = checkpoint.read_state
+    changed = lambda path: content if path.name == "step-8" else real(path)  # noqa: E731
+    monkeypatch.setattr(divergence, "read_state", changed)
+    for use in (
+        lambda: load_encoder(run),
+        lambda: load_encoder(f"{run}@8"),
+        lambda: lamina.export_timm(run, tmp_path / "x.safetensors"),
+        lambda: lamina.pretrain(DATA, tmp_path / "next", "mae-small", init=run, image_size=16, patch_size=4),
+        lambda: load_task(run),
+    ):
+        with pytest.raises(LaminaError, match=r"diverged: 5 of 8 steps .* take the one of step 4"):
+            use()
+    assert main(["embed", str(run), DATA, "--out", str(tmp_path / "e")]) == 2
+    assert "diverged: 5 of 8" in dict(inspect(run).rows())["not usable"]
+    assert load_encoder(f"{run}@4").origin is not None  # asked for
+    content["train"] |= {"nonfinite": 4}
+    assert load_encoder(run).origin is not None
+
+
+def test_the_last_line_names_a_way_out_that_there_is(tmp_path: Path) -> None:
+    sentence = Outcome("nonfinite", 6, 13, tmp_path / "step-6", {}).sentence
+    way = "--resume with a lower base_lr, another clip_grad or another precision continues from the last good"
+    assert way in sentence
 
 
 def test_a_tokenizer_that_diverged_goes_on_with_another_rate(tmp_path: Path) -> None:

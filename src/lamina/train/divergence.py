@@ -105,14 +105,21 @@ def is_sound(path: Path) -> bool:
     """Whether the weights of a checkpoint are finite and its last step was not skipped. It was verified
     before."""
     state = _state(path)
-    return state.skipped_in_a_row == 0 and not never_stepped(state) and _finite(path)
+    return state.skipped_in_a_row == 0 and why_useless(path) is None
 
 
 def why_useless(path: Path) -> str | None:
-    """None for a checkpoint whose weights training has changed and whose numbers are finite; else why there
-    is nothing to evaluate, export or start from. The checkpoint was verified before."""
-    if never_stepped(_state(path)):
+    """None for a checkpoint whose weights training has changed, whose numbers are finite, and before which no
+    more steps were skipped than may be; else why there is nothing to evaluate, export or start from. The
+    checkpoint was verified before."""
+    state = _state(path)
+    if never_stepped(state):
         return "each of its steps had a loss or gradient that is not finite, so nothing was trained"
+    if state.nonfinite > (most := _most_then(path, state)):
+        return (
+            f"its training diverged: {state.nonfinite} of {state.step} steps had a loss or gradient that is "
+            f"not finite, more than the {most} that may"
+        )
     if not _finite(path):
         return "its weights are not finite numbers"
     return None
@@ -173,6 +180,13 @@ def _finite(path: Path) -> bool:
     """As the checkpoint says, or, of one of an earlier version, as its weights are."""
     said = read_state(path).get("weights_finite")
     return bool(said) if said is not None else weights_finite(load_file(path / MODEL))
+
+
+def _most_then(path: Path, state: TrainState) -> int:
+    """Steps that might be skipped when the checkpoint was written. One of an earlier version does not say its
+    limit: more than half of the run is above any."""
+    said = read_state(path).get("most_nonfinite")
+    return int(said) if said is not None else state.total_steps // 2
 
 
 def _state(path: Path) -> TrainState:

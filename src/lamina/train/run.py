@@ -211,6 +211,7 @@ class Run:
             "train": asdict(self.state),
             "run": self._facts(),
             "weights_finite": finite,
+            "most_nonfinite": self.most_nonfinite,
             "samples_consumed": self.state.step * self.plan.batch_size,
             "meter": self.meter.state_dict(),
             "scaler": self.scaler.state_dict(),

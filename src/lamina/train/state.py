@@ -80,6 +80,7 @@ class Outcome:
             "finished": f"finished: {at}",
             "interrupted": f"interrupted by a signal: {at}; go on with --resume",
             "nonfinite": f"stopped, too many steps with a loss or gradient that is not finite: {at}; "
-            "go on from before with --resume and a lower base_lr, a clip_grad or another precision",
+            "--resume with a lower base_lr, another clip_grad or another precision continues from the last "
+            "good checkpoint",
             "bad files": f"stopped, too many bad files: {self.why}; {at}",
         }[self.reason]
