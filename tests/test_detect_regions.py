@@ -127,10 +127,18 @@ def test_options_that_cannot_be_meant():
     for wrong in (
         {"channels": 0},
         {"region_samples": 0},
-        {"anchor_ratios": (0.0,)},
+        {"box_convs": -1},
+        {"anchor_strides": math.nan},
+        {"anchor_ratios": (math.inf,)},
         {"anchor_ratios": ()},
         {"anchor_iou": 0.2},
+        {"scales": (0.0, -1.0)},
+        {"scales": (3.0,)},
+        {"least_score": 5.0},
+        {"least_score": math.nan},
+        {"nms_iou": -1.0},
+        {"nms_iou": math.nan},
     ):
-        with pytest.raises(LaminaError, match="head"):
+        with pytest.raises(LaminaError, match=next(iter(wrong))):
             HeadOptions(**wrong)
     assert HeadOptions(box_convs=0).box_convs == 0

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import math
+import re
+import types
+import typing
 from pathlib import Path
 
 import pytest
@@ -17,6 +22,12 @@ from lamina.recipes import Recipe, protocols, recipes
 from lamina.train import OptimOptions, TrainOptions
 
 DATA = "sample:photos?crop=16&most=2"
+SOURCES = Path(lamina.__file__).parent
+# Parameters of samples are a text of whole numbers, see `lamina.data.query`.
+OPTIONS = re.compile(
+    r"^class ((?!Fashion|Photos|Doom)\w+Options|\w*Windows|EncoderChanges|Going|Reading|Looking|Computing)\b",
+    re.MULTILINE,
+)
 WRONG = [
     ("optim.base_lr", math.nan),
     ("optim.base_lr", math.inf),
@@ -83,6 +94,44 @@ def test_ends_of_ranges() -> None:
         assert -1 not in allowed
 
 
+def options_of_the_package() -> list[type]:
+    """Every dataclass of options in the source files, the groups of every recipe and those that verbs share."""
+    found = []
+    for file in sorted(SOURCES.rglob("*.py")):
+        names = OPTIONS.findall(file.read_text(encoding="utf-8"))
+        if names:
+            parts = file.relative_to(SOURCES.parent).with_suffix("").parts
+            module = importlib.import_module(".".join(parts))
+            found += [getattr(module, name) for name in names]
+    return [each for each in found if dataclasses.is_dataclass(each)]
+
+
+@pytest.mark.parametrize("kind", options_of_the_package(), ids=lambda kind: kind.__name__)
+def test_every_number_of_every_group_of_options_has_a_range_that_is_checked(kind: type) -> None:
+    """NaN and -1 are in no range: an option that takes them has none, or its group does not check."""
+    for name, hint in typing.get_type_hints(kind).items():
+        either = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        for part in typing.get_args(hint) if either else (hint,):
+            if (value := _wrong(part)) is not None:
+                with pytest.raises(LaminaError, match=rf"^{name} is "):
+                    kind(**{name: value})
+
+
+def _wrong(hint: object) -> object:
+    """A value of that type which no option can mean; None for types without numbers."""
+    if typing.get_origin(hint) is tuple:
+        kinds = [part for part in typing.get_args(hint) if part is not Ellipsis]
+        wrong = tuple(map(_wrong, kinds))
+        return None if None in wrong else wrong
+    return {int: -1, float: math.nan}.get(hint)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(("value", "words"), [(math.inf, "a finite number, 0 or more"), (-1.0, "0 or more")])
+def test_an_infinity_is_told_that_it_is_not_finite(value: float, words: str) -> None:
+    with pytest.raises(LaminaError, match=rf"^base_lr is {value!r}; it must be {words}$"):
+        OptimOptions(base_lr=value)
+
+
 @pytest.mark.parametrize("value", ["1e-3", True])
 def test_text_and_truth_values_are_no_numbers(value: object) -> None:
     with pytest.raises(LaminaError, match=rf"base_lr is {value!r}; it must be 0 or more"):
@@ -126,7 +175,7 @@ def test_a_whole_number_may_be_written_with_an_exponent() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--device", "meta"], "'meta' cannot train"),
+        (["--device", "meta"], "'meta' cannot be used here"),
         (["--device", "cuda:99"], "device 'cuda:99' was asked for"),
         (["--optim.layer-decay", "0.5"], "layer"),
         (["--init", "nowhere.safetensors"], "nowhere.safetensors"),

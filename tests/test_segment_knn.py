@@ -99,5 +99,5 @@ def test_k_is_chosen_on_training_images():
     assert k == 9
     assert scores[9] > scores[1] > scores[700]
     assert choose_k(bank, (3,)) == (3, {})
-    with pytest.raises(LaminaError, match="numbers from 1 on"):
+    with pytest.raises(LaminaError, match="each of its numbers must be 1 or more"):
         KNNHeadOptions(k=(0,))

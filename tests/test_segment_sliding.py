@@ -103,6 +103,6 @@ def test_sizes_follow_from_the_encoder():
     assert published.resolved((224, 224), (16, 16)) == published
     assert published.resolved((224, 224), (14, 14)).pixels == (518, 518)
     assert own.training().size == (112, 160)
-    for wrong in ({"size": (0,)}, {"stride": (1, 2, 3)}, {"base": 0}, {"at_once": 0}):
-        with pytest.raises(LaminaError, match="window"):
+    for wrong in ({"size": (0,)}, {"stride": (1, 2, 3)}, {"base": 0}, {"at_once": 0}, {"scale": (2.0, 0.5)}):
+        with pytest.raises(LaminaError, match=next(iter(wrong))):
             SegmentWindows(**wrong)

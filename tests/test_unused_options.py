@@ -42,6 +42,14 @@ UNUSED = [
     ("finetune-b", {"data": {"eval_crop_share": 0.5}}, "data.eval_crop_share"),
     ("finetune", {"data": {"alpha_background": 7}}, "data.alpha_background"),
     ("finetune", {"data": {"view_grey_share": 0.5}}, "data.view_grey_share"),
+    ("finetune", {"fusion": {"layers": [0, 11]}}, "fusion.layers"),
+    ("finetune", {"fusion": {"pooling": "attention", "heads": 2}}, "fusion.heads, fusion.pooling have"),
+    ("finetune", {"fusion": {"kind": "mff", "heads": 2}}, "fusion.heads has"),
+    (
+        "finetune",
+        {"fusion": {"kind": "mff", "pooling": "attention", "logit_lr_scale": 9.0}},
+        "fusion.logit_lr_scale has",
+    ),
     ("attentive", {"encoder": {"drop_path": 0.1}}, "encoder.drop_path"),
     ("linear-mae", {"optim": {"layer_decay": 0.5}}, "optim.layer_decay"),
 ]
@@ -61,7 +69,7 @@ def test_what_is_used_or_is_the_models_own_is_taken(model: Backbone) -> None:
     images = ArraySource(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), list("abcd"))
     used = {
         "encoder": {"image_size": [64, 64], "drop_path": 0.2},
-        "fusion": {"kind": "mff"},
+        "fusion": {"kind": "mff", "layers": [0, 11], "logit_lr_scale": 9.0},
         "supervised": {"mixup": 0.0, "head_std": 0.1},
         "data": {"flip": 0.0, "erase": 0.1, "workers": 0},
         "optim": {"base_lr": 1e-2},

@@ -33,6 +33,7 @@ from lamina.downstream.segment import (
     segment_recipe,
 )
 from lamina.options import to_mapping
+from lamina.ranges import COUNT
 from lamina.train.distributed import choose_device
 
 
@@ -49,7 +50,7 @@ class SegmentArguments(TrainingArguments[SegmentRecipe]):
     root/train/masks/ (and val), or sample:doom."""
     out: Path | None = None
     """Folder of the training; by default RUN/evaluations/segment-HEAD-DATA-seedS."""
-    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads")] = None
+    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
     """Attention heads of the network, for a weights file of an unusual width, which does not say."""
     recipe: str | None = None
     """Recipe to start from, by default HEAD-small."""
@@ -74,7 +75,7 @@ class DetectArguments(TrainingArguments[DetectRecipe]):
     sample:doom."""
     out: Path | None = None
     """Folder of the training; by default RUN/evaluations/detect-DATA-seedS."""
-    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads")] = None
+    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
     """Attention heads of the network, for a weights file of an unusual width, which does not say."""
     recipe: str | None = None
     """Recipe to start from, by default detect-small."""

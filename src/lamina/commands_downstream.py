@@ -38,13 +38,14 @@ from lamina.errors import LaminaError
 from lamina.evaluate import Computing
 from lamina.files import check_writable
 from lamina.interop import load_encoder, network_options
+from lamina.ranges import COUNT
 from lamina.report.comparison import write_comparison
 from lamina.train import is_main
 
 T = TypeVar("T")
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
 Data = Annotated[str, tyro.conf.arg(metavar="DATA")]
-Heads = Annotated[int | None, tyro.conf.arg(name="encoder.heads")]
+Heads = Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT]
 Flat = Annotated[T, tyro.conf.arg(name="")]
 GOING, FEW, ROBUSTNESS, COMPARE = Going(), FewOptions(), RobustnessOptions(), CompareOptions()
 

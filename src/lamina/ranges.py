@@ -65,7 +65,7 @@ def check_ranges(options: Any) -> None:
         for number in value if several else (value,):
             if isinstance(number, bool) or not isinstance(number, int | float) or number not in allowed:
                 each = "each of its numbers must be" if several else "it must be"
-                raise LaminaError(f"{name} is {value!r}; {each} {allowed}")
+                raise LaminaError(f"{name} is {value!r}; {each} {_finite(number, allowed)}{allowed}")
 
 
 @cache
@@ -83,5 +83,13 @@ def _ranges(kind: type) -> dict[str, tuple[Range, bool]]:
     return found
 
 
+def _finite(number: Any, allowed: Range) -> str:
+    """What the words of a range without an upper end leave out, where that is what is wrong."""
+    infinite = isinstance(number, float) and not math.isfinite(number)
+    return "a finite number, " if infinite and allowed.most == math.inf else ""
+
+
 def _number(value: float) -> str:
-    return "2**63 - 1" if value == 2**63 - 1 else f"{value:g}"
+    if value == 2**63 - 1:
+        return "2**63 - 1"
+    return str(value) if isinstance(value, int) else f"{value:g}"

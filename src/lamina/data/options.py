@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from lamina.errors import LaminaError
-from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, check_ranges
+from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, Range, check_ranges
 
 MAX_PIXELS = 178_956_970
 """Where Pillow itself refuses an image as a decompression bomb (about 13,000 x 13,000)."""
@@ -89,9 +89,9 @@ class DataOptions:
     """Share of the short side that an evaluation's centre crop keeps (224 of 256); 1 for small images."""
     exif_orientation: bool = True
     """Turn photographs as their EXIF tag says, as viewers do; MAE, timm and torchvision ignore the tag."""
-    alpha_background: int = 255
+    alpha_background: Annotated[int, Range(0, 255)] = 255
     """Grey level (0 to 255) that transparent pixels are composited on, unless the encoder takes the alpha."""
-    max_pixels: int = MAX_PIXELS
+    max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = MAX_PIXELS
     """Larger images (height x width, from the header) are refused undecoded; no more than Pillow allows."""
     max_decode_mb: Annotated[int, COUNT] = MAX_DECODE_MB
     """Most memory, in MiB, that decoding one image may take in each worker: all channels, bytes and copies,
@@ -115,32 +115,10 @@ class DataOptions:
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
         check_ranges(self)
-        checks = {
-            "crop_scale must be two shares, smallest first, above 0 and at most 1": (
-                0 < self.crop_scale[0] <= self.crop_scale[1] <= 1
-            ),
-            "crop_ratio must be two positive numbers, smallest first": 0
-            < self.crop_ratio[0]
-            <= self.crop_ratio[1],
-            "flip must be a probability": 0 <= self.flip <= 1,
-            "erase must be a probability": 0 <= self.erase <= 1,
-            "view_shift_px must not be negative": self.view_shift_px is None or self.view_shift_px >= 0,
-            "view_jitter_share, view_grey_share and view_blur_share must be probabilities": all(
-                0 <= p <= 1 for p in (self.view_jitter_share, self.view_grey_share, self.view_blur_share)
-            ),
-            "eval_crop_share must be above 0 and at most 1": 0 < self.eval_crop_share <= 1,
-            "alpha_background must be a grey level from 0 to 255": 0 <= self.alpha_background <= 255,
-            "crop_padding_px must not be negative": self.crop_padding_px >= 0,
-            "workers must not be negative": self.workers >= 0,
-            "worker_timeout_seconds must be positive": self.worker_timeout_seconds > 0,
-            "prefetch_batches must be at least 1": self.prefetch_batches >= 1,
-            "bad_files_max_share must be from 0 to 1": 0 <= self.bad_files_max_share <= 1,
-            "bad_files_min must not be negative": self.bad_files_min >= 0,
-            f"max_pixels must be from 1 to {MAX_PIXELS}": 1 <= self.max_pixels <= MAX_PIXELS,
-        }
-        for sentence, holds in checks.items():
-            if not holds:
-                raise LaminaError(f"data.{sentence}")
+        for name in ("crop_scale", "crop_ratio"):
+            smallest, largest = getattr(self, name)
+            if smallest > largest:
+                raise LaminaError(f"data.{name} is {(smallest, largest)}; give the smallest first")
 
     def bad_files_limit(self, n_files: int) -> int:
         """How many of `n_files` may be unreadable."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from lamina.batch import Objects
 from lamina.data.dense import IGNORE
 from lamina.data.transforms import resize
 from lamina.errors import LaminaError
+from lamina.ranges import COUNT, POSITIVE, SHARE, SHARE_ABOVE_0, check_ranges
 
 TRIES = 10
 """Places for a window that are tried until no class covers too much of it."""
@@ -25,30 +26,24 @@ N_DRAWS = 2 + 2 * TRIES
 class WindowOptions:
     """How training windows are cut for segmentation and detection."""
 
-    size: tuple[int, int] = (512, 512)
+    size: Annotated[tuple[int, int], COUNT] = (512, 512)
     """Height and width of a window in px."""
-    scale: tuple[float, float] = (0.5, 2.0)
+    scale: Annotated[tuple[float, float], POSITIVE] = (0.5, 2.0)
     """Smallest and largest size of the image over `base`, drawn evenly."""
-    base: int = 512
+    base: Annotated[int, COUNT] = 512
     """Side in px of an image at scale 1."""
     side: Literal["short", "long"] = "short"
     """Which side `base` is: the short one (mmsegmentation), or the long one, so that the whole image fits
     (large-scale jitter)."""
-    most_of_one_class: float = 1.0
+    most_of_one_class: Annotated[float, SHARE_ABOVE_0] = 1.0
     """Largest share of a window that one class may cover (mmsegmentation: 0.75); other places are tried."""
-    flip: float = 0.5
+    flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        if min(*self.size, self.base) < 1:
-            raise LaminaError(f"a window of {self.size} px of images of {self.base} px is none; give more")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise LaminaError(f"scale is {self.scale}; give the smallest and the largest, above 0")
-        if not 0 < self.most_of_one_class <= 1:
-            raise LaminaError(f"most_of_one_class is {self.most_of_one_class}; give a share above 0, up to 1")
-        if not 0 <= self.flip <= 1:
-            raise LaminaError(f"flip is {self.flip}; it is a probability")
+        check_ranges(self)
+        check_scale(self.scale)
 
 
 @dataclass(frozen=True)
@@ -124,6 +119,12 @@ def draw_window(
         if _largest_share(window.map(classes)) <= options.most_of_one_class:
             return window
     return window
+
+
+def check_scale(scale: tuple[float, float]) -> None:
+    """Raise where the smallest size is above the largest."""
+    if scale[0] > scale[1]:
+        raise LaminaError(f"scale is {scale}; give the smallest size first, then the largest")
 
 
 def boxes_around(masks: Bool[Tensor, "n H W"]) -> Float[Tensor, "n 4"]:

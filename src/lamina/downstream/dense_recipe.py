@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, Self, TypeVar
+from typing import Annotated, Protocol, Self, TypeVar
 
 from lamina.downstream.dense_encoder import EncoderChanges
 from lamina.downstream.training import TrainingRecipe
 from lamina.errors import LaminaError
 from lamina.options import meant
+from lamina.ranges import COUNT, check_ranges
 from lamina.train import OptimOptions
 
 
@@ -17,11 +18,12 @@ from lamina.train import OptimOptions
 class Windows:
     """Windows of images; what is unset follows from the encoder."""
 
-    size: tuple[int, ...] | None = None
+    size: Annotated[tuple[int, ...] | None, COUNT] = None
     """Side, or height and width, of a window in px; unset: the encoder's image size."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
+        check_ranges(self)
         check_sides("size", self.size)
 
     def resolved(self, own: tuple[int, int], patch: tuple[int, int]) -> Self:
@@ -67,5 +69,5 @@ def recipe_named(name: str, known: Mapping[str, Callable[[], R]]) -> R:
 
 def check_sides(name: str, sides: tuple[int, ...] | None) -> None:
     """Raise where they are neither a side nor a height and a width."""
-    if sides is not None and not (1 <= len(sides) <= 2 and min(sides) >= 1):
+    if sides is not None and not 1 <= len(sides) <= 2:
         raise LaminaError(f"window.{name} takes a side, or height and width, in px, not {sides}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from lamina.data.options import DECODING_FIELDS
 from lamina.errors import LaminaError
+from lamina.fusion import FusionOptions
 from lamina.options import differences, flatten, to_mapping
 
 _CLASSIFIER_GROUPS = ("masking.", "decoder.", "target.", "cmae.", "loss", "method", "data.second_view")
@@ -45,6 +46,8 @@ def check_classifier_options(asked: Any, published: Any, run: Any) -> None:
         if frozen and name in _FROZEN_UNUSED:
             return True
         group, _, rest = name.partition(".")
+        if group == "fusion" and not _fusion_reads(rest, asked.fusion):
+            return True
         own = (group == "encoder" and rest not in _ENCODER_USED) or name in taken_over
         return own and now[name] != wanted[name]
 
@@ -64,6 +67,15 @@ def check_dense_options(asked: Any, published: Any, run: Any) -> None:
 
     now, wanted = flatten(to_mapping(run)), flatten(to_mapping(asked))
     _refuse(filter(unused, differences(published, asked)), published.name)
+
+
+def _fusion_reads(name: str, fusion: FusionOptions) -> bool:
+    """Whether the chosen fusion has a use for that field."""
+    if name == "kind":
+        return True
+    if name == "heads" or name.startswith("logit_"):
+        return fusion.kind == "mff" and fusion.pooling == ("attention" if name == "heads" else "average")
+    return fusion.kind == "mff"
 
 
 def _refuse(names: Iterable[str], where: str) -> None:

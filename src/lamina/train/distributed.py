@@ -119,7 +119,7 @@ def choose_device(name: str = "auto", local_rank: int = 0, local_world: int = 1)
     except RuntimeError:
         raise LaminaError(f"there is no device called {name!r}; use auto, cpu, cuda, cuda:1 or mps") from None
     if device.type not in ("cpu", "cuda", "mps"):
-        raise LaminaError(f"device {name!r} cannot train here; use auto, cpu, cuda, cuda:1 or mps")
+        raise LaminaError(f"device {name!r} cannot be used here; use auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda":
         device = _gpu(device, name, local_rank, local_world)
         torch.cuda.set_device(device)

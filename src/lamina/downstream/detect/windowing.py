@@ -5,33 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from lamina.data.windows import Window, WindowOptions
+from lamina.data.windows import Window, WindowOptions, check_scale
 from lamina.downstream.dense_recipe import Windows
-from lamina.errors import LaminaError
-from lamina.ranges import POSITIVE, SHARE, check_ranges
+from lamina.ranges import COUNT, POSITIVE, SHARE
 
 
 @dataclass(frozen=True)
 class DetectWindows(Windows):
     """Windows of images; what is unset follows from the encoder."""
 
-    base: int | None = None
+    base: Annotated[int | None, COUNT] = None
     """Long side in px of a training image at scale 1; unset: that of a window."""
     scale: Annotated[tuple[float, float], POSITIVE] = (0.1, 2.0)
     """Smallest and largest size of a training image over `base`, drawn evenly (large-scale jitter)."""
     flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip in training."""
-    least_px: int = 1
+    least_px: Annotated[int, COUNT] = 1
     """Px of an object that a training window must show for it to count."""
-    at_once: int = 8
+    at_once: Annotated[int, COUNT] = 8
     """Images per forward in the test; the numbers do not depend on it."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        check_ranges(self)
         super().__post_init__()
-        if min(self.least_px, self.at_once, 1 if self.base is None else self.base) < 1:
-            raise LaminaError("window.base, least_px and at_once must be 1 or more")
+        check_scale(self.scale)
 
     def resolved(self, own: tuple[int, int], patch: tuple[int, int]) -> DetectWindows:
         """As `Windows`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int64, Integer, Shaped
@@ -17,6 +18,7 @@ from lamina.downstream.segment.task import resized
 from lamina.encoder import Encoder
 from lamina.errors import LaminaError
 from lamina.evaluate.neighbours import Found, nearest
+from lamina.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
 from lamina.rng import Purpose, uniform
 
 
@@ -24,21 +26,20 @@ from lamina.rng import Purpose, uniform
 class KNNHeadOptions:
     """kNN segmentation, as CAPI evaluates (arXiv 2502.08769)."""
 
-    k: tuple[int, ...] = (1, 3, 10, 30)
+    k: Annotated[tuple[int, ...], COUNT] = (1, 3, 10, 30)
     """Neighbours that vote; which, is chosen on a tenth of the training images."""
-    images: int | None = None
+    images: Annotated[int | None, Range(2)] = None
     """Training images that are read, drawn by the seed; unset: all."""
-    patches: int = 100_000
+    patches: Annotated[int, COUNT] = 100_000
     """Training patches that are remembered at most, as many of each image, drawn by the seed."""
-    block: int | None = None
+    block: Annotated[int | None, NOT_NEGATIVE] = None
     """The block whose output is compared, after the final norm; unset: the last."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        if not self.k or min(self.k) < 1:
-            raise LaminaError(f"knn.k must be one or more numbers from 1 on, not {self.k}")
-        if self.patches < 1 or (self.images is not None and self.images < 2):
-            raise LaminaError("knn.patches must be 1 or more, and knn.images 2 or more")
+        check_ranges(self)
+        if not self.k:
+            raise LaminaError("knn.k is empty; give one number of neighbours or more")
 
 
 @dataclass(frozen=True)

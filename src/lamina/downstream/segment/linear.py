@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +12,21 @@ from lamina.downstream.segment.taps import Logits, Taps
 from lamina.downstream.segment.uper import classifier
 from lamina.encoder import Encoder
 from lamina.errors import LaminaError
+from lamina.ranges import NOT_NEGATIVE, SHARE_BELOW_1, check_ranges
 
 
 @dataclass(frozen=True)
 class LinearHeadOptions:
     """The linear head."""
 
-    blocks: tuple[int, ...] | None = None
+    blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
     """Blocks to read, side by side; unset: the last one. DINOv2's "+ms" reads the last four."""
-    dropout: float = 0.1
+    dropout: Annotated[float, SHARE_BELOW_1] = 0.1
     """Of whole channels before the matrix."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 class LinearHead(nn.Module):

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from lamina.data.windows import WindowOptions
+from lamina.data.windows import WindowOptions, check_scale
 from lamina.downstream.dense_recipe import Windows, check_sides
-from lamina.errors import LaminaError
-from lamina.ranges import POSITIVE, SHARE, SHARE_ABOVE_0, check_ranges
+from lamina.ranges import COUNT, POSITIVE, SHARE, SHARE_ABOVE_0
 
 
 @dataclass(frozen=True)
 class SegmentWindows(Windows):
     """Windows of images; what is unset follows from the encoder."""
 
-    base: int | None = None
+    base: Annotated[int | None, COUNT] = None
     """Short side in px of an image in the test, and of a training image at scale 1; unset: a window's."""
-    longest: int = 2048
+    longest: Annotated[int, COUNT] = 2048
     """Most px of the long side in the test, where `base` would make it longer (mmsegmentation's)."""
     scale: Annotated[tuple[float, float], POSITIVE] = (0.5, 2.0)
     """Smallest and largest size of a training image over `base`, drawn evenly."""
@@ -25,18 +24,16 @@ class SegmentWindows(Windows):
     """Largest share of a training window that one class may cover; other places are tried."""
     flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip in training."""
-    stride: tuple[int, ...] | None = None
+    stride: Annotated[tuple[int, ...] | None, COUNT] = None
     """Px from one window to the next in the test; unset: two thirds of a window (341 for 512)."""
-    at_once: int = 8
+    at_once: Annotated[int, COUNT] = 8
     """Windows per forward in the test; the numbers do not depend on it."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        check_ranges(self)
         super().__post_init__()
         check_sides("stride", self.stride)
-        if min(self.longest, self.at_once, 1 if self.base is None else self.base) < 1:
-            raise LaminaError("window.base, longest and at_once must be 1 or more")
+        check_scale(self.scale)
 
     def resolved(self, own: tuple[int, int], patch: tuple[int, int]) -> SegmentWindows:
         """As `Windows`; a stride is no longer than a window."""
