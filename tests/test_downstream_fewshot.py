@@ -135,6 +135,23 @@ def test_the_number_of_draws_is_told_where_it_is_not_the_usual_one(tmp_path):
         FewOptions(lists=(file, tmp_path / "other" / "1percent.txt"))
 
 
+def test_two_lists_of_one_name_have_a_score_each(tmp_path):
+    toy_run(tmp_path / "run", toy_recipe())
+    files = []
+    for folder, images in (("l1", (0, 1, 2)), ("l2", (3, 4, 5)), ("l3", (2, 1, 0))):
+        file = tmp_path / folder / "one.txt"
+        file.parent.mkdir()
+        file.write_text("".join(f"image-{i}.png\n" for i in images))
+        options = FewOptions(by="knn", per_class=(), lists=(file,))
+        (score,) = evaluate_fewshot(
+            tmp_path / "run", stripes_data(24, 9), options, computing=Computing(workers=0)
+        )
+        files.append(score_file(score))
+    assert files[0] != files[1]
+    assert files[0] == files[2]  # the same images in another order
+    assert len(list((tmp_path / "run" / "results").iterdir())) == 2
+
+
 def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_own(tmp_path):
     """fewshot-linear-100 of 24 images: five draws of all of them are one, and "77.1 to 77.1" is no interval."""
     toy_run(tmp_path / "run", toy_recipe())

@@ -10,10 +10,13 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision
 from evaluate_toys import stripes, toy_recipe, toy_run
 from lamina.commands_evaluate import tell_result
 from lamina.data import ArraySource
-from lamina.downstream import Score
+from lamina.downstream import FewOptions, Going, Score, evaluate_fewshot, evaluate_trained
+from lamina.downstream.adapting import protocol_recipe
 from lamina.downstream.score import of_probe
-from lamina.evaluate import LabelledData, ProbeResult, evaluate_knn, results_file
+from lamina.evaluate import Computing, LabelledData, ProbeResult, evaluate_knn, results_file
 from lamina.evaluate.confusion import Confusion
+from lamina.interop import load_encoder
+from lamina.options import merge
 from lamina.report.class_tables import class_tables
 from lamina.runs import Run
 
@@ -101,6 +104,34 @@ def test_a_set_of_nearly_one_class_says_so_everywhere(tmp_path, capsys):
     assert score.more == {"balanced accuracy": 0.5, "share of the largest class": 45 / 48}
     score.save(tmp_path / "score.json")
     assert Score.read(tmp_path / "score.json") == score
+
+
+@pytest.mark.parametrize(("right", "said"), [((45, 0), True), ((44, 1), True), ((45, 1), False)])
+def test_an_accuracy_that_one_answer_has_too_is_named(right, said):
+    usual, rare = right
+    counts = ((0, 0, usual), (0, 1, 45 - usual), (1, 0, 3 - rare), (1, 1, rare))
+    found = Confusion(("usual", "rare"), tuple(count for count in counts if count[2]))
+    expected = (
+        "one class has 93.8 % of the test images, and top-1 is not above that: look at the balanced accuracy"
+    )
+    assert found.no_better() == ((expected,) if said else ())
+
+
+@pytest.mark.parametrize("protocol", ["fewshot", "linear-mae", "attentive", "finetune"])
+def test_every_score_of_a_set_of_nearly_one_class_says_so(protocol, tmp_path):
+    """Its images are noise, so no protocol can be better than one answer."""
+    toy_run(tmp_path / "run", toy_recipe())
+    data = LabelledData("skewed", skewed(48, 1), skewed(48, 2))
+    if protocol == "fewshot":
+        options = FewOptions(by="knn", per_class=(1,), draws=1)
+        (score,) = evaluate_fewshot(tmp_path / "run", data, options, computing=Computing(workers=0))
+    else:
+        going = Going(device="cpu", workers=0)
+        named = protocol_recipe(protocol, load_encoder(tmp_path / "run"))
+        short = merge(named, {"train": {"max_steps": 1, "batch_size": 16}})
+        score = evaluate_trained(protocol, tmp_path / "run", data, going, recipe=short)
+    assert score.value <= 45 / 48
+    assert "one class has 93.8 % of the test images" in " ".join(score.notes)
 
 
 def test_results_of_before_are_read(tmp_path):

@@ -176,6 +176,27 @@ def test_k_is_cut_to_the_data_and_chosen_on_the_training_set():
     assert len(verdict.predictions) == len(truth)
 
 
+@pytest.mark.parametrize(
+    ("k", "chosen", "told"),
+    [
+        ((5, 11), 5, "the chosen k, 5, is the smallest of the sweep; a smaller one may be better"),
+        ((11, 5), 5, "the chosen k, 5, is the smallest of the sweep; a smaller one may be better"),
+        ((1, 11), 1, None),  # there is none below
+        ((5, 3, 11), 5, None),
+        ((5,), 5, None),  # no sweep
+    ],
+)
+def test_a_best_k_on_an_edge_of_the_sweep_is_said(k, chosen, told):
+    """Six samples in one direction, nine at right angles, the last of these with a wrong label. Up to k = 5 all
+    votes come from the own direction; at k = 11 five of it stand against six of the other."""
+    train = torch.tensor([[1.0, 0.0]] * 6 + [[0.0, 1.0]] * 9)
+    labels = torch.tensor([0] * 6 + [1] * 8 + [0])
+    verdict = probe_knn(train, labels, train, KNNOptions(k=k, temperature=1e3, centred=(False,)))
+    assert verdict.validation_top1 < 1
+    assert verdict.settings["k"] == chosen
+    assert verdict.notes == (() if told is None else (told,))
+
+
 def test_without_a_test_part_the_training_samples_are_judged_by_the_others():
     train, labels = clouds(60, 1)
     verdict = probe_knn(train, labels, None, KNNOptions(k=(5, 20)))

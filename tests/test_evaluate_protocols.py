@@ -209,7 +209,9 @@ def test_no_result_replaces_one_of_other_settings_or_seeds(tmp_path):
     assert f"{50 * sum(means):.1f}\u202f%" in page
 
 
-def test_an_earlier_step_does_not_hide_the_newest(run):
+def test_an_earlier_step_does_not_hide_the_newest(tmp_path):
+    run = tmp_path / "mff"
+    toy_run(run, toy_recipe(), steps=(3, 6))
     for spec in (f"{run}@3", str(run)):
         evaluate_knn(spec, stripes_data(30, 9), workers=0, device="cpu")
     views = result_views(read_runs([run]))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import torch
 
 from lamina.data import Source, Subset, printable
 from lamina.errors import LaminaError
+from lamina.evaluate.result_files import short_digest
 from lamina.rng import permutation
 
 
@@ -63,6 +65,23 @@ def listed(source: Source, file: Path) -> list[int]:
             "which; give each a name of its own"
         )
     return sorted(place[name] for name in wanted)
+
+
+class Draw(NamedTuple):
+    """Some training images, what the amount is called, and which draw of it they are."""
+
+    amount: str
+    number: int
+    indices: list[int]
+    listing: str = ""
+    """Of a list: how many images it names, and a digest of their names."""
+
+
+def draw_of_list(source: Source, file: Path) -> Draw:
+    """The one draw of an official list, called as the file is; raises as `listed`."""
+    indices = listed(source, file)
+    names = "\n".join(source.name(i) for i in indices)
+    return Draw(file.stem, 0, indices, f"list of {len(indices)} images, {short_digest(names)}")
 
 
 def few(source: Source, indices: Sequence[int]) -> Subset:

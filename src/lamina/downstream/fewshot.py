@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lamina.data import Source
-from lamina.downstream.few import draw_per_class, few, listed, per_class_of
+from lamina.downstream.few import Draw, draw_of_list, draw_per_class, few, per_class_of
 from lamina.downstream.score import Score, Unfinished, score_file
 from lamina.downstream.training import Going, evaluate_trained, keep
 from lamina.encoder import EncoderOptions
@@ -71,14 +71,6 @@ class FewOptions:
             raise LaminaError("few labels need an amount: per_class, shares or lists")
         if twice := [name for name, n in Counter(file.stem for file in self.lists).items() if n > 1]:
             raise LaminaError(f"two lists are called {twice[0]}, as their scores would be; rename one")
-
-
-class Draw(NamedTuple):
-    """Some training images, what the amount is called, and which draw of it they are."""
-
-    amount: str
-    number: int
-    indices: list[int]
 
 
 class Answer(NamedTuple):
@@ -143,7 +135,7 @@ def evaluate_fewshot(
                 answer = judge(draw)
                 rows.append(Drawn(answer, time.perf_counter() - started))
                 say(f"{amount}, draw {draw.number}: top1 {100 * answer.top1:.1f} %")
-            scores.append(_score(amount, rows, backbone, labelled, options, going.seed))
+            scores.append(_score(draw, rows, backbone, labelled, options, going.seed))
             keep(scores[-1], model)
     return tuple(scores)
 
@@ -162,13 +154,14 @@ def _so_far(
 
 
 def _score(
-    amount: str,
+    draw: Draw,
     rows: list[Drawn],
     backbone: Backbone,
     labelled: LabelledData,
     options: FewOptions,
     seed: int,
 ) -> Score:
+    """The score of an amount, of which `draw` is the last draw."""
     values, n, origin = [row.answer.top1 for row in rows], rows[0].answer.n_test, backbone.origin
     mean = estimate(values, SHARE)
     found = Confusion.summed([row.answer.confusion for row in rows if row.answer.confusion is not None])
@@ -178,7 +171,7 @@ def _score(
     elif mean.interval is not None:
         note = f"all {len(rows)} draws gave one accuracy; the interval is over test images"
     return Score(
-        protocol=f"fewshot-{options.by}-{amount}",
+        protocol=f"fewshot-{options.by}-{draw.amount}",
         model="a backbone" if origin is None else origin.name,
         step=None if origin is None else origin.step,
         data=labelled.name,
@@ -198,18 +191,21 @@ def _score(
             *labelled.notes,
             *labelled.trained_on(backbone),
             note,
-            *_short(labelled.train, amount, options),
+            *_short(labelled.train, draw.amount, options),
             *_remarks(rows),
+            *(() if found is None else found.no_better()),
         ),
         seconds=round(sum(row.seconds for row in rows), 1),
-        way=_way(rows[0].answer.way, len(rows), options),
+        way=_way(rows[0].answer.way, len(rows), options, draw.listing),
+        images=labelled.images_digest,
     )
 
 
-def _way(way: str, draws: int, options: FewOptions) -> str:
-    """How it was learned, and the number of draws where it is not the usual one; a list is one draw."""
+def _way(way: str, draws: int, options: FewOptions, listing: str = "") -> str:
+    """How it was learned, which images a list names, and the number of draws where it is not the usual one; a
+    list is one draw."""
     usual = draws in (FewOptions.draws, 1 if options.draws > 1 else FewOptions.draws)
-    return ", ".join(filter(None, (way, "" if usual else f"{draws} draws")))
+    return ", ".join(filter(None, (way, listing, "" if usual else f"{draws} draws")))
 
 
 def _short(train: Source, amount: str, options: FewOptions) -> tuple[str, ...]:
@@ -239,7 +235,7 @@ def _draws(train: Source, options: FewOptions, seed: int) -> Iterator[Draw]:
         for number in range(options.draws if n < most else 1):  # of all images there is one draw
             yield Draw(amount, number, draw_per_class(labels, n, seed, number))
     for file in options.lists:
-        yield Draw(file.stem, 0, listed(train, file))
+        yield draw_of_list(train, file)
 
 
 def _amounts(labels: Sequence[int], options: FewOptions) -> dict[str, int]:

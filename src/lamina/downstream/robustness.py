@@ -33,7 +33,7 @@ from lamina.downstream.training import Going, keep
 from lamina.encoder import EncoderOptions
 from lamina.errors import noted_on_interrupt
 from lamina.evaluate import Computing, open_labelled, wilson_interval
-from lamina.evaluate.result_files import file_name
+from lamina.evaluate.result_files import file_name, images_digest
 from lamina.ranges import COUNT, check_ranges
 from lamina.runs import Run
 
@@ -114,16 +114,18 @@ def evaluate_robustness(
     known = _known(classifier, str(data), probed, options, going)
     asked: list[str] = []
     said: dict[str, None] = {}
+    images = ""
     for part in _parts(data, options, going.seed):
         asked.append(part.name)
         said |= dict.fromkeys(part.source.notes)
+        images = images or images_digest(part.source, *([] if train is None else [train]))
         if part.name not in known:
             with noted_on_interrupt(lambda: known.kept(asked)):
                 _measure(part, classifier, options, computing, known)
         say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
     score = _score(classifier, name, options, asked, known, going.seed)
     seconds = round(time.perf_counter() - started, 1)
-    score = replace(score, seconds=seconds, notes=(*said, *score.notes))
+    score = replace(score, seconds=seconds, notes=(*said, *score.notes), images=images)
     keep(score, model)
     return score
 
@@ -219,8 +221,11 @@ def _score(
         right, n = known.counts(options.published)
         found = known.confusion(options.published)
         numbers = {} if found is None else found.numbers
+        told = (*base.notes, *(() if found is None else found.no_better()))
         interval = wilson_interval(right, n)
-        return replace(base, value=right / n, interval=interval, n_test=n, more=numbers, confusion=found)
+        return replace(
+            base, value=right / n, interval=interval, n_test=n, more=numbers, confusion=found, notes=told
+        )
     kinds = [kind for kind in KINDS if f"{kind} {SEVERITIES[-1]}" in asked]  # the folder may know of more
     errors = {kind: [known.error(f"{kind} {severity}") for severity in SEVERITIES] for kind in kinds}
     clean = known.error(CLEAN) if options.published is None else None
@@ -231,11 +236,18 @@ def _score(
     more |= {} if found is None else {f"clean images: {name}": value for name, value in found.numbers.items()}
     more |= scores.named() | {f"{kind} error": _mean(each) for kind, each in errors.items()}
     value = _mean([_mean(each) for each in errors.values()])
+    constant = () if found is None else found.no_better("top-1 on clean images")
     n = known.counts(f"{kinds[0]} {SEVERITIES[0]}")[1]
     notes = (f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities",)
     metric = f"mean error ({scores.remark})"
     return replace(
-        base, metric=metric, value=value, n_test=n, more=more, notes=(*base.notes, *notes), confusion=found
+        base,
+        metric=metric,
+        value=value,
+        n_test=n,
+        more=more,
+        notes=(*base.notes, *notes, *constant),
+        confusion=found,
     )
 
 

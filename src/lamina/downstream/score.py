@@ -47,6 +47,9 @@ class Score:
     confusion: Confusion | None = None
     """Of a protocol that classifies: which classes the test images were taken for, in all draws."""
 
+    images: str = ""
+    """Digest of the images (`result_files.images_digest`); "" where it is not known."""
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and text."""
         found = None if self.confusion is None else self.confusion.to_json()
@@ -95,7 +98,7 @@ def score_file(score: Score, newest: bool = True) -> Path | None:
     if not run.exists():
         return None
     earlier = None if newest else score.step
-    return result_file(run.results, score.protocol, score.data, score.way, score.seed, earlier)
+    return result_file(run.results, score.protocol, score.data, score.way, score.seed, earlier, score.images)
 
 
 def of_probe(result: ProbeResult) -> tuple[Score, ...]:
@@ -122,6 +125,7 @@ def of_probe(result: ProbeResult) -> tuple[Score, ...]:
             way=f"{row.features}, {row.pool}",
             more=_balance(row, result.majority),
             confusion=row.confusion,
+            images=result.images,
         )
         for row in result.rows
         if row.encoder == "trained"

@@ -18,7 +18,7 @@ from lamina.downstream.score import Score, Unfinished, score_file
 from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, LabelledData, open_labelled
-from lamina.evaluate.result_files import file_name
+from lamina.evaluate.result_files import file_name, images_digest
 from lamina.evaluate.results import Setting
 from lamina.files import check_writable
 from lamina.interop import Backbone, load_encoder, locate_step
@@ -136,11 +136,18 @@ def evaluate_trained(
         n_test=len(answers.labels),
         seed=going.seed,
         settings={**_settings(chosen), "folder": str(out)},
-        notes=(*labelled.notes, *labelled.trained_on(backbone), *notes, *answers.notes),
+        notes=(
+            *labelled.notes,
+            *labelled.trained_on(backbone),
+            *notes,
+            *answers.notes,
+            *answers.confusion.no_better(),
+        ),
         seconds=round(time.perf_counter() - started, 1),
         more=answers.confusion.numbers,
         confusion=answers.confusion,
         way=_way(chosen, protocol, backbone, source),
+        images=images_digest(source, labelled.test),
     )
     keep(score, model)
     return score

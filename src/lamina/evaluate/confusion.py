@@ -101,6 +101,14 @@ class Confusion:
         images = [found.images for found in self.each]
         return max(images) / sum(images)
 
+    def no_better(self, of: str = "top-1") -> tuple[str, ...]:
+        """What has to be said of an accuracy that one answer to all images has too; `of` is its name."""
+        right = sum(n for true, given, n in self.counts if true == given)
+        if right > max(found.images for found in self.each):
+            return ()
+        share = f"one class has {100 * self.majority:.1f} % of the test images"
+        return (f"{share}, and {of} is not above that: look at the balanced accuracy",)
+
     @property
     def numbers(self) -> dict[str, float]:
         """Both, by name."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lamina.errors import LaminaError
 from lamina.evaluate.neighbours import Chunks, nearest
-from lamina.evaluate.probe import Verdict
+from lamina.evaluate.probe import Verdict, at_an_edge
 from lamina.evaluate.results import Setting
 from lamina.ranges import COUNT, POSITIVE, check_ranges
 
@@ -89,7 +89,8 @@ def probe_knn(
 ) -> Verdict:
     """Choose k and centring by leave-one-out on the training set, then classify the test set once.
 
-    Of equal candidates the first listed wins. The labels of the test set are not an argument, so nothing here
+    Of equal candidates the first listed wins; a note says where the chosen k is the smallest or the largest
+    of the sweep and others exist beyond it. The labels of the test set are not an argument, so nothing here
     can look at them. `test=None` judges the training samples themselves, each without its own vote.
     `device` is where it is computed.
     """
@@ -105,7 +106,8 @@ def probe_knn(
     top1, centred, value = max(candidates, key=lambda candidate: candidate[0])
     (predictions,) = ask(test, (value,), centre=mean if centred else None)
     settings: dict[str, Setting] = {"k": value, "temperature": options.temperature, "centred": centred}
-    return Verdict(settings, top1, predictions)
+    notes = () if top1 == 1 or value in (1, len(train) - 1) else at_an_edge("k", value, sorted(k))
+    return Verdict(settings, top1, predictions, notes)
 
 
 def _at_hand(train: Float[Tensor, "n D"], device: torch.device | None) -> Float[Tensor, "n D"]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lamina.data import Source, open_source, printable
 from lamina.data.sources import names_sha256
 from lamina.errors import LaminaError
+from lamina.evaluate.result_files import images_digest
 from lamina.interop import Backbone
 from lamina.runs import Run
 
@@ -68,6 +70,11 @@ class LabelledData:
         if (facts.images, facts.names_sha256) != (len(names), names_sha256(names)):
             return ()
         return (f"the test images are among the {len(names)} images that {run.path} was trained on",)
+
+    @cached_property
+    def images_digest(self) -> str:
+        """By which a result tells these images from others of the same name."""
+        return images_digest(self.train, self.test)
 
     @property
     def one_part(self) -> bool:

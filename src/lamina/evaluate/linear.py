@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lamina.errors import LaminaError
 from lamina.evaluate.coordinates import Compact, Standardiser
-from lamina.evaluate.probe import Verdict
+from lamina.evaluate.probe import Verdict, at_an_edge
 from lamina.ranges import COUNT, POSITIVE, SHARE_BETWEEN, check_ranges
 from lamina.rng import permutation
 
@@ -155,15 +155,7 @@ def _chosen(
             top1, best = right, copy.deepcopy(model)
         if may_end and worse >= options.patience:
             break
-    return best, top1, () if top1 == 1 else _at_an_edge(best.C, options.c)
-
-
-def _at_an_edge(chosen: float, c: Sequence[float]) -> tuple[str, ...]:
-    """A remark where the best of several values is the first or the last: others may be better yet."""
-    if len(c) == 1 or chosen not in (c[0], c[-1]):
-        return ()
-    edge, beyond = ("smallest", "smaller") if chosen == c[0] else ("largest", "larger")
-    return (f"the chosen C, {chosen:g}, is the {edge} of the sweep; a {beyond} one may be better",)
+    return best, top1, () if top1 == 1 else at_an_edge("C", best.C, options.c)
 
 
 def probe_linear(

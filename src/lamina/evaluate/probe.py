@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Int64
@@ -23,6 +23,15 @@ class Verdict:
     validation_top1: float
     predictions: Int64[Tensor, "m"]
     notes: tuple[str, ...] = ()
+
+
+def at_an_edge(name: str, chosen: float, values: Sequence[float]) -> tuple[str, ...]:
+    """A remark where the best of several values of a setting, in ascending order, is the first or the last:
+    others may be better yet."""
+    if len(values) == 1 or chosen not in (values[0], values[-1]):
+        return ()
+    edge, beyond = ("smallest", "smaller") if chosen == values[0] else ("largest", "larger")
+    return (f"the chosen {name}, {chosen:g}, is the {edge} of the sweep; a {beyond} one may be better",)
 
 
 def grouped(remarks: Iterable[tuple[str, str]]) -> tuple[str, ...]:

@@ -180,10 +180,11 @@ def _evaluate(
         seed=judging.seed,
         selection=judging.selection,
         rows=rows,
-        notes=(*notes, *_remarks(train, test), *_no_better(rows, majority), *remarks),
+        notes=(*notes, *_remarks(train, test), *_no_better(rows), *remarks),
         majority=majority,
         way=_way(features or FeatureOptions(), judging, backbone),
         timing=_timing(train, test),
+        images=labelled.images_digest,
     )
     if not isinstance(model, Backbone) and Run(result.model).exists():
         return _kept(result, results_file(result, newest=Run(model).exists()))
@@ -242,7 +243,7 @@ def results_file(result: ProbeResult, newest: bool = True) -> Path:
     """Where the result of a run is kept (`result_files.result_file`)."""
     earlier = None if newest else result.step
     results = Run(result.model).results
-    return result_file(results, result.protocol, result.data, result.way, result.seed, earlier)
+    return result_file(results, result.protocol, result.data, result.way, result.seed, earlier, result.images)
 
 
 def _kept(result: ProbeResult, file: Path) -> ProbeResult:
@@ -282,13 +283,11 @@ def _kept_so_far(finished: Sequence[str], cache: Path | None) -> str:
     return f"{whole} and are kept in {cache}: the same command goes on from there" if finished else whole
 
 
-def _no_better(rows: Sequence[Row], majority: float) -> tuple[str, ...]:
-    """What has to be said of an accuracy that one answer to all images has too."""
-    if any(row.encoder == "trained" and row.chosen and row.top1 > majority for row in rows):
-        return ()
-    return (
-        f"one class has {100 * majority:.1f} % of the test images, and top-1 of the trained encoder is not "
-        "above that: look at the balanced accuracy",
+def _no_better(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What has to be said where the trained encoder does no better than one answer to all images."""
+    found = [row.confusion for row in rows if row.encoder == "trained" and row.chosen]
+    return tuple(
+        note for each in found if each is not None for note in each.no_better("top-1 of the trained encoder")
     )
 
 

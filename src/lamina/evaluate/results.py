@@ -74,6 +74,8 @@ class ProbeResult:
     """Features and settings of the sweep that differ from the usual ones, for people; "" where none does."""
     majority: float | None = None
     """Share of the largest class among the test images: the accuracy of one answer to all of them."""
+    images: str = ""
+    """Digest of the images (`result_files.images_digest`); "" of results of earlier versions."""
     timing: Timing | None = field(default=None, compare=False)
     """How long the features of both parts took."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lamina.downstream.score import Score, is_score
 from lamina.errors import LaminaError
@@ -19,6 +19,8 @@ from lamina.report.skipped import SkippedFile, read_skipped
 from lamina.runs import Run
 from lamina.train import checkpoint
 from lamina.train.rows import read_rows
+
+R = TypeVar("R", ShownResult, Score)
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def read_run(path: Path) -> RunData:
         environment=_flat(_json(run.environment_file, notes)),
         metrics=_rows(run.metrics_file, notes),
         updated=run.metrics_file.stat().st_mtime if run.metrics_file.is_file() else None,
-        results=_newest(results, notes),
-        scores=[score for score in scores if score is not None],
+        results=_of_images(_newest(results, notes)),
+        scores=_of_images([score for score in scores if score is not None]),
         album=read_album(run.pictures, notes),
         analyses=read_analyses(run.analyses, notes),
         skipped=read_skipped(path, notes),
@@ -99,12 +101,26 @@ def _newest(results: Sequence[tuple[Path, ShownResult | None]], notes: list[str]
     for file, result in sorted(results, key=lambda each: each[0].stat().st_mtime):
         if result is None:
             continue
-        same = (result.protocol, result.data, result.way, result.seed, result.step)
+        same = (result.protocol, result.data, result.way, result.seed, result.step, result.images)
         if same in found:
             older = f"results/{found[same][0].name} was left out"
             notes.append(f"{older}: results/{file.name} is of the same settings, and newer")
         found[same] = (file, result)
     return [result for _, result in found.values()]
+
+
+def _of_images(results: Sequence[R]) -> list[R]:
+    """The same, with a digest in the data's name where one name (a relative path) stood for several sets of
+    images, so that they are not taken for one."""
+    sets: dict[tuple[str, str], set[str]] = {}
+    for result in results:
+        sets.setdefault((result.protocol, result.data), set()).add(result.images)
+    return [
+        replace(result, data=f"{result.data} (images {result.images or 'unknown'})")
+        if len(sets[result.protocol, result.data]) > 1
+        else result
+        for result in results
+    ]
 
 
 def _score(content: Mapping[str, Any], name: str, notes: list[str]) -> Score | None:

@@ -56,6 +56,8 @@ class ShownResult:
     """Features and settings that differ from the usual ones."""
     majority: float | None = None
     """Share of the largest class among the test images."""
+    images: str = ""
+    """Digest of the images; "" of results of earlier versions."""
     timing: str = ""
     """How long the features took, and the share of it that was spent waiting for images."""
 
@@ -87,6 +89,7 @@ def read_result(content: Any, name: str, notes: list[str]) -> ShownResult | None
             seed=_whole(content.get("seed")) or 0,
             way=_way(content),
             majority=None if content.get("majority") is None else _share(content["majority"]),
+            images=str(content.get("images", "")),
             timing=_timing(content.get("timing")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
