@@ -299,7 +299,7 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path, run):
         for i in range(10):
             Image.effect_noise((48, 32), 50 + 100 * (c == "a")).convert("RGB").save(tmp_path / c / f"{i}.png")
     (tmp_path / "a" / "broken.png").write_bytes(b"no image")
-    result = evaluate_knn(run, tmp_path, workers=0, device="cpu")
+    result = evaluate_knn(run, tmp_path, options=KNNOptions(k=(1,)), workers=0, device="cpu")
     assert result.n_train + result.n_test == 20
     assert len(result.notes) == 1
     assert "1 " in result.notes[0]

@@ -238,17 +238,10 @@ def _score(
     value = _mean([_mean(each) for each in errors.values()])
     constant = () if found is None else found.no_better("top-1 on clean images")
     n = known.counts(f"{kinds[0]} {SEVERITIES[0]}")[1]
-    notes = (f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities",)
+    remark = f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities"
+    notes = (*base.notes, remark, *constant)
     metric = f"mean error ({scores.remark})"
-    return replace(
-        base,
-        metric=metric,
-        value=value,
-        n_test=n,
-        more=more,
-        notes=(*base.notes, *notes, *constant),
-        confusion=found,
-    )
+    return replace(base, metric=metric, value=value, n_test=n, more=more, notes=notes, confusion=found)
 
 
 def _way(options: RobustnessOptions) -> str:

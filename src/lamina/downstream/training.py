@@ -108,7 +108,7 @@ def evaluate_trained(
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     source = labelled.train if train is None else train
     chosen, notes = adapted(recipe or protocol_recipe(protocol, backbone), backbone, source)
-    chosen = placed(chosen, going)
+    chosen, said = placed(chosen, going), (*labelled.notes, *labelled.trained_on(backbone), *notes)
     name = protocol if called is None else f"{protocol}-{called}"
     out = going.out or own_folder(backbone, model, f"{name}-{file_name(labelled.name)}-seed{going.seed}")
     outcome = run_pretrain(
@@ -136,13 +136,7 @@ def evaluate_trained(
         n_test=len(answers.labels),
         seed=going.seed,
         settings={**_settings(chosen), "folder": str(out)},
-        notes=(
-            *labelled.notes,
-            *labelled.trained_on(backbone),
-            *notes,
-            *answers.notes,
-            *answers.confusion.no_better(),
-        ),
+        notes=(*said, *answers.notes, *answers.confusion.no_better()),
         seconds=round(time.perf_counter() - started, 1),
         more=answers.confusion.numbers,
         confusion=answers.confusion,
