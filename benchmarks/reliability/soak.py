@@ -93,13 +93,13 @@ def main() -> None:
     """Print counts, and whether the end is the same."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--interruptions", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=None, help="steps of the run; unset: 30 an interruption")
+    parser.add_argument("--steps", type=int, default=None, help="steps of the run; unset: 3 an interruption")
     parser.add_argument(
         "--json", type=Path, default=None, help="where a row for each interruption is written"
     )
     options = parser.parse_args()
     chance, rows = random.Random(0), []
-    last = options.steps or 30 * options.interruptions
+    last = options.steps or 3 * options.interruptions
     with tempfile.TemporaryDirectory() as name:
         run, calm = Path(name) / "soak", Path(name) / "calm"
         while len(rows) < options.interruptions:
