@@ -15,8 +15,8 @@ demo: $(VENV)/.lamina-installed
 test: lint types unit
 
 lint: $(VENV)/.lamina-installed
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
 
 types: $(VENV)/.lamina-installed
 	$(BIN)/mypy

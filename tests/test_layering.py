@@ -3,101 +3,16 @@
 import ast
 from pathlib import Path
 
-import pytest
+import architecture
 
-ROOT = Path(__file__).parent.parent / "src" / "lamina"
+ROOT = architecture.SOURCE
 FILES = sorted(ROOT.rglob("*.py"))
-
-BASE = {
-    "errors",
-    "text",
-    "console",
-    "statistics",
-    "batch",
-    "tokens",
-    "rng",
-    "protocols",
-    "options",
-    "files",
-    "modes",
-    "terminal",
-    "locking",
-    "ranges",
-    "plain_files",
-    "records",
-}
-PARTS = {"masking", "encoder", "fusion", "decoder", "losses", "targets"}
-ALLOWED = {
-    **{base: {"errors"} for base in BASE},
-    "records": {"errors", "files", "plain_files"},
-    "console": {"text"},
-    **dict.fromkeys(PARTS, BASE | {"frozen"}),
-    "mim": BASE | PARTS,
-    "init": BASE,
-    "frozen": BASE,
-    "tensor_files": BASE | {"frozen"},
-    "tokenizer": BASE | {"frozen", "tensor_files", "data", "train"},
-    "filling": BASE | PARTS | {"mim"},
-    "methods": BASE | PARTS | {"mim", "init"},
-    "cmae": BASE | PARTS | {"mim"},
-    "supervised": BASE | PARTS | {"frozen"},
-    "corruptions": {"errors", "rng", "batch"},
-    "data": BASE | {"corruptions"},
-    "train": BASE,
-    "recipes": BASE | PARTS | {"data", "train", "cmae", "supervised"},
-    "build": BASE | PARTS | {"frozen", "mim", "cmae", "supervised", "init", "recipes"},
-    "memory": BASE | PARTS | {"mim", "recipes", "build"},
-    "resumable_folder": BASE | {"train"},
-    "runs": BASE | {"mim", "recipes", "build", "train", "resumable_folder"},
-    "interop": BASE
-    | {
-        "tensor_files",
-        "cmae",
-        "supervised",
-        "encoder",
-        "decoder",
-        "fusion",
-        "mim",
-        "init",
-        "recipes",
-        "build",
-        "runs",
-        "train",
-    },
-    "guides": BASE | PARTS | {"frozen", "runs", "supervised", "tokenizer", "recipes", "interop"},
-    "monitor": BASE | {"supervised", "fusion", "mim", "data", "train"},
-}
-UP = [
-    "evaluate",
-    "embedding",
-    "analyze",
-    "watching",
-    "pretraining",
-    "tokenizing",
-    "downstream",
-    "studies",
-    "report",
-    "api",
-    "analyzing",
-    "listing",
-    "arguments",
-    "arguments_downstream",
-    "demo",
-    "bars",
-    "commands_evaluate",
-    "commands",
-    "commands_analyze",
-    "commands_downstream",
-    "commands_dense",
-    "commands_study",
-    "telling",
-    "cli",
-    "__main__",
-]
-
-
-def layer(file: Path) -> str:
-    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+BELOW: dict[str, set[str]] = {}
+"""What each package may import."""
+for _height, _floor in enumerate(architecture.FLOORS):
+    _lower = {name for floor in architecture.FLOORS[:_height] for name in floor.names}
+    for _name in _floor.names:
+        BELOW[_name] = _lower | (set(_floor.names) if _floor.together else {_name})
 
 
 def imported(file: Path) -> set[str]:
@@ -112,36 +27,39 @@ def imported(file: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
-def test_imports_run_one_way(file):
-    name = layer(file)
-    if name == "__init__":
-        return
-    known = set(ALLOWED) | set(UP)
-    assert name in known, f"say in this test what {name} may import"
-    allowed = ALLOWED.get(name)
-    if allowed is None:  # the upper layers: everything below them
-        allowed = set(ALLOWED) | set(UP[: UP.index(name)])
-    assert imported(file) & known - {name} <= allowed
+def test_every_package_has_one_floor():
+    names = [name for floor in architecture.FLOORS for name in floor.names]
+    assert len(names) == len(set(names))
+    assert set(names) == {architecture.package(file) for file in FILES} - {"__init__"}
 
 
-def test_training_knows_no_method_and_parts_no_sibling():
+def test_imports_run_one_way():
+    wrong = [
+        f"{file.relative_to(ROOT)}: {other}"
+        for file in FILES
+        if (name := architecture.package(file)) != "__init__"
+        for other in imported(file) & set(BELOW) - BELOW[name]
+    ]
+    assert not wrong
+
+
+def test_the_page_of_the_architecture_is_up_to_date():
+    assert architecture.PAGE.read_text() == architecture.page(), "run python tools/architecture.py"
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function's body without its docstring."""
+    body = function.body[ast.get_docstring(function) is not None :]
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_files_and_functions_stay_small():
+    long = [str(file.relative_to(ROOT)) for file in FILES if file.read_text().count("\n") > 320]
     for file in FILES:
-        if layer(file) in PARTS | {"train", "data"}:
-            assert not imported(file) & (PARTS | {"mim", "methods", "evaluate"}) - {layer(file)}, file
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
-def test_files_and_functions_stay_small(file):
-    text = file.read_text()
-    assert text.count("\n") <= 320
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            body = [
-                n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
-            ]
-            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-            assert lines <= 45, f"{node.name} has {lines} lines"
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and length(node) > 45:
+                long.append(f"{file.relative_to(ROOT)}: {node.name}")
+    assert not long
 
 
 def test_nothing_unpickles():

@@ -1,6 +1,5 @@
-"""The README says what is there: a line per file, verbs that exist, names that can be imported."""
+"""The README says what is there: verbs that exist, names that can be imported."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -13,19 +12,6 @@ from lamina.recipes import Recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SOURCE = ROOT / "src" / "lamina"
-
-
-def test_every_file_has_its_line():
-    for file in sorted(SOURCE.rglob("*.py")):
-        name = str(file.relative_to(SOURCE))
-        first = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
-        assert f"| `{name}` | {first} |" in README, f"the README's table lacks or misstates {name}"
-
-
-def test_no_line_for_a_file_that_is_gone():
-    for name in re.findall(r"^\| `([\w/]+\.py)` \|", README, flags=re.MULTILINE):
-        assert (SOURCE / name).is_file(), name
 
 
 def test_every_verb_has_a_command():
