@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+SLOW_JPEG = b"\xff\xd8" + b"\xff" * 3_000_000
+"""Pillow looks for the end of the padding byte by byte, for about a second."""
+
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -17,7 +17,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from image_files import deep_png, png, png_chunk
+from image_files import SLOW_JPEG, deep_png, png, png_chunk
 from lamina.data import DataOptions, TrainLoader, check, open_source
 from lamina.data.decode import decode_file
 from lamina.data.limits import TimedFile
@@ -27,7 +27,6 @@ from lamina.errors import LaminaError
 
 SIDE = 2400
 MIB = 2**20
-SLOW = b"\xff\xd8" + b"\xff" * 3_000_000  # Pillow looks for the end of the padding byte by byte
 SPARE_MIB = 48
 """What decoding takes besides: bands, buffers, memory that the allocator keeps."""
 
@@ -157,7 +156,7 @@ def slow_reason(path: Path) -> str:
 
 
 def test_time_is_limited_in_the_main_thread_and_in_others(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(SLOW)
+    (tmp_path / "a.jpg").write_bytes(SLOW_JPEG)
     found = [slow_reason(tmp_path / "a.jpg")]
     thread = threading.Thread(target=lambda: found.append(slow_reason(tmp_path / "a.jpg")))
     thread.start()
@@ -188,7 +187,7 @@ def test_a_file_over_a_limit_is_an_ordinary_unreadable_file(tmp_path: Path, work
     """Its slot is filled, and the loader goes on: in a worker process as in the training process."""
     for i in range(6):
         Image.new("RGB", (20, 20), (i, 0, 0)).save(tmp_path / f"{i}.png")
-    (tmp_path / "slow.jpg").write_bytes(SLOW)
+    (tmp_path / "slow.jpg").write_bytes(SLOW_JPEG)
     np.save(tmp_path / "large.npy", np.zeros((1000, 1000), np.float64))
     options = DataOptions(workers=workers, max_decode_mb=4, max_decode_seconds=0.1)
     source = open_source(str(tmp_path))

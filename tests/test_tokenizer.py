@@ -101,7 +101,7 @@ def test_the_page_is_complete_in_itself_and_shows_what_was_measured(trained):
         len(set(pictures)) == 3 for pictures in shown
     )  # original, mean colours, from ids: none the same
     batch = next(
-        eval_batches(open_source(PHOTOS, "val"), (16, 16), 3, 64, 0, TokenizerOptions(**TINY).data())
+        eval_batches(open_source(PHOTOS, "val"), (16, 16), 3, 64, 0, TokenizerOptions(**TINY).reading())
     )
     originals = {embedded(as_pil(image)).uri for image in batch.images}
     assert len(originals & {pictures[0] for pictures in shown}) >= 1

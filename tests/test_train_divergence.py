@@ -103,7 +103,7 @@ def test_a_plain_resume_of_a_diverged_run_changes_nothing(tmp_path: Path) -> Non
     diverged(tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name != "train.log"}
     with pytest.raises(
-        LaminaError, match=r"stopped at step 11.*base_lr, clip_grad or precision.*step 4"
+        LaminaError, match=r"stopped at step 11.*base_lr, clip_grad or precision.*step 3"
     ) as caught:
         go(tmp_path, resume=True, checkpoint_every_steps=1)
     assert caught.value.exit_code == 70
@@ -113,11 +113,12 @@ def test_a_plain_resume_of_a_diverged_run_changes_nothing(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("other", [{"lr": 0.5}, {"clip_grad": 0.1}, {"precision": "bf16"}])
 def test_with_another_rate_a_diverged_run_goes_on_from_before(other: dict, tmp_path: Path) -> None:
-    """It ends as a healthy run that was stopped at step 4 and goes on with the same change."""
+    """It ends as a healthy run that was stopped at step 3 and goes on with the same change: no step was taken
+    with the weights of step 4."""
     diverged(tmp_path / "run")
     healthy = go(tmp_path / "healthy", checkpoint_every_steps=1, max_steps=LAST, keep_checkpoints=99)
     assert healthy.reason == "finished"
-    for step in range(5, LAST + 1):
+    for step in range(4, LAST + 1):
         shutil.rmtree(tmp_path / "healthy" / "checkpoints" / f"step-{step}")
     for name in ("run", "healthy"):
         outcome = go(tmp_path / name, resume=True, checkpoint_every_steps=1, keep_checkpoints=99, **other)
@@ -154,6 +155,78 @@ def test_checkpoints_of_earlier_versions_are_judged_too(tmp_path: Path) -> None:
         file.write_text(json.dumps(content))
     assert "nothing was trained" in (why_useless(tmp_path / "checkpoints/step-1") or "")
     assert why_useless(tmp_path / "checkpoints/step-2") is None
+
+
+class UpdateExplodes(ToyTask):
+    """The update of step 5 multiplies the weights of the last layer; loss and gradient of that step are
+    finite."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def after_step(self, step: int) -> None:
+        super().after_step(step)
+        if step == 5:
+            assert isinstance(self.net[4], nn.Linear)
+            self.net[4].weight.data *= self.factor
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_weights_that_exploded_but_are_finite_do_not_replace_the_last_good_ones(
+    keep: int, tmp_path: Path
+) -> None:
+    """Each later step is taken, with a loss that is finite and a million times as high."""
+    always = {"checkpoint_every_steps": 1, "max_steps": 9}
+    assert go(tmp_path / "healthy", keep_checkpoints=99, **always).reason == "finished"
+    outcome = go(tmp_path / "run", task=UpdateExplodes(1e4), keep_checkpoints=keep, **always)
+    assert (outcome.reason, outcome.row["nonfinite"]) == ("finished", 0)
+    assert outcome.row["loss"] > 1e6
+    assert steps(tmp_path / "run" / "checkpoints") == [4, *range(10 - keep, 10)]
+    for name, weight in weights(tmp_path / "run", 4).items():
+        assert torch.equal(weight, weights(tmp_path / "healthy", 4)[name])
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("step 6: the loss is more than 10 times that of the first step") == 1
+    assert "more than 10 times" not in (tmp_path / "healthy" / "train.log").read_text()
+
+
+def test_one_checkpoint_to_keep_is_two_until_the_newest_is_proven(tmp_path: Path) -> None:
+    go(tmp_path, checkpoint_every_steps=2, keep_checkpoints=1, max_steps=6)
+    assert steps(tmp_path / "checkpoints") == [4, 6]
+
+
+def test_after_an_explosion_to_finite_weights_the_way_out_works(tmp_path: Path) -> None:
+    """From the weights of step 5 each loss is infinite, whatever the rate; from those of step 4 training goes
+    on."""
+    settings = {"checkpoint_every_steps": 1, "keep_checkpoints": 1}
+    assert go(tmp_path, task=UpdateExplodes(1e30), **settings).exit_code == 70
+    assert steps(tmp_path / "checkpoints")[:2] == [4, 5]
+    outcome = go(tmp_path, resume=True, lr=0.5, **settings)
+    assert (outcome.reason, outcome.row["nonfinite"]) == ("finished", 0)
+    assert "the run diverged after the checkpoint of step 4" in (tmp_path / "train.log").read_text()
+
+
+def test_the_first_loss_survives_a_resume(tmp_path: Path) -> None:
+    """Else a run that goes on after the explosion would take its high loss for the usual one."""
+    always = {"checkpoint_every_steps": 1, "keep_checkpoints": 1}
+    task = UpdateExplodes(1e4)
+    with pytest.raises(OSError, match="not connected"):
+        fit_until_error(tmp_path, task, 7, always)
+    go(tmp_path, resume=True, task=UpdateExplodes(1e4), max_steps=9, **always)
+    assert steps(tmp_path / "checkpoints") == [4, 9]
+
+
+def fit_until_error(folder: Path, task: nn.Module, step: int, settings: dict) -> None:
+    options = TrainOptions(max_steps=9, batch_size=4, log_every_steps=3, device="cpu", **settings)
+    fit(task, ToyLoader(error_before=step), OPTIM, options, folder)
+
+
+def test_where_no_scale_fits_fp16_another_precision_is_the_way_out(tmp_path: Path) -> None:
+    task, options = ToyTask(loss_scale=1e12), TrainOptions(precision="fp16", epochs=6.0)
+    with pytest.raises(LaminaError, match="--resume and --precision bf16 or fp32"):
+        go(tmp_path, task=task, precision="fp16", epochs=6.0)
+    assert divergence.remedies(tmp_path, options, ["train.precision"]) == ["train.precision"]
+    assert go(tmp_path, resume=True, task=ToyTask(), precision="bf16", epochs=6.0).reason == "finished"
 
 
 @pytest.fixture(scope="module")

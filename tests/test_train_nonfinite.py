@@ -95,5 +95,5 @@ def test_fp16_overflows_find_the_scale_and_are_not_counted(tmp_path: Path) -> No
 
 
 def test_fp16_without_any_fitting_scale_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(LaminaError, match="use bf16 or fp32"):
+    with pytest.raises(LaminaError, match="--resume and --precision bf16 or fp32"):
         train(tmp_path, task=ToyTask(loss_scale=1e12), precision="fp16", epochs=6.0)

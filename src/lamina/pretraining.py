@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lamina.build import Task, build_task, resolve
 from lamina.cmae import CMAE
 from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
+from lamina.data.options import raised_limits
 from lamina.data.sources import names_sha256
 from lamina.errors import LaminaError
 from lamina.guides import open_target, open_teacher
@@ -44,7 +45,8 @@ FREE_ON_RESUME = (
     "monitor.knn_data",
     "monitor.every_steps",
 )
-"""Options that a resumed run may change: the weights do not depend on them."""
+"""Options that a resumed run may change: the weights do not depend on them. It may also raise the limits of a
+file's size and time (`raised_limits`), which is written down, and one that diverged may change `remedies`."""
 
 MoreCallbacks = Callable[[Run, Source], Sequence[Callback]]
 
@@ -98,7 +100,7 @@ def run_pretrain(
         if not going_on:
             begin_on_main(ranks, folder, lambda: run.start(recipe, facts, _called(init)))
         elif other:
-            on_main(ranks, lambda: run.change(recipe))
+            on_main(ranks, lambda: _change(run, recipe))
         ours = [
             *([Started(folder)] if folder else []),
             *watching,
@@ -107,6 +109,20 @@ def run_pretrain(
             *(callbacks(run, source) if callbacks and ranks.main else ()),
         ]
         return fit(method, loader, recipe.optim, recipe.train, run.path, ours, resume=going_on)
+
+
+def _change(run: Run, recipe: Recipe) -> None:
+    """Write down that a run goes on with other options; say which limits of files they raise."""
+    tell_raised_limits(differences(run.recipe(), recipe))
+    run.change(recipe)
+
+
+def tell_raised_limits(changed: Mapping[str, tuple[object, object]]) -> None:
+    """Say of each limit of files that is raised on a resume that the images differ from there on."""
+    for name, (before, now) in raised_limits(changed).items():
+        print(
+            f"{name} was {before} and is now {now}: images between the two are read from here on", flush=True
+        )
 
 
 def _watching(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: Ranks) -> list[Callback]:
@@ -239,10 +255,12 @@ def _loader(recipe: Recipe, source: Source, method: Task, ranks: Ranks) -> Train
 
 
 def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | None) -> list[str]:
-    """A resumed run computes what it would have computed, or is refused; one that diverged may have another
-    learning rate, clipping or precision. Returns the names of those."""
-    changed = [k for k in differences(run.recipe(), recipe) if k not in FREE_ON_RESUME]
-    allowed = remedies(run.path, recipe.train, changed)
+    """A resumed run computes what it would have computed, or is refused; limits of
+    files may be raised, and one that diverged may have another learning rate, clipping or precision. Returns
+    the names of those."""
+    other = differences(run.recipe(), recipe)
+    changed = [k for k in other if k not in FREE_ON_RESUME]
+    allowed = [*raised_limits(other), *remedies(run.path, recipe.train, changed)]
     changed = [k for k in changed if k not in allowed]
     if init is not None and init != run.init():
         changed.append("init")

@@ -11,10 +11,11 @@ from torch import nn
 
 from lamina.batch import Batch
 from lamina.data import Source, Spec, Subset, TrainLoader, eval_batches, open_source
+from lamina.data.options import raised_limits
 from lamina.errors import LaminaError
 from lamina.monitor import FaultMonitor
 from lamina.options import differences
-from lamina.pretraining import data_facts, tell_notes
+from lamina.pretraining import data_facts, tell_notes, tell_raised_limits
 from lamina.records import write_json
 from lamina.resumable_folder import Started, begin_on_main, opened_on_main
 from lamina.rng import Purpose, permutation, seed_for
@@ -30,7 +31,15 @@ from lamina.train.distributed import from_main
 
 MOST_HELD_OUT = 512
 """Held-out images that are measured."""
-FREE_ON_RESUME = ("workers", "device", "checkpoint_every_steps")
+FREE_ON_RESUME = (
+    "workers",
+    "device",
+    "checkpoint_every_steps",
+    "nonfinite_limit",
+    "data.worker_timeout_seconds",
+    "data.bad_files_max_share",
+    "data.bad_files_min",
+)
 """Options that a resumed run may change: the numbers do not depend on them."""
 
 MoreCallbacks = Callable[[TokenizerFolder, Source, TokenizerOptions], Sequence[Callback]]
@@ -67,7 +76,7 @@ class Keeper(Callback):
 def held_out_batches(source: Source, options: TokenizerOptions) -> Iterator[Batch]:
     """Centre crops of all images of `source`."""
     size = (options.image_size, options.image_size)
-    return eval_batches(source, size, options.in_chans, 64, 0, options.data())
+    return eval_batches(source, size, options.in_chans, 64, 0, options.reading())
 
 
 def _held_out(data: Spec) -> Source:
@@ -111,7 +120,7 @@ def train_tokenizer(
         task(torch.zeros(1, options.in_chans, options.image_size, options.image_size))  # sizes that fit
         loader = TrainLoader(
             source,
-            options.data(),
+            options.reading(),
             options.seed,
             options.batch_size,
             ranks.rank,
@@ -123,6 +132,7 @@ def train_tokenizer(
         if not going_on:
             begin_on_main(ranks, opened, write)
         elif other:
+            on_main(ranks, lambda: tell_raised_limits(differences(folder.options(), options)))
             on_main(ranks, write)
         ours = [
             *([Started(opened)] if opened else []),
@@ -134,9 +144,11 @@ def train_tokenizer(
 
 
 def _check_same(folder: TokenizerFolder, options: TokenizerOptions, names_sha256: str) -> list[str]:
-    """Refuse what would go on otherwise; returns the options that a training which diverged may change."""
-    changed = [k for k in differences(folder.options(), options) if k not in FREE_ON_RESUME]
-    allowed = remedies(folder.path, options.train(), changed)
+    """Refuse what would go on otherwise; returns the names of limits of files that are raised,
+    and of the options that a training which diverged may change."""
+    other = differences(folder.options(), options)
+    changed = [k for k in other if k not in FREE_ON_RESUME]
+    allowed = [*raised_limits(other), *remedies(folder.path, options.train(), changed)]
     changed = [k for k in changed if k not in allowed]
     if changed:
         raise LaminaError(

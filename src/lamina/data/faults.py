@@ -9,7 +9,7 @@ from lamina.batch import Fault
 from lamina.data.files import printable
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
-from lamina.data.unreadable import Unreadable
+from lamina.data.unreadable import Reason, Unreadable
 
 
 def fault_of(source: Source, epoch: int, index: int, error: Unreadable) -> Fault:
@@ -27,6 +27,13 @@ def unread_notes(faults: Sequence[Fault], of: int, what: str = "images") -> tupl
     )
     first = f"; the first is {faults[0].name}" if faults[0].name else ""
     return (f"{len(faults)} of {of} {what} could not be read: {reasons}{first}",)
+
+
+_RAISE = {
+    Reason.TOO_LARGE: "raise data.max_decode_mb (or data.max_pixels, where that is the lower one)",
+    Reason.TOO_SLOW: "raise data.max_decode_seconds",
+}
+"""What lets files be read that are over a limit."""
 
 
 class FaultBudget:
@@ -85,9 +92,11 @@ class FaultBudget:
     def _sentence(self) -> str:
         reasons = ", ".join(f"{n} {reason}" for reason, n in self.by_reason().items())
         last = printable(self.source.name(next(reversed(self._first))))
+        ways = [how for reason, how in _RAISE.items() if reason in self.by_reason()]
+        ways = ["put readable ones under the same names", *ways, "raise data.bad_files_max_share"]
         return (
             f"{len(self)} of {len(self.source)} files cannot be read ({reasons}; the last one: {last}), the "
-            f"limit is {self.limit}; list them with `lamina data check`, put readable ones under the same "
-            "names or raise data.bad_files_max_share, and go on with --resume; if you delete files, "
-            "start a new run (--init RUN takes these weights)"
+            f"limit is {self.limit}; list them with `lamina data check`, {', '.join(ways[:-1])} or "
+            f"{ways[-1]}, and go on with --resume; if you delete files, start a new run (--init RUN takes "
+            "these weights)"
         )

@@ -18,7 +18,9 @@ def check_pixels(height: int, width: int, how: Decoding) -> None:
         Unreadable: where it has more pixels than `how.max_pixels`.
     """
     if height * width > how.max_pixels:
-        raise Unreadable(Reason.TOO_LARGE, f"{width} x {height} px, at most {how.max_pixels} pixels")
+        raise Unreadable(
+            Reason.TOO_LARGE, f"{width} x {height} px, at most {how.max_pixels} pixels (max_pixels)"
+        )
 
 
 def check_memory(n_bytes: int, how: Decoding) -> None:

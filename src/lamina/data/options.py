@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from lamina.errors import LaminaError
 from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, Range, check_ranges
@@ -38,18 +39,63 @@ class Decoding:
 AS_STORED = Decoding()
 """Upright, with the channels that the file has."""
 
-DECODING_FIELDS = (
-    "exif_orientation",
-    "alpha_background",
-    "max_pixels",
-    "max_decode_mb",
-    "max_decode_seconds",
-)
+DECODING_FIELDS = ("exif_orientation", "alpha_background")
 """The fields of `DataOptions` that say how a file becomes an image, whatever is done with it then."""
+LIMIT_FIELDS = ("max_pixels", "max_decode_mb", "max_decode_seconds")
+"""The fields of `FileLimits` that say which files are too large, or take too long, to be read."""
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class FileLimits:
+    """How much one file may take, how long a batch may take, and how many files may be unreadable."""
+
+    max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = MAX_PIXELS
+    """Larger images (height x width, from the header) are refused undecoded; no more than Pillow allows."""
+    max_decode_mb: Annotated[int, COUNT] = MAX_DECODE_MB
+    """Most memory, in MiB, that decoding one image may take in each worker: all channels, bytes and copies,
+    counted from the header. An image that needs more is an unreadable file. Raise it for large images of
+    many channels, where there is memory for it; a run that goes on with --resume may raise it too."""
+    max_decode_seconds: Annotated[float, POSITIVE] = MAX_DECODE_SECONDS
+    """Most processor time, in seconds, that decoding one image may take; one that needs more is an unreadable
+    file. Raise it for very large images on slow processors; a run that goes on with --resume may raise it
+    too."""
+    worker_timeout_seconds: Annotated[float, POSITIVE] = 600.0
+    """Longest wait for a batch from the worker processes, in seconds; then the run is saved and ends. Raise
+    it where single images take minutes to read."""
+    bad_files_max_share: Annotated[float, SHARE] = 0.001
+    """The run stops when more than this share of the files cannot be read..."""
+    bad_files_min: Annotated[int, NOT_NEGATIVE] = 10
+    """...but not before more than this many of them."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that are out of range."""
+        check_ranges(self)
+
+    def bad_files_limit(self, n_files: int) -> int:
+        """How many of `n_files` may be unreadable."""
+        return max(self.bad_files_min, math.floor(self.bad_files_max_share * n_files))
+
+
+def raised_limits(changed: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Those of the `changed` options (dotted names, each with its value of before and of now) that raise one
+    of `LIMIT_FIELDS`.
+
+    A run that goes on may raise them: the images that were read before are read as before, and those that
+    were replaced for being over the limit are read from then on."""
+    return {
+        name: (before, now)
+        for name, (before, now) in changed.items()
+        if name.rpartition(".")[2] in LIMIT_FIELDS and before is not None and now is not None and now > before
+    }
+
+
+def higher_limits(a: FileLimits, b: FileLimits) -> dict[str, Any]:
+    """The higher one of each of `LIMIT_FIELDS`: what a model's images could take, and what was asked for."""
+    return {name: max(getattr(a, name), getattr(b, name)) for name in LIMIT_FIELDS}
+
+
+@dataclass(frozen=True)
+class DataOptions(FileLimits):
     """How training images are read, cropped and loaded."""
 
     crop: Literal["random_resized", "simple_resized", "center"] = "random_resized"
@@ -91,26 +137,10 @@ class DataOptions:
     """Turn photographs as their EXIF tag says, as viewers do; MAE, timm and torchvision ignore the tag."""
     alpha_background: Annotated[int, Range(0, 255)] = 255
     """Grey level (0 to 255) that transparent pixels are composited on, unless the encoder takes the alpha."""
-    max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = MAX_PIXELS
-    """Larger images (height x width, from the header) are refused undecoded; no more than Pillow allows."""
-    max_decode_mb: Annotated[int, COUNT] = MAX_DECODE_MB
-    """Most memory, in MiB, that decoding one image may take in each worker: all channels, bytes and copies,
-    counted from the header. An image that needs more is an unreadable file. Raise it for large images of
-    many channels, where there is memory for it."""
-    max_decode_seconds: Annotated[float, POSITIVE] = MAX_DECODE_SECONDS
-    """Most processor time, in seconds, that decoding one image may take; one that needs more is an unreadable
-    file. Raise it for very large images on slow processors."""
     workers: Annotated[int, NOT_NEGATIVE] = 2
     """Processes that read and crop images; 0: the training process does. Results do not depend on it."""
     prefetch_batches: Annotated[int, COUNT] = 2
     """Batches that each worker prepares ahead."""
-    worker_timeout_seconds: Annotated[float, POSITIVE] = 600.0
-    """Longest wait for a batch from the worker processes, in seconds; then the run is saved and ends. Raise
-    it where single images take minutes to read."""
-    bad_files_max_share: Annotated[float, SHARE] = 0.001
-    """The run stops when more than this share of the files cannot be read..."""
-    bad_files_min: Annotated[int, NOT_NEGATIVE] = 10
-    """...but not before more than this many of them."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -119,10 +149,6 @@ class DataOptions:
             smallest, largest = getattr(self, name)
             if smallest > largest:
                 raise LaminaError(f"data.{name} is {(smallest, largest)}; give the smallest first")
-
-    def bad_files_limit(self, n_files: int) -> int:
-        """How many of `n_files` may be unreadable."""
-        return max(self.bad_files_min, math.floor(self.bad_files_max_share * n_files))
 
     def decoding(self, in_chans: int | None) -> Decoding:
         """The part of the options that `Source.read` needs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.data import Source
-from lamina.data.options import DECODING_FIELDS
+from lamina.data.options import DECODING_FIELDS, higher_limits
 from lamina.downstream.unused_options import check_classifier_options
 from lamina.errors import LaminaError
 from lamina.interop import Backbone
@@ -66,7 +66,7 @@ def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, 
         zero_branches=False,
     )
     reading = {name: getattr(own.data, name) for name in ("eval_crop_share", *DECODING_FIELDS)}
-    data, notes = replace(recipe.data, **reading), []
+    data, notes = replace(recipe.data, **reading, **higher_limits(own.data, recipe.data)), []
     if data.auto_augment is not None and encoder.in_chans != 3:
         data = replace(data, auto_augment=None)
         notes.append(f"no {recipe.data.auto_augment}, which takes RGB: {encoder.in_chans} channel(s) here")

@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from lamina.data import DataOptions
 from lamina.data.dense_loader import DenseLoader
-from lamina.data.options import DECODING_FIELDS
+from lamina.data.options import DECODING_FIELDS, higher_limits
 from lamina.data.windows import WindowOptions
 from lamina.downstream.dense_data import TwoParts
 from lamina.downstream.dense_encoder import known_origin, resized_options
@@ -197,7 +197,7 @@ def _fitted(recipe: R, backbone: Backbone, n_train: int) -> tuple[R, tuple[str, 
         rows, columns = window.pixels
         notes.append(f"windows of {rows} x {columns} px, a multiple of the patch, in place of {asked[0]}")
     reading = {name: getattr(own, name) for name in DECODING_FIELDS}
-    data = replace(recipe.data, **reading)
+    data = replace(recipe.data, **reading, **higher_limits(own, recipe.data))
     channels = backbone.encoder.in_chans
     if data.jitter is not None and channels not in COLOUR_CHANNELS:
         data = replace(data, jitter=None)

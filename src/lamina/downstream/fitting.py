@@ -9,11 +9,13 @@ from typing import Any, Protocol
 from torch import nn
 
 from lamina.data import FaultBudget
+from lamina.data.options import raised_limits
 from lamina.downstream.score import Unfinished
 from lamina.downstream.training import Going
 from lamina.errors import LaminaError
 from lamina.monitor import FaultMonitor
 from lamina.options import flatten
+from lamina.pretraining import tell_raised_limits
 from lamina.records import parse_yaml, read_yaml, to_yaml, write_json
 from lamina.resumable_folder import (
     FolderOnMain,
@@ -43,12 +45,15 @@ FREE = (
     "workers",
     "prefetch_batches",
     "worker_timeout_seconds",
+    "bad_files_max_share",
+    "bad_files_min",
     "checkpoint_every_steps",
     "checkpoint_every_seconds",
     "keep_checkpoints",
+    "nonfinite_limit",
 )
 """Last parts of the names of settings that a resumed training may change: its numbers do not depend on
-them."""
+them. It may also raise the limits of a file's size and time (`raised_limits`)."""
 
 
 class BudgetedLoader(Loader, Protocol):
@@ -139,16 +144,19 @@ def begin_evaluation(
 
 
 def _other_settings(file: Path, text: str, options: TrainOptions | None) -> bool:
-    """Whether those in the file differ, in what a training that diverged may change; others are refused."""
+    """Whether those in the file differ, in limits of files that are raised, or in what a training that
+    diverged may change; others are refused."""
     before, now = flatten(_mapping(file)), flatten(parse_yaml(text))
     names = [name for name in {**before, **now} if name.rpartition(".")[2] not in FREE]
-    changed = [name for name in names if before.get(name) != now.get(name)]
-    allowed = [] if options is None else remedies(file.parent, options, changed)
+    changed = {n: (before.get(n), now.get(n)) for n in names if before.get(n) != now.get(n)}
+    raised = raised_limits(changed)
+    allowed = [*raised, *([] if options is None else remedies(file.parent, options, changed))]
     if refused := [name for name in changed if name not in allowed]:
         raise LaminaError(
             f"--resume goes on with the settings in {file}, but these differ: {', '.join(refused)}; leave "
             "them out, or start anew"
         )
+    tell_raised_limits(raised)
     return bool(allowed)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lamina.data.options import DECODING_FIELDS
+from lamina.data.options import DECODING_FIELDS, LIMIT_FIELDS
 from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions
 from lamina.options import differences, flatten, to_mapping
 
+_READING = (*DECODING_FIELDS, *LIMIT_FIELDS)
 _CLASSIFIER_GROUPS = ("masking.", "decoder.", "target.", "cmae.", "loss", "method", "data.second_view")
 """Of the recipe of a pre-training, what a classifier has not."""
 _VIEW = "data.view_"
@@ -22,7 +23,7 @@ _DENSE_DATA_USED = (
     "worker_timeout_seconds",
     "bad_files_max_share",
     "bad_files_min",
-    *DECODING_FIELDS,
+    *_READING,
 )
 
 
@@ -38,7 +39,7 @@ def check_classifier_options(asked: Any, published: Any, run: Any) -> None:
         run: the recipe that is run with this model.
     """
     frozen = asked.supervised.frozen
-    taken_over = ("data.eval_crop_share", *(f"data.{name}" for name in DECODING_FIELDS))
+    taken_over = ("data.eval_crop_share", *(f"data.{name}" for name in _READING))
 
     def unused(name: str) -> bool:
         if name.startswith(_CLASSIFIER_GROUPS) or name.startswith(_VIEW):
@@ -61,7 +62,7 @@ def check_dense_options(asked: Any, published: Any, run: Any) -> None:
 
     def unused(name: str) -> bool:
         group, _, rest = name.partition(".")
-        if group == "data" and rest in DECODING_FIELDS:
+        if group == "data" and rest in _READING:
             return bool(now[name] != wanted[name])
         return group == "data" and rest not in _DENSE_DATA_USED
 

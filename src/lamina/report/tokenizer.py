@@ -15,6 +15,7 @@ from lamina.batch import Batch, unit_float
 from lamina.data import Source
 from lamina.files import write_atomically
 from lamina.modes import evaluating
+from lamina.options import flatten, to_mapping
 from lamina.report.album import Picture, as_pil, embedded
 from lamina.report.colours import ACCENT
 from lamina.report.page import templates
@@ -84,7 +85,7 @@ def write_tokenizer_report(
         "pairs": _pairs(tokenizer, first, held_out),
         "options": [
             ("images", str(folder.read().get("source", "unknown"))),
-            *((name, str(value)) for name, value in vars(options).items()),
+            *((name, str(value)) for name, value in flatten(to_mapping(options)).items()),
         ],
         "version": metadata.version("lamina"),
         "written": moment(time.time()),

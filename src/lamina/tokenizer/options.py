@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from lamina.data import DataOptions
+from lamina.data.options import FileLimits
 from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
 from lamina.train import OptimOptions, TrainOptions
 
@@ -46,14 +47,19 @@ class TokenizerOptions:
     """Save a checkpoint every so many steps, beside one every 15 minutes and at the end."""
     log_every_steps: Annotated[int, COUNT] = 20
     """Steps between rows of metrics.jsonl."""
+    nonfinite_limit: Annotated[int, NOT_NEGATIVE] = 20
+    """Stop once more than this many steps, or more than half of all steps, had a loss or gradient that is not
+    finite."""
+    data: FileLimits = field(default_factory=FileLimits)
+    """How much one file may take, and how many files may be unreadable."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""
         check_ranges(self)
 
-    def data(self) -> DataOptions:
+    def reading(self) -> DataOptions:
         """How the images are read: random crops of at least half of the area, flipped or not."""
-        return DataOptions(crop_scale=(0.5, 1.0), workers=self.workers)
+        return DataOptions(crop_scale=(0.5, 1.0), workers=self.workers, **asdict(self.data))
 
     def optim(self) -> OptimOptions:
         """AdamW without weight decay, a short warm-up, a cosine."""
@@ -76,4 +82,5 @@ class TokenizerOptions:
             seed=self.seed,
             checkpoint_every_steps=self.checkpoint_every_steps,
             log_every_steps=self.log_every_steps,
+            nonfinite_limit=self.nonfinite_limit,
         )

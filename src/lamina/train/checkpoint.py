@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -269,31 +270,43 @@ def remove_unfinished(folder: Path) -> None:
 
 
 class Retention:
-    """Keeps the newest `keep` good checkpoints of a folder.
+    """Keeps the newest `keep` good checkpoints of a folder, and the newest of them that is proven.
 
     Damaged ones do not count. Those that `sound` denies are counted by themselves, so that a run that
-    diverges does not push out the checkpoints from before. A folder is verified once, and again when its
-    files' sizes or times change.
+    diverges does not push out the checkpoints from before. `proven` is the step up to which a checkpoint says
+    that weights are known to be of use; that of a checkpoint itself is known only to later ones. Where none
+    of the newest `keep` is proven, the newest that is stays beside them. A folder is verified once, and again
+    when its files' sizes or times change.
     """
 
-    def __init__(self, folder: Path, keep: int, sound: Callable[[Path], bool] = lambda path: True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        sound: Callable[[Path], bool] = lambda path: True,
+        proven: Callable[[Path], int] = lambda path: sys.maxsize,
+    ) -> None:
         self.folder = folder
         self.keep = keep
         self.sound = sound
+        self.proven = proven
         self._good: dict[int, list[tuple[str, int, int]]] = {}
 
     def prune(self) -> None:
-        """Remove what is older than the newest `keep` good ones."""
-        kept = {True: 0, False: 0}
+        """Remove what is older than those."""
+        kept, proven_up_to, has_proven = {True: 0, False: 0}, -1, False
         for step in reversed(steps(self.folder)):
             path = self.folder / f"step-{step}"
-            if kept[True] >= self.keep:
+            if kept[True] >= self.keep and has_proven:
                 remove_folder(path)
             elif self._is_good(step):
+                proven_up_to = max(proven_up_to, self.proven(path))
                 sound = self.sound(path)
+                proven = sound and step <= proven_up_to
                 kept[sound] += 1
-                if kept[sound] > self.keep:
+                if kept[sound] > self.keep and (has_proven or not proven):
                     remove_folder(path)
+                has_proven |= proven
 
     def _is_good(self, step: int) -> bool:
         path = self.folder / f"step-{step}"

@@ -24,6 +24,7 @@ from lamina.train.checkpoint import (
 )
 from lamina.train.durable import remove_folder
 from lamina.train.options import TrainOptions
+from lamina.train.precision import scale_is_lost
 from lamina.train.state import NONFINITE_EXIT_CODE, TrainState
 
 REMEDIES = ("base_lr", "clip_grad", "precision")
@@ -85,7 +86,7 @@ def starting_point(
     newest = newest_good(folder, say)
     if newest is None or not _diverged(newest, options):
         return newest, False
-    before = _newest_sound(folder)
+    before = _newest_proven(folder)
     place = "the beginning" if before is None else f"the checkpoint of step {before}"
     saved = read_state(newest)
     facts_then = saved["run"]
@@ -140,16 +141,35 @@ def check_trained(path: Path) -> None:
     """Raise `LaminaError` for a checkpoint without trained weights; it was verified before."""
     if (reason := why_useless(path)) is None:
         return
-    sound = _newest_sound(path.parent)
-    way = "train again with --overwrite" if sound is None else f"take the one of step {sound}"
+    proven = _newest_proven(path.parent)
+    way = "train again with --overwrite" if proven is None else f"take the one of step {proven}"
     raise LaminaError(
         f"{path} is of no use: {reason}; {way}, or go on with --resume and another {_or(REMEDIES)}"
     )
 
 
-def _newest_sound(folder: Path) -> int | None:
-    paths = ((step, folder / f"step-{step}") for step in reversed(steps(folder)))
-    return next((step for step, path in paths if verify(path) is None and is_sound(path)), None)
+def proven_step(path: Path) -> int:
+    """The newest step whose weights a checkpoint knows to be of use; it was verified before. A checkpoint of
+    an earlier version does not say it: then the step from which its last step was taken."""
+    if "proven_step" in read_state(path).get("train", {}):
+        return _state(path).proven_step
+    state = _state(path)
+    return max(state.step - state.skipped_in_a_row - 1, 0)
+
+
+def _newest_proven(folder: Path) -> int | None:
+    """The newest step with a sound checkpoint from which a later one knows that training went on well.
+
+    With the weights of any later one each step had a loss or gradient that is not finite, whatever the rate
+    of the next update: to go on from there would end in the same way."""
+    proven = 0
+    for step in reversed(steps(folder)):
+        path = folder / f"step-{step}"
+        if verify(path) is None:
+            proven = max(proven, proven_step(path))
+            if step <= proven and is_sound(path):
+                return step
+    return None
 
 
 def _diverged(path: Path, options: TrainOptions) -> bool:
@@ -158,6 +178,8 @@ def _diverged(path: Path, options: TrainOptions) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False  # damaged, which its verification says
     if state.nonfinite > most_nonfinite(options, state.total_steps):
+        return True
+    if scale_is_lost(read_state(path).get("scaler") or {}):
         return True
     return (state.step >= state.total_steps and never_stepped(state)) or not _finite(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import count
@@ -119,3 +120,11 @@ def check_terms(terms: object) -> None:
 def at_least_fp32(value: Tensor) -> Tensor:
     """The value in float32 where it came out of autocast in less."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def after_step_of(task: nn.Module) -> Callable[[int], None]:
+    """The task's own method, which `nn.Module`'s type does not know."""
+    method = getattr(task, "after_step", None)
+    if not callable(method):
+        raise LaminaError(f"{type(task).__name__} has no after_step(step); give it one, if only a no-op")
+    return method  # type: ignore[no-any-return]

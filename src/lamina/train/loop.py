@@ -127,7 +127,8 @@ def step(run: Run, batch: Batch) -> None:
         state.lr_sum += rate
         run.after_step(state.step)
     run.meter.add((*terms, "grad_norm"), torch.cat([verdict.terms, norm.to(verdict.terms).view(1)]))
-    run.take_note(run.mailbox.post(state.step, verdict.flags))
+    high = run.first_loss.far_above(verdict.terms[0], verdict.skip)
+    run.take_note(run.mailbox.post(state.step, torch.cat([verdict.flags, high.to(verdict.flags).view(1)])))
     run.show_step()
 
 

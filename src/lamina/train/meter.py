@@ -32,6 +32,8 @@ class Notice(NamedTuple):
     faults: int
     stop: bool
     save: bool
+    high: bool
+    """Whether the loss was far above that of the first step (`first_loss`)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def agree(
     loss or the gradient is not finite on any rank. With a `scaled` loss (fp16) an overflowing gradient is
     how the scale is found: skipped, but not counted as non-finite.
     """
-    values = torch.stack([t.detach() for t in terms.values()]).to(_wide(norm.device))
+    values = torch.stack([t.detach() for t in terms.values()]).to(wide(norm.device))
     loss_bad, norm_bad = (~torch.isfinite(values[0])).to(values), (~torch.isfinite(norm)).to(values)
     counted = loss_bad if scaled else loss_bad + norm_bad
     asked = torch.tensor(requests, dtype=values.dtype).to(values.device, non_blocking=True)  # no wait
@@ -62,7 +64,8 @@ def agree(
     return Verdict(vector[:n] / ranks.world, (vector[n] > 0).float(), vector[n:])
 
 
-def _wide(device: torch.device) -> torch.dtype:
+def wide(device: torch.device) -> torch.dtype:
+    """The widest floats that the device computes with."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -79,8 +82,9 @@ class Mailbox:
         self._late = device.type == "cuda"
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event]] = deque()
 
-    def post(self, step: int, flags: Float[Tensor, "5"]) -> list[Notice]:
-        """Hand in the flags of step `step`; returns the notices that have arrived."""
+    def post(self, step: int, flags: Float[Tensor, "6"]) -> list[Notice]:
+        """Hand in the flags of step `step`, in the order of `Notice`; returns the notices that have
+        arrived."""
         if not self._late:
             return [_notice(step, flags)]
         here = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True).copy_(flags, non_blocking=True)
@@ -100,8 +104,8 @@ class Mailbox:
 
 
 def _notice(step: int, flags: Tensor) -> Notice:
-    skipped, nonfinite, faults, stop, save = flags.tolist()
-    return Notice(step, skipped > 0, nonfinite > 0, int(faults), stop > 0, save > 0)
+    skipped, nonfinite, faults, stop, save, high = flags.tolist()
+    return Notice(step, skipped > 0, nonfinite > 0, int(faults), stop > 0, save > 0, high > 0)
 
 
 class Meter:
@@ -143,5 +147,5 @@ class Meter:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with an interval that was interrupted."""
         self._names = tuple(state["names"])
-        self._sums = torch.tensor(state["sums"], dtype=_wide(self._device), device=self._device)
-        self._counts = torch.tensor(state["counts"], dtype=_wide(self._device), device=self._device)
+        self._sums = torch.tensor(state["sums"], dtype=wide(self._device), device=self._device)
+        self._counts = torch.tensor(state["counts"], dtype=wide(self._device), device=self._device)

@@ -48,7 +48,9 @@ class TrainOptions:
     """Save a checkpoint after so many seconds; None: by steps alone. The end of the run is always saved."""
 
     keep_checkpoints: Annotated[int, COUNT] = 2
-    """How many good checkpoints to keep; older ones are removed once a new one is verified."""
+    """How many good checkpoints to keep; older ones are removed once a new one is verified. Whether the
+    newest is of use shows only in the next step, so with 1 the one before it is kept too. While the loss is
+    more than 10 times that of the first step, or not finite, the newest checkpoint from before is kept."""
 
     nonfinite_limit: Annotated[int, NOT_NEGATIVE] = 20
     """Stop the run once more than this many steps, or more than half of all its steps, had a loss or gradient

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -36,11 +39,18 @@ def cpu_has_bf16() -> bool:
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
 
 
+def scale_is_lost(scaler: Mapping[str, Any]) -> bool:
+    """Whether a loss scaler's state (empty for other precisions than fp16) is of a scale that fits no
+    float16: it halves at each overflow."""
+    return float(scaler.get("scale", SMALLEST_SCALE)) < SMALLEST_SCALE
+
+
 def check_scale(scaler: torch.amp.GradScaler) -> None:
-    """Raise once no scale fits float16 (the scale halves at each overflow); waits for the device."""
-    if scaler.is_enabled() and scaler.get_scale() < SMALLEST_SCALE:
+    """Raise once no scale fits float16; waits for the device."""
+    if scaler.is_enabled() and scale_is_lost(scaler.state_dict()):
         raise LaminaError(
-            f"fp16 cannot hold this model's gradients (loss scale {scaler.get_scale():g}); use bf16 or fp32"
+            f"fp16 cannot hold this model's gradients (loss scale {scaler.get_scale():g}); go on with "
+            "--resume and --precision bf16 or fp32"
         )
 
 

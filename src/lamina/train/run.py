@@ -20,8 +20,9 @@ from lamina.train.checking import training_warnings
 from lamina.train.checkpoint import CHECKPOINTS, Checkpoint, Retention
 from lamina.train.clock import Clock
 from lamina.train.distributed import Ranks, from_main, gather_json, on_main
-from lamina.train.divergence import is_sound, module_finite, most_nonfinite, never_stepped
-from lamina.train.gradients import Gradients
+from lamina.train.divergence import is_sound, module_finite, most_nonfinite, never_stepped, proven_step
+from lamina.train.first_loss import FirstLoss
+from lamina.train.gradients import Gradients, after_step_of
 from lamina.train.meter import Mailbox, Meter, Notice, Requests
 from lamina.train.optim import OptimOptions, build_optimizer, load_optimizer_tensors, optimizer_tensors
 from lamina.train.options import Plan, TrainOptions
@@ -63,7 +64,8 @@ class Run:
         self.optimizer = build_optimizer(self.task, optim, fused=ranks.device.type in ("cuda", "cpu"))
         self.buffers = BufferKeeper(self.task)
         self.mailbox, self.meter = Mailbox(ranks.device), Meter(ranks.device)
-        self.retention = Retention(self.checkpoints, options.keep_checkpoints, is_sound)
+        self.first_loss = FirstLoss(ranks.device)
+        self.retention = Retention(self.checkpoints, options.keep_checkpoints, is_sound, proven_step)
         self.state = TrainState(plan.total_steps)
         self.reporter: Reporter | None = None
         self.faults: list[Fault] = []
@@ -119,6 +121,8 @@ class Run:
             if notice.nonfinite:
                 count = f"{self.state.nonfinite} so far, at most {self.most_nonfinite}"
                 self.say(f"step {notice.step} skipped: its loss or gradient is not finite ({count})")
+            if told := self.first_loss.announcement(notice.step, notice.high):
+                self.say(told)
             if notice.faults:
                 self._tell_faults()
 
@@ -127,6 +131,8 @@ class Run:
         self.state.faults += notice.faults
         self.state.nonfinite += notice.nonfinite
         self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if notice.skipped else 0
+        if not (notice.skipped or notice.high):
+            self.state.proven_step = notice.step - 1
 
     @contextmanager
     def moving(self) -> Iterator[None]:
@@ -214,6 +220,7 @@ class Run:
             "most_nonfinite": self.most_nonfinite,
             "samples_consumed": self.state.step * self.plan.batch_size,
             "meter": self.meter.state_dict(),
+            "first_loss": self.first_loss.saved(),
             "scaler": self.scaler.state_dict(),
             "callbacks": reporter.callback_states(),
             "metrics_rows": reporter.rows,
@@ -230,6 +237,7 @@ class Run:
             self.state = restored_state(saved["train"], path, self.plan.total_steps)
             self.saved_step, self._known_rows = self.state.step, saved.get("metrics_rows")
             self.meter.load_state_dict(saved["meter"])
+            self.first_loss.restore(saved.get("first_loss"))
             if self.scaler.is_enabled() and saved["scaler"]:
                 self.scaler.load_state_dict(saved["scaler"])
             on_main(self.ranks, lambda: load_callback_states(callbacks, saved["callbacks"], say))
@@ -307,11 +315,3 @@ class Run:
         """Close the files and the progress bar."""
         if self.reporter:
             self.reporter.close()
-
-
-def after_step_of(task: nn.Module) -> Callable[[int], None]:
-    """The task's own method, which `nn.Module`'s type does not know."""
-    method = getattr(task, "after_step", None)
-    if not callable(method):
-        raise LaminaError(f"{type(task).__name__} has no after_step(step); give it one, if only a no-op")
-    return method  # type: ignore[no-any-return]

@@ -36,6 +36,10 @@ class TrainState:
     """Steps up to this one that changed nothing: those, and with fp16 those whose scaled gradient
     overflowed."""
 
+    proven_step: int = 0
+    """The newest step whose weights are known to be of use: the next step that was taken had, with them, a
+    finite loss and gradient, and a loss no more than `first_loss.MOST_TIMES` that of the run's first step."""
+
     faults: int = 0
     """Samples that could not be read and were replaced, over all ranks."""
 
