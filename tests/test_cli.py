@@ -1,7 +1,9 @@
-"""The command line as a process, as a user meets it."""
+"""The command line as a user meets it: as a process where it begins, ends and is ended, else called."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -66,6 +68,14 @@ def lamina(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[s
     )
 
 
+def called(*args: object) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported everything."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(arg) for arg in args])
+    return subprocess.CompletedProcess(list(args), code, out.getvalue(), err.getvalue())
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A finished run."""
@@ -110,9 +120,9 @@ def test_terminated_and_resumed_equals_uninterrupted(tmp_path):
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 75
     assert "go on with --resume" in printed
-    resumed = lamina("pretrain", DATA, "--out", out, "--resume")
+    resumed = called("pretrain", DATA, "--out", out, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert lamina(*args, "--out", whole).returncode == 0
+    assert called(*args, "--out", whole).returncode == 0
     last = "checkpoints/step-80/model.safetensors"
     assert (out / last).read_bytes() == (whole / last).read_bytes()
     assert unclocked(out) == unclocked(whole)
@@ -123,7 +133,7 @@ def unclocked(run: Path) -> list[dict]:
 
 
 def test_evaluate_report_export_reconstruct_and_embed(run, photos, tmp_path):
-    probe = lamina("evaluate", "linear", run, photos, "--json", tmp_path / "linear.json", "--workers", 0)
+    probe = called("evaluate", "linear", run, photos, "--json", tmp_path / "linear.json", "--workers", 0)
     assert probe.returncode == 0, probe.stderr
     result = json.loads((tmp_path / "linear.json").read_text())
     assert {row["encoder"] for row in result["rows"]} == {"trained", "untrained", "pixels"}
@@ -138,38 +148,38 @@ def test_evaluate_report_export_reconstruct_and_embed(run, photos, tmp_path):
     vectors = ["--features", "last", "layers", "--layers", 0, 2, "--pools", "mean", "cls+mean"]
     kept = ["--cache", tmp_path / "cache", "--workers", 0]
     for said in ("features of 24 images in ", "features from the cache in "):
-        knn = lamina("evaluate", "knn", run, photos, *vectors, *kept)
+        knn = called("evaluate", "knn", run, photos, *vectors, *kept)
         assert knn.returncode == 0, knn.stderr
         assert not knn.stderr  # no bar where nobody watches
         for name in ("untrained", "pixels", "block 2", "blocks 0+2", "cls+mean", said):
             assert name in knn.stdout
-    own = lamina("evaluate", "knn", run, photos, "--leave-one-out", "--k", 3, "--workers", 0)
+    own = called("evaluate", "knn", run, photos, "--leave-one-out", "--k", 3, "--workers", 0)
     assert own.returncode == 0, own.stderr
     assert "24 training and 24 test images" in own.stdout
     assert "leave-one-out" in (run / "report.html").read_text()
 
-    compare = lamina("report", run, run, "--out", tmp_path / "compare.html")
+    compare = called("report", run, run, "--out", tmp_path / "compare.html")
     assert compare.returncode == 0, compare.stderr
     assert (tmp_path / "compare.html").read_text().startswith("<!")
 
-    export = lamina("export", run, "--to", "timm", "--out", tmp_path / "vit.safetensors")
+    export = called("export", run, "--to", "timm", "--out", tmp_path / "vit.safetensors")
     assert export.returncode == 0, export.stderr
     settings = json.loads(next(tmp_path.glob("vit*.json")).read_text())
     vit = timm.create_model(settings["architecture"], **settings["model_args"])
     vit.load_state_dict(load_file(tmp_path / "vit.safetensors"), strict=True)
 
-    pictures = lamina("reconstruct", run, *sorted(photos.rglob("*.png"))[:2], "--out", tmp_path / "pictures")
+    pictures = called("reconstruct", run, *sorted(photos.rglob("*.png"))[:2], "--out", tmp_path / "pictures")
     assert pictures.returncode == 0, pictures.stderr
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
     assert "mean and deviation of the true patch" in pictures.stdout
 
-    embed = lamina("embed", run, photos, "--out", tmp_path / "features.npz", "--pool", "cls", "--workers", 0)
+    embed = called("embed", run, photos, "--out", tmp_path / "features.npz", "--pool", "cls", "--workers", 0)
     assert embed.returncode == 0, embed.stderr
     with np.load(tmp_path / "features.npz") as saved:
         assert saved["features"].shape == (24, 24)
         assert len(saved["names"]) == 24
 
-    on = lamina(
+    on = called(
         "pretrain",
         photos,
         "--out",
@@ -195,7 +205,7 @@ def test_data_check_lists_bad_files(photos, capsys, tmp_path):
 
 def test_bad_files_are_survived_and_named(photos, tmp_path):
     (photos / "a b" / "<img src=x onerror=alert(1)>.jpg").write_bytes(b"no image")
-    done = lamina("pretrain", photos, "--out", tmp_path / "run", "--max-steps", 4, *TINY)
+    done = called("pretrain", photos, "--out", tmp_path / "run", "--max-steps", 4, *TINY)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "run" / "report.html").read_text()
     assert "onerror" in page

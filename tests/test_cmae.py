@@ -220,7 +220,7 @@ def train(out: Path, fusion="mff", **named):
 
 @pytest.mark.parametrize("fusion", ["none", "mff"])
 def test_a_run_beats_the_best_constant_and_guessing(tmp_path, fusion):
-    train(tmp_path / "run", fusion, epochs=10.0)
+    train(tmp_path / "run", fusion, epochs=5.0)
     method, recipe = lamina.load_method(tmp_path / "run")
     held_out = next(eval_batches(open_source(PHOTOS, "val"), (16, 16), 3, 200, 0, recipe.data))
     batch = Batch(held_out.images, sample_keys(1, 0, torch.arange(len(held_out))))

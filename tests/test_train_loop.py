@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import train_toys
 from lamina.batch import Batch, Fault
 from lamina.errors import LaminaError
-from lamina.train import CLOCK_FIELDS, Callback, Ranks, TrainOptions, fit, learning_rate
+from lamina.train import CLOCK_FIELDS, Callback, Ranks, TrainOptions, clock, fit, learning_rate
 from lamina.train.checkpoint import read
 from lamina.train.distributed import choose_device
 from lamina.train.gradients import Gradients
@@ -127,9 +129,34 @@ def test_rows(tmp_path: Path) -> None:
     assert set(text[0]) >= CLOCK_FIELDS
 
 
-def test_waiting_for_data_is_measured(tmp_path: Path) -> None:
-    outcome = train(tmp_path, seconds=0.05, max_steps=4)
-    assert 0.5 < outcome.row["data_wait"] <= 1
+class SlowedTime:
+    """A clock that stands still, but for what sleeps."""
+
+    def __init__(self) -> None:
+        self.now, self.time = 1e5, time.time
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_waiting_for_data_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch takes 3 seconds to come, and a step one: by a clock of its own, however busy the machine is."""
+    slowed = SlowedTime()
+    monkeypatch.setattr(clock, "time", slowed)
+    monkeypatch.setattr(train_toys, "time", slowed)
+
+    class Slow(ToyTask):
+        def forward(self, batch: Batch) -> dict[str, Tensor]:
+            slowed.sleep(1.0)
+            return super().forward(batch)
+
+    outcome = train(tmp_path, task=Slow(), seconds=3.0, max_steps=4)
+    assert outcome.row["data_wait"] == pytest.approx(3 / 4)
+    assert outcome.row["images_per_second"] == pytest.approx(4 / 4.0)
+    assert outcome.row["seconds"] == pytest.approx(4 * 4.0)
 
 
 def test_callbacks_are_called_in_order(tmp_path: Path) -> None:
