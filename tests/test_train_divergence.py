@@ -187,6 +187,8 @@ def test_weights_that_exploded_but_are_finite_do_not_replace_the_last_good_ones(
         assert torch.equal(weight, weights(tmp_path / "healthy", 4)[name])
     log = (tmp_path / "run" / "train.log").read_text()
     assert log.count("step 6: the loss is more than 10 times that of the first step") == 1
+    assert "ends with a loss more than 10 times that of its first step: the newest weights known" in log
+    assert "are those of step 4 (" in log
     assert "more than 10 times" not in (tmp_path / "healthy" / "train.log").read_text()
 
 

@@ -35,7 +35,8 @@ class FirstLoss:
         return loss > MOST_TIMES * self._value.abs()
 
     def announcement(self, step: int, high: bool) -> str | None:
-        """A sentence where the loss leaves its usual range, or comes back into it; None at other steps."""
+        """A sentence where the loss leaves its usual range, or comes back into it; None at other steps. It is
+        not for a step that was skipped, whose loss may be no number."""
         if high == self._high:
             return None
         self._high = high
@@ -45,6 +46,16 @@ class FirstLoss:
                 "checkpoint before it is kept until the loss has fallen"
             )
         return f"step {step}: the loss is no more than {MOST_TIMES:g} times that of the first step again"
+
+    def warning(self, proven_step: int) -> str | None:
+        """A sentence for the end of a run whose loss is high then; None for others."""
+        if not self._high:
+            return None
+        return (
+            f"the run ends with a loss more than {MOST_TIMES:g} times that of its first step: the newest "
+            f"weights known to be of use are those of step {proven_step} (--init RUN@STEP starts from a "
+            "checkpoint)"
+        )
 
     def saved(self) -> float | None:
         """As JSON, None before there is one; waits for the device."""

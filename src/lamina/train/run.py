@@ -121,7 +121,7 @@ class Run:
             if notice.nonfinite:
                 count = f"{self.state.nonfinite} so far, at most {self.most_nonfinite}"
                 self.say(f"step {notice.step} skipped: its loss or gradient is not finite ({count})")
-            if told := self.first_loss.announcement(notice.step, notice.high):
+            if not notice.skipped and (told := self.first_loss.announcement(notice.step, notice.high)):
                 self.say(told)
             if notice.faults:
                 self._tell_faults()
@@ -299,6 +299,8 @@ class Run:
         """Save the current step, say how it ended, let the callbacks finish."""
         if self.saved_step != self.state.step:
             self.save()
+        if told := self.first_loss.warning(self.state.proven_step):
+            self.say(told)
         step, total, why = self.state.step, self.plan.total_steps, self.objection or ""
         outcome = Outcome(reason, step, total, self.checkpoint_path, self._row, why)
         self._report(lambda reporter: reporter.end(outcome))
