@@ -76,9 +76,10 @@ def stripes(n: int, seed: int, size: tuple[int, int] = (32, 48)) -> ArraySource:
     return ArraySource(images.to(torch.uint8), names, labels.tolist(), ["rows", "columns", "none"])
 
 
-def stripes_folder(root: Path) -> str:
-    """Stripes as files: train and val, a folder for each class."""
-    for part, source in (("train", stripes(18, seed=1)), ("val", stripes(9, seed=2))):
+def stripes_folder(root: Path, seed: int = 1) -> str:
+    """Stripes as files: train and val, a folder for each class; another seed has other pixels in files of the
+    same names."""
+    for part, source in (("train", stripes(18, seed=seed)), ("val", stripes(9, seed=seed + 1))):
         for i in range(len(source)):
             place = root / part / source.class_names[source.labels[i]]
             place.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from detect_toys import KINDS, SIZE, toy_objects
 from evaluate_toys import toy_recipe, toy_run
 from lamina import cli
 from lamina.downstream.detect.coco import encode
+from lamina.downstream.detect.objects import open_detect_data
 
 SMALL = {
     "head": {
@@ -145,6 +146,17 @@ def nothing(part, annotations):
 
 def strange(part, annotations):
     return [{**each, "category_id": 9} for each in annotations]
+
+
+def test_annotations_are_told_from_others_of_the_same_names(tmp_path):
+    """Copies of a folder, in one of which an object is a crowd."""
+
+    def crowded(part, annotations):
+        return [{**annotations[0], "iscrowd": 1}, *annotations[1:]]
+
+    copies = coco_folder(tmp_path / "a"), coco_folder(tmp_path / "b"), coco_folder(tmp_path / "c", crowded)
+    first, second, third = (open_detect_data(each).images_digest for each in copies)
+    assert first == second != third
 
 
 @pytest.mark.parametrize(

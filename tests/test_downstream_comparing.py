@@ -19,7 +19,7 @@ from lamina.downstream.compared_models import columns_of
 from lamina.downstream.comparison import Comparison
 from lamina.errors import LaminaError
 from lamina.evaluate import FeatureOptions, evaluate_knn
-from lamina.records import read_json
+from lamina.records import read_json, write_json
 from lamina.report.comparison import write_comparison
 from lamina.runs import Run
 
@@ -128,6 +128,31 @@ def test_no_name_is_another_networks(folder, runs, tmp_path):
     (out / "models.json").unlink()
     with pytest.raises(LaminaError, match=r"models\.json is missing"):
         compare([f"M={mae}"], folder, out, options)
+
+
+def test_scores_of_other_images_do_not_stand_in_for_these(runs, tmp_path, monkeypatch):
+    """The same words from another working directory, or other pixels in the same files."""
+    options = CompareOptions(protocols=("knn",), workers=0, device="cpu")
+    out, said = tmp_path / "out", []
+    for place, seed in (("w1", 1), ("w2", 2)):
+        stripes_folder(tmp_path / place / "data", seed=seed)
+    monkeypatch.chdir(tmp_path / "w1")
+    first = compare([f"M={runs[0]}"], "data", out, options)
+    monkeypatch.chdir(tmp_path / "w2")
+    with pytest.raises(LaminaError, match=r"on other images of the same names \(labelled\)"):
+        compare([f"M={runs[0]}"], "data", out, options)
+    shutil.copytree(tmp_path / "w1", tmp_path / "w3")  # a copy is the same images
+    monkeypatch.chdir(tmp_path / "w3")
+    assert compare([f"M={runs[0]}"], "data", out, options, said.append) == first
+    assert said == []
+    content = read_json(out / "comparison.json")
+    del content["images"]  # as lamina wrote it before
+    write_json(out / "comparison.json", content)
+    assert compare([f"M={runs[0]}"], "data", out, options, said.append) == first
+    assert "does not say which images were measured" in said[0]
+    monkeypatch.chdir(tmp_path / "w2")  # but from now on it does
+    with pytest.raises(LaminaError, match="other images"):
+        compare([f"M={runs[0]}"], "data", out, options)
 
 
 def test_robustness_says_of_which_classifier(folder, runs, tmp_path, monkeypatch):

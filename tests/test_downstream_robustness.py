@@ -23,8 +23,10 @@ from lamina.downstream.training import Going
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing
 from lamina.interop import export_supervised
+from lamina.records import read_json, write_json
 from lamina.runs import Run
 from lamina.train import checkpoint
+from test_resumable_folder import FORK, hold
 from test_supervised_heads import options_of, task_of
 
 CPU = Computing(batch_size=8, workers=0, device="cpu")
@@ -177,6 +179,51 @@ def test_what_was_measured_is_that_of_these_weights_and_kinds(tmp_path):
     checkpoint.write(Run(model).checkpoints, 3, write)
     with pytest.raises(LaminaError, match=r"other settings \(network_sha256\)"):
         evaluate_robustness(model, folder, bright, out, computing=CPU)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_what_was_measured_is_of_these_images(part, folder, run, tmp_path):
+    """The same words and names, and other pixels: those that are tested, or those that the probe learns."""
+    options, going = RobustnessOptions(kinds=("brightness",)), Going(out=tmp_path / "out")
+    first = evaluate_robustness(run, folder, options, going, computing=CPU)
+    shutil.copytree(folder, tmp_path / "kept")
+    stripes_folder(tmp_path / "other", seed=5)
+    shutil.rmtree(Path(folder) / part)
+    shutil.copytree(tmp_path / "other" / part, Path(folder) / part)
+    said = {"train": r"other settings \(probe_images\)", "val": "holds clean of other images"}
+    with pytest.raises(LaminaError, match=said[part]):
+        evaluate_robustness(run, folder, options, going, computing=CPU)
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "kept", folder)
+    assert evaluate_robustness(run, folder, options, going, computing=CPU).more == first.more
+    file = tmp_path / "out" / "measured.json"
+    content = read_json(file)
+    del content["images"], content["settings"]["probe_images"]  # as lamina wrote it before
+    write_json(file, content)
+    again = evaluate_robustness(run, folder, options, going, computing=CPU)
+    assert again.more == first.more
+    assert any("does not say which images were measured" in note for note in again.notes)
+
+
+def test_one_process_measures_into_a_folder(tmp_path):
+    """While another process has the folder's lock, nothing is measured into it; and the other way round."""
+    ready, ends = FORK.Event(), FORK.Event()
+    other = FORK.Process(target=hold, args=(str(tmp_path), ready, ends))
+    other.start()
+    assert ready.wait(30)
+    with (
+        pytest.raises(LaminaError, match="is being written by another process"),
+        MeasuredParts.opened(tmp_path, {}),
+    ):
+        pass
+    ends.set()
+    other.join(30)
+    with MeasuredParts.opened(tmp_path, {}):
+        ready.clear()
+        other = FORK.Process(target=hold, args=(str(tmp_path), ready, ends))
+        other.start()
+        other.join(30)
+    assert not ready.is_set()  # it was refused
 
 
 def test_exported_classifiers_and_runs_on_labels_are_taken_as_they_are(tmp_path):

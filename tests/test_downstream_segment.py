@@ -27,11 +27,13 @@ from lamina.downstream.segment import (
     segment_recipes,
 )
 from lamina.downstream.segment.dpt import DPTOptions
+from lamina.downstream.segment.maps import open_segment_data
 from lamina.downstream.segment.picture import draw
 from lamina.downstream.segment.testing import Shown
 from lamina.errors import LaminaError
 from lamina.evaluate.result_files import file_name
 from lamina.interop import load_encoder
+from lamina.records import read_yaml, to_yaml
 from lamina.runs import Run
 from lamina.train import checkpoint
 
@@ -97,8 +99,25 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(tmp_path: Path):
     before = toy_backbone().encoder.vit.blocks[0].mlp.fc1.weight
     assert not torch.equal(first.model["encoder.vit.blocks.0.mlp.fc1.weight"], before)
     longer = replace(recipe, train=replace(recipe.train, max_steps=6))
+    going = Going(tmp_path / "cut", resume=True)
     with pytest.raises(LaminaError, match="max_steps"):
-        evaluate_segment(toy_backbone(), toy_data(), Going(tmp_path / "cut", resume=True), recipe=longer)
+        evaluate_segment(toy_backbone(), toy_data(), going, recipe=longer)
+    other = SegmentData("toys", toy_maps(12, noise=10.0), toy_data().test)  # the same names, other pixels
+    with pytest.raises(LaminaError, match="these differ: images"):
+        evaluate_segment(toy_backbone(), other, going, recipe=recipe)
+    file = tmp_path / "cut" / "evaluation.yaml"
+    kept = read_yaml(file)
+    del kept["images"]  # as lamina wrote it before
+    file.write_text(to_yaml(kept))
+    assert evaluate_segment(toy_backbone(), toy_data(), going, recipe=recipe).value == whole.value
+
+
+def test_masks_are_told_from_others_of_the_same_names(tmp_path: Path):
+    """Copies of a folder, one of whose masks has other classes."""
+    digests = []
+    for name, number in (("a", 2), ("b", 2), ("c", 1)):
+        digests.append(open_segment_data(mask_folder(tmp_path / name, number=number)).images_digest)
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_images_of_any_size_by_windows_of_the_encoders(tmp_path: Path):

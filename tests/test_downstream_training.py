@@ -111,6 +111,11 @@ def test_fine_tuning_goes_on_exactly_and_leaves_a_run(run, tmp_path):
     assert whole.more["balanced accuracy"] == pytest.approx(whole.value)  # classes of one size
     kept = Score.read(score_file(whole))
     assert kept == replace(again, seconds=kept.seconds)
+    # It is of these images: others of the same names are not what it learned from, finished or not.
+    other = LabelledData(data.name, stripes(40, seed=9), data.test)
+    assert [other.train.name(i) for i in range(40)] == [data.train.name(i) for i in range(40)]
+    with pytest.raises(LaminaError, match="was started on other images of the same names"):
+        evaluate_trained("finetune", run, other, replace(broken, resume=True), recipe=every)
     # It is a run as any other: a classifier that can be handed over.
     task, _ = load_task(tmp_path / "whole")
     files = export_run(tmp_path / "whole", tmp_path / "x.safetensors")

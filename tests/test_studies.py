@@ -223,6 +223,16 @@ def test_more_seeds_can_follow_but_nothing_else_may_change(folder, tmp_path, mon
         run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "steps": 9}))
     with pytest.raises(LaminaError, match=r"other settings .*study"):
         run_study(pair, folder, out, TINY)
+    kept = read_json(out / "study.json")
+    del kept["images"]  # as lamina wrote it before
+    write_json(out / "study.json", kept)
+    said.clear()
+    assert run_study(feature_bias, folder, out, TINY, said.append).exit_code == 0
+    assert ["does not say which images" in line for line in said] == [True]
+    for file in Path(folder, "train").rglob("*.png"):  # other pixels in the same files
+        Image.open(file).transpose(Image.Transpose.ROTATE_180).save(file)
+    with pytest.raises(LaminaError, match=r"other settings \(images\)"):
+        run_study(feature_bias, folder, out, TINY)
 
 
 def test_the_teacher_is_trained_again_where_its_run_is_gone(folder, tmp_path):

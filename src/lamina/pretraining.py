@@ -61,12 +61,14 @@ def run_pretrain(
     init: str | Path | Backbone | None = None,
     callbacks: MoreCallbacks | None = None,
     source: Source | None = None,
+    content: str = "",
 ) -> Outcome:
     """Pre-train by `recipe` on the images of `data`, into the folder `out`; call it on every rank.
 
     `init` is what the encoder starts from: a weights file, a run, or an encoder that is open. With `resume`
     the run in `out` goes on (or starts, where there is none). `callbacks` makes more of them from the run and
     its images. `source` are the images where they are open, or some of those that `data` names.
+    `content`, where it is given, is a digest of what they hold, which a resumed run has to find again.
 
     Raises:
         LaminaError: for anything in the options, the data or the folder that cannot be meant.
@@ -81,7 +83,7 @@ def run_pretrain(
             source = open_source(data)
             tell_notes(source, ranks)
         _look(source, recipe)
-        facts = data_facts(data, source)
+        facts = data_facts(data, source)._replace(content=content)
         going_on = bool(from_main(int(resume and run.exists()), ranks))
         recipe = resolve(with_classes(_measure(recipe, source), source))
         recipe, target = open_target(recipe)
@@ -275,5 +277,10 @@ def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | None) ->
             f"the run was started on {before.images} images, and the {facts.images} of now are not the same; "
             "restore them (also those that cannot be read: without them the order of all others is another), "
             f"or start a new run with --init {run.path}"
+        )
+    if facts.content and before.content and facts.content != before.content:
+        raise LaminaError(
+            f"the run in {run.path} was started on other images of the same names; restore them, replace it "
+            "with --overwrite, or choose another --out"
         )
     return allowed

@@ -26,11 +26,15 @@ from lamina.train.rows import whole_rows
 
 
 class DataFacts(NamedTuple):
-    """What identifies the data of a run: as given, how many, and a digest of their names in order."""
+    """What identifies the data of a run: as given, how many, and a digest of their names in order.
+
+    `content` is a digest of what the images hold; "" where it is no part of the run's identity.
+    """
 
     source: str
     images: int
     names_sha256: str
+    content: str = ""
 
 
 class Run:
@@ -74,6 +78,7 @@ class Run:
             "source": data.source,
             "images": data.images,
             "names_sha256": data.names_sha256,
+            **({"content": data.content} if data.content else {}),
             "init": init,
             "recipe": to_mapping(recipe),
         }
@@ -104,7 +109,8 @@ class Run:
     def data(self) -> DataFacts:
         """What is known of the data the run was started on."""
         content = self._recipe_file()
-        return DataFacts(str(content["source"]), int(content["images"]), str(content["names_sha256"]))
+        said = str(content["source"]), int(content["images"]), str(content["names_sha256"])
+        return DataFacts(*said, content=str(content.get("content", "")))
 
     def init(self) -> str | None:
         """The weights file that the encoder started from, if any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -100,6 +101,13 @@ class CocoObjects:
     def has_objects(self, i: int) -> bool:
         """Whether image i has an annotation that is no crowd, without a look at it."""
         return self._shows[i]
+
+    def labels_content(self) -> bytes:
+        """A digest of all annotations that are kept."""
+        digest = hashlib.sha256()
+        for i in range(len(self.images)):
+            digest.update(self._kept[i].encode() + b"\0")
+        return digest.digest()
 
     def annotated(self, i: int) -> Objects:
         """Objects of image i as they are annotated, without a look at the image; raises `Unreadable`."""

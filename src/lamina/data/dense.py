@@ -17,7 +17,11 @@ IGNORE = 255
 
 @runtime_checkable
 class MapSource(Protocol):
-    """A class for each pixel of each image."""
+    """A class for each pixel of each image.
+
+    A source may have `labels_content() -> bytes` too: a digest of the maps, by which results tell them from
+    others of the same name.
+    """
 
     @property
     def images(self) -> Source:
@@ -36,7 +40,7 @@ class ObjectSource(Protocol):
     """Boxes and masks of the objects in each image.
 
     A source may have `has_objects(i) -> bool` too: whether image i shows an object that is no crowd. Of one
-    that has not, all objects are read before a training.
+    that has not, all objects are read before a training. And `labels_content() -> bytes`, as a `MapSource`.
     """
 
     @property

@@ -132,6 +132,10 @@ class DoomObjects:
         self.classes = KINDS if kinds else SURFACES[FIRST_OBJECT:]
         self._label_of = np.arange(len(KINDS)) if kinds else SURFACE_OF.astype(np.int64) - FIRST_OBJECT
 
+    def labels_content(self) -> bytes:
+        """What of the objects the frames do not say themselves."""
+        return f"{self.smallest_px} px".encode()
+
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
         """Objects of frame i, boxes tight around the pixels that are seen; small ones are crowds."""
         record = self.images.records[i]

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from lamina.data.content import files_digest
 from lamina.data.decode import image_size
 from lamina.data.dense import IGNORE
 from lamina.data.files import Names, printable
@@ -55,6 +56,11 @@ class MaskFolder:
     def path(self, i: int) -> str:
         """The path of mask i."""
         return os.path.join(self._folder, self._masks[i])
+
+    def labels_content(self) -> bytes:
+        """A digest of the mask files (`content.files_digest`) and of how their numbers are meant."""
+        files = files_digest([self.path(i) for i in range(len(self.images))])
+        return files + bytes([self.reduce_zero_label])
 
     def read_map(self, i: int, how: Decoding = AS_STORED) -> UInt8[Tensor, "H W"]:
         """Classes of image i, `IGNORE` where none; raises `Unreadable` where the mask does not fit.

@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from lamina.data.channels import fit_channels
+from lamina.data.content import files_digest
 from lamina.data.decode import Decoded, decode_file
 from lamina.data.files import Names
 from lamina.data.options import AS_STORED, Decoding
@@ -58,6 +59,11 @@ class Source(ABC):
     def fingerprint(self, indices: Sequence[int]) -> bytes | None:
         """What differs where the content of these images may; None where a source cannot tell."""
         return None
+
+    def content(self, indices: Sequence[int]) -> bytes | None:
+        """What differs where the content of these images does, wherever they lie, as far as is cheap to find
+        out; None where a source cannot tell."""
+        return self.fingerprint(indices)
 
     def identity(self) -> str | None:
         """SHA-256 over names, classes and `fingerprint`, for what is kept of these images elsewhere."""
@@ -115,6 +121,10 @@ class FileSource(Source):
                 digest.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
         return digest.digest()
 
+    def content(self, indices: Sequence[int]) -> bytes:
+        """Of the sizes of the files and a sample of their bytes (`content.files_digest`)."""
+        return files_digest([self.path(i) for i in indices])
+
 
 class Subset(Source):
     """Some images of another source, in the order of their indices' list."""
@@ -137,6 +147,10 @@ class Subset(Source):
     def fingerprint(self, indices: Sequence[int]) -> bytes | None:
         """That of the source."""
         return self.source.fingerprint([self.indices[i] for i in indices])
+
+    def content(self, indices: Sequence[int]) -> bytes | None:
+        """That of the source."""
+        return self.source.content([self.indices[i] for i in indices])
 
 
 class ArraySource(Source):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from lamina.downstream.chosen_recipe import (
     segmenting_recipe,
 )
 from lamina.downstream.compared_models import Column, as_file, check_models, columns_of
+from lamina.downstream.comparison_settings import SETTINGS, check_settings, images_of, write_settings
 from lamina.downstream.detect import evaluate_detect
 from lamina.downstream.fewshot import FewOptions, evaluate_fewshot
 from lamina.downstream.kept_scores import read_scores, write_scores
@@ -32,7 +33,6 @@ from lamina.evaluate import Computing, FeatureOptions, evaluate_knn, evaluate_li
 from lamina.evaluate.vectors import VectorPool, Wanted
 from lamina.interop import network_options
 from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
-from lamina.records import as_json, read_object, write_json
 from lamina.resumable_folder import opened_to_go_on
 from lamina.runs import Run
 from lamina.train import NONFINITE_EXIT_CODE
@@ -40,7 +40,6 @@ from lamina.train import NONFINITE_EXIT_CODE
 Protocol = Literal[
     "knn", "linear", "linear-mae", "attentive", "finetune", "fewshot", "segment", "detect", "robustness"
 ]
-SETTINGS = "comparison.json"
 FROZEN = ("knn", "linear")
 """Protocols that judge frozen features: `CompareOptions.features` and `pools` are theirs."""
 UNSEEDED = ("knn",)
@@ -121,7 +120,6 @@ def compare(
     """
     options, columns = options or CompareOptions(), columns_of(models)
     check_recipes(recipes)
-    settings = _settings(data, options, recipes)
     ordered = sorted(options.protocols, key=lambda each: each == "robustness")  # it needs finetune's
     tasks = [
         _Task(protocol, column, data, out, options, seed, recipes)
@@ -130,7 +128,8 @@ def compare(
         for seed in _seeds(protocol, column, options)
     ]
     with opened_to_go_on(out, out / SETTINGS, "comparison"):
-        _check_settings(out, settings)
+        images = images_of(data, options.protocols)
+        settings = check_settings(out, _settings(data, options, recipes), images, say)
         left = {task.column.name for task in tasks if read_scores(task.place.with_suffix(".json")) is None}
         check_models(
             out,
@@ -140,7 +139,7 @@ def compare(
         )
         if old := [protocol for protocol in FROZEN if (out / "scores" / protocol).is_dir()]:
             say(f"left out: {' and '.join(old)} of an earlier version, which chose features for each model")
-        write_json(out / SETTINGS, settings)
+        write_settings(out, settings)
         return _measured(tasks, {column.name: [] for column in columns}, say)
 
 
@@ -287,20 +286,6 @@ def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range
 
 
 def _settings(data: str, options: CompareOptions, recipes: Recipes) -> dict[str, Any]:
-    """What all scores of a folder have in common, as JSON holds it."""
+    """What all scores of a folder have in common, beside the images."""
     kept = {name: value for name, value in asdict(options).items() if name not in FREE}
-    settings: dict[str, Any] = as_json({"data": data, **kept, "recipes": dict(recipes)})
-    return settings
-
-
-def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """See that what is in the folder was measured alike."""
-    file = out / SETTINGS
-    if not file.is_file():
-        return
-    before = read_object(file, mend="restore it from a copy, or choose another --out")
-    if changed := sorted(k for k in {**before, **settings} if before.get(k) != settings.get(k)):
-        raise LaminaError(
-            f"{out} holds a comparison with other settings ({', '.join(changed)}); give the same, or another "
-            "--out"
-        )
+    return {"data": data, **kept, "recipes": dict(recipes)}

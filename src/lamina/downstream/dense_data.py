@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from lamina.data import Source
 from lamina.data.dense import MapSource, ObjectSource
 from lamina.errors import LaminaError
+from lamina.evaluate.result_files import images_digest
 
 S = TypeVar("S", MapSource, ObjectSource)
 
@@ -40,6 +42,12 @@ class TwoParts(Generic[S]):
         """Names of the classes; labels count them."""
         return tuple(self.train.classes)
 
+    @cached_property
+    def images_digest(self) -> str:
+        """By which a result tells these images and their labels from others of the same name."""
+        labels = (_labels_content(part) for part in (self.train, self.test))
+        return images_digest(self.train.images, self.test.images, labels=labels)
+
 
 @dataclass(frozen=True)
 class CheckedSource(Generic[S]):
@@ -56,3 +64,13 @@ class CheckedSource(Generic[S]):
     def classes(self) -> tuple[str, ...]:
         """Names of what labels count."""
         return self.source.classes
+
+    def labels_content(self) -> bytes:
+        """The source's, where it has one."""
+        return _labels_content(self.source)
+
+
+def _labels_content(source: MapSource | ObjectSource) -> bytes:
+    """A digest of the labels; nothing of a source that cannot tell."""
+    content = getattr(source, "labels_content", None)
+    return b"" if content is None else bytes(content())

@@ -20,7 +20,7 @@ from lamina.downstream.training import Going, digest_of, keep, own_folder, place
 from lamina.downstream.unused_options import check_dense_options
 from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
-from lamina.evaluate.result_files import file_name, images_digest
+from lamina.evaluate.result_files import file_name
 from lamina.evaluate.results import Setting
 from lamina.frozen import weights_sha256
 from lamina.interop import Backbone, load_encoder
@@ -107,6 +107,7 @@ class DensePlan(Generic[D, R]):
             "step": self.origin.step,
             "weights_sha256": weights_sha256(self.backbone.encoder.vit.state_dict()),
             "data": self.data.name,
+            "images": self.data.images_digest,
             "classes": list(self.data.classes),
             "training_images": len(self.data.train.images),
             "recipe": to_mapping(self.recipe),
@@ -142,7 +143,7 @@ class DensePlan(Generic[D, R]):
             way=self._way(settings.get("steps")),
             more=more,
             notes=(*self.notes, *notes),
-            images=images_digest(self.data.train.images, self.data.test.images),
+            images=self.data.images_digest,
         )
 
     def _way(self, steps: Setting | None) -> str:

@@ -54,6 +54,8 @@ FREE = (
 )
 """Last parts of the names of settings that a resumed training may change: its numbers do not depend on
 them. It may also raise the limits of a file's size and time (`raised_limits`)."""
+LATER = ("images",)
+"""Settings that trainings of earlier versions do not say."""
 
 
 class BudgetedLoader(Loader, Protocol):
@@ -148,6 +150,7 @@ def _other_settings(file: Path, text: str, options: TrainOptions | None) -> bool
     diverged may change; others are refused."""
     before, now = flatten(_mapping(file)), flatten(parse_yaml(text))
     names = [name for name in {**before, **now} if name.rpartition(".")[2] not in FREE]
+    names = [name for name in names if name in before or name not in LATER]
     changed = {n: (before.get(n), now.get(n)) for n in names if before.get(n) != now.get(n)}
     raised = raised_limits(changed)
     allowed = [*raised, *([] if options is None else remedies(file.parent, options, changed))]

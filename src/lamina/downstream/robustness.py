@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from lamina.analyze.subject import some
 from lamina.corruptions import (
@@ -33,7 +33,7 @@ from lamina.downstream.training import Going, keep
 from lamina.encoder import EncoderOptions
 from lamina.errors import noted_on_interrupt
 from lamina.evaluate import Computing, open_labelled, wilson_interval
-from lamina.evaluate.result_files import file_name, images_digest
+from lamina.evaluate.result_files import file_name, images_digest, joined_digests
 from lamina.ranges import COUNT, check_ranges
 from lamina.runs import Run
 
@@ -111,23 +111,43 @@ def evaluate_robustness(
     train = None if probed is None else open_labelled(probed).train
     classifier = open_classifier(model, train, computing, going.seed, options.pool, encoder)
     name = options.published or str(data)
-    known = _known(classifier, str(data), probed, options, going)
+    learned = "" if train is None else images_digest(train)
+    settings = _settings(classifier, str(data), (probed, learned), options, going)
+    folder = _folder(classifier, name, going)
     asked: list[str] = []
     said: dict[str, None] = {}
-    images = ""
-    for part in _parts(data, options, going.seed):
-        asked.append(part.name)
-        said |= dict.fromkeys(part.source.notes)
-        images = images or images_digest(part.source, *([] if train is None else [train]))
-        if part.name not in known:
-            with noted_on_interrupt(lambda: known.kept(asked)):
-                _measure(part, classifier, options, computing, known)
-        say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
-    score = _score(classifier, name, options, asked, known, going.seed)
+    digests = _Digests()
+    with (
+        MeasuredParts.opened(folder, settings, going.overwrite) as known,
+        noted_on_interrupt(lambda: known.kept(asked)),
+    ):
+        for part in _parts(data, options, going.seed):
+            asked.append(part.name)
+            remark = known.check(part.name, digests(part.source))
+            said |= dict.fromkeys((*part.source.notes, *([remark] if remark else [])))
+            if part.name not in known:
+                _measure(part, classifier, options, computing, known, digests(part.source))
+            say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
+        score = _score(classifier, name, options, asked, known, going.seed)
     seconds = round(time.perf_counter() - started, 1)
+    images = joined_digests(digests.first, *([learned] if learned else []))
     score = replace(score, seconds=seconds, notes=(*said, *score.notes), images=images)
     keep(score, model)
     return score
+
+
+class _Digests:
+    """Digests of parts' images; most parts are of one source, whose digest is taken once."""
+
+    def __init__(self) -> None:
+        self.first = ""
+        self._last: tuple[Source, str] | None = None
+
+    def __call__(self, source: Source) -> str:
+        if self._last is None or self._last[0] is not source:
+            self._last = source, images_digest(source)
+            self.first = self.first or self._last[1]
+        return self._last[1]
 
 
 def _measure(
@@ -136,6 +156,7 @@ def _measure(
     options: RobustnessOptions,
     computing: Computing,
     known: MeasuredParts,
+    images: str,
 ) -> None:
     """How many images of a part are right, kept at once."""
     reader = classifier
@@ -143,7 +164,7 @@ def _measure(
         reader = replace(classifier, reading=replace(classifier.reading, eval_crop_share=1.0))
     answers = reader.answers(part.source, computing, _subset(classifier, part.source), part.change)
     confusion = answers.confusion if part.change is None and part.name in WHOLE else None
-    known.add(part.name, answers.right, len(answers.labels), confusion)
+    known.add(part.name, answers.right, len(answers.labels), confusion, images)
 
 
 def _parts(data: str | Path, options: RobustnessOptions, seed: int) -> Iterator[Part]:
@@ -170,28 +191,35 @@ def _subset(classifier: Classifier, source: Source) -> tuple[int, ...] | None:
     return tuple(class_subset(classifier.classes, source.class_names).tolist())
 
 
-def _known(
-    classifier: Classifier, data: str, probed: str | None, options: RobustnessOptions, going: Going
-) -> MeasuredParts:
-    settings = {
+def _settings(
+    classifier: Classifier,
+    data: str,
+    probed: tuple[str | None, str],
+    options: RobustnessOptions,
+    going: Going,
+) -> dict[str, Any]:
+    """What all parts have in common; `probed` names the images of a probe, with their digest."""
+    return {
         "model": classifier.name,
         "step": classifier.step,
         "network_sha256": classifier.sha256,
         "classifier": classifier.kind,
-        "probe_data": probed if classifier.n_train else None,
+        "probe_data": probed[0] if classifier.n_train else None,
+        "probe_images": probed[1] if classifier.n_train else None,
         "data": data,
         "published": options.published,
         "images": options.images,
         "seed": going.seed,
     }
-    folder = going.out
-    if folder is None and Run(classifier.name).exists():
-        step = "" if classifier.step is None else f"@{classifier.step}"
-        folder = (
-            Run(classifier.name).evaluations
-            / f"robustness-{file_name(options.published or data)}-seed{going.seed}{step}"
-        )
-    return MeasuredParts.open(folder, settings, overwrite=going.overwrite)
+
+
+def _folder(classifier: Classifier, name: str, going: Going) -> Path | None:
+    """The one that was asked for, or one in the run that the classifier is."""
+    if going.out is not None or not Run(classifier.name).exists():
+        return going.out
+    step = "" if classifier.step is None else f"@{classifier.step}"
+    called = f"robustness-{file_name(name)}-seed{going.seed}{step}"
+    return Run(classifier.name).evaluations / called
 
 
 def _score(

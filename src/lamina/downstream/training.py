@@ -18,7 +18,7 @@ from lamina.downstream.score import Score, Unfinished, score_file
 from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.evaluate import Computing, LabelledData, open_labelled
-from lamina.evaluate.result_files import file_name, images_digest
+from lamina.evaluate.result_files import file_name, images_digest, joined_digests
 from lamina.evaluate.results import Setting
 from lamina.files import check_writable
 from lamina.interop import Backbone, load_encoder, locate_step
@@ -111,6 +111,7 @@ def evaluate_trained(
     chosen, said = placed(chosen, going), (*labelled.notes, *labelled.trained_on(backbone), *notes)
     name = protocol if called is None else f"{protocol}-{called}"
     out = going.out or own_folder(backbone, model, f"{name}-{file_name(labelled.name)}-seed{going.seed}")
+    learned = images_digest(source)
     outcome = run_pretrain(
         chosen,
         labelled.name,
@@ -120,6 +121,7 @@ def evaluate_trained(
         init=backbone,
         callbacks=callbacks,
         source=source,
+        content=learned,
     )
     if outcome.exit_code:
         raise Unfinished(outcome.sentence, outcome.exit_code)
@@ -141,7 +143,7 @@ def evaluate_trained(
         more=answers.confusion.numbers,
         confusion=answers.confusion,
         way=_way(chosen, protocol, backbone, source),
-        images=images_digest(source, labelled.test),
+        images=joined_digests(learned, images_digest(labelled.test)),
     )
     keep(score, model)
     return score

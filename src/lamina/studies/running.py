@@ -11,6 +11,7 @@ from lamina.data import Source, open_source
 from lamina.errors import LaminaError
 from lamina.evaluate import LabelledData
 from lamina.evaluate.labelled import open_labelled
+from lamina.evaluate.result_files import images_digest
 from lamina.frozen import identify
 from lamina.interop import load_encoder
 from lamina.options import to_mapping
@@ -104,7 +105,7 @@ def run_study(
     plan = study.plan(options, source, steps, out)
     settings = _settings(study, bench.data, source, options, steps, plan)
     with opened_to_go_on(out, out / SETTINGS, "study"):
-        _start(out, settings)
+        _start(out, settings, say)
         return _run(study, plan, settings, _Trainer(data, out, bench, options, say), command)
 
 
@@ -214,7 +215,8 @@ def _settings(
     free = ("workers", "device", "seeds", "size", "steps")
     return {
         "study": study.name,
-        "data": facts._asdict(),
+        "data": {name: getattr(facts, name) for name in ("source", "images", "names_sha256")},
+        "images": images_digest(data.train, data.test),
         "steps": steps,
         "epochs": steps * options.batch_size / len(source),
         "options": {name: value for name, value in asdict(options).items() if name not in free},
@@ -233,14 +235,17 @@ def _unplaced(recipe: Recipe) -> dict[str, Any]:
     return said
 
 
-def _start(out: Path, settings: dict[str, Any]) -> None:
+def _start(out: Path, settings: dict[str, Any], say: Tell) -> None:
     file, now = out / SETTINGS, as_json(settings)
     if not file.is_file():
         write_json(file, settings)
         return
     before = read_object(file, mend="restore it from a copy, or choose another --out")
-    if before != now:
-        other = sorted(k for k in {*before, *settings} if before.get(k) != now.get(k))
+    said = {"images": now["images"], **before}
+    if other := sorted(k for k in {*said, *now} if said.get(k) != now.get(k)):
         raise LaminaError(
             f"{out} holds a study with other settings ({', '.join(other)}); give the same, or another --out"
         )
+    if "images" not in before:
+        say(f"{file} does not say which images were trained on; they are taken to be those of now")
+        write_json(file, settings)
