@@ -43,7 +43,7 @@ UNUSED = [
     ("finetune", {"data": {"alpha_background": 7}}, "data.alpha_background"),
     ("finetune", {"data": {"view_grey_share": 0.5}}, "data.view_grey_share"),
     ("finetune", {"fusion": {"layers": [0, 11]}}, "fusion.layers"),
-    ("finetune", {"fusion": {"pooling": "attention", "heads": 2}}, "fusion.heads, fusion.pooling have"),
+    ("finetune", {"fusion": {"pooling": "attention", "heads": 2}}, "fusion.pooling, fusion.heads have"),
     ("finetune", {"fusion": {"kind": "mff", "heads": 2}}, "fusion.heads has"),
     (
         "finetune",

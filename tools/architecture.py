@@ -33,8 +33,8 @@ FLOORS = (
         "What everything stands on: values, files, random numbers, messages",
         (
             *("errors", "text", "console", "statistics", "batch", "tokens", "rng", "protocols", "options"),
-            *("files", "modes", "terminal", "locking", "ranges", "plain_files", "records", "frozen", "init"),
-            "tensor_files",
+            *("files", "modes", "terminal", "locking", "ranges", "plain_files", "records", "frozen"),
+            *("init", "tensor_files", "choices"),
         ),
         together=True,
     ),

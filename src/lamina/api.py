@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lamina.choices import check_read
 from lamina.data import Source, Spec
 from lamina.errors import LaminaError
 from lamina.options import merge
@@ -105,13 +106,15 @@ def starting_recipe(recipe: str | Recipe | None, out: str | Path, resume: bool) 
 
 
 def apply_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
-    """The recipe with fields set by their dotted names."""
+    """The recipe with fields set by their dotted names; raises for one that the others switch off."""
+    before = recipe
     for dotted, value in options.items():
         *groups, name = dotted.split(".")
         nested: Any = {name: value}
         for group in reversed(groups):
             nested = {group: nested}
         recipe = merge(recipe, nested)
+    check_read(before, recipe)
     return recipe
 
 

@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 import yaml
 
 from lamina.api import SHORT_NAMES, starting_recipe
+from lamina.choices import check_read
 from lamina.errors import LaminaError
 from lamina.options import merge
 from lamina.recipes import Recipe
@@ -56,10 +57,36 @@ def parse_pretrain(args: Sequence[str]) -> PretrainArguments:
     """
     args = long_names(args)
     recipe = starting_recipe(peek(args, "--recipe"), peek(args, "--out") or "", "--resume" in args)
-    if (config := peek(args, "--config")) is not None:
-        recipe = merge(recipe, read_config(Path(config)))
-    default = PretrainArguments(data=tyro.MISSING, out=tyro.MISSING, fields=recipe)
-    return parse(PretrainArguments, args, "lamina pretrain", default)
+    start = with_config(recipe, args)
+    default = PretrainArguments(data=tyro.MISSING, out=tyro.MISSING, fields=start.recipe)
+    parsed = parse(PretrainArguments, args, "lamina pretrain", default)
+    start.check(parsed.fields)
+    return parsed
+
+
+@dataclass(frozen=True)
+class Start(Generic[T]):
+    """The recipe that the options of a command line are given for."""
+
+    recipe: T
+    """With the fields of --config, where it is given."""
+    before: T
+    """Without those that people wrote there: of a run's recipe.yaml all fields are the run's."""
+
+    def check(self, chosen: T) -> None:
+        """Refuse what has no effect, of --config and of the options that led to the recipe `chosen`."""
+        check_read(self.before, self.recipe, in_the_end=chosen)
+        check_read(self.recipe, chosen)
+
+
+def with_config(recipe: T, args: Sequence[str]) -> Start[T]:
+    """The recipe as --config has it, where it is given."""
+    config = peek(args, "--config")
+    if config is None:
+        return Start(recipe, recipe)
+    content = _read_mapping(Path(config))
+    configured = merge(recipe, _fields_of(content))
+    return Start(configured, recipe if _fields_of(content) is content else configured)
 
 
 def parse(what: type[T] | Callable[..., T], args: Sequence[str], prog: str, default: Any = None) -> T:
@@ -155,11 +182,21 @@ _Loader.add_implicit_resolver(
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Fields of a recipe from a YAML file.
+    """Fields of a recipe from a YAML file, as people write it or as a run keeps it.
 
     Raises:
         LaminaError: where it cannot be read, or holds something else.
     """
+    return _fields_of(_read_mapping(file))
+
+
+def _fields_of(content: dict[str, Any]) -> dict[str, Any]:
+    """Those of a recipe: in a run's recipe.yaml they are a group beside what else is known of the run."""
+    recipe = content.get("recipe")
+    return recipe if isinstance(recipe, dict) else content
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
     try:
         # Where it began as a run's recipe.yaml it may have been edited since, so its digest is no matter.
         content = parse_yaml(file.read_text(encoding="utf-8"), verify=False, kind=_Loader)
@@ -170,5 +207,4 @@ def read_config(file: Path) -> dict[str, Any]:
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise LaminaError(f"--config {file} must hold a mapping of options, such as 'train: {{epochs: 10}}'")
-    recipe = content.get("recipe")  # where a run's recipe.yaml keeps it
-    return dict(recipe if isinstance(recipe, dict) else content)
+    return content

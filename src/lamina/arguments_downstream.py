@@ -10,14 +10,13 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
-from lamina.arguments import long_names, parse, peek, read_config
+from lamina.arguments import long_names, parse, peek, with_config
 from lamina.downstream import Going, Trained
 from lamina.downstream.adapting import protocol_recipe, recipe_of
 from lamina.downstream.training import TrainingRecipe
 from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.interop import load_encoder, network_options
-from lamina.options import merge
 from lamina.recipes import Recipe
 from lamina.recipes import recipe as named_recipe
 
@@ -91,11 +90,11 @@ def parse_training(
         LaminaError: in one line, for arguments that cannot be meant.
     """
     args = long_names(args)
-    recipe = start(args)
-    if (config := peek(args, "--config")) is not None:
-        recipe = merge(recipe, read_config(Path(config)))
-    default = what(model=tyro.MISSING, data=tyro.MISSING, fields=recipe)
-    return parse(what, args, f"lamina evaluate {verb}", default)
+    start_from = with_config(start(args), args)
+    default = what(model=tyro.MISSING, data=tyro.MISSING, fields=start_from.recipe)
+    parsed = parse(what, args, f"lamina evaluate {verb}", default)
+    start_from.check(parsed.fields)
+    return parsed
 
 
 def parse_protocol(protocol: Trained, args: Sequence[str]) -> ProtocolArguments:

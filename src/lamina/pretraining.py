@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lamina.build import Task, build_task, resolve
+from lamina.choices import unread
 from lamina.cmae import CMAE
 from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
 from lamina.data.options import raised_limits
@@ -260,8 +261,9 @@ def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | None) ->
     """A resumed run computes what it would have computed, or is refused; limits of
     files may be raised, and one that diverged may have another learning rate, clipping or precision. Returns
     the names of those."""
-    other = differences(run.recipe(), recipe)
-    changed = [k for k in other if k not in FREE_ON_RESUME]
+    own = run.recipe()
+    other, idle = differences(own, recipe), set(unread(own)) & set(unread(recipe))
+    changed = [k for k in other if k not in FREE_ON_RESUME and k not in idle]
     allowed = [*raised_limits(other), *remedies(run.path, recipe.train, changed)]
     changed = [k for k in changed if k not in allowed]
     if init is not None and init != run.init():

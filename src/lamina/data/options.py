@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from lamina.choices import read_if
 from lamina.errors import LaminaError
 from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, Range, check_ranges
 
@@ -43,6 +44,11 @@ DECODING_FIELDS = ("exif_orientation", "alpha_background")
 """The fields of `DataOptions` that say how a file becomes an image, whatever is done with it then."""
 LIMIT_FIELDS = ("max_pixels", "max_decode_mb", "max_decode_seconds")
 """The fields of `FileLimits` that say which files are too large, or take too long, to be read."""
+
+FourChanges = tuple[float, float, float, float]
+"""Of brightness, contrast, saturation and hue."""
+_RANDOM_RESIZED = read_if("crop", "random_resized")
+_SECOND_VIEW = read_if("second_view", "cmae")
 
 
 @dataclass(frozen=True)
@@ -100,18 +106,18 @@ class DataOptions(FileLimits):
 
     crop: Literal["random_resized", "simple_resized", "center"] = "random_resized"
     """Crop of a training image: random_resized (MAE), simple_resized (PixMIM, MFF), or center (none)."""
-    crop_scale: Annotated[tuple[float, float], SHARE_ABOVE_0] = (0.2, 1.0)
+    crop_scale: Annotated[tuple[float, float], SHARE_ABOVE_0, _RANDOM_RESIZED] = (0.2, 1.0)
     """Share of the image's area that a random_resized crop covers, smallest and largest."""
-    crop_ratio: Annotated[tuple[float, float], POSITIVE] = (3 / 4, 4 / 3)
+    crop_ratio: Annotated[tuple[float, float], POSITIVE, _RANDOM_RESIZED] = (3 / 4, 4 / 3)
     """Width over height of a random_resized crop before it is resized, smallest and largest."""
-    crop_padding_px: Annotated[int, NOT_NEGATIVE] = 4
+    crop_padding_px: Annotated[int, NOT_NEGATIVE, read_if("crop", "simple_resized")] = 4
     """Reflected border that a simple_resized crop may reach into, in pixels."""
     crop_px: Annotated[tuple[int, int] | None, COUNT] = None
     """Height and width of the crop before a second view is cut from it; None is the encoder's image size, and
     8/7 of it where there is a second view (256 for 224)."""
     flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip."""
-    jitter: Annotated[tuple[float, float, float, float] | None, NOT_NEGATIVE] = None
+    jitter: Annotated[FourChanges | None, NOT_NEGATIVE] = None
     """Largest changes of brightness, contrast, saturation and hue (BEiT: 0.4 0.4 0.4 0); unset means
     none."""
     auto_augment: str | None = None
@@ -120,16 +126,16 @@ class DataOptions(FileLimits):
     """How often a rectangle is replaced by noise (DeiT: 0.25)."""
     second_view: Literal["none", "cmae"] = "none"
     """cmae: two windows of the crop (crop_px, larger than the image size), the second shifted and changed."""
-    view_shift_px: Annotated[int | None, NOT_NEGATIVE] = None
+    view_shift_px: Annotated[int | None, NOT_NEGATIVE, _SECOND_VIEW] = None
     """Largest shift of the second view against the first; unset means one pixel less than there is room (31
     for 224 in 256)."""
-    view_jitter: Annotated[tuple[float, float, float, float], NOT_NEGATIVE] = (0.4, 0.4, 0.4, 0.1)
+    view_jitter: Annotated[FourChanges, NOT_NEGATIVE, _SECOND_VIEW] = (0.4, 0.4, 0.4, 0.1)
     """Largest changes of the second view's brightness, contrast, saturation and hue."""
-    view_jitter_share: Annotated[float, SHARE] = 0.8
+    view_jitter_share: Annotated[float, SHARE, _SECOND_VIEW] = 0.8
     """How often the second view's colours are changed."""
-    view_grey_share: Annotated[float, SHARE] = 0.2
+    view_grey_share: Annotated[float, SHARE, _SECOND_VIEW] = 0.2
     """How often the second view is made grey."""
-    view_blur_share: Annotated[float, SHARE] = 0.5
+    view_blur_share: Annotated[float, SHARE, _SECOND_VIEW] = 0.5
     """How often the second view is blurred."""
     eval_crop_share: Annotated[float, SHARE_ABOVE_0] = 0.875
     """Share of the short side that an evaluation's centre crop keeps (224 of 256); 1 for small images."""

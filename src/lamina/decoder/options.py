@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from lamina.choices import read_if
 from lamina.errors import LaminaError
 from lamina.ranges import COUNT, SHARE_ABOVE_0, check_ranges
+
+_BLOCKS = read_if("kind", "mae", "cross", "prompt")
 
 
 @dataclass(frozen=True)
@@ -17,13 +20,13 @@ class DecoderOptions:
     """mae: a small transformer over visible and mask tokens. linear: one matrix (with mask tokens
     in the encoder). cross: mask tokens that read the encoder's output and not each other (CrossMAE). prompt:
     mask tokens that read it and each other, while it stays as it is (MILAN)."""
-    width: Annotated[int, COUNT] = 512
+    width: Annotated[int, COUNT, _BLOCKS] = 512
     """Channels of a decoder with blocks (all but linear)."""
-    depth: Annotated[int, COUNT] = 8
+    depth: Annotated[int, COUNT, _BLOCKS] = 8
     """Its blocks."""
-    heads: Annotated[int, COUNT] = 16
+    heads: Annotated[int, COUNT, _BLOCKS] = 16
     """Its attention heads."""
-    predict_share: Annotated[float, SHARE_ABOVE_0] = 0.25
+    predict_share: Annotated[float, SHARE_ABOVE_0, read_if("kind", "cross")] = 0.25
     """Share of all patches that the cross decoder predicts, drawn among the hidden ones."""
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar, get_args
 
+from lamina.choices import check_read
 from lamina.downstream.adapting import protocol_recipe, recipe_of
 from lamina.downstream.detect import DetectRecipe, detect_recipe
 from lamina.downstream.segment import SegmentRecipe, segment_recipe
@@ -57,7 +58,9 @@ def classifier_recipe(
     if epochs is None:
         return found
     warm_up = found.optim.warmup_epochs * epochs / found.train.epochs
-    return merge(found, {"train": {"epochs": epochs}, "optim": {"warmup_epochs": warm_up}})
+    shortened = merge(found, {"train": {"epochs": epochs}, "optim": {"warmup_epochs": warm_up}})
+    check_read(found, shortened, where=f"{protocol}.")
+    return shortened
 
 
 def segmenting_recipe(recipes: Recipes) -> SegmentRecipe:
@@ -97,7 +100,10 @@ def _chosen(protocol: str, recipes: Recipes, base: Callable[[str | None], T]) ->
     name = others.pop("recipe", None)
     if not isinstance(name, str | None):
         raise LaminaError(f"{protocol}.recipe is the name of one, not {name!r}")
-    return merge(base(name), others, f"{protocol}.")
+    started = base(name)
+    chosen = merge(started, others, f"{protocol}.")
+    check_read(started, chosen, where=f"{protocol}.")
+    return chosen
 
 
 def _named(protocol: str, name: str | None) -> Recipe:

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 import torch
 from torch import nn
 
+from lamina.choices import read_if
 from lamina.encoder import Encoder, EncoderOptions, build_vit, layer_ids, wrap_vit
 from lamina.errors import LaminaError
 from lamina.interop import Backbone, adopt
@@ -22,9 +23,9 @@ class EncoderChanges:
 
     frozen: bool = False
     """Whether it stays as it is: in evaluation mode, without gradients, in no checkpoint."""
-    drop_path: Annotated[float, SHARE_BELOW_1] = 0.0
+    drop_path: Annotated[float, SHARE_BELOW_1, read_if("frozen", False)] = 0.0
     """Largest rate of stochastic depth."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Annotated[bool, read_if("frozen", False)] = False
     """Recompute blocks in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+from lamina.choices import read_mapping
 from lamina.data import DataOptions
 from lamina.data.dense_loader import DenseLoader
 from lamina.data.options import DECODING_FIELDS, higher_limits
@@ -110,7 +111,7 @@ class DensePlan(Generic[D, R]):
             "images": self.data.images_digest,
             "classes": list(self.data.classes),
             "training_images": len(self.data.train.images),
-            "recipe": to_mapping(self.recipe),
+            "recipe": read_mapping(self.recipe),
             "network": to_mapping(self.encoder),
         }
 

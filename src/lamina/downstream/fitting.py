@@ -149,9 +149,10 @@ def _other_settings(file: Path, text: str, options: TrainOptions | None) -> bool
     """Whether those in the file differ, in limits of files that are raised, or in what a training that
     diverged may change; others are refused."""
     before, now = flatten(_mapping(file)), flatten(parse_yaml(text))
-    names = [name for name in {**before, **now} if name.rpartition(".")[2] not in FREE]
+    # The file of an older training may also hold fields that other options switch off.
+    names = [name for name in now if name.rpartition(".")[2] not in FREE]
     names = [name for name in names if name in before or name not in LATER]
-    changed = {n: (before.get(n), now.get(n)) for n in names if before.get(n) != now.get(n)}
+    changed = {n: (before.get(n), now[n]) for n in names if before.get(n) != now[n]}
     raised = raised_limits(changed)
     allowed = [*raised, *([] if options is None else remedies(file.parent, options, changed))]
     if refused := [name for name in changed if name not in allowed]:

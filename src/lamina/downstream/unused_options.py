@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from lamina.choices import refuse_unread, unread
 from lamina.data.options import DECODING_FIELDS, LIMIT_FIELDS
 from lamina.errors import LaminaError
-from lamina.fusion import FusionOptions
 from lamina.options import differences, flatten, to_mapping
 
 _READING = (*DECODING_FIELDS, *LIMIT_FIELDS)
@@ -15,7 +15,10 @@ _CLASSIFIER_GROUPS = ("masking.", "decoder.", "target.", "cmae.", "loss", "metho
 """Of the recipe of a pre-training, what a classifier has not."""
 _VIEW = "data.view_"
 _ENCODER_USED = ("image_size", "drop_path", "activation_checkpointing")
-_FROZEN_UNUSED = ("encoder.drop_path", "encoder.activation_checkpointing", "optim.layer_decay")
+_SWITCHED_LATER = ("train.epochs", "optim.warmup_epochs", "head.mask_convs")
+"""A recipe that is cut short by max_steps or warmup_steps still says its epochs, and data without masks have
+no use for a mask head. Where such fields are given beside what switches them off they are refused as the
+options are read (`lamina.choices.check_read`)."""
 _DENSE_DATA_USED = (
     "jitter",
     "workers",
@@ -38,22 +41,18 @@ def check_classifier_options(asked: Any, published: Any, run: Any) -> None:
         published: the named recipe that it started from.
         run: the recipe that is run with this model.
     """
-    frozen = asked.supervised.frozen
     taken_over = ("data.eval_crop_share", *(f"data.{name}" for name in _READING))
 
     def unused(name: str) -> bool:
         if name.startswith(_CLASSIFIER_GROUPS) or name.startswith(_VIEW):
             return True
-        if frozen and name in _FROZEN_UNUSED:
-            return True
         group, _, rest = name.partition(".")
-        if group == "fusion" and not _fusion_reads(rest, asked.fusion):
-            return True
         own = (group == "encoder" and rest not in _ENCODER_USED) or name in taken_over
         return own and now[name] != wanted[name]
 
     now, wanted = flatten(to_mapping(run)), flatten(to_mapping(asked))
     _refuse(filter(unused, differences(published, asked)), f"{published.name} of this model")
+    _check_choices(asked, published)
 
 
 def check_dense_options(asked: Any, published: Any, run: Any) -> None:
@@ -68,15 +67,15 @@ def check_dense_options(asked: Any, published: Any, run: Any) -> None:
 
     now, wanted = flatten(to_mapping(run)), flatten(to_mapping(asked))
     _refuse(filter(unused, differences(published, asked)), published.name)
+    _check_choices(asked, published)
 
 
-def _fusion_reads(name: str, fusion: FusionOptions) -> bool:
-    """Whether the chosen fusion has a use for that field."""
-    if name == "kind":
-        return True
-    if name == "heads" or name.startswith("logit_"):
-        return fusion.kind == "mff" and fusion.pooling == ("attention" if name == "heads" else "average")
-    return fusion.kind == "mff"
+def _check_choices(asked: Any, published: Any) -> None:
+    """Refuse what other options switch off and the recipe of that name has otherwise; what is the
+    default of all recipes is fine."""
+    idle, default = unread(asked), differences(type(asked)(), asked)
+    names = [n for n in differences(published, asked) if n in default and n not in _SWITCHED_LATER]
+    refuse_unread({name: idle[name] for name in names if name in idle})
 
 
 def _refuse(names: Iterable[str], where: str) -> None:

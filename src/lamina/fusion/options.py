@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from lamina.choices import read_if
 from lamina.errors import LaminaError
 from lamina.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 Projection = Literal["none", "linear", "mlp"]
 Pooling = Literal["average", "attention"]
 Layers = Sequence[int] | Literal["default", "odd", "all"]
+_MFF = read_if("kind", "mff")
 
 
 @dataclass(frozen=True)
@@ -21,20 +23,20 @@ class FusionOptions:
     kind: Literal["none", "mff", "mix"] = "mff"
     """none: the last layer alone. mff: Multi-level Feature Fusion. mix: for each decoder block its own linear
     mix of the embedded input and all blocks (CrossMAE); the fields below are those of mff."""
-    layers: Annotated[tuple[int, ...] | Literal["default", "odd", "all"], NOT_NEGATIVE] = "default"
+    layers: Annotated[tuple[int, ...] | Literal["default", "odd", "all"], NOT_NEGATIVE, _MFF] = "default"
     """Blocks to fuse, counted from 0, the last one among them. default: 0 2 4 6 8 11 of 12, scaled to other
     depths; odd: 1 3 5 7 9 11 of 12; all: every block."""
-    projection: Projection = "linear"
+    projection: Annotated[Projection, _MFF] = "linear"
     """What each shallow tap passes through: none, linear (official code), mlp (Linear-GELU-Linear,
     the paper)."""
-    pooling: Pooling = "average"
+    pooling: Annotated[Pooling, _MFF] = "average"
     """average: softmax-weighted sum. attention: self-attention over the taps of each token."""
-    logit_lr_scale: Annotated[float, NOT_NEGATIVE] = 1.0
+    logit_lr_scale: Annotated[float, NOT_NEGATIVE, _MFF, read_if("pooling", "average")] = 1.0
     """Learning rate of the softmax logits, relative to the rest (1 in published recipes). AdamW moves a
     logit by about the sum of learning rates at most: short runs need more."""
-    heads: Annotated[int | None, COUNT] = None
+    heads: Annotated[int | None, COUNT, _MFF, read_if("pooling", "attention")] = None
     """Heads of attention pooling; unset means one per 64 channels."""
-    logit_weight_decay: bool = True
+    logit_weight_decay: Annotated[bool, _MFF, read_if("pooling", "average")] = True
     """Whether weight decay applies to the logits (it does in the official code)."""
 
     def __post_init__(self) -> None:

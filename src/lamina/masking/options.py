@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from lamina.choices import read_if
 from lamina.ranges import COUNT, SHARE_BETWEEN, check_ranges
 
 
@@ -18,11 +19,11 @@ class MaskingOptions:
     attends to stays visible, by lot (MILAN)."""
     mask_ratio: Annotated[float, SHARE_BETWEEN] = 0.75
     """Share of the patches that is hidden."""
-    unit_px: Annotated[int, COUNT] = 32
+    unit_px: Annotated[int, COUNT, read_if("kind", "blocks")] = 32
     """Side of a unit in pixels, for blocks."""
-    min_block: Annotated[int, COUNT] = 16
+    min_block: Annotated[int, COUNT, read_if("kind", "blockwise")] = 16
     """Smallest rectangle that is drawn, in patches, for blockwise."""
-    roll: bool = True
+    roll: Annotated[bool, read_if("kind", "inverse")] = True
     """The visible rectangle may leave one side and come in on the other, for inverse."""
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from lamina.choices import read_unless
 from lamina.errors import LaminaError
 from lamina.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
@@ -16,9 +17,9 @@ class MonitorOptions:
     images: Annotated[int | None, NOT_NEGATIVE] = None
     """Images of each look: for RankMe, and for kNN where they have labels. They are drawn as `lamina analyze`
     does, from the held-out part where the data have one. Unset means 256, or all there are; 0 none."""
-    knn_data: str | None = None
+    knn_data: Annotated[str | None, read_unless("images", 0)] = None
     """Labelled images for kNN, as many again; unset means the run's own, where they have labels."""
-    every_steps: Annotated[int | None, COUNT] = None
+    every_steps: Annotated[int | None, COUNT, read_unless("images", 0)] = None
     """Steps between two looks; unset means so many that all looks take at most 2 % of the time
     (`lamina.watching.interval`)."""
 

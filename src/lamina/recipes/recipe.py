@@ -6,8 +6,9 @@ A pair with and without MFF is one recipe with another `fusion.kind` and nothing
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from lamina.choices import read_if
 from lamina.cmae import CMAEOptions
 from lamina.data import DataOptions
 from lamina.decoder import DecoderOptions
@@ -35,6 +36,12 @@ TIMM_NAMES: dict[Size, str] = {
 PLAIN = FusionOptions(kind="none")
 """The fusion of methods as they are published: the last layer alone. MFF on them is `--fusion mff`."""
 
+_MASKED = read_if("method", "mim", "cmae")
+_LABELS = read_if("method", "supervised")
+_HIDES = read_if("method", "mim", "cmae", only=("hide",))
+_ENCODER_TRAINED = read_if("supervised.frozen", False, only=("drop_path", "activation_checkpointing"))
+_LAYERS_TRAINED = read_if("supervised.frozen", False, only=("layer_decay",))
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -42,22 +49,22 @@ class Recipe:
 
     name: str = "mae"
     """The recipe this one started from."""
-    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    encoder: Annotated[EncoderOptions, _HIDES, _ENCODER_TRAINED] = field(default_factory=EncoderOptions)
     fusion: FusionOptions = field(default_factory=FusionOptions)
-    masking: MaskingOptions = field(default_factory=MaskingOptions)
-    decoder: DecoderOptions = field(default_factory=DecoderOptions)
-    target: TargetOptions = field(default_factory=TargetOptions)
+    masking: Annotated[MaskingOptions, _MASKED] = field(default_factory=MaskingOptions)
+    decoder: Annotated[DecoderOptions, _MASKED] = field(default_factory=DecoderOptions)
+    target: Annotated[TargetOptions, _MASKED] = field(default_factory=TargetOptions)
     method: Literal["mim", "cmae", "supervised"] = "mim"
     """mim: masked image modelling with the parts below. cmae: with a second view and branch. supervised: no
     mask, labels (DeiT)."""
-    loss: LossName = "mse"
+    loss: Annotated[LossName, _MASKED] = "mse"
     """mse (MAE, MaskFeat), l1 (SimMIM), cosine (EVA, MILAN) or cross_entropy (BEiT), over the predicted
     patches."""
     data: DataOptions = field(default_factory=DataOptions)
-    cmae: CMAEOptions = field(default_factory=CMAEOptions)
-    supervised: SupervisedOptions = field(default_factory=SupervisedOptions)
-    labels: LabelOptions = field(default_factory=LabelOptions)
-    optim: OptimOptions = field(default_factory=OptimOptions)
+    cmae: Annotated[CMAEOptions, read_if("method", "cmae")] = field(default_factory=CMAEOptions)
+    supervised: Annotated[SupervisedOptions, _LABELS] = field(default_factory=SupervisedOptions)
+    labels: Annotated[LabelOptions, _LABELS] = field(default_factory=LabelOptions)
+    optim: Annotated[OptimOptions, _LAYERS_TRAINED] = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     monitor: MonitorOptions = field(default_factory=MonitorOptions)
 

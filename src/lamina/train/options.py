@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from lamina.choices import read_if
 from lamina.errors import LaminaError
 from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, check_ranges
 
@@ -14,7 +15,7 @@ from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, check_ranges
 class TrainOptions:
     """The run itself."""
 
-    epochs: Annotated[float, POSITIVE] = 100.0
+    epochs: Annotated[float, POSITIVE, read_if("max_steps", None)] = 100.0
     """Length of the run in passes over the data; may be a fraction."""
 
     max_steps: Annotated[int | None, COUNT] = None

@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 from timm.models.beit import Beit
 from torch import Tensor, nn
 
+from lamina.choices import read_unless
 from lamina.encoder import Encoder
 from lamina.errors import LaminaError
 from lamina.ranges import COUNT, NOT_NEGATIVE, check_ranges
@@ -25,7 +26,7 @@ class AttentionOptions:
     window: Annotated[int | None, COUNT] = None
     """Side, in patches, of the windows that attention keeps to outside of the global blocks (ViTDet: 14);
     unset: attention is global in all blocks."""
-    global_blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
+    global_blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE, read_unless("window", None)] = None
     """Blocks in which attention is global; unset: the last of each quarter (2 5 8 11 of 12)."""
 
     def __post_init__(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
+from lamina.choices import read_if
 from lamina.data import DataOptions
 from lamina.downstream.dense_encoder import EncoderChanges
 from lamina.downstream.dense_recipe import recipe_named
@@ -17,6 +18,7 @@ from lamina.train import OptimOptions, TrainOptions
 
 Size = Literal["b", "l", "h"]
 _COCO_BATCH = 64
+_LAYERS_TRAINED = read_if("encoder.frozen", False, only=("layer_decay",))
 _COCO_STEPS = 184_375  # 100 epochs of 118,000 images
 
 
@@ -32,7 +34,7 @@ class DetectRecipe:
     window: DetectWindows = field(default_factory=DetectWindows)
     data: DataOptions = field(default_factory=DataOptions)
     """Decoding, colour jitter, workers and the budget of bad files; crops are the window's."""
-    optim: OptimOptions = field(default_factory=OptimOptions)
+    optim: Annotated[OptimOptions, _LAYERS_TRAINED] = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 
 

@@ -20,6 +20,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
+from lamina.choices import read_if
 from lamina.downstream.detect.pyramid import check_scales
 from lamina.errors import LaminaError
 from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range, check_ranges
@@ -61,7 +62,7 @@ class HeadOptions:
     """Convolutions of the box head."""
     box_width: Annotated[int, COUNT] = 1024
     """Width of the box head's fully connected layer."""
-    mask_convs: Annotated[int, COUNT] = 4
+    mask_convs: Annotated[int, COUNT, read_if("masks", True)] = 4
     """Convolutions of the mask head."""
     masks: bool = True
     """Whether masks are learned too, where the objects have them."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from lamina.choices import read_if
 from lamina.data import DataOptions
 from lamina.downstream.dense_encoder import EncoderChanges
 from lamina.downstream.dense_recipe import recipe_named
@@ -20,6 +21,12 @@ from lamina.train import OptimOptions, TrainOptions
 
 HeadKind = Literal["linear", "upernet", "dpt", "knn"]
 _ADE20K_BATCH = 16
+_TRAINED_HEADS = ("linear", "upernet", "dpt")
+_TRAINED = read_if("head", *_TRAINED_HEADS)
+_WINDOWS_TRAINED = read_if("head", *_TRAINED_HEADS, only=("scale", "most_of_one_class", "flip"))
+_COLOURS_TRAINED = read_if("head", *_TRAINED_HEADS, only=("jitter",))
+_LAYERS_TRAINED = read_if("encoder.frozen", False, only=("layer_decay",))
+_SCHEDULE_TRAINED = read_if("head", *_TRAINED_HEADS, but=("batch_size", "device", "seed"))
 
 
 @dataclass(frozen=True)
@@ -30,16 +37,16 @@ class SegmentRecipe:
     """The recipe this one started from."""
     head: HeadKind = "linear"
     """linear and knn judge frozen features; upernet and dpt are trained with the encoder."""
-    encoder: EncoderChanges = field(default_factory=EncoderChanges)
-    linear: LinearHeadOptions = field(default_factory=LinearHeadOptions)
-    uper: UperOptions = field(default_factory=UperOptions)
-    dpt: DPTOptions = field(default_factory=DPTOptions)
-    knn: KNNHeadOptions = field(default_factory=KNNHeadOptions)
-    window: SegmentWindows = field(default_factory=SegmentWindows)
-    data: DataOptions = field(default_factory=DataOptions)
+    encoder: Annotated[EncoderChanges, _TRAINED] = field(default_factory=EncoderChanges)
+    linear: Annotated[LinearHeadOptions, read_if("head", "linear")] = field(default_factory=LinearHeadOptions)
+    uper: Annotated[UperOptions, read_if("head", "upernet")] = field(default_factory=UperOptions)
+    dpt: Annotated[DPTOptions, read_if("head", "dpt")] = field(default_factory=DPTOptions)
+    knn: Annotated[KNNHeadOptions, read_if("head", "knn")] = field(default_factory=KNNHeadOptions)
+    window: Annotated[SegmentWindows, _WINDOWS_TRAINED] = field(default_factory=SegmentWindows)
+    data: Annotated[DataOptions, _COLOURS_TRAINED] = field(default_factory=DataOptions)
     """Decoding, colour jitter, workers and the budget of bad files; crops are the window's."""
-    optim: OptimOptions = field(default_factory=OptimOptions)
-    train: TrainOptions = field(default_factory=TrainOptions)
+    optim: Annotated[OptimOptions, _TRAINED, _LAYERS_TRAINED] = field(default_factory=OptimOptions)
+    train: Annotated[TrainOptions, _SCHEDULE_TRAINED] = field(default_factory=TrainOptions)
 
     @property
     def trains(self) -> bool:

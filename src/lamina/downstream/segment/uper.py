@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lamina.choices import read_unless
 from lamina.downstream.segment.pyramid import Pyramid
 from lamina.downstream.segment.taps import Logits, Taps, chosen
 from lamina.encoder import Encoder
@@ -38,7 +39,7 @@ class UperOptions:
     """Of whole channels before the last matrix."""
     aux_share: Annotated[float, NOT_NEGATIVE] = 0.4
     """Weight of the auxiliary head's loss; 0: no auxiliary head."""
-    aux_channels: Annotated[int, COUNT] = 256
+    aux_channels: Annotated[int, COUNT, read_unless("aux_share", 0)] = 256
     """Channels of the auxiliary head."""
 
     def __post_init__(self) -> None:
