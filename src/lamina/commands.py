@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +21,7 @@ from lamina.embedding import embed as embed_images
 from lamina.errors import LaminaError
 from lamina.files import write_atomically
 from lamina.guides import open_target
-from lamina.interop import export_run, start_from
+from lamina.interop import export_run, start_from, with_epsilon_of
 from lamina.memory import MemoryEstimate, estimate_memory
 from lamina.options import merge, to_mapping
 from lamina.pretraining import check_init, run_pretrain, with_classes
@@ -62,6 +63,8 @@ def describe(recipe: Recipe, data: str, part: Split | None = None, init: str | N
     for note in source.notes:
         console.print(f"data: {note}", markup=False)
     measured = {"encoder": {k: None for k in ("mean", "std") if getattr(recipe.encoder, k) == "auto"}}
+    if init is not None:
+        recipe = replace(recipe, encoder=with_epsilon_of(recipe.encoder, init))
     resolved, _ = open_target(resolve(merge(recipe, measured)))
     console.print(yaml.safe_dump(to_mapping(resolved), sort_keys=False, allow_unicode=True), markup=False)
     if measured["encoder"]:

@@ -14,9 +14,10 @@ from lamina.cmae import CMAE
 from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
 from lamina.data.options import raised_limits
 from lamina.data.sources import names_sha256
+from lamina.encoder import EncoderOptions
 from lamina.errors import LaminaError
 from lamina.guides import open_target, open_teacher
-from lamina.interop import Backbone, EncoderExport, Loaded, adopt, start_from
+from lamina.interop import Backbone, EncoderExport, Loaded, adopt, start_from, with_epsilon_of
 from lamina.masking import ScoredMasking
 from lamina.mim import mim_of
 from lamina.monitor import FaultMonitor, FusionMonitor
@@ -86,6 +87,7 @@ def run_pretrain(
         _look(source, recipe)
         facts = data_facts(data, source)._replace(content=content)
         going_on = bool(from_main(int(resume and run.exists()), ranks))
+        recipe = _with_epsilon(recipe, run.recipe().encoder if going_on else None, init)
         recipe = resolve(with_classes(_measure(recipe, source), source))
         recipe, target = open_target(recipe)
         recipe, teacher = open_teacher(recipe)
@@ -153,6 +155,8 @@ def _begin(method: Task, init: str | Path | Backbone, recipe: Recipe, ranks: Ran
         method.restart_target()
     if isinstance(method, Supervised):
         method.restart_average()
+    if (eps := recipe.encoder.norm_eps) is not None:
+        told = f"{told}; layer norms with an epsilon of {eps:g}"
     if ranks.main:
         print(printable(f"starting from {_called(init)}: {told}"), flush=True)
         if warning:
@@ -163,6 +167,17 @@ def check_init(recipe: Recipe, init: object) -> None:
     """Raise where a recipe says how to take weights to start from, and there are none."""
     if init is None and recipe.encoder.init_channels is not None:
         raise LaminaError("encoder.init_channels is for weights that training starts from; give --init too")
+
+
+def _with_epsilon(recipe: Recipe, own: EncoderOptions | None, init: str | Path | Backbone | None) -> Recipe:
+    """The recipe with the epsilon of the layer norms of what training starts from, where it leaves it open; a
+    run that goes on has its `own`."""
+    options = recipe.encoder
+    if own is not None:
+        options = replace(options, norm_eps=own.norm_eps) if options.norm_eps is None else options
+    elif init is not None:
+        options = with_epsilon_of(options, init)
+    return replace(recipe, encoder=options)
 
 
 def _called(init: str | Path | Backbone | None) -> str | None:

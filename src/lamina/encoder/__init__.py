@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from lamina.encoder.build import build_vit, timm_arguments, wrap_vit
+from lamina.encoder.build import build_vit, own_epsilon, timm_arguments, wrap_vit
 from lamina.encoder.decay import Factors, folded, products, shortcut_factors
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.layers import layer_ids
 from lamina.encoder.networks import Network
+from lamina.encoder.norms import epsilon_of, set_epsilon
 from lamina.encoder.options import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -25,9 +26,12 @@ __all__ = [
     "Network",
     "build_vit",
     "default_statistics",
+    "epsilon_of",
     "folded",
     "layer_ids",
+    "own_epsilon",
     "products",
+    "set_epsilon",
     "shortcut_factors",
     "timm_arguments",
     "wrap_vit",

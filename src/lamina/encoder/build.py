@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.networks import Network
+from lamina.encoder.norms import epsilon_of, set_epsilon
 from lamina.encoder.options import EncoderOptions
 from lamina.errors import LaminaError
 
@@ -67,7 +68,15 @@ def build_vit(options: EncoderOptions) -> Network:
         options.layer_scale < 0 or (options.layer_scale == 0 and isinstance(vit, Eva))
     ):
         raise LaminaError(f"{options.name} cannot have layer_scale {options.layer_scale}; give more than 0")
+    if options.norm_eps is not None:
+        set_epsilon(vit, options.norm_eps)
     return vit
+
+
+def own_epsilon(options: EncoderOptions) -> float | None:
+    """The epsilon of the layer norms of the network that the options describe."""
+    with torch.device("meta"):
+        return epsilon_of(build_vit(options))
 
 
 def wrap_vit(vit: Network, options: EncoderOptions) -> Encoder:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from lamina.errors import LaminaError
-from lamina.ranges import COUNT, NOT_NEGATIVE, SHARE, SHARE_ABOVE_0, SHARE_BELOW_1, check_ranges
+from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, SHARE_BELOW_1, check_ranges
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,6 +43,9 @@ class EncoderOptions:
     layer_scale: Annotated[float | None, NOT_NEGATIVE] = None
     """Where the scales of the residual branches start (0.1 in BEiT and SimMIM), 0 for none; unset means the
     named model's."""
+    norm_eps: Annotated[float | None, POSITIVE] = None
+    """Epsilon of the layer norms; unset means the named model's (1e-6 of most), and with --init that of the
+    weights."""
     residual_decay: Annotated[float | None, SHARE] = None
     """Factor of the last shortcut (0.6 for ViT-B in arXiv 2404.10947); from 1 at the first, factors fall
     linearly to it. Unset means plain shortcuts."""

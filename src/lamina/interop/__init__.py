@@ -18,7 +18,7 @@ from lamina.interop.loading import (
     weights_of,
 )
 from lamina.interop.resizing import adopt, at_image_size
-from lamina.interop.starting import start_from
+from lamina.interop.starting import start_from, with_epsilon_of
 from lamina.interop.weights import Loaded, load_weights_into, read_weights
 
 __all__ = [
@@ -50,4 +50,5 @@ __all__ = [
     "untrained_like",
     "weights_of",
     "whole_method",
+    "with_epsilon_of",
 ]

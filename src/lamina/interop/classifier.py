@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lamina.encoder import EncoderOptions, build_vit, timm_arguments, wrap_vit
 from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions, LastLayer, build_fusion
-from lamina.interop.export import write_config
+from lamina.interop.export import other_epsilon, tell_epsilon, write_config
 from lamina.interop.folding import fold_fusion
 from lamina.interop.metadata import KEY, check_one_export, export_files, export_metadata
 from lamina.interop.weights import read_weights
@@ -41,9 +41,12 @@ class ExportedClassifier:
     weights: Path
     config: Path
     fusion: Path | None
+    norm_eps: float | None = None
+    """Epsilon of the layer norms, where it is not that of the timm model of this name."""
 
     def __str__(self) -> str:
-        return ", ".join(str(file) for file in (self.weights, self.config, self.fusion) if file)
+        files = ", ".join(str(file) for file in (self.weights, self.config, self.fusion) if file)
+        return f"{files}{tell_epsilon(self.norm_eps)}"
 
 
 def export_supervised(
@@ -87,7 +90,7 @@ def export_supervised(
     task = task.average or task
     fused = None if isinstance(task.fusion, LastLayer) else fusion
     _check(task, fusion, class_names, plain)
-    files = _files(Path(out), fused is not None)
+    files = replace(_files(Path(out), fused is not None), norm_eps=other_epsilon(encoder))
     timms = fused is None and task.pool != "attentive"
     neck = task.options.neck if task.options.neck == "layer" else "none"
     # What loads these weights is a plain network: its shortcuts are whole.

@@ -15,7 +15,7 @@ from torch import nn
 
 from lamina.build import Task
 from lamina.cmae import CMAE
-from lamina.encoder import EncoderOptions, timm_arguments
+from lamina.encoder import EncoderOptions, own_epsilon, timm_arguments
 from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions
 from lamina.interop.folding import fold_fusion
@@ -43,11 +43,13 @@ class Exported:
     fusion: Path | None
     step: int
     left_out: str | None = None
+    norm_eps: float | None = None
+    """Epsilon of the layer norms, where it is not that of the timm model of this name."""
 
     def __str__(self) -> str:
         files = [self.weights, self.config, *([self.fusion] if self.fusion else [])]
         left = f"; no fusion: {self.left_out}" if self.left_out else ""
-        return f"step {self.step}: {', '.join(map(str, files))}{left}"
+        return f"step {self.step}: {', '.join(map(str, files))}{left}{tell_epsilon(self.norm_eps)}"
 
     @classmethod
     def at(cls, out: Path, has_fusion: bool, step: int) -> Exported:
@@ -60,6 +62,22 @@ class Exported:
         return cls(weights, config, fusion if has_fusion else None, step)
 
 
+def other_epsilon(options: EncoderOptions) -> float | None:
+    """The epsilon of the layer norms, where it is not the named model's: no argument of timm's sets it."""
+    eps = options.norm_eps
+    return None if eps is None or eps == own_epsilon(replace(options, norm_eps=None)) else eps
+
+
+def tell_epsilon(eps: float | None) -> str:
+    """What has to be said of it beside the files of an export."""
+    if eps is None:
+        return ""
+    return (
+        f"; lamina gives the layer norms their epsilon of {eps:g}, but timm.create_model leaves them at the "
+        f"model's own: in timm, set `eps = {eps:g}` of each LayerNorm"
+    )
+
+
 def export_timm(run: str | Path, out: str | Path) -> Exported:
     """Write the encoder of a run (`run`, `run@step` or a checkpoint folder) for plain timm.
 
@@ -69,6 +87,9 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
     `pretrained_cfg`'s mean and std. A folder is read by `timm.create_model("local-dir:" + folder,
     pretrained=True)`, and by `AutoModel.from_pretrained(folder)` and `AutoImageProcessor` of transformers.
     Fusion weights are no part of a timm model and go to a file of their own.
+
+    Where layer norms have another epsilon than the named model's (`Exported.norm_eps`), timm needs it set by
+    hand; lamina reads it from the file.
 
     Residual decay is no part of a timm model either: it is folded into the weights, and then the normed
     features are the same up to the epsilon of the norms. A fusion beside it is folded too, or left out where
@@ -161,7 +182,8 @@ def write_encoder(
             fused = fold_fusion(method.fusion, method.encoder.tap_scales(method.fusion.layers))
         except LaminaError as error:
             left_out = str(error)
-    files = replace(Exported.at(out, fused is not None, step), left_out=left_out)
+    at = Exported.at(out, fused is not None, step)
+    files = replace(at, left_out=left_out, norm_eps=other_epsilon(encoder))
     about = {
         "format": FORMAT,
         "step": step,

@@ -15,13 +15,13 @@ from timm.models.beit import Beit
 
 from lamina.build import build_task, resolve
 from lamina.decoder import DecoderOptions
-from lamina.encoder import EncoderOptions, Network, build_vit, timm_arguments, wrap_vit
+from lamina.encoder import EncoderOptions, Network, build_vit, set_epsilon, timm_arguments, wrap_vit
 from lamina.errors import LaminaError
 from lamina.fusion import Fusion, FusionOptions, LayerMix, build_fusion
 from lamina.interop.backbone import Backbone, Origin
 from lamina.interop.foreign import Foreign, read_foreign, weights_in
 from lamina.interop.foreign.described import grid_of
-from lamina.interop.foreign.whole import set_epsilon, settled
+from lamina.interop.foreign.whole import settled
 from lamina.interop.metadata import check_one_export, checkpoint_folder, export_files, export_metadata
 from lamina.interop.resizing import at_image_size
 from lamina.interop.weights import fill, load_weights_into, put_encoder, read_weights
@@ -240,8 +240,6 @@ def _from_foreign(path: Path, options: EncoderOptions | None) -> Backbone:
     built = build_fusion(recipe.fusion, vit.embed_dim, len(vit.blocks))
     if fusion.kind != "none":
         fill(built, foreign.fusion, path.name)
-    if foreign.eps is not None:
-        set_epsilon(vit, foreign.eps)
     return Backbone(wrap_vit(vit, recipe.encoder), built, Origin(str(path), None, recipe))
 
 
@@ -262,8 +260,8 @@ def load_projected(
     vit: Network = timm.create_model(options.name, **arguments)  # type: ignore[assignment]
     head = {f"head.{name}": tensor for name, tensor in foreign.head.items()}
     put_encoder(vit, replace(foreign, encoder={**foreign.encoder, **head}), path.name)
-    if foreign.eps is not None:
-        set_epsilon(vit, foreign.eps)
+    if options.norm_eps is not None:
+        set_epsilon(vit, options.norm_eps)
     assert isinstance(options.mean, tuple)
     assert isinstance(options.std, tuple)
     return vit.eval(), options.mean, options.std

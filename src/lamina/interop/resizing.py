@@ -35,9 +35,6 @@ def at_image_size(backbone: Backbone, size: tuple[int, ...]) -> Backbone:
     options = replace(origin.recipe.encoder, image_size=asked)
     encoder = wrap_vit(build_vit(options), options)
     resampled = adopt(encoder, backbone)
-    for name, module in backbone.encoder.vit.named_modules():  # a file may bring its own epsilon
-        if hasattr(module, "eps"):
-            encoder.vit.get_submodule(name).eps = module.eps
     (rows, columns), (new_rows, new_columns) = backbone.encoder.grid, encoder.grid
     how = "positions resampled" if resampled else "positions follow the grid"
     told = (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from lamina.encoder import ChannelRule, Encoder
+from lamina.encoder import ChannelRule, Encoder, EncoderOptions, epsilon_of, own_epsilon
+from lamina.interop.backbone import Backbone
 from lamina.interop.loading import open_weights
-from lamina.interop.weights import Loaded, put_weights
+from lamina.interop.weights import Loaded, put_weights, trained_epsilon
 
 
 def start_from(encoder: Encoder, path: str | Path, channels: ChannelRule | None = None) -> Loaded:
@@ -22,3 +24,16 @@ def start_from(encoder: Encoder, path: str | Path, channels: ChannelRule | None 
         LaminaError: where there is nothing of that name, or it does not fit. The encoder is then as it was.
     """
     return put_weights(encoder.vit, open_weights(path), Path(path).name, encoder.factors, channels)
+
+
+def with_epsilon_of(options: EncoderOptions, init: str | Path | Backbone) -> EncoderOptions:
+    """The options with the epsilon of the layer norms of what training starts from, where they leave it open
+    and the named model's own is another. Raises as `start_from` where there is nothing of that name."""
+    if options.norm_eps is not None:
+        return options
+    eps = epsilon_of(init.encoder.vit) if isinstance(init, Backbone) else _stated(init)
+    return options if eps in (None, own_epsilon(options)) else replace(options, norm_eps=eps)
+
+
+def _stated(init: str | Path) -> float | None:
+    return trained_epsilon(open_weights(init))

@@ -12,7 +12,7 @@ from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from timm.models.beit import Beit
 from torch import Tensor, nn
 
-from lamina.encoder import ChannelRule, Factors, Network, build_vit, folded
+from lamina.encoder import ChannelRule, Factors, Network, build_vit, epsilon_of, folded, own_epsilon
 from lamina.errors import LaminaError
 from lamina.interop.channels import fit_channels
 from lamina.interop.foreign import PICKLES, Foreign, read_foreign, read_weights
@@ -109,6 +109,9 @@ def put_weights(
     they are.
     """
     notes = check_alike(vit, foreign, name)
+    eps, own = trained_epsilon(foreign), epsilon_of(vit)
+    if eps not in (None, own):
+        notes.append(f"its layer norms were trained with an epsilon of {eps:g}, here it is {own:g}")
     loaded = put_encoder(vit, foreign, name, channels=channels)
     if foreign.factors is not None or foreign.folded is not None:
         vit.load_state_dict(refolded(vit, vit.state_dict(), foreign.factors, factors))
@@ -119,6 +122,14 @@ def put_weights(
     assert not isinstance(mean, str)  # stated as numbers
     assert not isinstance(std, str)
     return replace(loaded, title=foreign.title, mean=mean, std=std, notes=(*loaded.notes, *notes))
+
+
+def trained_epsilon(foreign: Foreign) -> float | None:
+    """The epsilon of the layer norms with which weights were trained; None where it is not known."""
+    options = foreign.options
+    if foreign.eps is not None or options is None or (options.heads is None and options.width is not None):
+        return foreign.eps
+    return own_epsilon(options)
 
 
 def put_encoder(

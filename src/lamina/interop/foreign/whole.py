@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lamina.build import build_method, resolve
-from lamina.encoder import EncoderOptions, build_vit
+from lamina.encoder import EncoderOptions, build_vit, own_epsilon, set_epsilon
 from lamina.errors import LaminaError
 from lamina.interop.foreign import Foreign, read_foreign
 from lamina.interop.foreign.described import Tensors, depth_of, need
@@ -35,7 +35,8 @@ def load_foreign_method(
 
     What the file does not say is what its authors published (`Foreign.assumed` names it), or is given:
     `encoder` overrides sizes, heads and statistics, `decoder_heads` the decoder's, `layers` the blocks that
-    MFF fuses. The epsilon of the layer norms is the file's; a run started from the recipe has timm's 1e-6.
+    MFF fuses. The epsilon of the layer norms is the file's; the decoder of a run started from the recipe has
+    timm's 1e-6.
 
     Raises:
         LaminaError: for files without a decoder, or that do not fit together.
@@ -103,6 +104,8 @@ def settled(foreign: Foreign, given: EncoderOptions | None, name: str) -> Encode
         found = replace(found, **{k: v for k, v in said.items() if v != getattr(usual, k)})
     if foreign.factors is not None:
         found = _with_decay(found, foreign.factors[-1][-1], name)
+    if found.norm_eps is None and foreign.eps not in (None, own_epsilon(found)):
+        found = replace(found, norm_eps=foreign.eps)
     if found.heads is None and found.width is not None:
         raise LaminaError(
             f"{name} does not say how many attention heads its {found.width} channels have; give them with "
@@ -148,13 +151,6 @@ def _with_decay(found: EncoderOptions, least: float, name: str) -> EncoderOption
             f"{name} was trained with residual_decay {least:g}, not {found.residual_decay:g}; leave it out"
         )
     return replace(found, residual_decay=least)
-
-
-def set_epsilon(module: nn.Module, eps: float) -> None:
-    """Give all layer norms the epsilon that the weights were trained with."""
-    for child in module.modules():
-        if isinstance(child, nn.LayerNorm):
-            child.eps = eps
 
 
 def _recipe(
