@@ -121,7 +121,7 @@ Scope = tuple[str, Any]
 def _unread(scopes: list[Scope], outer: tuple[ReadIf, ...]) -> Iterator[tuple[str, Cause]]:
     """Of the innermost of nested groups; `outer` are conditions on it as a group."""
     prefix, group = scopes[-1]
-    for name, conditions in _conditions(type(group)).items():
+    for name, conditions in _conditions(type(group)).items():  # type: ignore[arg-type]
         about = (*(c for c in outer if c.about(name)), *conditions)
         value = getattr(group, name)
         if is_dataclass(value):
