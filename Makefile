@@ -1,4 +1,4 @@
-# `make demo` and `make test` work on a machine that has only python3 (>= 3.11) and make.
+# `make demo`, `make test` and `make docs` work on a machine that has only python3 (>= 3.11) and make.
 #   LAMINA_VENV=dir            use another environment than .venv
 #   LAMINA_TORCH_INDEX=url     take torch and torchvision from this index, e.g. the CPU-only one:
 #                              https://download.pytorch.org/whl/cpu
@@ -7,7 +7,7 @@ VENV   := $(or $(LAMINA_VENV),.venv)
 BIN    := $(VENV)/bin
 DEMO   ?= runs/demo
 
-.PHONY: demo test lint types unit bench wheel clean
+.PHONY: demo test docs lint types unit bench wheel clean
 
 demo: $(VENV)/.lamina-installed
 	$(BIN)/lamina demo --out $(DEMO)
@@ -28,6 +28,16 @@ bench: $(VENV)/.lamina-installed
 	$(BIN)/pip install -q -e ".[bench]"
 	$(BIN)/python benchmarks/step.py
 
+# The documentation as pages in site/: open site/index.html. A warning is an error.
+docs: $(VENV)/.lamina-docs
+	$(BIN)/python tools/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "documentation: site/index.html"
+
+$(VENV)/.lamina-docs: $(VENV)/.lamina-installed
+	$(BIN)/pip install -q -e ".[docs]"
+	@touch $@
+
 # The built wheel, installed in a clean environment that sees the heavy dependencies of this one.
 wheel: $(VENV)/.lamina-installed
 	sh .ci/wheel.sh $(BIN)/python
@@ -44,4 +54,4 @@ $(VENV)/.lamina-installed: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -1,45 +1,83 @@
-"""The README says what is there: verbs that exist, names that can be imported."""
+"""README and documentation say what is there: verbs, options, names and files that exist."""
 
 import re
+from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
+
+import pytest
+import reference
 
 import lamina
-from lamina.cli import VERBS
 from lamina.downstream.detect import detect_recipe
 from lamina.downstream.segment import segment_recipe
 from lamina.options import flatten, to_mapping
 from lamina.recipes import Recipe
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+GENERATED = {reference.FOLDER / name for name in reference.PAGES}
+PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")} - GENERATED - {ROOT / "CHANGELOG.md"})
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def test_every_verb_has_a_command():
-    for verb in set(VERBS) - {"demo"}:
-        assert re.search(rf"lamina {verb}\b", README), verb
+def commands(text: str) -> list[str]:
+    """What follows `lamina` in the lines of a page that are commands, and in its inline code."""
+    lines = re.findall(r"^ *(?:flock .*|torchrun .*-m )?lamina ([a-z].*)$", text, re.MULTILINE)
+    return lines + re.findall(r"`lamina ([a-z][^`]*)`", text)
 
 
-def test_names_in_the_python_examples_exist():
-    for name in set(re.findall(r"lamina\.(\w+)\(", README)):
+def test_every_verb_has_a_command_by_example():
+    examples = commands((ROOT / "docs/commands.md").read_text())
+    for verb in reference.verbs():
+        assert any(re.match(rf"{verb}\b", line) for line in examples), verb
+
+
+@each_page
+def test_commands_name_verbs_that_exist(page):
+    words = {verb.split()[0] for verb in reference.verbs()}
+    pairs = {verb for verb in reference.verbs() if " " in verb}
+    for command in commands(page.read_text()):
+        first, *rest = re.split(r"[\s#|]+", command)
+        assert first in words, command
+        if any(pair.startswith(f"{first} ") for pair in pairs) and rest and re.fullmatch(r"[a-z-]+", rest[0]):
+            assert f"{first} {rest[0]}" in pairs, command
+
+
+@each_page
+def test_names_in_the_python_examples_exist(page):
+    text = page.read_text()
+    for name in set(re.findall(r"\blamina\.(\w+)\(", text)):
         assert name in lamina.__all__, name
+    for module, names in re.findall(r"^from (lamina[\w.]*) import (.+)$", text, re.MULTILINE):
+        for name in re.sub(r"#.*", "", names).strip(" ()").split(","):
+            assert hasattr(import_module(module), name.split(" as ")[0].strip()), (module, name)
+    for path in re.findall(r"`(lamina(?:\.\w+)+)[`(]", text):
+        assert resolve_name(path) is not None, path
 
 
-def test_dotted_options_in_the_docs_are_options():
+def test_the_page_of_python_has_every_public_name_once():
+    found = re.findall(r"^::: lamina\.(\w+)$", (ROOT / "docs/reference/python.md").read_text(), re.MULTILINE)
+    assert sorted(found) == sorted(lamina.__all__)
+
+
+@each_page
+def test_dotted_options_are_options(page):
     """A switch is --name or --no-name: a word True or False after it is no value of it."""
     known = {
         name.replace("_", "-")
         for options in (Recipe(), segment_recipe(None, "linear"), detect_recipe(None))
         for name in (*flatten(to_mapping(options)), *to_mapping(options))
     }
-    for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for option, name, word in re.findall(
-            r"(--([a-z]+\.[a-z0-9.-]*[a-z0-9]))(?: (True|False)\b)?", file.read_text()
-        ):
-            group, _, field = name.partition(".")
-            assert name in known or f"{group}.{field.removeprefix('no-')}" in known, (file.name, option)
-            assert not word, (file.name, option, word)
+    for option, name, word in re.findall(
+        r"(--([a-z]+\.[a-z0-9.-]*[a-z0-9]))(?: (True|False)\b)?", page.read_text()
+    ):
+        group, _, field = name.partition(".")
+        assert name in known or f"{group}.{field.removeprefix('no-')}" in known, option
+        assert not word, (option, word)
 
 
-def test_linked_files_exist():
-    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@each_page
+def test_linked_files_exist(page):
+    for target in re.findall(r"\]\(((?!http)[^)#\s]+)[^)]*\)", page.read_text()):
+        file = (page.parent / target).resolve()
+        assert file.exists() or file in GENERATED, target

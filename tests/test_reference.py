@@ -1,0 +1,33 @@
+"""The generated pages of the documentation name every option and every verb, and explain each."""
+
+import reference
+
+from lamina.options import flatten, to_mapping
+from lamina.ranges import Range
+
+
+def test_every_field_of_the_recipe_is_an_option_with_its_default_and_a_text():
+    _, _, root = reference.ROOTS[0]
+    found = {option.name: option for option in reference.options(root)}
+    assert set(found) == set(flatten(to_mapping(root)))
+    without = [
+        name
+        for *_, each in reference.ROOTS
+        for option in reference.options(each)
+        if not option.help
+        for name in [option.name]
+    ]
+    assert not without, "options without a docstring below the field"
+    assert found["masking.mask_ratio"].default == "`0.75`"
+    assert found["masking.mask_ratio"].range == str(Range(0, 1, open_below=True, open_above=True))
+    assert found["train.max_steps"].default == "unset"
+    page = reference.options_page()
+    assert all(f"`{name}`" in page for name in found)
+
+
+def test_the_page_of_commands_holds_the_help_of_a_verb(monkeypatch):
+    monkeypatch.setattr(reference, "verbs", lambda: {"recipes": "every recipe"})
+    page = reference.command_line_page()
+    assert "## lamina recipes" in page
+    assert "usage: lamina recipes" in page
+    assert "\x1b" not in page

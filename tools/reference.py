@@ -1,0 +1,210 @@
+"""Two pages of the documentation that are written from the code: all options, and the command line.
+
+    python tools/reference.py        # writes docs/reference/options.md and docs/reference/command-line.md
+
+`make docs` runs it; git ignores what it writes.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import io
+import os
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from unittest.mock import patch
+
+from lamina.api import SHORT_NAMES
+from lamina.cli import VERBS, main
+from lamina.data.doom import DoomOptions
+from lamina.data.fashion import FashionOptions
+from lamina.data.photos import PhotosOptions
+from lamina.downstream.detect import detect_recipe
+from lamina.downstream.segment import segment_recipe
+from lamina.ranges import Range
+from lamina.recipes import recipe
+from lamina.studies.options import StudyOptions
+from lamina.tokenizer import TokenizerOptions
+
+FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+ROOTS: tuple[tuple[str, str, Any], ...] = (
+    (
+        "Pre-training and training on labels",
+        "Of `lamina pretrain`, of `evaluate finetune`, `linear-mae` and `attentive`, and of `--config`. "
+        "Defaults are those of the recipe `mae`; `lamina pretrain DATA --out RUN --recipe NAME --dry-run` "
+        "prints those of another one. An option that has no effect on a training is refused.",
+        recipe("mae"),
+    ),
+    (
+        "Segmentation",
+        "Of `lamina evaluate segment`. Defaults are those of `--head linear`.",
+        segment_recipe(None, "linear"),
+    ),
+    ("Detection", "Of `lamina evaluate detect`. Defaults are those of `detect-small`.", detect_recipe(None)),
+    ("Tokenizers", "Of `lamina tokenizer train`.", TokenizerOptions()),
+    ("Studies", "Of `lamina study`.", StudyOptions()),
+    ("`sample:photos`", 'Given as `"sample:photos?crop=32&most=100"`.', PhotosOptions()),
+    ("`sample:fashion-mnist`", 'Given as `"sample:fashion-mnist?most=2000"`.', FashionOptions()),
+    ("`sample:doom`", 'Given as `"sample:doom?train=1000&val=200"`.', DoomOptions()),
+)
+"""A heading, what the options belong to, and an instance that holds the defaults."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a dataclass of options, as the page shows it."""
+
+    name: str
+    """Dotted below its root, as on the command line but for dashes."""
+    kind: str
+    default: str
+    help: str
+    range: str
+
+
+def verbs() -> dict[str, str]:
+    """Each verb of the command line, and what it does: all that this file knows of the table of verbs."""
+    return dict(VERBS)
+
+
+def options(root: Any, prefix: str = "") -> Iterator[Option]:
+    """The options of a dataclass, those of its groups after its own."""
+    hints = get_type_hints(type(root), include_extras=True)
+    texts = field_texts(type(root))
+    groups = []
+    for field in fields(root):
+        value = getattr(root, field.name)
+        if is_dataclass(value):
+            groups.append((f"{prefix}{field.name}.", value))
+            continue
+        hint, allowed = _without_extras(hints[field.name])
+        yield Option(f"{prefix}{field.name}", _kind(hint), _value(value), texts.get(field.name, ""), allowed)
+    for name, group in groups:
+        yield from options(group, name)
+
+
+def field_texts(kind: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass, its bases included."""
+    found: dict[str, str] = {}
+    for base in reversed([each for each in kind.__mro__ if is_dataclass(each)]):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                said = text.value if isinstance(text, ast.Expr) else None
+                found[field.target.id] = (
+                    " ".join(inspect.cleandoc(said.value).split())
+                    if isinstance(said, ast.Constant) and isinstance(said.value, str)
+                    else ""
+                )
+    return found
+
+
+def _without_extras(hint: Any) -> tuple[Any, str]:
+    """The type alone, and the range that is written beside it."""
+    if get_origin(hint) is not Annotated:
+        return hint, ""
+    inner, *extras = get_args(hint)
+    return inner, "; ".join(str(extra) for extra in extras if isinstance(extra, Range))
+
+
+def _kind(hint: Any) -> str:
+    """A type in words."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_kind(part) for part in get_args(hint) if part is not NoneType)
+    if get_origin(hint) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(hint))
+    if get_origin(hint) is tuple:
+        inner = [part for part in get_args(hint) if part is not Ellipsis]
+        return _kind(inner[0]) + ("s" if Ellipsis in get_args(hint) else f", {len(inner)} of them")
+    names = {int: "whole number", float: "number", str: "text", bool: "switch"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return f"`{' '.join(map(str, value))}`" if value else "none"
+    return f"`{value}`"
+
+
+def options_page() -> str:
+    """All options, a table for each group."""
+    short = {dotted: name for name, dotted in SHORT_NAMES.items()}
+    text = [
+        "# All options",
+        "",
+        "*`tools/reference.py` writes this page from the dataclasses that the code reads.*",
+        "",
+        "A name with underscores here is written with dashes on the command line: `optim.base_lr` is",
+        "`--optim.base-lr`. In `--config file.yaml` a group is a mapping: `optim: {base_lr: 1e-3}`. A switch",
+        "is turned on by `--group.name` and off by `--group.no-name`.",
+    ]
+    for heading, about, root in ROOTS:
+        text += ["", f"## {heading}", "", about]
+        group: str | None = None
+        for option in options(root):
+            now = option.name.rpartition(".")[0]
+            if now != group:
+                group = now
+                text += ["", f"### {heading}: `{group}`"] if group else []
+                text += ["", "| option | type | default | range | what it does |", "|---|---|---|---|---|"]
+            alias = (
+                f", `--{short[option.name].replace('_', '-')}`"
+                if option.name in short and root is ROOTS[0][2]
+                else ""
+            )
+            cells = (f"`{option.name}`{alias}", option.kind, option.default, option.range, option.help)
+            text.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(text) + "\n"
+
+
+def help_of(verb: str) -> str:
+    """What `lamina VERB --help` prints, 100 columns wide and without colours."""
+    printed, plain = io.StringIO(), {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    with (
+        patch.dict(os.environ, plain),
+        contextlib.redirect_stdout(printed),
+        contextlib.suppress(SystemExit),
+    ):
+        main([*verb.split(), "--help"])
+    return printed.getvalue().strip()
+
+
+def command_line_page() -> str:
+    """Each verb with its help."""
+    rows = [
+        f"| [`lamina {verb}`](#lamina-{verb.replace(' ', '-')}) | {what} |" for verb, what in verbs().items()
+    ]
+    text = [
+        "# Command line",
+        "",
+        "*`tools/reference.py` writes this page from the commands' own help.*",
+        "",
+        "[Commands by example](../commands.md) shows each of them at work.",
+        "",
+        "| command | what it does |",
+        "|---|---|",
+        *rows,
+    ]
+    for verb in verbs():
+        text += ["", f"## lamina {verb}", "", "```text", help_of(verb), "```"]
+    return "\n".join(text) + "\n"
+
+
+PAGES = {"options.md": options_page, "command-line.md": command_line_page}
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page())
