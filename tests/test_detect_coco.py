@@ -136,6 +136,12 @@ def test_the_interval_holds_what_other_images_give():
     assert sum(low <= truth <= high for low, high in intervals) >= 5
     widths = [high - low for low, high in intervals]
     assert 2 < float(np.mean(widths)) / float(np.std(values, ddof=1)) < 9
+    # On the logit scale both ends are as far from the value, and none leaves 0 to 1, however near it is.
+    for value in (values[0], 0.04, 0.97):
+        ends = np.array(known[0].interval("bbox", value))
+        assert 0 < ends[0] < value < ends[1] < 1
+        logits = np.log(ends / (1 - ends))
+        assert logits.mean() == pytest.approx(np.log(value / (1 - value)))
     few = ledger_of(rows(2 * GROUPS - 1))
     assert few.interval("bbox", 0.5) is None
 

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import save_file
 
-from evaluate_toys import stripes_folder, toy_recipe, toy_run
+from evaluate_toys import shaken, stripes_folder, toy_recipe, toy_run
 from lamina import cli
+from lamina.encoder import EncoderOptions, build_vit
 from lamina.recipes import protocols
+from lamina.records import read_yaml
 from lamina.runs import Run
 
 
@@ -124,3 +127,31 @@ def test_every_protocol_has_recipes_named_after_it(capsys):
     told = capsys.readouterr().out
     for name in protocols():
         assert name in told
+
+
+@pytest.fixture(scope="module")
+def unusual(tmp_path_factory) -> Path:
+    """Weights of a network 40 wide, which no timm name has, so that the file does not say its heads."""
+    file = tmp_path_factory.mktemp("weights") / "vit.safetensors"
+    options = EncoderOptions("vit_tiny_patch16_224", (32, 32), 8, 3, 40, 2, 5)
+    save_file(shaken(build_vit(options)).state_dict(), file)
+    return file
+
+
+@pytest.mark.parametrize(
+    "verb", ["linear-mae", "attentive", "finetune", "fewshot --by finetune --per-class 2 --draws 1"]
+)
+def test_heads_of_an_unusual_width_are_taken_from_the_command_line(verb, unusual, folder, tmp_path, capsys):
+    name, *more = verb.split()
+    command = ["evaluate", name, str(unusual), folder, "--encoder.heads", "5", "--device", "cpu", *more]
+    command += ["--workers", "0", "--out", str(tmp_path / "out")]
+    if name == "fewshot":
+        small = tmp_path / "small.yaml"
+        small.write_text("train: {max_steps: 1, batch_size: 4}")
+        command += ["--config", str(small)]
+    else:
+        command += ["--max-steps", "1", "--batch-size", "4"]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    (recipe,) = (tmp_path / "out").rglob("recipe.yaml")
+    said = read_yaml(recipe)["recipe"]["encoder"]
+    assert (said["width"], said["depth"], said["heads"]) == (40, 2, 5)

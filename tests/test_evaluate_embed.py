@@ -78,8 +78,17 @@ def test_a_csv_names_what_could_not_be_read_in_a_file_beside_it(run, photos, tmp
     assert "21 of 24 images could not be read" in " ".join(printed.split())
     for file in photos.glob("b*.png"):
         file.unlink()
-    embed(run, photos, out, workers=0, device="cpu")
-    assert not (tmp_path / "f.unreadable.csv").exists()  # of an earlier call
+    again = embed(run, photos, out, workers=0, device="cpu")
+    place = tmp_path / "f.unreadable.csv"
+    assert not place.exists()
+    assert f"{place} of an earlier call is removed: all images could be read" in again.notes
+    place.write_text("patient,diagnosis\n")  # a file that embed did not write
+    out.unlink()
+    with pytest.raises(LaminaError, match="was not written by embed"):
+        embed(run, photos, out, workers=0, device="cpu")
+    assert (place.read_text(), out.exists()) == ("patient,diagnosis\n", False)
+    embed(run, photos, tmp_path / "f.npz", workers=0, device="cpu")  # which has no such list
+    assert place.exists()
 
 
 def test_labels_of_class_folders_come_along(run, tmp_path):

@@ -121,8 +121,8 @@ def test_large_images_are_averaged_for_the_pixel_baseline():
 
 
 def test_features_that_are_not_finite_are_refused():
-    with pytest.raises(LaminaError, match="not finite"):
-        collect(stripes(6, 1), {"e": lambda x: {("last", "cls"): x[:, 0, 0] * torch.nan}}, (32, 48), 3)
+    with pytest.raises(LaminaError, match="features last of the encoder are not finite"):
+        collect(stripes(6, 1), {"encoder": lambda x: {("last", "cls"): x[:, 0, 0] * torch.nan}}, (32, 48), 3)
 
 
 def table(vectors, labels):

@@ -246,6 +246,27 @@ def test_files_become_strips_of_three_panels(tmp_path: Path, monkeypatch: pytest
     assert [a.read_bytes() for a in again] == [w.read_bytes() for w in written]
 
 
+def test_a_picture_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:
+    """A disk that is full in the middle of a PNG: what was there stays, and nothing half written."""
+    recipe, method = toy_recipe(), toy_method()
+    monkeypatch.setattr(strips_module, "load_method", lambda run, step: (method.eval(), recipe))
+    Image.effect_noise((60, 40), 50).convert("RGB").save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    (written,) = reconstruct_files(tmp_path, [tmp_path / "a.png"], out)
+    before, plain = written.read_bytes(), Image.Image.save
+
+    def full(self, file, *args, **kwargs):
+        plain(self, file, *args, **kwargs)
+        Path(file).write_bytes(Path(file).read_bytes()[:50])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        reconstruct_files(tmp_path, [tmp_path / "a.png"], out)
+    assert written.read_bytes() == before
+    assert list(out.iterdir()) == [written]
+
+
 def test_what_a_reconstruction_is_given_is_said(tmp_path: Path) -> None:
     for k, (target, words) in enumerate(
         [

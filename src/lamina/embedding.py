@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,9 @@ from lamina.files import check_writable, replacing
 from lamina.interop import Backbone, FeatureKind, Pool, at_image_size, load_encoder
 from lamina.text import csv_cell
 from lamina.train.distributed import choose_device
+
+LIST_HEADER = ["name", "reason"]
+"""First line of the list of images that could not be read, by which `embed` knows its own."""
 
 
 def embed(
@@ -54,6 +58,7 @@ def embed(
     if out.suffix not in (".npz", ".csv"):
         raise LaminaError(f"features go to a .npz or a .csv file, not {out.name}")
     check_writable(out)
+    _check_list(out)
     computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     backbone = backbone if image_size is None else at_image_size(backbone, image_size)
@@ -74,8 +79,8 @@ def embed(
         "image_size": list(size),
         "unreadable": {printable(source.name(fault.index)): fault.reason for fault in table.faults},
     }
-    _write(out, source, table, about)
-    return replace(table, notes=(*resized, *source.notes, *table.notes, *_unread(out, table)))
+    removed = _write(out, source, table, about)
+    return replace(table, notes=(*resized, *source.notes, *table.notes, *_unread(out, table), *removed))
 
 
 def unreadable_file(out: Path) -> Path:
@@ -83,36 +88,56 @@ def unreadable_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.unreadable.csv")
 
 
+def _check_list(out: Path) -> None:
+    """Refuse to write a .csv where the name of its list of unreadable images is taken by another file."""
+    file = unreadable_file(out)
+    if out.suffix != ".csv" or not os.path.lexists(file):
+        return
+    check_writable(file)
+    if file.is_file():
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
+            if next(csv.reader(opened), []) == LIST_HEADER:
+                return
+    raise LaminaError(
+        f"images that cannot be read are named in {file}, which is there and was not written by embed; move "
+        "it, or choose another --out"
+    )
+
+
 def _unread(out: Path, table: Table) -> tuple[str, ...]:
     place = f" ({unreadable_file(out)} names all)" if out.suffix == ".csv" else ""
     return tuple(note + place for note in table.unread())
 
 
-def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> None:
+def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> tuple[str, ...]:
+    """Write the vectors; returns what is to be said of the list of an earlier call."""
     names = [source.name(i) for i in table.index.tolist()]
     (vectors,) = (matrix.numpy() for matrix in table.vectors.values())
     if out.suffix == ".csv":
         with replacing(out) as temporary:
             _write_csv(temporary, names, source, table, vectors)
-        _write_unreadable(unreadable_file(out), source, table)
-        return
+        return _write_unreadable(unreadable_file(out), source, table)
     arrays: dict[str, Any] = {"features": vectors, "names": np.array(names, dtype=np.str_)}
     if table.labels is not None:
         arrays["labels"] = table.labels.numpy()
         arrays["class_names"] = np.array(source.class_names, dtype=np.str_)
     with replacing(out) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays, about=np.array(json.dumps(about)))
+    return ()
 
 
-def _write_unreadable(file: Path, source: Source, table: Table) -> None:
-    """A line for each image that could not be read: name and reason; no file where there is none."""
+def _write_unreadable(file: Path, source: Source, table: Table) -> tuple[str, ...]:
+    """A line for each image that could not be read: name and reason; no file where there is none. The list
+    of an earlier call goes then, which is said."""
     if not table.faults:
+        there = file.is_file()
         file.unlink(missing_ok=True)
-        return
+        return (f"{file} of an earlier call is removed: all images could be read",) if there else ()
     with replacing(file) as temporary, _text(temporary) as opened:
         writer = csv.writer(opened)
-        writer.writerow(["name", "reason"])
+        writer.writerow(LIST_HEADER)
         writer.writerows((csv_cell(source.name(fault.index)), fault.reason) for fault in table.faults)
+    return ()
 
 
 def _text(path: Path) -> TextIO:

@@ -125,7 +125,7 @@ def evaluate_fewshot(
     labelled = open_labelled(data)
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     drawn = list(_draws(labelled.train, options, going.seed))
-    judge = _judge(backbone, model, labelled, options, going, recipe, computing)
+    judge = _judge(backbone, model, labelled, options, going, recipe, computing, encoder)
     scores: list[Score] = []
     with noted_on_interrupt(lambda: _so_far(scores, drawn, model, options), (Unfinished,)):
         for amount, draws in groupby(drawn, key=lambda draw: draw.amount):
@@ -252,6 +252,7 @@ def _judge(
     going: Going,
     recipe: Recipe | None,
     computing: Computing | None,
+    encoder: str | EncoderOptions | None,
 ) -> Callable[[Draw], Answer]:
     """What learns from a draw and is tested."""
     if options.by != "finetune":
@@ -261,7 +262,16 @@ def _judge(
         called = f"{draw.amount}-draw{draw.number}"
         own = replace(going, out=None if going.out is None else going.out / called)
         subset = few(labelled.train, draw.indices)
-        score = evaluate_trained("finetune", model, labelled, own, recipe=recipe, train=subset, called=called)
+        score = evaluate_trained(
+            "finetune",
+            model,
+            labelled,
+            own,
+            recipe=recipe,
+            encoder=encoder,
+            train=subset,
+            called=called,
+        )
         return Answer(score.value, score.confusion, score.way, score.n_train, score.n_test)
 
     return tuned

@@ -23,6 +23,7 @@ from lamina.train.distributed import choose_device
 
 Progress = Callable[[int, int, float], None]
 _SLAB_CELLS = 1 << 22
+_NAMES = {"trained": "the trained encoder", "untrained": "the untrained encoder", "pixels": "raw pixels"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,10 @@ def _computed(
     timing = clock.timing()
     for key, matrix in matrices.items():
         if not torch.stack(torch.aminmax(matrix)).isfinite().all():
-            raise LaminaError(f"features {key.features} of the {key.encoder} encoder are not finite")
+            raise LaminaError(
+                f"features {key.features} of {_NAMES.get(key.encoder, 'the encoder')} are not finite; take "
+                "weights of an earlier step, or another model"
+            )
     known = torch.cat(labels) if labels else None
     return Table(matrices, torch.cat(index), known, tuple(faults), timing, remark_lines(remarks))
 

@@ -14,7 +14,7 @@ from lamina.batch import Batch
 from lamina.data import Unreadable
 from lamina.data.decode import decode_file
 from lamina.errors import LaminaError
-from lamina.files import portable_name
+from lamina.files import portable_name, replacing
 from lamina.recipes import Recipe
 from lamina.report.album import as_pil
 from lamina.report.cards import LOW_PASSED, NORMALISED
@@ -47,7 +47,8 @@ def reconstruct_files(run: Path, files: Sequence[Path], out: Path, step: int | N
         made = reconstruct(method, part)
         for i in range(len(part)):
             file = out / f"{names[start * AT_ONCE + i]}.png"
-            strip(made, i).save(file)
+            with replacing(file) as temporary:
+                strip(made, i).save(temporary, format="PNG")
             written.append(file)
     return written
 

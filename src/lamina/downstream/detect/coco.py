@@ -15,6 +15,7 @@ from lamina.batch import Objects
 from lamina.downstream.detect.detector import Detections
 from lamina.downstream.detect.pasting import paste
 from lamina.errors import LaminaError
+from lamina.statistics import SHARE, interval_within
 
 Kind = Literal["bbox", "segm"]
 GROUPS = 20
@@ -92,7 +93,8 @@ class CocoLedger:
 
     def interval(self, kind: Kind, value: float) -> tuple[float, float] | None:
         """The 95 % interval of the mean precision over the choice of test images: a delete-a-group jackknife
-        of `GROUPS` groups, Student's t. None for fewer images than twice the groups."""
+        of `GROUPS` groups, Student's t on the logit scale, so that no end leaves [0, 1]. None for fewer
+        images than twice the groups."""
         n = len(self._images)
         if n < 2 * GROUPS or value != value:
             return None
@@ -104,7 +106,7 @@ class CocoLedger:
             without.append(_read(judge.eval["precision"][..., -1], judge.eval["recall"][..., -1]).mean)
         spread = float(np.sqrt((GROUPS - 1) * np.var(without)))
         half = float(t.ppf(0.975, GROUPS - 1)) * spread
-        return max(0.0, value - half), min(1.0, value + half)
+        return interval_within(value, half, SHARE)
 
     def _judge(self, kind: Kind) -> Any:
         from faster_coco_eval import COCO, COCOeval_faster
