@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import types
+import warnings
 
 import pytest
 import timm
@@ -789,3 +790,26 @@ def test_the_models_name_in_the_arguments_of_mae_tells_its_heads(tmp_path):
     foreign = read_foreign(tmp_path / "mae.pth")
     assert foreign.options.heads == 12
     assert foreign.guessed == frozenset()
+
+
+@pytest.mark.parametrize("width", [512, 480])
+def test_a_whole_method_says_which_heads_were_assumed(tmp_path, width):
+    """No tensor tells them: those of the published width are the published ones, of another are refused."""
+    t = transformers()
+    decoder = {"decoder_hidden_size": width, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 8}
+    model = t.ViTMAEForPreTraining(t.ViTMAEConfig(**SIZES, **decoder))
+    model.decoder.initialize_weights(16)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["decoder_num_attention_heads"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if width != 512:
+        with pytest.raises(LaminaError, match=r"480 channels of its decoder have; give decoder_heads=N"):
+            load_foreign_method(tmp_path)
+        return
+    with pytest.warns(UserWarning, match="assumed: .*16 heads of the decoder, as published for width 512"):
+        _, recipe = load_foreign_method(tmp_path)
+    assert recipe.decoder.heads == 16
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_foreign_method(tmp_path, decoder_heads=8)[1].decoder.heads == 8

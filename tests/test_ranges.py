@@ -214,3 +214,29 @@ def test_a_dry_run_says_that_the_warm_up_outlasts_the_run(tmp_path: Path, capsys
     ]
     assert main(["pretrain", DATA, "--out", str(tmp_path / "run"), "--dry-run", *small]) == 0
     assert "outlasts the run of 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pretrain", "x", "--base-lr", "-1"], "optim.base_lr is -1"),
+        (["evaluate", "segment", "x", "x", "--uper.dropout", "2"], "uper.dropout is 2"),
+        (["analyze", "hessian", "x", "--batch-size", "0"], "batch_size is 0; it must be 1 or more"),
+    ],
+)
+def test_a_range_is_told_with_the_option_as_it_was_given(words, said, tmp_path, capsys) -> None:
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith(f"lamina: {said}")
+
+
+def test_a_range_is_told_with_its_group_from_a_mapping() -> None:
+    with pytest.raises(LaminaError, match=r"^optim\.base_lr is -1\.0; it must be 0 or more$"):
+        merge(Recipe(), {"optim": {"base_lr": -1.0}})
+
+
+def test_a_config_in_another_encoding_is_told_so(tmp_path) -> None:
+    (tmp_path / "x.yaml").write_bytes("name: Größe".encode("latin-1"))
+    with pytest.raises(
+        LaminaError, match=r"x\.yaml is not text in UTF-8 \(byte 9\); save it in that encoding$"
+    ):
+        read_config(tmp_path / "x.yaml")

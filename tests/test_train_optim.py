@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from lamina.train.optim import (
 )
 from lamina.train.options import TrainOptions, plan_run
 from lamina.train.schedule import learning_rate, warmup_warning
+from lamina.train.state import Outcome
 
 
 def mae_rate(iteration: int, per_epoch: int, epochs: int, warmup: int, blr: float, batch: int, low: float):
@@ -62,6 +65,21 @@ def test_a_run_without_warmup_end_is_told() -> None:
     assert warmup_warning(OptimOptions(warmup_epochs=1), 20, 10.0) is None
     assert warmup_warning(OptimOptions(warmup_epochs=40, warmup_steps=5), 20, 10.0) is None
     assert warmup_warning(OptimOptions(warmup_steps=20), 20, 10.0) is not None
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("warmup", [{"warmup_epochs": 3.0}, {"warmup_steps": 4}, {"warmup_epochs": 0.0}])
+def test_a_run_in_which_no_step_has_a_rate_is_told(steps: int, warmup: dict) -> None:
+    options = OptimOptions(**warmup)
+    rates = [
+        learning_rate(i, total_steps=steps, steps_per_epoch=2.0, batch_size=8, options=options)
+        for i in range(steps)
+    ]
+    said = warmup_warning(options, steps, 2.0) or ""
+    assert said.startswith("nothing is trained") == (max(rates) == 0)
+    outcome = Outcome("finished", steps, steps, Path("x"), {"lr_sum": sum(rates)})
+    assert ("nothing was trained" in outcome.sentence) == (max(rates) == 0)
+    assert "base_lr is 0" in str(warmup_warning(replace(options, base_lr=0.0), steps, 2.0))
 
 
 def test_plan_counts_steps_across_epochs() -> None:

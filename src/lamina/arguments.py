@@ -145,7 +145,9 @@ def _one_line(box: str, prog: str) -> str:
         lambda found: f"{found[1]} cannot be {found[3]}; it takes a {'' if found[2] else 'whole '}number",
         sentence,
     )
-    sentence = re.sub(r"^Error parsing fields\.\w+: ", "", sentence).split(" Got errors:")[0].rstrip(".")
+    # A range is told by the group that has it, which does not know its own name.
+    sentence = re.sub(r"^Error parsing fields\.([\w.]+): (\w+ is )", r"\1.\2", sentence)
+    sentence = re.sub(r"^Error parsing fields\.[\w.]+: ", "", sentence).split(" Got errors:")[0].rstrip(".")
     return f"{sentence[:1].lower()}{sentence[1:]}; see `{prog} --help`"
 
 
@@ -202,6 +204,10 @@ def _read_mapping(file: Path) -> dict[str, Any]:
         content = parse_yaml(file.read_text(encoding="utf-8"), verify=False, kind=_Loader)
     except OSError as error:
         raise LaminaError(f"--config {file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LaminaError(
+            f"--config {file} is not text in UTF-8 (byte {error.start + 1}); save it in that encoding"
+        ) from error
     except ValueError as error:
         raise LaminaError(f"--config {file} cannot be used: {' '.join(str(error).split())}") from error
     content = {} if content is None else content

@@ -36,6 +36,7 @@ from lamina.data import printable
 from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.filling import check_pixels
 from lamina.interop import load_encoder, locate_step
+from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
 from lamina.runs import Run, load_method
 from lamina.supervised import Supervised
 from lamina.train.distributed import choose_device
@@ -217,31 +218,35 @@ def reconstruction(runs: Models, /, looking: Flat[Looking] = LOOKING) -> int:
 class Curvature:
     """What of a loss's Hessian is computed."""
 
-    batches: int = 12
+    batches: Annotated[int, COUNT] = 12
     """Mini-batches."""
-    batch_size: int = 4
+    batch_size: Annotated[int, COUNT] = 4
     """Images in each."""
     crops: Crops = "eval"
     """eval: held-out images, centre-cropped. train: training images, cropped and changed as in training."""
     mixed: bool = False
     """Classifiers mix images and smooth labels as in training; without, the loss is the plain NLL."""
-    top: int = 5
+    top: Annotated[int, COUNT] = 5
     """Largest eigenvalues of each."""
-    bottom: int = 1
+    bottom: Annotated[int, NOT_NEGATIVE] = 1
     """Most negative ones."""
     parameters: Parameters = "encoder"
     """encoder, so that methods with other decoders compare, or all."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     """Of an L2 term beside the loss (NLL + L2 for classifiers)."""
-    tol: float = 1e-3
+    tol: Annotated[float, POSITIVE] = 1e-3
     """Lanczos stops when the residual |Hv - λv| of each eigenvalue λ is at most this share of |λ|."""
-    power: int = 0
+    power: Annotated[int, NOT_NEGATIVE] = 0
     """So many values of largest magnitude by power iteration too, as PyHessian has them (up to 100 products
     each)."""
-    trace_probes: int = 0
+    trace_probes: Annotated[int, NOT_NEGATIVE] = 0
     """Random vectors for the trace; 0 leaves it out."""
-    density_probes: int = 0
+    density_probes: Annotated[int, NOT_NEGATIVE] = 0
     """Random vectors for the density of all eigenvalues, 40 products each; 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
 
 
 CURVATURE = Curvature()
@@ -268,8 +273,6 @@ def hessian(
     """
     asked = asdict(curvature)
     n, size, crops = (asked.pop(name) for name in ("batches", "batch_size", "crops"))
-    if n < 1:
-        raise LaminaError(f"--batches is {n}; give 1 or more")
     looking = Looking(data=data, out=out, images=n * size, batch_size=size, device=device, seed=seed)
     task = AnalysisTask("hessian", runs, looking, **asdict(curvature))
     place = choose_device(device)

@@ -13,6 +13,11 @@ class LaminaError(ValueError):
     exit_code = 2
 
 
+class RangeError(LaminaError):
+    """A number out of the range of its option. The sentence begins with the option's name, and who knows the
+    group of the option writes that before it."""
+
+
 @contextmanager
 def noted_on_interrupt(told: Callable[[], str], also: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     """On Ctrl-C (and on `also`) the sentence of `told` is noted on the exception: what was finished, what of

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, RangeError
 
 T = TypeVar("T")
 
@@ -49,7 +49,10 @@ def merge(options: T, mapping: Mapping[str, Any], where: str = "") -> T:
             changes[name] = merge(current, value, f"{where}{name}.")
         else:
             changes[name] = _coerce(value, hints[name], f"{where}{name}")
-    return replace(options, **changes)  # type: ignore[type-var]
+    try:
+        return replace(options, **changes)  # type: ignore[type-var]
+    except RangeError as error:
+        raise RangeError(f"{where}{error}") from None
 
 
 def differences(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from lamina.errors import LaminaError
+from lamina.errors import RangeError
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def check_ranges(options: Any) -> None:
     None stands for no number, and so does text where the type takes text (such as "auto").
 
     Raises:
-        LaminaError: one line with the option, its value and its range.
+        RangeError: one line with the option, its value and its range.
     """
     for name, (allowed, takes_text) in _ranges(type(options)).items():  # type: ignore[arg-type]
         value = getattr(options, name)
@@ -65,7 +65,7 @@ def check_ranges(options: Any) -> None:
         for number in value if several else (value,):
             if isinstance(number, bool) or not isinstance(number, int | float) or number not in allowed:
                 each = "each of its numbers must be" if several else "it must be"
-                raise LaminaError(f"{name} is {value!r}; {each} {_finite(number, allowed)}{allowed}")
+                raise RangeError(f"{name} is {value!r}; {each} {_finite(number, allowed)}{allowed}")
 
 
 @cache

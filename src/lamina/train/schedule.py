@@ -34,10 +34,17 @@ def learning_rate(
 
 
 def warmup_warning(options: OptimOptions, total_steps: int, steps_per_epoch: float) -> str | None:
-    """A sentence for the user where a run ends before its warm-up does."""
+    """A sentence for the user where a run ends before its warm-up does, or no step of it moves a weight."""
+    if options.base_lr == 0 and options.min_lr == 0:
+        return "nothing is trained: optim.base_lr is 0"
     steps = options.warmup_steps
     if steps is None:
         steps = math.ceil(options.warmup_epochs * steps_per_epoch)
     if steps < total_steps:
         return None
+    if total_steps == 1 and steps > 0:
+        return (
+            "nothing is trained: the only step is the first of the warm-up, whose learning rate is 0; give "
+            "more steps, or --optim.warmup-epochs 0 (with warmup_steps: --optim.warmup-steps 0)"
+        )
     return f"the warm-up of {steps} steps outlasts the run of {total_steps}: its rate only rises"

@@ -77,11 +77,17 @@ class Outcome:
         }[self.reason]
 
     @property
+    def _untrained(self) -> str:
+        """What has to be said of a run that took its steps and moved no weight."""
+        still = self.row.get("lr_sum") == 0
+        return "; the learning rate of each step was 0, so nothing was trained" if still else ""
+
+    @property
     def sentence(self) -> str:
         """How it ended, in words."""
         at = f"step {self.step} of {self.total_steps}, saved in {self.checkpoint}"
         return {
-            "finished": f"finished: {at}",
+            "finished": f"finished: {at}{self._untrained}",
             "interrupted": f"interrupted by a signal: {at}; go on with --resume",
             "nonfinite": f"stopped, too many steps with a loss or gradient that is not finite: {at}; "
             "--resume with a lower base_lr, another clip_grad or another precision continues from the last "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ def load_foreign_method(
     """MAE, mmpretrain's MAE or MFF, or transformers' ViTMAE from its file or folder, in evaluation mode, and
     the recipe that builds it: its loss is the peer's on the same images and mask.
 
-    What the file does not say is what its authors published (`Foreign.assumed` names it), or is given:
+    What the file does not say is what its authors published, which a warning names, or is given:
     `encoder` overrides sizes, heads and statistics, `decoder_heads` the decoder's, `layers` the blocks that
     MFF fuses. The epsilon of the layer norms is the file's; the decoder of a run started from the recipe has
     timm's 1e-6.
@@ -45,6 +46,11 @@ def load_foreign_method(
     tensors, recipe = whole_method(
         path, encoder=encoder, decoder_heads=decoder_heads, layers=layers, foreign=foreign
     )
+    heads = None if encoder is None else encoder.heads
+    given = {" of the decoder": decoder_heads, ", usual for width": heads, " fused": layers}
+    known = tuple(words for words, value in given.items() if value is not None)
+    if assumed := [line for line in foreign.assumed if not any(words in line for words in known)]:
+        warnings.warn(f"{Path(path).name} does not say all; assumed: {'; '.join(assumed)}", stacklevel=2)
     method = build_method(recipe)
     fill(method, tensors, Path(path).name)
     if foreign.eps is not None:
