@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from image_files import SLOW_JPEG
+from lamina.batch import Fault
 from lamina.cli import main
+from lamina.data import DataOptions, FaultBudget, open_source
 from lamina.data.options import FileLimits
 from lamina.errors import LaminaError
 from lamina.options import merge
@@ -189,3 +191,15 @@ def test_an_evaluation_that_trains_accepts_the_same(
     else:
         with pytest.raises(LaminaError, match=f"these differ: recipe.{name}"):
             _other_settings(file, settings({name: value}), TrainOptions())
+
+
+def test_where_the_content_of_images_counts_mending_files_is_not_advised(photos: Path) -> None:
+    """A resumed evaluation is refused where files changed; it is begun again."""
+    source = open_source(str(photos))
+    budget = FaultBudget(source, DataOptions(bad_files_min=0, bad_files_max_share=0.0))
+    assert "put readable ones under the same names or raise data" in (budget.add([Fault(0, 1, "x")]) or "")
+    budget.content_counts = True
+    told = budget.add([]) or ""
+    assert "`lamina data check`, raise data.bad_files_max_share, and go on with --resume; if you mend" in told
+    assert "start again with --overwrite" in told
+    assert "same names" not in told

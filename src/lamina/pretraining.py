@@ -101,6 +101,7 @@ def run_pretrain(
         if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
             _begin(method, init, recipe, ranks)
         loader = _loader(recipe, source, method, ranks)
+        loader.budget.content_counts = bool(content)
         watching = _watching(recipe, data, source, method, ranks)
         if not going_on:
             begin_on_main(ranks, folder, lambda: run.start(recipe, facts, _called(init)))

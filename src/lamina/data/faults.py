@@ -41,13 +41,15 @@ class FaultBudget:
 
     It lives in rank 0's training process and is given the faults of the batches that all ranks trained on,
     so neither workers nor prefetching change it. A run that goes on gives back the `rows` it saved by
-    `restore`; without that, it meets the files again within an epoch.
+    `restore`; without that, it meets the files again within an epoch. `content_counts` says that a training
+    may not go on with other files of the same names.
     """
 
     def __init__(self, source: Source, options: DataOptions) -> None:
         self.source = source
         self.limit = options.bad_files_limit(len(source))
         self._how = options.decoding(None)
+        self.content_counts = False
         self._first: dict[int, Fault] = {}
 
     def __len__(self) -> int:
@@ -93,10 +95,14 @@ class FaultBudget:
         reasons = ", ".join(f"{n} {reason}" for reason, n in self.by_reason().items())
         last = printable(self.source.name(next(reversed(self._first))))
         ways = [how for reason, how in _RAISE.items() if reason in self.by_reason()]
-        ways = ["put readable ones under the same names", *ways, "raise data.bad_files_max_share"]
+        ways.append("raise data.bad_files_max_share")
+        anew = "if you mend or delete files, start again with --overwrite"
+        if not self.content_counts:
+            ways.insert(0, "put readable ones under the same names")
+            anew = "if you delete files, start a new run (--init RUN takes these weights)"
+        how = " or ".join(filter(None, (", ".join(ways[:-1]), ways[-1])))
         return (
             f"{len(self)} of {len(self.source)} files cannot be read ({reasons}; the last one: {last}), the "
-            f"limit is {self.limit}; list them with `lamina data check`, {', '.join(ways[:-1])} or "
-            f"{ways[-1]}, and go on with --resume; if you delete files, start a new run (--init RUN takes "
-            "these weights)"
+            f"limit is {self.limit}; list them with `lamina data check`, {how}, and go on with "
+            f"--resume; {anew}"
         )

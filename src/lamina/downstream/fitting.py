@@ -93,6 +93,7 @@ def fit_protocol(
         opened_evaluation(ranks, folder, going) as opened,
     ):
         begin_evaluation(ranks, opened, folder, settings, going, options)
+        loader.budget.content_counts = "images" in settings
         outcome = fit(
             task,
             loader,
