@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from lamina.analyze.partial_hessian import PartialHessian
 from lamina.bars import LookingBar
 from lamina.batch import Batch
 from lamina.cli import main
+from lamina.downstream import comparing
 from lamina.evaluate import evaluate_knn, evaluate_linear
+from lamina.train.signals import Stopped, StopRequest, raised_signals
 
 PLACE = ["--device", "cpu", "--batch-size"]
 
@@ -70,6 +73,47 @@ def test_the_command_line_says_it_in_one_line(verb, run, folder, tmp_path, monke
     assert line.startswith(f"lamina: interrupted; 4 of {n} images had passed the encoder; ")
     assert "nothing is kept" in line
     assert not (tmp_path / "x.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_other_signals_end_a_probe_as_ctrl_c_does(name, run, folder, monkeypatch, capsys, tmp_path):
+    """`evaluate all` between two trainings: what is finished is kept and said; handlers come back."""
+    number, seen = getattr(signal, name), []
+    before = signal.signal(number, signal.SIG_DFL)
+    plain = comparing.evaluate_linear
+
+    def asked(*args, **kwargs):
+        seen.append(args)
+        os.kill(os.getpid(), number)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(comparing, "evaluate_linear", asked)
+    out = tmp_path / "out"
+    command = ["evaluate", "all", str(run), folder, "--protocols", "knn", "linear", "--seeds", "1"]
+    try:
+        assert main([*command, "--out", str(out), "--workers", "0", *PLACE, "8"]) == 75
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    told = capsys.readouterr().err.splitlines()[-1]
+    kept = f"1 of 2 evaluations are kept in {out}: the same command goes on there"
+    assert told == f"lamina: interrupted by {name}; {kept}"
+    assert len(seen) == 1
+    assert len(list((out / "scores").rglob("*.json"))) == 1
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_trainings_inside_note_signals_as_before():
+    """SIGTERM in a training is a request to stop at the next step, also where a verb raises it elsewhere."""
+    with raised_signals():
+        with StopRequest() as request:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert request.signal == signal.SIGTERM
+        with StopRequest() as request:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert request.signal == signal.SIGUSR1
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_an_analysis_says_how_far_it_was():

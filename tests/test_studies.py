@@ -235,6 +235,18 @@ def test_more_seeds_can_follow_but_nothing_else_may_change(folder, tmp_path, mon
         run_study(feature_bias, folder, out, TINY)
 
 
+def test_an_interruption_between_trainings_says_what_is_kept(folder, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    plain, out = running._brief, tmp_path / "study"
+    monkeypatch.setattr(running, "_brief", lambda found: plain(found) if "sha256" in found else interrupted())
+    with pytest.raises(KeyboardInterrupt) as stop:
+        run_study(feature_bias, folder, out, TINY)
+    told = f"1 of 6 runs are measured and kept in {out}: the same command goes on there"
+    assert stop.value.__notes__[-1] == told
+
+
 def test_the_teacher_is_trained_again_where_its_run_is_gone(folder, tmp_path):
     """As in a clone of the committed pages: runs are not kept there, measurements are."""
     out = tmp_path / "study"

@@ -116,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 done; 1 so many images cannot be read that a training stops (`data check`, `embed`); 2 wrong arguments
     or data, or a file that cannot be read or written; 70 too many non-finite steps; 75 interrupted, with
-    everything saved; 130 interrupted by Ctrl-C, with a line on what was finished and kept.
+    everything saved, or by another signal than Ctrl-C outside of a training, with a line on what was finished
+    and kept; 130 interrupted by Ctrl-C there, with the same line.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     take_closed_descriptors()
@@ -145,8 +146,9 @@ def _code(args: list[str]) -> int:
         return 2
     except KeyboardInterrupt as stop:
         notes = getattr(stop, "__notes__", ["give the same command again"])
-        _complain("; ".join(["interrupted", *notes]))
-        return 130
+        asked = getattr(stop, "signal", None)
+        _complain("; ".join(["interrupted" if asked is None else f"interrupted by {asked.name}", *notes]))
+        return 130 if asked is None else 75
 
 
 def _with_notes(error: Exception, sentence: str) -> str:
@@ -169,6 +171,13 @@ def _run(args: list[str]) -> int:
         print(version("lamina"))
         return 0
     name, rest = _verb(args)
+    from lamina.train.signals import raised_signals
+
+    with raised_signals():
+        return _run_verb(name, rest)
+
+
+def _run_verb(name: str, rest: list[str]) -> int:
     if name == "pretrain":
         return _pretrain(rest)
     if name in TRAINED:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.data import Source, open_source
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, noted_on_interrupt
 from lamina.evaluate import LabelledData
 from lamina.evaluate.labelled import open_labelled
 from lamina.evaluate.result_files import images_digest
@@ -106,7 +106,17 @@ def run_study(
     settings = _settings(study, bench.data, source, options, steps, plan)
     with opened_to_go_on(out, out / SETTINGS, "study"):
         _start(out, settings, say)
-        return _run(study, plan, settings, _Trainer(data, out, bench, options, say), command)
+
+        def kept() -> str:
+            """What an interruption leaves."""
+            files = [_file(out, arm, seed) for arm in plan.arms for seed in range(options.seeds)]
+            done = sum(file.is_file() for file in files)
+            return (
+                f"{done} of {len(files)} runs are measured and kept in {out}: the same command goes on there"
+            )
+
+        with noted_on_interrupt(kept):
+            return _run(study, plan, settings, _Trainer(data, out, bench, options, say), command)
 
 
 def _run(study: Study, plan: Plan, settings: dict[str, Any], trained: _Trainer, command: str) -> StudyRun:

@@ -114,10 +114,58 @@ class StopRequest:
                 _thread.interrupt_main(asked)
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that asks to end came where no training notes it; it is treated as Ctrl-C is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+
+class _Raise:
+    """A handler that raises `Stopped` once; the same signal later ends the process at once."""
+
+    def __init__(self) -> None:
+        self._owner, self._since = os.getpid(), 0.0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if os.getpid() != self._owner:  # a worker, which its parent ends
+            return
+        if not self._since:
+            self._since = now
+            raise Stopped(number)
+        if now > self._since + _SAME_REQUEST_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+@contextmanager
+def raised_signals() -> Iterator[None]:
+    """While this lasts, the signals that ask to end raise `Stopped`, as Ctrl-C raises `KeyboardInterrupt`.
+
+    Trainings inside note them (`StopRequest`). Signals that the program ignores or uses stay as they are, and
+    so does everything outside of the main thread.
+    """
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handler = _Raise()
+        asked = [number for number in _noted() if signal.getsignal(number) is signal.SIG_DFL]
+        before = {number: signal.signal(number, handler) for number in asked}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
 def _noted() -> list[signal.Signals]:
     """The signals of this platform that ask to stop, but those that are ignored or have a use already."""
     stop = [getattr(signal, name) for name in _STOP]
     warn = [getattr(signal, name) for name in _WARN if hasattr(signal, name)]
     # None: a handler that Python did not install, and cannot put back.
     noted = [number for number in stop if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    return noted + [number for number in warn if signal.getsignal(number) is signal.SIG_DFL]
+    handlers = {number: signal.getsignal(number) for number in warn}
+    return noted + [
+        n for n, found in handlers.items() if found is signal.SIG_DFL or isinstance(found, _Raise)
+    ]
