@@ -115,9 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
 
     0 done; 1 so many images cannot be read that a training stops (`data check`, `embed`); 2 wrong arguments
-    or data, or a file that cannot be read or written; 70 too many non-finite steps; 75 interrupted, with
-    everything saved, or by another signal than Ctrl-C outside of a training, with a line on what was finished
-    and kept; 130 interrupted by Ctrl-C there, with the same line.
+    or data, or a file that cannot be read or written; 70 too many non-finite steps; 75 interrupted by a
+    signal, 130 by Ctrl-C outside of a training, with a line on what was saved.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     take_closed_descriptors()
@@ -303,11 +302,7 @@ def _run_options() -> list[tuple[str, str, str]]:
         ("--config FILE", "", "YAML with fields of the recipe; options given beside it win"),
         ("--resume", "", "go on with RUN exactly where it was, or start it"),
         ("--overwrite", "", "replace RUN, once the new run has taken its first step"),
-        (
-            "--init FILE",
-            "",
-            "what the encoder starts from: a run, an export, others' weights, timm/NAME",
-        ),
+        ("--init FILE", "", "what the encoder starts from: a run, an export, others' weights, timm/NAME"),
         ("--dry-run", "", "print the resolved recipe, steps and memory, and stop"),
         ("--help-all", "", "every field of the recipe, by its dotted name"),
     ]
