@@ -26,7 +26,7 @@ PRETRAINING = (
     "--recipe mae-small --encoder vit_tiny_patch16_224 --encoder.width 96 --encoder.depth 6 "
     "--encoder.heads 3 --decoder.width 64 --decoder.depth 2 --decoder.heads 2 "
     "--image-size 112 160 --patch-size 8 "
-    "--masking.unit-px 16 --epochs 24 --optim.warmup-epochs 2 --batch-size 32 --base-lr 8e-3 --fusion none"
+    "--epochs 24 --optim.warmup-epochs 2 --batch-size 32 --base-lr 8e-3 --fusion none"
 )
 AP50, TIMES, POINTS = 0.15, 2.0, 0.03
 

@@ -21,7 +21,7 @@ RATE = "--batch-size 128 --base-lr 2e-3"
 SHARED = f"{RATE} --recipe mae-small {NETWORK} --decoder.width 64 --decoder.depth 2 --decoder.heads 2"
 PRETRAINING = {
     "sample:doom": "--image-size 112 160 --patch-size 16 --epochs 20 --optim.warmup-epochs 2",
-    "sample:fashion-mnist": "--image-size 28 --patch-size 4 --in-chans 1 --masking.unit-px 4 "
+    "sample:fashion-mnist": "--image-size 28 --patch-size 4 --in-chans 1 "
     "--max-steps 320 --optim.warmup-epochs 0.07",
 }
 CONFIG = os.path.relpath(Path(__file__).with_suffix(".yaml"))

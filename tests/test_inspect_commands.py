@@ -9,11 +9,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from evaluate_toys import shaken, stripes_folder, toy_recipe, toy_run
+from lamina.choices import unread
 from lamina.cli import main
 from lamina.encoder import EncoderOptions, build_vit
 from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions
 from lamina.interop import export_supervised, export_timm, inspect, load_encoder
+from lamina.recipes import recipe
 from test_interop_files import cross_file
 from test_interop_foreign import (
     DEC_HEADS,
@@ -32,10 +34,9 @@ from test_interop_foreign import (
 )
 from test_supervised import options_of, task_of
 
-SMALL = (
-    "--max-steps 1 --batch-size 2 --workers 0 --device cpu --monitor.images 0 --masking.unit-px 8 "
-    "--decoder.width 16 --decoder.depth 1 --decoder.heads 2"
-)
+SMALL = "--max-steps 1 --batch-size 2 --workers 0 --device cpu --monitor.images 0"
+PARTS = {"masking.unit_px": "8", "decoder.width": "16", "decoder.depth": "1", "decoder.heads": "2"}
+"""Of those that a recipe reads; others are refused."""
 STUDENT = "--encoder.name vit_tiny_patch16_224 --encoder.depth 2 --patch-size 8 --fusion none"
 
 
@@ -103,6 +104,9 @@ def test_each_command_that_is_printed_runs(name, tmp_path, monkeypatch):
             continue
         words = [f"run {i}" if word == "RUN" else word for word in words]
         if words[1] == "pretrain":
+            idle = unread(recipe(words[words.index("--recipe") + 1] if "--recipe" in words else "mae"))
+            for name, value in PARTS.items():
+                words += [] if name in idle else [f"--{name.replace('_', '-')}", value]
             words += shlex.split(SMALL) + ([] if "--init" in words else shlex.split(STUDENT))
             words += [] if "--encoder.image-size" in words else ["--image-size", str(height), str(width)]
         elif words[1] == "embed":
