@@ -8,6 +8,8 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -195,3 +197,43 @@ def test_no_descriptor_and_no_thread_is_left() -> None:
     for _ in range(3):
         list(in_order(Numbers(), CHUNKS, 2))
     assert count() <= before + 3
+
+
+ORPHANS = """
+import multiprocessing, sys
+from lamina.data import DataOptions, TrainLoader, open_source
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    source = open_source("sample:photos?crop=16&most=2")
+    loader = TrainLoader(source, DataOptions(workers=2), seed=0, batch_size=4, image_size=(16, 16))
+    for batch in loader.batches(0, 10**6):
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_no_worker_outlives_a_run_that_is_killed(method: str, tmp_path: Path) -> None:
+    """By SIGKILL, as the system does when memory is short; under forkserver no worker is the run's own child."""
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(tmp_path / "orphans.py"), method]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        workers = [int(word) for word in process.stdout.readline().split()]
+        assert len(workers) == 2
+        process.kill()
+    until = time.monotonic() + 60
+    while (left := [pid for pid in workers if running(pid)]) and time.monotonic() < until:
+        time.sleep(0.05)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -65,7 +67,7 @@ def _read(reader: Dataset[T], samples: Any, options: DataOptions) -> Iterator[T]
         prefetch_factor=options.prefetch_batches if options.workers else None,
         collate_fn=pack if options.workers else _as_it_is,
         pin_memory=not options.workers and torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_follow_the_parent,
         generator=torch.Generator(),  # else each pass would draw from torch's global generator
     )
     items = WorkerPool[T](loader, options.worker_timeout_seconds) if options.workers else loader
@@ -92,12 +94,23 @@ def _as_it_is(item: T) -> T:
     return item
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Signals to a terminal's group, or to all processes of a job, must not end the workers before a
-    checkpoint is written; the parent ends them. (SIGTERM stays as torch has it: it comes with the parent's.)
+def _follow_the_parent(worker: int) -> None:
+    """Leave signals to the parent, and end with it.
+
+    Signals to a terminal's group, or to all processes of a job, must not end the workers before a checkpoint
+    is written; the parent ends them. (SIGTERM stays as torch has it: it comes with the parent's.) torch ends
+    a worker whose parent was killed by looking at the parent's id, which under forkserver (Python's default
+    from 3.14 on) is that of the server: and the server waits for its workers.
     """
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, name="lamina-parent", daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
