@@ -27,14 +27,14 @@ import torch
 from torch import Tensor, nn
 
 import lamina
-from lamina.batch import Batch
-from lamina.build import Task, build_task, resolve
+from lamina.core.batch import Batch
+from lamina.core.config import merge
+from lamina.core.rng import sample_keys
 from lamina.encoder import EncoderOptions, build_vit
+from lamina.methods.catalog import methods
 from lamina.mim import mim_of
-from lamina.options import merge
 from lamina.recipes import Recipe
-from lamina.recipes.named import methods
-from lamina.rng import sample_keys
+from lamina.recipes.build import Task, build_task, resolve
 from lamina.targets import Teacher, TokenIds
 from lamina.train.precision import autocast
 

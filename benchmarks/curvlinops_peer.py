@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import lamina
 from lamina.analyze.curvature import HessianOperator, extremes
-from lamina.batch import Batch
+from lamina.core.batch import Batch
 from lamina.encoder import EncoderOptions, build_vit
 
 

@@ -18,13 +18,13 @@ import timm
 import torch
 
 import lamina
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.patches import take
+from lamina.core.rng import sample_keys
 from lamina.decoder import CrossDecoder, MAEDecoder
 from lamina.masking import RandomMasking
-from lamina.rng import sample_keys
 from lamina.targets import Teacher, TokenIds
 from lamina.tokenizer import DiscreteVAE
-from lamina.tokens import take
 from step import ratios
 
 WIDTH, GRID, PATCH = 384, (14, 14), 16

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from lamina.demo import DATA, run_demo
+from lamina.cli.demo import DATA, run_demo
 
 
 def one_seed(seed: int) -> dict[str, float]:

@@ -3,12 +3,12 @@
     python benchmarks/features.py neighbours
     python benchmarks/features.py caching
 
-Neighbours: 200 of them for each query, chunk by chunk (`lamina.evaluate.neighbours`) and the plain way: the
+Neighbours: 200 of them for each query, chunk by chunk (`lamina.features.nearest`) and the plain way: the
 bank normalised as a whole, then as many queries at a time as give 34 million similarities. CPU time of one
 thread, the two in turn; what counts is the median over rounds of the ratio within a round (in brackets its
 quartiles). Peak memory is the growth of the resident set of a process that holds bank and queries already.
 
-Caching: `lamina.evaluate.collect` over a folder of JPEGs, workers reading, vectors written to an empty cache;
+Caching: `lamina.features.collect` over a folder of JPEGs, workers reading, vectors written to an empty cache;
 and the same forward on the same batches in memory, in turn; wall-clock time.
 """
 
@@ -31,8 +31,8 @@ from torch import Tensor
 
 from lamina.data import DataOptions, eval_batches, open_source
 from lamina.encoder import EncoderOptions, wrap_vit
-from lamina.evaluate import BackboneVectors, Computing, collect
-from lamina.evaluate.neighbours import MOST_CELLS, nearest
+from lamina.features import BackboneVectors, Computing, collect
+from lamina.features.nearest import MOST_CELLS, nearest
 from lamina.interop import Backbone
 
 MOST = 200

@@ -29,7 +29,7 @@ import torch
 
 import lamina
 from lamina.analyze.curvature import HessianOperator, extremes
-from lamina.batch import Batch
+from lamina.core.batch import Batch
 from step import memory_mib, ratios
 
 CONTENDERS = ("gradient, encoder", "gradient, all", "product, encoder")

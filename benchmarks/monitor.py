@@ -24,13 +24,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lamina.batch import Batch
-from lamina.build import build_task, resolve
+from lamina.callbacks.encoder_monitor import IMAGES, EncoderMonitor, Looks, fewest_steps, look_cost
+from lamina.core.batch import Batch
+from lamina.core.rng import sample_keys
 from lamina.data import ArraySource
-from lamina.recipes import Recipe, recipe
-from lamina.rng import sample_keys
+from lamina.methods.catalog import recipe
+from lamina.recipes import Recipe
+from lamina.recipes.build import build_task, resolve
 from lamina.train import TrainState
-from lamina.watching import IMAGES, EncoderMonitor, Looks, fewest_steps, look_cost
 
 
 @dataclass(frozen=True)

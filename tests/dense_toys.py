@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from evaluate_toys import shaken, toy_recipe
-from lamina.build import build_task
 from lamina.data import ArraySource
-from lamina.data.dense import IGNORE
+from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.dense.sources import IGNORE
 from lamina.data.options import AS_STORED
-from lamina.data.unreadable import Reason, Unreadable
 from lamina.decoder import DecoderOptions
-from lamina.downstream.dense_encoder import EncoderChanges, resized_encoder, resized_options
-from lamina.downstream.segment import SegmentData
 from lamina.encoder import Encoder
+from lamina.evaluate.dense.encoder import EncoderChanges, resized_encoder, resized_options
+from lamina.evaluate.segment import SegmentData
 from lamina.interop import Backbone
 from lamina.interop.backbone import Origin
+from lamina.recipes.build import build_task
 
 CLASSES = ("ground", "wall", "sky")
 

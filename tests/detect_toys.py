@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from lamina.batch import Objects
+from lamina.core.batch import Objects
 from lamina.data import ArraySource
+from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.dense.crops import boxes_around
 from lamina.data.options import AS_STORED
-from lamina.data.unreadable import Reason, Unreadable
-from lamina.data.windows import boxes_around
-from lamina.downstream.detect import DetectData
-from lamina.downstream.detect.detector import Detections
+from lamina.evaluate.detect import DetectData
+from lamina.evaluate.detect.detector import Detections
 
 KINDS = ("red", "green")
 SIZE = (32, 48)

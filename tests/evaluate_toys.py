@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lamina.build import build_method, resolve
 from lamina.data import ArraySource
 from lamina.encoder import EncoderOptions
-from lamina.evaluate import LabelledData
+from lamina.features import LabelledData
 from lamina.mim import MIM
 from lamina.recipes import Recipe
-from lamina.runs import DataFacts, Run
+from lamina.recipes.build import build_method, resolve
+from lamina.runs.run import DataFacts, Run
 from lamina.train import checkpoint
 
 NAMES = [

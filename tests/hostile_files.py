@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor
 
 from image_files import deep_png, packed, png, png_chunk, sampled_tiff, tiff
-from lamina.data.decode import decode_file
+from lamina.data.decode.decode import decode_file
+from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
-from lamina.data.unreadable import Reason, Unreadable
 
 Content = bytes | Callable[[Path], object]
 RNG = np.random.default_rng(0)

@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 
-from lamina.batch import Batch
-from lamina.build import build_method, resolve
+from lamina.core.batch import Batch
+from lamina.core.rng import sample_keys
+from lamina.methods.catalog import recipe
 from lamina.mim import MIM
-from lamina.recipes import Recipe, recipe
+from lamina.recipes import Recipe
+from lamina.recipes.build import build_method, resolve
 from lamina.report import Gallery, paint
-from lamina.report.skipped import SkippedFile, write_skipped
-from lamina.rng import sample_keys
-from lamina.runs import DataFacts, Run
+from lamina.report.bad_files import SkippedFile, write_skipped
+from lamina.runs.run import DataFacts, Run
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 

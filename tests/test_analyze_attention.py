@@ -12,11 +12,11 @@ from torch import nn
 
 from evaluate_toys import NAMES, shaken, stripes
 from lamina.analyze.attention import analyze_attention, distances, measure
-from lamina.analyze.attention_maps import attention_probabilities, watch_attention
-from lamina.analyze.subject import Images, Subject
-from lamina.batch import Batch
+from lamina.analyze.measures.attention import attention_probabilities, watch_attention
+from lamina.analyze.models import Images, Subject
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
 from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
 from lamina.interop import Backbone
 
 SIZES = {"image_size": (32, 48), "patch_size": 8, "width": 48, "depth": 3, "heads": 4}

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import lamina
-from lamina.bars import HessianBar, LookingBar
-from lamina.cli import main
-from lamina.demo import look_inside
-from lamina.interop import loading
+from lamina.cli.demo import look_inside
+from lamina.cli.entry import main
+from lamina.cli.progress import HessianBar, LookingBar
+from lamina.interop import load as loading
 from lamina.report import write_report
 
 TINY = {

@@ -26,12 +26,12 @@ from lamina.analyze.curvature import (
 from lamina.analyze.curvature.attention import TwiceDifferentiable, attend
 from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.summary import of_hessian
-from lamina.bars import HessianBar
-from lamina.batch import Batch
+from lamina.cli.progress import HessianBar
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.rng import sample_keys
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
 from lamina.fusion import LastLayer
-from lamina.rng import sample_keys
 from lamina.supervised import Supervised, SupervisedOptions
 
 torch.set_num_threads(1)

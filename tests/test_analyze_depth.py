@@ -9,22 +9,16 @@ import torch
 from torch import nn
 
 from evaluate_toys import NAMES, shaken, stripes, stripes_data, toy_recipe
-from lamina.analyze.depth import analyze_depth, paired_interval
-from lamina.build import build_method
+from lamina.analyze.layer_probes import analyze_depth, paired_interval
+from lamina.core.errors import LaminaError
 from lamina.data import ArraySource, eval_batches
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
-from lamina.evaluate import (
-    KNNOptions,
-    LabelledData,
-    LinearOptions,
-    evaluate_knn,
-    evaluate_linear,
-    layer_vectors,
-)
+from lamina.evaluate.probes import evaluate_knn, evaluate_linear
+from lamina.features import KNNOptions, LabelledData, LinearOptions, layer_vectors
 from lamina.fusion import MultiLevelFusion
 from lamina.interop import Backbone
 from lamina.interop.backbone import Origin
+from lamina.recipes.build import build_method
 
 SMALL = {"width": 24, "heads": 2}
 QUICK = {"workers": 0, "knn": KNNOptions(k=(3, 5)), "linear": LinearOptions(c=(1.0, 100.0))}

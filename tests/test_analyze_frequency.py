@@ -9,11 +9,11 @@ import torch
 from timm.models.vision_transformer import ParallelScalingBlock
 
 from lamina.analyze.frequency import analyze_frequency
-from lamina.analyze.spectrum import amplitudes, band_amplitudes, curve, log_amplitudes, magnitudes
-from lamina.analyze.subject import Subject
-from lamina.batch import Batch
+from lamina.analyze.measures.fourier import amplitudes, band_amplitudes, curve, log_amplitudes, magnitudes
+from lamina.analyze.models import Subject
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
 from lamina.encoder import Encoder
-from lamina.errors import LaminaError
 from lamina.fusion import MultiLevelFusion
 from lamina.interop import Backbone
 

@@ -8,10 +8,10 @@ from matplotlib.colors import to_hex
 
 import lamina
 from lamina.analyze import summary
-from lamina.analyze.layers import LayersResult, LayerWeights, analyze_layers, bias
-from lamina.analyze.written import save_figure
-from lamina.errors import LaminaError
-from lamina.runs import Run
+from lamina.analyze.fusion_weights import LayersResult, LayerWeights, analyze_layers, bias
+from lamina.analyze.output import save_figure
+from lamina.core.errors import LaminaError
+from lamina.runs.run import Run
 
 
 def train(out, fusion="mff", **more):

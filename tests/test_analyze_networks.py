@@ -12,29 +12,29 @@ import torch
 
 from evaluate_toys import NAMES, shaken, toy_recipe
 from lamina.analyze.attention import analyze_attention
-from lamina.analyze.depth import analyze_depth
 from lamina.analyze.frequency import analyze_frequency
+from lamina.analyze.fusion_weights import analyze_layers
 from lamina.analyze.hessian import analyze_hessian
-from lamina.analyze.layers import analyze_layers
+from lamina.analyze.layer_probes import analyze_depth
+from lamina.analyze.models import Subject
 from lamina.analyze.patches import analyze_patches
 from lamina.analyze.rank import analyze_rank
 from lamina.analyze.reconstruction import Filler, analyze_reconstruction
 from lamina.analyze.retrieval import analyze_retrieval
 from lamina.analyze.similarity import analyze_similarity
-from lamina.analyze.subject import Subject
-from lamina.batch import Batch
-from lamina.build import build_method
+from lamina.callbacks.fusion_monitor import FusionMonitor
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.rng import sample_keys
 from lamina.data import ArraySource
 from lamina.decoder import DecoderOptions
-from lamina.errors import LaminaError
-from lamina.evaluate import KNNOptions, LabelledData
+from lamina.features import KNNOptions, LabelledData
 from lamina.interop import Backbone
 from lamina.interop.backbone import Origin
 from lamina.mim import MIM
-from lamina.monitor import FusionMonitor
 from lamina.recipes import Recipe
-from lamina.rng import sample_keys
-from lamina.runs import DataFacts, Run
+from lamina.recipes.build import build_method
+from lamina.runs.run import DataFacts, Run
 
 PLAIN, BEIT = NAMES[0], "beit_base_patch16_224"
 NETWORKS = {name: (name, {}) for name in (*NAMES, BEIT)}

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 from evaluate_toys import toy_recipe, toy_run
-from lamina.analyze.own_loss import OwnLoss, mini_batches, open_loss
-from lamina.batch import Batch
-from lamina.build import build_method, build_task
-from lamina.cli import main
+from lamina.analyze.training_loss import OwnLoss, mini_batches, open_loss
+from lamina.cli.entry import main
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.rng import sample_keys
 from lamina.data import DataOptions, FileSource
-from lamina.errors import LaminaError
-from lamina.guides import open_target
-from lamina.rng import sample_keys
-from lamina.runs import DataFacts, Run
+from lamina.interop.teachers import open_target
+from lamina.recipes.build import build_method, build_task
+from lamina.runs.run import DataFacts, Run
 from lamina.train import checkpoint
 
 torch.set_num_threads(1)

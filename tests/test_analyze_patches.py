@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from evaluate_toys import NAMES, shaken, toy_recipe
-from lamina.analyze.attention_maps import attention_probabilities
-from lamina.analyze.patch_maps import (
+from lamina.analyze.measures.attention import attention_probabilities
+from lamina.analyze.measures.patch_maps import (
     colours,
     cosines_to,
     foreground,
@@ -18,16 +18,16 @@ from lamina.analyze.patch_maps import (
     principal,
     same_place,
 )
+from lamina.analyze.models import Images, Subject
 from lamina.analyze.patches import analyze_patches
-from lamina.analyze.pictures import drawn, picture_of, plain
 from lamina.analyze.retrieval import Gallery, analyze_retrieval, judge_rankings, pixel_units
-from lamina.analyze.subject import Images, Subject
-from lamina.batch import Batch
-from lamina.build import build_method
+from lamina.analyze.shown_images import drawn, picture_of, plain
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
 from lamina.data import ArraySource
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
 from lamina.interop import Backbone
+from lamina.recipes.build import build_method
 
 KINDS = [*((name, 3) for name in NAMES), (NAMES[0], 1), (NAMES[0], 4), ("beit_base_patch16_224", 3)]
 

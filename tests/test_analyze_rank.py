@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from evaluate_toys import NAMES, shaken, stripes, toy_recipe
+from lamina.analyze.models import Images, Subject
 from lamina.analyze.rank import alpha_req, analyze_rank, effective_rank, lidar, rankme
-from lamina.analyze.subject import Images, Subject
-from lamina.batch import Batch
-from lamina.build import build_method
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
 from lamina.fusion import MultiLevelFusion
 from lamina.interop import Backbone
+from lamina.recipes.build import build_method
 
 SMALL = {"width": 24, "heads": 2}
 

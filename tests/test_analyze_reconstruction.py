@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 import lamina
-from lamina.analyze.cosines import energies, energy_curve, frequencies
+from lamina.analyze.measures.cosine_transform import energies, energy_curve, frequencies
 from lamina.analyze.reconstruction import Filler, analyze_reconstruction
 from lamina.analyze.reconstruction_summary import of_reconstruction
-from lamina.batch import Batch
-from lamina.cli import main
-from lamina.errors import LaminaError
+from lamina.cli.entry import main
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.patches import patchify, take, unpatchify
 from lamina.mim import MIM, Prediction
 from lamina.report import reconstruct
 from lamina.targets import HOG, Pixels
-from lamina.tokens import patchify, take, unpatchify
 
 PATCH, GRID = (8, 6), (3, 5)
 SIZE = (PATCH[0] * GRID[0], PATCH[1] * GRID[1])

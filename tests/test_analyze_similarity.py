@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from evaluate_toys import NAMES, shaken, stripes
+from lamina.analyze.models import Images, Subject
 from lamina.analyze.similarity import analyze_similarity, debiased_cka, u_centred_gram, unbiased_hsic
-from lamina.analyze.subject import Images, Subject
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
 from lamina.interop import Backbone
 
 SIZES = {"image_size": (32, 48), "patch_size": 8, "width": 48, "depth": 3, "heads": 4}

@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lamina.analyze.style import HUES, METHODS, WIDTH, depths, hues, legend_below, method_colour
-from lamina.analyze.written import save_figure
+from lamina.analyze.output import save_figure
+from lamina.core.plotting import HUES, METHODS, WIDTH, depths, hues, legend_below, method_colour
 
 # Viénot, Brettel and Mollon (1999): what protanopes and deuteranopes see, in linear RGB.
 SEEN = {

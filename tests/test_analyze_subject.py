@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lamina.analyze.subject import Images, names_of, some
-from lamina.analyze.written import Summary
-from lamina.analyzing import AnalysisTask
+from lamina.analyze.models import Images, names_of, some
+from lamina.analyze.output import Summary
+from lamina.analyze.session import AnalysisTask
+from lamina.core.errors import LaminaError
 from lamina.data import ArraySource, Reason, Unreadable, held_out
 from lamina.data.options import AS_STORED
-from lamina.errors import LaminaError
 
 
 def source(n: int = 7) -> ArraySource:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.cli import main
-from lamina.runs import Run
+from lamina.cli.entry import main
+from lamina.runs.run import Run
 from lamina.train import checkpoint
 
 TINY = {

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lamina.bars import ImagesBar
+from lamina.cli.progress import ImagesBar
 
 
 def test_nothing_is_written_where_stderr_is_no_terminal(capsys):

@@ -14,21 +14,22 @@ from torch import nn
 
 from dense_toys import toy_backbone, toy_data
 from lamina.api import apply_options
-from lamina.build import compose
-from lamina.choices import check_read, read_mapping, unread
-from lamina.cli import main
+from lamina.cli.entry import main
+from lamina.core.choices import check_read, read_mapping, unread
+from lamina.core.config import flatten, merge, to_mapping
+from lamina.core.errors import LaminaError
 from lamina.data import DataOptions
-from lamina.data.loader import _views
-from lamina.data.transforms import make_crop
+from lamina.data.augment.crops import make_crop
+from lamina.data.loading.loader import _views
 from lamina.decoder import DecoderOptions
-from lamina.downstream.detect.recipe import DetectRecipe
-from lamina.downstream.segment import plan_segmentation, segment_recipe
 from lamina.encoder import EncoderOptions
-from lamina.errors import LaminaError
+from lamina.evaluate.detect.recipes import DetectRecipe
+from lamina.evaluate.segment import plan_segmentation, segment_recipe
 from lamina.fusion import FusionOptions, build_fusion
 from lamina.masking import MaskingOptions, build_masking
-from lamina.options import flatten, merge, to_mapping
-from lamina.recipes import Recipe, recipe
+from lamina.methods.catalog import recipe
+from lamina.recipes import Recipe
+from lamina.recipes.build import compose
 from lamina.targets import TargetOptions
 from lamina.train import OptimOptions, learning_rate
 from lamina.train.optim import build_optimizer
@@ -104,7 +105,7 @@ CHOICES: list[tuple[Any, str, tuple[Any, ...], Callable[[Any], Any], set[str]]] 
         "kind",
         ("pixels", "hog"),
         build_target,
-        # Of targets that ask another network, which `lamina.guides` opens.
+        # Of targets that ask another network, which `lamina.interop.teachers` opens.
         {
             "tokenizer",
             "teacher",

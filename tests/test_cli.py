@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lamina.cli import main
-from lamina.runs import Run
+from lamina.cli.entry import main
+from lamina.runs.run import Run
 from lamina.train import CLOCK_FIELDS
 
 DATA = "sample:photos?crop=16&most=6"
@@ -259,7 +259,9 @@ def test_what_cannot_be_meant_gets_one_line_and_exit_code_2(args, says, tmp_path
 
 
 def test_help_is_complete_and_does_not_wait_for_torch():
-    code = "import sys; from lamina.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from lamina.cli.entry import main; main(['--help']); assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for verb in (

@@ -10,17 +10,17 @@ import torch
 from safetensors.torch import load_file
 
 import lamina
-from lamina.batch import Batch
-from lamina.cmae import CMAE, CMAEOptions
+from lamina.cmae.cmae import CMAE, CMAEOptions
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.modes import evaluating
+from lamina.core.patches import take
+from lamina.core.rng import sample_keys
 from lamina.data import DataOptions, TrainLoader, eval_batches, open_source
-from lamina.data.views import ShiftedViews
+from lamina.data.augment.second_view import ShiftedViews
 from lamina.encoder import EncoderOptions, build_vit
-from lamina.errors import LaminaError
 from lamina.fusion import LayerMix, MultiLevelFusion
 from lamina.methods import crossmae, mae, simmim
-from lamina.modes import evaluating
-from lamina.rng import sample_keys
-from lamina.tokens import take
 from train_toys import check_resumes
 
 WIDTH, DEPTH, GRID = 24, 3, (4, 4)
@@ -229,7 +229,7 @@ def test_a_run_beats_the_best_constant_and_guessing(tmp_path, fusion):
         target = take(method.target(batch.images)[0], prediction.where)
         loss = float(method.loss(prediction.values, target).mean())
     assert loss < 0.97 * float((target - target.flatten(0, 1).mean(0)).square().mean())
-    rows = lamina.runs.Run(tmp_path / "run").metrics()
+    rows = lamina.runs.run.Run(tmp_path / "run").metrics()
     guessing = 2 * 0.07 * float(torch.tensor(32.0).log())
     assert rows[-1]["contrast_loss"] < 0.8 * guessing
     assert rows[-1]["loss"] == pytest.approx(rows[-1]["pixel_loss"] + rows[-1]["contrast_loss"], rel=1e-4)

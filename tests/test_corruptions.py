@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from skimage.data import astronaut, chelsea
 
-from lamina.corruptions import KINDS, SEVERITIES, Corruption, available_kinds, corrupt
-from lamina.corruptions import frost as photographs
-from lamina.corruptions.blur import DISCS, disc, origins
-from lamina.corruptions.weather import plasma
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, sample_keys, seed_for
 from lamina.data import ArraySource, DataOptions, eval_batches
-from lamina.errors import LaminaError
-from lamina.rng import Purpose, sample_keys, seed_for
+from lamina.evaluate.robustness.corruptions import KINDS, SEVERITIES, Corruption, available_kinds, corrupt
+from lamina.evaluate.robustness.corruptions import frost as photographs
+from lamina.evaluate.robustness.corruptions.blur import DISCS, disc, origins
+from lamina.evaluate.robustness.corruptions.weather import plasma
 
 HERE = available_kinds()
 
@@ -345,7 +345,7 @@ RANDOM = [
 
 DIGESTS = """
 import hashlib, torch
-from lamina.corruptions import available_kinds, corrupt
+from lamina.evaluate.robustness.corruptions import available_kinds, corrupt
 image = (torch.arange(3 * 40 * 50) * 37 % 256).to(torch.uint8).reshape(3, 40, 50)
 digests = [hashlib.sha256(corrupt(image, k, s, 11).numpy()).hexdigest() for k in available_kinds() for s in (1, 5)]
 """

@@ -3,7 +3,8 @@
 import pytest
 from torchvision.models import AlexNet_Weights
 
-from lamina.corruptions import (
+from lamina.core.errors import LaminaError
+from lamina.evaluate.robustness.corruptions import (
     KINDS,
     CorruptionScores,
     corruption_errors,
@@ -11,8 +12,7 @@ from lamina.corruptions import (
     mean_error,
     relative_mce,
 )
-from lamina.corruptions.mce import ALEXNET, ALEXNET_CLEAN
-from lamina.errors import LaminaError
+from lamina.evaluate.robustness.corruptions.mce import ALEXNET, ALEXNET_CLEAN
 
 
 def spread(mean: float) -> list[float]:

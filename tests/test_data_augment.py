@@ -13,10 +13,10 @@ from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, sample_keys, seed_for
 from lamina.data import ArraySource, DataOptions, TrainLoader
-from lamina.data.augment import TrainAugment
-from lamina.errors import LaminaError
-from lamina.rng import Purpose, sample_keys, seed_for
+from lamina.data.augment.randaugment import TrainAugment
 
 torch.set_num_threads(1)
 POLICY = "rand-m9-mstd0.5-inc1"

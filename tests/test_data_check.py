@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lamina.cli import main
+from lamina.cli.entry import main
+from lamina.core.errors import LaminaError
 from lamina.data import DataOptions, TrainLoader, check, open_source
-from lamina.data.files import SUFFIXES
-from lamina.errors import LaminaError
+from lamina.data.file_names import SUFFIXES
+from lamina.methods.catalog import recipe
 from lamina.pretraining import _look
-from lamina.recipes import recipe
 
 ONE_PROCESS = DataOptions(workers=0, bad_files_min=2)
 

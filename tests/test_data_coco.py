@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lamina.data.coco import CocoObjects, open_coco
-from lamina.data.counting import check_counts, count_objects, with_objects
-from lamina.data.dense import ObjectSource
-from lamina.data.opening_dense import open_maps, open_objects
+from lamina.core.errors import LaminaError
+from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.dense.class_counts import check_counts, count_objects, with_objects
+from lamina.data.dense.coco import CocoObjects, open_coco
+from lamina.data.dense.open import open_maps, open_objects
+from lamina.data.dense.sources import ObjectSource
 from lamina.data.options import Decoding
-from lamina.data.unreadable import Reason, Unreadable
-from lamina.errors import LaminaError
 
 HEIGHT, WIDTH = 20, 30
 IMAGE = {"id": 10, "file_name": "0.png", "height": HEIGHT, "width": WIDTH}
@@ -367,7 +367,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_masks_without_the_library_get_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lamina.data.coco.find_spec", lambda name: None)
+    monkeypatch.setattr("lamina.data.dense.coco.find_spec", lambda name: None)
     with pytest.raises(LaminaError, match=r"pip install 'lamina\[dense\]'"):
         opened(tmp_path, [{"segmentation": [[0, 0, 5, 0, 5, 5]]}])
     assert len(opened(tmp_path, [{}]).read_objects(0).boxes) == 1  # boxes alone need none

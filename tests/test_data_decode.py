@@ -18,10 +18,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from image_files import deep_png, packed, png, png_chunk
-from lamina.data.channels import composite, luminance
-from lamina.data.decode import decode_file, turn
+from lamina.data.decode.channels import composite, luminance
+from lamina.data.decode.decode import decode_file, turn
+from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
-from lamina.data.unreadable import Reason, Unreadable
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)

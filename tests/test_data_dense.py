@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from lamina.batch import Batch, Objects
+from lamina.core.batch import Batch, Objects
+from lamina.core.errors import LaminaError
 from lamina.data import ArraySource, DataOptions
-from lamina.data.dense import IGNORE, MapSource, ObjectSource
-from lamina.data.dense_loader import DenseLoader, dense_images
+from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.dense.crops import N_DRAWS, Window, WindowOptions, boxes_around, draw_window
+from lamina.data.dense.loader import DenseLoader, dense_images
+from lamina.data.dense.sources import IGNORE, MapSource, ObjectSource
 from lamina.data.options import AS_STORED
-from lamina.data.unreadable import Reason, Unreadable
-from lamina.data.windows import N_DRAWS, Window, WindowOptions, boxes_around, draw_window
-from lamina.errors import LaminaError
 
 SIZE = (24, 36)
 DATA = DataOptions(workers=0, prefetch_batches=1)

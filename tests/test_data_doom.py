@@ -15,10 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-from lamina.data import check, doom_render, held_out, open_source
-from lamina.data import doom as doom_module
-from lamina.data.dense import MapSource, ObjectSource
-from lamina.data.doom import (
+from lamina.core.errors import LaminaError
+from lamina.data import check, held_out, open_source
+from lamina.data.dense.sources import MapSource, ObjectSource
+from lamina.data.options import Decoding
+from lamina.data.samples.doom import render as doom_render
+from lamina.data.samples.doom import sources as doom_module
+from lamina.data.samples.doom.cameras import places
+from lamina.data.samples.doom.classes import FARTHEST, FLOOR, KINDS, SCENES, SKY, SURFACES, WALL, scene
+from lamina.data.samples.doom.records import is_whole
+from lamina.data.samples.doom.render import worth_it
+from lamina.data.samples.doom.sources import (
     GAMES,
     DoomFrames,
     DoomOptions,
@@ -27,13 +34,7 @@ from lamina.data.doom import (
     open_doom_maps,
     open_doom_objects,
 )
-from lamina.data.doom_cache import is_whole
-from lamina.data.doom_kinds import FARTHEST, FLOOR, KINDS, SCENES, SKY, SURFACES, WALL, scene
-from lamina.data.doom_places import places
-from lamina.data.doom_render import worth_it
-from lamina.data.doom_wad import MAGENTA, Plan, magenta_sky, read_plans
-from lamina.data.options import Decoding
-from lamina.errors import LaminaError
+from lamina.data.samples.doom.wad import MAGENTA, Plan, magenta_sky, read_plans
 
 QUERY = "train=24&val=12"
 VIZDOOM = find_spec("vizdoom")
@@ -302,7 +303,9 @@ def test_scenes_by_sky_and_mean_depth() -> None:
 
 # --- the same everywhere --------------------------------------------------------------------------------
 
-_ELSEWHERE = "import sys; from lamina.data.doom import open_doom; open_doom(sys.argv[1], 'val')"
+_ELSEWHERE = (
+    "import sys; from lamina.data.samples.doom.sources import open_doom; open_doom(sys.argv[1], 'val')"
+)
 
 
 @renders

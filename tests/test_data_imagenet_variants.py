@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from lamina.corruptions import KINDS, SEVERITIES
-from lamina.data.imagenet_variants import (
+from lamina.core.errors import LaminaError
+from lamina.evaluate.robustness.corruptions import KINDS, SEVERITIES
+from lamina.evaluate.robustness.imagenet_variants import (
     class_subset,
     imagenet_c_kinds,
     imagenet_wnids,
     open_imagenet_c,
     open_variant,
 )
-from lamina.errors import LaminaError
 
 A, B = "n01440764", "n01443537"
 

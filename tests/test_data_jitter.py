@@ -4,9 +4,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from lamina.core.errors import LaminaError
 from lamina.data import DataOptions, TrainLoader, open_source
-from lamina.data.jitter import jitter
-from lamina.errors import LaminaError
+from lamina.data.augment.jitter import jitter
 
 IMAGE = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

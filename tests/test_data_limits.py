@@ -19,12 +19,12 @@ import tifffile
 from PIL import Image
 
 from image_files import SLOW_JPEG, deep_png, png, png_chunk
+from lamina.core.errors import LaminaError
 from lamina.data import DataOptions, TrainLoader, check, open_source
-from lamina.data.decode import decode_file
-from lamina.data.limits import TimedFile
+from lamina.data.decode.decode import decode_file
+from lamina.data.decode.limits import TimedFile
+from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
-from lamina.data.unreadable import Reason, Unreadable
-from lamina.errors import LaminaError
 
 SIDE = 2400
 MIB = 2**20
@@ -86,7 +86,7 @@ FILES: dict[str, tuple[Callable[[], bytes], int | None]] = {
 MEASURING = """
 import ctypes, json, os, sys
 from pathlib import Path
-from lamina.data.decode import decode_file
+from lamina.data.decode.decode import decode_file
 from lamina.data.options import Decoding
 
 def kib(field):

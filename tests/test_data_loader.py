@@ -15,11 +15,11 @@ from jaxtyping import Bool, Int64
 from PIL import Image
 from torch import Tensor
 
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, bits, permutation, sample_keys, uniform
 from lamina.data import DataOptions, FaultBudget, TrainLoader, channel_stats, eval_batches, open_source
-from lamina.data.sampler import Stream
-from lamina.errors import LaminaError
-from lamina.rng import Purpose, bits, permutation, sample_keys, uniform
+from lamina.data.loading.sampler import Stream
 
 N = 22
 

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from image_files import packed, png
-from lamina.data.counting import check_counts, count_pixels
-from lamina.data.dense import IGNORE, MapSource
-from lamina.data.mask_classes import read_numbers
-from lamina.data.masks import MaskOptions, open_masks
-from lamina.data.opening_dense import open_maps
+from lamina.core.errors import LaminaError
+from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.dense.class_counts import check_counts, count_pixels
+from lamina.data.dense.mask_classes import read_numbers
+from lamina.data.dense.mask_folder import MaskOptions, open_masks
+from lamina.data.dense.open import open_maps
+from lamina.data.dense.sources import IGNORE, MapSource
 from lamina.data.options import Decoding
-from lamina.data.unreadable import Reason, Unreadable
-from lamina.errors import LaminaError
 
 HEIGHT, WIDTH = 6, 8
 

@@ -12,10 +12,10 @@ import tifffile
 from PIL import Image
 
 from image_files import deep_png, png_chunk, sampled_tiff
-from lamina.cli import main
+from lamina.cli.entry import main
 from lamina.data import DataOptions, TrainLoader, check, open_source
-from lamina.data.notes import native_messages
-from lamina.evaluate import Computing, PixelVectors, collect
+from lamina.data.decode.notes import native_messages
+from lamina.features import Computing, PixelVectors, collect
 from test_bad_files import arguments
 
 RNG = np.random.default_rng(0)

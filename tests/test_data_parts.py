@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from lamina.core.errors import LaminaError
 from lamina.data import Source, held_out, open_source
 from lamina.data.find_files import find_images
 from lamina.data.part_names import role_of
-from lamina.downstream.comparing import CompareOptions, _settings
-from lamina.errors import LaminaError
-from lamina.evaluate import open_labelled
-from lamina.recipes import recipe
-from lamina.runs import DataFacts, Run
+from lamina.evaluate.compare.run import CompareOptions, _settings
+from lamina.features import open_labelled
+from lamina.methods.catalog import recipe
+from lamina.runs.run import DataFacts, Run
 from lamina.tokenizer import TokenizerFolder, TokenizerOptions
 
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from image_files import packed, sampled_tiff, tiff
-from lamina.data.decode import Decoded, decode_file
-from lamina.data.notes import NoteKind
+from lamina.data.decode.decode import Decoded, decode_file
+from lamina.data.decode.notes import NoteKind
+from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
-from lamina.data.unreadable import Reason, Unreadable
 
 RNG = np.random.default_rng(0)
 STACK = RNG.integers(0, 65536, (5, 12, 20), dtype=np.uint16)

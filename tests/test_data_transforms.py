@@ -10,10 +10,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import RandomResizedCrop as TorchvisionCrop
 from torchvision.transforms.v2 import functional as F
 
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, sample_keys, uniform
+from lamina.data.augment.crops import CenterCrop, RandomResizedCrop, SimpleResizedCrop, covering, make_crop
 from lamina.data.options import DataOptions
-from lamina.data.transforms import CenterCrop, RandomResizedCrop, SimpleResizedCrop, covering, make_crop
-from lamina.errors import LaminaError
-from lamina.rng import Purpose, sample_keys, uniform
 
 BICUBIC = InterpolationMode.BICUBIC
 

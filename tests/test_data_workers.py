@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lamina.batch import Batch, Objects
+from lamina.core.batch import Batch, Objects
+from lamina.core.errors import LaminaError
 from lamina.data import DataOptions
-from lamina.data.sampler import Stream
-from lamina.data.workers import StepLoader, in_order
-from lamina.errors import LaminaError
+from lamina.data.loading.dataloader import StepLoader, in_order
+from lamina.data.loading.sampler import Stream
 
 torch.set_num_threads(1)
 
@@ -167,7 +167,7 @@ def test_an_error_of_the_reader_is_itself() -> None:
 def test_workers_that_are_busy_are_said_to_be(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("lamina.data.worker_pool.SAY_AFTER_SECONDS", 0.5)
+    monkeypatch.setattr("lamina.data.loading.worker_pool.SAY_AFTER_SECONDS", 0.5)
     with caplog.at_level(logging.WARNING, "lamina"):
         assert len(list(in_order(Numbers(1.2), CHUNKS[:1], 1))) == 1
     assert [record.getMessage() for record in caplog.records] == [

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from lamina.core.errors import LaminaError
+from lamina.core.patches import sincos_2d
+from lamina.core.rng import sample_keys
+from lamina.core.weight_init import init_mae
 from lamina.decoder import CrossDecoder, PromptDecoder
-from lamina.errors import LaminaError
-from lamina.init import init_mae
 from lamina.masking import RandomMasking
-from lamina.rng import sample_keys
-from lamina.tokens import sincos_2d
 
 IN, OUT, GRID, PREFIX = 12, 5, (4, 6), 1
 N = 24

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 
 from dense_toys import toy_encoder
 from evaluate_toys import NAMES
-from lamina.downstream.detect.attention import (
+from lamina.core.errors import LaminaError
+from lamina.encoder import Encoder
+from lamina.evaluate.detect.window_attention import (
     AttentionOptions,
     WindowAttention,
     from_windows,
@@ -17,8 +19,6 @@ from lamina.downstream.detect.attention import (
     patch_map,
     to_windows,
 )
-from lamina.encoder import Encoder
-from lamina.errors import LaminaError
 
 SIZE = (32, 48)  # 4 x 6 patches
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from detect_toys import KINDS, SIZE, toy_objects
 from evaluate_toys import toy_recipe, toy_run
-from lamina import cli
-from lamina.downstream.detect.coco import encode
-from lamina.downstream.detect.objects import open_detect_data
+from lamina.cli import entry as cli
+from lamina.evaluate.detect.coco_metrics import encode
+from lamina.evaluate.detect.data import open_detect_data
 
 SMALL = {
     "head": {

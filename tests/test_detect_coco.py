@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from detect_toys import KINDS, SIZE, guesses, toy_objects
-from lamina.downstream.detect.coco import GROUPS, CocoLedger
-from lamina.downstream.detect.detecting import named
-from lamina.downstream.detect.detector import Detections
-from lamina.downstream.detect.pasting import paste
+from lamina.evaluate.detect.coco_metrics import GROUPS, CocoLedger
+from lamina.evaluate.detect.detector import Detections
+from lamina.evaluate.detect.paste_masks import paste
+from lamina.evaluate.detect.protocol import named
 
 STATS = ("mean", "at50", "at75", "small", "medium", "large")
 

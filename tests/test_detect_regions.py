@@ -9,9 +9,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
-from lamina.downstream.detect.pyramid import SimplePyramid, scales_for
-from lamina.downstream.detect.regions import Anchors, HeadOptions, Single, region_pool
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
+from lamina.evaluate.detect.mask_rcnn import Anchors, HeadOptions, Single, region_pool
+from lamina.evaluate.detect.simple_pyramid import SimplePyramid, scales_for
 
 
 @pytest.mark.parametrize("patch", [4, 8, 14, 16])

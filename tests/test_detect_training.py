@@ -15,14 +15,15 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from dense_toys import toy_backbone, toy_encoder
 from detect_toys import KINDS, SIZE, ToyObjects, toy_data, toy_objects
 from evaluate_toys import NAMES, toy_recipe, toy_run
-from lamina.batch import Batch, Objects
+from lamina.core.batch import Batch, Objects
+from lamina.core.errors import LaminaError
 from lamina.data import DataOptions
-from lamina.data.dense_loader import DenseLoader
-from lamina.data.unreadable import Unreadable
-from lamina.downstream import Going, Score, score_file
-from lamina.downstream.dense_encoder import EncoderChanges
-from lamina.downstream.dense_testing import DenseImages
-from lamina.downstream.detect import (
+from lamina.data.decode.unreadable import Unreadable
+from lamina.data.dense.loader import DenseLoader
+from lamina.evaluate import Going, Score, score_file
+from lamina.evaluate.dense.encoder import EncoderChanges
+from lamina.evaluate.dense.images import DenseImages
+from lamina.evaluate.detect import (
     DetectData,
     DetectRecipe,
     detect_recipe,
@@ -31,13 +32,12 @@ from lamina.downstream.detect import (
     evaluate_detect,
     plan_detection,
 )
-from lamina.downstream.detect.attention import AttentionOptions
-from lamina.downstream.detect.building import build_detector
-from lamina.downstream.detect.detector import Detections, Detector
-from lamina.downstream.detect.regions import HeadOptions
-from lamina.downstream.detect.testing import detect_images
-from lamina.downstream.detect.windowing import DetectWindows
-from lamina.errors import LaminaError
+from lamina.evaluate.detect.build import build_detector
+from lamina.evaluate.detect.detector import Detections, Detector
+from lamina.evaluate.detect.inference import detect_images
+from lamina.evaluate.detect.mask_rcnn import HeadOptions
+from lamina.evaluate.detect.window_attention import AttentionOptions
+from lamina.evaluate.detect.windows import DetectWindows
 from lamina.interop import load_encoder
 from lamina.train import Ranks, TrainOptions, checkpoint
 

@@ -8,11 +8,11 @@ import yaml
 from safetensors.torch import save_file
 
 from evaluate_toys import shaken, stripes_folder, toy_recipe, toy_run
-from lamina import cli
+from lamina.cli import entry as cli
+from lamina.core.records import read_yaml
 from lamina.encoder import EncoderOptions, build_vit
-from lamina.recipes import protocols
-from lamina.records import read_yaml
-from lamina.runs import Run
+from lamina.evaluate.finetune.recipes import protocols
+from lamina.runs.run import Run
 
 
 @pytest.fixture

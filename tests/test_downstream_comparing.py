@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 
 from evaluate_toys import stripes_folder, toy_recipe, toy_run
-from lamina import cli
-from lamina.downstream import CompareOptions, Score, compare, comparing
-from lamina.downstream.chosen_recipe import classifier_recipe
-from lamina.downstream.compared_models import columns_of
-from lamina.downstream.comparison import Comparison
-from lamina.errors import LaminaError
-from lamina.evaluate import FeatureOptions, evaluate_knn
-from lamina.records import read_json, write_json
-from lamina.report.comparison import write_comparison
-from lamina.runs import Run
+from lamina.cli import entry as cli
+from lamina.core.errors import LaminaError
+from lamina.core.records import read_json, write_json
+from lamina.evaluate import CompareOptions, Score, compare
+from lamina.evaluate.compare import run as comparing
+from lamina.evaluate.compare.models import columns_of
+from lamina.evaluate.compare.recipes import classifier_recipe
+from lamina.evaluate.compare.table import Comparison
+from lamina.evaluate.probes import evaluate_knn
+from lamina.features import FeatureOptions
+from lamina.report.compare_page import write_comparison
+from lamina.runs.run import Run
 
 OPTIONS = CompareOptions(
     protocols=("knn", "linear", "finetune"),

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from lamina.downstream.comparison import Comparison
-from lamina.downstream.score import Score
+from lamina.evaluate.compare.table import Comparison
+from lamina.evaluate.score import Score
 
 
 def score(value: float, seed: int = 0, protocol: str = "knn", metric: str = "top1", interval=None) -> Score:

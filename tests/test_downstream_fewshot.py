@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
+from lamina.core.errors import LaminaError
+from lamina.core.intervals import SHARE, estimate, wilson_interval
 from lamina.data import ArraySource, Reason, Subset, Unreadable
 from lamina.data.options import AS_STORED
-from lamina.downstream import FewOptions, Going, Score, evaluate_fewshot, score_file
-from lamina.downstream.few import draw_per_class, few, listed, per_class_of
-from lamina.downstream.fewshot import _way
-from lamina.errors import LaminaError
-from lamina.evaluate import Computing, LabelledData, wilson_interval
-from lamina.recipes import recipe
-from lamina.statistics import SHARE, estimate
+from lamina.evaluate import FewOptions, Going, Score, evaluate_fewshot, score_file
+from lamina.evaluate.fewshot.protocol import _way
+from lamina.evaluate.fewshot.subsets import draw_per_class, few, listed, per_class_of
+from lamina.features import Computing, LabelledData
+from lamina.methods.catalog import recipe
 
 LABELS = [0] * 50 + [1] * 20 + [2] * 3
 
@@ -200,7 +200,7 @@ def test_an_interruption_says_which_amounts_are_kept_and_keeps_them(tmp_path):
 
 def test_a_draw_sees_no_test_image(tmp_path, monkeypatch):
     """What is fitted on is the drawn rows alone: with other test images the same rows are fitted."""
-    from lamina.downstream import fewshot
+    from lamina.evaluate.fewshot import protocol as fewshot
 
     toy_run(tmp_path / "run", toy_recipe())
     fitted, plain = [], fewshot._predict

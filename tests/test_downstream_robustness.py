@@ -10,21 +10,21 @@ import torch
 from PIL import Image
 
 from evaluate_toys import shaken, stripes_folder, toy_recipe, toy_run
-from lamina.build import build_method
-from lamina.corruptions import KINDS, Corruption, available_kinds
+from lamina.core.errors import LaminaError
+from lamina.core.records import read_json, write_json
 from lamina.data import DataOptions, eval_batches, open_source
-from lamina.data.imagenet_variants import CLASSES, imagenet_wnids
-from lamina.downstream import classifier as opening
-from lamina.downstream import robustness
-from lamina.downstream.classifier import Classifier, open_classifier
-from lamina.downstream.measured import MeasuredParts
-from lamina.downstream.robustness import RobustnessOptions, evaluate_robustness
-from lamina.downstream.training import Going
-from lamina.errors import LaminaError
-from lamina.evaluate import Computing
+from lamina.evaluate import load_classifier as opening
+from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.load_classifier import Classifier, open_classifier
+from lamina.evaluate.robustness import protocol as robustness
+from lamina.evaluate.robustness.corruptions import KINDS, Corruption, available_kinds
+from lamina.evaluate.robustness.imagenet_variants import CLASSES, imagenet_wnids
+from lamina.evaluate.robustness.partial_results import MeasuredParts
+from lamina.evaluate.robustness.protocol import RobustnessOptions, evaluate_robustness
+from lamina.features import Computing
 from lamina.interop import export_supervised
-from lamina.records import read_json, write_json
-from lamina.runs import Run
+from lamina.recipes.build import build_method
+from lamina.runs.run import Run
 from lamina.train import checkpoint
 from test_resumable_folder import FORK, hold
 from test_supervised_heads import options_of, task_of

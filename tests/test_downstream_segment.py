@@ -13,11 +13,14 @@ from PIL import Image
 
 from dense_toys import CLASSES, ToyMaps, toy_backbone, toy_data, toy_maps
 from evaluate_toys import toy_recipe, toy_run
-from lamina import cli
-from lamina.data.dense import IGNORE
-from lamina.downstream import Going, Score
-from lamina.downstream.dense_picture import palette
-from lamina.downstream.segment import (
+from lamina.cli import entry as cli
+from lamina.core.errors import LaminaError
+from lamina.core.records import read_yaml, to_yaml
+from lamina.data.dense.sources import IGNORE
+from lamina.evaluate import Going, Score
+from lamina.evaluate.dense.plot import palette
+from lamina.evaluate.result_files import file_name
+from lamina.evaluate.segment import (
     SegmentData,
     SegmentRecipe,
     estimate_segmentation,
@@ -26,15 +29,12 @@ from lamina.downstream.segment import (
     segment_recipe,
     segment_recipes,
 )
-from lamina.downstream.segment.dpt import DPTOptions
-from lamina.downstream.segment.maps import open_segment_data
-from lamina.downstream.segment.picture import draw
-from lamina.downstream.segment.testing import Shown
-from lamina.errors import LaminaError
-from lamina.evaluate.result_files import file_name
+from lamina.evaluate.segment.data import open_segment_data
+from lamina.evaluate.segment.dpt import DPTOptions
+from lamina.evaluate.segment.inference import Shown
+from lamina.evaluate.segment.plot import draw
 from lamina.interop import load_encoder
-from lamina.records import read_yaml, to_yaml
-from lamina.runs import Run
+from lamina.runs.run import Run
 from lamina.train import checkpoint
 
 pytest.importorskip("torchmetrics")

@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
+from lamina.core.errors import LaminaError
 from lamina.data import ArraySource
-from lamina.downstream import Going, Score, Unfinished, evaluate_trained, score_file
-from lamina.downstream.adapting import adapted, protocol_recipe
-from lamina.downstream.chosen_recipe import classifier_recipe
-from lamina.downstream.classifying import classify
-from lamina.downstream.training import _way
-from lamina.errors import LaminaError
-from lamina.evaluate import LabelledData
+from lamina.evaluate import Going, Score, Unfinished, evaluate_trained, score_file
+from lamina.evaluate.compare.recipes import classifier_recipe
+from lamina.evaluate.finetune.adapt import adapted, protocol_recipe
+from lamina.evaluate.finetune.protocol import _way
+from lamina.evaluate.predictions import classify
+from lamina.features import LabelledData
 from lamina.interop import load_encoder, load_supervised
 from lamina.interop.handover import export_run
-from lamina.recipes import Recipe, recipe
-from lamina.runs import load_task
+from lamina.methods.catalog import recipe
+from lamina.recipes import Recipe
+from lamina.runs.run import load_task
 from lamina.train import Callback, checkpoint
 
 CPU = Going(device="cpu", workers=0)

@@ -7,11 +7,11 @@ from timm.layers import PatchDropout
 from timm.layers.patch_dropout import PatchDropoutWithIndices
 from torch import nn
 
+from lamina.core.errors import LaminaError
+from lamina.core.patches import take
+from lamina.core.rng import sample_keys
 from lamina.encoder import Encoder, EncoderOptions, build_vit
-from lamina.errors import LaminaError
 from lamina.masking import RandomMasking
-from lamina.rng import sample_keys
-from lamina.tokens import take
 
 NAMES = [
     "vit_tiny_patch16_224",

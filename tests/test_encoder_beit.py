@@ -7,9 +7,9 @@ import pytest
 import timm
 import torch
 
+from lamina.core.errors import LaminaError
+from lamina.core.weight_init import init_vit_simmim
 from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
-from lamina.init import init_vit_simmim
 
 KINDS = [None, "per_block", "shared", "none"]
 PUBLISHED = EncoderOptions(

@@ -10,11 +10,11 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import nn
 
+from lamina.core.errors import LaminaError
+from lamina.core.rng import sample_keys
+from lamina.core.weight_init import zero_branches
 from lamina.encoder import Encoder, EncoderOptions, build_vit, folded, products, shortcut_factors
-from lamina.errors import LaminaError
-from lamina.init import zero_branches
 from lamina.masking import RandomMasking
-from lamina.rng import sample_keys
 
 LEAST = 0.6
 NAMES = [

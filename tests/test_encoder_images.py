@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import lamina
-from lamina.batch import Batch, images_of
-from lamina.data.opening_dense import open_maps
+from lamina.core.batch import Batch, images_of
+from lamina.core.errors import LaminaError
+from lamina.data.dense.open import open_maps
 from lamina.encoder import EncoderOptions, build_vit
-from lamina.errors import LaminaError
-from lamina.evaluate.labelled import open_labelled
+from lamina.features.data import open_labelled
 from lamina.interop.backbone import Backbone
 from lamina.supervised import Supervised
 

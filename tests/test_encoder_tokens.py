@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from evaluate_toys import shaken, toy_recipe
-from lamina.build import build_method
+from lamina.core.errors import LaminaError
+from lamina.core.weight_init import init_vit_mae
 from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
-from lamina.init import init_vit_mae
 from lamina.interop import Backbone
 from lamina.interop.export import write_encoder
+from lamina.recipes.build import build_method
 
 SMALL = EncoderOptions(
     name="vit_tiny_patch16_224",

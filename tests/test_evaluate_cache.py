@@ -9,14 +9,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from evaluate_toys import shaken, stripes, stripes_data, toy_recipe, toy_run
-from lamina.build import build_method
+from lamina.core.errors import LaminaError
 from lamina.data import ArraySource, DataOptions, open_source
 from lamina.data.sources import Subset
-from lamina.embedding import embed
-from lamina.errors import LaminaError
-from lamina.evaluate import BackboneVectors, Computing, FeatureOptions, PixelVectors, collect, evaluate_knn
-from lamina.evaluate.cache import FeatureCache
+from lamina.evaluate.probes import evaluate_knn
+from lamina.features import BackboneVectors, Computing, FeatureOptions, PixelVectors, collect
+from lamina.features.cache import FeatureCache
+from lamina.features.embed import embed
 from lamina.interop import Backbone
+from lamina.recipes.build import build_method
 
 SMALL = {"width": 24, "heads": 2}
 

@@ -8,17 +8,19 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_score, recall_score
 
 from evaluate_toys import stripes, toy_recipe, toy_run
-from lamina.commands_evaluate import tell_result
+from lamina.cli.evaluate import tell_result
+from lamina.core.config import merge
 from lamina.data import ArraySource
-from lamina.downstream import FewOptions, Going, Score, evaluate_fewshot, evaluate_trained
-from lamina.downstream.adapting import protocol_recipe
-from lamina.downstream.score import of_probe
-from lamina.evaluate import Computing, LabelledData, ProbeResult, evaluate_knn, results_file
+from lamina.evaluate import FewOptions, Going, Score, evaluate_fewshot, evaluate_trained
 from lamina.evaluate.confusion import Confusion
+from lamina.evaluate.finetune.adapt import protocol_recipe
+from lamina.evaluate.probes import evaluate_knn, results_file
+from lamina.evaluate.results import ProbeResult
+from lamina.evaluate.score import of_probe
+from lamina.features import Computing, LabelledData
 from lamina.interop import load_encoder
-from lamina.options import merge
 from lamina.report.class_tables import class_tables
-from lamina.runs import Run
+from lamina.runs.run import Run
 
 
 def answers(n, classes, seed):

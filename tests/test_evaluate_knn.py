@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from lamina.errors import LaminaError
-from lamina.evaluate import KNNOptions, knn_predict, probe_knn
-from lamina.evaluate.neighbours import MOST_CELLS, Chunks, nearest
+from lamina.core.errors import LaminaError
+from lamina.features import KNNOptions, knn_predict, probe_knn
+from lamina.features.nearest import MOST_CELLS, Chunks, nearest
 
 
 def clouds(n, seed, classes=5, width=12):
@@ -136,7 +136,7 @@ def test_a_search_copies_no_bank():
 
 SEARCH = """
 import torch
-from lamina.evaluate import neighbours
+from lamina.features import neighbours
 torch.set_num_threads(1)
 neighbours.MOST_CELLS = 1 << 18
 def peak():  # ru_maxrss would count what the parent holds

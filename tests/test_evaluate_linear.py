@@ -9,10 +9,10 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from lamina.errors import LaminaError
-from lamina.evaluate import LinearOptions, linear, probe_linear
-from lamina.evaluate.coordinates import Compact, Standardiser
-from lamina.evaluate.linear import NOT_CONVERGED, fit, fit_linear, fit_path, stratified_split
+from lamina.core.errors import LaminaError
+from lamina.features import LinearOptions, linear, probe_linear
+from lamina.features.linear import NOT_CONVERGED, fit, fit_linear, fit_path, stratified_split
+from lamina.features.standardize import Compact, Standardiser
 
 
 def noise(*shape, seed=0):

@@ -12,9 +12,12 @@ import torch
 from torch import nn
 
 from evaluate_toys import stripes, stripes_data, stripes_folder, toy_recipe, toy_run
+from lamina.core.errors import LaminaError
 from lamina.data import ArraySource
-from lamina.errors import LaminaError
-from lamina.evaluate import (
+from lamina.evaluate.probes import evaluate_knn, evaluate_linear, judge, results_file
+from lamina.evaluate.result_files import result_file
+from lamina.evaluate.results import ProbeResult
+from lamina.features import (
     BackboneVectors,
     Computing,
     FeatureOptions,
@@ -23,20 +26,15 @@ from lamina.evaluate import (
     LabelledData,
     LinearOptions,
     PixelVectors,
-    ProbeResult,
     Table,
     collect,
-    evaluate_knn,
-    evaluate_linear,
     open_labelled,
     probe_knn,
     probe_linear,
 )
-from lamina.evaluate.protocols import judge, results_file
-from lamina.evaluate.result_files import result_file
 from lamina.interop import Backbone, load_encoder
 from lamina.report import write_report
-from lamina.report.gather import read_runs
+from lamina.report.read_run import read_runs
 from lamina.report.result_views import result_views
 
 HERE = Computing(batch_size=7, workers=0, device="cpu")

@@ -6,13 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from lamina.data.digest import images_digest
 
 from evaluate_toys import stripes_folder, toy_recipe, toy_run
 from lamina.data import FileSource, Subset, open_source
 from lamina.data.content import SAMPLED_BYTES, SAMPLED_FILES
-from lamina.evaluate import KNNOptions, ProbeResult, evaluate_knn, results_file
-from lamina.evaluate.result_files import images_digest, result_file
-from lamina.report.gather import read_runs
+from lamina.evaluate.probes import evaluate_knn, results_file
+from lamina.evaluate.result_files import result_file
+from lamina.evaluate.results import ProbeResult
+from lamina.features import KNNOptions
+from lamina.report.read_run import read_runs
 
 
 @pytest.mark.parametrize("change", ["other pictures", "one byte"])

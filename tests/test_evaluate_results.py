@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from lamina.errors import LaminaError
-from lamina.evaluate import ProbeResult, Row, Timing, wilson_interval
-from lamina.evaluate.results import mark_chosen
-from lamina.records import read_json, write_json
-from lamina.report.results import read_result
+from lamina.core.errors import LaminaError
+from lamina.core.intervals import wilson_interval
+from lamina.core.records import read_json, write_json
+from lamina.evaluate.results import ProbeResult, Row, mark_chosen
+from lamina.features import Timing
+from lamina.report.shown_scores import read_result
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

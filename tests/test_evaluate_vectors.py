@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from evaluate_toys import NAMES, shaken, stripes_data, toy_recipe
-from lamina.analyze.depth import analyze_depth
-from lamina.build import build_method
-from lamina.errors import LaminaError
-from lamina.evaluate import (
+from lamina.analyze.layer_probes import analyze_depth
+from lamina.core.errors import LaminaError
+from lamina.evaluate.probes import LEFT_ONE_OUT, evaluate_knn, evaluate_linear, judge
+from lamina.features import (
     BackboneVectors,
     FeatureOptions,
     Key,
@@ -16,13 +16,11 @@ from lamina.evaluate import (
     LinearOptions,
     PixelVectors,
     Table,
-    evaluate_knn,
-    evaluate_linear,
     open_labelled,
     probe_knn,
 )
-from lamina.evaluate.protocols import LEFT_ONE_OUT, judge
 from lamina.interop import Backbone
+from lamina.recipes.build import build_method
 
 ALL = FeatureOptions(("last", "fused", "layers"), layers=(0, 2), pools=("cls", "mean", "cls+mean"))
 GAP = "vit_medium_patch16_gap_240"

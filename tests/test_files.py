@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from lamina.cli import main
-from lamina.errors import LaminaError
-from lamina.files import check_writable, replacing, write_atomically
+from lamina.cli.entry import main
+from lamina.core.errors import LaminaError
+from lamina.core.files import check_writable, replacing, write_atomically
 
 
 def test_a_file_is_replaced_and_nothing_stays_beside_it(tmp_path):
@@ -81,7 +81,7 @@ def test_a_full_disk_at_the_first_file_of_a_run_is_one_line_and_no_dead_end(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lamina.train.durable.sync", full)
+        patch.setattr("lamina.core.durable.sync", full)
         assert main(arguments) == 2
     said = capsys.readouterr().err
     assert f"{tmp_path}/run/recipe.yaml: No space left on device" in said

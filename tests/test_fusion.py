@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 from lamina.fusion import FusionOptions, LastLayer, MultiLevelFusion, build_fusion, resolve_layers
 from lamina.train import OptimOptions, param_groups
 from lamina.train.optim import build_optimizer, set_learning_rate

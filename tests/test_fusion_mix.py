@@ -5,15 +5,15 @@ import timm
 import torch
 from torch import nn
 
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.rng import sample_keys
 from lamina.decoder import CrossDecoder, MAEDecoder
 from lamina.encoder import Encoder
-from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions, LastLayer, LayerMix, MultiLevelFusion, build_fusion
 from lamina.losses import mse
 from lamina.masking import RandomMasking
 from lamina.mim import MIM
-from lamina.rng import sample_keys
 from lamina.targets import Pixels
 from lamina.train import param_groups
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from evaluate_toys import toy_recipe, toy_run
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 from lamina.interop import export_timm, load_encoder, read_weights
-from lamina.interop.inspecting import inspect
-from lamina.interop.inspection import grouped
+from lamina.interop.inspect import inspect
+from lamina.interop.inspect_view import grouped
 from test_interop_foreign import (
     GRID,
     SIZES,

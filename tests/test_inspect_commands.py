@@ -9,13 +9,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from evaluate_toys import shaken, stripes_folder, toy_recipe, toy_run
-from lamina.choices import unread
-from lamina.cli import main
+from lamina.cli.entry import main
+from lamina.core.choices import unread
+from lamina.core.errors import LaminaError
 from lamina.encoder import EncoderOptions, build_vit
-from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions
 from lamina.interop import export_supervised, export_timm, inspect, load_encoder
-from lamina.recipes import recipe
+from lamina.methods.catalog import recipe
 from test_interop_files import cross_file
 from test_interop_foreign import (
     DEC_HEADS,

@@ -8,10 +8,10 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 
 from evaluate_toys import NAMES, shaken, toy_recipe, toy_run
-from lamina.build import build_method, build_vit
+from lamina.core.errors import LaminaError
 from lamina.encoder import wrap_vit
-from lamina.errors import LaminaError
 from lamina.interop import Backbone, adopt, load_encoder, untrained_like
+from lamina.recipes.build import build_method, build_vit
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,17 +6,18 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from lamina.callbacks.export_encoder import EncoderExport
 from safetensors.torch import load_file, save_file
 
 from evaluate_toys import shaken, toy_recipe, toy_run
-from lamina.build import build_method
+from lamina.core.errors import LaminaError
 from lamina.encoder import Encoder, build_vit
-from lamina.errors import LaminaError
 from lamina.fusion import LayerMix
-from lamina.interop import Backbone, EncoderExport, adopt, load_encoder, load_foreign_method
+from lamina.interop import Backbone, adopt, load_encoder, load_foreign_method
 from lamina.interop.export import write_encoder
-from lamina.interop.folding import fold_fusion
-from lamina.interop.starting import start_from
+from lamina.interop.fold_residual_decay import fold_fusion
+from lamina.interop.init_weights import start_from
+from lamina.recipes.build import build_method
 from lamina.train import checkpoint
 
 LEAST = 0.6

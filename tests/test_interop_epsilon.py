@@ -10,12 +10,11 @@ from torch import nn
 
 from dense_toys import toy_data
 from evaluate_toys import toy_recipe
-from lamina.build import build_task, resolve
 from lamina.data import ArraySource
-from lamina.downstream.adapting import adapted
-from lamina.downstream.segment import plan_segmentation
-from lamina.downstream.segment.building import build_encoder
 from lamina.encoder import set_epsilon
+from lamina.evaluate.finetune.adapt import adapted
+from lamina.evaluate.segment import plan_segmentation
+from lamina.evaluate.segment.build import build_encoder
 from lamina.interop import (
     adopt,
     at_image_size,
@@ -26,9 +25,10 @@ from lamina.interop import (
     untrained_like,
     with_epsilon_of,
 )
+from lamina.methods.catalog import recipe as named_recipe
 from lamina.pretraining import run_pretrain
-from lamina.recipes import recipe as named_recipe
-from lamina.runs import Run, load_task
+from lamina.recipes.build import build_task, resolve
+from lamina.runs.run import Run, load_task
 from test_interop_foreign import DEPTH, HEADS, SIZES, WIDTH, transformers
 
 torch.set_num_threads(1)

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from lamina.callbacks.export_encoder import EncoderExport
 from safetensors.torch import load_file, save_file
 
 import lamina
 from evaluate_toys import NAMES, toy_recipe, toy_run
-from lamina.errors import LaminaError
-from lamina.interop import EncoderExport, export_timm, load_encoder
+from lamina.core.errors import LaminaError
+from lamina.interop import export_timm, load_encoder
 
 
 @pytest.fixture

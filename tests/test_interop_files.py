@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from evaluate_toys import shaken
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.patches import patchify
+from lamina.core.rng import sample_keys
 from lamina.encoder import EncoderOptions, build_vit
-from lamina.errors import LaminaError
 from lamina.interop import inspect, load_encoder, load_foreign_method, read_weights
 from lamina.interop.foreign import read_foreign
-from lamina.rng import sample_keys
-from lamina.tokens import patchify
 from test_interop_foreign import (
     DEC_DEPTH,
     DEC_HEADS,

@@ -15,17 +15,17 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from evaluate_toys import shaken, toy_recipe, toy_run
-from lamina.batch import Batch
-from lamina.build import build_method, resolve
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.patches import patchify, sincos_2d
+from lamina.core.rng import sample_keys
 from lamina.encoder import EncoderOptions, build_vit
-from lamina.errors import LaminaError
 from lamina.interop import export_timm, load_encoder, load_weights_into, read_weights
 from lamina.interop.foreign import read_foreign
-from lamina.interop.foreign.whole import load_foreign_method
-from lamina.interop.loading import load_projected, weights_of
+from lamina.interop.foreign.methods import load_foreign_method
+from lamina.interop.load import load_projected, weights_of
 from lamina.recipes import Recipe
-from lamina.rng import sample_keys
-from lamina.tokens import patchify, sincos_2d
+from lamina.recipes.build import build_method, resolve
 from lamina.train import checkpoint
 
 WIDTH, DEPTH, HEADS, PATCH, SIZE = 48, 3, 3, 8, 32

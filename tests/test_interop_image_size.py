@@ -8,9 +8,9 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 
 from evaluate_toys import stripes_data, stripes_folder, toy_recipe, toy_run
-from lamina.cli import main
-from lamina.errors import LaminaError
-from lamina.evaluate import evaluate_knn
+from lamina.cli.entry import main
+from lamina.core.errors import LaminaError
+from lamina.evaluate.probes import evaluate_knn
 from lamina.interop import Backbone, at_image_size, load_encoder, untrained_like
 
 

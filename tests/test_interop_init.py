@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 
 from evaluate_toys import shaken, toy_recipe, toy_run
-from lamina.build import build_task, resolve
-from lamina.cli import main
+from lamina.cli.entry import main
+from lamina.core.errors import LaminaError
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
 from lamina.interop import export_timm, load_encoder, start_from
-from lamina.recipes import recipe as named_recipe
-from lamina.runs import DataFacts, Run
+from lamina.methods.catalog import recipe as named_recipe
+from lamina.recipes.build import build_task, resolve
+from lamina.runs.run import DataFacts, Run
 from lamina.train import checkpoint
 from test_interop_foreign import SIZES, beit_recipe, saved, transformers
 

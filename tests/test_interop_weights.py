@@ -12,10 +12,10 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import checkpoint_filter_fn
 
 from evaluate_toys import shaken, toy_recipe
-from lamina.build import build_method
+from lamina.core.errors import LaminaError
 from lamina.encoder import EncoderOptions, build_vit
-from lamina.errors import LaminaError
 from lamina.interop import load_encoder, load_weights_into, read_weights
+from lamina.recipes.build import build_method
 
 OPTIONS = EncoderOptions(
     "vit_tiny_patch16_224", image_size=(32, 32), patch_size=8, width=96, depth=2, heads=3

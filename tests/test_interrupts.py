@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from evaluate_toys import stripes_data, stripes_folder, toy_recipe, toy_run
-from lamina import bars
 from lamina.analyze.curvature import Density, Eigenvalue, Trace
 from lamina.analyze.hessian import BatchCurvature
 from lamina.analyze.partial_hessian import PartialHessian
-from lamina.bars import LookingBar
-from lamina.batch import Batch
-from lamina.cli import main
-from lamina.downstream import comparing
-from lamina.evaluate import evaluate_knn, evaluate_linear
+from lamina.cli import progress as bars
+from lamina.cli.entry import main
+from lamina.cli.progress import LookingBar
+from lamina.core.batch import Batch
+from lamina.evaluate.compare import run as comparing
+from lamina.evaluate.probes import evaluate_knn, evaluate_linear
 from lamina.train.signals import Stopped, StopRequest, raised_signals
 
 PLACE = ["--device", "cpu", "--batch-size"]
@@ -130,7 +130,7 @@ def test_a_verb_without_a_note_says_so_too(monkeypatch, capsys):
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lamina.cli._run", interrupted)
+    monkeypatch.setattr("lamina.cli.entry._run", interrupted)
     assert main(["methods"]) == 130
     assert capsys.readouterr().err == "lamina: interrupted; give the same command again\n"
 

@@ -2,11 +2,12 @@
 
 import re
 
-from lamina.cli import main
-from lamina.downstream.detect import detect_recipes
-from lamina.downstream.segment import segment_recipes
-from lamina.listing import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
-from lamina.recipes import methods, protocols, recipes
+from lamina.cli.entry import main
+from lamina.cli.info import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
+from lamina.evaluate.detect import detect_recipes
+from lamina.evaluate.finetune.recipes import protocols
+from lamina.evaluate.segment import segment_recipes
+from lamina.methods.catalog import methods, recipes
 
 
 def test_every_method_has_a_whole_row():

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
+from lamina.core.rng import sample_keys
 from lamina.masking import (
     BlockMasking,
     BlockwiseMasking,
@@ -19,7 +20,6 @@ from lamina.masking import (
     ScoredMasking,
     build_masking,
 )
-from lamina.rng import sample_keys
 
 
 @given(st.integers(2, 20), st.integers(2, 20), st.floats(0.05, 0.95))

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, sample_keys, uniform
 from lamina.masking import BlockwiseMasking, InverseMasking, RandomMasking
 from lamina.masking.blockwise import lay_blocks
-from lamina.masking.inverse import sides
-from lamina.rng import Purpose, sample_keys, uniform
+from lamina.masking.inverse_block import sides
 
 
 @given(st.integers(1, 16), st.integers(1, 16), st.floats(0.05, 0.95), st.integers(1, 40))

@@ -7,17 +7,17 @@ import torch.nn.functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import lamina
-from lamina.batch import Batch
-from lamina.build import build_method, resolve
-from lamina.cmae import CMAE, CMAEOptions
+from lamina.cmae.cmae import CMAE, CMAEOptions
+from lamina.core.batch import Batch
+from lamina.core.config import merge
+from lamina.core.errors import LaminaError
+from lamina.core.rng import sample_keys
 from lamina.encoder import Encoder, EncoderOptions, build_vit
-from lamina.errors import LaminaError
 from lamina.fusion import LastLayer, MultiLevelFusion
 from lamina.masking import RandomMasking
 from lamina.methods import beit, crossmae, eva, eva_tokens, mae, maskfeat, milan, pixio, pixmim, simmim
 from lamina.mim import MIM
-from lamina.options import merge
-from lamina.rng import sample_keys
+from lamina.recipes.build import build_method, resolve
 from lamina.supervised import Supervised, SupervisedOptions
 from lamina.targets import Teacher, TokenIds
 

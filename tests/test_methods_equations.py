@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.patches import sincos_2d
+from lamina.core.rng import sample_keys
 from lamina.encoder import EncoderOptions, build_vit
 from lamina.fusion import MultiLevelFusion
 from lamina.masking import RandomMasking
 from lamina.methods import beit, crossmae, eva, eva_tokens, maskfeat, milan
-from lamina.rng import sample_keys
 from lamina.targets import Teacher, TokenIds
-from lamina.tokens import sincos_2d
 
 WIDTH, DEPTH, PX, SIDE, GRID = 24, 3, 8, 32, (4, 4)
 N = 16

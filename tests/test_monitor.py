@@ -2,8 +2,8 @@
 
 import torch
 
-from lamina.batch import Batch
-from lamina.monitor import FusionMonitor
+from lamina.callbacks.fusion_monitor import FusionMonitor
+from lamina.core.batch import Batch
 from report_toys import toy_method
 
 

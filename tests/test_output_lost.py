@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lamina.cli import main
-from lamina.runs import Run
-from lamina.terminal import TolerantStream
+from lamina.cli.entry import main
+from lamina.core.terminal import TolerantStream
+from lamina.runs.run import Run
 from lamina.train import Callback, Outcome, TrainOptions, fit
 from train_toys import OPTIM, ToyLoader, ToyTask, fingerprint, rows, train
 
@@ -145,7 +145,7 @@ def test_a_tracker_that_fails_is_said_once(tmp_path: Path, monkeypatch: pytest.M
     def refuse(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lamina.train.journal.TensorBoard.row", refuse)
+    monkeypatch.setattr("lamina.train.log_files.TensorBoard.row", refuse)
     monkeypatch.setattr("lamina.train.progress.Lines.row", refuse)
     assert train(tmp_path, tensorboard=True).reason == "finished"
     log = (tmp_path / "train.log").read_text()

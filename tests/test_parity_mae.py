@@ -5,10 +5,10 @@ import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from lamina import MultiLevelFusion, mae
-from lamina.batch import Batch
-from lamina.init import fix_positions
-from lamina.rng import sample_keys
-from lamina.tokens import patchify, sincos_2d
+from lamina.core.batch import Batch
+from lamina.core.patches import patchify, sincos_2d
+from lamina.core.rng import sample_keys
+from lamina.core.weight_init import fix_positions
 
 WIDTH, DEPTH, HEADS, PATCH, SIZE = 48, 3, 3, 8, 32
 DECODER_WIDTH, DECODER_DEPTH, DECODER_HEADS = 32, 2, 4

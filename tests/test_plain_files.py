@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from lamina.errors import LaminaError
-from lamina.plain_files import DamagedFile, check_plain, read_plain, read_text
+from lamina.core.errors import LaminaError
+from lamina.core.plain_files import DamagedFile, check_plain, read_plain, read_text
 
 
 def odd_files(tmp_path):

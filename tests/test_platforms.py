@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import lamina
-import lamina.files
-from lamina.downstream.compared_models import columns_of
-from lamina.errors import LaminaError
-from lamina.files import portable_name, write_atomically
-from lamina.report.strips import _names
+import lamina.core.files
+from lamina.core.durable import remove_folder, sync
+from lamina.core.errors import LaminaError
+from lamina.core.files import portable_name, write_atomically
+from lamina.evaluate.compare.models import columns_of
+from lamina.report.reconstructions import _names
 from lamina.train import checkpoint
-from lamina.train.durable import remove_folder, sync
 from train_toys import train
 
 ROOT = Path(__file__).parent.parent / "src" / "lamina"
@@ -87,7 +87,7 @@ def held(monkeypatch, times: int) -> list[int]:
 def test_a_file_that_another_program_holds_is_tried_again_on_windows(tmp_path, monkeypatch):
     write_atomically(tmp_path / "a", "old")
     calls = held(monkeypatch, 3)
-    monkeypatch.setattr(lamina.files, "os", FakeOs("nt"))
+    monkeypatch.setattr(lamina.core.files, "os", FakeOs("nt"))
     write_atomically(tmp_path / "a", "new")
     assert ((tmp_path / "a").read_text(), calls) == ("new", [4])
 
@@ -98,8 +98,8 @@ def test_a_file_that_stays_held_and_a_refusal_elsewhere_are_errors(tmp_path, mon
     with pytest.raises(PermissionError):
         write_atomically(tmp_path / "a", "new")
     assert calls == [1]
-    monkeypatch.setattr(lamina.files, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(lamina.files, "os", FakeOs("nt"))
+    monkeypatch.setattr(lamina.core.files, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(lamina.core.files, "os", FakeOs("nt"))
     with pytest.raises(PermissionError):
         write_atomically(tmp_path / "a", "new")
     assert calls[0] > 2

@@ -16,12 +16,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import lamina
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.patches import take
+from lamina.core.rng import sample_keys
 from lamina.data import eval_batches, open_source
-from lamina.errors import LaminaError
-from lamina.rng import sample_keys
-from lamina.runs import Run, load_method
-from lamina.tokens import take
+from lamina.runs.run import Run, load_method
 from lamina.train import CLOCK_FIELDS
 from train_toys import check_resumes
 

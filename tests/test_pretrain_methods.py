@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 import lamina
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.patches import take
+from lamina.core.rng import sample_keys
 from lamina.data import eval_batches, open_source
-from lamina.errors import LaminaError
-from lamina.guides import open_target
-from lamina.rng import sample_keys
-from lamina.runs import Run, load_method
-from lamina.tokens import take
+from lamina.interop.teachers import open_target
+from lamina.runs.run import Run, load_method
 from train_toys import check_resumes
 
 DATA = "sample:photos?crop=16&most=40"
@@ -169,7 +169,7 @@ def test_supervised_runs_learn_resume_and_are_handed_over(tmp_path, fusion):
         "supervised.cutmix": 0.0,
     }
     train(tmp_path / "run", "deit", None, options, fusion=fusion, epochs=8.0)
-    task, recipe = lamina.runs.load_task(tmp_path / "run")
+    task, recipe = lamina.runs.run.load_task(tmp_path / "run")
     assert len(recipe.labels.classes) == 17
     batch = next(eval_batches(open_source(DATA, "val"), (16, 16), 3, 400, 0, recipe.data))
     with torch.no_grad():

@@ -13,17 +13,27 @@ from pathlib import Path
 import pytest
 
 import lamina
-from lamina.arguments import read_config
-from lamina.cli import main
-from lamina.errors import LaminaError
-from lamina.options import merge
-from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, SHARE_BELOW_1, SHARE_BETWEEN
-from lamina.recipes import Recipe, protocols, recipes
+from lamina.cli.entry import main
+from lamina.cli.parse import read_config
+from lamina.core.config import merge
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SHARE_ABOVE_0,
+    SHARE_BELOW_1,
+    SHARE_BETWEEN,
+)
+from lamina.evaluate.finetune.recipes import protocols
+from lamina.methods.catalog import recipes
+from lamina.recipes import Recipe
 from lamina.train import OptimOptions, TrainOptions
 
 DATA = "sample:photos?crop=16&most=2"
 SOURCES = Path(lamina.__file__).parent
-# Parameters of samples are a text of whole numbers, see `lamina.data.query`.
+# Parameters of samples are a text of whole numbers, see `lamina.data.samples.query`.
 OPTIONS = re.compile(
     r"^class ((?!Fashion|Photos|Doom)\w+Options|\w*Windows|EncoderChanges|Going|Reading|Looking|Computing)\b",
     re.MULTILINE,

@@ -9,9 +9,9 @@ import pytest
 import reference
 
 import lamina
-from lamina.downstream.detect import detect_recipe
-from lamina.downstream.segment import segment_recipe
-from lamina.options import flatten, to_mapping
+from lamina.core.config import flatten, to_mapping
+from lamina.evaluate.detect import detect_recipe
+from lamina.evaluate.segment import segment_recipe
 from lamina.recipes import Recipe
 
 ROOT = Path(__file__).parent.parent

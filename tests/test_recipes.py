@@ -6,12 +6,13 @@ import pytest
 import torch
 import yaml
 
-from lamina.build import build_method, resolve
-from lamina.errors import LaminaError
-from lamina.listing import recipe_rows
-from lamina.memory import estimate_memory
-from lamina.options import differences, merge, to_mapping
-from lamina.recipes import Recipe, methods, recipe, recipes
+from lamina.cli.info import recipe_rows
+from lamina.core.config import differences, merge, to_mapping
+from lamina.core.errors import LaminaError
+from lamina.methods.catalog import methods, recipe, recipes
+from lamina.recipes import Recipe
+from lamina.recipes.build import build_method, resolve
+from lamina.recipes.memory import estimate_memory
 from lamina.train import learning_rate, plan_run
 
 ALL = list(recipes())

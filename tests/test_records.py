@@ -7,8 +7,8 @@ import resource
 import pytest
 import yaml
 
-from lamina.plain_files import DamagedFile
-from lamina.records import parse_json, parse_yaml, read_json, read_object, read_yaml, to_yaml, write_json
+from lamina.core.plain_files import DamagedFile
+from lamina.core.records import parse_json, parse_yaml, read_json, read_object, read_yaml, to_yaml, write_json
 
 CONTENT = {"top1": 0.9125, "n": 12, "names": ["žluť", "b"], "none": None, "deep": {"a": [1, 2.5, True]}}
 BILLION = "a: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(

@@ -2,8 +2,8 @@
 
 import reference
 
-from lamina.options import flatten, to_mapping
-from lamina.ranges import Range
+from lamina.core.config import flatten, to_mapping
+from lamina.core.ranges import Range
 
 
 def test_every_field_of_the_recipe_is_an_option_with_its_default_and_a_text():

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pytest
 from matplotlib.figure import Figure
 
-from lamina.analyze.style import hues, thin_labels
-from lamina.analyze.written import Summary, write_analysis
+from lamina.analyze.output import Summary, write_analysis
+from lamina.core.plotting import hues, thin_labels
+from lamina.report.analyses import TITLES, read_analyses, recoloured, write_analyses_page
 from lamina.report.colours import run_colours
-from lamina.report.inside import TITLES, read_analyses, recoloured, write_analyses_page
 from lamina.report.sections import images_per_second
 
 COMMAND = "lamina analyze rank '<b>run</b>' --images 8"

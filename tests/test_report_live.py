@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lamina.batch import Batch, Fault
+from lamina.core.batch import Batch, Fault
 from lamina.data import ArraySource
 from lamina.mim import MIM
 from lamina.report import LiveReport
 from lamina.report import live as live_module
-from lamina.runs import DataFacts, Run
+from lamina.runs.run import DataFacts, Run
 from lamina.train import Outcome, TrainState
 from report_toys import Page, toy_gallery, toy_method, toy_recipe, toy_row
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lamina.downstream import Score
-from lamina.errors import LaminaError
-from lamina.records import read_json, write_json
+from lamina.core.errors import LaminaError
+from lamina.core.records import read_json, write_json
+from lamina.evaluate import Score
 from lamina.report import page as page_module
 from lamina.report import write_report
-from lamina.report.text import visible
-from lamina.runs import DataFacts, Run
+from lamina.report.format import visible
+from lamina.runs.run import DataFacts, Run
 from report_toys import Page, toy_recipe, toy_row, toy_run
 
 MARK = "document.documentElement.setAttribute('data-pwned','1')"

@@ -15,19 +15,19 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.patches import take
 from lamina.data import ArraySource
-from lamina.errors import LaminaError
 from lamina.mim import Prediction
 from lamina.report import Gallery, nearest, paint, patch_features, pca_map, reconstruct, reconstruct_files
-from lamina.report import strips as strips_module
-from lamina.report.album import AlbumWriter, read_album
-from lamina.report.pictures import displayable, principal, to_uint8
-from lamina.report.strips import remark
-from lamina.runs import DataFacts, Run
+from lamina.report import reconstructions as strips_module
+from lamina.report.model_pictures import displayable, principal, to_uint8
+from lamina.report.picture_store import AlbumWriter, read_album
+from lamina.report.reconstructions import remark
+from lamina.runs.run import DataFacts, Run
 from lamina.targets import Pixels
 from lamina.targets.options import TargetOptions
-from lamina.tokens import take
 from report_toys import toy_gallery, toy_method, toy_recipe
 
 PATCH, GRID = (4, 2), (3, 5)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from lamina.report import page as page_module
 from lamina.report.colours import MUTED, Colour, depth_colours, run_colours
+from lamina.report.format import number, points, visible
 from lamina.report.plots import LABEL_GAP, Bar, Series, bar_chart, line_chart, thin, ticks
 from lamina.report.result_views import cell_of
-from lamina.report.results import ShownResult, ShownRow
-from lamina.report.text import number, points, visible
+from lamina.report.shown_scores import ShownResult, ShownRow
 
 BLUE = Colour("#0072b2", "#56b4e9")
 finite = st.floats(allow_nan=False)

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from lamina import locking
-from lamina.cli import main
+from lamina.cli.entry import main
+from lamina.core import locking
+from lamina.core.errors import LaminaError
+from lamina.core.locking import LOCK, one_writer
 from lamina.data import DataOptions, FaultBudget, open_source
-from lamina.downstream.fitting import begin_evaluation, fit_protocol, opened_evaluation
-from lamina.downstream.training import Going
-from lamina.errors import LaminaError
-from lamina.locking import LOCK, one_writer
-from lamina.resumable_folder import ResumableFolder, Started, opened
+from lamina.evaluate.dense.train import begin_evaluation, fit_protocol, opened_evaluation
+from lamina.evaluate.finetune.protocol import Going
+from lamina.runs.resumable_folder import ResumableFolder, Started, opened
 from lamina.tokenizer import TokenizerOptions
-from lamina.tokenizing import train_tokenizer
+from lamina.tokenizer_training import train_tokenizer
 from lamina.train import Ranks, TrainOptions
 from train_toys import OPTIM, ToyLoader, ToyTask
 

@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 
 from image_files import SLOW_JPEG
-from lamina.batch import Fault
-from lamina.cli import main
+from lamina.cli.entry import main
+from lamina.core.batch import Fault
+from lamina.core.config import merge
+from lamina.core.errors import LaminaError
+from lamina.core.records import to_yaml
 from lamina.data import DataOptions, FaultBudget, open_source
 from lamina.data.options import FileLimits
-from lamina.errors import LaminaError
-from lamina.options import merge
-from lamina.records import to_yaml
-from lamina.runs import Run
+from lamina.runs.run import Run
 from lamina.tokenizer import TokenizerOptions
-from lamina.tokenizing import train_tokenizer
+from lamina.tokenizer_training import train_tokenizer
 from lamina.train import TrainOptions, checkpoint
 
 LIMITS = {"data.max-pixels": "100000", "data.max-decode-mb": "1", "data.max-decode-seconds": "0.1"}
@@ -170,7 +170,7 @@ def test_an_evaluation_that_trains_accepts_the_same(
     name: str, value: object, accepted: bool, tmp_path: Path
 ) -> None:
     """Its settings hold the recipe below other things."""
-    from lamina.downstream.fitting import SETTINGS, _other_settings
+    from lamina.evaluate.dense.train import SETTINGS, _other_settings
 
     def settings(changed: dict[str, object]) -> str:
         data = {

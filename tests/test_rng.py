@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lamina.rng import Purpose, bits, fresh_keys, mix, permutation, sample_keys, seed_for, uniform
+from lamina.core.rng import Purpose, bits, fresh_keys, mix, permutation, sample_keys, seed_for, uniform
 
 
 def splitmix64_finaliser(z: int) -> int:
@@ -46,7 +46,7 @@ COMPILED = """
 import torch
 from lamina.decoder import CrossDecoder
 from lamina.masking import RandomMasking
-from lamina.rng import Purpose, bits, sample_keys, uniform
+from lamina.core.rng import Purpose, bits, sample_keys, uniform
 
 decoder = CrossDecoder(16, 4, (7, 7), 1, 16, 1, 1).train()
 

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from lamina.callbacks.export_encoder import EncoderExport
 
 import lamina
 from evaluate_toys import toy_recipe, toy_run
-from lamina.cli import main
-from lamina.errors import LaminaError
+from lamina.cli.entry import main
+from lamina.core.durable import sealed
+from lamina.core.errors import LaminaError
 from lamina.evaluate.result_files import result_file
-from lamina.interop import EncoderExport, export_timm, inspect, load_encoder
+from lamina.interop import export_timm, inspect, load_encoder
 from lamina.report import write_report
-from lamina.runs import Run, load_task
+from lamina.runs.run import Run, load_task
 from lamina.tokenizer import TokenizerFolder, TokenizerOptions, load_tokenizer
-from lamina.tokenizing import train_tokenizer
+from lamina.tokenizer_training import train_tokenizer
 from lamina.train import checkpoint
-from lamina.train.durable import sealed
 
 DATA = "sample:photos?crop=16&most=2"
 TINY = {

@@ -6,16 +6,16 @@ from torch import nn
 
 from dense_toys import CLASSES, toy_backbone, toy_encoder
 from evaluate_toys import NAMES
-from lamina.batch import Batch
-from lamina.data.dense import IGNORE
-from lamina.downstream.segment.dpt import DPT, DPTOptions
-from lamina.downstream.segment.linear import LinearHead, LinearHeadOptions
-from lamina.downstream.segment.pyramid import Pyramid, octaves
-from lamina.downstream.segment.taps import Taps, chosen, spread
-from lamina.downstream.segment.task import Segmenter, pixel_loss
-from lamina.downstream.segment.uper import UPerHead, UperNet, UperOptions
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.data.dense.sources import IGNORE
 from lamina.encoder import Encoder
-from lamina.errors import LaminaError
+from lamina.evaluate.segment.dpt import DPT, DPTOptions
+from lamina.evaluate.segment.feature_maps import Taps, chosen, spread
+from lamina.evaluate.segment.linear import LinearHead, LinearHeadOptions
+from lamina.evaluate.segment.pyramid import Pyramid, octaves
+from lamina.evaluate.segment.segmenter import Segmenter, pixel_loss
+from lamina.evaluate.segment.upernet import UPerHead, UperNet, UperOptions
 
 SMALL = UperOptions(channels=16, aux_channels=8, dropout=0.0)
 

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from dense_toys import CLASSES, toy_encoder, toy_maps
+from lamina.core.errors import LaminaError
 from lamina.data import DataOptions
-from lamina.data.dense import IGNORE
-from lamina.data.dense_loader import DenseLoader
-from lamina.downstream.segment.knn import (
+from lamina.data.dense.loader import DenseLoader
+from lamina.data.dense.sources import IGNORE
+from lamina.evaluate.segment.knn import (
     Bank,
     KNNHeadOptions,
     KNNSegmenter,
@@ -16,8 +17,7 @@ from lamina.downstream.segment.knn import (
     choose_k,
     class_shares,
 )
-from lamina.downstream.segment.windowing import SegmentWindows
-from lamina.errors import LaminaError
+from lamina.evaluate.segment.window_options import SegmentWindows
 
 CPU = torch.device("cpu")
 DATA = DataOptions(workers=0, prefetch_batches=1)

@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from lamina.data.dense import IGNORE
-from lamina.downstream.segment.miou import (
+from lamina.core.errors import LaminaError
+from lamina.data.dense.sources import IGNORE
+from lamina.evaluate.segment.miou import (
     bootstrap_interval,
     count_image,
     intersection_over_union,
     judge,
     mean_iou,
 )
-from lamina.errors import LaminaError
 
 torchmetrics = pytest.importorskip("torchmetrics")
 segmentation = pytest.importorskip("torchmetrics.segmentation")

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lamina.data.transforms import resize
-from lamina.downstream.segment.sliding import slide, starts
-from lamina.downstream.segment.windowing import SegmentWindows
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
+from lamina.data.augment.crops import resize
+from lamina.evaluate.segment.window_options import SegmentWindows
+from lamina.evaluate.segment.windows import slide, starts
 
 CPU = torch.device("cpu")
 FILL = (0.5, 0.25, 0.0)

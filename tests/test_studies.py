@@ -14,15 +14,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import t
 
-from lamina import cli
+from lamina.cli import entry as cli
+from lamina.core.config import differences
+from lamina.core.errors import LaminaError
+from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, first_reach
+from lamina.core.records import read_json, write_json
 from lamina.data import ArraySource, open_source
-from lamina.errors import LaminaError
 from lamina.fusion.options import resolve_layers
-from lamina.options import differences
-from lamina.records import read_json, write_json
-from lamina.statistics import SHARE, SHARES_APART, difference, estimate, first_reach
-from lamina.studies import StudyOptions, feature_bias, fusion, pair, run_study, running
-from lamina.studies.fusing import PLAIN, tap_sets
+from lamina.studies import StudyOptions, feature_bias, fusion, pair, run_study
+from lamina.studies import run as running
+from lamina.studies.fusion import PLAIN, tap_sets
 from lamina.studies.options import base_recipe
 from lamina.train import Callback
 

@@ -15,14 +15,14 @@ from scipy import stats
 from timm.data.mixup import Mixup
 from torch import nn
 
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, sample_keys, uniform
 from lamina.data import ArraySource, DataOptions, TrainLoader
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions, build_fusion
-from lamina.interop.classifier import class_names, export_supervised, load_supervised
-from lamina.interop.loading import load_encoder
-from lamina.rng import Purpose, sample_keys, uniform
+from lamina.interop.export_classifier import class_names, export_supervised, load_supervised
+from lamina.interop.load import load_encoder
 from lamina.supervised import Standardised, Supervised, SupervisedOptions, check_labels, draw, placed
 from lamina.train import OptimOptions, TrainOptions, fit
 from train_toys import check_resumes
@@ -250,7 +250,7 @@ def test_labels_are_checked() -> None:
 
 
 def test_where_a_check_would_wait_a_bad_label_makes_the_loss_nan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lamina.supervised.supervised.check_range", lambda *_: None)
+    monkeypatch.setattr("lamina.supervised.classifier.check_range", lambda *_: None)
     task, batch = task_of(options_of("cls")), batch_of()
     assert task(batch)["loss"].isfinite()
     for bad in (-1, CLASSES, 10**9):

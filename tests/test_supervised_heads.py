@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
 from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions, build_fusion
 from lamina.interop import export_supervised, load_supervised
 from lamina.supervised import AttentivePool, Supervised, SupervisedOptions

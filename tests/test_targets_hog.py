@@ -9,8 +9,8 @@ import torch
 from scipy import ndimage
 from skimage.feature import hog
 
-from lamina.batch import unit_float
-from lamina.errors import LaminaError
+from lamina.core.batch import unit_float
+from lamina.core.errors import LaminaError
 from lamina.targets import HOG
 
 

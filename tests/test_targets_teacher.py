@@ -5,8 +5,8 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from lamina.errors import LaminaError
-from lamina.frozen import identify, weights_sha256
+from lamina.core.errors import LaminaError
+from lamina.core.frozen import identify, weights_sha256
 from lamina.methods import eva
 from lamina.targets import Teacher
 

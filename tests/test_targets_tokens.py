@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 from lamina.targets import TokenIds
-from lamina.targets.tokens import Tokenizer
+from lamina.targets.token_ids import Tokenizer
 from lamina.tokenizer import DalleEncoder, DalleTokenizer, DiscreteVAE
 
 

@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lamina.plain_files import DamagedFile
-from lamina.tensor_files import load_tensors, save_tensors
+from lamina.core.plain_files import DamagedFile
+from lamina.core.tensor_files import load_tensors, save_tensors
 
 TENSORS = {
     "b.weight": torch.arange(6, dtype=torch.float32).view(2, 3),

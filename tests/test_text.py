@@ -14,9 +14,9 @@ from PIL import Image
 from rich.table import Table
 from safetensors.torch import save_file
 
-from lamina.cli import main
-from lamina.console import make_console
-from lamina.text import csv_cell, printable, printable_lines
+from lamina.cli.entry import main
+from lamina.core.console import make_console
+from lamina.core.text import csv_cell, printable, printable_lines
 
 HOSTILE = "\N{ESCAPE}[2K\N{ESCAPE}]0;title\a\N{RIGHT-TO-LEFT OVERRIDE}gpj\N{LINE SEPARATOR}\x9b1A\udcff"
 

@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import lamina
+from lamina.core.errors import LaminaError
+from lamina.core.frozen import identify
+from lamina.core.records import read_json, write_json
 from lamina.data import eval_batches, open_source
 from lamina.data.options import Decoding
-from lamina.errors import LaminaError
-from lamina.frozen import identify
-from lamina.records import read_json, write_json
-from lamina.report.album import as_pil, embedded
+from lamina.report.picture_store import as_pil, embedded
 from lamina.report.tokenizer import TokenizerReport
 from lamina.targets import TokenIds
-from lamina.targets.tokens import Tokenizer
+from lamina.targets.token_ids import Tokenizer
 from lamina.tokenizer import (
     DalleEncoder,
     DiscreteVAE,
@@ -30,8 +30,8 @@ from lamina.tokenizer import (
     measure_tokenizer,
     patch_means,
 )
-from lamina.tokenizer.measuring import perplexity
-from lamina.tokenizing import train_tokenizer
+from lamina.tokenizer.measure import perplexity
+from lamina.tokenizer_training import train_tokenizer
 
 PHOTOS = "sample:photos?crop=16&most=40"
 TINY = {
@@ -212,9 +212,9 @@ def test_one_id_falls_on_each_patch_of_the_student(trained):
 @pytest.mark.parametrize("own", [True, False])
 def test_beit_gets_below_the_best_constant_with_either(tmp_path, trained, own, fusion):
     """The best constant gives each id its own frequency among the hidden patches: their entropy."""
-    from lamina.guides import open_target
-    from lamina.rng import sample_keys
-    from lamina.tokens import take
+    from lamina.core.patches import take
+    from lamina.core.rng import sample_keys
+    from lamina.interop.teachers import open_target
 
     source = trained
     if not own:  # DALL-E's architecture; its words are sorted out by random weights

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 from lamina.tokenizer import DalleDecoder, DalleEncoder, DalleTokenizer, load_dalle, load_tokenizer
 from lamina.tokenizer.dalle import map_pixels, unmap_pixels
 

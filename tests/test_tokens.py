@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from lamina.batch import Batch, unit_float
-from lamina.errors import LaminaError
-from lamina.tokens import patchify, sincos_2d, split_indices, take, unpatchify
+from lamina.core.batch import Batch, unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.patches import patchify, sincos_2d, split_indices, take, unpatchify
 
 
 def test_patchify_cuts_row_by_row_with_channels_last():

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from lamina.errors import LaminaError
+from lamina.core.durable import unsealed
+from lamina.core.errors import LaminaError
 from lamina.train import checkpoint
 from lamina.train.checkpoint import Checkpoint, Retention, newest_good, read, steps, verify, write
-from lamina.train.durable import unsealed
 from train_toys import ToyTask, fingerprint, train
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import lamina
-from lamina.cli import main
-from lamina.errors import LaminaError
+from lamina.cli.entry import main
+from lamina.core.config import merge
+from lamina.core.errors import LaminaError
 from lamina.interop import inspect, load_encoder
-from lamina.options import merge
-from lamina.runs import Run, load_task
+from lamina.runs.run import Run, load_task
 from lamina.tokenizer import TokenizerOptions
-from lamina.tokenizing import train_tokenizer
+from lamina.tokenizer_training import train_tokenizer
 from lamina.train import Outcome, TrainOptions, checkpoint, divergence, fit
 from lamina.train.checkpoint import read, read_state, steps
 from lamina.train.divergence import most_nonfinite

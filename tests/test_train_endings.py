@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lamina.batch import Batch
-from lamina.cli import main
-from lamina.errors import LaminaError
+from lamina.cli.entry import main
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
 from lamina.train import Callback, Outcome, TrainOptions, checkpoint, fit, signals
 from train_toys import OPTIM, ToyLoader, ToyTask, fingerprint, train
 
@@ -145,7 +145,7 @@ def test_a_command_says_where_the_last_step_is_saved(
 ) -> None:
     error = LaminaError("a data worker died")
     error.add_note("step 5 of 13 is saved in run")
-    monkeypatch.setattr("lamina.cli._run", lambda args: fail(error)())
+    monkeypatch.setattr("lamina.cli.entry._run", lambda args: fail(error)())
     assert main(["pretrain"]) == 2
     assert capsys.readouterr().err == "lamina: a data worker died; step 5 of 13 is saved in run\n"
 

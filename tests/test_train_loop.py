@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 import train_toys
-from lamina.batch import Batch, Fault
-from lamina.errors import LaminaError
+from lamina.core.batch import Batch, Fault
+from lamina.core.errors import LaminaError
 from lamina.train import CLOCK_FIELDS, Callback, Ranks, TrainOptions, clock, fit, learning_rate
 from lamina.train.checkpoint import read
 from lamina.train.distributed import choose_device
 from lamina.train.gradients import Gradients
-from lamina.train.journal import Journal
+from lamina.train.log_files import Journal
 from lamina.train.precision import loss_scaler, precision_warning
 from lamina.train.progress import Bar
 from train_toys import OPTIM, Counting, ToyLoader, ToyTask, rows, train

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 from lamina.train import checkpoint
 from train_toys import ToyTask, fingerprint, rows, train
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from lamina.errors import LaminaError
-from lamina.protocols import ParamOverride
-from lamina.train.groups import check_cover, layer_scales, param_groups
+from lamina.core.errors import LaminaError
+from lamina.core.interfaces import ParamOverride
 from lamina.train.optim import (
     OptimOptions,
     build_optimizer,
@@ -22,6 +21,7 @@ from lamina.train.optim import (
     step_unless,
 )
 from lamina.train.options import TrainOptions, plan_run
+from lamina.train.param_groups import check_cover, layer_scales, param_groups
 from lamina.train.schedule import learning_rate, warmup_warning
 from lamina.train.state import Outcome
 

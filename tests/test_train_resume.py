@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 from train_toys import ToyTask, check_resumes, fingerprint, rows, train
 
 torch.set_num_threads(1)

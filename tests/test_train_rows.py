@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from lamina.errors import LaminaError
-from lamina.plain_files import DamagedFile
-from lamina.train.journal import Journal
+from lamina.core.errors import LaminaError
+from lamina.core.plain_files import DamagedFile
+from lamina.train.log_files import Journal
 from lamina.train.rows import cut_back, read_rows, row_text, whole_rows
 
 ROWS = [{"step": step, "loss": 1 / step, "weights": [0.1, step], "unknown": None} for step in (3, 6, 9)]

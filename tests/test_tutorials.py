@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina.cli import main
+from lamina.cli.entry import main
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = [DOCS / "getting-started.md", *sorted((DOCS / "tutorials").glob("*.md"))]

@@ -9,15 +9,15 @@ import torch
 
 import detect_toys
 from dense_toys import toy_data
-from lamina.cli import main
+from lamina.cli.entry import main
+from lamina.core.config import merge
+from lamina.core.errors import LaminaError
 from lamina.data import ArraySource
-from lamina.downstream.adapting import adapted
-from lamina.downstream.detect import detect_recipe, plan_detection
-from lamina.downstream.segment import plan_segmentation, segment_recipe
-from lamina.errors import LaminaError
+from lamina.evaluate.detect import detect_recipe, plan_detection
+from lamina.evaluate.finetune.adapt import adapted
+from lamina.evaluate.segment import plan_segmentation, segment_recipe
 from lamina.interop import Backbone, load_encoder
-from lamina.options import merge
-from lamina.recipes import recipe
+from lamina.methods.catalog import recipe
 
 torch.set_num_threads(1)
 NETWORK = "untrained:vit_tiny_patch16_224"

@@ -14,19 +14,11 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import lamina
-from lamina.analyze.layers import analyze_layers
+from lamina.analyze.fusion_weights import analyze_layers
+from lamina.analyze.measures.rank import rankme as published_rankme
+from lamina.analyze.models import open_subjects
 from lamina.analyze.rank import analyze_rank
-from lamina.analyze.rank_measures import rankme as published_rankme
-from lamina.analyze.subject import open_subjects
-from lamina.batch import Batch
-from lamina.build import build_method, compose_task, resolve
-from lamina.data import ArraySource, Source, Unreadable, open_source
-from lamina.errors import LaminaError
-from lamina.recipes import recipe
-from lamina.recipes.monitor import MonitorOptions
-from lamina.runs import Run
-from lamina.train import CLOCK_FIELDS, TrainState
-from lamina.watching import (
+from lamina.callbacks.encoder_monitor import (
     SHARE,
     EncoderMonitor,
     Looks,
@@ -37,6 +29,14 @@ from lamina.watching import (
     look_cost,
     rankme,
 )
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.data import ArraySource, Source, Unreadable, open_source
+from lamina.methods.catalog import recipe
+from lamina.recipes.build import build_method, compose_task, resolve
+from lamina.recipes.monitor import MonitorOptions
+from lamina.runs.run import Run
+from lamina.train import CLOCK_FIELDS, TrainState
 from report_toys import toy_method, toy_recipe
 
 DATA = "sample:photos?crop=16&most=20"

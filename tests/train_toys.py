@@ -20,8 +20,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from lamina.batch import Batch, Fault
-from lamina.rng import Purpose, permutation, sample_keys, uniform
+from lamina.core.batch import Batch, Fault
+from lamina.core.rng import Purpose, permutation, sample_keys, uniform
 from lamina.train import CLOCK_FIELDS, Callback, OptimOptions, Outcome, TrainOptions, fit
 
 N_SAMPLES = 26

@@ -21,14 +21,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from unittest.mock import patch
 
 from lamina.api import SHORT_NAMES
-from lamina.cli import VERBS, main
-from lamina.data.doom import DoomOptions
-from lamina.data.fashion import FashionOptions
-from lamina.data.photos import PhotosOptions
-from lamina.downstream.detect import detect_recipe
-from lamina.downstream.segment import segment_recipe
-from lamina.ranges import Range
-from lamina.recipes import recipe
+from lamina.cli.entry import VERBS, main
+from lamina.core.ranges import Range
+from lamina.data.samples.doom.sources import DoomOptions
+from lamina.data.samples.fashion_mnist import FashionOptions
+from lamina.data.samples.photos import PhotosOptions
+from lamina.evaluate.detect import detect_recipe
+from lamina.evaluate.segment import segment_recipe
+from lamina.methods.catalog import recipe
 from lamina.studies.options import StudyOptions
 from lamina.tokenizer import TokenizerOptions
 

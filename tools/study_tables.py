@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from lamina.data.sources import ArraySource
-from lamina.downstream.comparison import Comparison
-from lamina.downstream.score import Score
+from lamina.evaluate.compare.table import Comparison
+from lamina.evaluate.score import Score
 from lamina.studies import feature_bias, fusion, pair
 from lamina.studies.options import StudyOptions
 

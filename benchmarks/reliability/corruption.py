@@ -24,23 +24,23 @@ from typing import Any
 import torch
 from small_run import PRETRAIN
 
-from lamina.cli import main as lamina
+from lamina.cli.entry import main as lamina
+from lamina.core.errors import LaminaError
+from lamina.core.frozen import weights_sha256
+from lamina.core.records import write_json
 from lamina.data import DataOptions, open_source
-from lamina.downstream.compared_models import _read as read_models
-from lamina.downstream.kept_scores import read_scores, write_scores
-from lamina.downstream.measured import MeasuredParts
-from lamina.downstream.score import Score
-from lamina.errors import LaminaError
-from lamina.evaluate.cache import FeatureCache
-from lamina.evaluate.table import Key, Table
-from lamina.frozen import weights_sha256
+from lamina.evaluate.compare.models import _read as read_models
+from lamina.evaluate.kept_scores import read_scores, write_scores
+from lamina.evaluate.robustness.partial_results import MeasuredParts
+from lamina.evaluate.score import Score
+from lamina.features.cache import FeatureCache
+from lamina.features.table import Key, Table
 from lamina.interop import load_encoder
-from lamina.records import write_json
-from lamina.report.gather import read_run
-from lamina.runs import Run
-from lamina.studies.running import _read as read_measured
+from lamina.report.read_run import read_run
+from lamina.runs.run import Run
+from lamina.studies.run import _read as read_measured
 from lamina.tokenizer import TokenizerOptions, load_tokenizer
-from lamina.tokenizing import train_tokenizer
+from lamina.tokenizer_training import train_tokenizer
 from lamina.train import checkpoint
 
 DATA = "sample:photos?crop=16&most=2"

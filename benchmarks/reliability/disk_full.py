@@ -36,7 +36,7 @@ N_STEPS = 6
 
 def child(run: Path, output: Path, file_limit: int | None) -> None:
     """The command line in a process that has imported everything; its output goes to a file elsewhere."""
-    from lamina.cli import main
+    from lamina.cli.entry import main
 
     with output.open("w") as file:
         os.dup2(file.fileno(), 1)
@@ -51,7 +51,7 @@ def child(run: Path, output: Path, file_limit: int | None) -> None:
 def train(run: Path, output: Path, file_limit: int | None = None) -> tuple[int | None, str]:
     """The exit code and what was said."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lamina.cli", "lamina.pretraining", "lamina.api"])
+    context.set_forkserver_preload(["lamina.cli.entry", "lamina.pretraining", "lamina.api"])
     process = context.Process(target=child, args=(run, output, file_limit))
     process.start()
     process.join(300)

@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from hostile_files import Hostile, corpus, large
-from lamina.data.decode import decode_file
+from lamina.data.decode.decode import decode_file
 from lamina.data.options import Decoding
 
 WAIT_SECONDS = 120

@@ -24,7 +24,7 @@ from pathlib import Path
 from small_run import fingerprint
 from soak import start, wait_for_start
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 from lamina.interop import load_encoder
 from lamina.train.checkpoint import steps, verify
 

@@ -10,8 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lamina import api, commands, commands_evaluate, pretraining  # noqa: F401  # imported before any fork
-from lamina.cli import main
+from lamina.cli.entry import main
 
 
 class Command:

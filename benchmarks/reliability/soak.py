@@ -34,7 +34,7 @@ EXPECTED = {signal.SIGTERM: 75, signal.SIGINT: 75, signal.SIGKILL: -signal.SIGKI
 
 def child(arguments: list[str], output: Path) -> None:
     """The command line in a process that has imported everything; its output is added to a file."""
-    from lamina.cli import main
+    from lamina.cli.entry import main
 
     with output.open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -46,7 +46,7 @@ def child(arguments: list[str], output: Path) -> None:
 def start(run: Path, n_steps: int, workers: int) -> BaseProcess:
     """The run in `run`, begun or gone on with."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lamina.cli", "lamina.pretraining", "lamina.api"])
+    context.set_forkserver_preload(["lamina.cli.entry", "lamina.pretraining", "lamina.api"])
     arguments = [*PRETRAIN, "--out", str(run), "--max-steps", str(n_steps), "--workers", str(workers)]
     arguments += ["--checkpoint-every-steps", "5", "--resume"]
     process = context.Process(target=child, args=(arguments, run.with_suffix(".txt")))

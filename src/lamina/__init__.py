@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lamina.api import pretrain
-    from lamina.batch import Batch
-    from lamina.cmae import CMAE
-    from lamina.embedding import embed
-    from lamina.errors import LaminaError
-    from lamina.evaluate import FeatureOptions, evaluate_knn, evaluate_linear
+    from lamina.cmae.cmae import CMAE
+    from lamina.core.batch import Batch
+    from lamina.core.errors import LaminaError
+    from lamina.core.weight_init import init_vit_mae, init_vit_simmim
+    from lamina.features import FeatureOptions, evaluate_knn, evaluate_linear
+    from lamina.features.embed import embed
     from lamina.fusion import LastLayer, LayerMix, MultiLevelFusion
-    from lamina.init import init_vit_mae, init_vit_simmim
     from lamina.interop import export_timm, inspect, load_encoder, load_foreign_method, load_supervised
     from lamina.methods import (
         beit,
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from lamina.mim import MIM
     from lamina.recipes import Recipe, recipe
     from lamina.report import reconstruct_files, write_report
-    from lamina.runs import load_method
+    from lamina.runs.run import load_method
     from lamina.supervised import Supervised
     from lamina.targets import Teacher, TokenIds
     from lamina.tokenizer import load_tokenizer
-    from lamina.tokenizing import train_tokenizer
+    from lamina.tokenizer_training import train_tokenizer
 
 __all__ = [
     "CMAE",

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lamina.choices import check_read
+from lamina.core.choices import check_read
+from lamina.core.config import merge
+from lamina.core.errors import LaminaError
 from lamina.data import Source, Spec
-from lamina.errors import LaminaError
-from lamina.options import merge
+from lamina.methods.catalog import recipe as named_recipe
 from lamina.pretraining import run_pretrain
 from lamina.recipes import Recipe
-from lamina.recipes import recipe as named_recipe
 from lamina.report import LiveReport
 from lamina.report.tokenizer import TokenizerReport
-from lamina.runs import Run
+from lamina.runs.run import Run
 from lamina.tokenizer import TokenizerFolder, TokenizerOptions
 from lamina.train import Callback, Outcome
 

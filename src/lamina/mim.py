@@ -7,16 +7,16 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
-from lamina.batch import Batch, images_of
+from lamina.core.batch import Batch, images_of
+from lamina.core.errors import LaminaError
+from lamina.core.interfaces import Target
+from lamina.core.patches import take
+from lamina.core.rng import fresh_keys
 from lamina.decoder import Decoder
 from lamina.encoder import Encoder
-from lamina.errors import LaminaError
 from lamina.fusion import Fusion, check_fusion
 from lamina.losses import Loss
 from lamina.masking import Masking, ScoredMasking
-from lamina.protocols import Target
-from lamina.rng import fresh_keys
-from lamina.tokens import take
 
 
 class Prediction(NamedTuple):

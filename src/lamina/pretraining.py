@@ -8,28 +8,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lamina.build import Task, build_task, resolve
-from lamina.choices import unread
-from lamina.cmae import CMAE
+from lamina.callbacks.bad_files import FaultMonitor
+from lamina.callbacks.encoder_monitor import BiasMonitor, EncoderMonitor, open_looks
+from lamina.callbacks.export_encoder import EncoderExport
+from lamina.callbacks.fusion_monitor import FusionMonitor
+from lamina.cmae.cmae import CMAE
+from lamina.core.choices import unread
+from lamina.core.config import differences
+from lamina.core.errors import LaminaError
+from lamina.core.terminal import tolerant_output
 from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
 from lamina.data.options import raised_limits
 from lamina.data.sources import names_sha256
 from lamina.encoder import EncoderOptions
-from lamina.errors import LaminaError
-from lamina.guides import open_target, open_teacher
-from lamina.interop import Backbone, EncoderExport, Loaded, adopt, start_from, with_epsilon_of
+from lamina.interop import Backbone, Loaded, adopt, start_from, with_epsilon_of
+from lamina.interop.teachers import open_target, open_teacher
 from lamina.masking import ScoredMasking
 from lamina.mim import mim_of
-from lamina.monitor import FaultMonitor, FusionMonitor
-from lamina.options import differences
 from lamina.recipes import Recipe
-from lamina.resumable_folder import Started, begin_on_main
-from lamina.runs import DataFacts, Run
+from lamina.recipes.build import Task, build_task, resolve
+from lamina.runs.resumable_folder import Started, begin_on_main
+from lamina.runs.run import DataFacts, Run
 from lamina.supervised import Supervised, check_labels
-from lamina.terminal import tolerant_output
 from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group, remedies
 from lamina.train.distributed import from_main
-from lamina.watching import BiasMonitor, EncoderMonitor, open_looks
 
 FREE_ON_RESUME = (
     "data.workers",

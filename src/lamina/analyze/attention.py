@@ -12,10 +12,10 @@ from jaxtyping import Float, Float64
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lamina.analyze.attention_maps import watch_attention
 from lamina.analyze.attention_plot import draw
-from lamina.analyze.subject import Subject
-from lamina.errors import LaminaError
+from lamina.analyze.measures.attention import watch_attention
+from lamina.analyze.models import Subject
+from lamina.core.errors import LaminaError
 
 
 @dataclass(frozen=True)

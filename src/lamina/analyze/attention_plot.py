@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, hues, legend_below
+from lamina.analyze.shown_images import plain
+from lamina.core.plotting import WIDTH, hues, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.attention import AttentionResult, ModelAttention

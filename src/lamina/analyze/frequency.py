@@ -13,11 +13,19 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lamina.analyze.frequency_plot import frequency_figure
-from lamina.analyze.spectrum import Bands, Direction, Mode, amplitudes, bands_of, curve, log_amplitudes
-from lamina.analyze.subject import Subject
+from lamina.analyze.measures.fourier import (
+    Bands,
+    Direction,
+    Mode,
+    amplitudes,
+    bands_of,
+    curve,
+    log_amplitudes,
+)
+from lamina.analyze.models import Subject
+from lamina.core.errors import LaminaError
 from lamina.encoder import Encoder
-from lamina.encoder.decay import PreNorm
-from lamina.errors import LaminaError
+from lamina.encoder.residual_decay import PreNorm
 
 Part = Literal["input", "attention", "mlp", "block"]
 

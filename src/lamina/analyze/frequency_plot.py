@@ -13,8 +13,8 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, depths, hues, legend_below
+from lamina.analyze.shown_images import plain
+from lamina.core.plotting import WIDTH, depths, hues, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.frequency import ModelFrequency, Stage

@@ -24,8 +24,8 @@ from lamina.analyze.curvature import (
     spectral_density,
 )
 from lamina.analyze.hessian_plot import draw
-from lamina.batch import Batch
-from lamina.errors import LaminaError
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
 
 Progress = Callable[[str, int, int, float], None]
 """Told the model, the mini-batch (from 0), its products so far and what is left of the residual."""

@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
-from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, hues, legend_below
+from lamina.analyze.shown_images import plain
+from lamina.core.plotting import WIDTH, hues, legend_below
 
 if TYPE_CHECKING:
     from lamina.analyze.hessian import BatchCurvature, HessianResult

@@ -13,10 +13,10 @@ from torch import nn
 
 from lamina.analyze.curvature import Density, Eigenvalue, Trace
 from lamina.analyze.hessian import BatchCurvature
-from lamina.batch import Batch
-from lamina.files import check_writable
-from lamina.frozen import network_sha256, weights_sha256
-from lamina.records import read_object, write_json
+from lamina.core.batch import Batch
+from lamina.core.files import check_writable
+from lamina.core.frozen import network_sha256, weights_sha256
+from lamina.core.records import read_object, write_json
 
 FILE = "hessian.partial.json"
 

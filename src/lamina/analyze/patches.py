@@ -11,8 +11,8 @@ from jaxtyping import Float, Float64, Shaped
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lamina.analyze.attention_maps import attention_probabilities
-from lamina.analyze.patch_maps import (
+from lamina.analyze.measures.attention import attention_probabilities
+from lamina.analyze.measures.patch_maps import (
     CLIPPED,
     OUTLIER_SIGMAS,
     Norms,
@@ -24,8 +24,9 @@ from lamina.analyze.patch_maps import (
     principal,
     same_place,
 )
+from lamina.analyze.models import Subject
 from lamina.analyze.patches_plot import draw
-from lamina.analyze.pictures import (
+from lamina.analyze.shown_images import (
     Map,
     Picture,
     device_of,
@@ -36,8 +37,7 @@ from lamina.analyze.pictures import (
     picture_of,
     rounded,
 )
-from lamina.analyze.subject import Subject
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 from lamina.interop import Backbone
 
 

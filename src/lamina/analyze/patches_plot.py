@@ -10,8 +10,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from lamina.analyze.pictures import channels_said, plain
-from lamina.analyze.style import hues
+from lamina.analyze.shown_images import channels_said, plain
+from lamina.core.plotting import hues
 
 if TYPE_CHECKING:
     from lamina.analyze.patches import ModelPatches, PatchesResult, ShownImage

@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lamina.analyze.rank_measures import (
+from lamina.analyze.measures.rank import (
     Moments,
     PowerLaw,
     Scatters,
@@ -22,13 +22,13 @@ from lamina.analyze.rank_measures import (
     power_law,
     rankme,
 )
+from lamina.analyze.models import Subject
 from lamina.analyze.rank_plot import draw
-from lamina.analyze.subject import Subject
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, sample_keys, uniform
 from lamina.data import RandomResizedCrop
-from lamina.errors import LaminaError
-from lamina.evaluate import layer_vectors
-from lamina.rng import Purpose, sample_keys, uniform
+from lamina.features import layer_vectors
 
 __all__ = [
     "ModelRank",

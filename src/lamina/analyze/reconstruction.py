@@ -12,15 +12,15 @@ from jaxtyping import Bool, Float, Float64
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lamina.analyze.cosines import energies, energy_curve, frequencies
-from lamina.analyze.pictures import keys_of
+from lamina.analyze.measures.cosine_transform import energies, energy_curve, frequencies
 from lamina.analyze.reconstruction_plot import draw
-from lamina.batch import Batch, unit_float
-from lamina.errors import LaminaError
-from lamina.filling import check_pixels, fill
+from lamina.analyze.shown_images import keys_of
+from lamina.core.batch import Batch, unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.patches import patchify, split_indices, take
+from lamina.methods.reconstruct import check_pixels, fill
 from lamina.mim import MIM
 from lamina.targets import Pixels
-from lamina.tokens import patchify, split_indices, take
 
 ROUNDING = 1e-10
 """Energy per coefficient below which there is none: less than a level of 16-bit images, more than what

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from lamina.analyze.output import Summary
 from lamina.analyze.reconstruction import Band, ModelReconstruction, ReconstructionResult
 from lamina.analyze.summary import NONE
-from lamina.analyze.written import Summary
 
 
 def of_reconstruction(result: ReconstructionResult) -> Summary:

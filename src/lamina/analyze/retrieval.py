@@ -12,12 +12,12 @@ from jaxtyping import Float, Float64, Int64, Shaped
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lamina.analyze.pictures import Picture, device_of, drawn, keys_of, name_of, picture_of
+from lamina.analyze.models import Images, Subject
 from lamina.analyze.retrieval_plot import draw
-from lamina.analyze.subject import Images, Subject
-from lamina.batch import unit_float
+from lamina.analyze.shown_images import Picture, device_of, drawn, keys_of, name_of, picture_of
+from lamina.core.batch import unit_float
+from lamina.core.errors import LaminaError
 from lamina.data import printable
-from lamina.errors import LaminaError
 from lamina.interop.backbone import FeatureKind, Pool
 
 SAME_IMAGE = 0.999

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure, SubFigure
 
-from lamina.analyze.pictures import Picture, channels_said, plain
-from lamina.analyze.style import hues
+from lamina.analyze.shown_images import Picture, channels_said, plain
+from lamina.core.plotting import hues
 
 if TYPE_CHECKING:
     from lamina.analyze.retrieval import ModelRetrieval, RetrievalResult

@@ -12,10 +12,10 @@ from jaxtyping import Float, Float64, Int64
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lamina.analyze.models import Subject
 from lamina.analyze.similarity_plot import draw
-from lamina.analyze.subject import Subject
-from lamina.errors import LaminaError
-from lamina.evaluate import layer_vectors
+from lamina.core.errors import LaminaError
+from lamina.features import layer_vectors
 from lamina.interop.backbone import Pool
 
 FEWEST = 4

@@ -8,8 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from lamina.analyze.pictures import plain
-from lamina.analyze.style import WIDTH, hues
+from lamina.analyze.shown_images import plain
+from lamina.core.plotting import WIDTH, hues
 
 if TYPE_CHECKING:
     from lamina.analyze.similarity import SimilarityResult

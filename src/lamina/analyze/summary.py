@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lamina.analyze.attention import AttentionResult
-from lamina.analyze.depth import DepthResult
 from lamina.analyze.frequency import FrequencyResult
+from lamina.analyze.fusion_weights import LayersResult, LayerWeights
 from lamina.analyze.hessian import BatchCurvature, HessianResult
-from lamina.analyze.layers import LayersResult, LayerWeights
+from lamina.analyze.layer_probes import DepthResult
+from lamina.analyze.output import Summary
 from lamina.analyze.patches import PatchesResult
 from lamina.analyze.rank import RankResult
 from lamina.analyze.retrieval import RetrievalResult
 from lamina.analyze.similarity import SimilarityResult
-from lamina.analyze.written import Summary
 
 NONE = "-"
 

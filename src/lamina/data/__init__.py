@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from lamina.data.checking import BadFile, CheckResult, check
-from lamina.data.counting import ClassCounts, check_counts, count_objects, count_pixels
-from lamina.data.dense import IGNORE, MapSource, ObjectSource
-from lamina.data.faults import FaultBudget, unread_notes
-from lamina.data.files import printable
-from lamina.data.loader import TrainLoader, eval_batches
-from lamina.data.masks import MaskOptions
-from lamina.data.notes import remark_lines
-from lamina.data.opening import Spec, held_out, open_source
-from lamina.data.opening_dense import Part, open_maps, open_objects
+from lamina.data.augment.crops import CenterCrop, RandomResizedCrop, SimpleResizedCrop
+from lamina.data.check import BadFile, CheckResult, check
+from lamina.data.decode.notes import remark_lines
+from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.dense.class_counts import ClassCounts, check_counts, count_objects, count_pixels
+from lamina.data.dense.mask_folder import MaskOptions
+from lamina.data.dense.open import Part, open_maps, open_objects
+from lamina.data.dense.sources import IGNORE, MapSource, ObjectSource
+from lamina.data.file_names import printable
+from lamina.data.loading.bad_files import FaultBudget, unread_notes
+from lamina.data.loading.loader import TrainLoader, eval_batches
+from lamina.data.open import Spec, held_out, open_source
 from lamina.data.options import DataOptions, Decoding
 from lamina.data.sources import ArraySource, FileSource, Source, Split, Subset
 from lamina.data.stats import channel_stats
-from lamina.data.transforms import CenterCrop, RandomResizedCrop, SimpleResizedCrop
-from lamina.data.unreadable import Reason, Unreadable
 
 __all__ = [
     "IGNORE",

@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lamina.data.files import ending, is_image_name, printable
+from lamina.core.errors import LaminaError
+from lamina.data.file_names import ending, is_image_name, printable
 from lamina.data.found import Found, PassedOver
 from lamina.data.outputs import is_output
-from lamina.errors import LaminaError
 
 _UTF_16 = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 """Byte order marks, which Windows puts in front of a text."""

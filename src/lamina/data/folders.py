@@ -7,13 +7,13 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from lamina.data.files import printable
+from lamina.core.errors import LaminaError
+from lamina.data.file_names import printable
 from lamina.data.find_files import find_images
 from lamina.data.found import Found
 from lamina.data.part_names import loose_role
 from lamina.data.parts import Parts, find_parts, maybe_parts
 from lamina.data.sources import FileSource, Split
-from lamina.errors import LaminaError
 
 _WHOLE = Parts(train=("",), val=())
 """A folder without parts."""

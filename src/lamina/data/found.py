@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lamina.data.files import printable
+from lamina.data.file_names import printable
 
 HELP = "`lamina data check --help` lists what is read"
 _MOST_NAMED = 6

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from lamina.choices import read_if
-from lamina.errors import LaminaError
-from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, Range, check_ranges
+from lamina.core.choices import read_if
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, Range, check_ranges
 
 MAX_PIXELS = 178_956_970
 """Where Pillow itself refuses an image as a decompression bomb (about 13,000 x 13,000)."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lamina.data.files import is_image_name, printable
+from lamina.data.file_names import is_image_name, printable
 from lamina.data.outputs import is_output
 from lamina.data.part_names import (
     Role,

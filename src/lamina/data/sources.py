@@ -11,10 +11,10 @@ from typing import Literal
 from jaxtyping import Shaped
 from torch import Tensor
 
-from lamina.data.channels import fit_channels
 from lamina.data.content import files_digest
-from lamina.data.decode import Decoded, decode_file
-from lamina.data.files import Names
+from lamina.data.decode.channels import fit_channels
+from lamina.data.decode.decode import Decoded, decode_file
+from lamina.data.file_names import Names
 from lamina.data.options import AS_STORED, Decoding
 
 Split = Literal["train", "val", "all"]

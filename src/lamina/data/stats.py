@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
-from lamina.batch import unit_float
+from lamina.core.batch import unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.rng import permutation
+from lamina.data.decode.unreadable import Unreadable
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
-from lamina.data.unreadable import Unreadable
-from lamina.errors import LaminaError
-from lamina.rng import permutation
 
 _BAND_PX = 1 << 16
 

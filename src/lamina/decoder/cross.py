@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from lamina.core.errors import LaminaError
+from lamina.core.patches import sincos_2d, split_indices
+from lamina.core.rng import Purpose, bits, fresh_keys
 from lamina.decoder.options import check_size
 from lamina.decoder.reading import ReadingBlock
-from lamina.errors import LaminaError
-from lamina.rng import Purpose, bits, fresh_keys
-from lamina.tokens import sincos_2d, split_indices
 
 
 class CrossDecoder(nn.Module):

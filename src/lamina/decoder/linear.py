@@ -7,7 +7,7 @@ from typing import Literal
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from lamina.tokens import split_indices, take
+from lamina.core.patches import split_indices, take
 
 
 class LinearDecoder(nn.Module):

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from lamina.core.patches import sincos_2d, split_indices
 from lamina.decoder.options import check_size
-from lamina.tokens import sincos_2d, split_indices
 
 
 class MAEDecoder(nn.Module):

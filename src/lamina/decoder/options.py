@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lamina.choices import read_if
-from lamina.errors import LaminaError
-from lamina.ranges import COUNT, SHARE_ABOVE_0, check_ranges
+from lamina.core.choices import read_if
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import COUNT, SHARE_ABOVE_0, check_ranges
 
 _BLOCKS = read_if("kind", "mae", "cross", "prompt")
 

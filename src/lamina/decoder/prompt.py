@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from lamina.core.patches import sincos_2d, split_indices, take
 from lamina.decoder.options import check_size
 from lamina.decoder.reading import ReadingBlock
-from lamina.tokens import sincos_2d, split_indices, take
 
 
 class PromptDecoder(nn.Module):

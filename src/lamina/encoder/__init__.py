@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lamina.encoder.build import build_vit, own_epsilon, timm_arguments, wrap_vit
-from lamina.encoder.decay import Factors, folded, products, shortcut_factors
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.layers import layer_ids
 from lamina.encoder.networks import Network
@@ -15,6 +14,7 @@ from lamina.encoder.options import (
     EncoderOptions,
     default_statistics,
 )
+from lamina.encoder.residual_decay import Factors, folded, products, shortcut_factors
 
 __all__ = [
     "IMAGENET_MEAN",

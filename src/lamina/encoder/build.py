@@ -11,11 +11,11 @@ from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
+from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.networks import Network
 from lamina.encoder.norms import epsilon_of, set_epsilon
 from lamina.encoder.options import EncoderOptions
-from lamina.errors import LaminaError
 
 
 def timm_arguments(options: EncoderOptions) -> dict[str, Any]:

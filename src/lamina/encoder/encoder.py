@@ -13,15 +13,15 @@ from timm.models.beit import Beit
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lamina.batch import unit_float
-from lamina.encoder.decay import Factors, check_foldable, decayed, folded, products, shortcut_factors
+from lamina.core.batch import unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.patches import split_indices
+from lamina.encoder.embedding import add_visible_positions, embed_patches, pair
 from lamina.encoder.images import check_layout, check_range
 from lamina.encoder.networks import Network, checked
 from lamina.encoder.options import default_statistics
 from lamina.encoder.relative import add_class_token
-from lamina.encoder.visible import add_visible_positions, embed_patches, pair
-from lamina.errors import LaminaError
-from lamina.tokens import split_indices
+from lamina.encoder.residual_decay import Factors, check_foldable, decayed, folded, products, shortcut_factors
 
 
 class Encoder(nn.Module):
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
             the hidden ones and runs on all (SimMIM, BEiT). A `Beit` takes masks with "replace" alone.
         mean, std: channel statistics of the images on [0, 1].
         activation_checkpointing: recompute blocks in the backward pass.
-        residual_decay: factor of the last shortcut, if shortcuts fade with depth (`lamina.encoder.decay`).
+        residual_decay: factor of the last shortcut, if shortcuts fade with depth (`lamina.encoder.residual_decay`).
         class_tokens: how many prefix tokens are class tokens, if there are any; several are all of them.
 
     Raises:

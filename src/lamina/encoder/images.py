@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 
 _LEAST, _MOST = -0.2, 1.2
 """Bicubic resizing oversteps [0, 1] by this much at hard edges; stored and normalised images by far more."""

@@ -8,7 +8,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 
 Network = VisionTransformer | Eva | Beit
 

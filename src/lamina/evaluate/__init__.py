@@ -1,38 +1,29 @@
-"""Frozen features judged by kNN and by a linear probe, always beside two baselines."""
+"""What a pre-trained encoder is worth: protocols that train from it or test what was trained."""
 
 from __future__ import annotations
 
-from lamina.evaluate.features import Computing, collect
-from lamina.evaluate.knn import KNNOptions, knn_predict, probe_knn
-from lamina.evaluate.labelled import LabelledData, open_labelled
-from lamina.evaluate.linear import LinearOptions, probe_linear
-from lamina.evaluate.protocols import evaluate_knn, evaluate_linear, judge, results_file
-from lamina.evaluate.results import ProbeResult, Row, wilson_interval
-from lamina.evaluate.table import Key, Table, Timing
-from lamina.evaluate.vectors import BackboneVectors, FeatureOptions, PixelVectors, layer_vectors
+from lamina.evaluate.compare.run import CompareOptions, compare
+from lamina.evaluate.compare.table import Comparison
+from lamina.evaluate.fewshot.protocol import FewOptions, evaluate_fewshot
+from lamina.evaluate.finetune.protocol import Going, Trained, evaluate_trained
+from lamina.evaluate.predictions import Answers, classify
+from lamina.evaluate.robustness.protocol import RobustnessOptions, evaluate_robustness
+from lamina.evaluate.score import Score, Unfinished, score_file
 
 __all__ = [
-    "BackboneVectors",
-    "Computing",
-    "FeatureOptions",
-    "KNNOptions",
-    "Key",
-    "LabelledData",
-    "LinearOptions",
-    "PixelVectors",
-    "ProbeResult",
-    "Row",
-    "Table",
-    "Timing",
-    "collect",
-    "evaluate_knn",
-    "evaluate_linear",
-    "judge",
-    "knn_predict",
-    "layer_vectors",
-    "open_labelled",
-    "probe_knn",
-    "probe_linear",
-    "results_file",
-    "wilson_interval",
+    "Answers",
+    "CompareOptions",
+    "Comparison",
+    "FewOptions",
+    "Going",
+    "RobustnessOptions",
+    "Score",
+    "Trained",
+    "Unfinished",
+    "classify",
+    "compare",
+    "evaluate_fewshot",
+    "evaluate_robustness",
+    "evaluate_trained",
+    "score_file",
 ]

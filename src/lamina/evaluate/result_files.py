@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from lamina.core.records import read_object
 from lamina.data import Source
-from lamina.records import read_object
 
 
 def file_name(text: str, most: int = 80) -> str:

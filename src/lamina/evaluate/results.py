@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from scipy.special import ndtri
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
+from lamina.core.records import read_object, write_json
 from lamina.evaluate.confusion import Confusion
-from lamina.evaluate.table import Timing
-from lamina.records import read_object, write_json
+from lamina.features.table import Timing
 
 Protocol = Literal["knn", "linear"]
 ENCODERS = ("trained", "untrained", "pixels")

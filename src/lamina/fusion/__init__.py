@@ -8,10 +8,10 @@ gets no gradient.
 
 from __future__ import annotations
 
-from lamina.errors import LaminaError
-from lamina.fusion.last import LastLayer
+from lamina.core.errors import LaminaError
+from lamina.fusion.last_layer import LastLayer
+from lamina.fusion.layer_mix import LayerMix
 from lamina.fusion.mff import MultiLevelFusion
-from lamina.fusion.mix import LayerMix
 from lamina.fusion.options import FusionOptions, Layers, Pooling, Projection, resolve_layers
 
 Fusion = LastLayer | MultiLevelFusion | LayerMix

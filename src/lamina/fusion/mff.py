@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
+from lamina.core.interfaces import ParamOverride
 from lamina.fusion.options import Layers, Pooling, Projection, resolve_layers
-from lamina.protocols import ParamOverride
 
 
 class MultiLevelFusion(nn.Module):

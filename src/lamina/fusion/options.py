@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lamina.choices import read_if
-from lamina.errors import LaminaError
-from lamina.ranges import COUNT, NOT_NEGATIVE, check_ranges
+from lamina.core.choices import read_if
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 Projection = Literal["none", "linear", "mlp"]
 Pooling = Literal["average", "attention"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from lamina.interop.backbone import Backbone, FeatureKind, Features, Origin, Pool
-from lamina.interop.classifier import ExportedClassifier, export_supervised, load_supervised
 from lamina.interop.export import EncoderExport, Exported, export_timm
-from lamina.interop.foreign.whole import load_foreign_method, whole_method
+from lamina.interop.export_classifier import ExportedClassifier, export_supervised, load_supervised
+from lamina.interop.foreign.methods import load_foreign_method, whole_method
 from lamina.interop.handover import export_run
-from lamina.interop.inspecting import inspect
-from lamina.interop.inspection import Inspection
-from lamina.interop.loading import (
+from lamina.interop.init_weights import start_from, with_epsilon_of
+from lamina.interop.inspect import inspect
+from lamina.interop.inspect_view import Inspection
+from lamina.interop.load import (
     load_encoder,
     load_projected,
     locate_step,
@@ -17,9 +18,8 @@ from lamina.interop.loading import (
     untrained_like,
     weights_of,
 )
+from lamina.interop.load_weights import Loaded, load_weights_into, read_weights
 from lamina.interop.resizing import adopt, at_image_size
-from lamina.interop.starting import start_from, with_epsilon_of
-from lamina.interop.weights import Loaded, load_weights_into, read_weights
 
 __all__ = [
     "Backbone",

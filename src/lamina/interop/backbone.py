@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from lamina.core.errors import LaminaError
 from lamina.encoder import Encoder
-from lamina.errors import LaminaError
 from lamina.fusion import Fusion, LastLayer
 from lamina.recipes import Recipe
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lamina.core.errors import LaminaError
 from lamina.encoder import ChannelRule, Network
-from lamina.errors import LaminaError
 from lamina.interop.foreign import Tensors
 
 _KERNEL = "patch_embed.proj.weight"

@@ -13,22 +13,22 @@ from typing import Any
 import timm
 from torch import nn
 
-from lamina.build import Task
-from lamina.cmae import CMAE
+from lamina.cmae.cmae import CMAE
+from lamina.core.config import to_mapping
+from lamina.core.durable import TEMPORARY, replace_folder
+from lamina.core.errors import LaminaError
+from lamina.core.records import write_json
+from lamina.core.tensor_files import save_tensors
 from lamina.encoder import EncoderOptions, own_epsilon, timm_arguments
-from lamina.errors import LaminaError
 from lamina.fusion import FusionOptions
-from lamina.interop.folding import fold_fusion
-from lamina.interop.loading import locate_step
+from lamina.interop.fold_residual_decay import fold_fusion
+from lamina.interop.load import locate_step
 from lamina.interop.metadata import KEY, export_files
 from lamina.mim import MIM
-from lamina.options import to_mapping
-from lamina.records import write_json
-from lamina.runs import load_task
+from lamina.recipes.build import Task
+from lamina.runs.run import load_task
 from lamina.supervised import Supervised
-from lamina.tensor_files import save_tensors
 from lamina.train import Callback
-from lamina.train.durable import TEMPORARY, replace_folder
 
 FORMAT = 1
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from lamina.errors import LaminaError
-from lamina.interop.classifier import ExportedClassifier, export_supervised
+from lamina.core.errors import LaminaError
 from lamina.interop.export import Exported, export_timm
-from lamina.interop.loading import locate_step
-from lamina.runs import load_task
+from lamina.interop.export_classifier import ExportedClassifier, export_supervised
+from lamina.interop.load import locate_step
+from lamina.runs.run import load_task
 from lamina.supervised import Supervised
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lamina.core.config import merge
+from lamina.core.plain_files import DamagedFile
+from lamina.core.records import parse_json, read_object
+from lamina.core.tensor_files import SEAL, read_header
 from lamina.encoder import EncoderOptions
-from lamina.options import merge
-from lamina.plain_files import DamagedFile
-from lamina.records import parse_json, read_object
-from lamina.runs import Run
-from lamina.tensor_files import SEAL, read_header
+from lamina.runs.run import Run
 from lamina.train import checkpoint
 
 KEY = "lamina"

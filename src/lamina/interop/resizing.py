@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lamina.core.errors import LaminaError
 from lamina.encoder import Encoder, build_vit, wrap_vit
-from lamina.errors import LaminaError
 from lamina.interop.backbone import Backbone
-from lamina.interop.weights import check_unshaped, fit_positions, mismatches, refolded
+from lamina.interop.load_weights import check_unshaped, fit_positions, mismatches, refolded
 
 
 def at_image_size(backbone: Backbone, size: tuple[int, ...]) -> Backbone:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
+from lamina.masking.attention_guided import ScoredMasking
 from lamina.masking.blockwise import BlockwiseMasking
 from lamina.masking.counts import Grid
-from lamina.masking.inverse import InverseMasking
+from lamina.masking.inverse_block import InverseMasking
 from lamina.masking.options import MaskingOptions
 from lamina.masking.random import RandomMasking
-from lamina.masking.scored import ScoredMasking
 from lamina.masking.units import BlockMasking
 
 Masking = RandomMasking | BlockMasking | BlockwiseMasking | InverseMasking | ScoredMasking

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, uniform
 from lamina.masking.counts import Grid, check_ratio, check_visible, hide_largest
-from lamina.rng import Purpose, uniform
 
 _MAX_ASPECT = 1 / 0.3
 _TRIES = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 
 Grid = tuple[int, int]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lamina.choices import read_if
-from lamina.ranges import COUNT, SHARE_BETWEEN, check_ranges
+from lamina.core.choices import read_if
+from lamina.core.ranges import COUNT, SHARE_BETWEEN, check_ranges
 
 
 @dataclass(frozen=True)

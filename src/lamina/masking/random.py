@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from lamina.core.rng import Purpose, bits
 from lamina.masking.counts import Grid, check_ratio, hide_largest, whole_visible
-from lamina.rng import Purpose, bits
 
 
 class RandomMasking:

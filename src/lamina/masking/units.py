@@ -7,9 +7,9 @@ import math
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, bits
 from lamina.masking.counts import Grid, check_ratio, hide_largest
-from lamina.rng import Purpose, bits
 
 
 class BlockMasking:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from lamina.core.interfaces import Target
+from lamina.core.weight_init import init_mae
 from lamina.decoder import LinearDecoder, MAEDecoder, PromptDecoder
 from lamina.encoder import Encoder, Network
 from lamina.fusion import Fusion, LastLayer
-from lamina.init import init_mae
 from lamina.losses import Loss
 from lamina.masking import Masking
 from lamina.mim import MIM
-from lamina.protocols import Target
 
 Statistics = Sequence[float] | None
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lamina.core.weight_init import init_mae
 from lamina.decoder import CrossDecoder, MAEDecoder
 from lamina.encoder import Encoder, Network
 from lamina.fusion import Fusion, LayerMix
-from lamina.init import init_mae
 from lamina.losses import l1, mse
 from lamina.masking import BlockMasking, MaskingOptions, RandomMasking, build_masking
 from lamina.methods.compose import Statistics, dropping, replacing, with_decoder, with_head

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from lamina.choices import read_unless
-from lamina.errors import LaminaError
-from lamina.ranges import COUNT, NOT_NEGATIVE, check_ranges
+from lamina.core.choices import read_unless
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class MonitorOptions:
     """Labelled images for kNN, as many again; unset means the run's own, where they have labels."""
     every_steps: Annotated[int | None, COUNT, read_unless("images", 0)] = None
     """Steps between two looks; unset means so many that all looks take at most 2 % of the time
-    (`lamina.watching.interval`)."""
+    (`lamina.callbacks.encoder_monitor.interval`)."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from lamina.choices import read_if
-from lamina.cmae import CMAEOptions
+from lamina.cmae.cmae import CMAEOptions
+from lamina.core.choices import read_if
 from lamina.data import DataOptions
 from lamina.decoder import DecoderOptions
 from lamina.encoder import EncoderOptions

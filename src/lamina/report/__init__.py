@@ -2,9 +2,9 @@
 
 from lamina.report.gallery import Gallery, paint
 from lamina.report.live import LiveReport
+from lamina.report.model_pictures import PcaMap, Reconstruction, nearest, patch_features, pca_map, reconstruct
 from lamina.report.page import write_report
-from lamina.report.pictures import PcaMap, Reconstruction, nearest, patch_features, pca_map, reconstruct
-from lamina.report.strips import reconstruct_files
+from lamina.report.reconstructions import reconstruct_files
 
 __all__ = [
     "Gallery",

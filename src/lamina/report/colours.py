@@ -1,7 +1,7 @@
 """Colours of curves and bars.
 
 They come in pairs, for light and for dark pages, and stay apart for colour-blind readers: viridis by
-depth for the taps of a fusion, hues after Okabe and Ito (2008) for runs (`lamina.analyze.style`).
+depth for the taps of a fusion, hues after Okabe and Ito (2008) for runs (`lamina.core.plotting`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lamina.analyze.style import HUES, HUES_ON_DARK, places
+from lamina.core.plotting import HUES, HUES_ON_DARK, places
 
 
 @dataclass(frozen=True)

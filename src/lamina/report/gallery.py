@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from lamina.batch import Batch, unit_float
+from lamina.core.batch import Batch, unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.rng import permutation, sample_keys
 from lamina.data import CenterCrop, Source, Unreadable
-from lamina.errors import LaminaError
 from lamina.mim import MIM
 from lamina.recipes import Recipe
-from lamina.report.album import AlbumWriter
-from lamina.report.pictures import look, nearest, patch_features, pca_map
-from lamina.rng import permutation, sample_keys
+from lamina.report.model_pictures import look, nearest, patch_features, pca_map
+from lamina.report.picture_store import AlbumWriter
 
 MOST_NEIGHBOURS = 6
 

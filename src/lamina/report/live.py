@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import nn
 
-from lamina.batch import Batch, Fault
+from lamina.core.batch import Batch, Fault
 from lamina.data import Source
 from lamina.mim import mim_of
+from lamina.report.bad_files import SkippedFile, read_skipped, write_skipped
 from lamina.report.gallery import Gallery, paint
 from lamina.report.page import write_report
-from lamina.report.skipped import SkippedFile, read_skipped, write_skipped
-from lamina.runs import Run
+from lamina.runs.run import Run
 from lamina.train.callbacks import Callback
 from lamina.train.state import Outcome, TrainState
 

@@ -16,19 +16,19 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lamina.downstream.comparison import Comparison
-from lamina.errors import LaminaError
-from lamina.files import write_atomically
+from lamina.core.errors import LaminaError
+from lamina.core.files import write_atomically
+from lamina.evaluate.compare.table import Comparison
 from lamina.report import sections
-from lamina.report.cards import Pictures, arrange
+from lamina.report.analyses import recoloured
+from lamina.report.bad_files import by_reason
 from lamina.report.class_tables import class_tables
 from lamina.report.colours import Colour, run_colours
-from lamina.report.gather import RunData, read_runs
-from lamina.report.inside import recoloured
+from lamina.report.format import count, moment, number, percent, setting, visible
+from lamina.report.picture_grid import Pictures, arrange
+from lamina.report.read_run import RunData, read_runs
 from lamina.report.result_views import result_views
-from lamina.report.skipped import by_reason
-from lamina.report.text import count, moment, number, percent, setting, visible
-from lamina.runs import Run
+from lamina.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from lamina.report.colours import Colour
-from lamina.report.text import MINUS, number, percent, power_of_ten
+from lamina.report.format import MINUS, number, percent, power_of_ten
 
 WIDTH, HEIGHT = 400.0, 260.0
 LEFT, TOP, BOTTOM = 46.0, 14.0, 42.0

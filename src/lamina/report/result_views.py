@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, seeds_of
 from lamina.report.colours import MUTED, run_colours
-from lamina.report.gather import RunData
+from lamina.report.format import DASH, count, percent, points
 from lamina.report.plots import Bar, BarChart, bar_chart
-from lamina.report.results import ENCODERS, ShownResult, ShownRow
-from lamina.report.text import DASH, count, percent, points
-from lamina.statistics import SHARE, SHARES_APART, difference, estimate, seeds_of
+from lamina.report.read_run import RunData
+from lamina.report.shown_scores import ENCODERS, ShownResult, ShownRow
 
 Seeds = Sequence[ShownResult]
 """Results of one run that differ in the seed alone."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.report.colours import ACCENT, MUTED, depth_colours, run_colours
-from lamina.report.gather import RunData
+from lamina.report.format import DASH, count, number, percent, points, setting
 from lamina.report.plots import LineChart, Series, line_chart
+from lamina.report.read_run import RunData
 from lamina.report.result_views import Cell, baseline_of, cell_of, headline
-from lamina.report.results import PROTOCOLS
-from lamina.report.text import DASH, count, number, percent, points, setting
+from lamina.report.shown_scores import PROTOCOLS
 
 CURVES = (
     ("loss", "Loss", "", False),

@@ -11,19 +11,19 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from lamina.batch import Batch, unit_float
+from lamina.core.batch import Batch, unit_float
+from lamina.core.config import flatten, to_mapping
+from lamina.core.files import write_atomically
+from lamina.core.modes import evaluating
+from lamina.core.text import printable
 from lamina.data import Source
-from lamina.files import write_atomically
-from lamina.modes import evaluating
-from lamina.options import flatten, to_mapping
-from lamina.report.album import Picture, as_pil, embedded
 from lamina.report.colours import ACCENT
+from lamina.report.format import count, moment, percent
+from lamina.report.model_pictures import to_uint8
 from lamina.report.page import templates
-from lamina.report.pictures import to_uint8
+from lamina.report.picture_store import Picture, as_pil, embedded
 from lamina.report.plots import LineChart, Series, line_chart
 from lamina.report.sections import Fact
-from lamina.report.text import count, moment, percent
-from lamina.text import printable
 from lamina.tokenizer import (
     DiscreteVAE,
     TokenizerFolder,
@@ -33,9 +33,9 @@ from lamina.tokenizer import (
     measure_tokenizer,
     patch_means,
 )
-from lamina.tokenizing import held_out_batches
+from lamina.tokenizer_training import held_out_batches
 from lamina.train import Callback, Outcome
-from lamina.train.journal import METRICS
+from lamina.train.log_files import METRICS
 from lamina.train.rows import whole_rows
 
 SHOWN = 12

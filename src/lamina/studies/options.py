@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
 from lamina.data import Source
-from lamina.errors import LaminaError
-from lamina.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
+from lamina.methods.catalog import recipe as named
 from lamina.recipes import Recipe
-from lamina.recipes import recipe as named
 
 Pool = Literal["cls", "mean"]
 LOGIT_LR_SCALE = 30.0

@@ -11,15 +11,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lamina.analyze.style import WIDTH, legend_below, method_colour
+from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, first_reach, seeds_of, verdict
+from lamina.core.plotting import WIDTH, legend_below, method_colour
 from lamina.data import Source
 from lamina.interop import load_encoder
-from lamina.runs import Run
-from lamina.statistics import SHARE, SHARES_APART, difference, estimate, first_reach, seeds_of, verdict
-from lamina.studies.measuring import Bench
+from lamina.runs.run import Run
+from lamina.studies.measure import Bench
 from lamina.studies.options import StudyOptions, base_recipe
-from lamina.studies.running import Arm, Measured, Plan, Study, seconds_of
-from lamina.studies.writing import Table, Told
+from lamina.studies.page import Table, Told
+from lamina.studies.run import Arm, Measured, Plan, Study, seconds_of
 from lamina.train import checkpoint
 
 LOOKS = 6

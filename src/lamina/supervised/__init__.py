@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from lamina.supervised.classifier import Supervised
 from lamina.supervised.labels import check_labels
-from lamina.supervised.mixing import Draws, Mix, draw, mix_images, mix_labels, placed
+from lamina.supervised.mixup import Draws, Mix, draw, mix_images, mix_labels, placed
+from lamina.supervised.normalized import Standardised
 from lamina.supervised.options import Pool, SupervisedOptions
-from lamina.supervised.reading import AttentivePool, fold_batch_norm
-from lamina.supervised.supervised import Supervised
-from lamina.supervised.teacher import Standardised
+from lamina.supervised.pooling import AttentivePool, fold_batch_norm
 
 __all__ = [
     "AttentivePool",

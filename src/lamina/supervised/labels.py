@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 
 MISSING = "supervised training needs labels; give data whose classes are known, such as one folder for each"
 

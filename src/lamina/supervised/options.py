@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lamina.ranges import NOT_NEGATIVE, SHARE, SHARE_BELOW_1, check_ranges
+from lamina.core.ranges import NOT_NEGATIVE, SHARE, SHARE_BELOW_1, check_ranges
 
 Pool = Literal["cls", "mean", "attentive"]
 Neck = Literal["none", "layer", "batch"]

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.batch import unit_float
-from lamina.errors import LaminaError
+from lamina.core.batch import unit_float
+from lamina.core.errors import LaminaError
 
 
 class HOG(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lamina.choices import read_if
-from lamina.ranges import COUNT, SHARE_ABOVE_0, check_ranges
+from lamina.core.choices import read_if
+from lamina.core.ranges import COUNT, SHARE_ABOVE_0, check_ranges
 
 TargetKind = Literal["pixels", "hog", "tokens", "teacher"]
 _PIXELS = read_if("kind", "pixels")

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
-from lamina.batch import unit_float
-from lamina.errors import LaminaError
-from lamina.tokens import patchify, take
+from lamina.core.batch import unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.patches import patchify, take
 
 _EPS = 1e-6
 

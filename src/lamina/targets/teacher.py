@@ -15,9 +15,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.batch import unit_float
-from lamina.errors import LaminaError
-from lamina.frozen import Frozen, Identity, identify
+from lamina.core.batch import unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.frozen import Frozen, Identity, identify
 
 TeacherVit = VisionTransformer | Eva | Beit
 

@@ -2,9 +2,9 @@
 
 from lamina.tokenizer.dalle import DalleDecoder, DalleEncoder, DalleTokenizer, load_dalle
 from lamina.tokenizer.folder import TokenizerFolder, build_tokenizer, load_tokenizer
-from lamina.tokenizer.measuring import TokenizerResult, measure_tokenizer, patch_means
+from lamina.tokenizer.measure import TokenizerResult, measure_tokenizer, patch_means
 from lamina.tokenizer.options import TokenizerOptions
-from lamina.tokenizer.own import DiscreteVAE
+from lamina.tokenizer.vae import DiscreteVAE
 
 __all__ = [
     "DalleDecoder",

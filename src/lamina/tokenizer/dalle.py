@@ -16,9 +16,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.errors import LaminaError
-from lamina.tensor_files import load_tensors
-from lamina.tokenizer.own import check_images
+from lamina.core.errors import LaminaError
+from lamina.core.tensor_files import load_tensors
+from lamina.tokenizer.vae import check_images
 
 EPS = 0.1
 """Pixels are squeezed into [EPS, 1 - EPS], for the logit-Laplace likelihood has no mass at 0 and 1."""

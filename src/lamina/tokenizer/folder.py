@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from lamina.errors import LaminaError
-from lamina.frozen import Identity, identify
-from lamina.options import merge, to_mapping
-from lamina.plain_files import DamagedFile
-from lamina.records import parse_json, read_json, write_json
-from lamina.tensor_files import load_tensors, save_tensors
+from lamina.core.config import merge, to_mapping
+from lamina.core.errors import LaminaError
+from lamina.core.frozen import Identity, identify
+from lamina.core.plain_files import DamagedFile
+from lamina.core.records import parse_json, read_json, write_json
+from lamina.core.tensor_files import load_tensors, save_tensors
 from lamina.tokenizer.dalle import load_dalle
 from lamina.tokenizer.options import TokenizerOptions
-from lamina.tokenizer.own import DiscreteVAE
+from lamina.tokenizer.vae import DiscreteVAE
 
 FORMAT = "lamina-tokenizer"
 VERSION = 1

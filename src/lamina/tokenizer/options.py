@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
 from lamina.data import DataOptions
 from lamina.data.options import FileLimits
-from lamina.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
 from lamina.train import OptimOptions, TrainOptions
 
 

@@ -5,10 +5,10 @@ from lamina.train.checking import check_training
 from lamina.train.checkpoint import Checkpoint
 from lamina.train.distributed import Ranks, is_main, on_main, process_group
 from lamina.train.divergence import check_trained, remedies, skipped_steps, why_useless
-from lamina.train.groups import param_groups
 from lamina.train.loop import Loader, fit
 from lamina.train.optim import OptimOptions
 from lamina.train.options import Plan, TrainOptions, plan_run
+from lamina.train.param_groups import param_groups
 from lamina.train.rows import CLOCK_FIELDS
 from lamina.train.schedule import learning_rate
 from lamina.train.state import (

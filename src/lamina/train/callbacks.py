@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lamina.batch import Batch, Fault
+from lamina.core.batch import Batch, Fault
 from lamina.train.state import Outcome, TrainState
 
 

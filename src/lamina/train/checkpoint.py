@@ -22,10 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lamina.errors import LaminaError
-from lamina.plain_files import DamagedFile, check_plain, read_plain
-from lamina.records import parse_json
-from lamina.train.durable import (
+from lamina.core.durable import (
     TEMPORARY,
     make_folder,
     remove_folder,
@@ -35,6 +32,9 @@ from lamina.train.durable import (
     sync,
     unsealed,
 )
+from lamina.core.errors import LaminaError
+from lamina.core.plain_files import DamagedFile, check_plain, read_plain
+from lamina.core.records import parse_json
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds them."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-from lamina.batch import Batch
+from lamina.core.batch import Batch
 
 
 class Clock:

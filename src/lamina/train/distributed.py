@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 
 T = TypeVar("T")
 

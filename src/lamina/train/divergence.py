@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lamina.errors import LaminaError
-from lamina.options import merge
+from lamina.core.config import merge
+from lamina.core.durable import remove_folder
+from lamina.core.errors import LaminaError
 from lamina.train.checkpoint import (
     CHECKPOINTS,
     MODEL,
@@ -22,7 +23,6 @@ from lamina.train.checkpoint import (
     understood,
     verify,
 )
-from lamina.train.durable import remove_folder
 from lamina.train.options import TrainOptions
 from lamina.train.precision import scale_is_lost
 from lamina.train.state import NONFINITE_EXIT_CODE, TrainState

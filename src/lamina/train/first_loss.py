@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lamina.train.meter import wide
+from lamina.train.step_sync import wide
 
 MOST_TIMES = 10.0
 """A loss of more than so many times that of the run's first step is that of weights which are of no use:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lamina.batch import Batch
-from lamina.errors import LaminaError
-from lamina.rng import Purpose, seed_for
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, seed_for
 from lamina.train.distributed import Ranks, add_over_ranks, parallel
 from lamina.train.precision import autocast
 from lamina.train.rows import CLOCK_FIELDS

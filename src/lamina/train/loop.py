@@ -9,18 +9,18 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from lamina.batch import Batch
-from lamina.errors import LaminaError
-from lamina.terminal import tolerant_output
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.terminal import tolerant_output
 from lamina.train.callbacks import Callback
 from lamina.train.distributed import process_group
-from lamina.train.meter import agree
 from lamina.train.optim import OptimOptions, set_learning_rate, step_unless
 from lamina.train.options import TrainOptions, plan_run
 from lamina.train.precision import check_scale, gradient_norm
-from lamina.train.run import Run
 from lamina.train.signals import Interrupted, StopRequest
 from lamina.train.state import INTERRUPTED_EXIT_CODE, Outcome, Reason
+from lamina.train.step_sync import agree
+from lamina.train.trainer import Run
 
 
 class Loader(Protocol):

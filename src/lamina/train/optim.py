@@ -11,10 +11,10 @@ from jaxtyping import Float
 from timm.optim.lars import Lars
 from torch import Tensor, nn
 
-from lamina.choices import read_if
-from lamina.errors import LaminaError
-from lamina.ranges import NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, SHARE_BELOW_1, check_ranges
-from lamina.train.groups import layer_scales, param_groups
+from lamina.core.choices import read_if
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, SHARE_BELOW_1, check_ranges
+from lamina.train.param_groups import layer_scales, param_groups
 
 _ADAMW = read_if("kind", "adamw")
 _LARS = read_if("kind", "lars")

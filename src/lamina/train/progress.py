@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lamina.console import make_console
+from lamina.core.console import make_console
 
 _LINE_EVERY_SECONDS = 5.0
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lamina.terminal import why
+from lamina.core.terminal import why
 
 if TYPE_CHECKING:
-    from lamina.train.run import Run
+    from lamina.train.trainer import Run
 
 
 def rescue(run: Run, error: BaseException) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lamina.errors import LaminaError
-from lamina.options import merge
+from lamina.core.config import merge
+from lamina.core.errors import LaminaError
 from lamina.train.checkpoint import remove_unfinished, steps
 from lamina.train.distributed import Ranks, from_main, on_main
 from lamina.train.divergence import starting_point

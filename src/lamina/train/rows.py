@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lamina.errors import LaminaError
-from lamina.plain_files import DamagedFile, open_plain
-from lamina.records import parse_json
-from lamina.train.durable import replace_text
+from lamina.core.durable import replace_text
+from lamina.core.errors import LaminaError
+from lamina.core.plain_files import DamagedFile, open_plain
+from lamina.core.records import parse_json
 
 SEAL = "sha256"
 """Last field of a row: the first 16 digits of the SHA-256 of the line without it."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lamina.analyze.curvature.lanczos import Krylov, Product, Tick
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 
 
 @dataclass(frozen=True)

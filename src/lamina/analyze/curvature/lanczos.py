@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 
 Product = Callable[[Tensor], Tensor]
 Tick = Callable[[float], None]

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lamina.analyze.curvature.attention import TwiceDifferentiable
-from lamina.batch import Batch
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.modes import evaluating
+from lamina.core.rng import sample_keys, seed_for
 from lamina.encoder import Encoder
-from lamina.errors import LaminaError
-from lamina.modes import evaluating
-from lamina.rng import sample_keys, seed_for
-from lamina.train.groups import param_groups
+from lamina.train.param_groups import param_groups
 
 Parameters = Literal["encoder", "all"]
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lamina.analyze.curvature.lanczos import Eigenvalue, Product, Tick
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 
 _SMALL = 1e-6  # PyHessian's, added to what it divides by
 

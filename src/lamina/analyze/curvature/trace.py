@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lamina.analyze.curvature.lanczos import Product, Tick
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lamina.errors import LaminaError
+from lamina.core.errors import LaminaError
 from lamina.interop.foreign import (
     beit,
     crossmae,
@@ -23,8 +23,8 @@ from lamina.interop.foreign import (
     transformers_dino,
     transformers_vit,
 )
-from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors
-from lamina.interop.foreign.reading import read_file, read_weights, weights_in
+from lamina.interop.foreign.format import Clues, Foreign, Format, Tensors
+from lamina.interop.foreign.read_file import read_file, read_weights, weights_in
 from lamina.interop.foreign.unpickling import PICKLES
 
 # From the most telling names to those that several formats share.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lamina.encoder import EncoderOptions
-from lamina.interop.foreign.described import Clues, Foreign, Format, Guesses, Tensors, divide, need, sizes
+from lamina.interop.foreign.format import Clues, Foreign, Format, Guesses, Tensors, divide, need, sizes
 from lamina.interop.foreign.mae import encoder_said, loss_said
 
 _RULES = [

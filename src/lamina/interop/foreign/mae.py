@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from lamina.encoder import EncoderOptions
-from lamina.interop.foreign.described import (
+from lamina.interop.foreign.format import (
     Clues,
     Foreign,
     Format,

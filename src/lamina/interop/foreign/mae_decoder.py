@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from lamina.errors import LaminaError
-from lamina.interop.foreign.described import Guesses, Tensors, need
-from lamina.tokens import sincos_2d
+from lamina.core.errors import LaminaError
+from lamina.core.patches import sincos_2d
+from lamina.interop.foreign.format import Guesses, Tensors, need
 
 _AXES = {  # which axis of a tensor the decoder's channels are
     "embed.weight": 0,

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 from lamina.encoder import EncoderOptions
 from lamina.fusion import resolve_layers
-from lamina.interop.foreign.described import (
+from lamina.interop.foreign.format import (
     Clues,
     Foreign,
     Format,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lamina.encoder import EncoderOptions, Factors, shortcut_factors
-from lamina.interop.foreign.described import Clues, Foreign, Format, Tensors, depth_of, need
+from lamina.interop.foreign.format import Clues, Foreign, Format, Tensors, depth_of, need
 
 _ANCHOR = "patch_embed.proj.weight"
 OWN_PREFIXES = ("encoder.vit.", "mim.encoder.vit.")

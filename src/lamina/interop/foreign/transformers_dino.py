@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lamina.encoder import EncoderOptions
-from lamina.interop.foreign.described import (
+from lamina.interop.foreign.format import (
     Clues,
     Foreign,
     Format,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from lamina.core.errors import LaminaError
 from lamina.encoder import EncoderOptions
-from lamina.errors import LaminaError
-from lamina.interop.foreign.described import (
+from lamina.interop.foreign.format import (
     Clues,
     Foreign,
     Format,

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from lamina.errors import LaminaError
-from lamina.plain_files import check_plain
+from lamina.core.errors import LaminaError
+from lamina.core.plain_files import check_plain
 
 PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 

@@ -1,0 +1,295 @@
+"""Where the useful information is: kNN and linear probe after every block, beside last and fused features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int64
+from matplotlib.figure import Figure
+from scipy.special import ndtri
+from torch import Tensor
+
+from lamina.analyze.layer_probes_plot import draw
+from lamina.analyze.models import some
+from lamina.core.errors import LaminaError
+from lamina.core.intervals import wilson_interval
+from lamina.data import Source
+from lamina.features import (
+    Computing,
+    Key,
+    KNNOptions,
+    LabelledData,
+    LinearOptions,
+    Table,
+    collect,
+    layer_vectors,
+    open_labelled,
+    probe_knn,
+    probe_linear,
+)
+from lamina.features.linear import stratified_split
+from lamina.features.probe import Verdict, grouped
+from lamina.features.standardize import standardised
+from lamina.features.table import Protocol, Setting
+from lamina.interop import Backbone
+from lamina.train.distributed import choose_device
+
+Place = Literal["block", "last", "fused"]
+Progress = Callable[[str, int, int], None]
+Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], Verdict]
+KNN = KNNOptions(k=(5, 10, 20))
+LINEAR = LinearOptions(c=(1.0, 10.0, 100.0, 1000.0))
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """One probe of one kind of features; accuracies lie in [0, 1].
+
+    "block" are the un-normed outputs of block `layer` (-1: the embedded input), each channel standardised by
+    the mean and deviation of the training images; "last" are the final norm of the last block's output and
+    "fused" those of the backbone's fusion, both as they are, so that they equal `lamina.features`'s.
+    """
+
+    protocol: Protocol
+    place: Place
+    layer: int
+    pool: str
+    settings: dict[str, Setting]
+    validation_top1: float
+    """On the training part alone: leave-one-out (kNN), or a held-out share of each class (linear)."""
+    top1: float
+    """On the test part."""
+    interval: tuple[float, float]
+    """95 % Wilson interval of `top1`; it speaks of the choice of test images alone."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The block whose features serve best, chosen on the training part; of equals the shallowest."""
+
+    best: LayerScore
+    last: LayerScore
+    """The last block's output in the same pool."""
+    blocks_after: int
+    """How many blocks come after the peak."""
+    plateau: tuple[int, int]
+    """The shallowest and the deepest layer, in the same pool, whose accuracy on the training part is within
+    one standard error of the peak's: where the peak may as well be."""
+    gap: float
+    """Test accuracy at the peak minus that after the last block."""
+    gap_interval: tuple[float, float]
+    """95 % interval of the gap, paired image by image (Agresti and Min, 2005)."""
+
+
+@dataclass(frozen=True)
+class ModelDepth:
+    """One model: its scores from the embedded input to the last block, then last and fused, per protocol."""
+
+    depth: int
+    width: int
+    n_train: int
+    n_test: int
+    scores: tuple[LayerScore, ...]
+    peaks: Mapping[Protocol, Peak]
+    notes: tuple[str, ...]
+
+    def curve(self, protocol: Protocol, pool: str) -> tuple[LayerScore, ...]:
+        """The blocks' scores, shallow to deep; none where the model has no such pool."""
+        return tuple(s for s in self.scores if (s.protocol, s.place, s.pool) == (protocol, "block", pool))
+
+
+@dataclass(frozen=True)
+class DepthResult:
+    """Several models on the same labelled images."""
+
+    models: Mapping[str, ModelDepth]
+    data: str
+    classes: int
+    majority: float
+    """Test accuracy of always answering the most frequent training class."""
+    protocols: tuple[Protocol, ...]
+    images: int | None
+    """How many images of each part were asked for; None for all."""
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in plain lists and numbers."""
+        return asdict(self)
+
+    def plot(self) -> Figure:
+        """Accuracy by depth, a panel for each protocol, with last and fused features beside the blocks."""
+        return draw(self)
+
+
+@torch.inference_mode()
+def analyze_depth(
+    models: Mapping[str, Backbone],
+    data: str | Path | LabelledData,
+    *,
+    images: int | None = 1000,
+    protocols: Sequence[Protocol] = ("knn", "linear"),
+    knn: KNNOptions = KNN,
+    linear: LinearOptions = LINEAR,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> DepthResult:
+    """Probe every layer of each model: where its useful information is, and what comes after the peak.
+
+    One pass through each encoder serves all layers. A layer's vector is the mean of its patch tokens, and the
+    class token where there is one (but for the embedded input, where it is the same for all images). All are
+    held at once: 2,000 images through 24 blocks of width 1024 take 400 MB.
+
+    Args:
+        models: backbones by name; each gets the images at its own size.
+        data: labelled images as `lamina.features.open_labelled` knows them.
+        images: at most so many of each part, drawn by `seed`; None takes all.
+        protocols: "knn", "linear" or both.
+        knn, linear: the sweeps.
+        batch_size, workers, device: see `lamina.features.Computing`.
+        seed: of the images that are drawn and of the linear probe's validation part.
+        progress: told what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        LaminaError: where there is no model, protocol or label, or too few images are left of a class.
+    """
+    if not models or not protocols or set(protocols) - {"knn", "linear"}:
+        raise LaminaError("depth needs a model, and protocols knn, linear or both")
+    whole = open_labelled(data)
+    labelled = _drawn(whole, images, seed)
+    sweep = _Sweep(tuple(protocols), knn, linear, seed)
+    found, majority = {}, 0.0
+    for name, model in models.items():
+        computing = Computing(batch_size, workers, device, _reading(progress, f"{name}: images"))
+        train, test = (_vectors(model, part, computing) for part in (labelled.train, labelled.test))
+        judged = _judged(model, train, test, sweep, _told(progress, f"{name}: probes"))
+        found[name] = replace(judged, notes=(*whole.notes, *whole.trained_on(model), *judged.notes))
+        assert train.labels is not None
+        assert test.labels is not None
+        majority = float(test.labels.eq(train.labels.mode().values).double().mean())
+    n = len(labelled.classes)
+    return DepthResult(found, labelled.name, n, majority, sweep.protocols, images, seed)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What is asked of every layer."""
+
+    protocols: tuple[Protocol, ...]
+    knn: KNNOptions
+    linear: LinearOptions
+    seed: int
+
+    def probe(self, protocol: Protocol) -> Probe:
+        if protocol == "knn":
+            return partial(probe_knn, options=self.knn)
+        return partial(probe_linear, options=self.linear, seed=self.seed)
+
+    def chosen_on(self, protocol: Protocol, labels: Int64[Tensor, "n"]) -> int:
+        """How many training images a validation accuracy counts."""
+        if protocol == "knn":
+            return len(self.knn.judges(len(labels)))
+        return int(stratified_split(labels, self.linear.validation_share, self.seed).sum())
+
+
+def paired_interval(better: int, worse: int, n: int) -> tuple[float, float]:
+    """95 % interval of (better - worse) / n, of n pairs of which so many differ one way and the other.
+
+    Wald's with half a pair added to each of the four counts, cut where it goes beyond -1 or 1 (Agresti and
+    Min, 2005).
+    """
+    b, c, n_plus = better + 0.5, worse + 0.5, n + 2
+    half = float(ndtri(0.975)) * (b + c - (b - c) ** 2 / n_plus) ** 0.5 / n_plus
+    return max(-1.0, (b - c) / n_plus - half), min(1.0, (b - c) / n_plus + half)
+
+
+def _drawn(labelled: LabelledData, images: int | None, seed: int) -> LabelledData:
+    train, test = some(labelled.train, images, seed), some(labelled.test, images, seed)
+    try:
+        return LabelledData(labelled.name, train, test)
+    except LaminaError as error:
+        raise LaminaError(f"{images} images of each part are too few: {error}; take more images") from error
+
+
+def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else partial(progress, what)
+
+
+def _reading(progress: Progress | None, what: str) -> Callable[[int, int, float], None] | None:
+    return None if progress is None else lambda done, of, _: progress(what, done, of)
+
+
+def _vectors(model: Backbone, source: Source, computing: Computing) -> Table:
+    """Of the images of one part, read as the model's own recipe says."""
+    model = model.to(choose_device(computing.device))
+    reading = model.origin.recipe.data if model.origin is not None else None
+    extractors = {"": layer_vectors(model)}
+    return collect(source, extractors, model.image_size, model.encoder.in_chans, reading, computing)
+
+
+def _judged(
+    model: Backbone, train: Table, test: Table, sweep: _Sweep, told: Callable[[int, int], None] | None
+) -> ModelDepth:
+    assert train.labels is not None
+    depth, width = model.encoder.depth, model.encoder.width
+    scores: list[LayerScore] = []
+    peaks: dict[Protocol, Peak] = {}
+    unread = [*train.unread("training images"), *test.unread("test images")]
+    notes: list[tuple[str, str]] = []
+    for protocol in sweep.protocols:
+        found, right = [], []
+        for key in train.vectors:
+            score, hits, remarks = _score(protocol, sweep.probe(protocol), key, train, test, depth)
+            found.append(score)
+            right.append(hits)
+            notes += remarks
+            if told is not None:
+                told(len(scores) + len(found), len(train.vectors) * len(sweep.protocols))
+        peaks[protocol] = _peak(found, right, depth, sweep.chosen_on(protocol, train.labels))
+        scores += found
+    return ModelDepth(
+        depth, width, len(train.index), len(test.index), tuple(scores), peaks, (*unread, *grouped(notes))
+    )
+
+
+def _score(
+    protocol: Protocol, probe: Probe, key: Key, train: Table, test: Table, depth: int
+) -> tuple[LayerScore, Tensor, list[tuple[str, str]]]:
+    """The score, which test images were right, and the probe's remarks by what they were made on."""
+    assert train.labels is not None
+    assert test.labels is not None
+    place: Place = "last" if key.features == "last" else "fused" if key.features == "fused" else "block"
+    fitted, asked = train.vectors[key], test.vectors[key]
+    if place == "block":
+        fitted, asked = standardised(fitted, asked)
+    verdict = probe(fitted, train.labels, asked)
+    hits = verdict.predictions == test.labels
+    n, correct = len(hits), int(hits.sum())
+    layer = int(key.features) if place == "block" else depth - 1
+    accuracy, interval = correct / n, wilson_interval(correct, n)
+    score = LayerScore(
+        protocol, place, layer, key.pool, verdict.settings, verdict.validation_top1, accuracy, interval
+    )
+    return score, hits, [(f"{protocol}, {key.features}, {key.pool}", note) for note in verdict.notes]
+
+
+def _peak(scores: Sequence[LayerScore], hits: Sequence[Tensor], depth: int, n_chosen_on: int) -> Peak:
+    blocks = [i for i, score in enumerate(scores) if score.place == "block"]
+    best = max(blocks, key=lambda i: scores[i].validation_top1)  # the first of equals
+    pool = scores[best].pool
+    (last,) = (i for i in blocks if scores[i].layer == depth - 1 and scores[i].pool == pool)
+    gap = scores[best].top1 - scores[last].top1
+    better, worse = int((hits[best] & ~hits[last]).sum()), int((hits[last] & ~hits[best]).sum())
+    interval = paired_interval(better, worse, len(hits[best])) if best != last else (0.0, 0.0)
+    top = scores[best].validation_top1
+    floor = top - (top * (1 - top) / n_chosen_on) ** 0.5 - 1e-12
+    near = [scores[i].layer for i in blocks if scores[i].pool == pool and scores[i].validation_top1 >= floor]
+    after = depth - 1 - scores[best].layer
+    return Peak(scores[best], scores[last], after, (min(near), max(near)), gap, interval)

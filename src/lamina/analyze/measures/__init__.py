@@ -1,0 +1,1 @@
+"""Measures that analyses are made of: arithmetic on tokens, without models or files."""

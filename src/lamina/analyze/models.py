@@ -1,0 +1,133 @@
+"""What is looked at: models by name, each with images that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from lamina.core.batch import Batch, Fault
+from lamina.core.errors import LaminaError
+from lamina.core.rng import seed_for
+from lamina.data import DataOptions, Source, Spec, Subset, eval_batches, held_out, open_source, unread_notes
+from lamina.encoder import EncoderOptions
+from lamina.interop import Backbone, load_encoder
+from lamina.interop.load import UNTRAINED
+from lamina.interop.metadata import checkpoint_folder
+from lamina.train.distributed import choose_device
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a source at one size, in batches; can be gone through as often as one likes.
+
+    `reading` are the data options of the model's own recipe: decoding and the share of the centre crop.
+    """
+
+    source: Source
+    image_size: tuple[int, int]
+    in_chans: int
+    batch_size: int = 32
+    workers: int = 0
+    reading: DataOptions | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    progress: Callable[[int, int], None] | None = None
+    """Told, once a batch was looked at, how many images of how many were."""
+    unread: dict[int, Fault] = field(default_factory=dict, compare=False)
+    """Images that could not be read, as far as they were met, by their index."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches in the source's order, on `device`; keys are indices in the source."""
+        done = 0
+        for batch in eval_batches(
+            self.source, self.image_size, self.in_chans, self.batch_size, self.workers, self.reading
+        ):
+            self.unread.update((fault.index, fault) for fault in batch.faults)
+            yield batch.to(self.device)
+            done += len(batch) + len(batch.faults)
+            if self.progress is not None:
+                self.progress(done, len(self.source))
+
+    def notes(self) -> tuple[str, ...]:
+        """What was found beside the images, and how many of them could not be read."""
+        return (*self.source.notes, *unread_notes(list(self.unread.values()), len(self.source)))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and the images it is looked at with; `batches` are gone through more than once by some."""
+
+    backbone: Backbone
+    batches: Iterable[Batch]
+
+
+def open_subjects(
+    models: Sequence[str | Path] | Mapping[str, str | Path],
+    data: Spec,
+    *,
+    images: int | None = 256,
+    encoder: str | EncoderOptions | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Subject]:
+    """Models by name, each with the same images, read at its own size.
+
+    Args:
+        models: whatever `load_encoder` takes, and names for them; without names, the end of each path.
+        data: images as `lamina.data.open_source` knows them; the validation part where there is one.
+        images: how many; drawn by `seed` where there are more, in the source's order. None takes all.
+        encoder: timm name or options of the network, for weights files that do not say.
+        batch_size, workers, device: how they are computed; the numbers do not depend on it.
+        progress: told what is looked at, how many images of it were, and how many there are.
+
+    Raises:
+        LaminaError: where there is no model, or as `load_encoder` and `open_source`.
+    """
+    named = models if isinstance(models, Mapping) else names_of([str(model) for model in models])
+    if not named:
+        raise LaminaError("name at least one model")
+    source = some(open_source(data, held_out(data)), images, seed)
+    place = choose_device(device)
+    subjects = {}
+    for name, spec in named.items():
+        backbone = load_encoder(spec, encoder=encoder, device=place)
+        reading = backbone.origin.recipe.data if backbone.origin is not None else None
+        size, channels = backbone.image_size, backbone.encoder.in_chans
+        told = None if progress is None else partial(progress, f"{name}: images")
+        looked_at = Images(source, size, channels, batch_size, workers, reading, place, told)
+        subjects[name] = Subject(backbone, looked_at)
+    return subjects
+
+
+def some(source: Source, n: int | None, seed: int = 0) -> Source:
+    """`n` images of a source, drawn by `seed` without replacement, in its order; all where it has no more."""
+    if n is None or n >= len(source):
+        return source
+    if n < 1:
+        raise LaminaError(f"{n} images are no images; give 1 or more")
+    generator = torch.Generator().manual_seed(seed_for(seed))
+    drawn = torch.randperm(len(source), generator=generator)[:n]
+    return Subset(source, sorted(drawn.tolist()))
+
+
+def names_of(specs: Sequence[str]) -> dict[str, str]:
+    """Short names that tell models apart: the last part of each path, or all of it where two are alike; what
+    is untrained says so."""
+    ends = [_end(spec) for spec in specs]
+    if len(set(specs)) < len(specs):
+        raise LaminaError("a model is named twice; name each once")
+    return {(end if ends.count(end) == 1 else spec): spec for end, spec in zip(ends, specs, strict=True)}
+
+
+def _end(spec: str) -> str:
+    untrained = UNTRAINED if spec.startswith(UNTRAINED) else ""
+    path = Path(spec.removeprefix(untrained))
+    if (folder := checkpoint_folder(path)) is not None:
+        return f"{untrained}{folder.parent.parent.name}@{folder.name.removeprefix('step-')}"
+    return untrained + (path.name or spec)

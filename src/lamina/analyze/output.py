@@ -1,0 +1,108 @@
+"""An analysis on disk: its numbers as JSON, its picture as PNG and SVG with the command under it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from matplotlib.figure import Figure
+
+from lamina.core.files import replacing
+from lamina.core.plotting import thin_labels
+from lamina.core.records import write_json
+from lamina.data import printable
+
+
+@runtime_checkable
+class Result(Protocol):
+    """What every analysis returns."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers."""
+        ...
+
+    def plot(self) -> Figure:
+        """The picture."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The main numbers as a table of text, and remarks below it."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AnalysisFiles:
+    """Where an analysis was written."""
+
+    json: Path
+    png: Path
+    svg: Path
+
+
+def write_analysis(
+    name: str, result: Result, summary: Summary, out: Path, about: Mapping[str, Any], command: str = ""
+) -> AnalysisFiles:
+    """Write `NAME.json`, `NAME.png` and `NAME.svg` into `out`.
+
+    Args:
+        about: models, data and settings, put in front of the numbers.
+        command: how it was made; shown under the picture.
+
+    Raises:
+        OSError: where they cannot be written.
+    """
+    files = AnalysisFiles(*(out / f"{name}.{suffix}" for suffix in ("json", "png", "svg")))
+    told = {"header": summary.header, "rows": summary.rows, "notes": summary.notes}
+    head = {"analysis": name, "command": command, "lamina": version("lamina"), **about}
+    content = {**head, "summary": told, "result": _plain(result.to_json())}
+    figure = result.plot()
+    save_figure(figure, (files.png, files.svg), command)
+    svg = hashlib.sha256(files.svg.read_bytes()).hexdigest()
+    write_json(files.json, {**content, "svg_sha256": svg})
+    return files
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null in their place."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def save_figure(figure: Figure, files: Sequence[Path], command: str = "") -> None:
+    """Save a figure in the formats of the files' suffixes, the command in small type under it."""
+    with warnings.catch_warnings():
+        # An empty box stands for a letter that the font has not: enough said, a name may have many.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        thin_labels(figure)
+        for legend in figure.legends:  # their own anchor is the page's edge, which moves once it is cropped
+            legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+        if command:
+            _say(figure, printable(command))
+        for place in files:
+            with replacing(place) as file:
+                kind = place.suffix[1:]
+                told = {"Date": None} if kind == "svg" else None  # the same figure, the same file
+                figure.savefig(file, format=kind, dpi=160, metadata=told, bbox_inches="tight", pad_inches=0.1)
+
+
+def _say(figure: Figure, command: str) -> None:
+    said = textwrap.fill(command, int(figure.get_figwidth() * 16), break_on_hyphens=False)
+    look: dict[str, Any] = {"fontsize": 6, "family": "monospace", "color": "0.35", "parse_math": False}
+    figure.text(0.5, -0.01, said, ha="center", va="top", **look)

@@ -1,0 +1,86 @@
+"""What pictures show of images and names: colours as stored, and text that means only itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64, Shaped
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lamina.analyze.models import Images, Subject
+from lamina.core.batch import Batch, unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.rng import sample_keys
+from lamina.data import printable
+
+Picture = NDArray[np.uint8]
+Map = tuple[tuple[float, ...], ...]
+
+
+def picture_of(image: Shaped[Tensor, "C H W"], most: int | None = None) -> Picture:
+    """An image as (H, W, 3) bytes: three channels as they are, of more the first three, else the first, grey.
+
+    With `most`, every so many-th pixel, so that no side is longer than that.
+    """
+    stride = 1 if most is None else max(1, -(-max(image.shape[-2:]) // most))
+    shown = unit_float((image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1))[:, ::stride, ::stride])
+    pixels = (shown.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def channels_said(channels: int) -> str:
+    """What of the channels is shown, where that is not all; for titles."""
+    if channels > 3:
+        return f"first 3 of {channels} channels"
+    return "first of 2 channels" if channels == 2 else ""
+
+
+def plain(text: str, most: int = 60) -> str:
+    """Text for a picture: no control characters, no mathematics between dollars, the end of what is long."""
+    text = printable(text)
+    text = text if len(text) <= most else "\u2026" + text[1 - most :]
+    return text.replace("$", r"\$")
+
+
+def drawn(keys: Iterable[int], n: int, seed: int) -> tuple[int, ...]:
+    """`n` of the keys (all where there are no more), ascending: those whose hash with `seed` is smallest.
+
+    So the choice from a set of images does not depend on their order, on batches or on the model.
+    """
+    if n < 1:
+        raise LaminaError(f"{n} images are no images; give 1 or more")
+    keys = sorted(keys)
+    hashes = sample_keys(seed, 0, torch.tensor(keys, dtype=torch.int64)).tolist()
+    order = sorted(range(len(keys)), key=lambda i: hashes[i])
+    return tuple(sorted(keys[i] for i in order[:n]))
+
+
+def keys_of(batch: Batch, done: int) -> Int64[Tensor, "B"]:
+    """The batch's keys on the CPU; without, the images are counted from `done` on."""
+    return torch.arange(done, done + len(batch)) if batch.keys is None else batch.keys.cpu()
+
+
+def device_of(subject: Subject) -> torch.device:
+    """Where a subject's model is."""
+    return next(subject.backbone.parameters()).device
+
+
+def name_of(subject: Subject, key: int) -> str:
+    """What an image is called, without control characters, where its source is known; else its number."""
+    if isinstance(subject.batches, Images):
+        return printable(subject.batches.source.name(key))
+    return f"image {key}"
+
+
+def grid_map(values: Shaped[Tensor, "N"], grid: tuple[int, int]) -> Map:
+    """Numbers of patches as rows of a map."""
+    return tuple(tuple(float(v) for v in row) for row in values.reshape(grid).tolist())
+
+
+def rounded(values: Any) -> Any:
+    """Numbers in nested tuples to 4 digits after the point, as lists."""
+    return round(values, 4) if isinstance(values, float) else [rounded(value) for value in values]

@@ -1,0 +1,300 @@
+"""Looks at the encoder while it trains: RankMe and kNN of fixed images, and where its fusion leans."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor, nn
+
+from lamina.analyze.fusion_weights import bias
+from lamina.analyze.measures.rank import entropy_rank
+from lamina.analyze.models import Images, some
+from lamina.core.batch import Batch
+from lamina.core.errors import LaminaError
+from lamina.core.modes import evaluating
+from lamina.data import Source, Spec, held_out, open_source, printable
+from lamina.encoder import Encoder
+from lamina.features import knn_predict
+from lamina.mim import mim_of
+from lamina.recipes import Recipe
+from lamina.recipes.build import Task
+from lamina.train import Callback, TrainState, plan_run
+from lamina.train.precision import autocast
+
+log = logging.getLogger("lamina")
+
+IMAGES = 256
+"""Images of a look, unless told otherwise."""
+
+SHARE = 0.01
+"""Of the steps' counted work that may go into looks. It leaves as much again for what is not counted: the
+spectrum, the neighbours, copies."""
+
+MOST_LOOKS = 100
+"""Of a run, about: more points make no better curve."""
+
+NEIGHBOURS = 10
+FEWEST_OF_A_CLASS = 4
+"""On average; with fewer, leave-one-out kNN says little."""
+
+MOST_TOKENS = 8192
+"""In one forward of a look."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Which images are looked at, and when."""
+
+    images: Source
+    labelled: Source | None
+    """Those of kNN: `images` themselves or others; None for no kNN."""
+    every_steps: int | None
+    """None where the run is too short for any."""
+    share: float
+    """Counted work of the looks over that of the steps."""
+
+    def __str__(self) -> str:
+        if self.every_steps is None:
+            return "monitor: so short a run has no time for a look; --monitor.every-steps sets one"
+        what = f"RankMe of {len(self.images)} images"
+        if self.labelled is self.images:
+            what = f"RankMe and kNN of {len(self.images)} images"
+        elif self.labelled is not None:
+            what += f" and kNN of {len(self.labelled)}"
+        share = f"{100 * self.share:.1f} % of the steps' work by count"
+        return f"monitor: {what} every {self.every_steps} steps, {share}"
+
+
+def open_looks(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: int = 1) -> Looks | None:
+    """The looks of a run by `recipe` (resolved) on `source`, which `data` names; None where there are none.
+
+    Images are those that `lamina analyze --seed 0` draws: of the held-out part, or of all where there is
+    none. Without `monitor.every_steps` a run that is too short for a look (see `interval`) has none. The same
+    run resumed has the same looks; with another number of ranks they may fall on other steps.
+
+    Raises:
+        LaminaError: where there are fewer images than asked for, or `monitor.knn_data` has no classes or too
+            few images of each.
+    """
+    options = recipe.monitor
+    asked = IMAGES if options.images is None else options.images
+    if asked == 0:
+        return None
+    labelled = None if options.knn_data is None else _labelled(options.knn_data, asked)
+    batch_size, total = recipe.train.batch_size, plan_run(recipe.train, len(source)).total_steps
+    each = look_cost(recipe, method)
+    cost = each * asked * (1 if labelled is None else 2)
+    every = options.every_steps or interval(cost, batch_size, total, ranks)
+    by_default = options.images is None and options.knn_data is None
+    if every is None and by_default:
+        return None  # nothing was asked for, so nothing is opened
+    part = _held_out(data, source)
+    if options.images is not None and len(part) < asked:
+        raise LaminaError(f"monitor.images is {asked}, but there are {len(part)} images; ask for fewer")
+    if len(part) < 2 and by_default:
+        return None
+    drawn = some(part, asked)
+    if labelled is None and _knows_classes(drawn):
+        labelled = drawn
+    read = len(drawn) + (0 if labelled is None or labelled is drawn else len(labelled))
+    return Looks(drawn, labelled, every, each * read * ranks / (every * batch_size) if every else 0.0)
+
+
+def look_cost(recipe: Recipe, method: Task) -> float:
+    """How many training images a look at one image is worth, at most: the frozen forward of the whole image
+    over the forward and backward of the visible patches (1/3 to 4/3 for most methods).
+
+    A block of width D on t tokens multiplies 12 D^2 + 2 t D numbers for each of them: work in proportion to
+    D t (6 D + t). A backward pass is twice its forward. Of MAE's decoder the blocks but the first and last
+    are counted; every other decoder, target and second view only makes training dearer, and is left out.
+    """
+    encoder, inner = method.encoder, mim_of(method)
+    rows, columns = encoder.grid
+    whole = seen = encoder.n_prefix + rows * columns
+    if inner is not None and encoder.hide == "drop":
+        seen = encoder.n_prefix + inner.masking.n_visible(encoder.grid)
+    trained = encoder.depth * _work(seen, encoder.width)
+    if inner is not None and recipe.decoder.kind == "mae":
+        trained += max(recipe.decoder.depth - 2, 0) * _work(whole, recipe.decoder.width)
+    return encoder.depth * _work(whole, encoder.width) / (3 * trained)
+
+
+def interval(cost: float, batch_size: int, total_steps: int, ranks: int = 1) -> int | None:
+    """Steps between two looks, each worth `cost` training images: `fewest_steps`, or so many more that the
+    last one is near the end and there are about `MOST_LOOKS` at most; None where a run is too short for any.
+
+    Nothing here is measured, so that a run that is resumed looks at the same steps.
+    """
+    looks = min(total_steps // fewest_steps(cost, batch_size, ranks), MOST_LOOKS)
+    return total_steps // looks if looks else None
+
+
+def fewest_steps(cost: float, batch_size: int, ranks: int = 1) -> int:
+    """The smallest number of steps of which a look is `SHARE` of the work or less.
+
+    k steps are k * batch_size training images, shared by `ranks` processes of which all but one wait while it
+    looks: k >= cost * ranks / (SHARE * batch_size).
+    """
+    return max(1, math.ceil(cost * ranks / (SHARE * batch_size) - 1e-9))
+
+
+def is_due(step: int, every: int, log_every: int) -> bool:
+    """Whether a multiple of `every` lies after the row before, up to the row of `step`. There is a row at
+    each multiple of `log_every`, and at the end."""
+    before = (step - 1) // log_every * log_every
+    return step // every > before // every
+
+
+class BiasMonitor(Callback):
+    """Adds where the fusion leans, by weights and by norm shares, to the rows that have them; computes
+    nothing else (`lamina.analyze.fusion_weights.bias`).
+
+    Args:
+        layers: the blocks that are fused.
+        depth: of the encoder.
+    """
+
+    def __init__(self, layers: Sequence[int], depth: int) -> None:
+        self.layers, self.depth = layers, depth
+
+    def on_log(self, step: int, row: dict[str, Any], batch: Batch, task: nn.Module) -> dict[str, Any] | None:
+        """`bias_weight_first_half`, `bias_weight_centre`, `bias_share_first_half`, `bias_share_centre`."""
+        found: dict[str, float] = {}
+        for what in ("weight", "share"):
+            mass = row.get(f"fusion_{what}s")
+            if mass is not None:
+                numbers = asdict(bias(self.layers, mass, self.depth))
+                found |= {f"bias_{what}_{name}": value for name, value in numbers.items()}
+        return found
+
+
+class EncoderMonitor(Callback):
+    """Adds `rankme`, and `knn_top1` where there are labels, to the rows at which a look is due.
+
+    Features are the means of the patch tokens after the final norm, of whole images, in evaluation mode and
+    the precision of the training. RankMe's are not centred; kNN is leave-one-out with 10 neighbours on
+    centred features, so that every image is asked and all others answer. Images are read once, at the start,
+    and stay in memory as they are stored; what cannot be read is left out. Rank 0 looks while the others
+    wait. Nothing random is drawn, so a run has the weights that it would have without, and a resumed one the
+    rows of one that was not interrupted.
+    """
+
+    def __init__(self, looks: Looks, recipe: Recipe) -> None:
+        self.looks = looks
+        self.log_every = recipe.train.log_every_steps
+        self.precision = recipe.train.precision
+        self._recipe = recipe
+        self._images: list[Batch] = []
+        self._labelled: list[Batch] = []
+
+    def on_start(self, state: TrainState) -> None:
+        """Read the images. Where that fails there are no looks, and training goes on."""
+        looks = self.looks
+        try:
+            self._images = self._read(looks.images)
+            if looks.labelled is looks.images:
+                self._labelled = self._images
+            elif looks.labelled is not None:
+                self._labelled = self._read(looks.labelled)
+        except LaminaError as error:
+            log.warning("the encoder will not be looked at (%s); training goes on", error)
+            self._images = []
+
+    def on_log(self, step: int, row: dict[str, Any], batch: Batch, task: nn.Module) -> dict[str, Any] | None:
+        """The numbers of a look, where one is due; None for features that are not finite."""
+        every = self.looks.every_steps
+        if not self._images or every is None or not is_due(step, every, self.log_every):
+            return None
+        encoder: Encoder = task.encoder  # type: ignore[assignment]  # of any `Task`
+        with evaluating(task), autocast(batch.images.device, self.precision):
+            features = features_of(encoder, self._images, batch.images.device)
+            labelled = features
+            if self._labelled and self._labelled is not self._images:
+                labelled = features_of(encoder, self._labelled, batch.images.device)
+        found = {"rankme": rankme(features)}
+        if self._labelled:
+            labels = torch.cat([part.labels for part in self._labelled if part.labels is not None])
+            found["knn_top1"] = knn_top1(labelled, labels)
+        return found
+
+    def _read(self, source: Source) -> list[Batch]:
+        """All images of a source as the encoder takes them, in batches of about `MOST_TOKENS` tokens."""
+        options = self._recipe.encoder
+        height, width = options.image_size  # type: ignore[misc]  # resolved
+        patch = options.patch_size or height
+        size = max(1, MOST_TOKENS * patch**2 // (height * width))
+        reading = self._recipe.data
+        return list(Images(source, (height, width), options.in_chans, size, reading.workers, reading))
+
+
+def features_of(encoder: Encoder, batches: Sequence[Batch], device: torch.device) -> Float[Tensor, "n D"]:
+    """The mean of each image's patch tokens after the final norm, in float32 on the CPU."""
+    return torch.cat([_pooled(encoder, batch.images.to(device)).cpu() for batch in batches])
+
+
+def rankme(features: Float[Tensor, "n D"]) -> float | None:
+    """`lamina.analyze.measures.rank.rankme` by the smaller of the two Gram matrices, several times as fast;
+    None where features are not finite."""
+    if not torch.isfinite(features).all():
+        return None
+    x = features.double()
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    return entropy_rank(torch.linalg.eigvalsh(gram).clamp_min(0).sqrt(), 1e-7)
+
+
+def knn_top1(features: Float[Tensor, "n D"], labels: Int64[Tensor, "n"]) -> float | None:
+    """Leave-one-out accuracy of `lamina.features.knn_predict` with 10 neighbours on centred features; None
+    where these are not finite, or one alone."""
+    if len(features) < 2 or not torch.isfinite(features).all():
+        return None
+    guesses = knn_predict(features - features.mean(dim=0), labels, None, (NEIGHBOURS,))[0]
+    return float((guesses == labels).double().mean())
+
+
+def _pooled(encoder: Encoder, images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+    tokens: Tensor = encoder.norm(encoder(images, (encoder.depth - 1,))[0])
+    return tokens[:, encoder.n_prefix :].float().mean(dim=1)
+
+
+def _work(tokens: int, width: int) -> int:
+    return width * tokens * (6 * width + tokens)
+
+
+def _held_out(data: Spec, source: Source) -> Source:
+    """The part that training does not see; all of it where there is none, or it cannot be opened."""
+    if held_out(data) == "all":
+        return source
+    try:
+        return open_source(data, "val")
+    except LaminaError:
+        return source
+
+
+def _labelled(data: str, n: int) -> Source:
+    """Images for kNN from the held-out part of `data`."""
+    part = open_source(data, held_out(data))
+    if part.labels is None:
+        raise LaminaError(
+            f"monitor.knn_data {printable(data)} has no classes, or one alone ({part.no_labels}); kNN needs "
+            "two or more: root/CLASS/..., or a sample"
+        )
+    drawn = some(part, n)
+    if not _knows_classes(drawn):
+        classes = len(set(drawn.labels or ()))
+        raise LaminaError(
+            f"{len(drawn)} images of {classes} class(es) of {printable(data)} are too few for kNN; take "
+            f"{FEWEST_OF_A_CLASS} of a class or more (monitor.images)"
+        )
+    return drawn
+
+
+def _knows_classes(source: Source) -> bool:
+    """Whether each image has others of its class to be told by, on average."""
+    classes = len(set(source.labels or ()))
+    return classes > 1 and len(source) >= FEWEST_OF_A_CLASS * classes

@@ -1,0 +1,106 @@
+"""What there is to choose from: methods and recipes, a line each, read off the recipes themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from lamina.evaluate.detect import DetectRecipe, detect_recipes
+from lamina.evaluate.finetune.recipes import protocols
+from lamina.evaluate.segment import SegmentRecipe, segment_recipes
+from lamina.methods.catalog import methods, recipes
+from lamina.recipes import Recipe
+
+METHOD_COLUMNS = ("recipe", "hidden", "encoder sees", "decoder", "target", "loss", "paper")
+RECIPE_COLUMNS = ("recipe", "encoder", "epochs or steps", "batch", "what it is")
+
+_MASKINGS = {
+    "random": "single",
+    "blocks": "squares",
+    "blockwise": "rectangles",
+    "inverse": "all but a rectangle",
+    "scored": "by attention",
+}
+_DECODERS = {
+    "mae": "MAE's",
+    "linear": "linear",
+    "cross": "cross",
+    "prompt": "prompt",
+}
+
+
+def method_rows() -> list[tuple[str, ...]]:
+    """A row of `METHOD_COLUMNS` for every method."""
+    return [_method_row(name, build) for name, build in methods().items()]
+
+
+def recipe_rows() -> list[tuple[str, ...]]:
+    """A row of `RECIPE_COLUMNS` for every recipe, those of segmentation and detection last."""
+    rows: list[tuple[str, ...]] = []
+    for name, build in {**recipes(), **protocols()}.items():
+        recipe = build()
+        epochs = f"{recipe.train.epochs:g}" if recipe.train.epochs is not None else "-"
+        rows.append((name, _encoder(recipe), epochs, str(recipe.train.batch_size), _sentence(build)))
+    dense: dict[str, Callable[[], SegmentRecipe | DetectRecipe]] = {**segment_recipes(), **detect_recipes()}
+    for name, start in dense.items():
+        made = start()
+        trains = isinstance(made, DetectRecipe) or made.trains
+        length = (f"{made.train.max_steps:,} steps", str(made.train.batch_size)) if trains else ("-", "-")
+        rows.append((name, "the model's", *length, _sentence(start)))
+    return rows
+
+
+def _method_row(name: str, build: Callable[..., Recipe]) -> tuple[str, ...]:
+    recipe = build()
+    if recipe.method == "supervised":
+        return (name, "nothing", "all", "linear head", "labels", "cross entropy", _paper(build))
+    second = recipe.method == "cmae"
+    return (
+        name,
+        f"{recipe.masking.mask_ratio:.2f}, {_MASKINGS[recipe.masking.kind]}",
+        {"drop": "visible", "replace": "mask tokens too"}[recipe.encoder.hide],
+        _decoder(recipe),
+        _target(recipe) + (", second view" if second else ""),
+        recipe.loss.replace("_", " ") + (" + InfoNCE" if second else ""),
+        _paper(build),
+    )
+
+
+def _decoder(recipe: Recipe) -> str:
+    options = recipe.decoder
+    size = "" if options.kind == "linear" else f", {options.width} x {options.depth}"
+    return _DECODERS[options.kind] + size
+
+
+def _target(recipe: Recipe) -> str:
+    options = recipe.target
+    if options.kind == "pixels":
+        told = "normalised pixels" if options.norm_pix else "pixels"
+        return told if options.low_pass is None else f"{told}, low-passed"
+    return {"hog": "gradient histograms", "tokens": "tokenizer's ids"}.get(options.kind, "teacher's features")
+
+
+def _encoder(recipe: Recipe) -> str:
+    options = recipe.encoder
+    size = "" if options.image_size is None else f" at {options.image_size[0]} px"
+    return f"{options.name}{size}"
+
+
+def _sentence(build: Callable[..., Any]) -> str:
+    """The first sentence of what a recipe says of itself."""
+    text = " ".join(_docstring(build).split("\n\n")[0].split())
+    return text.split(": ")[0].rstrip(".") if len(text) > 90 and ": " in text else text.rstrip(".")
+
+
+def _paper(build: Callable[..., Recipe]) -> str:
+    found = re.search(r"arXiv (\d{4}\.\d{5})", _docstring(build))
+    return found[1] if found else ""
+
+
+def _docstring(build: Callable[..., Any]) -> str:
+    while isinstance(build, partial):
+        inner = build.args[0] if build.args and callable(build.args[0]) else build.func
+        build = inner
+    return build.__doc__ or ""

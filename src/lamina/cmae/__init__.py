@@ -1,0 +1,1 @@
+"""CMAE: contrast between two views beside the reconstruction."""

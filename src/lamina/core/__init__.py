@@ -1,0 +1,1 @@
+"""What every package uses: values, files, random numbers, messages."""

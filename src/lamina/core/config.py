@@ -1,0 +1,135 @@
+"""A tree of frozen dataclasses as plain mappings and back, with every value checked against its type."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from lamina.core.errors import LaminaError, RangeError
+
+T = TypeVar("T")
+
+
+def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The question whether the nearest of the known names was meant; empty where none is as near as
+    `cutoff`, a share of what is the same."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def to_mapping(options: Any) -> dict[str, Any]:
+    """Nested dictionaries of numbers, strings, booleans, lists and None: what YAML and JSON can hold."""
+    plain: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        plain[field.name] = to_mapping(value) if is_dataclass(value) else _plain(value)
+    return plain
+
+
+def merge(options: T, mapping: Mapping[str, Any], where: str = "") -> T:
+    """`options` with the fields in `mapping` replaced, at any depth.
+
+    Raises:
+        LaminaError: for a name that is no field, or a value that is not of the field's type.
+    """
+    hints = get_type_hints(type(options))
+    changes: dict[str, Any] = {}
+    for name, value in mapping.items():
+        if name not in hints:
+            near = difflib.get_close_matches(str(name), hints, n=1)
+            hint = f"; did you mean {where}{near[0]}?" if near else f"; there are: {', '.join(hints)}"
+            raise LaminaError(f"{where}{name} is not an option{hint}")
+        current = getattr(options, name)
+        if is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise LaminaError(f"{where}{name} is a group of options; give a mapping, not {value!r}")
+            changes[name] = merge(current, value, f"{where}{name}.")
+        else:
+            changes[name] = _coerce(value, hints[name], f"{where}{name}")
+    try:
+        return replace(options, **changes)  # type: ignore[type-var]
+    except RangeError as error:
+        raise RangeError(f"{where}{error}") from None
+
+
+def differences(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
+    """Dotted names of the fields in which two trees differ, each with both values."""
+    left, right = flatten(to_mapping(a)), flatten(to_mapping(b))
+    return {k: (left.get(k), right.get(k)) for k in [*left, *right] if left.get(k) != right.get(k)}
+
+
+def describe_changes(before: Any, after: Any, but: Iterable[str] = ()) -> str:
+    """The fields in which `after` differs, with its values: "c 1 10, validation_share 0.5"; "" for none.
+
+    Args:
+        before, after: two trees of one kind.
+        but: dotted names of fields that do not count.
+    """
+    changes = {name: new for name, (_, new) in differences(before, after).items() if name not in set(but)}
+    return ", ".join(f"{name} {_in_words(value)}" for name, value in changes.items())
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_in_words, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
+
+
+def flatten(mapping: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in mapping.items():
+        flat |= flatten(value, f"{where}{name}.") if isinstance(value, Mapping) else {f"{where}{name}": value}
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _coerce(value: Any, hint: Any, name: str) -> Any:
+    for kind in get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,):
+        ok, result = _match(value, kind)
+        if ok:
+            return result
+    raise LaminaError(f"{name} cannot be {value!r}; it is {_describe(hint)}")
+
+
+def _match(value: Any, kind: Any) -> tuple[bool, Any]:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind), value
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        if not isinstance(value, list | tuple):
+            return False, None
+        kinds = (inner[0],) * len(value) if len(inner) == 2 and inner[1] is Ellipsis else inner
+        pairs = [_match(v, k) for v, k in zip(value, kinds, strict=False)]
+        return len(kinds) == len(value) and all(ok for ok, _ in pairs), tuple(v for _, v in pairs)
+    if kind is type(None) or kind is None:
+        return value is None, None
+    if kind is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number, float(value) if is_number else None
+    if kind is int:
+        if isinstance(value, float) and value.is_integer():  # YAML's 1e5
+            return True, int(value)
+        return isinstance(value, int) and not isinstance(value, bool), value
+    return isinstance(value, kind), value
+
+
+def _describe(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_describe(k) for k in get_args(hint))
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return "a list of " + ", ".join("..." if k is Ellipsis else _describe(k) for k in get_args(hint))
+    names = {type(None): "null", float: "a number", int: "a whole number", str: "text", bool: "true or false"}
+    return names.get(hint, str(hint))

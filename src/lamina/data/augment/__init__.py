@@ -1,0 +1,1 @@
+"""Changes of an image that are drawn anew for each sample: crops, flips, colours, a second view."""

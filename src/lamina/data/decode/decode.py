@@ -1,0 +1,197 @@
+"""A file as an image: opened safely, judged by its header, decoded without a silent change of value.
+
+- 8-bit images stay uint8: grey (1 channel), grey + alpha (2), RGB (3), RGBA (4). A palette becomes RGB, or
+  RGBA where it has transparency; 1-bit becomes 0 and 255; CMYK and YCCK become RGB as Pillow does
+  (ICC profiles are not applied). AVIF of 10 or 12 bits is decoded to 8.
+- 16-bit grey, 16-bit PNG and TIFF of any number of channels, and .npy become float32 in [0, 1]; so does TIFF
+  of other depths, over its own largest value. Floats are taken if finite and within [0, 1]; signed integers
+  and those of 32 bits are refused, since their range is not known.
+- The transparent colour of a PNG becomes an alpha channel.
+- Of an animation, a series of depths or times, or several pages the first is taken, which is noted; planes
+  that a TIFF's metadata calls channels are channels (`tiff`).
+- What an image may take is limited: pixels and memory by the header, time while it is decoded (`limits`).
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+from jaxtyping import Shaped
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from torch import Tensor
+
+from lamina.data.decode.arrays import read_npy
+from lamina.data.decode.channels import fit_channels
+from lamina.data.decode.limits import TimedFile, check_memory, check_pixels
+from lamina.data.decode.notes import Note, NoteKind, collected
+from lamina.data.decode.orientation import orientation_of, turn
+from lamina.data.decode.pillow import read_pillow
+from lamina.data.decode.tiff import TIFF_MAGIC, read_tiff
+from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.options import Decoding
+
+__all__ = ["Decoded", "decode_file", "guarded", "image_size", "turn"]
+
+# Pillow knows more, among them EPS, which it hands to Ghostscript: not for files from anywhere.
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "AVIF")
+_WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image and what its file said: `format`, Pillow's `mode`, EXIF `orientation`, more than one frame,
+    and what else is worth knowing."""
+
+    image: Shaped[Tensor, "C H W"]
+    format: str
+    mode: str
+    orientation: int = 1
+    animated: bool = False
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A decoded image before it is turned and its channels are fitted."""
+
+    image: Shaped[Tensor, "C H W"]
+    alpha: bool
+    format: str
+    mode: str
+    orientation: int = 1
+    animated: bool = False
+
+
+def decode_file(path: str | bytes, how: Decoding) -> Decoded:
+    """Read one image file.
+
+    Raises:
+        Unreadable: for whatever is wrong with the file; nothing else is raised for a bad file, and a
+            device, a pipe or a folder is refused without being read.
+    """
+    with collected() as notes, guarded(path, how) as file:
+        found = _decode(file, how)
+    upright = turn(found.image, found.orientation) if how.exif_orientation else found.image
+    image = fit_channels(upright, how.in_chans, found.alpha, how.alpha_background)
+    if found.animated:
+        notes.append(Note(NoteKind.FRAMES))
+    return Decoded(image, found.format, found.mode, found.orientation, found.animated, tuple(notes))
+
+
+def image_size(path: str | bytes, how: Decoding) -> tuple[int, int]:
+    """Height and width of what `decode_file` gives, for most files from the header alone.
+
+    Raises:
+        Unreadable: for whatever is wrong with the file, as far as it is looked at.
+    """
+    with collected(), guarded(path, how) as file:
+        _check_whole_file(file, how)
+        try:
+            opened = Image.open(file, formats=_formats())
+        except UnidentifiedImageError:
+            opened = None
+        if opened is None or opened.format == "TIFF":  # of which Pillow's size depends on its version
+            file.seek(0)
+            found = _decode(file, how)
+            _, height, width = found.image.shape
+            turned = how.exif_orientation and found.orientation >= 5
+        else:
+            with opened as im:
+                check_pixels(im.height, im.width, how)
+                height, width = im.height, im.width
+                turned = how.exif_orientation and orientation_of(im) >= 5
+        return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def guarded(path: str | bytes, how: Decoding) -> Iterator[TimedFile]:
+    """A regular file, open for as long as `how` allows; what a decoder raises becomes `Unreadable`."""
+    with _open_regular(path, how.max_decode_seconds) as file:
+        try:
+            yield file
+        except (Unreadable, KeyboardInterrupt):
+            raise
+        except (Image.DecompressionBombError, MemoryError) as error:
+            raise Unreadable(Reason.TOO_LARGE, _first_line(error)) from None
+        except UnidentifiedImageError:
+            file.check()  # Pillow asks each format, and takes what it raises for "not mine"
+            raise Unreadable(Reason.UNKNOWN_FORMAT) from None
+        except Exception as error:  # decoders raise nearly anything on a damaged file
+            file.check()
+            raise Unreadable(Reason.BROKEN, _first_line(error)) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _open_regular(path: str | bytes, seconds: float) -> TimedFile:
+    """Open without waiting (a pipe cannot block), and judge what was opened, not what was there before."""
+    try:
+        file = TimedFile(io.FileIO(path, "rb", opener=_without_waiting), seconds)
+    except IsADirectoryError:
+        raise Unreadable(Reason.NOT_A_FILE, "a folder") from None
+    except PermissionError:
+        raise Unreadable(Reason.FORBIDDEN) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if getattr(error, "errno", None) in (errno.ENXIO, errno.ENODEV):
+            raise Unreadable(Reason.NOT_A_FILE, "a socket or a device") from None
+        raise Unreadable(Reason.MISSING, getattr(error, "strerror", None) or str(error)) from None
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        return file
+    file.close()
+    raise Unreadable(Reason.EMPTY if stat.S_ISREG(status.st_mode) else Reason.NOT_A_FILE)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | _WITHOUT_WAITING)
+
+
+def _decode(file: TimedFile, how: Decoding) -> _Stored:
+    head = file.read(8)
+    file.seek(0)
+    if head.startswith(b"\x93NUMPY"):
+        image, alpha = read_npy(file, how)
+        return _Stored(image, alpha, "NPY", str(image.dtype).removeprefix("torch."))
+    if head[:4] in TIFF_MAGIC:
+        found = read_tiff(file, how)
+        return _Stored(*found.pixels, "TIFF", found.mode, found.orientation, found.frames)
+    _check_whole_file(file, how)
+    with Image.open(file, formats=_formats()) as im:
+        return _decode_pillow(im, file, how)
+
+
+def _check_whole_file(file: TimedFile, how: Decoding) -> None:
+    """Refuse a WebP or AVIF whose file alone is too large: they are read whole as soon as they are opened."""
+    head = file.read(12)
+    if head[8:12] == b"WEBP" or head[4:8] == b"ftyp":
+        check_memory(file.seek(0, 2), how)
+    file.seek(0)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)  # AVIF came with Pillow 11.3
+
+
+def _decode_pillow(im: ImageFile, file: TimedFile, how: Decoding) -> _Stored:
+    kind, mode = im.format or "", im.mode
+    pixels = read_pillow(im, file, how)
+    return _Stored(*pixels, kind, mode, orientation_of(im), _animated(im))
+
+
+def _animated(im: ImageFile) -> bool:
+    try:
+        return bool(getattr(im, "is_animated", False))  # for GIF it looks at the second frame
+    except Exception:  # which may be damaged, but is not used
+        return True

@@ -1,0 +1,81 @@
+"""Opening classes of pixels and objects by what they are called: a sample, a COCO root, a folder of masks."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from lamina.core.errors import LaminaError
+from lamina.data.dense.coco import find_coco, open_coco
+from lamina.data.dense.mask_folder import PLAIN, MaskOptions, find_masks, open_masks
+from lamina.data.dense.sources import MapSource, ObjectSource
+from lamina.data.file_names import not_files, printable
+from lamina.data.samples.doom.sources import open_doom_maps, open_doom_objects
+
+Part = Literal["train", "val"]
+FilePath = str | os.PathLike[str]
+
+_DOOM = "sample:doom"
+
+
+def open_maps(data: FilePath, part: Part, options: MaskOptions = PLAIN) -> MapSource:
+    """Classes of pixels of one part.
+
+    `data` is `sample:doom`, perhaps with parameters (`sample:doom?train=300`), or a folder of images and
+    masks: root/images/{training,validation} beside root/annotations/{training,validation} as in ADE20K, or
+    root/{train,val}/{images,masks}. `options` are for folders.
+
+    Raises:
+        LaminaError: if there is no such thing; it says what was looked for.
+    """
+    query = _of_sample(data)
+    if query is not None:
+        return open_doom_maps(query, part)
+    root = _folder(data)
+    if find_masks(root, part) is None and find_coco(root, part) is not None:
+        raise LaminaError(f"{printable(root)} has objects, but no masks of classes; give a folder of masks")
+    return open_masks(root, part, options)
+
+
+def open_objects(data: FilePath | tuple[FilePath, FilePath], part: Part) -> ObjectSource:
+    """Objects of one part.
+
+    `data` is `sample:doom`, perhaps with parameters; the root of a COCO-like data set,
+    root/annotations/instances_{train,val}*.json beside root/{train,val}*/; or annotations and images as a
+    pair of paths, which is one part by itself.
+
+    Raises:
+        LaminaError: if there is no such thing; it says what was looked for.
+    """
+    if isinstance(data, tuple):
+        return open_coco(*data)
+    query = _of_sample(data)
+    if query is not None:
+        return open_doom_objects(query, part)
+    root = _folder(data)
+    found = find_coco(root, part)
+    if found is None:
+        raise LaminaError(
+            f"{printable(root)} has no annotations/instances_{part}*.json, as COCO has; {_DOOM} has objects"
+        )
+    return open_coco(*found)
+
+
+def _of_sample(data: FilePath) -> str | None:
+    """The parameters of `sample:doom`; None for a folder."""
+    if not isinstance(data, str) or not data.startswith("sample:"):
+        return None
+    name, _, query = data.partition("?")
+    if name != _DOOM:
+        raise LaminaError(f"{printable(data)} has neither masks nor boxes; take {_DOOM}")
+    return query
+
+
+def _folder(data: FilePath) -> str:
+    try:
+        root = os.path.expanduser(os.fspath(data))
+    except TypeError:
+        raise not_files(data) from None
+    if not os.path.isdir(root):
+        raise LaminaError(f"there is no folder {printable(root)}; give one, or {_DOOM}")
+    return root

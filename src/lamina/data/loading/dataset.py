@@ -1,0 +1,177 @@
+"""What a worker does: read the samples of one step, fill the slots of bad ones, crop, flip, mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Int64, Shaped
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lamina.core.batch import Batch, Fault, Remark, unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.rng import Purpose, bits, sample_keys, uniform
+from lamina.data.augment.crops import Crop
+from lamina.data.augment.jitter import Strengths, jitter
+from lamina.data.augment.randaugment import TrainAugment
+from lamina.data.augment.second_view import ShiftedViews
+from lamina.data.decode.notes import remarks_on
+from lamina.data.decode.unreadable import Unreadable
+from lamina.data.loading.bad_files import fault_of
+from lamina.data.loading.sampler import Sample
+from lamina.data.options import Decoding
+from lamina.data.sources import Source
+
+REPLACEMENTS = 16
+"""Draws to fill a bad file's slot; they all fail only where bad files are the rule."""
+FEW = 100
+"""Of so many files, most may be bad before a run stops (`DataOptions.bad_files_min`)."""
+
+
+class Masking(Protocol):
+    """What the loader needs of a masking."""
+
+    def __call__(self, keys: Int64[Tensor, "B"], grid: tuple[int, int]) -> Bool[Tensor, "B N"]:
+        """Which patches to hide, by the samples' keys."""
+        ...
+
+
+class Change(Protocol):
+    """What an evaluation makes of each image after the crop: `lamina.evaluate.robustness.corruptions.Corruption` is one."""
+
+    def __call__(self, image: Shaped[Tensor, "C H W"], index: int) -> Shaped[Tensor, "C H W"]:
+        """The image with that index in the source, changed."""
+        ...
+
+
+class TrainReader(Dataset[Batch]):
+    """(epoch, index) pairs to a `Batch`, as a function of them and of the seed alone."""
+
+    def __init__(
+        self,
+        source: Source,
+        how: Decoding,
+        seed: int,
+        crop: Crop,
+        flip: float,
+        masking: Masking | None = None,
+        grid: tuple[int, int] | None = None,
+        views: ShiftedViews | None = None,
+        strengths: Strengths | None = None,
+        augment: TrainAugment | None = None,
+    ) -> None:
+        if masking is not None and grid is None:
+            raise LaminaError("a masking needs the grid of patches")
+        self.source, self.how, self.seed, self.crop, self.flip = source, how, seed, crop, flip
+        self.masking, self.grid = masking, grid
+        self.views, self.strengths, self.augment = views, strengths, augment
+
+    def __getitems__(self, samples: Sequence[Sample]) -> Batch | LaminaError:
+        """One batch; DataLoader calls this by its name. An error for the user is given, not raised."""
+        try:
+            return self._batch(samples)
+        except LaminaError as error:  # raised in a worker, it would become a traceback in text
+            return error
+
+    def _batch(self, samples: Sequence[Sample]) -> Batch:
+        epochs, indices = torch.tensor(samples).unbind(1)
+        keys = sample_keys(self.seed, epochs, indices)
+        draws = uniform(keys, self.crop.n_draws, Purpose.CROP).tolist()
+        flips = (uniform(keys, 1, Purpose.FLIP)[:, 0] < self.flip).tolist()
+        images, seconds, labels = [], [], []
+        faults: list[Fault] = []
+        remarks: list[Remark] = []
+        for k, sample in enumerate(samples):
+            image, index = self._read(sample, keys[k : k + 1], faults, remarks)
+            image = self.crop(image, draws[k])
+            image = image.flip(-1) if flips[k] else image
+            if self.strengths is not None:
+                colours = uniform(keys[k : k + 1], 5, Purpose.COLOUR)[0].tolist()
+                image = jitter(image, self.strengths, colours)
+            if self.views is not None:
+                shifts = uniform(keys[k : k + 1], self.views.n_draws, Purpose.VIEW)[0].tolist()
+                image, second = self.views(image, shifts)
+                seconds.append(second)
+            if self.augment is not None:
+                image = self.augment(image, keys[k])
+            images.append(image)
+            labels.append(self.source.labels[index] if self.source.labels is not None else -1)
+        mask = None
+        if self.masking is not None and self.grid is not None:
+            mask = self.masking(keys, self.grid)
+        known = torch.tensor(labels) if self.source.labels is not None else None
+        view = stack(seconds) if seconds else None
+        return Batch(stack(images), keys, mask, known, tuple(faults), view, remarks=tuple(remarks))
+
+    def _read(
+        self, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault], remarks: list[Remark]
+    ) -> tuple[Shaped[Tensor, "C H W"], int]:
+        """The sample's image, or that of the first readable draw in its place; and its index."""
+        epoch, index = sample
+        try:
+            return read_noted(self.source, index, self.how, remarks), index
+        except Unreadable as error:
+            faults.append(fault_of(self.source, epoch, index, error))
+        for other in replacements(key, len(self.source)):
+            try:
+                return read_noted(self.source, other, self.how, remarks), other
+            except Unreadable as error:
+                last, reason = other, str(error)
+                faults.append(fault_of(self.source, epoch, other, error))
+        raise LaminaError(
+            f"nearly no image can be read, e.g. {self.source.name(last)!r}: {reason}; see `lamina data check`"
+        )
+
+
+class EvalReader(Dataset[Batch]):
+    """Indices to a `Batch`; what cannot be read is left out and listed in `faults`."""
+
+    def __init__(self, source: Source, how: Decoding, crop: Crop, change: Change | None = None) -> None:
+        self.source, self.how, self.crop, self.change = source, how, crop, change
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch | LaminaError:
+        """One batch, perhaps an empty one; `keys` are the indices. An error for the user is given back."""
+        try:
+            return self._batch(indices)
+        except LaminaError as error:  # raised in a worker, it would become a traceback in text
+            return error
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        images, read, faults = [], [], []
+        remarks: list[Remark] = []
+        for index in indices:
+            try:
+                image = self.crop(read_noted(self.source, index, self.how, remarks), ())
+            except Unreadable as error:
+                faults.append(fault_of(self.source, 0, index, error))
+                continue
+            images.append(image if self.change is None else self.change(image, index))
+            read.append(index)
+        labels = self.source.labels
+        known = None if labels is None else torch.tensor([labels[i] for i in read], dtype=torch.int64)
+        stacked = stack(images) if images else torch.empty(0, 0, 0, 0)
+        keys = torch.tensor(read, dtype=torch.int64)
+        return Batch(stacked, keys, None, known, tuple(faults), remarks=tuple(remarks))
+
+
+def read_noted(source: Source, index: int, how: Decoding, remarks: list[Remark]) -> Shaped[Tensor, "C H W"]:
+    """An image; what is worth knowing of it goes into `remarks`. Raises `Unreadable`."""
+    found = source.inspect(index, how)
+    if found.notes:
+        remarks += remarks_on(index, source.name(index), found.notes)
+    return found.image
+
+
+def replacements(key: Int64[Tensor, "1"], n: int) -> list[int]:
+    """Indices to take in the place of a bad file, by the sample's key; of few files, all come in turn."""
+    drawn: list[int] = (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % n).tolist()
+    return drawn + (list(range(n)) if n <= FEW else [])
+
+
+def stack(images: Sequence[Shaped[Tensor, "C h w"]]) -> Shaped[Tensor, "B C h w"]:
+    """One tensor in the images' dtype; 8-bit and 16-bit files mixed become float in [0, 1]."""
+    if len({image.dtype for image in images}) > 1:
+        return torch.stack([unit_float(image) for image in images])
+    return torch.stack(list(images))

@@ -1,0 +1,111 @@
+"""Opening images by what they are called: a folder, a list, a glob, a sample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from lamina.core.errors import LaminaError
+from lamina.data.file_names import not_files, printable
+from lamina.data.find_files import is_glob, listed, match_glob, read_list
+from lamina.data.folders import open_folder, take_part
+from lamina.data.found import HELP
+from lamina.data.parts import find_parts
+from lamina.data.samples.doom.sources import open_doom
+from lamina.data.samples.fashion_mnist import open_fashion_mnist
+from lamina.data.samples.photos import open_photos
+from lamina.data.sources import FileSource, Source, Split
+
+Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+_NO_CLASSES = "a list, a glob or a file has no classes; a folder of class folders has"
+
+
+def open_source(
+    spec: Spec, split: Split | None = None, val_share: float = 0.2, split_seed: int = 0
+) -> Source:
+    """Open images by what they are called.
+
+    `spec` is a folder, one image, a list (.txt, one path on each line), a glob, `sample:NAME`, or a
+    Python list of paths; folders in a list or a glob are searched. A folder has classes if it looks like
+    root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/... Names of parts are those that people
+    use, in any case (`lamina.data.parts`). What is passed over is said by the source's `notes`.
+
+    `split`:
+
+    - None: what pre-training may see: the training part where the source has parts of its own (train and
+      val folders, samples), else everything.
+    - "train", "val": that part; a folder without a held-out part of its own is split: within each class, the
+      `val_share` of the files with the smallest SHA-256 of (`split_seed`, path) is for validation. Classes
+      of "val" are those of both parts.
+    - "all": everything, folders that are in neither part included.
+
+    Raises:
+        LaminaError: if there is nothing there, or no such part.
+    """
+    if split not in (None, "train", "val", "all"):
+        raise LaminaError(f"there is no split {split!r}; take train, val or all")
+    if isinstance(spec, str) and spec.startswith("sample:"):
+        return _open_sample(spec, split)
+    if isinstance(spec, str | os.PathLike):
+        spec = os.path.expanduser(spec)  # a configuration file has no shell to do it
+    if isinstance(spec, str) and os.path.isdir(spec):
+        source = open_folder(spec, split, val_share, split_seed)
+    else:
+        source = _listed(spec)
+        if len(source) and split in ("train", "val"):
+            source = take_part(source, split == "val", val_share, split_seed)
+    if not len(source):
+        why = source.notes or (HELP,)
+        raise LaminaError("; ".join((f"no images in {_describe(spec)}", *why)))
+    return source
+
+
+def held_out(spec: Spec) -> Split:
+    """The part that pre-training does not see, "val", where the source has parts of its own; else "all"."""
+    if isinstance(spec, str) and spec.startswith("sample:"):
+        return "val"
+    if not isinstance(spec, str | os.PathLike):
+        return "all"
+    parts = find_parts(os.path.expanduser(spec))
+    return "val" if parts is not None and parts.val else "all"
+
+
+def _open_sample(spec: str, split: Split | None) -> Source:
+    name, _, query = spec.removeprefix("sample:").partition("?")
+    if name == "photos":
+        return open_photos(query, split)
+    if name == "fashion-mnist":
+        return open_fashion_mnist(query, split)
+    if name == "doom":
+        return open_doom(query, split)
+    raise LaminaError(
+        f"there is no {printable(spec)}; take sample:photos, sample:fashion-mnist or sample:doom"
+    )
+
+
+def _describe(spec: Spec) -> str:
+    return printable(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else "the list of paths"
+
+
+def _paths(spec: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The paths of a list; raises for what holds images and not their paths."""
+    try:
+        return [os.fspath(path) for path in spec]
+    except TypeError:
+        raise not_files(spec) from None
+
+
+def _listed(spec: Spec) -> FileSource:
+    """Images of a list, a glob or a single file, by their paths."""
+    if not isinstance(spec, str | os.PathLike):
+        found = listed(_paths(spec))
+    elif is_glob(path := os.fspath(spec)):
+        found = match_glob(path)
+    elif not os.path.lexists(path):
+        raise LaminaError(
+            f"there is no {printable(path)}; give a folder, a .txt list, a glob or sample:photos"
+        )
+    else:
+        found = listed(read_list(path) if path.lower().endswith(".txt") else [path])
+    return FileSource("", found.names, notes=found.passed_over.notes(), no_labels=_NO_CLASSES)

@@ -1,0 +1,1 @@
+"""`sample:doom`: frames of the free Freedoom maps, with classes of pixels, objects and depth."""

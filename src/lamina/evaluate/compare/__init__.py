@@ -1,0 +1,1 @@
+"""Several models by several protocols and seeds, in one table."""

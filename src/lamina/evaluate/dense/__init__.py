@@ -1,0 +1,1 @@
+"""What the protocols for segmentation and detection share."""

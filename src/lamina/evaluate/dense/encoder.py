@@ -1,0 +1,108 @@
+"""The encoder of a dense protocol: a model's network at the size of the windows, perhaps frozen."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Annotated, Self
+
+import torch
+from torch import nn
+
+from lamina.core.choices import read_if
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import SHARE_BELOW_1, check_ranges
+from lamina.encoder import Encoder, EncoderOptions, build_vit, layer_ids, wrap_vit
+from lamina.interop import Backbone, adopt
+from lamina.interop.backbone import Origin
+
+
+@dataclass(frozen=True)
+class EncoderChanges:
+    """What a dense protocol changes of a model's network."""
+
+    frozen: bool = False
+    """Whether it stays as it is: in evaluation mode, without gradients, in no checkpoint."""
+    drop_path: Annotated[float, SHARE_BELOW_1, read_if("frozen", False)] = 0.0
+    """Largest rate of stochastic depth."""
+    activation_checkpointing: Annotated[bool, read_if("frozen", False)] = False
+    """Recompute blocks in the backward pass: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
+
+
+class DenseTask(nn.Module):
+    """What a dense protocol trains, as far as it is its encoder's.
+
+    Args:
+        encoder: built for the windows' size.
+        frozen: the encoder stays in evaluation mode, without gradients, and out of every checkpoint.
+    """
+
+    def __init__(self, encoder: Encoder, frozen: bool) -> None:
+        super().__init__()
+        self.encoder, self.frozen = encoder, frozen
+        if frozen:
+            encoder.requires_grad_(False)
+
+    def reading(self) -> AbstractContextManager[object]:
+        """In which the encoder is read: without gradients where it is frozen."""
+        return torch.no_grad() if self.frozen else nullcontext()
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def after_step(self, step: int) -> None:
+        """Nothing moves beside what is trained."""
+
+    def untracked_state(self) -> set[str]:
+        """A frozen encoder comes from elsewhere."""
+        return {"encoder."} if self.frozen else set()
+
+    def layer_ids(self) -> dict[str, int]:
+        """Each trained parameter's layer for layer decay."""
+        return layer_ids(self, self.encoder.depth)
+
+
+def known_origin(backbone: Backbone) -> Origin:
+    """How the backbone is built; raises `LaminaError` for one that was put together by hand."""
+    if backbone.origin is None:
+        raise LaminaError("this backbone does not say how it is built; load it by its name")
+    return backbone.origin
+
+
+def resized_options(backbone: Backbone, size: tuple[int, int], changes: EncoderChanges) -> EncoderOptions:
+    """The options of the model's network for images of `size`, height and width in px.
+
+    Raises:
+        LaminaError: for a backbone that was put together by hand, or a size that patches do not divide.
+    """
+    origin = known_origin(backbone)
+    if any(side % patch for side, patch in zip(size, backbone.encoder.patch, strict=True)):
+        rows, columns = backbone.encoder.patch
+        raise LaminaError(
+            f"windows of {size[0]} x {size[1]} px are no multiple of the encoder's patch, {rows} x {columns}"
+        )
+    return replace(
+        origin.recipe.encoder,
+        image_size=size,
+        drop_path=changes.drop_path,
+        activation_checkpointing=changes.activation_checkpointing,
+        hide="drop",
+        start="timm",  # positions learn, whatever they were in pre-training
+        zero_branches=False,
+    )
+
+
+def resized_encoder(backbone: Backbone, options: EncoderOptions) -> Encoder:
+    """The network that `resized_options` describes, with the model's weights; positions are resampled where
+    its grid is another."""
+    encoder = wrap_vit(build_vit(options), options)
+    adopt(encoder, backbone)
+    return encoder

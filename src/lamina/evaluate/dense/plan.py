@@ -1,0 +1,228 @@
+"""What a dense protocol depends on, checked before anything is built, and what is kept of how it went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+from lamina.core.choices import read_mapping
+from lamina.core.config import describe_changes, to_mapping
+from lamina.core.errors import LaminaError
+from lamina.core.frozen import weights_sha256
+from lamina.data import DataOptions
+from lamina.data.dense.crops import WindowOptions
+from lamina.data.dense.loader import DenseLoader
+from lamina.data.options import DECODING_FIELDS, higher_limits
+from lamina.encoder import EncoderOptions
+from lamina.evaluate.dense.data import TwoParts
+from lamina.evaluate.dense.encoder import known_origin, resized_options
+from lamina.evaluate.dense.recipe import R
+from lamina.evaluate.finetune.protocol import Going, digest_of, keep, own_folder, placed
+from lamina.evaluate.result_files import file_name
+from lamina.evaluate.score import Score
+from lamina.evaluate.unused_options import check_dense_options
+from lamina.features.table import Setting
+from lamina.interop import Backbone, load_encoder
+from lamina.interop.backbone import Origin
+from lamina.pretraining import FREE_ON_RESUME
+from lamina.train import Ranks, is_main, plan_run
+
+COLOUR_CHANNELS = (1, 3)
+SCORE = "score.json"
+SAID = (*FREE_ON_RESUME, "train.seed", "train.epochs", "train.max_steps")
+"""Fields that are no part of what a score is of, or are told with their own words."""
+
+
+D = TypeVar("D", bound=TwoParts[Any])
+
+
+@dataclass(frozen=True)
+class DensePlan(Generic[D, R]):
+    """All that a dense protocol depends on, checked, before anything is built."""
+
+    backbone: Backbone
+    data: D
+    recipe: R
+    encoder: EncoderOptions
+    notes: tuple[str, ...]
+    published: R | None
+    """The recipe of that name as these images allow it; None for a recipe that was made in Python."""
+
+    @property
+    def fill(self) -> tuple[float, ...]:
+        """What continues an image beyond its edge: the mean that normalisation takes off."""
+        return tuple(self.backbone.encoder.mean.flatten().tolist())
+
+    @property
+    def origin(self) -> Origin:
+        """How the model was built, and what it is called."""
+        return known_origin(self.backbone)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the training."""
+        return plan_run(self.recipe.train, len(self.data.train.images)).total_steps
+
+    @property
+    def schedule(self) -> dict[str, Setting]:
+        """What a reader of the score wants to know of the training."""
+        batch = self.recipe.train.batch_size
+        lr = self.recipe.optim.base_lr * batch / 256
+        return {"batch": batch, "lr": lr, "steps": self.total_steps}
+
+    def placed(self, going: Going) -> Self:
+        """With the seed, the device and the workers that were asked for."""
+        return replace(self, recipe=placed(self.recipe, going))
+
+    def folder(self, name: str, model: str | Path | Backbone, going: Going) -> Path:
+        """The one that was asked for, or one in the run that the model is."""
+        called = f"{name}-{file_name(self.data.name)}-seed{going.seed}"
+        return going.out or own_folder(self.backbone, model, called)
+
+    def loader(
+        self, options: DataOptions, window: WindowOptions, ranks: Ranks, least_px: int = 1
+    ) -> DenseLoader:
+        """Training windows of this rank; the arguments are `DenseLoader`'s."""
+        train = self.recipe.train
+        return DenseLoader(
+            self.data.train,
+            options,
+            window,
+            train.seed,
+            train.batch_size,
+            ranks.rank,
+            ranks.world,
+            in_chans=self.encoder.in_chans,
+            fill=self.fill,
+            least_px=least_px,
+        )
+
+    def settings(self, protocol: str) -> dict[str, Any]:
+        """All that the numbers depend on."""
+        return {
+            "protocol": protocol,
+            "model": self.origin.name,
+            "step": self.origin.step,
+            "weights_sha256": weights_sha256(self.backbone.encoder.vit.state_dict()),
+            "data": self.data.name,
+            "images": self.data.images_digest,
+            "classes": list(self.data.classes),
+            "training_images": len(self.data.train.images),
+            "recipe": read_mapping(self.recipe),
+            "network": to_mapping(self.encoder),
+        }
+
+    def score(
+        self,
+        protocol: str,
+        metric: str,
+        value: float,
+        interval: tuple[float, float] | None,
+        n_test: int,
+        settings: dict[str, Setting],
+        more: dict[str, float],
+        notes: tuple[str, ...],
+    ) -> Score:
+        """What was found, with the plan's part of how; `notes` follow the plan's own."""
+        rows, columns = self.recipe.window.pixels
+        told: dict[str, Setting] = {"recipe": self.recipe.name, "window": f"{rows} x {columns} px"}
+        return Score(
+            protocol=protocol,
+            model=self.origin.name,
+            step=self.origin.step,
+            data=self.data.name,
+            metric=metric,
+            value=value,
+            interval=interval,
+            n_train=len(self.data.train.images),
+            n_test=n_test,
+            seed=self.recipe.train.seed,
+            settings={**told, **settings},
+            way=self._way(settings.get("steps")),
+            more=more,
+            notes=(*self.notes, *notes),
+            images=self.data.images_digest,
+        )
+
+    def _way(self, steps: Setting | None) -> str:
+        """The recipe's name, the steps of a training, and the fields that differ from the recipe of that
+        name."""
+        told = self.recipe.name if steps is None else f"{self.recipe.name}, {steps} steps"
+        if self.published is None:
+            return f"{told}, {digest_of(self.recipe, SAID)}"
+        changes = describe_changes(self.published, self.recipe, SAID)
+        return f"{told}, {changes}" if changes else told
+
+
+def plan_dense(
+    model: str | Path | Backbone,
+    data: D,
+    recipe: R,
+    encoder: str | EncoderOptions | None,
+    look: Callable[[D], tuple[str, ...]],
+    named: Callable[[str], R],
+) -> DensePlan[D, R]:
+    """Open the model, fill in what the recipe leaves open, and find out what does not fit.
+
+    Args:
+        look: what is odd in the data, in sentences.
+        named: the recipe of a name; raises where there is none.
+
+    Raises:
+        LaminaError: one line on what is wrong with the model, the data or the recipe.
+    """
+    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    n_train = len(data.train.images)
+    asked = recipe
+    recipe, notes = _fitted(asked, backbone, n_train)
+    try:
+        published, _ = _fitted(named(recipe.name), backbone, n_train)
+    except LaminaError:
+        published = None
+    else:
+        check_dense_options(asked, named(recipe.name), recipe)
+    options = resized_options(backbone, recipe.window.pixels, recipe.encoder)
+    found = dict.fromkeys((*data.train.images.notes, *data.test.images.notes))
+    return DensePlan(backbone, data, recipe, options, (*found, *notes, *look(data)), published)
+
+
+def _fitted(recipe: R, backbone: Backbone, n_train: int) -> tuple[R, tuple[str, ...]]:
+    """The recipe with windows in numbers, the model's way of reading images and no larger a batch than there
+    are images; and remarks on what of it did not fit."""
+    own, notes = known_origin(backbone).recipe.data, []
+    window = recipe.window.resolved(backbone.image_size, backbone.encoder.patch)
+    asked = recipe.window.size
+    if asked is not None and window.pixels != (asked[0], asked[-1]):
+        rows, columns = window.pixels
+        notes.append(f"windows of {rows} x {columns} px, a multiple of the patch, in place of {asked[0]}")
+    reading = {name: getattr(own, name) for name in DECODING_FIELDS}
+    data = replace(recipe.data, **reading, **higher_limits(own, recipe.data))
+    channels = backbone.encoder.in_chans
+    if data.jitter is not None and channels not in COLOUR_CHANNELS:
+        data = replace(data, jitter=None)
+        notes.append(f"no colour jitter, which takes 1 or 3 channels: {channels} here")
+    train = recipe.train
+    if n_train < train.batch_size:
+        notes.append(f"batch {n_train}, all images there are, in place of {train.batch_size}")
+        train = replace(train, batch_size=n_train)
+    return replace(recipe, window=window, data=data, train=train), tuple(notes)
+
+
+def keep_score(
+    score: Score,
+    started: float,
+    out: Path,
+    model: str | Path | Backbone,
+    draw: Callable[[], None],
+) -> Score:
+    """The score with the seconds since `started`; the main rank writes it into the folder and the run's
+    results, and draws its picture."""
+    score = replace(score, seconds=round(time.perf_counter() - started, 1))
+    if is_main():
+        draw()
+        score.save(out / SCORE)
+        keep(score, model)
+    return score

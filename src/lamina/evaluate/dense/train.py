@@ -1,0 +1,172 @@
+"""A training of a protocol with a task of its own: its folder, its settings on disk, and how it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from lamina.callbacks.bad_files import FaultMonitor
+from lamina.core.config import flatten
+from lamina.core.durable import replace_text
+from lamina.core.errors import LaminaError
+from lamina.core.records import parse_yaml, read_yaml, to_yaml, write_json
+from lamina.data import FaultBudget
+from lamina.data.options import raised_limits
+from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.score import Unfinished
+from lamina.pretraining import tell_raised_limits
+from lamina.runs.resumable_folder import (
+    FolderOnMain,
+    ResumableFolder,
+    Started,
+    begin_on_main,
+    opened_on_main,
+)
+from lamina.runs.run import environment
+from lamina.train import (
+    Callback,
+    Loader,
+    OptimOptions,
+    Ranks,
+    TrainOptions,
+    fit,
+    on_main,
+    process_group,
+    remedies,
+)
+from lamina.train.distributed import from_main
+
+SETTINGS = "evaluation.yaml"
+FREE = (
+    "device",
+    "workers",
+    "prefetch_batches",
+    "worker_timeout_seconds",
+    "bad_files_max_share",
+    "bad_files_min",
+    "checkpoint_every_steps",
+    "checkpoint_every_seconds",
+    "keep_checkpoints",
+    "nonfinite_limit",
+)
+"""Last parts of the names of settings that a resumed training may change: its numbers do not depend on
+them. It may also raise the limits of a file's size and time (`raised_limits`)."""
+LATER = ("images",)
+"""Settings that trainings of earlier versions do not say."""
+
+
+class BudgetedLoader(Loader, Protocol):
+    """A loader that counts the files it could not read."""
+
+    @property
+    def budget(self) -> FaultBudget: ...
+
+
+def fit_protocol(
+    task: nn.Module,
+    loader: BudgetedLoader,
+    optim: OptimOptions,
+    options: TrainOptions,
+    folder: Path,
+    settings: dict[str, Any],
+    going: Going,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train the task in place, in `folder`: settings, metrics.jsonl, train.log, checkpoints; call it on every
+    rank. A training that is finished is only read back.
+
+    Args:
+        task, loader, optim, options, callbacks: as `lamina.train.fit`.
+        settings: all that the numbers depend on, in plain numbers and text; written down, and the same on a
+            resume but for `FREE`.
+        going: whether to go on with the folder, or to replace it.
+
+    Raises:
+        Unfinished: where the training was interrupted or stopped.
+        LaminaError: where the folder has something else in it, or as `fit`.
+    """
+    with (
+        process_group(options.device) as ranks,
+        opened_evaluation(ranks, folder, going) as opened,
+    ):
+        begin_evaluation(ranks, opened, folder, settings, going, options)
+        loader.budget.content_counts = "images" in settings
+        outcome = fit(
+            task,
+            loader,
+            optim,
+            options,
+            folder,
+            [*([Started(opened)] if opened else []), FaultMonitor(loader.budget), *callbacks],
+            resume=going.resume,
+        )
+    if outcome.exit_code:
+        raise Unfinished(outcome.sentence, outcome.exit_code)
+
+
+def opened_evaluation(ranks: Ranks, folder: Path, going: Going) -> FolderOnMain:
+    """The folder of an evaluation for the one process that writes into it."""
+    return opened_on_main(
+        ranks,
+        folder,
+        (folder / SETTINGS).is_file,
+        "evaluation",
+        resume=going.resume,
+        overwrite=going.overwrite,
+    )
+
+
+def begin_evaluation(
+    ranks: Ranks,
+    opened: ResumableFolder | None,
+    folder: Path,
+    settings: dict[str, Any],
+    going: Going,
+    options: TrainOptions | None = None,
+) -> None:
+    """Write the settings, or see that they are the same; `options` are those of the training, where there is
+    one: one that diverged may go on with another rate, clipping or precision."""
+    file = folder / SETTINGS
+    text = to_yaml(settings)
+
+    def write() -> None:
+        replace_text(file, text)
+        write_json(folder / "environment.json", environment())
+
+    def go_on() -> None:
+        if _other_settings(file, text, options):
+            replace_text(file, text)
+
+    if from_main(int(going.resume and file.is_file()), ranks):
+        on_main(ranks, go_on)
+    else:
+        begin_on_main(ranks, opened, write)
+
+
+def _other_settings(file: Path, text: str, options: TrainOptions | None) -> bool:
+    """Whether those in the file differ, in limits of files that are raised, or in what a training that
+    diverged may change; others are refused."""
+    before, now = flatten(_mapping(file)), flatten(parse_yaml(text))
+    # The file of an older training may also hold fields that other options switch off.
+    names = [name for name in now if name.rpartition(".")[2] not in FREE]
+    names = [name for name in names if name in before or name not in LATER]
+    changed = {n: (before.get(n), now[n]) for n in names if before.get(n) != now[n]}
+    raised = raised_limits(changed)
+    allowed = [*raised, *([] if options is None else remedies(file.parent, options, changed))]
+    if refused := [name for name in changed if name not in allowed]:
+        raise LaminaError(
+            f"--resume goes on with the settings in {file}, but these differ: {', '.join(refused)}; leave "
+            "them out, or start anew"
+        )
+    tell_raised_limits(raised)
+    return bool(allowed)
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise LaminaError(f"{file} holds no settings; start anew with --overwrite")
+    return content

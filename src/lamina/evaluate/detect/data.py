@@ -1,0 +1,132 @@
+"""Images with objects, in two parts: one to train on, one to test on, once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lamina.core.batch import Objects
+from lamina.core.errors import LaminaError
+from lamina.data import Subset, Unreadable, printable
+from lamina.data.decode.unreadable import Reason
+from lamina.data.dense.class_counts import check_counts, count_objects, with_objects
+from lamina.data.dense.coco_annotations import told
+from lamina.data.dense.open import open_objects
+from lamina.data.dense.sources import ObjectSource
+from lamina.data.options import AS_STORED, Decoding
+from lamina.evaluate.dense.data import MOST_LOOKED_AT, CheckedSource, TwoParts
+
+
+@dataclass(frozen=True)
+class DetectData(TwoParts[ObjectSource]):
+    """A training and a test part with the same classes.
+
+    Raises:
+        LaminaError: as `TwoParts`, or for parts without objects or classes.
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be learned from."""
+        for part, source in (("training", self.train), ("test", self.test)):
+            if not isinstance(source, ObjectSource):
+                raise LaminaError(f"the {part} part of {self.name} has no objects; give boxes, as in COCO")
+        super().__post_init__()
+        if not self.classes:
+            raise LaminaError(f"{self.name} has no classes; it takes one or more")
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether all objects have masks of their own, and not only boxes."""
+        return all(bool(getattr(part, "has_masks", True)) for part in (self.train, self.test))
+
+
+@dataclass(frozen=True)
+class Checked(CheckedSource[ObjectSource]):
+    """An `ObjectSource` in which objects of a class that there is not, or with a box that is none, cannot be
+    read."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether objects have masks of their own."""
+        return bool(getattr(self.source, "has_masks", True))
+
+    @property
+    def dropped(self) -> int:
+        """Objects that the source left out."""
+        return int(getattr(self.source, "dropped", 0))
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Why it did, where it says so: how many for each reason."""
+        return Counter(getattr(self.source, "left_out", {}))
+
+    def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
+        """Objects of image i; raises `Unreadable`, also where they cannot be meant."""
+        found = self.source.read_objects(i, how)
+        odd = [label for label in found.labels.tolist() if not 0 <= label < len(self.classes)]
+        if odd:
+            raise Unreadable(Reason.LABELS, f"class {odd[0]} of {len(self.classes)}, counted from 0")
+        empty = ~(found.boxes[:, 2:] > found.boxes[:, :2]).all(1)
+        if bool(empty.any()):
+            raise Unreadable(Reason.LABELS, f"an empty box, {found.boxes[empty][0].tolist()}")
+        return found
+
+
+@dataclass(frozen=True)
+class Chosen(Checked):
+    """Some images of an `ObjectSource`."""
+
+    indices: tuple[int, ...]
+
+    @cached_property
+    def images(self) -> Subset:
+        """The images that were chosen."""
+        return Subset(self.source.images, self.indices)
+
+    @property
+    def not_chosen(self) -> int:
+        """How many were not."""
+        return len(self.source.images) - len(self.indices)
+
+    def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
+        """As `Checked`, of the i-th that was chosen."""
+        return super().read_objects(self.indices[i], how)
+
+
+def open_detect_data(data: str | Path | DetectData) -> DetectData:
+    """Both parts of `data`, as `lamina.data.dense.open.open_objects` finds them; of the training part the
+    images with objects that are no crowds, as detectron2 and ViTDet choose them.
+
+    Raises:
+        LaminaError: where there is no such data, or as `DetectData`.
+    """
+    if not isinstance(data, DetectData):
+        train, test = (open_objects(data, part) for part in ("train", "val"))
+        data = DetectData(printable(str(data)), train, test)
+    if isinstance(data.train, Chosen):  # opened before
+        return data
+    indices = tuple(with_objects(data.train))
+    # Where there are none, `look` says so.
+    train = Chosen(data.train, indices) if indices else Checked(data.train)
+    return DetectData(data.name, train, Checked(data.test))
+
+
+def look(data: DetectData) -> tuple[str, ...]:
+    """What is odd in the objects, in sentences; of each part `MOST_LOOKED_AT` images at most are read.
+
+    Raises:
+        LaminaError: where none can be read, or there are no objects.
+    """
+    counts = [count_objects(part, MOST_LOOKED_AT) for part in (data.train, data.test)]
+    notes = list(check_counts(counts[0], counts[1], fewest=1))
+    for part, source in (("training", data.train), ("test", data.test)):
+        if dropped := getattr(source, "dropped", 0):
+            why = told(Counter(getattr(source, "left_out", ()))) or "their boxes are outside of the image"
+            notes.append(f"{dropped} annotations of the {part} part are left out: {why}")
+    if n := getattr(data.train, "not_chosen", 0):
+        notes.append(f"training images without objects to learn are left out: {n}")
+    if not data.has_masks:
+        notes.append("not all objects have masks: boxes alone are learned and judged")
+    return tuple(notes)

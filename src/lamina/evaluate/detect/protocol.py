@@ -1,0 +1,114 @@
+"""The protocol of detection: train Mask R-CNN on an encoder, then test once."""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+from lamina.encoder import EncoderOptions
+from lamina.evaluate.dense.images import DenseImages, Progress
+from lamina.evaluate.dense.plan import keep_score
+from lamina.evaluate.dense.plot import save_picture
+from lamina.evaluate.dense.train import fit_protocol
+from lamina.evaluate.detect.build import Planned, build_detector, plan_detection
+from lamina.evaluate.detect.coco_metrics import GROUPS, CocoLedger, Precision
+from lamina.evaluate.detect.data import DetectData
+from lamina.evaluate.detect.detector import Detector
+from lamina.evaluate.detect.inference import detect_images
+from lamina.evaluate.detect.plot import draw
+from lamina.evaluate.detect.recipes import DetectRecipe
+from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.score import Score
+from lamina.interop import Backbone
+from lamina.train import Ranks, process_group
+
+PICTURE = "detections.png"
+
+
+def evaluate_detect(
+    model: str | Path | Backbone,
+    data: str | Path | DetectData,
+    going: Going | None = None,
+    *,
+    recipe: DetectRecipe | None = None,
+    encoder: str | EncoderOptions | None = None,
+    progress: Progress | None = None,
+) -> Score:
+    """Detection and instance segmentation by the recipe: train on the training images, then test once, after
+    the last step.
+
+    The score is COCO's mean average precision of boxes; beside it those of masks, at single thresholds, by
+    size and for each class. Folder: settings, checkpoints, metrics, score.json, detections.png.
+
+    Args:
+        model: whatever `load_encoder` takes ("untrained:RUN" is a run's twin before training), or a backbone.
+        data: images with objects: a COCO-like folder, `sample:doom`, or two opened parts.
+        going: folder, seed, device.
+        recipe: what is trained, and how; by default the one for small images.
+        encoder: timm name or options of the network, for weights files that do not say.
+        progress: told how many test images are done.
+
+    Raises:
+        Unfinished: where the training was interrupted; it goes on with `resume`.
+        LaminaError: one line on what is wrong with the model, the data, the recipe or the folder.
+    """
+    going, started = going or Going(), time.perf_counter()
+    planned = plan_detection(model, data, recipe, encoder).placed(going)
+    out = planned.folder("detect", model, going)
+    images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.recipe.data, progress)
+    with process_group(planned.recipe.train.device) as ranks:
+        detector = _trained(planned, out, going, ranks)
+        tested = detect_images(detector, images, planned.recipe.window, planned.fill, ranks.device)
+        score = _score(planned, tested.ledger, out, images.notes)
+    picture = partial(save_picture, draw, tested.shown, planned.data.classes, out / PICTURE)
+    return keep_score(score, started, out, model, picture)
+
+
+def _trained(planned: Planned, out: Path, going: Going, ranks: Ranks) -> Detector:
+    """The detector, trained in `out`, in evaluation mode."""
+    recipe, detector = planned.recipe, build_detector(planned)
+    loader = planned.loader(recipe.data, recipe.window.training(), ranks, recipe.window.least_px)
+    fit_protocol(detector, loader, recipe.optim, recipe.train, out, planned.settings("detect"), going)
+    return detector.eval()
+
+
+def _score(planned: Planned, ledger: CocoLedger, out: Path, notes: tuple[str, ...]) -> Score:
+    """What was found, with what a reader wants to know of how."""
+    boxes, reach = ledger.precision("bbox"), planned.recipe.attention.window
+    more = named("bbox", boxes, planned.data.classes)
+    if ledger.masks:
+        more |= named("segm", ledger.precision("segm"), planned.data.classes)
+    interval = ledger.interval("bbox", boxes.mean)
+    if interval is None:
+        notes = (*notes, f"no interval is known of {len(ledger)} test images; it takes {2 * GROUPS}")
+    attention = "global" if reach is None else f"within {reach} x {reach} patches"
+    return planned.score(
+        "detect",
+        "bbox_mAP",
+        boxes.mean,
+        interval,
+        n_test=len(ledger),
+        settings={"attention": attention, **planned.schedule, "folder": str(out)},
+        more={name: value for name, value in more.items() if name != "bbox_mAP"},
+        notes=notes,
+    )
+
+
+def named(kind: str, found: Precision, classes: tuple[str, ...]) -> dict[str, float]:
+    """The numbers under the names that COCO's have in papers; those of which there is no object are left
+    out."""
+    numbers = {
+        "mAP": found.mean,
+        "AP50": found.at50,
+        "AP75": found.at75,
+        "AP_small": found.small,
+        "AP_medium": found.medium,
+        "AP_large": found.large,
+        "recall": found.recall,
+    }
+    each = {f"{kind}_{name}": value for name, value in numbers.items()}
+    if kind == "bbox":
+        each |= {f"AP50 {name}": ap for name, ap in zip(classes, found.of_class_at50, strict=True)}
+    return {name: value for name, value in each.items() if not math.isnan(value)}

@@ -1,0 +1,51 @@
+"""How windows are cut for detection: at random in training, around the whole image in the test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from lamina.core.ranges import COUNT, POSITIVE, SHARE
+from lamina.data.dense.crops import Window, WindowOptions, check_scale
+from lamina.evaluate.dense.recipe import Windows
+
+
+@dataclass(frozen=True)
+class DetectWindows(Windows):
+    """Windows of images; what is unset follows from the encoder."""
+
+    base: Annotated[int | None, COUNT] = None
+    """Long side in px of a training image at scale 1; unset: that of a window."""
+    scale: Annotated[tuple[float, float], POSITIVE] = (0.1, 2.0)
+    """Smallest and largest size of a training image over `base`, drawn evenly (large-scale jitter)."""
+    flip: Annotated[float, SHARE] = 0.5
+    """Probability of a horizontal flip in training."""
+    least_px: Annotated[int, COUNT] = 1
+    """Px of an object that a training window must show for it to count."""
+    at_once: Annotated[int, COUNT] = 8
+    """Images per forward in the test; the numbers do not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        super().__post_init__()
+        check_scale(self.scale)
+
+    def resolved(self, own: tuple[int, int], patch: tuple[int, int]) -> DetectWindows:
+        """As `Windows`."""
+        whole = super().resolved(own, patch)
+        return replace(whole, base=max(whole.pixels) if self.base is None else self.base)
+
+    def training(self) -> WindowOptions:
+        """Windows as the training loader cuts them."""
+        assert self.base is not None
+        return WindowOptions(self.pixels, self.scale, self.base, side="long", flip=self.flip)
+
+    def whole(self, height: int, width: int) -> Window:
+        """The window of an image of that size which shows all of it, as large as it can be, from the upper
+        left on."""
+        factor = min(side / of for side, of in zip(self.pixels, (height, width), strict=True))
+        resized = tuple(
+            min(side, max(1, round(of * factor)))
+            for side, of in zip(self.pixels, (height, width), strict=True)
+        )
+        return Window((resized[0], resized[1]), 0, 0, self.pixels)

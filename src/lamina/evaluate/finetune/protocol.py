@@ -1,0 +1,233 @@
+"""The protocols that train on labels: MAE's linear probe, the attentive probe and fine-tuning, then one
+test."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+
+from lamina.core.config import describe_changes, flatten, to_mapping
+from lamina.core.errors import LaminaError
+from lamina.core.files import check_writable
+from lamina.core.ranges import NOT_NEGATIVE, SEED, check_ranges
+from lamina.data import DataOptions, Source
+from lamina.data.digest import images_digest, joined_digests
+from lamina.encoder import EncoderOptions
+from lamina.evaluate.finetune.adapt import adapted, protocol_recipe, recipe_of
+from lamina.evaluate.predictions import Answers, classify
+from lamina.evaluate.result_files import file_name
+from lamina.evaluate.score import Score, Unfinished, score_file
+from lamina.features import Computing, LabelledData, open_labelled
+from lamina.features.table import Setting
+from lamina.interop import Backbone, load_encoder, locate_step
+from lamina.pretraining import FREE_ON_RESUME, MoreCallbacks, run_pretrain
+from lamina.recipes import Recipe
+from lamina.runs.run import Run, load_task
+from lamina.supervised import Supervised
+from lamina.train import TrainOptions
+from lamina.train.distributed import choose_device
+
+Trained = Literal["linear-mae", "attentive", "finetune"]
+
+
+class TrainingRecipe(Protocol):
+    """What a recipe says of any training; it is a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def data(self) -> DataOptions: ...
+
+    @property
+    def train(self) -> TrainOptions: ...
+
+
+R = TypeVar("R", bound=TrainingRecipe)
+
+
+@dataclass(frozen=True)
+class Going:
+    """How a training goes on, where it is and with what it computes; the numbers depend on the seed alone."""
+
+    out: Path | None = None
+    """Folder of the training; by default RUN/evaluations/PROTOCOL-DATA-seedS for a run."""
+    resume: bool = False
+    """Go on with what is in the folder (or start it)."""
+    overwrite: bool = False
+    """Replace what is in the folder."""
+    seed: Annotated[int, SEED] = 0
+    """Of weights, order, crops, mixing and drop path."""
+    device: str | None = None
+    """auto, cpu, cuda, ...; unset means the recipe's."""
+    workers: Annotated[int | None, NOT_NEGATIVE] = None
+    """Processes that read images; unset means the recipe's."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
+
+
+def evaluate_trained(
+    protocol: Trained,
+    model: str | Path | Backbone,
+    data: str | Path | LabelledData,
+    going: Going | None = None,
+    *,
+    recipe: Recipe | None = None,
+    encoder: str | EncoderOptions | None = None,
+    train: Source | None = None,
+    called: str | None = None,
+    callbacks: MoreCallbacks | None = None,
+) -> Score:
+    """Train by the protocol on the training images, then classify the test images once.
+
+    The score is that of the last step: nothing is chosen on the test images (MAE's code reports the best
+    epoch).
+
+    Args:
+        protocol: "linear-mae", "attentive" or "finetune".
+        model: whatever `load_encoder` takes, or a backbone.
+        data: labelled images in two parts.
+        going: folder, seed, device.
+        recipe: what is trained by; by default the published one for networks of that size.
+        encoder: timm name or options of the network, for weights files that do not say.
+        train: training images in place of those of `data` (few labels).
+        called: their name in the score's protocol and folder.
+        callbacks: more of them, see `run_pretrain`.
+
+    Raises:
+        Unfinished: where the training was interrupted; it goes on with `resume`.
+        LaminaError: one line on what is wrong with the model, the data or the folder.
+    """
+    going, started = going or Going(), time.perf_counter()
+    labelled = open_labelled(data)
+    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    source = labelled.train if train is None else train
+    chosen, notes = adapted(recipe or protocol_recipe(protocol, backbone), backbone, source)
+    chosen, said = placed(chosen, going), (*labelled.notes, *labelled.trained_on(backbone), *notes)
+    name = protocol if called is None else f"{protocol}-{called}"
+    out = going.out or own_folder(backbone, model, f"{name}-{file_name(labelled.name)}-seed{going.seed}")
+    learned = images_digest(source)
+    outcome = run_pretrain(
+        chosen,
+        labelled.name,
+        out,
+        resume=going.resume,
+        overwrite=going.overwrite,
+        init=backbone,
+        callbacks=callbacks,
+        source=source,
+        content=learned,
+    )
+    if outcome.exit_code:
+        raise Unfinished(outcome.sentence, outcome.exit_code)
+    answers = test_run(out, labelled.test, Computing(workers=chosen.data.workers, device=chosen.train.device))
+    score = Score(
+        protocol=name,
+        model="a backbone" if backbone.origin is None else backbone.origin.name,
+        step=None if backbone.origin is None else backbone.origin.step,
+        data=labelled.name,
+        metric="top1",
+        value=answers.top1,
+        interval=answers.interval,
+        n_train=len(source),
+        n_test=len(answers.labels),
+        seed=going.seed,
+        settings={**_settings(chosen), "folder": str(out)},
+        notes=(*said, *answers.notes, *answers.confusion.no_better()),
+        seconds=round(time.perf_counter() - started, 1),
+        more=answers.confusion.numbers,
+        confusion=answers.confusion,
+        way=_way(chosen, protocol, backbone, source),
+        images=joined_digests(learned, images_digest(labelled.test)),
+    )
+    keep(score, model)
+    return score
+
+
+def test_run(run: Path, test: Source, computing: Computing) -> Answers:
+    """What the classifier that a run trained says of test images."""
+    task, recipe = load_task(run)
+    if not isinstance(task, Supervised):
+        raise LaminaError(f"{run} was not trained on labels, so it has no classifier; fine-tune it first")
+    if test.class_names and tuple(test.class_names) != recipe.labels.classes:
+        raise LaminaError(f"the classes of the test images are not those that {run} was trained on")
+    task = task.to(choose_device(computing.device))
+    (rows, columns), (height, width) = task.encoder.grid, task.encoder.patch
+    size = rows * height, columns * width
+    return classify(task.logits, test, size, task.encoder.in_chans, recipe.data, computing)
+
+
+def keep(score: Score, model: str | Path | Backbone) -> Path | None:
+    """Write the score of a run into its results; what cannot be written is said by an error of the system."""
+    if isinstance(model, Backbone):
+        return None
+    file = score_file(score, newest=Run(model).exists())
+    if file is not None:
+        check_writable(file)
+        score.save(file)
+    return file
+
+
+def placed(recipe: R, going: Going) -> R:
+    """A protocol's recipe with the seed, the device and the workers that were asked for."""
+    train = replace(recipe.train, seed=going.seed, device=going.device or recipe.train.device)
+    workers = recipe.data.workers if going.workers is None else going.workers
+    return replace(recipe, train=train, data=replace(recipe.data, workers=workers))
+
+
+def own_folder(backbone: Backbone, model: str | Path | Backbone, name: str) -> Path:
+    """A folder in the run that the model is."""
+    if not isinstance(model, Backbone) and backbone.origin is not None and Run(backbone.origin.name).exists():
+        place, step = locate_step(str(model))
+        newest = Run(str(model)).exists()
+        return Run(place).evaluations / (name if newest else f"{name}@{step}")
+    raise LaminaError("where to? give --out FOLDER (a run has its own, RUN/evaluations)")
+
+
+def length_of(recipe: Recipe) -> str:
+    """Of its training, for people: steps where they are what counts, else epochs."""
+    steps = recipe.train.max_steps
+    return f"{recipe.train.epochs:g} epochs" if steps is None else f"{steps} steps"
+
+
+def _way(chosen: Recipe, protocol: str, backbone: Backbone, source: Source) -> str:
+    """The recipe's name, its length, and the fields that differ from the recipe of that name."""
+    told = f"{chosen.name}, {length_of(chosen)}"
+    said = (*FREE_ON_RESUME, "train.seed", "train.epochs", "train.max_steps")
+    try:
+        named, _ = adapted(recipe_of(protocol, chosen.name), backbone, source)
+    except LaminaError:  # a recipe that was made in Python
+        return f"{told}, {digest_of(chosen, said)}"
+    warm_up = named.optim.warmup_epochs * chosen.train.epochs / named.train.epochs  # as --epochs has it
+    named = replace(named, optim=replace(named.optim, warmup_epochs=warm_up))
+    changes = describe_changes(named, chosen, said)
+    return f"{told}, {changes}" if changes else told
+
+
+def digest_of(options: Any, but: Sequence[str]) -> str:
+    """The first 12 digits of a SHA-256 of all fields but those."""
+    fields = {name: value for name, value in flatten(to_mapping(options)).items() if name not in but}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _settings(recipe: Recipe) -> dict[str, Setting]:
+    """What a reader of the score wants to know of the training."""
+    peak = recipe.optim.base_lr * recipe.train.batch_size / 256
+    told: dict[str, Setting] = {
+        "recipe": recipe.name,
+        "epochs": recipe.train.epochs,
+        "batch": recipe.train.batch_size,
+        "lr": peak,
+        "pool": recipe.supervised.pool or "cls",
+    }
+    if recipe.train.max_steps is not None:
+        told["steps"] = recipe.train.max_steps
+    if recipe.optim.layer_decay is not None:
+        told["layer_decay"] = recipe.optim.layer_decay
+    return told

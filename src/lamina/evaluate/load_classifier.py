@@ -1,0 +1,187 @@
+"""From what a model is called to a classifier: one that was trained on labels, or a linear probe on an
+encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from lamina.core.errors import LaminaError
+from lamina.core.frozen import network_sha256
+from lamina.data import DataOptions, Source
+from lamina.data.loading.dataset import Change
+from lamina.encoder import EncoderOptions
+from lamina.evaluate.predictions import Answers, Logits, classify
+from lamina.evaluate.robustness.imagenet_variants import imagenet_wnids
+from lamina.features import Computing, FeatureOptions, LinearOptions, collect
+from lamina.features.linear import fit_linear
+from lamina.features.pooling import BackboneVectors
+from lamina.interop import load_encoder, load_supervised, locate_step
+from lamina.interop.backbone import Pool
+from lamina.interop.export_classifier import class_names, crop_share_of
+from lamina.interop.load import run_folder
+from lamina.runs.run import load_task
+from lamina.supervised import Standardised, Supervised
+from lamina.train.distributed import choose_device
+
+TIMM = "timm/"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Logits of images, the classes that they count, and how images are read for it."""
+
+    name: str
+    step: int | None
+    kind: str
+    """What it is, in a few words for tables."""
+    logits: Logits
+    classes: tuple[str, ...]
+    image_size: tuple[int, int]
+    in_chans: int
+    reading: DataOptions
+    sha256: str
+    """Of weights and structure (`network_sha256`); of a probe those of its encoder."""
+    n_train: int = 0
+    """Images that the probe was fitted on; 0 where the classifier came trained."""
+    notes: tuple[str, ...] = ()
+    """What a reader of its accuracy should know of how the probe was fitted."""
+
+    def answers(
+        self,
+        source: Source,
+        computing: Computing,
+        subset: tuple[int, ...] | None = None,
+        change: Change | None = None,
+    ) -> Answers:
+        """`classify` with this classifier."""
+        size, channels = self.image_size, self.in_chans
+        return classify(self.logits, source, size, channels, self.reading, computing, subset, change)
+
+
+def open_classifier(
+    model: str | Path,
+    train: Source | None = None,
+    computing: Computing | None = None,
+    seed: int = 0,
+    pool: Pool = "mean",
+    encoder: str | EncoderOptions | None = None,
+) -> Classifier:
+    """The classifier that `model` names: a run on labels (fine-tuned), an exported classifier, a timm name
+    with its published ImageNet head (timm/NAME); of any other encoder a linear probe, fitted on `train`.
+
+    The probe reads the mean of the last layer's patches, or its class token, as `pool` says. `encoder` names
+    the network of a weights file that does not say it, or gives its options.
+
+    Raises:
+        LaminaError: where nothing is called so, or an encoder comes without labelled training images.
+    """
+    computing, spec = computing or Computing(), str(model)
+    device = choose_device(computing.device)
+    trained = _trained(spec, device)
+    if trained is not None:
+        return trained
+    if spec.startswith(TIMM) and train is None:
+        return _of_timm(spec, device)
+    return _probe(spec, train, computing, seed, pool, encoder)
+
+
+def _trained(spec: str, device: torch.device) -> Classifier | None:
+    """Of a run on labels, or an export; None for anything else."""
+    if run_folder(spec) is not None:
+        run, step = locate_step(spec)
+        task, recipe = load_task(run, step)
+        if not isinstance(task, Supervised):
+            return None
+        return _of_task(task.to(device), str(run), step, recipe.labels.classes, recipe.data)
+    path = Path(spec).expanduser()
+    share = crop_share_of(path) if path.exists() else None
+    if share is None:
+        return None
+    reading = DataOptions(eval_crop_share=share)
+    return _of_task(load_supervised(path, device), spec, None, class_names(path), reading)
+
+
+def _of_task(
+    task: Supervised, name: str, step: int | None, classes: tuple[str, ...], reading: DataOptions
+) -> Classifier:
+    (rows, columns), (height, width) = task.encoder.grid, task.encoder.patch
+    size = rows * height, columns * width
+    return Classifier(
+        name,
+        step,
+        "trained",
+        task.logits,
+        classes,
+        size,
+        task.encoder.in_chans,
+        reading,
+        network_sha256(task),
+    )
+
+
+def _of_timm(spec: str, device: torch.device) -> Classifier:
+    """timm's published classifier: its own normalisation, size and crop."""
+    name = spec.removeprefix(TIMM)
+    try:
+        net = timm.create_model(name, pretrained=True)
+    except Exception as error:  # offline, unknown to the hub, gated: each library has its own
+        raise LaminaError(
+            f"the weights of {name} could not be loaded ({str(error).splitlines()[0]}); fetch them once "
+            "where there is a network, or give a run"
+        ) from error
+    known: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
+    channels, height, width = known["input_size"]
+    logits = Standardised(net, known["mean"], known["std"]).eval().requires_grad_(False).to(device)
+    reading = DataOptions(eval_crop_share=float(known["crop_pct"]))
+    classes = imagenet_wnids(int(known["num_classes"]))
+    sha256 = network_sha256(net)
+    return Classifier(spec, None, "published", logits, classes, (height, width), channels, reading, sha256)
+
+
+def _probe(
+    spec: str,
+    train: Source | None,
+    computing: Computing,
+    seed: int,
+    pool: Pool,
+    encoder: str | EncoderOptions | None,
+) -> Classifier:
+    if train is None or train.labels is None:
+        raise LaminaError(
+            f"{spec} is no classifier, and a probe needs labelled training images; fine-tune it first"
+        )
+    backbone = load_encoder(spec, encoder=encoder, device=choose_device(computing.device))
+    assert backbone.origin is not None
+    size, channels, reading = backbone.image_size, backbone.encoder.in_chans, backbone.origin.recipe.data
+    vectors = BackboneVectors(backbone, FeatureOptions(features=("last",), pools=(pool,)))
+    table = collect(train, {"it": vectors}, size, channels, reading, computing)
+    labels, n = table.labels, len(train.class_names)
+    assert labels is not None
+    (bank,) = table.vectors.values()
+    fitted = fit_linear(bank, labels, LinearOptions(), seed)
+
+    def logits(images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
+        return fitted.logits(vectors(images)["last", pool].float().cpu(), n)
+
+    origin = backbone.origin
+    kind = f"linear probe, {pool}"
+    return Classifier(
+        origin.name,
+        origin.step,
+        kind,
+        logits,
+        train.class_names,
+        size,
+        channels,
+        reading,
+        network_sha256(backbone),
+        len(labels),
+        fitted.notes,
+    )

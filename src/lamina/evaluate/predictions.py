@@ -1,0 +1,106 @@
+"""What a trained classifier says of images, read as evaluations read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from lamina.core.batch import Fault, Remark
+from lamina.core.errors import LaminaError
+from lamina.core.intervals import wilson_interval
+from lamina.data import DataOptions, Source, eval_batches, remark_lines, unread_notes
+from lamina.data.loading.dataset import Change
+from lamina.evaluate.confusion import Confusion
+from lamina.features import Computing
+from lamina.train.distributed import choose_device
+
+Logits = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B classes"]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predicted and true classes of the images that could be read, and those that could not."""
+
+    predicted: Int64[Tensor, "n"]
+    labels: Int64[Tensor, "n"]
+    faults: tuple[Fault, ...]
+    classes: tuple[str, ...]
+    """Names of the classes that both count."""
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def confusion(self) -> Confusion:
+        """Which classes the images were taken for."""
+        return Confusion.of(self.labels, self.predicted, self.classes)
+
+    @property
+    def right(self) -> int:
+        """How many are right."""
+        return int((self.predicted == self.labels).sum())
+
+    @property
+    def top1(self) -> float:
+        """The share that is right."""
+        return self.right / len(self.labels)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of `top1`."""
+        return wilson_interval(self.right, len(self.labels))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be said beside."""
+        unread = unread_notes(self.faults, len(self.labels) + len(self.faults), "test images")
+        return (*unread, *remark_lines(self.remarks))
+
+
+@torch.inference_mode()
+def classify(
+    logits: Logits,
+    source: Source,
+    image_size: tuple[int, int],
+    in_chans: int,
+    reading: DataOptions | None = None,
+    computing: Computing | None = None,
+    subset: Sequence[int] | None = None,
+    change: Change | None = None,
+) -> Answers:
+    """The most probable class of every image, by a centre crop.
+
+    Args:
+        logits: a classifier in evaluation mode, on the device of `computing`. source: labelled images.
+        image_size, in_chans, reading: how they are cropped and read, see `lamina.data.eval_batches`.
+        computing: batch size, workers, device. subset: the classifier's classes that the source's labels
+        count, where they are not all of its classes,
+            or in another order; the others are no answer (ImageNet-A, -R).
+        change: what is done to each image after the crop, such as a corruption.
+
+    Raises:
+        LaminaError: where the images have no labels, or none can be read.
+    """
+    if source.labels is None:
+        why = f" ({source.no_labels})" if source.no_labels else ""
+        raise LaminaError(
+            f"these images have no classes{why}; give root/CLASS/..., or root/{{train,val}}/CLASS/..."
+        )
+    computing = computing or Computing()
+    device = choose_device(computing.device)
+    kept = None if subset is None else torch.tensor(list(subset), device=device)
+    predicted, labels = [], []
+    faults: list[Fault] = []
+    remarks: list[Remark] = []
+    size, workers = computing.batch_size, computing.workers
+    for batch in eval_batches(source, image_size, in_chans, size, workers, reading, change):
+        assert batch.labels is not None
+        found = logits(batch.images.to(device, non_blocking=True))
+        predicted.append((found if kept is None else found[:, kept]).argmax(1))
+        labels.append(batch.labels)
+        faults += batch.faults
+        remarks += batch.remarks
+    classes = tuple(source.class_names)
+    return Answers(torch.cat(predicted).cpu(), torch.cat(labels), tuple(faults), classes, tuple(remarks))

@@ -1,0 +1,298 @@
+"""The two protocols from end to end: open, compute features once, choose on the training set, test once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lamina.core.config import describe_changes
+from lamina.core.errors import LaminaError, noted_on_interrupt
+from lamina.core.intervals import wilson_interval
+from lamina.data import DataOptions, Source
+from lamina.encoder import EncoderOptions
+from lamina.evaluate.confusion import Confusion
+from lamina.evaluate.result_files import result_file
+from lamina.evaluate.results import ProbeResult, Row, mark_chosen
+from lamina.features.baselines import subjects
+from lamina.features.data import LabelledData, open_labelled
+from lamina.features.extract import Computing, Progress, collect
+from lamina.features.knn import KNNOptions, probe_knn
+from lamina.features.linear import LinearOptions, probe_linear
+from lamina.features.pooling import Extractor, FeatureOptions, standardised_first
+from lamina.features.probe import Verdict, grouped
+from lamina.features.standardize import standardised
+from lamina.features.table import Protocol, Table, Timing
+from lamina.interop import Backbone, at_image_size, load_encoder
+from lamina.runs.run import Run
+from lamina.train.distributed import choose_device
+
+Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"] | None], Verdict]
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """A protocol, and what its choices are made on."""
+
+    protocol: Protocol
+    probe: Probe
+    selection: str
+    seed: int
+    way: str
+    """What of the sweep differs from the usual one."""
+
+
+LEFT_ONE_OUT = (
+    "the test images are the training images, each without its own vote; rows and settings were chosen by "
+    "the same accuracies"
+)
+
+
+def evaluate_knn(
+    model: str | Path | Backbone,
+    data: str | Path | LabelledData,
+    *,
+    options: KNNOptions | None = None,
+    features: FeatureOptions | None = None,
+    leave_one_out: bool = False,
+    encoder: str | EncoderOptions | None = None,
+    image_size: tuple[int, ...] | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str = "auto",
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> ProbeResult:
+    """k nearest neighbours on frozen features (`knn.probe_knn`), beside the untrained network and raw pixels.
+
+    Args:
+        model: whatever `load_encoder` takes, or a backbone. For a run the result is also kept in `results/`.
+        data: labelled images as `lamina.data.open_source` knows them, or two opened parts. Where both are one
+            source, each image is judged without its own vote.
+        options: the sweep.
+        features: which vectors of the encoder, a row each.
+        leave_one_out: take all images of `data` as training and test images at once.
+        encoder: timm name or options of the network, for a weights file that does not say.
+        image_size: a side, or height and width, in px, where it is not that of the training: positions are
+            resampled, and a note says so.
+        batch_size, workers, device, cache, progress: see `features.Computing`.
+
+    Raises:
+        LaminaError: one line on what is wrong with the model or the data.
+    """
+    computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    options = options or KNNOptions()
+    probe = partial(probe_knn, options=options, device=choose_device(device))
+    selection = (
+        "k, centring, features and pool by leave-one-out on the training images, at most "
+        f"{options.chosen_on} of them"
+    )
+    labelled = open_labelled(data, leave_one_out)
+    return _evaluate(
+        _Judging("knn", probe, selection, 0, describe_changes(KNNOptions(), options)),
+        model,
+        labelled,
+        features,
+        encoder,
+        image_size,
+        computing,
+    )
+
+
+def evaluate_linear(
+    model: str | Path | Backbone,
+    data: str | Path | LabelledData,
+    *,
+    options: LinearOptions | None = None,
+    features: FeatureOptions | None = None,
+    encoder: str | EncoderOptions | None = None,
+    image_size: tuple[int, ...] | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str = "auto",
+    cache: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ProbeResult:
+    """A linear probe on frozen features (`linear.probe_linear`), beside the untrained network and raw pixels.
+
+    `seed` draws the part of the training images that choices are made on; the other arguments are those of
+    `evaluate_knn`. Test images are to be others than the training images.
+    """
+    computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    labelled, options = open_labelled(data), options or LinearOptions()
+    if labelled.one_part:
+        raise LaminaError(f"a linear probe needs test images of its own; {labelled.name} is one part alone")
+
+    def probe(train: Tensor, labels: Tensor, test: Tensor | None) -> Verdict:
+        assert test is not None
+        return probe_linear(train, labels, test, options, seed)
+
+    selection = "C, features and pool on a stratified part of the training images"
+    return _evaluate(
+        _Judging("linear", probe, selection, seed, describe_changes(LinearOptions(), options)),
+        model,
+        labelled,
+        features,
+        encoder,
+        image_size,
+        computing,
+    )
+
+
+def _evaluate(
+    judging: _Judging,
+    model: str | Path | Backbone,
+    labelled: LabelledData,
+    features: FeatureOptions | None,
+    encoder: str | EncoderOptions | None,
+    image_size: tuple[int, ...] | None,
+    computing: Computing,
+) -> ProbeResult:
+    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    backbone = backbone if image_size is None else at_image_size(backbone, image_size)
+    backbone = backbone.to(choose_device(computing.device))
+    extractors, notes = subjects(backbone, features)
+    origin, one = backbone.origin, labelled.one_part
+    told = *labelled.notes, *labelled.trained_on(backbone), *_resized(backbone)
+    notes = (*told, *notes, *((LEFT_ONE_OUT,) if one else ()))
+    reading = origin.recipe.data if origin is not None else None
+    finished: list[str] = []
+    with noted_on_interrupt(lambda: _kept_so_far(finished, computing.cache)):
+        look = partial(_look, extractors, backbone, reading, computing)
+        train = look(labelled.train)
+        finished.append("training images")
+        test = train if one else look(labelled.test)
+        finished += [] if one else ["test images"]
+        rows, remarks = judge(train, test, judging.probe, labelled.classes)
+    majority = next(row.confusion.majority for row in rows if row.confusion is not None)
+    result = ProbeResult(
+        protocol=judging.protocol,
+        model=origin.name if origin is not None else "a backbone",
+        data=f"{labelled.name}, leave-one-out" if one else labelled.name,
+        step=origin.step if origin is not None else None,
+        n_train=len(train.index),
+        n_test=len(test.index),
+        classes=labelled.classes,
+        seed=judging.seed,
+        selection=judging.selection,
+        rows=rows,
+        notes=(*notes, *_remarks(train, test), *_no_better(rows), *remarks),
+        majority=majority,
+        way=_way(features or FeatureOptions(), judging, backbone),
+        timing=_timing(train, test),
+        images=labelled.images_digest,
+    )
+    if not isinstance(model, Backbone) and Run(result.model).exists():
+        return _kept(result, results_file(result, newest=Run(model).exists()))
+    return result
+
+
+def _look(
+    extractors: Mapping[str, Extractor],
+    backbone: Backbone,
+    reading: DataOptions | None,
+    computing: Computing,
+    source: Source,
+) -> Table:
+    """Vectors of one part's images at the backbone's size."""
+    return collect(source, extractors, backbone.image_size, backbone.encoder.in_chans, reading, computing)
+
+
+def judge(
+    train: Table, test: Table, probe: Probe, classes: Sequence[str] | None = None
+) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """A row for each kind of vectors, and the probe's notes on them.
+
+    The choice among the rows follows from the training set alone. The same table as `test` asks the probe for
+    its training samples, each without its own vote. `classes` are their names, by default their numbers.
+    """
+    if train.labels is None or test.labels is None:
+        raise LaminaError("an evaluation needs labelled images")
+    names = classes or [str(i) for i in range(1 + int(max(train.labels.max(), test.labels.max())))]
+    rows: list[Row] = []
+    notes: list[tuple[str, str]] = []
+    for key, fitted in train.vectors.items():
+        asked = None if test is train else test.vectors[key]
+        if standardised_first(key.features, key.pool):
+            fitted, *others = standardised(fitted, *([] if asked is None else [asked]))
+            asked = others[0] if others else None
+        verdict = probe(fitted, train.labels, asked)
+        n = len(test.labels)
+        right = int((verdict.predictions == test.labels).sum())
+        found = Confusion.of(test.labels, verdict.predictions, names)
+        rows.append(
+            Row(
+                *key,
+                settings=verdict.settings,
+                top1=right / n,
+                interval=wilson_interval(right, n),
+                validation_top1=verdict.validation_top1,
+                balanced=found.balanced,
+                confusion=found,
+            )
+        )
+        notes += [(", ".join(key), note) for note in verdict.notes]
+    return mark_chosen(rows), grouped(notes)
+
+
+def results_file(result: ProbeResult, newest: bool = True) -> Path:
+    """Where the result of a run is kept (`result_files.result_file`)."""
+    earlier = None if newest else result.step
+    results = Run(result.model).results
+    return result_file(results, result.protocol, result.data, result.way, result.seed, earlier, result.images)
+
+
+def _kept(result: ProbeResult, file: Path) -> ProbeResult:
+    """The result, written to `file`; where that cannot be, it says so and is not lost."""
+    try:
+        result.save(file)
+    except OSError as error:
+        note = f"this result is not kept: {file} cannot be written ({error.strerror or error})"
+        return replace(result, notes=(*result.notes, note))
+    return result
+
+
+def _remarks(train: Table, test: Table) -> tuple[str, ...]:
+    """What could not be read, or cached."""
+    parts = [("training", train)] if test is train else [("training", train), ("test", test)]
+    unread = [note for part, table in parts for note in table.unread(f"{part} images")]
+    return (*unread, *dict.fromkeys(note for _, table in parts for note in table.notes))
+
+
+def _resized(backbone: Backbone) -> tuple[str, ...]:
+    """What is said of another image size."""
+    return (backbone.origin.resized,) if backbone.origin is not None and backbone.origin.resized else ()
+
+
+def _way(features: FeatureOptions, judging: _Judging, backbone: Backbone) -> str:
+    """Features, settings of the sweep and an image size that are not the usual ones."""
+    size = None if backbone.origin is None else backbone.origin.image_size
+    told = describe_changes(FeatureOptions(), features), judging.way
+    return ", ".join(filter(None, (*told, "" if size is None else f"image_size {size[0]} {size[1]}")))
+
+
+def _kept_so_far(finished: Sequence[str], cache: Path | None) -> str:
+    """What of an interrupted evaluation another one finds again."""
+    whole = f"features of all {' and '.join(finished)} were computed" if finished else "no part was finished"
+    if cache is None:
+        return f"{whole}, and nothing is kept; with --cache FOLDER features are kept part by part"
+    return f"{whole} and are kept in {cache}: the same command goes on from there" if finished else whole
+
+
+def _no_better(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What has to be said where the trained encoder does no better than one answer to all images."""
+    found = [row.confusion for row in rows if row.encoder == "trained" and row.chosen]
+    return tuple(
+        note for each in found if each is not None for note in each.no_better("top-1 of the trained encoder")
+    )
+
+
+def _timing(train: Table, test: Table) -> Timing | None:
+    if train.timing is None or test.timing is None or test is train:
+        return train.timing
+    return train.timing + test.timing

@@ -1,0 +1,1 @@
+"""A trained classifier on corrupted images, and on ImageNet-C, -A, -R and -Sketch."""

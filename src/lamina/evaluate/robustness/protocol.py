@@ -1,0 +1,286 @@
+"""Robustness: a classifier on corrupted images, and on ImageNet-C, -A, -R and -Sketch as published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from lamina.analyze.models import some
+from lamina.core.errors import noted_on_interrupt
+from lamina.core.intervals import wilson_interval
+from lamina.core.ranges import COUNT, check_ranges
+from lamina.data import Source
+from lamina.data.digest import images_digest, joined_digests
+from lamina.encoder import EncoderOptions
+from lamina.evaluate.finetune.protocol import Going, keep
+from lamina.evaluate.load_classifier import Classifier, open_classifier
+from lamina.evaluate.result_files import file_name
+from lamina.evaluate.robustness.corruptions import (
+    KINDS,
+    SEVERITIES,
+    Corruption,
+    CorruptionScores,
+    available_kinds,
+    check_corruption,
+)
+from lamina.evaluate.robustness.imagenet_variants import (
+    CLASSES,
+    class_subset,
+    imagenet_c_kinds,
+    imagenet_wnids,
+    open_imagenet_c,
+    open_variant,
+)
+from lamina.evaluate.robustness.partial_results import MeasuredParts
+from lamina.evaluate.score import Score
+from lamina.features import Computing, open_labelled
+from lamina.runs.run import Run
+
+Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch"]
+CLEAN = "clean"
+WHOLE = (CLEAN, *CLASSES)
+"""Parts whose confusion matrix is kept: images as they are, not one of the corruptions."""
+
+
+@dataclass(frozen=True)
+class RobustnessOptions:
+    """Which images a classifier is tested on."""
+
+    published: Published | None = None
+    """A set as published, whose folder is DATA; unset means that the test images of DATA are corrupted
+    here."""
+    kinds: tuple[str, ...] = ()
+    """Corruptions; unset means all fifteen (without frost where its photographs are not installed)."""
+    images: Annotated[int | None, COUNT] = None
+    """So many of the test images, drawn by the seed; unset means all."""
+    probe_data: str | None = None
+    """Labelled images whose training part a linear probe is fitted on, for an encoder that is no classifier;
+    unset means DATA's own."""
+    pool: Literal["cls", "mean"] = "mean"
+    """What of the last layer that probe reads: the mean of the patches, or the class token."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        check_ranges(self)
+        for kind in self.kinds:
+            check_corruption(kind, SEVERITIES[0])
+
+
+class Part(NamedTuple):
+    """Images that one error is measured on; `change` corrupts them while they are read."""
+
+    name: str
+    source: Source
+    change: Corruption | None = None
+
+
+def evaluate_robustness(
+    model: str | Path,
+    data: str | Path,
+    options: RobustnessOptions | None = None,
+    going: Going | None = None,
+    *,
+    computing: Computing | None = None,
+    encoder: str | EncoderOptions | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Score:
+    """Top-1 errors under corruption, or on a published set; what was measured is not measured again.
+
+    The score's value is the mean error over kinds and severities (of ImageNet-A, -R and -Sketch the top-1
+    accuracy, among their classes alone). `more` holds the error on clean images, that of each kind (mean over
+    severities), and for ImageNet's classes mCE and relative mCE, each with what it was measured on in its
+    name.
+
+    Args:
+        model: a run on labels, an exported classifier, timm/NAME on a published set without `probe_data`; of
+            any other encoder a linear probe.
+        data: labelled images in two parts, or the folder of a published set.
+        options: which images.
+        going: folder of what was measured (by default in the run), seed, whether to go on.
+        computing: batch size, workers, device.
+        encoder: timm name or options of the network, for a weights file that does not say.
+        say: told a line for each part.
+
+    Raises:
+        LaminaError: one line on what is wrong with the model, the data or the folder.
+    """
+    options, going, started = options or RobustnessOptions(), going or Going(), time.perf_counter()
+    computing = computing or Computing()
+    probed = options.probe_data or (str(data) if options.published is None else None)
+    train = None if probed is None else open_labelled(probed).train
+    classifier = open_classifier(model, train, computing, going.seed, options.pool, encoder)
+    name = options.published or str(data)
+    learned = "" if train is None else images_digest(train)
+    settings = _settings(classifier, str(data), (probed, learned), options, going)
+    folder = _folder(classifier, name, going)
+    asked: list[str] = []
+    said: dict[str, None] = {}
+    digests = _Digests()
+    with (
+        MeasuredParts.opened(folder, settings, going.overwrite) as known,
+        noted_on_interrupt(lambda: known.kept(asked)),
+    ):
+        for part in _parts(data, options, going.seed):
+            asked.append(part.name)
+            remark = known.check(part.name, digests(part.source))
+            said |= dict.fromkeys((*part.source.notes, *([remark] if remark else [])))
+            if part.name not in known:
+                _measure(part, classifier, options, computing, known, digests(part.source))
+            say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
+        score = _score(classifier, name, options, asked, known, going.seed)
+    seconds = round(time.perf_counter() - started, 1)
+    images = joined_digests(digests.first, *([learned] if learned else []))
+    score = replace(score, seconds=seconds, notes=(*said, *score.notes), images=images)
+    keep(score, model)
+    return score
+
+
+class _Digests:
+    """Digests of parts' images; most parts are of one source, whose digest is taken once."""
+
+    def __init__(self) -> None:
+        self.first = ""
+        self._last: tuple[Source, str] | None = None
+
+    def __call__(self, source: Source) -> str:
+        if self._last is None or self._last[0] is not source:
+            self._last = source, images_digest(source)
+            self.first = self.first or self._last[1]
+        return self._last[1]
+
+
+def _measure(
+    part: Part,
+    classifier: Classifier,
+    options: RobustnessOptions,
+    computing: Computing,
+    known: MeasuredParts,
+    images: str,
+) -> None:
+    """How many images of a part are right, kept at once."""
+    reader = classifier
+    if options.published == "imagenet-c":  # its images are crops
+        reader = replace(classifier, reading=replace(classifier.reading, eval_crop_share=1.0))
+    answers = reader.answers(part.source, computing, _subset(classifier, part.source), part.change)
+    confusion = answers.confusion if part.change is None and part.name in WHOLE else None
+    known.add(part.name, answers.right, len(answers.labels), confusion, images)
+
+
+def _parts(data: str | Path, options: RobustnessOptions, seed: int) -> Iterator[Part]:
+    if options.published is None:
+        test = some(open_labelled(data).test, options.images, seed)
+        yield Part(CLEAN, test)
+        for kind in options.kinds or available_kinds():
+            for severity in SEVERITIES:
+                yield Part(f"{kind} {severity}", test, Corruption(kind, severity, seed))
+    elif options.published == "imagenet-c":
+        for kind in options.kinds or imagenet_c_kinds(data):
+            for severity in SEVERITIES:
+                yield Part(
+                    f"{kind} {severity}", some(open_imagenet_c(data, kind, severity), options.images, seed)
+                )
+    else:
+        yield Part(options.published, some(open_variant(data, options.published), options.images, seed))
+
+
+def _subset(classifier: Classifier, source: Source) -> tuple[int, ...] | None:
+    """Where the source's classes are among the classifier's; None where both are the same."""
+    if tuple(source.class_names) == classifier.classes:
+        return None
+    return tuple(class_subset(classifier.classes, source.class_names).tolist())
+
+
+def _settings(
+    classifier: Classifier,
+    data: str,
+    probed: tuple[str | None, str],
+    options: RobustnessOptions,
+    going: Going,
+) -> dict[str, Any]:
+    """What all parts have in common; `probed` names the images of a probe, with their digest."""
+    return {
+        "model": classifier.name,
+        "step": classifier.step,
+        "network_sha256": classifier.sha256,
+        "classifier": classifier.kind,
+        "probe_data": probed[0] if classifier.n_train else None,
+        "probe_images": probed[1] if classifier.n_train else None,
+        "data": data,
+        "published": options.published,
+        "images": options.images,
+        "seed": going.seed,
+    }
+
+
+def _folder(classifier: Classifier, name: str, going: Going) -> Path | None:
+    """The one that was asked for, or one in the run that the classifier is."""
+    if going.out is not None or not Run(classifier.name).exists():
+        return going.out
+    step = "" if classifier.step is None else f"@{classifier.step}"
+    called = f"robustness-{file_name(name)}-seed{going.seed}{step}"
+    return Run(classifier.name).evaluations / called
+
+
+def _score(
+    classifier: Classifier,
+    data: str,
+    options: RobustnessOptions,
+    asked: list[str],
+    known: MeasuredParts,
+    seed: int,
+) -> Score:
+    base = Score(
+        protocol="robustness-linear" if classifier.n_train else "robustness",
+        model=classifier.name,
+        step=classifier.step,
+        data=data,
+        metric="top1",
+        value=0.0,
+        interval=None,
+        n_train=classifier.n_train,
+        n_test=0,
+        seed=seed,
+        settings={"classifier": classifier.kind},
+        notes=classifier.notes,
+        way=_way(options),
+    )
+    if options.published in CLASSES:
+        right, n = known.counts(options.published)
+        found = known.confusion(options.published)
+        numbers = {} if found is None else found.numbers
+        told = (*base.notes, *(() if found is None else found.no_better()))
+        interval = wilson_interval(right, n)
+        return replace(
+            base, value=right / n, interval=interval, n_test=n, more=numbers, confusion=found, notes=told
+        )
+    kinds = [kind for kind in KINDS if f"{kind} {SEVERITIES[-1]}" in asked]  # the folder may know of more
+    errors = {kind: [known.error(f"{kind} {severity}") for severity in SEVERITIES] for kind in kinds}
+    clean = known.error(CLEAN) if options.published is None else None
+    imagenet = len(classifier.classes) == 1000 and set(classifier.classes) == set(imagenet_wnids())
+    scores = CorruptionScores(errors, options.published is None, clean, imagenet)
+    more = {} if clean is None else {"clean error": clean}
+    found = known.confusion(CLEAN) if options.published is None else None
+    more |= {} if found is None else {f"clean images: {name}": value for name, value in found.numbers.items()}
+    more |= scores.named() | {f"{kind} error": _mean(each) for kind, each in errors.items()}
+    value = _mean([_mean(each) for each in errors.values()])
+    constant = () if found is None else found.no_better("top-1 on clean images")
+    n = known.counts(f"{kinds[0]} {SEVERITIES[0]}")[1]
+    remark = f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities"
+    notes = (*base.notes, remark, *constant)
+    metric = f"mean error ({scores.remark})"
+    return replace(base, metric=metric, value=value, n_test=n, more=more, notes=notes, confusion=found)
+
+
+def _way(options: RobustnessOptions) -> str:
+    """What differs from all kinds and all images."""
+    images = [f"{options.images} images"] if options.images else []
+    probe = [f"probe of {options.probe_data}"] if options.probe_data else []
+    pool = [options.pool] if options.pool != RobustnessOptions.pool else []
+    return ", ".join([*sorted(options.kinds), *images, *probe, *pool])
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,54 @@
+"""A linear head: batch norm, dropout and one matrix on every patch of the last block, or of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import NOT_NEGATIVE, SHARE_BELOW_1, check_ranges
+from lamina.encoder import Encoder
+from lamina.evaluate.segment.feature_maps import Logits, Taps
+from lamina.evaluate.segment.upernet import classifier
+
+
+@dataclass(frozen=True)
+class LinearHeadOptions:
+    """The linear head."""
+
+    blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
+    """Blocks to read, side by side; unset: the last one. DINOv2's "+ms" reads the last four."""
+    dropout: Annotated[float, SHARE_BELOW_1] = 0.1
+    """Of whole channels before the matrix."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
+
+
+class LinearHead(nn.Module):
+    """DINOv2's (arXiv 2304.07193, section 7.4) and DINOv3's linear segmentation: block outputs after the
+    encoder's final norm, batch norm, dropout, a matrix; logits of patches are resized to the image
+    bilinearly."""
+
+    normed = True
+
+    def __init__(self, encoder: Encoder, n_classes: int, options: LinearHeadOptions) -> None:
+        super().__init__()
+        self.blocks = (encoder.depth - 1,) if options.blocks is None else options.blocks
+        if not self.blocks or not 0 <= min(self.blocks) <= max(self.blocks) < encoder.depth:
+            raise LaminaError(
+                f"linear.blocks {self.blocks} are not all among the encoder's, 0 to {encoder.depth - 1}"
+            )
+        channels = encoder.width * len(self.blocks)
+        self.norm = nn.BatchNorm2d(channels)
+        self.dropout = nn.Dropout2d(options.dropout)
+        self.classifier = classifier(channels, n_classes)
+
+    def forward(self, taps: Taps) -> Logits:
+        """Logits of each patch."""
+        values: Tensor = torch.cat(taps.maps, dim=1)
+        return Logits(self.classifier(self.dropout(self.norm(values))))

@@ -1,0 +1,137 @@
+"""The protocol of segmentation: train a head, or remember patches, then test once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from lamina.encoder import EncoderOptions
+from lamina.evaluate.dense.images import DenseImages, Progress
+from lamina.evaluate.dense.plan import keep_score
+from lamina.evaluate.dense.plot import save_picture
+from lamina.evaluate.dense.train import begin_evaluation, fit_protocol, opened_evaluation
+from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.score import Score
+from lamina.evaluate.segment.build import Planned, build_encoder, build_segmenter, plan_segmentation
+from lamina.evaluate.segment.data import SegmentData
+from lamina.evaluate.segment.inference import segment_images
+from lamina.evaluate.segment.knn import KNNSegmenter, block_of, build_bank, choose_k
+from lamina.evaluate.segment.miou import judge
+from lamina.evaluate.segment.plot import draw
+from lamina.evaluate.segment.recipes import HeadKind, SegmentRecipe
+from lamina.evaluate.segment.windows import SaysOfWindows
+from lamina.features.table import Setting
+from lamina.interop import Backbone
+from lamina.train import Ranks, process_group
+
+PICTURE = "segmentation.png"
+
+
+def evaluate_segment(
+    model: str | Path | Backbone,
+    data: str | Path | SegmentData,
+    going: Going | None = None,
+    *,
+    recipe: SegmentRecipe | HeadKind | None = None,
+    encoder: str | EncoderOptions | None = None,
+    progress: Progress | None = None,
+) -> Score:
+    """Semantic segmentation by the recipe: train on the training images, then test once, after the last step.
+
+    The score is the data set's mIoU (see `miou.Quality`), beside each class's IoU, pixel accuracy and the
+    mean of the images' own mIoU. Folder: settings, checkpoints, metrics, score.json, segmentation.png.
+
+    Args:
+        model: whatever `load_encoder` takes ("untrained:RUN" is a run's twin before training), or a backbone.
+        data: images with a class for each pixel: a folder, `sample:doom`, or two opened parts.
+        going: folder, seed, device.
+        recipe: what is trained, and how; a head's name stands for its recipe for small images.
+        encoder: timm name or options of the network, for weights files that do not say.
+        progress: told how many test images are done.
+
+    Raises:
+        Unfinished: where the training was interrupted; it goes on with `resume`.
+        LaminaError: one line on what is wrong with the model, the data, the recipe or the folder.
+    """
+    going, started = going or Going(), time.perf_counter()
+    planned = plan_segmentation(model, data, recipe, encoder).placed(going)
+    name = f"segment-{planned.recipe.head}"
+    out = planned.folder(name, model, going)
+    images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.recipe.data, progress)
+    with process_group(planned.recipe.train.device) as ranks:
+        learn = _trained if planned.recipe.trains else _bank
+        says, own = learn(planned, out, going, ranks)
+        tested = segment_images(says, images, planned.recipe.window, planned.fill, ranks.device)
+    score = _score(name, planned, tested.counts, {**own, "folder": str(out)}, images.notes)
+    picture = partial(save_picture, draw, tested.shown, planned.data.classes, out / PICTURE)
+    return keep_score(score, started, out, model, picture)
+
+
+def _trained(
+    planned: Planned, out: Path, going: Going, ranks: Ranks
+) -> tuple[SaysOfWindows, dict[str, Setting]]:
+    """The head, trained in `out`, perhaps with the encoder."""
+    recipe = planned.recipe
+    task = build_segmenter(planned, build_encoder(planned))
+    if ranks.world > 1 and ranks.device.type == "cuda":
+        task.head = nn.SyncBatchNorm.convert_sync_batchnorm(task.head)  # type: ignore[no-untyped-call]
+    loader = planned.loader(recipe.data, recipe.window.training(), ranks)
+    fit_protocol(task, loader, recipe.optim, recipe.train, out, planned.settings("segment"), going)
+    task.eval()
+    return task.logits, planned.schedule
+
+
+def _bank(
+    planned: Planned, out: Path, going: Going, ranks: Ranks
+) -> tuple[SaysOfWindows, dict[str, Setting]]:
+    """Remembered patches, and the k that the training images chose."""
+    with opened_evaluation(ranks, out, going) as opened:
+        begin_evaluation(ranks, opened, out, planned.settings("segment"), going)
+        found = _remember(planned, ranks)
+        if opened:
+            opened.started()
+    return found
+
+
+def _remember(planned: Planned, ranks: Ranks) -> tuple[SaysOfWindows, dict[str, Setting]]:
+    recipe, n = planned.recipe, len(planned.data.train.images)
+    options = recipe.knn
+    n = min(n, options.images or n)
+    encoder = build_encoder(planned).to(ranks.device).eval().requires_grad_(False)
+    alone = Ranks(0, 1, ranks.device)
+    loader = planned.loader(replace(recipe.data, jitter=None), recipe.window.plain(), alone)
+    batches = loader.batches(0, -(-n // recipe.train.batch_size))
+    bank = build_bank(encoder, batches, n, len(planned.data.classes), options, ranks.device)
+    k, _ = choose_k(bank, options.k)
+    told: dict[str, Setting] = {"k": k, "images": n, "patches": len(bank.features)}
+    return KNNSegmenter(encoder, bank, k, block_of(encoder, options)).logits, told
+
+
+def _score(
+    name: str,
+    planned: Planned,
+    counts: Int64[Tensor, "n 3 K"],
+    own: dict[str, Setting],
+    notes: tuple[str, ...],
+) -> Score:
+    """What was found, with what a reader wants to know of how."""
+    quality, classes, steps = judge(counts), planned.data.classes, planned.recipe.window.steps
+    absent = [label for label, iou in zip(classes, quality.iou, strict=True) if iou != iou]
+    if absent:
+        notes = (*notes, f"{len(absent)} classes are neither in the test images nor predicted, and left out")
+    found = {f"IoU {label}": iou for label, iou in zip(classes, quality.iou, strict=True) if iou == iou}
+    return planned.score(
+        name,
+        "mIoU",
+        quality.miou,
+        quality.interval,
+        n_test=len(counts),
+        settings={"stride": f"{steps[0]} x {steps[1]} px", **own},
+        more={**found, "pixel_accuracy": quality.pixel_accuracy, "mIoU_per_image": quality.miou_per_image},
+        notes=notes,
+    )

@@ -1,0 +1,27 @@
+"""What a trained encoder has to beat, by the same sweep: itself untrained, and raw pixels."""
+
+from __future__ import annotations
+
+from lamina.features.pooling import BackboneVectors, Extractor, FeatureOptions, PixelVectors
+from lamina.interop import Backbone, untrained_like
+
+NO_BASELINES = "no baselines: they were left out"
+NO_UNTRAINED = "no untrained baseline: the encoder was handed over without its recipe"
+
+
+def subjects(
+    backbone: Backbone, features: FeatureOptions | None = None
+) -> tuple[dict[str, Extractor], tuple[str, ...]]:
+    """The trained encoder and, unless they are not wanted, the two baselines; and a note where one of them
+    cannot be had.
+
+    The untrained network has the recipe's initialisation: for a run, its own weights before the first step.
+    """
+    found: dict[str, Extractor] = {"trained": BackboneVectors(backbone, features)}
+    if features is not None and not features.baselines:
+        return found, (NO_BASELINES,)
+    untrained = untrained_like(backbone)
+    if untrained is not None:
+        found["untrained"] = BackboneVectors(untrained, features)
+    found["pixels"] = PixelVectors()
+    return found, () if untrained is not None else (NO_UNTRAINED,)

@@ -1,0 +1,158 @@
+"""One vector per image, in a file that other tools read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from lamina.core.errors import LaminaError, noted_on_interrupt
+from lamina.core.files import check_writable, replacing
+from lamina.core.text import csv_cell
+from lamina.data import Source, open_source, printable
+from lamina.encoder import EncoderOptions
+from lamina.features import BackboneVectors, Computing, FeatureOptions, Table, collect
+from lamina.features.extract import Progress
+from lamina.interop import Backbone, FeatureKind, Pool, at_image_size, load_encoder
+from lamina.train.distributed import choose_device
+
+LIST_HEADER = ["name", "reason"]
+"""First line of the list of images that could not be read, by which `embed` knows its own."""
+
+
+def embed(
+    model: str | Path | Backbone,
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    features: FeatureKind = "last",
+    pool: Pool = "mean",
+    encoder: str | EncoderOptions | None = None,
+    image_size: tuple[int, ...] | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str = "auto",
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Table:
+    """Write a feature vector for each image of `data` (all parts of it) and return what was written.
+
+    A .npz holds `features` (n, D) float32, `names` (n,), `labels` (n,) and `class_names` where there are
+    classes, and `about`: JSON with the model, step, features, pool and what could not be read. It loads
+    without pickle. A .csv has a line per image: name, label (its class), then D numbers; a name or label that
+    a spreadsheet would take for a formula (= + - @ first) has an apostrophe before it. Images that could not
+    be read are in a file beside it (`unreadable_file`), with the reason. The table's `notes` say how many
+    they are, and what was found beside the images.
+
+    Raises:
+        LaminaError: for another ending than .npz or .csv, a file that cannot be written (found before any
+            image is read), features or a pool that the encoder has not, or images that cannot be read at all.
+    """
+    out = Path(out)
+    if out.suffix not in (".npz", ".csv"):
+        raise LaminaError(f"features go to a .npz or a .csv file, not {out.name}")
+    check_writable(out)
+    _check_list(out)
+    computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    backbone = backbone if image_size is None else at_image_size(backbone, image_size)
+    backbone = backbone.to(choose_device(device))
+    vectors = BackboneVectors(backbone, FeatureOptions((features,), pools=(pool,)))
+    source = open_source(data, "all")
+    origin = backbone.origin
+    resized = (origin.resized,) if origin is not None and origin.resized else ()
+    size, channels = backbone.image_size, backbone.encoder.in_chans
+    reading = origin.recipe.data if origin is not None else None
+    with noted_on_interrupt(lambda: f"{out} is written at the end alone: nothing is kept"):
+        table = collect(source, {"encoder": vectors}, size, channels, reading, computing)
+    about = {
+        "model": origin.name if origin is not None else "a backbone",
+        "step": origin.step if origin is not None else None,
+        "features": features,
+        "pool": pool,
+        "image_size": list(size),
+        "unreadable": {printable(source.name(fault.index)): fault.reason for fault in table.faults},
+    }
+    removed = _write(out, source, table, about)
+    return replace(table, notes=(*resized, *source.notes, *table.notes, *_unread(out, table), *removed))
+
+
+def unreadable_file(out: Path) -> Path:
+    """Where the images are named that a .csv lacks, since they could not be read."""
+    return out.with_name(f"{out.stem}.unreadable.csv")
+
+
+def _check_list(out: Path) -> None:
+    """Refuse to write a .csv where the name of its list of unreadable images is taken by another file."""
+    file = unreadable_file(out)
+    if out.suffix != ".csv" or not os.path.lexists(file):
+        return
+    check_writable(file)
+    if file.is_file():
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
+            if next(csv.reader(opened), []) == LIST_HEADER:
+                return
+    raise LaminaError(
+        f"images that cannot be read are named in {file}, which is there and was not written by embed; move "
+        "it, or choose another --out"
+    )
+
+
+def _unread(out: Path, table: Table) -> tuple[str, ...]:
+    place = f" ({unreadable_file(out)} names all)" if out.suffix == ".csv" else ""
+    return tuple(note + place for note in table.unread())
+
+
+def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> tuple[str, ...]:
+    """Write the vectors; returns what is to be said of the list of an earlier call."""
+    names = [source.name(i) for i in table.index.tolist()]
+    (vectors,) = (matrix.numpy() for matrix in table.vectors.values())
+    if out.suffix == ".csv":
+        with replacing(out) as temporary:
+            _write_csv(temporary, names, source, table, vectors)
+        return _write_unreadable(unreadable_file(out), source, table)
+    arrays: dict[str, Any] = {"features": vectors, "names": np.array(names, dtype=np.str_)}
+    if table.labels is not None:
+        arrays["labels"] = table.labels.numpy()
+        arrays["class_names"] = np.array(source.class_names, dtype=np.str_)
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays, about=np.array(json.dumps(about)))
+    return ()
+
+
+def _write_unreadable(file: Path, source: Source, table: Table) -> tuple[str, ...]:
+    """A line for each image that could not be read: name and reason; no file where there is none. The list
+    of an earlier call goes then, which is said."""
+    if not table.faults:
+        there = file.is_file()
+        file.unlink(missing_ok=True)
+        return (f"{file} of an earlier call is removed: all images could be read",) if there else ()
+    with replacing(file) as temporary, _text(temporary) as opened:
+        writer = csv.writer(opened)
+        writer.writerow(LIST_HEADER)
+        writer.writerows((csv_cell(source.name(fault.index)), fault.reason) for fault in table.faults)
+    return ()
+
+
+def _text(path: Path) -> TextIO:
+    """Names of any bytes can be written to it."""
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def _write_csv(
+    path: Path, names: list[str], source: Source, table: Table, vectors: np.ndarray[Any, np.dtype[np.float32]]
+) -> None:
+    labels = [""] * len(names)
+    if table.labels is not None:
+        labels = [source.class_names[label] for label in table.labels.tolist()]
+    with _text(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "label", *(f"f{i}" for i in range(vectors.shape[1]))])
+        for name, label, vector in zip(names, labels, vectors, strict=True):
+            writer.writerow([csv_cell(name), csv_cell(label), *(f"{value:.9g}" for value in vector)])

@@ -1,0 +1,123 @@
+"""Weighted k-nearest-neighbour classification on frozen features (Wu et al. 2018, as DINO uses it)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import COUNT, POSITIVE, check_ranges
+from lamina.features.nearest import Chunks, nearest
+from lamina.features.probe import Verdict, at_an_edge
+from lamina.features.table import Setting
+
+
+@dataclass(frozen=True)
+class KNNOptions:
+    """The sweep of a kNN evaluation; every combination is judged by leave-one-out on the training set."""
+
+    k: Annotated[tuple[int, ...], COUNT] = (10, 20, 100, 200)
+    """Neighbours that vote; values beyond the training set are cut to its size."""
+    temperature: Annotated[float, POSITIVE] = 0.07
+    """Of the vote exp(similarity / temperature)."""
+    centred: tuple[bool, ...] = (False, True)
+    """Whether the mean of the training features is taken off before the cosine. DINO does not (False alone);
+    raw pixels and untrained features, all positive or nearly parallel, gain by it, and so does MAE."""
+    chosen_on: Annotated[int, COUNT] = 50_000
+    """At most so many training samples, evenly spread, judge the candidates; each of them against all others,
+    which for every one of 1.28 million would be their square."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        check_ranges(self)
+        if not self.k:
+            raise LaminaError("k must be one or more numbers")
+        if not self.centred:
+            raise LaminaError("centred must hold False, True or both")
+
+    def judges(self, n: int) -> Int64[Tensor, "m"]:
+        """Which of n training samples judge the candidates."""
+        m = min(n, self.chosen_on)
+        return torch.arange(m) * n // m
+
+
+def knn_predict(
+    train: Float[Tensor, "n D"],
+    labels: Int64[Tensor, "n"],
+    queries: Float[Tensor, "Q D"] | None,
+    k: Sequence[int],
+    temperature: float = 0.07,
+    *,
+    own: Int64[Tensor, "Q"] | None = None,
+    centre: Float[Tensor, "D"] | None = None,
+    device: torch.device | None = None,
+    chunks: Chunks | None = None,
+) -> Int64[Tensor, "K Q"]:
+    """The class that the k most similar training samples vote for, one row for each value of `k`.
+
+    Similarity is the cosine s, after `centre` is taken off; a vote weighs exp(s / temperature). Of equal sums
+    the lower class wins, of equally similar samples the earlier ones vote. `queries=None` asks for
+    training samples themselves, all or those that `own` lists, each without its own vote (leave-one-out).
+    Memory stays bounded whatever n and Q are: `device` and `chunks` as for `neighbours.nearest`. Classes come
+    back where the labels are.
+    """
+    most = min(max(k), len(train) - (queries is None))
+    if most < 1:
+        raise LaminaError("leave-one-out needs at least 2 training samples")
+    n_classes, known = int(labels.max()) + 1, labels.to(device or train.device)
+    predictions = []
+    for found in nearest(train, queries, most, own=own, centre=centre, device=device, chunks=chunks):
+        # Relative to the nearest: a common factor elects nobody, and exp(s / T) leaves float32 at a low T.
+        votes = ((found.similarity - found.similarity[:, :1]) / temperature).exp()
+        named = known[found.rows]
+        predictions.append(torch.stack([_elect(votes[:, :m], named[:, :m], n_classes) for m in k]))
+    return torch.cat(predictions, dim=1).to(labels.device)
+
+
+def probe_knn(
+    train: Float[Tensor, "n D"],
+    labels: Int64[Tensor, "n"],
+    test: Float[Tensor, "m D"] | None,
+    options: KNNOptions,
+    device: torch.device | None = None,
+) -> Verdict:
+    """Choose k and centring by leave-one-out on the training set, then classify the test set once.
+
+    Of equal candidates the first listed wins; a note says where the chosen k is the smallest or the largest
+    of the sweep and others exist beyond it. The labels of the test set are not an argument, so nothing here
+    can look at them. `test=None` judges the training samples themselves, each without its own vote.
+    `device` is where it is computed.
+    """
+    k = tuple(dict.fromkeys(min(value, len(train) - 1) for value in options.k))
+    train, judges = _at_hand(train, device), options.judges(len(train))
+    mean, truth = train.mean(dim=0, dtype=torch.float32), labels[judges.to(labels.device)]
+    ask = partial(knn_predict, train, labels, temperature=options.temperature, device=device)
+    candidates = []
+    for centred in options.centred:
+        guesses = ask(None, k, own=judges, centre=mean if centred else None)
+        right = (guesses == truth).double().mean(dim=1).tolist()
+        candidates += [(top1, centred, value) for top1, value in zip(right, k, strict=True)]
+    top1, centred, value = max(candidates, key=lambda candidate: candidate[0])
+    (predictions,) = ask(test, (value,), centre=mean if centred else None)
+    settings: dict[str, Setting] = {"k": value, "temperature": options.temperature, "centred": centred}
+    notes = () if top1 == 1 or value in (1, len(train) - 1) else at_an_edge("k", value, sorted(k))
+    return Verdict(settings, top1, predictions, notes)
+
+
+def _at_hand(train: Float[Tensor, "n D"], device: torch.device | None) -> Float[Tensor, "n D"]:
+    """On a GPU where that leaves half of its memory free; else it stays, and chunks of it move."""
+    if device is None or device.type != "cuda" or train.is_cuda:
+        return train
+    free, _ = torch.cuda.mem_get_info(device)
+    return train.to(device) if 2 * train.nbytes < free else train
+
+
+def _elect(votes: Float[Tensor, "q k"], labels: Int64[Tensor, "q k"], n_classes: int) -> Int64[Tensor, "q"]:
+    sums = votes.new_zeros(len(votes), n_classes).scatter_add_(1, labels, votes)
+    return sums.argmax(dim=1)

@@ -1,0 +1,42 @@
+"""What a probe of frozen features answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from lamina.features.table import Setting
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The settings chosen on the training set, the accuracy there, the predicted test classes, and remarks.
+
+    A probe is given the features of the test set but never its labels: the caller keeps them and
+    counts, so no choice can depend on them.
+    """
+
+    settings: dict[str, Setting]
+    validation_top1: float
+    predictions: Int64[Tensor, "m"]
+    notes: tuple[str, ...] = ()
+
+
+def at_an_edge(name: str, chosen: float, values: Sequence[float]) -> tuple[str, ...]:
+    """A remark where the best of several values of a setting, in ascending order, is the first or the last:
+    others may be better yet."""
+    if len(values) == 1 or chosen not in (values[0], values[-1]):
+        return ()
+    edge, beyond = ("smallest", "smaller") if chosen == values[0] else ("largest", "larger")
+    return (f"the chosen {name}, {chosen:g}, is the {edge} of the sweep; a {beyond} one may be better",)
+
+
+def grouped(remarks: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """A sentence for each remark, after the names of all that it was made on: (name, remark) in any order."""
+    names: dict[str, list[str]] = {}
+    for name, remark in remarks:
+        names.setdefault(remark, []).append(name)
+    return tuple(f"{'; '.join(found)}: {remark}" for remark, found in names.items())

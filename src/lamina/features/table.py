@@ -1,0 +1,72 @@
+"""What is kept of a source's images once they passed an encoder: a vector of each, and what that took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lamina.core.batch import Fault
+from lamina.data import unread_notes
+
+
+class Key(NamedTuple):
+    """Names one kind of vector: "trained", "fused", "mean"."""
+
+    encoder: str
+    features: str
+    pool: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long features took."""
+
+    images: int
+    """That were read and passed an encoder; 0 where all vectors came from a cache."""
+    seconds: float
+    """From the first request for a batch to the last vector in memory."""
+    images_per_second: float
+    data_wait: float
+    """Share of the time spent waiting for images."""
+
+    @classmethod
+    def of(cls, images: int, seconds: float, waited: float) -> Timing:
+        """Of seconds, and of those among them that were spent waiting."""
+        span = max(seconds, 1e-9)
+        return cls(images, round(seconds, 3), round(images / span, 2), round(waited / span, 4))
+
+    def __add__(self, other: Timing) -> Timing:
+        """One after the other."""
+        waited = self.seconds * self.data_wait + other.seconds * other.data_wait
+        return Timing.of(self.images + other.images, self.seconds + other.seconds, waited)
+
+    def __str__(self) -> str:
+        if not self.images:
+            return f"features from the cache in {self.seconds:.1f} s"
+        return (
+            f"features of {self.images} images in {self.seconds:.1f} s: "
+            f"{self.images_per_second:.1f} images/s, data wait {self.data_wait:.0%}"
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """Vectors of the images that could be read, in the source's order, on the CPU.
+
+    `index` are their places in the source; `faults` the images that could not be read; `notes` say what is
+    worth knowing of those that were read, and what a cache could not do.
+    """
+
+    vectors: dict[Key, Float[Tensor, "n D"]]
+    index: Int64[Tensor, "n"]
+    labels: Int64[Tensor, "n"] | None
+    faults: tuple[Fault, ...]
+    timing: Timing | None = None
+    notes: tuple[str, ...] = ()
+
+    def unread(self, what: str = "images") -> tuple[str, ...]:
+        """A sentence on what could not be read, if anything."""
+        return unread_notes(self.faults, len(self.index) + len(self.faults), what)

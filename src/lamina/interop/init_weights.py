@@ -1,0 +1,39 @@
+"""Training that starts from what is trained: a run, a weights file, a timm model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lamina.encoder import ChannelRule, Encoder, EncoderOptions, epsilon_of, own_epsilon
+from lamina.interop.backbone import Backbone
+from lamina.interop.load import open_weights
+from lamina.interop.load_weights import Loaded, put_weights, trained_epsilon
+
+
+def start_from(encoder: Encoder, path: str | Path, channels: ChannelRule | None = None) -> Loaded:
+    """Fill the encoder from a run, an export, what others trained, or a timm model (timm/NAME) with its
+    published weights, as `load_weights_into` does for a bare network. `channels` is the rule by which weights
+    for another number of channels are taken.
+
+    A run with residual decay, or its export, may start an encoder with the same, another or none: its weights
+    are converted so that the encoder computes what that network computes, up to the epsilon of the norms. Any
+    other file's weights are taken as they are.
+
+    Raises:
+        LaminaError: where there is nothing of that name, or it does not fit. The encoder is then as it was.
+    """
+    return put_weights(encoder.vit, open_weights(path), Path(path).name, encoder.factors, channels)
+
+
+def with_epsilon_of(options: EncoderOptions, init: str | Path | Backbone) -> EncoderOptions:
+    """The options with the epsilon of the layer norms of what training starts from, where they leave it open
+    and the named model's own is another. Raises as `start_from` where there is nothing of that name."""
+    if options.norm_eps is not None:
+        return options
+    eps = epsilon_of(init.encoder.vit) if isinstance(init, Backbone) else _stated(init)
+    return options if eps in (None, own_epsilon(options)) else replace(options, norm_eps=eps)
+
+
+def _stated(init: str | Path) -> float | None:
+    return trained_epsilon(open_weights(init))

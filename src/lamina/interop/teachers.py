@@ -1,0 +1,160 @@
+"""Teachers and tokenizers: from what a recipe calls them to the target that asks them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from lamina.core.batch import unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.frozen import Identity, identify
+from lamina.core.interfaces import Target
+from lamina.interop import load_encoder, load_projected, read_weights
+from lamina.recipes import Recipe
+from lamina.runs.run import Run, load_task
+from lamina.supervised import Supervised
+from lamina.targets import Teacher, TokenIds
+from lamina.targets.teacher import TeacherVit
+from lamina.tokenizer import load_tokenizer
+
+
+class _Network(NamedTuple):
+    vit: TeacherVit
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def open_target(recipe: Recipe) -> tuple[Recipe, Target | None]:
+    """The target of a resolved recipe that asks another network, and the recipe that says which it was.
+
+    None for targets that are functions of the image alone.
+
+    Raises:
+        LaminaError: where no teacher or tokenizer is named, or what is named cannot be opened or used.
+    """
+    kind = recipe.target.kind
+    if kind not in ("tokens", "teacher"):
+        return recipe, None
+    target = _tokens(recipe) if kind == "tokens" else _teacher(recipe)
+    known = replace(recipe.target, width=target.width, guide_sha256=target.identity.sha256)
+    return replace(recipe, target=known), target
+
+
+def _tokens(recipe: Recipe) -> TokenIds:
+    if recipe.target.tokenizer is None:
+        raise LaminaError(
+            "this method needs a tokenizer: `lamina tokenizer train DATA --out tok`, then "
+            "--target.tokenizer tok (or DALL-E's encoder file)"
+        )
+    patch = recipe.encoder.patch_size
+    assert patch is not None
+    tokenizer, identity = load_tokenizer(recipe.target.tokenizer)
+    return TokenIds(tokenizer, (patch, patch), identity)
+
+
+def _teacher(recipe: Recipe) -> Teacher:
+    options, student = recipe.target, recipe.encoder
+    if options.teacher is None:
+        raise LaminaError("this method needs a teacher: --target.teacher RUN, a weights file or timm/NAME")
+    if options.projected and Path(options.teacher).expanduser().is_dir():
+        network = _Network(*load_projected(options.teacher))
+    elif options.projected:
+        network = _with_head(options.teacher, options.teacher_encoder)
+    else:
+        encoder = load_encoder(options.teacher, encoder=options.teacher_encoder).encoder
+        network = _Network(
+            encoder.plain_vit(), *(tuple(t.flatten().tolist()) for t in (encoder.mean, encoder.std))
+        )
+    assert student.image_size is not None
+    assert student.patch_size is not None
+    grid = (student.image_size[0] // student.patch_size, student.image_size[-1] // student.patch_size)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, None: None}[options.teacher_precision]
+    return Teacher(
+        network.vit,
+        network.mean,
+        network.std,
+        grid,
+        projected=options.projected,
+        scores=recipe.masking.kind == "scored",
+        dtype=dtype,
+        identity=Identity(options.teacher, identify(options.teacher, network.vit).sha256),
+    )
+
+
+def _with_head(spec: str, encoder: str | None) -> _Network:
+    """A teacher with the head that it was published with: `load_encoder` takes heads off."""
+    name = (encoder or spec).removeprefix("timm/")
+    known = timm.get_pretrained_cfg(name)
+    if known is None or not known.num_classes:
+        raise LaminaError(
+            f"target.projected needs a teacher whose head timm knows, and {name} has none; turn it off "
+            "(--target.no-projected), or take timm/vit_base_patch16_clip_224.openai"
+        )
+    if encoder is None:
+        try:
+            vit = timm.create_model(name, pretrained=True)
+        except Exception as error:  # offline, unknown to the hub, gated: each library has its own
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise LaminaError(
+                f"the weights of {name} could not be loaded ({reason}); fetch them once where there is "
+                "a network, or give a weights file and --target.teacher-encoder"
+            ) from error
+    else:
+        vit = timm.create_model(name, num_classes=known.num_classes)
+        try:
+            vit.load_state_dict(read_weights(spec), strict=True)
+        except RuntimeError as error:
+            raise LaminaError(f"{spec} does not fit {name} with its head: {error}") from None
+    return _Network(vit, tuple(known.mean), tuple(known.std))  # type: ignore[arg-type]
+
+
+def open_teacher(recipe: Recipe) -> tuple[Recipe, nn.Module | None]:
+    """The teacher of supervised training: images on [0, 1] to logits of the recipe's classes; None without.
+
+    Raises:
+        LaminaError: where it cannot be opened, or has other classes.
+    """
+    options = recipe.labels
+    if recipe.method != "supervised" or options.teacher is None:
+        return recipe, None
+    if Run(options.teacher).exists():
+        task, its = load_task(options.teacher)
+        classes = its.labels.classes
+        if not isinstance(task, Supervised) or classes != options.classes:
+            raise LaminaError(
+                f"{options.teacher} cannot teach: it was not trained on the same {len(options.classes)} "
+                "classes"
+            )
+        teacher: nn.Module = _Logits(task, None, None)
+    else:
+        network = _with_head(options.teacher, None)
+        if network.vit.num_classes != len(options.classes):
+            raise LaminaError(
+                f"{options.teacher} knows {network.vit.num_classes} classes and the data have "
+                f"{len(options.classes)}; take a run on the same classes"
+            )
+        teacher = _Logits(network.vit, network.mean, network.std)
+    sha256 = identify(options.teacher, teacher).sha256
+    return replace(recipe, labels=replace(options, teacher_sha256=sha256)), teacher
+
+
+class _Logits(nn.Module):
+    """A classifier as a function of stored images."""
+
+    def __init__(self, net: nn.Module, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
+        super().__init__()
+        self.net, self.mean, self.std = net, mean, std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, K)."""
+        if isinstance(self.net, Supervised):
+            return self.net.logits(images)
+        images = unit_float(images)
+        mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
+        logits: Tensor = self.net((images - mean) / std)
+        return logits

@@ -1,0 +1,150 @@
+"""What `lamina analyze` found, as the report shows it: a picture, the main numbers, the command."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lamina.core.files import write_atomically
+from lamina.core.plain_files import DamagedFile, read_plain
+from lamina.core.plotting import HUES, HUES_ON_DARK, hues
+from lamina.core.records import read_object
+from lamina.report.format import moment
+
+TITLES = {
+    "layers": "Which layers the decoder was given",
+    "depth": "Where the useful information is",
+    "frequency": "Spatial frequencies",
+    "reconstruction": "What reconstructions leave out",
+    "hessian": "Sharpness of the loss",
+    "attention": "Attention distance and entropy",
+    "similarity": "Similarity of layers",
+    "rank": "Rank of the features",
+    "patches": "Patches",
+    "retrieval": "Retrieval",
+}
+"""In the order in which they are shown."""
+
+MOST_BYTES = 8 << 20
+
+_ON_DARK = {
+    **dict(zip(HUES, HUES_ON_DARK, strict=True)),
+    "#000000": "#e8e7e3",
+    "#4d4d4d": "#b4bac2",
+    "#595959": "#a0a7b0",
+    "#cccccc": "#4a5058",
+    "#ebebeb": "#2b3036",
+}
+_DARK = (
+    "@media (prefers-color-scheme: dark) { g[id^=text_], text { fill: #e8e7e3 } "
+    '[style*="fill: #ffffff"] { fill: #1a1d21 !important } '
+    + " ".join(
+        f'[style*="{part}: {light}"] {{ {part}: {dark} !important }}'
+        for light, dark in _ON_DARK.items()
+        for part in ("fill", "stroke")
+    )
+    + " }"
+)
+"""What changes in the pictures of analyses on a dark page: paper, ink, grid and the colours of runs."""
+
+
+@dataclass(frozen=True)
+class ShownAnalysis:
+    """One analysis: its picture as SVG (none where the file is missing), and its table."""
+
+    name: str
+    title: str
+    svg: bytes | None
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    command: str
+
+    @property
+    def picture(self) -> str | None:
+        """A data URI; an SVG in an <img> runs no script and loads nothing."""
+        if self.svg is None:
+            return None
+        start, end, rest = self.svg.partition(b"<defs>")
+        styled = start + f"<style>{_DARK}</style>".encode() + end + rest if end else self.svg
+        return "data:image/svg+xml;base64," + base64.b64encode(styled).decode()
+
+
+def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
+    """All analyses that were written into a folder; what is broken is left out and noted."""
+    found = []
+    for name, title in TITLES.items():
+        file = folder / f"{name}.json"
+        try:
+            content = read_object(file)
+            told = content["summary"]
+            header, rows, remarks = (_texts(told, key) for key in ("header", "rows", "notes"))
+            table = [[str(cell) for cell in row] for row in rows]
+            command = str(content.get("command") or "")
+        except FileNotFoundError:
+            continue
+        except DamagedFile as error:
+            notes.append(f"the analysis in {file.name} was left out: {error.reason}")
+            continue
+        except (ValueError, TypeError, KeyError):
+            notes.append(f"the analysis in {file.name} could not be read and was left out")
+            continue
+        svg = _picture(folder / f"{name}.svg", content.get("svg_sha256"), notes)
+        found.append(ShownAnalysis(name, title, svg, header, table, remarks, command))
+    return found
+
+
+def write_analyses_page(folder: Path) -> Path:
+    """`index.html` of a folder of analyses, of several models side by side; complete in itself."""
+    from lamina.report.page import templates
+
+    notes: list[str] = []
+    analyses = read_analyses(folder, notes)
+    html = (
+        templates()
+        .get_template("analyses.html")
+        .render(
+            analyses=analyses,
+            notes=notes,
+            page={"version": metadata.version("lamina"), "written": moment(time.time())},
+        )
+    )
+    page = folder / "index.html"
+    write_atomically(page, html.encode("utf-8", "backslashreplace"))
+    return page
+
+
+def _texts(told: Mapping[str, Any], key: str) -> list[Any]:
+    values = told[key]
+    if not isinstance(values, list):
+        raise TypeError(key)
+    return values
+
+
+def recoloured(analyses: Sequence[ShownAnalysis], run: str, colour: str) -> list[ShownAnalysis]:
+    """Analyses of one run, drawn alone, in the colour that it has on the page."""
+    own = hues([run])[0]
+    return [
+        replace(each, svg=each.svg and each.svg.replace(own.encode(), colour.encode())) for each in analyses
+    ]
+
+
+def _picture(file: Path, sha256: str | None, notes: list[str]) -> bytes | None:
+    try:
+        content = read_plain(file, MOST_BYTES)
+    except FileNotFoundError:
+        notes.append(f"{file.name} is missing")
+        return None
+    except DamagedFile as error:
+        notes.append(f"{file.name} was left out: {error.reason}")
+        return None
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        notes.append(f"{file.name} was left out: it is not the picture of {file.stem}.json")
+        return None
+    return content

@@ -1,0 +1,160 @@
+"""What a method sees: reconstructions, a map of its patch features, and nearest neighbours, as plain tensors.
+
+Nothing here draws from torch's own generator, so looking at a method while it trains changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
+from torch import Tensor, nn
+
+from lamina.core.batch import Batch, unit_float
+from lamina.core.errors import LaminaError
+from lamina.core.modes import evaluating
+from lamina.core.patches import patchify, unpatchify
+from lamina.core.rng import sample_keys
+from lamina.methods.reconstruct import check_pixels, fill, predicts_pixels
+from lamina.mim import MIM
+
+HIDDEN_GREY = 0.5
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Pictures of equal size: what was given, what the encoder saw, and what the method made of it.
+
+    In `masked`, hidden pixels are mid-grey and `hidden` says which they are. In `reconstruction`, visible
+    patches are the given ones; a hidden patch that the method does not predict stays grey. It is None for a
+    method that predicts something other than pixels.
+    """
+
+    original: UInt8[Tensor, "B C H W"]
+    masked: UInt8[Tensor, "B C H W"]
+    reconstruction: UInt8[Tensor, "B C H W"] | None
+    hidden: Bool[Tensor, "B H W"]
+
+
+@dataclass(frozen=True)
+class PcaMap:
+    """The first three principal components of patch features as red, green, blue, one pixel a patch."""
+
+    colours: UInt8[Tensor, "B 3 gh gw"]
+    explained: tuple[float, float, float]
+
+
+def to_uint8(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """Floats in [0, 1] as 8-bit numbers, rounded; what lies outside is clamped."""
+    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def displayable(images: Shaped[Tensor, "B C H W"]) -> Shaped[Tensor, "B c H W"]:
+    """One channel (shown grey) or the first three (shown as red, green, blue)."""
+    return images[:, :3] if images.shape[1] >= 3 else images[:, :1]
+
+
+def keyed(batch: Batch, device: torch.device) -> Batch:
+    """The batch on `device`, with keys by position where it has none: the same masks each time."""
+    batch = batch.to(device)
+    if batch.keys is not None:
+        return batch
+    return replace(batch, keys=sample_keys(0, 0, torch.arange(len(batch), device=device)))
+
+
+def _device(method: nn.Module) -> torch.device:
+    return next(method.parameters(), torch.empty(0)).device
+
+
+def reconstruct(method: MIM, batch: Batch) -> Reconstruction:
+    """Hide patches and let the method fill them in.
+
+    The method's prediction is turned back to pixels by its own target (`target.to_pixels`): per-patch
+    normalisation is undone with the mean and deviation of the true patch, as MAE's figures do. Visible
+    patches are pasted. Without `batch.mask` the method's masking draws one from `batch.keys`.
+    Raises LaminaError for a target that is not made of pixels.
+    """
+    check_pixels(method)
+    return look(method, batch)
+
+
+def look(method: MIM, batch: Batch) -> Reconstruction:
+    """`reconstruct`, or for a target that is not made of pixels what was hidden alone."""
+    batch = keyed(batch, _device(method))
+    given = unit_float(batch.images).float()
+    patch, grid = method.encoder.patch, method.encoder.grid_of(batch.images)
+    patches = patchify(given, patch)
+    filled = None
+    with evaluating(method):
+        made = fill(method, batch) if predicts_pixels(method) else None
+        hidden = method.mask(batch) if made is None else made.mask
+        masked = patches.masked_fill(hidden[..., None], HIDDEN_GREY)
+        if made is not None:
+            pixels = made.pixels.float()
+            scattered = masked.scatter(1, made.where[..., None].expand_as(pixels), pixels)
+            filled = to_uint8(unpatchify(torch.where(hidden[..., None], scattered, patches), patch, grid))
+    area = hidden[..., None].expand(-1, -1, patch[0] * patch[1])
+    return Reconstruction(
+        original=to_uint8(given).cpu(),
+        masked=to_uint8(unpatchify(masked, patch, grid)).cpu(),
+        reconstruction=None if filled is None else filled.cpu(),
+        hidden=unpatchify(area, patch, grid)[:, 0].cpu(),
+    )
+
+
+def patch_features(method: MIM, batch: Batch, size: int = 32) -> Float[Tensor, "B N D"]:
+    """Normed patch tokens of the last block, nothing hidden; float32 on the CPU, `size` images at a time."""
+    encoder, device = method.encoder, _device(method)
+    rows = []
+    with evaluating(method):
+        for part in batch.split(size):
+            (last,) = encoder(part.to(device).images, (encoder.depth - 1,))
+            rows.append(encoder.norm(last)[:, encoder.n_prefix :].float().cpu())
+    return torch.cat(rows)
+
+
+def principal(rows: Float[Tensor, "M D"], n: int) -> tuple[Float[Tensor, "M n"], Float[Tensor, "n"]]:
+    """Projection on the first `n` principal components, and the share of the variance each explains.
+
+    A component's sign is fixed so that its largest loading is positive: a map keeps its colours from one
+    step to the next.
+    """
+    centred = (rows - rows.mean(0)).double()
+    variance, vectors = torch.linalg.eigh(centred.T @ centred)
+    variance, vectors = variance.flip(0).clamp_min(0), vectors.flip(1)[:, :n]
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    vectors = vectors * torch.where(largest < 0, -1.0, 1.0)
+    share = variance[:n] / variance.sum().clamp_min(torch.finfo(torch.float64).tiny)
+    return (centred @ vectors).float(), share.float()
+
+
+def pca_map(features: Float[Tensor, "B N D"], grid: tuple[int, int]) -> PcaMap:
+    """Patch features as colours: equal colours are similar features, across all images given.
+
+    Each component is stretched between its 1st and 99th percentile over all patches of all images.
+    """
+    b, n, d = features.shape
+    if d < 3:
+        raise LaminaError(f"a PCA map needs features of at least 3 dimensions, not {d}")
+    components, share = principal(features.reshape(b * n, d), 3)
+    low, high = components.quantile(torch.tensor([0.01, 0.99]), dim=0)
+    colours = (components - low) / (high - low).clamp_min(1e-12)
+    image = to_uint8(colours).reshape(b, *grid, 3).permute(0, 3, 1, 2)
+    first, second, third = share.tolist()
+    return PcaMap(image.contiguous(), (first, second, third))
+
+
+def nearest(
+    features: Float[Tensor, "M D"], queries: Int64[Tensor, "Q"], k: int
+) -> tuple[Int64[Tensor, "Q k"], Float[Tensor, "Q k"]]:
+    """The `k` rows most similar to each query row (cosine), the query itself left out, best first."""
+    if not 0 < k < len(features):
+        raise LaminaError(
+            f"{len(features)} images have at most {len(features) - 1} neighbours; {k} were asked for"
+        )
+    unit = nn.functional.normalize(features.float(), dim=1)
+    similarity = unit[queries] @ unit.T
+    similarity.scatter_(1, queries[:, None], -torch.inf)
+    best = similarity.topk(k, dim=1)
+    return best.indices, best.values

@@ -1,0 +1,1 @@
+"""Runs on disk: how a folder is started, resumed and read."""

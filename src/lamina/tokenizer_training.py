@@ -1,0 +1,162 @@
+"""From a folder of images to a trained tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lamina.callbacks.bad_files import FaultMonitor
+from lamina.core.batch import Batch
+from lamina.core.config import differences
+from lamina.core.errors import LaminaError
+from lamina.core.records import write_json
+from lamina.core.rng import Purpose, permutation, seed_for
+from lamina.data import Source, Spec, Subset, TrainLoader, eval_batches, open_source
+from lamina.data.options import raised_limits
+from lamina.pretraining import data_facts, tell_notes, tell_raised_limits
+from lamina.runs.resumable_folder import Started, begin_on_main, opened_on_main
+from lamina.tokenizer import (
+    DiscreteVAE,
+    TokenizerFolder,
+    TokenizerOptions,
+    build_tokenizer,
+    measure_tokenizer,
+)
+from lamina.train import Callback, Outcome, fit, on_main, process_group, remedies
+from lamina.train.distributed import from_main
+
+MOST_HELD_OUT = 512
+"""Held-out images that are measured."""
+FREE_ON_RESUME = (
+    "workers",
+    "device",
+    "checkpoint_every_steps",
+    "nonfinite_limit",
+    "data.worker_timeout_seconds",
+    "data.bad_files_max_share",
+    "data.bad_files_min",
+)
+"""Options that a resumed run may change: the numbers do not depend on them."""
+
+MoreCallbacks = Callable[[TokenizerFolder, Source, TokenizerOptions], Sequence[Callback]]
+
+
+class Keeper(Callback):
+    """Keeps the newest weights in the folder, and measures them on held-out images at the end."""
+
+    required = True
+
+    def __init__(self, folder: TokenizerFolder, held_out: Source, options: TokenizerOptions) -> None:
+        self.folder, self.held_out, self.options = folder, held_out, options
+        self.task: nn.Module | None = None
+
+    def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
+        """Save the weights as they are."""
+        self.folder.save(task, step)
+        self.task = task
+
+    def on_resume(self, step: int, folder: Path, task: nn.Module) -> None:
+        """Write the weights anew: what a kill left behind may be of another step, damaged, or gone."""
+        self.on_checkpoint(step, folder, task)
+
+    def on_end(self, outcome: Outcome) -> None:
+        """Measure, print and keep what was found, of a training that is finished."""
+        if outcome.exit_code:
+            return
+        assert isinstance(self.task, DiscreteVAE)  # there is a checkpoint by now
+        result = measure_tokenizer(self.task, held_out_batches(self.held_out, self.options))
+        write_json(self.folder.results, {**result.to_json(), "step": outcome.step})
+        print(result, flush=True)
+
+
+def held_out_batches(source: Source, options: TokenizerOptions) -> Iterator[Batch]:
+    """Centre crops of all images of `source`."""
+    size = (options.image_size, options.image_size)
+    return eval_batches(source, size, options.in_chans, 64, 0, options.reading())
+
+
+def _held_out(data: Spec) -> Source:
+    """At most `MOST_HELD_OUT` images of the validation part, drawn at random."""
+    source = open_source(data, "val")
+    return Subset(source, permutation(0, 0, len(source))[:MOST_HELD_OUT].tolist())
+
+
+def train_tokenizer(
+    data: Spec,
+    out: str | Path,
+    options: TokenizerOptions | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: MoreCallbacks | None = None,
+) -> Outcome:
+    """Train a tokenizer on the images of `data`, into the folder `out`; call it on every rank.
+
+    Where the data have no validation part of their own, a fifth of them is held out for measuring.
+
+    Raises:
+        LaminaError: for anything in the options, the data or the folder that cannot be meant.
+    """
+    options, folder = options or TokenizerOptions(), TokenizerFolder(Path(out))
+    with (
+        process_group(options.device) as ranks,
+        opened_on_main(
+            ranks, folder.path, folder.exists, "tokenizer", resume=resume, overwrite=overwrite
+        ) as opened,
+    ):
+        going_on = bool(from_main(int(resume and folder.exists()), ranks))
+        source, held_out = open_source(data, "train"), _held_out(data)
+        tell_notes(source, ranks)
+        facts = data_facts(data, source)
+        if going_on:
+            other = _check_same(folder, options, facts.names_sha256)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(options.seed, Purpose.INIT))
+            task = build_tokenizer(options)
+        task(torch.zeros(1, options.in_chans, options.image_size, options.image_size))  # sizes that fit
+        loader = TrainLoader(
+            source,
+            options.reading(),
+            options.seed,
+            options.batch_size,
+            ranks.rank,
+            ranks.world,
+            image_size=(options.image_size, options.image_size),
+            in_chans=options.in_chans,
+        )
+        write = partial(folder.start, options, facts.source, facts.names_sha256)
+        if not going_on:
+            begin_on_main(ranks, opened, write)
+        elif other:
+            on_main(ranks, lambda: tell_raised_limits(differences(folder.options(), options)))
+            on_main(ranks, write)
+        ours = [
+            *([Started(opened)] if opened else []),
+            FaultMonitor(loader.budget),
+            Keeper(folder, held_out, options),
+            *(callbacks(folder, held_out, options) if callbacks and ranks.main else ()),
+        ]
+        return fit(task, loader, options.optim(), options.train(), folder.path, ours, resume=going_on)
+
+
+def _check_same(folder: TokenizerFolder, options: TokenizerOptions, names_sha256: str) -> list[str]:
+    """Refuse what would go on otherwise; returns the names of limits of files that are raised,
+    and of the options that a training which diverged may change."""
+    other = differences(folder.options(), options)
+    changed = [k for k in other if k not in FREE_ON_RESUME]
+    allowed = [*raised_limits(other), *remedies(folder.path, options.train(), changed)]
+    changed = [k for k in changed if k not in allowed]
+    if changed:
+        raise LaminaError(
+            f"--resume goes on with the options in {folder.config}, but these differ: {', '.join(changed)}; "
+            "leave them out, or start a new one"
+        )
+    if folder.read().get("names_sha256") != names_sha256:
+        raise LaminaError(
+            f"the tokenizer in {folder.path} was started on other images; restore them, or start a new one"
+        )
+    return allowed

@@ -1,0 +1,319 @@
+"""A run while it lasts: its parts, the state that moves, and how it starts, saves and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from torch import nn
+
+from lamina.core.batch import Batch, Fault
+from lamina.core.errors import LaminaError
+from lamina.train import checkpoint
+from lamina.train.buffers import BufferKeeper
+from lamina.train.callbacks import Callback
+from lamina.train.checking import training_warnings
+from lamina.train.checkpoint import CHECKPOINTS, Checkpoint, Retention
+from lamina.train.clock import Clock
+from lamina.train.distributed import Ranks, from_main, gather_json, on_main
+from lamina.train.divergence import is_sound, module_finite, most_nonfinite, never_stepped, proven_step
+from lamina.train.first_loss import FirstLoss
+from lamina.train.gradients import Gradients, after_step_of
+from lamina.train.optim import OptimOptions, build_optimizer, load_optimizer_tensors, optimizer_tensors
+from lamina.train.options import Plan, TrainOptions
+from lamina.train.precision import loss_scaler
+from lamina.train.rescue import rescue
+from lamina.train.resume import check_facts, find_start, restored_state, run_facts
+from lamina.train.run_log import Reporter, load_callback_states
+from lamina.train.schedule import learning_rate
+from lamina.train.signals import StopRequest
+from lamina.train.state import Outcome, Reason, TrainState
+from lamina.train.step_sync import Mailbox, Meter, Notice, Requests
+
+T = TypeVar("T")
+
+
+class Run:
+    """The parts of one `fit`, built once, and what changes from step to step."""
+
+    clock: Clock
+
+    def __init__(
+        self,
+        task: nn.Module,
+        plan: Plan,
+        optim: OptimOptions,
+        options: TrainOptions,
+        folder: Path,
+        ranks: Ranks,
+        request: StopRequest,
+    ) -> None:
+        self.plan, self.optim, self.options, self.ranks = plan, optim, options, ranks
+        self.folder, self.checkpoints = folder, folder / CHECKPOINTS
+        self.share = ranks.share(options.batch_size)
+        self.task = task.to(ranks.device).train()
+        self.after_step: Callable[[int], None] = after_step_of(task)
+        self.scaler = loss_scaler(ranks.device, options.precision)
+        self.gradients = Gradients.of(
+            self.task, self.scaler, ranks, options.precision, options.seed, options.compile
+        )
+        self.optimizer = build_optimizer(self.task, optim, fused=ranks.device.type in ("cuda", "cpu"))
+        self.buffers = BufferKeeper(self.task)
+        self.mailbox, self.meter = Mailbox(ranks.device), Meter(ranks.device)
+        self.first_loss = FirstLoss(ranks.device)
+        self.retention = Retention(self.checkpoints, options.keep_checkpoints, is_sound, proven_step)
+        self.state = TrainState(plan.total_steps)
+        self.reporter: Reporter | None = None
+        self.faults: list[Fault] = []
+        self.most_nonfinite = most_nonfinite(options, plan.total_steps)
+        self.stopping = self.saving = False
+        self.objection: str | None = None
+        self.request = request
+        self.whole = True
+        self.saved_step: int | None = None
+        self.failed_to_save = False
+        self._stepped = False
+        self._known_rows: int | None = None
+        self._row: dict[str, Any] = {}
+
+    # What a step asks for
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of step `step`, before any parameter's own scale."""
+        return learning_rate(
+            step,
+            total_steps=self.plan.total_steps,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            batch_size=self.plan.batch_size,
+            options=self.optim,
+        )
+
+    def micro_batch_size(self, batch: Batch) -> int:
+        """The size asked for, or the whole share; on CUDA halved before the first step until it fits."""
+        if len(batch) != self.share:
+            raise LaminaError(f"the loader gave a batch of {len(batch)} images instead of {self.share}")
+        if self.options.micro_batch_size is not None:
+            return min(self.options.micro_batch_size, self.share)
+        if self.state.micro_batch_size is None:
+            on_cuda = self.ranks.device.type == "cuda"
+            self.state.micro_batch_size = self.gradients.largest_micro_batch(batch) if on_cuda else self.share
+            if self.state.micro_batch_size < self.share:
+                self.say(
+                    f"{self.state.micro_batch_size} of {self.share} images fit into the GPU's memory at once"
+                )
+        return min(self.state.micro_batch_size, self.share)
+
+    def requests(self, batch: Batch) -> Requests:
+        """What this rank tells the others with this step: faults, a signal, time for a checkpoint."""
+        due = self.ranks.main and self.clock.save_due(self.options.checkpoint_every_seconds)
+        return Requests(len(batch.faults), self.request.signal is not None, due)
+
+    def take_note(self, notices: Sequence[Notice]) -> None:
+        """Act on what steps brought; all ranks take the same notices at the same step."""
+        for notice in notices:
+            self.count(notice)
+            self.stopping |= notice.stop
+            self.saving |= notice.save
+            if notice.nonfinite:
+                count = f"{self.state.nonfinite} so far, at most {self.most_nonfinite}"
+                self.say(f"step {notice.step} skipped: its loss or gradient is not finite ({count})")
+            if not notice.skipped and (told := self.first_loss.announcement(notice.step, notice.high)):
+                self.say(told)
+            if notice.faults:
+                self._tell_faults()
+
+    def count(self, notice: Notice) -> None:
+        """Add what a step brought to the state; nothing is told to the other ranks."""
+        self.state.faults += notice.faults
+        self.state.nonfinite += notice.nonfinite
+        self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if notice.skipped else 0
+        if not (notice.skipped or notice.high):
+            self.state.proven_step = notice.step - 1
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """Weights and what goes with them move inside; where that fails, they are of no step."""
+        self.whole = False
+        yield
+        self.whole = True
+
+    def _tell_faults(self) -> None:
+        """Bring the faults of all ranks to rank 0's callbacks, and their objection back to all ranks."""
+        gathered, self.faults = gather_json(self.faults, self.ranks), []
+        faults = [Fault(*fault) for part in gathered for fault in part]
+        told = self._report(lambda reporter: reporter.faults(faults))
+        self.objection = gather_json(told, self.ranks)[0] or self.objection
+
+    # What is said: by rank 0, but every rank comes here, so that all of them end where it fails
+
+    def _report(self, what: Callable[[Reporter], T]) -> T | None:
+        """Do something with rank 0's reporter; raises on all ranks where it fails."""
+        return on_main(self.ranks, lambda: what(self.reporter) if self.reporter else None)
+
+    def say(self, line: str) -> None:
+        """A line for train.log and the terminal."""
+        self._report(lambda reporter: reporter.say(line))
+
+    def say_remarks(self, batch: Batch) -> None:
+        """What rank 0's own images give occasion to say; without the other ranks, as `show_step`."""
+        if self.reporter and batch.remarks:
+            self.reporter.remarks(batch.remarks)
+
+    def show_step(self) -> None:
+        """Move the progress bar; the one thing that is said without the other ranks, at each step."""
+        if self.reporter:
+            self.reporter.step(self.state.step)
+
+    def tell_first_step(self) -> None:
+        """Let callbacks know, once, that a step was taken."""
+        if not self._stepped:
+            self._stepped = True
+            self._report(lambda reporter: reporter.first_step())
+
+    def show_row(self, row: dict[str, Any], batch: Batch) -> None:
+        """Complete a row by the clock and the callbacks, and write it."""
+        clock = self.clock.lap(self.plan.batch_size)
+        written = self._report(lambda reporter: reporter.row(row, clock, batch, self.task))
+        self._row = written or {**row, **clock}
+
+    # Checkpoints
+
+    def save_is_due(self) -> bool:
+        """By steps, or by seconds on rank 0's clock."""
+        every = self.options.checkpoint_every_steps
+        return self.saving or (every is not None and self.state.step % every == 0)
+
+    def save(self) -> None:
+        """Write a checkpoint on rank 0 while the others wait; raises on all of them where it fails."""
+        self.take_note(self.mailbox.empty())
+        self.saving, self.failed_to_save = False, True
+        self._report(self.write)
+        self.saved_step, self.failed_to_save = self.state.step, False
+        self.clock.saved()
+
+    def write(self, reporter: Reporter) -> None:
+        """The checkpoint and what callbacks keep beside it; a disk that refuses is a `LaminaError`."""
+        step, self.state.seconds = self.state.step, self.clock.seconds
+        finite = module_finite(self.task)
+        try:
+            reporter.sync()
+            checkpoint.write(self.checkpoints, step, self._content(reporter, finite))
+            self.retention.prune()
+            if finite and not self.diverged and not never_stepped(self.state):
+                reporter.checkpoint(step, self.checkpoint_path, self.task)
+        except (OSError, SafetensorError) as error:
+            raise LaminaError(
+                f"step {step} could not be saved in {self.folder} ({error}); "
+                "mend that, and go on with --resume"
+            ) from error
+
+    def _content(self, reporter: Reporter, finite: bool) -> Checkpoint:
+        """Everything that decides how the run goes on."""
+        state = {
+            "train": asdict(self.state),
+            "run": self._facts(),
+            "weights_finite": finite,
+            "most_nonfinite": self.most_nonfinite,
+            "samples_consumed": self.state.step * self.plan.batch_size,
+            "meter": self.meter.state_dict(),
+            "first_loss": self.first_loss.saved(),
+            "scaler": self.scaler.state_dict(),
+            "callbacks": reporter.callback_states(),
+            "metrics_rows": reporter.rows,
+        }
+        return Checkpoint(checkpoint.model_tensors(self.task), optimizer_tensors(self.optimizer), state)
+
+    def _restore(self, path: Path, callbacks: Sequence[Callback], say: Callable[[str], None]) -> None:
+        """The inverse of `_content`."""
+        model, optimizer, saved = checkpoint.read_verified(path)
+        with checkpoint.understood(path):
+            check_facts(saved["run"], self._facts(), say)
+            checkpoint.load_model_tensors(self.task, model)
+            load_optimizer_tensors(self.optimizer, optimizer)
+            self.state = restored_state(saved["train"], path, self.plan.total_steps)
+            self.saved_step, self._known_rows = self.state.step, saved.get("metrics_rows")
+            self.meter.load_state_dict(saved["meter"])
+            self.first_loss.restore(saved.get("first_loss"))
+            if self.scaler.is_enabled() and saved["scaler"]:
+                self.scaler.load_state_dict(saved["scaler"])
+            on_main(self.ranks, lambda: load_callback_states(callbacks, saved["callbacks"], say))
+
+    def _facts(self) -> dict[str, Any]:
+        return run_facts(self.options, self.optim, self.plan)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the checkpoint of the current step is, or will be."""
+        return self.checkpoints / f"step-{self.state.step}"
+
+    # Beginning and end
+
+    def start(self, callbacks: Sequence[Callback], resume: bool) -> None:
+        """Find where to begin, restore what was there, open the files."""
+        lines: list[str] = []
+        path, rolled_back = find_start(
+            self.checkpoints, resume, self.options, self._facts(), self.ranks, lines.append
+        )
+        if path is not None:
+            self._restore(path, callbacks, lines.append)
+        if rolled_back:
+            self.state.nonfinite = 0  # a budget of its own, since what is trained is another thing now
+        if self.state.step > self.plan.total_steps:
+            raise LaminaError(
+                f"the run is at step {self.state.step}, beyond the {self.plan.total_steps} asked for"
+            )
+        self.clock = Clock(self.state.seconds)
+        verb = "going on" if path else "starting"
+        lines.append(f"{verb} at step {self.state.step} of {self.plan.total_steps}")
+        on_main(self.ranks, lambda: self._open(callbacks, [*lines, *self._warnings()]))
+
+    def _open(self, callbacks: Sequence[Callback], lines: Sequence[str]) -> None:
+        """The files, the first lines in them, and the callbacks' beginning."""
+        board = self.options.tensorboard
+        self.reporter = Reporter(self.folder, self.state, callbacks, board, self._known_rows)
+        for line in lines:
+            self.reporter.say(line)
+        self.reporter.start(self.state)
+        if self.saved_step is not None:
+            self.reporter.resume(self.saved_step, self.checkpoint_path, self.task)
+
+    def _warnings(self) -> list[str]:
+        return training_warnings(self.ranks.device, self.optim, self.options, self.plan)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether more steps were skipped than may be."""
+        return self.state.nonfinite > self.most_nonfinite
+
+    def reason_at_the_end(self) -> Reason:
+        """Whether the last step left something: finite weights that were trained."""
+        self.take_note(self.mailbox.empty())
+        useful = module_finite(self.task) and not never_stepped(self.state)
+        return "finished" if from_main(int(useful), self.ranks) else "nonfinite"
+
+    def end(self, reason: Reason) -> Outcome:
+        """Save the current step, say how it ended, let the callbacks finish."""
+        if self.saved_step != self.state.step:
+            self.save()
+        if told := self.first_loss.warning(self.state.proven_step):
+            self.say(told)
+        step, total, why = self.state.step, self.plan.total_steps, self.objection or ""
+        outcome = Outcome(reason, step, total, self.checkpoint_path, self._row, why)
+        self._report(lambda reporter: reporter.end(outcome))
+        return outcome
+
+    def fail(self, error: BaseException) -> None:
+        """Save the last good step and let rank 0's callbacks know that an exception ends the run; no rank
+        waits for another here, since others may be gone."""
+        rescue(self, error)
+        if self.reporter:
+            self.reporter.fail(error)
+
+    def close(self) -> None:
+        """Close the files and the progress bar."""
+        if self.reporter:
+            self.reporter.close()
