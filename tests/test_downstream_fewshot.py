@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
+from lamina.api import recipe
 from lamina.core.errors import LaminaError
 from lamina.core.intervals import SHARE, estimate, wilson_interval
 from lamina.data import ArraySource, Reason, Subset, Unreadable
@@ -14,7 +15,6 @@ from lamina.evaluate import FewOptions, Going, Score, evaluate_fewshot, score_fi
 from lamina.evaluate.fewshot.protocol import _way
 from lamina.evaluate.fewshot.subsets import draw_per_class, few, listed, per_class_of
 from lamina.features import Computing, LabelledData
-from lamina.methods.catalog import recipe
 
 LABELS = [0] * 50 + [1] * 20 + [2] * 3
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
+from lamina.api import recipe
 from lamina.core.errors import LaminaError
 from lamina.data import ArraySource
 from lamina.evaluate import Going, Score, Unfinished, evaluate_trained, score_file
@@ -18,7 +19,6 @@ from lamina.evaluate.predictions import classify
 from lamina.features import LabelledData
 from lamina.interop import load_encoder, load_supervised
 from lamina.interop.handover import export_run
-from lamina.methods.catalog import recipe
 from lamina.recipes import Recipe
 from lamina.runs.run import load_task
 from lamina.train import Callback, checkpoint

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lamina.data.digest import images_digest
 
 from evaluate_toys import stripes_folder, toy_recipe, toy_run
 from lamina.data import FileSource, Subset, open_source
 from lamina.data.content import SAMPLED_BYTES, SAMPLED_FILES
+from lamina.data.digest import images_digest
 from lamina.evaluate.probes import evaluate_knn, results_file
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult

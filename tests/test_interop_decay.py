@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from lamina.callbacks.export_encoder import EncoderExport
 from safetensors.torch import load_file, save_file
 
 from evaluate_toys import shaken, toy_recipe, toy_run
+from lamina.callbacks.export_encoder import EncoderExport
 from lamina.core.errors import LaminaError
 from lamina.encoder import Encoder, build_vit
 from lamina.fusion import LayerMix

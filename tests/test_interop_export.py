@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from lamina.callbacks.export_encoder import EncoderExport
 from safetensors.torch import load_file, save_file
 
 import lamina
 from evaluate_toys import NAMES, toy_recipe, toy_run
+from lamina.callbacks.export_encoder import EncoderExport
 from lamina.core.errors import LaminaError
 from lamina.interop import export_timm, load_encoder
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from lamina.callbacks.export_encoder import EncoderExport
 
 import lamina
 from evaluate_toys import toy_recipe, toy_run
+from lamina.callbacks.export_encoder import EncoderExport
 from lamina.cli.entry import main
 from lamina.core.durable import sealed
 from lamina.core.errors import LaminaError

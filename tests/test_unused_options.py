@@ -9,6 +9,7 @@ import torch
 
 import detect_toys
 from dense_toys import toy_data
+from lamina.api import recipe
 from lamina.cli.entry import main
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
@@ -17,7 +18,6 @@ from lamina.evaluate.detect import detect_recipe, plan_detection
 from lamina.evaluate.finetune.adapt import adapted
 from lamina.evaluate.segment import plan_segmentation, segment_recipe
 from lamina.interop import Backbone, load_encoder
-from lamina.methods.catalog import recipe
 
 torch.set_num_threads(1)
 NETWORK = "untrained:vit_tiny_patch16_224"

@@ -29,44 +29,25 @@ class Floor:
 
 
 FLOORS = (
+    Floor("What every package uses: values, files, random numbers, messages", ("core",)),
     Floor(
-        "What everything stands on: values, files, random numbers, messages",
-        (
-            *("errors", "text", "console", "statistics", "batch", "tokens", "rng", "protocols", "options"),
-            *("files", "modes", "terminal", "locking", "ranges", "plain_files", "records", "frozen"),
-            *("init", "tensor_files", "choices"),
-        ),
-        together=True,
-    ),
-    Floor("Deterministic damage to images", ("corruptions",)),
-    Floor(
-        "The parts of a method, images, and the training of any module",
+        "The parts of a method; images; the training of any module",
         ("masking", "encoder", "fusion", "decoder", "losses", "targets", "data", "train"),
     ),
-    Floor("A forward made of parts", ("mim", "supervised")),
-    Floor("Methods that need more than one forward", ("cmae", "filling", "monitor", "tokenizer")),
-    Floor("The methods of the field, and what a run depends on", ("methods", "recipes")),
-    Floor("From a recipe to a method", ("build",)),
-    Floor("A folder with a state", ("memory", "resumable_folder")),
-    Floor("A run on disk", ("runs",)),
+    Floor("A forward made of parts; tokenizers", ("mim", "supervised", "tokenizer")),
+    Floor("A method with a forward of its own", ("cmae",)),
+    Floor("What a run depends on, as one value, and the method that is built from it", ("recipes",)),
+    Floor("The methods of the field; runs on disk", ("methods", "runs")),
     Floor("Weights of other tools, in and out", ("interop",)),
-    Floor("Frozen features and what probes make of them", ("evaluate", "guides")),
-    Floor("A look inside", ("analyze", "embedding")),
-    Floor("Evaluations during training", ("watching",)),
+    Floor("Frozen features, and what kNN and a linear probe make of them", ("features",)),
+    Floor("Analyses of an encoder", ("analyze",)),
+    Floor("What is measured and kept beside a training", ("callbacks",)),
     Floor("From a recipe and images to a trained run", ("pretraining",)),
-    Floor("Protocols that train, and trained tokenizers", ("downstream", "tokenizing")),
-    Floor("Experiments made of everything else", ("studies",)),
-    Floor("The page of a run", ("report",)),
-    Floor("From Python", ("api", "analyzing")),
-    Floor(
-        "The command line",
-        (
-            *("listing", "arguments", "arguments_downstream", "demo", "bars", "telling", "commands"),
-            *("commands_evaluate", "commands_analyze", "commands_downstream", "commands_dense"),
-            *("commands_study", "cli", "__main__"),
-        ),
-        together=True,
-    ),
+    Floor("Protocols of evaluation; trained tokenizers", ("evaluate", "tokenizer_training")),
+    Floor("Experiments made of everything below", ("studies",)),
+    Floor("Pages", ("report",)),
+    Floor("From Python", ("api",)),
+    Floor("The command line", ("cli", "__main__"), together=True),
 )
 
 

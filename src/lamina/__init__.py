@@ -8,12 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lamina.api import pretrain
+    from lamina.api import pretrain, recipe
     from lamina.cmae.cmae import CMAE
     from lamina.core.batch import Batch
     from lamina.core.errors import LaminaError
     from lamina.core.weight_init import init_vit_mae, init_vit_simmim
-    from lamina.features import FeatureOptions, evaluate_knn, evaluate_linear
+    from lamina.evaluate.probes import evaluate_knn, evaluate_linear
+    from lamina.features import FeatureOptions
     from lamina.features.embed import embed
     from lamina.fusion import LastLayer, LayerMix, MultiLevelFusion
     from lamina.interop import export_timm, inspect, load_encoder, load_foreign_method, load_supervised
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         simmim,
     )
     from lamina.mim import MIM
-    from lamina.recipes import Recipe, recipe
+    from lamina.recipes import Recipe
     from lamina.report import reconstruct_files, write_report
     from lamina.runs.run import load_method
     from lamina.supervised import Supervised
@@ -81,17 +82,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "cmae": ("CMAE",),
+    "cmae.cmae": ("CMAE",),
     "supervised": ("Supervised",),
     "tokenizer": ("load_tokenizer",),
-    "tokenizing": ("train_tokenizer",),
-    "api": ("pretrain",),
-    "batch": ("Batch",),
-    "embedding": ("embed",),
-    "errors": ("LaminaError",),
-    "evaluate": ("FeatureOptions", "evaluate_knn", "evaluate_linear"),
+    "tokenizer_training": ("train_tokenizer",),
+    "api": ("pretrain", "recipe"),
+    "core.batch": ("Batch",),
+    "features.embed": ("embed",),
+    "core.errors": ("LaminaError",),
+    "evaluate.probes": ("evaluate_knn", "evaluate_linear"),
+    "features": ("FeatureOptions",),
     "fusion": ("LastLayer", "LayerMix", "MultiLevelFusion"),
-    "init": ("init_vit_mae", "init_vit_simmim"),
+    "core.weight_init": ("init_vit_mae", "init_vit_simmim"),
     "interop": ("export_timm", "inspect", "load_encoder", "load_foreign_method", "load_supervised"),
     "methods": (
         "beit",
@@ -106,9 +108,9 @@ _HOMES = {
         "simmim",
     ),
     "mim": ("MIM",),
-    "recipes": ("Recipe", "recipe"),
+    "recipes": ("Recipe",),
     "report": ("reconstruct_files", "write_report"),
-    "runs": ("load_method",),
+    "runs.run": ("load_method",),
     "targets": ("Teacher", "TokenIds"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

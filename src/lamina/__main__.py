@@ -2,7 +2,7 @@
 
 import sys
 
-from lamina.cli.entry import main
+from lamina.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,6 +10,7 @@ from lamina.core.choices import check_read
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.data import Source, Spec
+from lamina.evaluate.finetune.recipes import protocols
 from lamina.methods.catalog import recipe as named_recipe
 from lamina.pretraining import run_pretrain
 from lamina.recipes import Recipe
@@ -128,3 +129,13 @@ def tokenizer_callbacks(
 ) -> Sequence[Callback]:
     """The report that a tokenizer's training ends with."""
     return [TokenizerReport(folder, held_out, options)]
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name, of a method or of a protocol.
+
+    Raises:
+        LaminaError: where there is none of that name, with the names there are.
+    """
+    known = protocols()
+    return known[name]() if name in known else named_recipe(name)

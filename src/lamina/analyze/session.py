@@ -18,8 +18,6 @@ from lamina.core.files import check_writable
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, SEED, check_ranges
 from lamina.encoder import EncoderOptions
 from lamina.interop.load import UNTRAINED, network_options, run_folder
-from lamina.report import write_report
-from lamina.report.analyses import write_analyses_page
 from lamina.runs.run import Run
 
 
@@ -107,7 +105,7 @@ class AnalysisTask:
         return replace(told, notes=(*told.notes, *notes))
 
     def write(self, result: Result, told: Summary, command: str) -> tuple[Path, ...]:
-        """Write JSON, PNG and SVG, and the page that shows them: the run's report, or the folder's own."""
+        """Write JSON, PNG and SVG; returns their paths."""
         about: dict[str, Any] = {
             "models": self.named,
             "settings": {**self.settings, "seed": self.looking.seed},
@@ -116,10 +114,7 @@ class AnalysisTask:
             about |= {"data": self.data, "images": self.looking.images}
         about["seconds"] = round(time.perf_counter() - self.started, 1)
         files = write_analysis(self.name, result, told, self.out, about, command)
-        written = (files.json, files.png, files.svg)
-        if self.run is not None and self.out == self.run.analyses:
-            return (*written, write_report([self.run.path], self.run.report_file))
-        return (*written, write_analyses_page(self.out))
+        return (files.json, files.png, files.svg)
 
 
 def run_of(spec: str) -> Run | None:

@@ -1,1 +1,5 @@
 """The command line: `lamina VERB`."""
+
+from lamina.cli.entry import main
+
+__all__ = ["main"]

@@ -37,6 +37,8 @@ from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
 from lamina.data import printable
 from lamina.interop import load_encoder, locate_step
 from lamina.methods.reconstruct import check_pixels
+from lamina.report import write_report
+from lamina.report.analyses import write_analyses_page
 from lamina.runs.run import Run, load_method
 from lamina.supervised import Supervised
 from lamina.train.distributed import choose_device
@@ -296,10 +298,17 @@ def hessian(
     return code
 
 
+def _write_page(task: AnalysisTask) -> Path:
+    """The page that shows the analysis: the run's report, or the folder's own."""
+    if task.run is not None and task.out == task.run.analyses:
+        return write_report([task.run.path], task.run.report_file)
+    return write_analyses_page(task.out)
+
+
 def _done(task: AnalysisTask, result: Result, told: Summary) -> int:
     """Write everything, then say the main numbers and where the rest is."""
     told = task.noted(told)
-    files = task.write(result, told, shlex.join(["lamina", *sys.argv[1:]]))
+    files = (*task.write(result, told, shlex.join(["lamina", *sys.argv[1:]])), _write_page(task))
     table = Table(*told.header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in told.rows:
         table.add_row(*(Text(printable(cell)) for cell in row))  # names are no markup

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtri
 from scipy.stats import t
 
 from lamina.core.errors import LaminaError
@@ -124,3 +124,18 @@ def uncorrected(n: int) -> str:
         f"{n} differences are told and their intervals are not corrected for that: of {n} that are none, "
         f"about {0.05 * n:.1f} would look clear."
     )
+
+
+def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927): of sensible width at 0 % and at 100 % too.
+
+    It speaks of the choice of test samples alone, not of the seeds of pre-training.
+    """
+    if n <= 0 or not 0 <= correct <= n:
+        raise LaminaError(f"an interval needs 0 <= correct <= n and n > 0, not {correct} of {n}")
+    z = float(ndtri(0.5 + confidence / 2))
+    p = correct / n
+    centre = p + z * z / (2 * n)
+    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+    return (0.0 if correct == 0 else low, 1.0 if correct == n else high)

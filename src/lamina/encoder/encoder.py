@@ -36,7 +36,8 @@ class Encoder(nn.Module):
             the hidden ones and runs on all (SimMIM, BEiT). A `Beit` takes masks with "replace" alone.
         mean, std: channel statistics of the images on [0, 1].
         activation_checkpointing: recompute blocks in the backward pass.
-        residual_decay: factor of the last shortcut, if shortcuts fade with depth (`lamina.encoder.residual_decay`).
+        residual_decay: factor of the last shortcut, if shortcuts fade with depth
+            (`lamina.encoder.residual_decay`).
         class_tokens: how many prefix tokens are class tokens, if there are any; several are all of them.
 
     Raises:

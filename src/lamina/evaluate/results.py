@@ -4,33 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
-
-from scipy.special import ndtri
+from typing import Any
 
 from lamina.core.errors import LaminaError
 from lamina.core.records import read_object, write_json
 from lamina.evaluate.confusion import Confusion
-from lamina.features.table import Timing
+from lamina.features.table import Protocol, Setting, Timing
 
-Protocol = Literal["knn", "linear"]
 ENCODERS = ("trained", "untrained", "pixels")
-Setting = bool | int | float | str
-
-
-def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927): of sensible width at 0 % and at 100 % too.
-
-    It speaks of the choice of test samples alone, not of the seeds of pre-training.
-    """
-    if n <= 0 or not 0 <= correct <= n:
-        raise LaminaError(f"an interval needs 0 <= correct <= n and n > 0, not {correct} of {n}")
-    z = float(ndtri(0.5 + confidence / 2))
-    p = correct / n
-    centre = p + z * z / (2 * n)
-    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    return (0.0 if correct == 0 else low, 1.0 if correct == n else high)
 
 
 @dataclass(frozen=True)

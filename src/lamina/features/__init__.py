@@ -1,9 +1,7 @@
-"""Frozen features judged by kNN and by a linear probe, always beside two baselines."""
+"""Frozen features: computed once per image, kept, and read by kNN and by a linear probe."""
 
 from __future__ import annotations
 
-from lamina.evaluate.probes import evaluate_knn, evaluate_linear, judge, results_file
-from lamina.evaluate.results import ProbeResult, Row, wilson_interval
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import Computing, collect
 from lamina.features.knn import KNNOptions, knn_predict, probe_knn
@@ -20,19 +18,12 @@ __all__ = [
     "LabelledData",
     "LinearOptions",
     "PixelVectors",
-    "ProbeResult",
-    "Row",
     "Table",
     "Timing",
     "collect",
-    "evaluate_knn",
-    "evaluate_linear",
-    "judge",
     "knn_predict",
     "layer_vectors",
     "open_labelled",
     "probe_knn",
     "probe_linear",
-    "results_file",
-    "wilson_interval",
 ]

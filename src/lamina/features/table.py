@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lamina.core.batch import Fault
 from lamina.data import unread_notes
+
+Protocol = Literal["knn", "linear"]
+Setting = bool | int | float | str
 
 
 class Key(NamedTuple):

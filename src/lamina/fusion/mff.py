@@ -16,6 +16,9 @@ from lamina.core.errors import LaminaError
 from lamina.core.interfaces import ParamOverride
 from lamina.fusion.options import Layers, Pooling, Projection, resolve_layers
 
+MOST_IMAGES = 16
+"""How many images of a batch the fusion is measured on."""
+
 
 class MultiLevelFusion(nn.Module):
     """MFF: project the shallow taps, mix them with the last block by learned weights, then the final norm.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina.interop.backbone import Backbone, FeatureKind, Features, Origin, Pool
-from lamina.interop.export import EncoderExport, Exported, export_timm
+from lamina.interop.export import Exported, export_timm
 from lamina.interop.export_classifier import ExportedClassifier, export_supervised, load_supervised
 from lamina.interop.foreign.methods import load_foreign_method, whole_method
 from lamina.interop.handover import export_run
@@ -23,7 +23,6 @@ from lamina.interop.resizing import adopt, at_image_size
 
 __all__ = [
     "Backbone",
-    "EncoderExport",
     "Exported",
     "ExportedClassifier",
     "FeatureKind",

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
 import timm
-from torch import nn
 
-from lamina.cmae.cmae import CMAE
 from lamina.core.config import to_mapping
-from lamina.core.durable import TEMPORARY, replace_folder
 from lamina.core.errors import LaminaError
 from lamina.core.records import write_json
 from lamina.core.tensor_files import save_tensors
@@ -24,11 +19,8 @@ from lamina.fusion import FusionOptions
 from lamina.interop.fold_residual_decay import fold_fusion
 from lamina.interop.load import locate_step
 from lamina.interop.metadata import KEY, export_files
-from lamina.mim import MIM
 from lamina.recipes.build import Task
 from lamina.runs.run import load_task
-from lamina.supervised import Supervised
-from lamina.train import Callback
 
 FORMAT = 1
 
@@ -102,65 +94,6 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
     task, recipe = load_task(place, step)
     share = recipe.data.eval_crop_share
     return write_encoder(task, recipe.encoder, recipe.fusion, Path(out), step, share)
-
-
-class EncoderExport(Callback):
-    """Keeps the encoder of the newest checkpoint in the run's folder `encoder/`.
-
-    The folder is swapped as a whole: it is of one step, or for a moment not there. Files that others put into
-    it are carried over.
-    """
-
-    required = True
-
-    def __init__(
-        self,
-        folder: Path,
-        encoder: EncoderOptions,
-        fusion: FusionOptions | None = None,
-        crop_share: float = 0.875,
-    ) -> None:
-        self.folder = folder
-        self.encoder = encoder
-        self.fusion = fusion
-        self.crop_share = crop_share
-
-    def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
-        """Write the encoder as it is at this step."""
-        assert isinstance(task, MIM | CMAE | Supervised)
-        temporary = self.folder.with_name(TEMPORARY + self.folder.name)
-        shutil.rmtree(temporary, ignore_errors=True)
-        write_encoder(task, self.encoder, self.fusion, temporary, step, self.crop_share)
-        if _same_export(temporary, self.folder):
-            shutil.rmtree(temporary)
-            return
-        _carry_over(self.folder, temporary)
-        replace_folder(temporary, self.folder)
-
-    def on_resume(self, step: int, folder: Path, task: nn.Module) -> None:
-        """What a kill left behind may be of another step, damaged, or gone: it is replaced by what belongs
-        there, unless it is that already."""
-        self.on_checkpoint(step, folder, task)
-
-
-def _same_export(new: Path, old: Path) -> bool:
-    """Exports have the same bytes where they have the same content."""
-    return all(
-        a.is_file() == b.is_file() and not b.is_symlink() and (not a.is_file() or cmp(a, b, shallow=False))
-        for a, b in zip(export_files(new), export_files(old), strict=True)
-    )
-
-
-def _carry_over(old: Path, new: Path) -> None:
-    """Copy what others put into a folder that is about to be replaced."""
-    ours = {file.name for file in export_files(old)}
-    for entry in old.iterdir() if old.is_dir() else ():
-        if entry.name in ours or entry.name.startswith("."):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, new / entry.name, symlinks=True)
-        else:
-            shutil.copy2(entry, new / entry.name, follow_symlinks=False)
 
 
 def write_encoder(

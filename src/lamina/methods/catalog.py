@@ -8,7 +8,6 @@ from functools import partial
 
 from lamina.core.config import meant
 from lamina.core.errors import LaminaError
-from lamina.evaluate.finetune.recipes import protocols
 from lamina.recipes.guided import (
     beit,
     beit_published,
@@ -120,8 +119,8 @@ def recipes() -> dict[str, Callable[[], Recipe]]:
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name, of a method or of a protocol; raises with the names there are."""
-    known = {**recipes(), **protocols()}
+    """The recipe of a method by its name; raises with the names there are."""
+    known = recipes()
     if name not in known:
         raise LaminaError(
             f"there is no recipe {name!r}; {meant(name, known)}choose one of "

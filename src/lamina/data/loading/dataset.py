@@ -39,7 +39,7 @@ class Masking(Protocol):
 
 
 class Change(Protocol):
-    """What an evaluation makes of each image after the crop: `lamina.evaluate.robustness.corruptions.Corruption` is one."""
+    """What an evaluation makes of each image after the crop: a corruption is one."""
 
     def __call__(self, image: Shaped[Tensor, "C H W"], index: int) -> Shaped[Tensor, "C H W"]:
         """The image with that index in the source, changed."""

@@ -10,7 +10,6 @@ from lamina.data.options import DECODING_FIELDS, higher_limits
 from lamina.evaluate.finetune.recipes import protocols
 from lamina.evaluate.unused_options import check_classifier_options
 from lamina.interop import Backbone
-from lamina.methods.catalog import recipe as named_recipe
 from lamina.recipes import Recipe, Size
 
 _WIDTHS: dict[tuple[int, int], Size] = {
@@ -35,11 +34,10 @@ def recipe_of(protocol: str, name: str) -> Recipe:
     Raises:
         LaminaError: where there is none, or it is of another protocol.
     """
-    if not name.startswith(protocol):
-        raise LaminaError(
-            f"the recipe {name!r} is not of {protocol}; take {protocol}, or {protocol}-b and the like"
-        )
-    return named_recipe(name)
+    known = {each: build for each, build in protocols().items() if each.startswith(protocol)}
+    if name not in known:
+        raise LaminaError(f"there is no recipe {name!r} of {protocol}; choose one of {', '.join(known)}")
+    return known[name]()
 
 
 def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, tuple[str, ...]]:
