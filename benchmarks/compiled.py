@@ -31,13 +31,14 @@ from lamina.core.batch import Batch
 from lamina.core.config import merge
 from lamina.core.rng import sample_keys
 from lamina.encoder import EncoderOptions, build_vit
-from lamina.methods.catalog import methods
+from lamina.methods.catalog import METHODS
 from lamina.mim import mim_of
 from lamina.recipes import Recipe
 from lamina.recipes.build import Task, build_task, resolve
 from lamina.targets import Teacher, TokenIds
 from lamina.train.precision import autocast
 
+NAMES = [method.name for method in METHODS]
 PATCH, BATCH = 4, 3
 SIZES = {"20x20": (20, 20), "28x36": (28, 36), "56x56": (56, 56)}
 """25, 63 and 196 patches: none a multiple of 16."""
@@ -171,7 +172,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("methods", nargs="*", choices=[*methods(), []], metavar="METHOD")
+    parser.add_argument(
+        "methods",
+        nargs="*",
+        choices=[*NAMES, []],
+        metavar="METHOD",
+    )
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--masks", choices=("drawn", "given"), default="drawn")
     parser.add_argument("--device", default="cpu")
@@ -182,7 +188,7 @@ def main() -> None:
         print(json.dumps(compare(Case(**json.loads(asked.case)))))
         return
     failed = 0
-    for method, size in itertools.product(asked.methods or methods(), asked.sizes):
+    for method, size in itertools.product(asked.methods or NAMES, asked.sizes):
         good, found = run(Case(method, size, asked.masks, asked.device, asked.precision))
         failed += not good
         print(f"{'holds' if good else 'FAILS'}  {method:15} {size}  {found}", flush=True)

@@ -7,12 +7,12 @@ from lamina.cli.info import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_
 from lamina.evaluate.detect import detect_recipes
 from lamina.evaluate.finetune.recipes import protocols
 from lamina.evaluate.segment import segment_recipes
-from lamina.methods.catalog import methods, recipes
+from lamina.methods.catalog import METHODS, recipes
 
 
 def test_every_method_has_a_whole_row():
     rows = {row[0]: dict(zip(METHOD_COLUMNS, row, strict=True)) for row in method_rows()}
-    assert list(rows) == list(methods())
+    assert list(rows) == [method.name for method in METHODS]
     for row in rows.values():
         assert all(row.values())
         assert re.fullmatch(r"\d{4}\.\d{5}", row["paper"])

@@ -1,5 +1,7 @@
 """Every method with every fusion: gradients everywhere; SimMIM against its own formula; crossings refused."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -182,21 +184,31 @@ def test_channels_other_than_three():
 
 
 def test_a_recipe_builds_what_the_constructor_builds():
-    """Two ways to the same method: copied weights give the same loss."""
+    """Two ways to each method: copied weights give the same loss."""
     decoder = {"decoder_width": 128, "decoder_depth": 4, "decoder_heads": 4}
-    for name, constructor, sizes in (
-        ("maskfeat-small", maskfeat, {}),
-        ("mae-small", mae, decoder),
-        ("pixmim-small", pixmim, decoder),
-        ("simmim-small", simmim, {"unit_px": 16}),
-        ("crossmae-small", crossmae, decoder),
+    torch.manual_seed(1)
+    network = build_vit(EncoderOptions(image_size=(64, 64), patch_size=8, width=24, depth=2, heads=2))
+    taught = partial(Teacher, network, (0.5,) * 3, (0.25,) * 3, (8, 8))
+    for name, constructor, sizes, target in (
+        ("maskfeat", maskfeat, {}, None),
+        ("mae", mae, decoder, None),
+        ("pixmim", pixmim, decoder, None),
+        ("simmim", simmim, {"unit_px": 16}, None),
+        ("crossmae", crossmae, decoder, None),
+        ("pixio", pixio, {**decoder, "unit": 2}, None),
+        ("residual-decay", mae, {**decoder, "residual_decay": 0.6}, None),
+        ("beit", beit, {}, TokenIds(Parity(), (8, 8))),
+        ("eva", eva, decoder, taught()),
+        ("eva-tokens", eva_tokens, {}, taught()),
+        ("milan", milan, decoder, taught(scores=True)),
     ):
         fusion = "mix" if constructor is crossmae else "none"
-        recipe = resolve(merge(lamina.recipe(name), {"fusion": {"kind": fusion}}))
-        built, made = build_method(recipe), constructor(build_vit(recipe.encoder), **sizes)
+        recipe = resolve(merge(lamina.recipe(f"{name}-small"), {"fusion": {"kind": fusion}}))
+        given = {} if target is None else {"target": target}
+        built, made = build_method(recipe, target), constructor(build_vit(recipe.encoder), **given, **sizes)
         made.load_state_dict(built.state_dict())
         batch = Batch(torch.rand(2, 3, 64, 64), sample_keys(0, 0, torch.arange(2)))
-        assert float(made(batch)["loss"].detach()) == float(built(batch)["loss"].detach())
+        assert float(made(batch)["loss"].detach()) == float(built(batch)["loss"].detach()), name
 
 
 def test_images_and_masks_of_another_size_are_refused():

@@ -9,7 +9,7 @@ import yaml
 from lamina.cli.info import recipe_rows
 from lamina.core.config import differences, merge, to_mapping
 from lamina.core.errors import LaminaError
-from lamina.methods.catalog import methods, recipe, recipes
+from lamina.methods.catalog import METHODS, recipe, recipes
 from lamina.recipes import Recipe
 from lamina.recipes.build import build_method, resolve
 from lamina.recipes.memory import estimate_memory
@@ -19,7 +19,9 @@ ALL = list(recipes())
 SMALL = ["mae-small", "pixmim-small", "simmim-small", "crossmae-small", "demo"]
 
 
-PUBLISHED = [f"{name}-{size}" for name in methods() for size in ("ti", "s", "b", "l", "h")]
+PUBLISHED = [
+    f"{name}-{size}" for name in [method.name for method in METHODS] for size in ("ti", "s", "b", "l", "h")
+]
 
 
 @pytest.mark.parametrize("name", ALL)

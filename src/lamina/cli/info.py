@@ -10,7 +10,7 @@ from typing import Any
 from lamina.evaluate.detect import DetectRecipe, detect_recipes
 from lamina.evaluate.finetune.recipes import protocols
 from lamina.evaluate.segment import SegmentRecipe, segment_recipes
-from lamina.methods.catalog import methods, recipes
+from lamina.methods.catalog import METHODS, recipes
 from lamina.recipes import Recipe
 
 METHOD_COLUMNS = ("recipe", "hidden", "encoder sees", "decoder", "target", "loss", "paper")
@@ -33,7 +33,7 @@ _DECODERS = {
 
 def method_rows() -> list[tuple[str, ...]]:
     """A row of `METHOD_COLUMNS` for every method."""
-    return [_method_row(name, build) for name, build in methods().items()]
+    return [_method_row(method.name, method.published) for method in METHODS]
 
 
 def recipe_rows() -> list[tuple[str, ...]]:

@@ -1,41 +1,57 @@
-"""Every recipe by its name, and the changes that make one small."""
+"""The methods, a row each, and every recipe by its name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import get_args
 
 from lamina.core.config import meant
 from lamina.core.errors import LaminaError
-from lamina.recipes.guided import (
-    beit,
-    beit_published,
-    eva,
-    eva_published,
-    eva_tokens,
-    eva_tokens_published,
-    maskfeat,
-    maskfeat_published,
-    milan,
-    milan_published,
-)
-from lamina.recipes.others import cmae, cmae_published, deit, deit_published
-from lamina.recipes.pixels import (
-    crossmae,
-    crossmae_published,
-    mae,
-    mae_published,
-    pixio,
-    pixio_published,
-    pixmim,
-    pixmim_published,
-    residual_decay,
-    residual_decay_published,
-    simmim,
-    simmim_published,
-)
+from lamina.methods.beit import beit_published, beit_recipe
+from lamina.methods.cmae import cmae_published, cmae_recipe
+from lamina.methods.crossmae import crossmae_published, crossmae_recipe
+from lamina.methods.deit import deit_published, deit_recipe
+from lamina.methods.eva import eva_published, eva_recipe, eva_tokens_published, eva_tokens_recipe
+from lamina.methods.mae import mae_published, mae_recipe
+from lamina.methods.maskfeat import maskfeat_published, maskfeat_recipe
+from lamina.methods.milan import milan_published, milan_recipe
+from lamina.methods.pixio import pixio_published, pixio_recipe
+from lamina.methods.pixmim import pixmim_published, pixmim_recipe
+from lamina.methods.residual_decay import residual_decay_published, residual_decay_recipe
+from lamina.methods.simmim import simmim_published, simmim_recipe
 from lamina.recipes.recipe import Recipe, Size
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of the field by its recipes; each is a file of this folder."""
+
+    name: str
+    """As `--recipe` takes it."""
+    published: Callable[[Size], Recipe]
+    """NAME-ti, -s, -b, -l and -h: the method as it was published."""
+    recipe: Callable[[], Recipe]
+    """NAME: sized for one GPU and a folder of images, with MFF where the method has no fusion of its own."""
+
+
+METHODS = (
+    Method("mae", mae_published, mae_recipe),
+    Method("pixmim", pixmim_published, pixmim_recipe),
+    Method("simmim", simmim_published, simmim_recipe),
+    Method("maskfeat", maskfeat_published, maskfeat_recipe),
+    Method("beit", beit_published, beit_recipe),
+    Method("eva", eva_published, eva_recipe),
+    Method("eva-tokens", eva_tokens_published, eva_tokens_recipe),
+    Method("milan", milan_published, milan_recipe),
+    Method("crossmae", crossmae_published, crossmae_recipe),
+    Method("pixio", pixio_published, pixio_recipe),
+    Method("residual-decay", residual_decay_published, residual_decay_recipe),
+    Method("cmae", cmae_published, cmae_recipe),
+    Method("deit", deit_published, deit_recipe),
+)
+SIZES: tuple[Size, ...] = get_args(Size)
 
 
 def small(recipe: Recipe) -> Recipe:
@@ -64,7 +80,7 @@ def demo() -> Recipe:
 
     lamina demo
     """
-    recipe = small(mae())
+    recipe = small(mae_recipe())
     return replace(
         recipe,
         name="demo",
@@ -76,45 +92,11 @@ def demo() -> Recipe:
     )
 
 
-def methods() -> dict[str, Callable[[Size], Recipe]]:
-    """The published recipe of every method, by the method's name."""
-    return {
-        "mae": mae_published,
-        "pixmim": pixmim_published,
-        "simmim": simmim_published,
-        "maskfeat": maskfeat_published,
-        "beit": beit_published,
-        "eva": eva_published,
-        "eva-tokens": eva_tokens_published,
-        "milan": milan_published,
-        "crossmae": crossmae_published,
-        "pixio": pixio_published,
-        "residual-decay": residual_decay_published,
-        "cmae": cmae_published,
-        "deit": deit_published,
-    }
-
-
 def recipes() -> dict[str, Callable[[], Recipe]]:
     """Every recipe by its name."""
-    sizes: tuple[Size, ...] = ("ti", "s", "b", "l", "h")
-    plain: dict[str, Callable[[], Recipe]] = {
-        "mae": mae,
-        "pixmim": pixmim,
-        "simmim": simmim,
-        "maskfeat": maskfeat,
-        "beit": beit,
-        "eva": eva,
-        "eva-tokens": eva_tokens,
-        "milan": milan,
-        "crossmae": crossmae,
-        "pixio": pixio,
-        "residual-decay": residual_decay,
-        "cmae": cmae,
-        "deit": deit,
-    }
+    plain = {method.name: method.recipe for method in METHODS}
     shrunk = {f"{name}-small": partial(_small, build) for name, build in plain.items()}
-    sized = {f"{name}-{size}": partial(build, size) for name, build in methods().items() for size in sizes}
+    sized = {f"{m.name}-{size}": partial(m.published, size) for m in METHODS for size in SIZES}
     return {**plain, **shrunk, **sized, "demo": demo}
 
 
@@ -124,7 +106,7 @@ def recipe(name: str) -> Recipe:
     if name not in known:
         raise LaminaError(
             f"there is no recipe {name!r}; {meant(name, known)}choose one of "
-            f"{', '.join([*methods(), 'demo'])}, with -small, or with "
+            f"{', '.join([*(method.name for method in METHODS), 'demo'])}, with -small, or with "
             "-ti, -s, -b, -l, -h as published (`lamina recipes`)"
         )
     return known[name]()

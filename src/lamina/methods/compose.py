@@ -1,61 +1,57 @@
-"""What the methods' constructors share: the two ways to hide, and the decoder that goes with each."""
+"""What the methods share: parts around a network that is built, and the schedule for a folder of images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from torch import nn
+from dataclasses import replace
 
 from lamina.core.interfaces import Target
-from lamina.core.weight_init import init_mae
-from lamina.decoder import LinearDecoder, MAEDecoder, PromptDecoder
-from lamina.encoder import Encoder, Network
-from lamina.fusion import Fusion, LastLayer
-from lamina.losses import Loss
+from lamina.encoder import Network
+from lamina.fusion import Fusion
 from lamina.masking import Masking
 from lamina.mim import MIM
+from lamina.recipes.build import assemble, enclose
+from lamina.recipes.recipe import Recipe
 
 Statistics = Sequence[float] | None
 
 
-def dropping(
+def around(
     vit: Network,
-    mean: Statistics,
-    std: Statistics,
-    residual_decay: float | None = None,
-    class_tokens: int = 1,
-) -> Encoder:
-    """An encoder that sees the visible patches alone."""
-    encoder = Encoder(vit, "drop", mean, std, residual_decay=residual_decay, class_tokens=class_tokens)
-    encoder.check_hiding()
-    return encoder
-
-
-def replacing(vit: Network, mean: Statistics, std: Statistics) -> Encoder:
-    """An encoder that sees a mask token in place of each hidden patch."""
-    encoder = Encoder(vit, "replace", mean, std)
-    assert encoder.mask_token is not None
-    nn.init.trunc_normal_(encoder.mask_token, std=0.02)
-    return encoder
-
-
-def with_decoder(
-    masking: Masking,
-    encoder: Encoder,
-    fusion: Fusion | None,
-    kind: type[MAEDecoder] | type[PromptDecoder],
-    size: tuple[int, int, int],
-    target: Target,
-    loss: Loss,
+    recipe: Recipe,
+    fusion: Fusion | None = None,
+    target: Target | None = None,
+    mean: Statistics = None,
+    std: Statistics = None,
+    masking: Masking | None = None,
 ) -> MIM:
-    """The visible patches encoded, then a decoder of `size` (width, depth, heads) for the others."""
-    decoder = kind(encoder.width, target.width, encoder.grid, encoder.n_prefix, *size)
-    init_mae(decoder)
-    return MIM(masking, encoder, fusion or LastLayer(encoder.depth), decoder, target, loss)
+    """The parts of a recipe put together around a timm network, which keeps its weights and sizes.
+
+    Args:
+        vit: takes the place of the network that the recipe's `encoder` describes.
+        recipe: masking, decoder, target and loss, and how the encoder hides patches.
+        fusion: in place of the recipe's.
+        target: in place of the recipe's; needed where it is a teacher or a tokenizer.
+        mean, std: of the images' channels, on [0, 1]; by default ImageNet's for 3 channels, 0.5 for others.
+        masking: in place of the recipe's.
+    """
+    recipe = replace(recipe, encoder=replace(recipe.encoder, mean=_as_tuple(mean), std=_as_tuple(std)))
+    encoder = enclose(vit, recipe.encoder)
+    encoder.check_hiding()
+    return assemble(recipe, encoder, target, fusion, masking)
 
 
-def with_head(masking: Masking, encoder: Encoder, fusion: Fusion | None, target: Target, loss: Loss) -> MIM:
-    """Mask tokens in the encoder, then one matrix."""
-    n_visible = masking.n_visible(encoder.grid)
-    decoder = LinearDecoder(encoder.width, target.width, encoder.n_prefix, n_visible)
-    return MIM(masking, encoder, fusion or LastLayer(encoder.depth), decoder, target, loss)
+def _as_tuple(values: Statistics) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def for_a_folder(published: Recipe, name: str) -> Recipe:
+    """A published recipe with MFF: 100 epochs of batch 256, 5 of them warm-up, no stochastic depth."""
+    return replace(
+        published,
+        name=name,
+        encoder=replace(published.encoder, drop_path=0.0),
+        fusion=replace(published.fusion, kind="mff", logit_lr_scale=10.0),
+        optim=replace(published.optim, warmup_epochs=5.0),
+        train=replace(published.train, epochs=100.0, batch_size=256),
+    )

@@ -15,14 +15,14 @@ from lamina.core.interfaces import Target
 from lamina.core.rng import Purpose, seed_for
 from lamina.core.weight_init import init_mae, init_vit_mae, init_vit_simmim, zero_branches
 from lamina.decoder import CrossDecoder, Decoder, LinearDecoder, MAEDecoder, PromptDecoder
-from lamina.encoder import Encoder, EncoderOptions, build_vit, default_statistics, wrap_vit
-from lamina.fusion import build_fusion, resolve_layers
+from lamina.encoder import Encoder, EncoderOptions, Network, build_vit, default_statistics, wrap_vit
+from lamina.fusion import Fusion, build_fusion, resolve_layers
 from lamina.losses import build_loss
-from lamina.masking import build_masking
+from lamina.masking import Masking, build_masking
 from lamina.mim import MIM, mim_of
 from lamina.recipes import Recipe
 from lamina.supervised import Supervised
-from lamina.targets import HOG, Absent, Pixels, TargetOptions
+from lamina.targets import HOG, Absent, Pixels
 
 Task = MIM | CMAE | Supervised
 """What can be trained; each has an `encoder` and a `fusion`."""
@@ -141,6 +141,11 @@ def _build_encoder(options: EncoderOptions) -> Encoder:
         init_vit_simmim(vit)
     if options.zero_branches:
         zero_branches(vit)
+    return enclose(vit, options)
+
+
+def enclose(vit: Network, options: EncoderOptions) -> Encoder:
+    """The encoder of a network with its weights; the mask token, where there is one, is initialised."""
     encoder = wrap_vit(vit, options)
     if encoder.mask_token is not None:
         torch.nn.init.trunc_normal_(encoder.mask_token, std=0.02)
@@ -149,21 +154,31 @@ def _build_encoder(options: EncoderOptions) -> Encoder:
 
 def compose(recipe: Recipe, target: Target | None = None) -> MIM:
     """The parts of a resolved recipe put together, initialised by torch's own generator."""
-    options = recipe.encoder
-    mean, std = default_statistics(options.in_chans, options.mean, options.std)  # type: ignore[arg-type]
-    encoder = _build_encoder(options)
-    masking = build_masking(recipe.masking, encoder.patch)
-    target = target or _build_target(recipe.target, encoder, mean, std)
-    decoder = _build_decoder(recipe, encoder, target.width, masking.n_visible(encoder.grid))
+    return assemble(recipe, _build_encoder(recipe.encoder), target)
+
+
+def assemble(
+    recipe: Recipe,
+    encoder: Encoder,
+    target: Target | None = None,
+    fusion: Fusion | None = None,
+    masking: Masking | None = None,
+) -> MIM:
+    """The other parts of a recipe around an encoder; `target`, `fusion` and `masking` take the place of the
+    recipe's own."""
+    masking = masking or build_masking(recipe.masking, encoder.patch)
+    target = target or _build_target(recipe, encoder)
+    mixed = recipe.fusion.kind == "mix" if fusion is None else fusion.n_latents > 1
+    decoder = _build_decoder(recipe, encoder, target.width, masking.n_visible(encoder.grid), mixed)
     # Last, so that a method with and without fusion starts from the same weights elsewhere.
-    fusion = build_fusion(recipe.fusion, encoder.width, encoder.depth, decoder.n_latents)
+    fusion = fusion or build_fusion(recipe.fusion, encoder.width, encoder.depth, decoder.n_latents)
     return MIM(masking, encoder, fusion, decoder, target, build_loss(recipe.loss))
 
 
-def _build_target(
-    options: TargetOptions, encoder: Encoder, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Target:
+def _build_target(recipe: Recipe, encoder: Encoder) -> Target:
+    options, images = recipe.target, recipe.encoder
     if options.kind == "pixels":
+        mean, std = default_statistics(encoder.in_chans, images.mean, images.std)  # type: ignore[arg-type]
         return Pixels(encoder.patch, mean, std, options.norm_pix, options.low_pass)
     if options.kind == "hog":
         cell, window = options.hog_cell_px, options.hog_gaussian_px
@@ -173,14 +188,14 @@ def _build_target(
     return Absent(options.kind, options.width, encoder.patch, str(options.guide))
 
 
-def _build_decoder(recipe: Recipe, encoder: Encoder, out: int, n_visible: int) -> Decoder:
+def _build_decoder(recipe: Recipe, encoder: Encoder, out: int, n_visible: int, mixed: bool) -> Decoder:
     options = recipe.decoder
     if options.kind == "linear":
         return LinearDecoder(encoder.width, out, encoder.n_prefix, n_visible)
     shape = (encoder.width, out, encoder.grid, encoder.n_prefix, options.width, options.depth, options.heads)
     decoder: Decoder
     if options.kind == "cross":
-        latents: Literal["one", "per_block"] = "per_block" if recipe.fusion.kind == "mix" else "one"
+        latents: Literal["one", "per_block"] = "per_block" if mixed else "one"
         decoder = CrossDecoder(*shape, options.predict_share, latents)
     else:
         decoder = (MAEDecoder if options.kind == "mae" else PromptDecoder)(*shape)

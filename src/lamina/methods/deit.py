@@ -1,4 +1,4 @@
-"""Recipes of methods with a forward of their own: contrast beside reconstruction, and labels."""
+"""DeiT: Touvron et al., "Training data-efficient image transformers", arXiv 2012.12877."""
 
 from __future__ import annotations
 
@@ -6,38 +6,8 @@ from dataclasses import replace
 
 from lamina.data import DataOptions
 from lamina.encoder import EncoderOptions
-from lamina.recipes.pixels import mae, mae_published
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.train import OptimOptions, TrainOptions
-
-
-def cmae_published(size: Size = "b") -> Recipe:
-    """CMAE as published (arXiv 2207.13532): MAE at 0.65, and a second view for a slow copy of the encoder.
-
-    lamina pretrain imagenet/train --out runs/cmae-b --recipe cmae-b
-
-    1600 epochs at batch 4096. Published, ImageNet-1k top-1, fine-tuned: ViT-B 84.7 (300 epochs: 83.8).
-    """
-    recipe = mae_published(size)
-    return replace(
-        recipe,
-        name=f"cmae-{size}",
-        method="cmae",
-        masking=replace(recipe.masking, mask_ratio=0.65),
-        data=replace(recipe.data, second_view="cmae"),
-        train=replace(recipe.train, epochs=1600.0),
-    )
-
-
-def cmae(size: Size = "s") -> Recipe:
-    """CMAE with MFF for a folder of images, on the schedule of `mae`.
-
-    lamina pretrain photos/ --out runs/cmae --recipe cmae
-    """
-    recipe, published = mae(size), cmae_published(size)
-    return replace(
-        recipe, name="cmae", method=published.method, masking=published.masking, data=published.data
-    )
 
 
 def deit_published(size: Size = "b") -> Recipe:
@@ -67,7 +37,7 @@ def deit_published(size: Size = "b") -> Recipe:
     )
 
 
-def deit(size: Size = "s") -> Recipe:
+def deit_recipe(size: Size = "s") -> Recipe:
     """Supervised training (DeiT) with MFF before the head, on a labelled folder.
 
     lamina pretrain labelled/ --out runs/deit --recipe deit
