@@ -30,12 +30,14 @@ import lamina
 from lamina.core.batch import Batch
 from lamina.core.config import merge
 from lamina.core.rng import sample_keys
-from lamina.encoder import EncoderOptions, build_vit
+from lamina.encoder.build import build_vit
+from lamina.encoder.options import EncoderOptions
 from lamina.methods.catalog import METHODS
 from lamina.mim import mim_of
-from lamina.recipes import Recipe
 from lamina.recipes.build import Task, build_task, resolve
-from lamina.targets import Teacher, TokenIds
+from lamina.recipes.recipe import Recipe
+from lamina.targets.teacher import Teacher
+from lamina.targets.token_ids import TokenIds
 from lamina.train.precision import autocast
 
 NAMES = [method.name for method in METHODS]

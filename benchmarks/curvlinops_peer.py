@@ -23,9 +23,11 @@ from torch.func import functional_call, grad, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import lamina
-from lamina.analyze.curvature import HessianOperator, extremes
+from lamina.analyze.curvature.lanczos import extremes
+from lamina.analyze.curvature.operator import HessianOperator
 from lamina.core.batch import Batch
-from lamina.encoder import EncoderOptions, build_vit
+from lamina.encoder.build import build_vit
+from lamina.encoder.options import EncoderOptions
 
 
 class Loss(nn.Module):

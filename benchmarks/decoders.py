@@ -21,10 +21,12 @@ import lamina
 from lamina.core.batch import Batch
 from lamina.core.patches import take
 from lamina.core.rng import sample_keys
-from lamina.decoder import CrossDecoder, MAEDecoder
-from lamina.masking import RandomMasking
-from lamina.targets import Teacher, TokenIds
-from lamina.tokenizer import DiscreteVAE
+from lamina.decoder.cross import CrossDecoder
+from lamina.decoder.mae import MAEDecoder
+from lamina.masking.random import RandomMasking
+from lamina.targets.teacher import Teacher
+from lamina.targets.token_ids import TokenIds
+from lamina.tokenizer.vae import DiscreteVAE
 from step import ratios
 
 WIDTH, GRID, PATCH = 384, (14, 14), 16

@@ -29,11 +29,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from lamina.data import DataOptions, eval_batches, open_source
-from lamina.encoder import EncoderOptions, wrap_vit
-from lamina.features import BackboneVectors, Computing, collect
+from lamina.data.loading.loader import eval_batches
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
+from lamina.encoder.build import wrap_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.features.extract import Computing, collect
 from lamina.features.nearest import MOST_CELLS, nearest
-from lamina.interop import Backbone
+from lamina.features.pooling import BackboneVectors
+from lamina.interop.backbone import Backbone
 
 MOST = 200
 

@@ -28,7 +28,8 @@ import timm
 import torch
 
 import lamina
-from lamina.analyze.curvature import HessianOperator, extremes
+from lamina.analyze.curvature.lanczos import extremes
+from lamina.analyze.curvature.operator import HessianOperator
 from lamina.core.batch import Batch
 from step import memory_mib, ratios
 

@@ -27,11 +27,11 @@ from torch import nn
 from lamina.callbacks.encoder_monitor import IMAGES, EncoderMonitor, Looks, fewest_steps, look_cost
 from lamina.core.batch import Batch
 from lamina.core.rng import sample_keys
-from lamina.data import ArraySource
+from lamina.data.sources import ArraySource
 from lamina.methods.catalog import recipe
-from lamina.recipes import Recipe
 from lamina.recipes.build import build_task, resolve
-from lamina.train import TrainState
+from lamina.recipes.recipe import Recipe
+from lamina.train.state import TrainState
 
 
 @dataclass(frozen=True)

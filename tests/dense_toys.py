@@ -5,16 +5,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from evaluate_toys import shaken, toy_recipe
-from lamina.data import ArraySource
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.sources import IGNORE
 from lamina.data.options import AS_STORED
-from lamina.decoder import DecoderOptions
-from lamina.encoder import Encoder
+from lamina.data.sources import ArraySource
+from lamina.decoder.options import DecoderOptions
+from lamina.encoder.encoder import Encoder
 from lamina.evaluate.dense.encoder import EncoderChanges, resized_encoder, resized_options
-from lamina.evaluate.segment import SegmentData
-from lamina.interop import Backbone
-from lamina.interop.backbone import Origin
+from lamina.evaluate.segment.data import SegmentData
+from lamina.interop.backbone import Backbone, Origin
 from lamina.recipes.build import build_task
 
 CLASSES = ("ground", "wall", "sky")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 
 from lamina.core.batch import Objects
-from lamina.data import ArraySource
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.crops import boxes_around
 from lamina.data.options import AS_STORED
-from lamina.evaluate.detect import DetectData
+from lamina.data.sources import ArraySource
+from lamina.evaluate.detect.data import DetectData
 from lamina.evaluate.detect.detector import Detections
 
 KINDS = ("red", "green")

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lamina.data import ArraySource
-from lamina.encoder import EncoderOptions
-from lamina.features import LabelledData
+from lamina.data.sources import ArraySource
+from lamina.encoder.options import EncoderOptions
+from lamina.features.data import LabelledData
 from lamina.mim import MIM
-from lamina.recipes import Recipe
 from lamina.recipes.build import build_method, resolve
+from lamina.recipes.recipe import Recipe
 from lamina.runs.run import DataFacts, Run
 from lamina.train import checkpoint
 

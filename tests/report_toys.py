@@ -16,10 +16,10 @@ from lamina.core.batch import Batch
 from lamina.core.rng import sample_keys
 from lamina.methods.catalog import recipe
 from lamina.mim import MIM
-from lamina.recipes import Recipe
 from lamina.recipes.build import build_method, resolve
-from lamina.report import Gallery, paint
+from lamina.recipes.recipe import Recipe
 from lamina.report.bad_files import SkippedFile, write_skipped
+from lamina.report.gallery import Gallery, paint
 from lamina.runs.run import DataFacts, Run
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}

@@ -16,8 +16,10 @@ from lamina.analyze.measures.attention import attention_probabilities, watch_att
 from lamina.analyze.models import Images, Subject
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
-from lamina.interop import Backbone
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.backbone import Backbone
 
 SIZES = {"image_size": (32, 48), "patch_size": 8, "width": 48, "depth": 3, "heads": 4}
 ALL = [

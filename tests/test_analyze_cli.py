@@ -15,7 +15,7 @@ from lamina.cli.demo import look_inside
 from lamina.cli.entry import main
 from lamina.cli.progress import HessianBar, LookingBar
 from lamina.interop import load as loading
-from lamina.report import write_report
+from lamina.report.page import write_report
 
 TINY = {
     "encoder.width": 24,

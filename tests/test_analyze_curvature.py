@@ -15,24 +15,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import lamina
-from lamina.analyze.curvature import (
-    HessianOperator,
-    extremes,
-    hutchinson,
-    pooled,
-    power_iteration,
-    spectral_density,
-)
 from lamina.analyze.curvature.attention import TwiceDifferentiable, attend
+from lamina.analyze.curvature.density import pooled, spectral_density
+from lamina.analyze.curvature.lanczos import extremes
+from lamina.analyze.curvature.operator import HessianOperator
+from lamina.analyze.curvature.power import power_iteration
+from lamina.analyze.curvature.trace import hutchinson
 from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.summary import of_hessian
 from lamina.cli.progress import HessianBar
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
-from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.fusion import LastLayer
-from lamina.supervised import Supervised, SupervisedOptions
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.last_layer import LastLayer
+from lamina.supervised.classifier import Supervised
+from lamina.supervised.options import SupervisedOptions
 
 torch.set_num_threads(1)
 SIZES = {"image_size": (8, 8), "patch_size": 4, "width": 8, "depth": 1, "heads": 2, "in_chans": 1}

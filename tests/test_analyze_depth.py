@@ -11,13 +11,17 @@ from torch import nn
 from evaluate_toys import NAMES, shaken, stripes, stripes_data, toy_recipe
 from lamina.analyze.layer_probes import analyze_depth, paired_interval
 from lamina.core.errors import LaminaError
-from lamina.data import ArraySource, eval_batches
-from lamina.encoder import EncoderOptions, build_vit, wrap_vit
+from lamina.data.loading.loader import eval_batches
+from lamina.data.sources import ArraySource
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear
-from lamina.features import KNNOptions, LabelledData, LinearOptions, layer_vectors
-from lamina.fusion import MultiLevelFusion
-from lamina.interop import Backbone
-from lamina.interop.backbone import Origin
+from lamina.features.data import LabelledData
+from lamina.features.knn import KNNOptions
+from lamina.features.linear import LinearOptions
+from lamina.features.pooling import layer_vectors
+from lamina.fusion.mff import MultiLevelFusion
+from lamina.interop.backbone import Backbone, Origin
 from lamina.recipes.build import build_method
 
 SMALL = {"width": 24, "heads": 2}

@@ -13,9 +13,9 @@ from lamina.analyze.measures.fourier import amplitudes, band_amplitudes, curve, 
 from lamina.analyze.models import Subject
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.encoder import Encoder
-from lamina.fusion import MultiLevelFusion
-from lamina.interop import Backbone
+from lamina.encoder.encoder import Encoder
+from lamina.fusion.mff import MultiLevelFusion
+from lamina.interop.backbone import Backbone
 
 KINDS = {
     "plain": ("vit_tiny_patch16_224", {}),

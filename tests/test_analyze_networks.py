@@ -26,14 +26,14 @@ from lamina.callbacks.fusion_monitor import FusionMonitor
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
-from lamina.data import ArraySource
-from lamina.decoder import DecoderOptions
-from lamina.features import KNNOptions, LabelledData
-from lamina.interop import Backbone
-from lamina.interop.backbone import Origin
+from lamina.data.sources import ArraySource
+from lamina.decoder.options import DecoderOptions
+from lamina.features.data import LabelledData
+from lamina.features.knn import KNNOptions
+from lamina.interop.backbone import Backbone, Origin
 from lamina.mim import MIM
-from lamina.recipes import Recipe
 from lamina.recipes.build import build_method
+from lamina.recipes.recipe import Recipe
 from lamina.runs.run import DataFacts, Run
 
 PLAIN, BEIT = NAMES[0], "beit_base_patch16_224"

@@ -15,7 +15,8 @@ from lamina.cli.entry import main
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
-from lamina.data import DataOptions, FileSource
+from lamina.data.options import DataOptions
+from lamina.data.sources import FileSource
 from lamina.interop.teachers import open_target
 from lamina.recipes.build import build_method, build_task
 from lamina.runs.run import DataFacts, Run

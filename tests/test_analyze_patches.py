@@ -24,9 +24,10 @@ from lamina.analyze.retrieval import Gallery, analyze_retrieval, judge_rankings,
 from lamina.analyze.shown_images import drawn, picture_of, plain
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.data import ArraySource
-from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.interop import Backbone
+from lamina.data.sources import ArraySource
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.backbone import Backbone
 from lamina.recipes.build import build_method
 
 KINDS = [*((name, 3) for name in NAMES), (NAMES[0], 1), (NAMES[0], 4), ("beit_base_patch16_224", 3)]

@@ -13,9 +13,10 @@ from lamina.analyze.models import Images, Subject
 from lamina.analyze.rank import alpha_req, analyze_rank, effective_rank, lidar, rankme
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.fusion import MultiLevelFusion
-from lamina.interop import Backbone
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.mff import MultiLevelFusion
+from lamina.interop.backbone import Backbone
 from lamina.recipes.build import build_method
 
 SMALL = {"width": 24, "heads": 2}

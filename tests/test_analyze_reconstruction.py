@@ -19,8 +19,9 @@ from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.patches import patchify, take, unpatchify
 from lamina.mim import MIM, Prediction
-from lamina.report import reconstruct
-from lamina.targets import HOG, Pixels
+from lamina.report.model_pictures import reconstruct
+from lamina.targets.hog import HOG
+from lamina.targets.pixels import Pixels
 
 PATCH, GRID = (8, 6), (3, 5)
 SIZE = (PATCH[0] * GRID[0], PATCH[1] * GRID[1])

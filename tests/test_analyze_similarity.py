@@ -13,8 +13,9 @@ from lamina.analyze.models import Images, Subject
 from lamina.analyze.similarity import analyze_similarity, debiased_cka, u_centred_gram, unbiased_hsic
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.interop import Backbone
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.backbone import Backbone
 
 SIZES = {"image_size": (32, 48), "patch_size": 8, "width": 48, "depth": 3, "heads": 4}
 

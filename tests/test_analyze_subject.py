@@ -9,8 +9,10 @@ from lamina.analyze.models import Images, names_of, some
 from lamina.analyze.output import Summary
 from lamina.analyze.session import AnalysisTask
 from lamina.core.errors import LaminaError
-from lamina.data import ArraySource, Reason, Unreadable, held_out
+from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.open import held_out
 from lamina.data.options import AS_STORED
+from lamina.data.sources import ArraySource
 
 
 def source(n: int = 7) -> ArraySource:

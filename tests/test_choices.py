@@ -18,21 +18,24 @@ from lamina.cli.entry import main
 from lamina.core.choices import check_read, read_mapping, unread
 from lamina.core.config import flatten, merge, to_mapping
 from lamina.core.errors import LaminaError
-from lamina.data import DataOptions
 from lamina.data.augment.crops import make_crop
 from lamina.data.loading.loader import _views
-from lamina.decoder import DecoderOptions
-from lamina.encoder import EncoderOptions
+from lamina.data.options import DataOptions
+from lamina.decoder.options import DecoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.detect.recipes import DetectRecipe
-from lamina.evaluate.segment import plan_segmentation, segment_recipe
-from lamina.fusion import FusionOptions, build_fusion
-from lamina.masking import MaskingOptions, build_masking
+from lamina.evaluate.segment.build import plan_segmentation
+from lamina.evaluate.segment.recipes import segment_recipe
+from lamina.fusion.build import build_fusion
+from lamina.fusion.options import FusionOptions
+from lamina.masking.build import build_masking
+from lamina.masking.options import MaskingOptions
 from lamina.methods.catalog import recipe
-from lamina.recipes import Recipe
 from lamina.recipes.build import compose
-from lamina.targets import TargetOptions
-from lamina.train import OptimOptions, learning_rate
-from lamina.train.optim import build_optimizer
+from lamina.recipes.recipe import Recipe
+from lamina.targets.options import TargetOptions
+from lamina.train.optim import OptimOptions, build_optimizer
+from lamina.train.schedule import learning_rate
 
 torch.set_num_threads(1)
 

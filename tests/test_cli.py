@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from lamina.cli.entry import main
 from lamina.runs.run import Run
-from lamina.train import CLOCK_FIELDS
+from lamina.train.rows import CLOCK_FIELDS
 
 DATA = "sample:photos?crop=16&most=6"
 TINY = [

@@ -16,10 +16,14 @@ from lamina.core.errors import LaminaError
 from lamina.core.modes import evaluating
 from lamina.core.patches import take
 from lamina.core.rng import sample_keys
-from lamina.data import DataOptions, TrainLoader, eval_batches, open_source
 from lamina.data.augment.second_view import ShiftedViews
-from lamina.encoder import EncoderOptions, build_vit
-from lamina.fusion import LayerMix, MultiLevelFusion
+from lamina.data.loading.loader import TrainLoader, eval_batches
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
+from lamina.encoder.build import build_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.layer_mix import LayerMix
+from lamina.fusion.mff import MultiLevelFusion
 from lamina.methods import crossmae, mae, simmim
 from train_toys import check_resumes
 

@@ -12,10 +12,18 @@ from skimage.data import astronaut, chelsea
 
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, sample_keys, seed_for
-from lamina.data import ArraySource, DataOptions, eval_batches
-from lamina.evaluate.robustness.corruptions import KINDS, SEVERITIES, Corruption, available_kinds, corrupt
+from lamina.data.loading.loader import eval_batches
+from lamina.data.options import DataOptions
+from lamina.data.sources import ArraySource
 from lamina.evaluate.robustness.corruptions import frost as photographs
 from lamina.evaluate.robustness.corruptions.blur import DISCS, disc, origins
+from lamina.evaluate.robustness.corruptions.corrupt import (
+    KINDS,
+    SEVERITIES,
+    Corruption,
+    available_kinds,
+    corrupt,
+)
 from lamina.evaluate.robustness.corruptions.weather import plasma
 
 HERE = available_kinds()

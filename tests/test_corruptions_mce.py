@@ -4,15 +4,16 @@ import pytest
 from torchvision.models import AlexNet_Weights
 
 from lamina.core.errors import LaminaError
-from lamina.evaluate.robustness.corruptions import (
-    KINDS,
+from lamina.evaluate.robustness.corruptions.corrupt import KINDS
+from lamina.evaluate.robustness.corruptions.mce import (
+    ALEXNET,
+    ALEXNET_CLEAN,
     CorruptionScores,
     corruption_errors,
     mce,
     mean_error,
     relative_mce,
 )
-from lamina.evaluate.robustness.corruptions.mce import ALEXNET, ALEXNET_CLEAN
 
 
 def spread(mean: float) -> list[float]:

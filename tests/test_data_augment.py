@@ -15,8 +15,10 @@ from timm.data.random_erasing import RandomErasing
 
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, sample_keys, seed_for
-from lamina.data import ArraySource, DataOptions, TrainLoader
 from lamina.data.augment.randaugment import TrainAugment
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.options import DataOptions
+from lamina.data.sources import ArraySource
 
 torch.set_num_threads(1)
 POLICY = "rand-m9-mstd0.5-inc1"

@@ -11,8 +11,11 @@ from PIL import Image
 
 from lamina.cli.entry import main
 from lamina.core.errors import LaminaError
-from lamina.data import DataOptions, TrainLoader, check, open_source
+from lamina.data.check import check
 from lamina.data.file_names import SUFFIXES
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
 from lamina.methods.catalog import recipe
 from lamina.pretraining import _look
 

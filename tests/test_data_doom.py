@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from lamina.core.errors import LaminaError
-from lamina.data import check, held_out, open_source
+from lamina.data.check import check
 from lamina.data.dense.sources import MapSource, ObjectSource
+from lamina.data.open import held_out, open_source
 from lamina.data.options import Decoding
 from lamina.data.samples.doom import render as doom_render
 from lamina.data.samples.doom import sources as doom_module

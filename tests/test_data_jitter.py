@@ -5,8 +5,10 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from lamina.core.errors import LaminaError
-from lamina.data import DataOptions, TrainLoader, open_source
 from lamina.data.augment.jitter import jitter
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
 
 IMAGE = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

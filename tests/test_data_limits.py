@@ -20,11 +20,13 @@ from PIL import Image
 
 from image_files import SLOW_JPEG, deep_png, png, png_chunk
 from lamina.core.errors import LaminaError
-from lamina.data import DataOptions, TrainLoader, check, open_source
+from lamina.data.check import check
 from lamina.data.decode.decode import decode_file
 from lamina.data.decode.limits import TimedFile
 from lamina.data.decode.unreadable import Reason, Unreadable
-from lamina.data.options import Decoding
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions, Decoding
 
 SIDE = 2400
 MIB = 2**20

@@ -18,8 +18,12 @@ from torch import Tensor
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, bits, permutation, sample_keys, uniform
-from lamina.data import DataOptions, FaultBudget, TrainLoader, channel_stats, eval_batches, open_source
+from lamina.data.loading.bad_files import FaultBudget
+from lamina.data.loading.loader import TrainLoader, eval_batches
 from lamina.data.loading.sampler import Stream
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
+from lamina.data.stats import channel_stats
 
 N = 22
 

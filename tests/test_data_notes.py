@@ -13,9 +13,13 @@ from PIL import Image
 
 from image_files import deep_png, png_chunk, sampled_tiff
 from lamina.cli.entry import main
-from lamina.data import DataOptions, TrainLoader, check, open_source
+from lamina.data.check import check
 from lamina.data.decode.notes import native_messages
-from lamina.features import Computing, PixelVectors, collect
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
+from lamina.features.extract import Computing, collect
+from lamina.features.pooling import PixelVectors
 from test_bad_files import arguments
 
 RNG = np.random.default_rng(0)

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from lamina.core.errors import LaminaError
-from lamina.data import Source, held_out, open_source
 from lamina.data.find_files import find_images
+from lamina.data.open import held_out, open_source
 from lamina.data.part_names import role_of
+from lamina.data.sources import Source
 from lamina.evaluate.compare.run import CompareOptions, _settings
-from lamina.features import open_labelled
+from lamina.features.data import open_labelled
 from lamina.methods.catalog import recipe
 from lamina.runs.run import DataFacts, Run
-from lamina.tokenizer import TokenizerFolder, TokenizerOptions
+from lamina.tokenizer.folder import TokenizerFolder
+from lamina.tokenizer.options import TokenizerOptions
 
 
 def put(root: Path, *names: str) -> Path:

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 
 from lamina.core.errors import LaminaError
-from lamina.data import ArraySource, Source, open_source
 from lamina.data.file_names import Names, printable
 from lamina.data.find_files import find_images
+from lamina.data.open import open_source
 from lamina.data.samples import fashion_mnist as fashion_module
 from lamina.data.samples.fashion_mnist import DEBIAN_FOLDER, open_fashion_mnist
 from lamina.data.samples.photos import PhotosOptions, stretches
-from lamina.features import open_labelled
+from lamina.data.sources import ArraySource, Source
+from lamina.features.data import open_labelled
 
 
 def put(root: Path, *names: str) -> None:

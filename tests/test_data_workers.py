@@ -22,9 +22,9 @@ from torch.utils.data import Dataset
 
 from lamina.core.batch import Batch, Objects
 from lamina.core.errors import LaminaError
-from lamina.data import DataOptions
 from lamina.data.loading.dataloader import StepLoader, in_order
 from lamina.data.loading.sampler import Stream
+from lamina.data.options import DataOptions
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from dense_toys import toy_encoder
 from evaluate_toys import NAMES
 from lamina.core.errors import LaminaError
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 from lamina.evaluate.detect.window_attention import (
     AttentionOptions,
     WindowAttention,

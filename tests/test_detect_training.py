@@ -17,29 +17,26 @@ from detect_toys import KINDS, SIZE, ToyObjects, toy_data, toy_objects
 from evaluate_toys import NAMES, toy_recipe, toy_run
 from lamina.core.batch import Batch, Objects
 from lamina.core.errors import LaminaError
-from lamina.data import DataOptions
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.dense.loader import DenseLoader
-from lamina.evaluate import Going, Score, score_file
+from lamina.data.options import DataOptions
 from lamina.evaluate.dense.encoder import EncoderChanges
 from lamina.evaluate.dense.images import DenseImages
-from lamina.evaluate.detect import (
-    DetectData,
-    DetectRecipe,
-    detect_recipe,
-    detect_recipes,
-    estimate_detection,
-    evaluate_detect,
-    plan_detection,
-)
-from lamina.evaluate.detect.build import build_detector
+from lamina.evaluate.detect.build import build_detector, estimate_detection, plan_detection
+from lamina.evaluate.detect.data import DetectData
 from lamina.evaluate.detect.detector import Detections, Detector
 from lamina.evaluate.detect.inference import detect_images
 from lamina.evaluate.detect.mask_rcnn import HeadOptions
+from lamina.evaluate.detect.protocol import evaluate_detect
+from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe, detect_recipes
 from lamina.evaluate.detect.window_attention import AttentionOptions
 from lamina.evaluate.detect.windows import DetectWindows
-from lamina.interop import load_encoder
-from lamina.train import Ranks, TrainOptions, checkpoint
+from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.score import Score, score_file
+from lamina.interop.load import load_encoder
+from lamina.train import checkpoint
+from lamina.train.distributed import Ranks
+from lamina.train.options import TrainOptions
 
 torch.set_num_threads(1)
 HEAD = HeadOptions(

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from evaluate_toys import shaken, stripes_folder, toy_recipe, toy_run
 from lamina.cli import entry as cli
 from lamina.core.records import read_yaml
-from lamina.encoder import EncoderOptions, build_vit
+from lamina.encoder.build import build_vit
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.recipes import protocols
 from lamina.runs.run import Run
 

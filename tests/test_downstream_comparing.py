@@ -15,13 +15,14 @@ from evaluate_toys import stripes_folder, toy_recipe, toy_run
 from lamina.cli import entry as cli
 from lamina.core.errors import LaminaError
 from lamina.core.records import read_json, write_json
-from lamina.evaluate import CompareOptions, Score, compare
 from lamina.evaluate.compare import run as comparing
 from lamina.evaluate.compare.models import columns_of
 from lamina.evaluate.compare.recipes import classifier_recipe
+from lamina.evaluate.compare.run import CompareOptions, compare
 from lamina.evaluate.compare.table import Comparison
 from lamina.evaluate.probes import evaluate_knn
-from lamina.features import FeatureOptions
+from lamina.evaluate.score import Score
+from lamina.features.pooling import FeatureOptions
 from lamina.report.compare_page import write_comparison
 from lamina.runs.run import Run
 

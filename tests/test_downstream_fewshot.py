@@ -9,12 +9,15 @@ from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
 from lamina.api import recipe
 from lamina.core.errors import LaminaError
 from lamina.core.intervals import SHARE, estimate, wilson_interval
-from lamina.data import ArraySource, Reason, Subset, Unreadable
+from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import AS_STORED
-from lamina.evaluate import FewOptions, Going, Score, evaluate_fewshot, score_file
-from lamina.evaluate.fewshot.protocol import _way
+from lamina.data.sources import ArraySource, Subset
+from lamina.evaluate.fewshot.protocol import FewOptions, _way, evaluate_fewshot
 from lamina.evaluate.fewshot.subsets import draw_per_class, few, listed, per_class_of
-from lamina.features import Computing, LabelledData
+from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.score import Score, score_file
+from lamina.features.data import LabelledData
+from lamina.features.extract import Computing
 
 LABELS = [0] * 50 + [1] * 20 + [2] * 3
 

@@ -12,17 +12,19 @@ from PIL import Image
 from evaluate_toys import shaken, stripes_folder, toy_recipe, toy_run
 from lamina.core.errors import LaminaError
 from lamina.core.records import read_json, write_json
-from lamina.data import DataOptions, eval_batches, open_source
+from lamina.data.loading.loader import eval_batches
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
 from lamina.evaluate import load_classifier as opening
 from lamina.evaluate.finetune.protocol import Going
 from lamina.evaluate.load_classifier import Classifier, open_classifier
 from lamina.evaluate.robustness import protocol as robustness
-from lamina.evaluate.robustness.corruptions import KINDS, Corruption, available_kinds
+from lamina.evaluate.robustness.corruptions.corrupt import KINDS, Corruption, available_kinds
 from lamina.evaluate.robustness.imagenet_variants import CLASSES, imagenet_wnids
 from lamina.evaluate.robustness.partial_results import MeasuredParts
 from lamina.evaluate.robustness.protocol import RobustnessOptions, evaluate_robustness
-from lamina.features import Computing
-from lamina.interop import export_supervised
+from lamina.features.extract import Computing
+from lamina.interop.export_classifier import export_supervised
 from lamina.recipes.build import build_method
 from lamina.runs.run import Run
 from lamina.train import checkpoint

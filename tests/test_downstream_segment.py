@@ -17,23 +17,18 @@ from lamina.cli import entry as cli
 from lamina.core.errors import LaminaError
 from lamina.core.records import read_yaml, to_yaml
 from lamina.data.dense.sources import IGNORE
-from lamina.evaluate import Going, Score
 from lamina.evaluate.dense.plot import palette
+from lamina.evaluate.finetune.protocol import Going
 from lamina.evaluate.result_files import file_name
-from lamina.evaluate.segment import (
-    SegmentData,
-    SegmentRecipe,
-    estimate_segmentation,
-    evaluate_segment,
-    plan_segmentation,
-    segment_recipe,
-    segment_recipes,
-)
-from lamina.evaluate.segment.data import open_segment_data
+from lamina.evaluate.score import Score
+from lamina.evaluate.segment.build import estimate_segmentation, plan_segmentation
+from lamina.evaluate.segment.data import SegmentData, open_segment_data
 from lamina.evaluate.segment.dpt import DPTOptions
 from lamina.evaluate.segment.inference import Shown
 from lamina.evaluate.segment.plot import draw
-from lamina.interop import load_encoder
+from lamina.evaluate.segment.protocol import evaluate_segment
+from lamina.evaluate.segment.recipes import SegmentRecipe, segment_recipe, segment_recipes
+from lamina.interop.load import load_encoder
 from lamina.runs.run import Run
 from lamina.train import checkpoint
 

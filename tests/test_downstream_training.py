@@ -10,18 +10,20 @@ import torch
 from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
 from lamina.api import recipe
 from lamina.core.errors import LaminaError
-from lamina.data import ArraySource
-from lamina.evaluate import Going, Score, Unfinished, evaluate_trained, score_file
+from lamina.data.sources import ArraySource
 from lamina.evaluate.compare.recipes import classifier_recipe
 from lamina.evaluate.finetune.adapt import adapted, protocol_recipe
-from lamina.evaluate.finetune.protocol import _way
+from lamina.evaluate.finetune.protocol import Going, _way, evaluate_trained
 from lamina.evaluate.predictions import classify
-from lamina.features import LabelledData
-from lamina.interop import load_encoder, load_supervised
+from lamina.evaluate.score import Score, Unfinished, score_file
+from lamina.features.data import LabelledData
+from lamina.interop.export_classifier import load_supervised
 from lamina.interop.handover import export_run
-from lamina.recipes import Recipe
+from lamina.interop.load import load_encoder
+from lamina.recipes.recipe import Recipe
 from lamina.runs.run import load_task
-from lamina.train import Callback, checkpoint
+from lamina.train import checkpoint
+from lamina.train.callbacks import Callback
 
 CPU = Going(device="cpu", workers=0)
 

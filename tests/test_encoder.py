@@ -10,8 +10,10 @@ from torch import nn
 from lamina.core.errors import LaminaError
 from lamina.core.patches import take
 from lamina.core.rng import sample_keys
-from lamina.encoder import Encoder, EncoderOptions, build_vit
-from lamina.masking import RandomMasking
+from lamina.encoder.build import build_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.options import EncoderOptions
+from lamina.masking.random import RandomMasking
 
 NAMES = [
     "vit_tiny_patch16_224",

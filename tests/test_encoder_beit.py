@@ -9,7 +9,9 @@ import torch
 
 from lamina.core.errors import LaminaError
 from lamina.core.weight_init import init_vit_simmim
-from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.options import EncoderOptions
 
 KINDS = [None, "per_block", "shared", "none"]
 PUBLISHED = EncoderOptions(

@@ -13,8 +13,11 @@ from torch import nn
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
 from lamina.core.weight_init import zero_branches
-from lamina.encoder import Encoder, EncoderOptions, build_vit, folded, products, shortcut_factors
-from lamina.masking import RandomMasking
+from lamina.encoder.build import build_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.options import EncoderOptions
+from lamina.encoder.residual_decay import folded, products, shortcut_factors
+from lamina.masking.random import RandomMasking
 
 LEAST = 0.6
 NAMES = [

@@ -11,10 +11,11 @@ import lamina
 from lamina.core.batch import Batch, images_of
 from lamina.core.errors import LaminaError
 from lamina.data.dense.open import open_maps
-from lamina.encoder import EncoderOptions, build_vit
+from lamina.encoder.build import build_vit
+from lamina.encoder.options import EncoderOptions
 from lamina.features.data import open_labelled
 from lamina.interop.backbone import Backbone
-from lamina.supervised import Supervised
+from lamina.supervised.classifier import Supervised
 
 SIZES = {"image_size": (16, 24), "patch_size": 8, "width": 16, "depth": 2, "heads": 2}
 

@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 from evaluate_toys import shaken, toy_recipe
 from lamina.core.errors import LaminaError
 from lamina.core.weight_init import init_vit_mae
-from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
-from lamina.interop import Backbone
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.backbone import Backbone
 from lamina.interop.export import write_encoder
 from lamina.recipes.build import build_method
 

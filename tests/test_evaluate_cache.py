@@ -10,13 +10,15 @@ from safetensors.torch import load_file, save_file
 
 from evaluate_toys import shaken, stripes, stripes_data, toy_recipe, toy_run
 from lamina.core.errors import LaminaError
-from lamina.data import ArraySource, DataOptions, open_source
-from lamina.data.sources import Subset
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
+from lamina.data.sources import ArraySource, Subset
 from lamina.evaluate.probes import evaluate_knn
-from lamina.features import BackboneVectors, Computing, FeatureOptions, PixelVectors, collect
 from lamina.features.cache import FeatureCache
 from lamina.features.embed import embed
-from lamina.interop import Backbone
+from lamina.features.extract import Computing, collect
+from lamina.features.pooling import BackboneVectors, FeatureOptions, PixelVectors
+from lamina.interop.backbone import Backbone
 from lamina.recipes.build import build_method
 
 SMALL = {"width": 24, "heads": 2}

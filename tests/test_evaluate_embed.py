@@ -12,7 +12,7 @@ from evaluate_toys import toy_recipe, toy_run
 from lamina.cli.entry import main
 from lamina.core.errors import LaminaError
 from lamina.features.embed import embed
-from lamina.interop import load_encoder
+from lamina.interop.load import load_encoder
 
 ODD_NAMES = ["=1+1.png", 'quote",comma.png', "žluť.png"]
 

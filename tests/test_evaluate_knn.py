@@ -10,7 +10,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from lamina.core.errors import LaminaError
-from lamina.features import KNNOptions, knn_predict, probe_knn
+from lamina.features.knn import KNNOptions, knn_predict, probe_knn
 from lamina.features.nearest import MOST_CELLS, Chunks, nearest
 
 

@@ -13,27 +13,19 @@ from torch import nn
 
 from evaluate_toys import stripes, stripes_data, stripes_folder, toy_recipe, toy_run
 from lamina.core.errors import LaminaError
-from lamina.data import ArraySource
+from lamina.data.sources import ArraySource
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear, judge, results_file
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult
-from lamina.features import (
-    BackboneVectors,
-    Computing,
-    FeatureOptions,
-    Key,
-    KNNOptions,
-    LabelledData,
-    LinearOptions,
-    PixelVectors,
-    Table,
-    collect,
-    open_labelled,
-    probe_knn,
-    probe_linear,
-)
-from lamina.interop import Backbone, load_encoder
-from lamina.report import write_report
+from lamina.features.data import LabelledData, open_labelled
+from lamina.features.extract import Computing, collect
+from lamina.features.knn import KNNOptions, probe_knn
+from lamina.features.linear import LinearOptions, probe_linear
+from lamina.features.pooling import BackboneVectors, FeatureOptions, PixelVectors
+from lamina.features.table import Key, Table
+from lamina.interop.backbone import Backbone
+from lamina.interop.load import load_encoder
+from lamina.report.page import write_report
 from lamina.report.read_run import read_runs
 from lamina.report.result_views import result_views
 
@@ -104,7 +96,7 @@ def test_every_image_passes_the_encoder_once_and_keeps_its_place(run):
 
 
 def share_of_all():
-    from lamina.data import DataOptions
+    from lamina.data.options import DataOptions
 
     return DataOptions(eval_crop_share=1.0)
 

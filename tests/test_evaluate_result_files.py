@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from evaluate_toys import stripes_folder, toy_recipe, toy_run
-from lamina.data import FileSource, Subset, open_source
 from lamina.data.content import SAMPLED_BYTES, SAMPLED_FILES
 from lamina.data.digest import images_digest
+from lamina.data.open import open_source
+from lamina.data.sources import FileSource, Subset
 from lamina.evaluate.probes import evaluate_knn, results_file
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult
-from lamina.features import KNNOptions
+from lamina.features.knn import KNNOptions
 from lamina.report.read_run import read_runs
 
 

@@ -12,7 +12,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.intervals import wilson_interval
 from lamina.core.records import read_json, write_json
 from lamina.evaluate.results import ProbeResult, Row, mark_chosen
-from lamina.features import Timing
+from lamina.features.table import Timing
 from lamina.report.shown_scores import read_result
 
 

@@ -7,19 +7,12 @@ from evaluate_toys import NAMES, shaken, stripes_data, toy_recipe
 from lamina.analyze.layer_probes import analyze_depth
 from lamina.core.errors import LaminaError
 from lamina.evaluate.probes import LEFT_ONE_OUT, evaluate_knn, evaluate_linear, judge
-from lamina.features import (
-    BackboneVectors,
-    FeatureOptions,
-    Key,
-    KNNOptions,
-    LabelledData,
-    LinearOptions,
-    PixelVectors,
-    Table,
-    open_labelled,
-    probe_knn,
-)
-from lamina.interop import Backbone
+from lamina.features.data import LabelledData, open_labelled
+from lamina.features.knn import KNNOptions, probe_knn
+from lamina.features.linear import LinearOptions
+from lamina.features.pooling import BackboneVectors, FeatureOptions, PixelVectors
+from lamina.features.table import Key, Table
+from lamina.interop.backbone import Backbone
 from lamina.recipes.build import build_method
 
 ALL = FeatureOptions(("last", "fused", "layers"), layers=(0, 2), pools=("cls", "mean", "cls+mean"))

@@ -6,9 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from lamina.core.errors import LaminaError
-from lamina.fusion import FusionOptions, LastLayer, MultiLevelFusion, build_fusion, resolve_layers
-from lamina.train import OptimOptions, param_groups
-from lamina.train.optim import build_optimizer, set_learning_rate
+from lamina.fusion.build import build_fusion
+from lamina.fusion.last_layer import LastLayer
+from lamina.fusion.mff import MultiLevelFusion
+from lamina.fusion.options import FusionOptions, resolve_layers
+from lamina.train.optim import OptimOptions, build_optimizer, set_learning_rate
+from lamina.train.param_groups import param_groups
 
 WIDTH, DEPTH = 12, 12
 

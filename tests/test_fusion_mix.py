@@ -8,14 +8,19 @@ from torch import nn
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
-from lamina.decoder import CrossDecoder, MAEDecoder
-from lamina.encoder import Encoder
-from lamina.fusion import FusionOptions, LastLayer, LayerMix, MultiLevelFusion, build_fusion
+from lamina.decoder.cross import CrossDecoder
+from lamina.decoder.mae import MAEDecoder
+from lamina.encoder.encoder import Encoder
+from lamina.fusion.build import build_fusion
+from lamina.fusion.last_layer import LastLayer
+from lamina.fusion.layer_mix import LayerMix
+from lamina.fusion.mff import MultiLevelFusion
+from lamina.fusion.options import FusionOptions
 from lamina.losses import mse
-from lamina.masking import RandomMasking
+from lamina.masking.random import RandomMasking
 from lamina.mim import MIM
-from lamina.targets import Pixels
-from lamina.train import param_groups
+from lamina.targets.pixels import Pixels
+from lamina.train.param_groups import param_groups
 
 WIDTH, DEPTH, BLOCKS = 12, 3, 4
 

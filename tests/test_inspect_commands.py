@@ -12,9 +12,13 @@ from evaluate_toys import shaken, stripes_folder, toy_recipe, toy_run
 from lamina.cli.entry import main
 from lamina.core.choices import unread
 from lamina.core.errors import LaminaError
-from lamina.encoder import EncoderOptions, build_vit
-from lamina.fusion import FusionOptions
-from lamina.interop import export_supervised, export_timm, inspect, load_encoder
+from lamina.encoder.build import build_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.options import FusionOptions
+from lamina.interop.export import export_timm
+from lamina.interop.export_classifier import export_supervised
+from lamina.interop.inspect import inspect
+from lamina.interop.load import load_encoder
 from lamina.methods.catalog import recipe
 from test_interop_files import cross_file
 from test_interop_foreign import (

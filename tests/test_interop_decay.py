@@ -11,12 +11,16 @@ from safetensors.torch import load_file, save_file
 from evaluate_toys import shaken, toy_recipe, toy_run
 from lamina.callbacks.export_encoder import EncoderExport
 from lamina.core.errors import LaminaError
-from lamina.encoder import Encoder, build_vit
-from lamina.fusion import LayerMix
-from lamina.interop import Backbone, adopt, load_encoder, load_foreign_method
+from lamina.encoder.build import build_vit
+from lamina.encoder.encoder import Encoder
+from lamina.fusion.layer_mix import LayerMix
+from lamina.interop.backbone import Backbone
 from lamina.interop.export import write_encoder
 from lamina.interop.fold_residual_decay import fold_fusion
+from lamina.interop.foreign.methods import load_foreign_method
 from lamina.interop.init_weights import start_from
+from lamina.interop.load import load_encoder
+from lamina.interop.resizing import adopt
 from lamina.recipes.build import build_method
 from lamina.train import checkpoint
 

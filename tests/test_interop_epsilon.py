@@ -10,21 +10,15 @@ from torch import nn
 
 from dense_toys import toy_data
 from evaluate_toys import toy_recipe
-from lamina.data import ArraySource
-from lamina.encoder import set_epsilon
+from lamina.data.sources import ArraySource
+from lamina.encoder.norms import set_epsilon
 from lamina.evaluate.finetune.adapt import adapted
-from lamina.evaluate.segment import plan_segmentation
-from lamina.evaluate.segment.build import build_encoder
-from lamina.interop import (
-    adopt,
-    at_image_size,
-    export_timm,
-    load_encoder,
-    load_weights_into,
-    start_from,
-    untrained_like,
-    with_epsilon_of,
-)
+from lamina.evaluate.segment.build import build_encoder, plan_segmentation
+from lamina.interop.export import export_timm
+from lamina.interop.init_weights import start_from, with_epsilon_of
+from lamina.interop.load import load_encoder, untrained_like
+from lamina.interop.load_weights import load_weights_into
+from lamina.interop.resizing import adopt, at_image_size
 from lamina.methods.catalog import recipe as named_recipe
 from lamina.pretraining import run_pretrain
 from lamina.recipes.build import build_task, resolve

@@ -12,7 +12,8 @@ import lamina
 from evaluate_toys import NAMES, toy_recipe, toy_run
 from lamina.callbacks.export_encoder import EncoderExport
 from lamina.core.errors import LaminaError
-from lamina.interop import export_timm, load_encoder
+from lamina.interop.export import export_timm
+from lamina.interop.load import load_encoder
 
 
 @pytest.fixture

@@ -19,13 +19,15 @@ from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.patches import patchify, sincos_2d
 from lamina.core.rng import sample_keys
-from lamina.encoder import EncoderOptions, build_vit
-from lamina.interop import export_timm, load_encoder, load_weights_into, read_weights
+from lamina.encoder.build import build_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.export import export_timm
 from lamina.interop.foreign import read_foreign
 from lamina.interop.foreign.methods import load_foreign_method
-from lamina.interop.load import load_projected, weights_of
-from lamina.recipes import Recipe
+from lamina.interop.load import load_encoder, load_projected, weights_of
+from lamina.interop.load_weights import load_weights_into, read_weights
 from lamina.recipes.build import build_method, resolve
+from lamina.recipes.recipe import Recipe
 from lamina.train import checkpoint
 
 WIDTH, DEPTH, HEADS, PATCH, SIZE = 48, 3, 3, 8, 32

@@ -11,7 +11,9 @@ from evaluate_toys import stripes_data, stripes_folder, toy_recipe, toy_run
 from lamina.cli.entry import main
 from lamina.core.errors import LaminaError
 from lamina.evaluate.probes import evaluate_knn
-from lamina.interop import Backbone, at_image_size, load_encoder, untrained_like
+from lamina.interop.backbone import Backbone
+from lamina.interop.load import load_encoder, untrained_like
+from lamina.interop.resizing import at_image_size
 
 
 @pytest.fixture(scope="module")

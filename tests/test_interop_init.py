@@ -13,8 +13,11 @@ from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from evaluate_toys import shaken, toy_recipe, toy_run
 from lamina.cli.entry import main
 from lamina.core.errors import LaminaError
-from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.interop import export_timm, load_encoder, start_from
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.export import export_timm
+from lamina.interop.init_weights import start_from
+from lamina.interop.load import load_encoder
 from lamina.methods.catalog import recipe as named_recipe
 from lamina.recipes.build import build_task, resolve
 from lamina.runs.run import DataFacts, Run

@@ -6,9 +6,11 @@ import torch
 from PIL import Image
 
 from evaluate_toys import NAMES, toy_recipe, toy_run
-from lamina.fusion import FusionOptions
-from lamina.interop import export_supervised, export_timm, load_encoder
-from lamina.supervised import SupervisedOptions
+from lamina.fusion.options import FusionOptions
+from lamina.interop.export import export_timm
+from lamina.interop.export_classifier import export_supervised
+from lamina.interop.load import load_encoder
+from lamina.supervised.options import SupervisedOptions
 from test_interop_foreign import beit_recipe, transformers
 from test_supervised import CLASSES, batch_of, options_of, task_of
 

@@ -13,8 +13,10 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 
 from evaluate_toys import shaken, toy_recipe
 from lamina.core.errors import LaminaError
-from lamina.encoder import EncoderOptions, build_vit
-from lamina.interop import load_encoder, load_weights_into, read_weights
+from lamina.encoder.build import build_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.load import load_encoder
+from lamina.interop.load_weights import load_weights_into, read_weights
 from lamina.recipes.build import build_method
 
 OPTIONS = EncoderOptions(

@@ -4,9 +4,9 @@ import re
 
 from lamina.cli.entry import main
 from lamina.cli.info import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
-from lamina.evaluate.detect import detect_recipes
+from lamina.evaluate.detect.recipes import detect_recipes
 from lamina.evaluate.finetune.recipes import protocols
-from lamina.evaluate.segment import segment_recipes
+from lamina.evaluate.segment.recipes import segment_recipes
 from lamina.methods.catalog import METHODS, recipes
 
 

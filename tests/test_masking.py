@@ -11,15 +11,13 @@ from scipy import stats
 
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
-from lamina.masking import (
-    BlockMasking,
-    BlockwiseMasking,
-    InverseMasking,
-    MaskingOptions,
-    RandomMasking,
-    ScoredMasking,
-    build_masking,
-)
+from lamina.masking.attention_guided import ScoredMasking
+from lamina.masking.blockwise import BlockwiseMasking
+from lamina.masking.build import build_masking
+from lamina.masking.inverse_block import InverseMasking
+from lamina.masking.options import MaskingOptions
+from lamina.masking.random import RandomMasking
+from lamina.masking.units import BlockMasking
 
 
 @given(st.integers(2, 20), st.integers(2, 20), st.floats(0.05, 0.95))

@@ -11,9 +11,9 @@ from scipy import stats
 
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, sample_keys, uniform
-from lamina.masking import BlockwiseMasking, InverseMasking, RandomMasking
-from lamina.masking.blockwise import lay_blocks
-from lamina.masking.inverse_block import sides
+from lamina.masking.blockwise import BlockwiseMasking, lay_blocks
+from lamina.masking.inverse_block import InverseMasking, sides
+from lamina.masking.random import RandomMasking
 
 
 @given(st.integers(1, 16), st.integers(1, 16), st.floats(0.05, 0.95), st.integers(1, 40))

@@ -14,14 +14,19 @@ from lamina.core.batch import Batch
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
-from lamina.encoder import Encoder, EncoderOptions, build_vit
-from lamina.fusion import LastLayer, MultiLevelFusion
-from lamina.masking import RandomMasking
+from lamina.encoder.build import build_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.last_layer import LastLayer
+from lamina.fusion.mff import MultiLevelFusion
+from lamina.masking.random import RandomMasking
 from lamina.methods import beit, crossmae, eva, eva_tokens, mae, maskfeat, milan, pixio, pixmim, simmim
 from lamina.mim import MIM
 from lamina.recipes.build import build_method, resolve
-from lamina.supervised import Supervised, SupervisedOptions
-from lamina.targets import Teacher, TokenIds
+from lamina.supervised.classifier import Supervised
+from lamina.supervised.options import SupervisedOptions
+from lamina.targets.teacher import Teacher
+from lamina.targets.token_ids import TokenIds
 
 WIDTH, DEPTH = 48, 6
 ENCODERS = {

@@ -12,11 +12,13 @@ from torch import nn
 from lamina.core.batch import Batch
 from lamina.core.patches import sincos_2d
 from lamina.core.rng import sample_keys
-from lamina.encoder import EncoderOptions, build_vit
-from lamina.fusion import MultiLevelFusion
-from lamina.masking import RandomMasking
+from lamina.encoder.build import build_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.mff import MultiLevelFusion
+from lamina.masking.random import RandomMasking
 from lamina.methods import beit, crossmae, eva, eva_tokens, maskfeat, milan
-from lamina.targets import Teacher, TokenIds
+from lamina.targets.teacher import Teacher
+from lamina.targets.token_ids import TokenIds
 
 WIDTH, DEPTH, PX, SIDE, GRID = 24, 3, 8, 32, (4, 4)
 N = 16

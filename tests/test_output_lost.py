@@ -21,7 +21,10 @@ from torch import nn
 from lamina.cli.entry import main
 from lamina.core.terminal import TolerantStream
 from lamina.runs.run import Run
-from lamina.train import Callback, Outcome, TrainOptions, fit
+from lamina.train.callbacks import Callback
+from lamina.train.loop import fit
+from lamina.train.options import TrainOptions
+from lamina.train.state import Outcome
 from train_toys import OPTIM, ToyLoader, ToyTask, fingerprint, rows, train
 
 torch.set_num_threads(1)

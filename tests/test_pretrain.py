@@ -20,9 +20,10 @@ from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.patches import take
 from lamina.core.rng import sample_keys
-from lamina.data import eval_batches, open_source
+from lamina.data.loading.loader import eval_batches
+from lamina.data.open import open_source
 from lamina.runs.run import Run, load_method
-from lamina.train import CLOCK_FIELDS
+from lamina.train.rows import CLOCK_FIELDS
 from train_toys import check_resumes
 
 DATA = "sample:photos?crop=16&most=4"

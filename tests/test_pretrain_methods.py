@@ -14,7 +14,8 @@ from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.patches import take
 from lamina.core.rng import sample_keys
-from lamina.data import eval_batches, open_source
+from lamina.data.loading.loader import eval_batches
+from lamina.data.open import open_source
 from lamina.interop.teachers import open_target
 from lamina.runs.run import Run, load_method
 from train_toys import check_resumes

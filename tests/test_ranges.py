@@ -28,8 +28,9 @@ from lamina.core.ranges import (
 )
 from lamina.evaluate.finetune.recipes import protocols
 from lamina.methods.catalog import recipes
-from lamina.recipes import Recipe
-from lamina.train import OptimOptions, TrainOptions
+from lamina.recipes.recipe import Recipe
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 
 DATA = "sample:photos?crop=16&most=2"
 SOURCES = Path(lamina.__file__).parent

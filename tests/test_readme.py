@@ -10,9 +10,9 @@ import reference
 
 import lamina
 from lamina.core.config import flatten, to_mapping
-from lamina.evaluate.detect import detect_recipe
-from lamina.evaluate.segment import segment_recipe
-from lamina.recipes import Recipe
+from lamina.evaluate.detect.recipes import detect_recipe
+from lamina.evaluate.segment.recipes import segment_recipe
+from lamina.recipes.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 GENERATED = {reference.FOLDER / name for name in reference.PAGES}

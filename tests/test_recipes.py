@@ -10,10 +10,11 @@ from lamina.cli.info import recipe_rows
 from lamina.core.config import differences, merge, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.methods.catalog import METHODS, recipe, recipes
-from lamina.recipes import Recipe
 from lamina.recipes.build import build_method, resolve
 from lamina.recipes.memory import estimate_memory
-from lamina.train import learning_rate, plan_run
+from lamina.recipes.recipe import Recipe
+from lamina.train.options import plan_run
+from lamina.train.schedule import learning_rate
 
 ALL = list(recipes())
 SMALL = ["mae-small", "pixmim-small", "simmim-small", "crossmae-small", "demo"]

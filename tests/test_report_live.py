@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from lamina.core.batch import Batch, Fault
-from lamina.data import ArraySource
+from lamina.data.sources import ArraySource
 from lamina.mim import MIM
-from lamina.report import LiveReport
 from lamina.report import live as live_module
+from lamina.report.live import LiveReport
 from lamina.runs.run import DataFacts, Run
-from lamina.train import Outcome, TrainState
+from lamina.train.state import Outcome, TrainState
 from report_toys import Page, toy_gallery, toy_method, toy_recipe, toy_row
 
 STATE = TrainState(total_steps=40)

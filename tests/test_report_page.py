@@ -16,10 +16,10 @@ import yaml
 
 from lamina.core.errors import LaminaError
 from lamina.core.records import read_json, write_json
-from lamina.evaluate import Score
+from lamina.evaluate.score import Score
 from lamina.report import page as page_module
-from lamina.report import write_report
 from lamina.report.format import visible
+from lamina.report.page import write_report
 from lamina.runs.run import DataFacts, Run
 from report_toys import Page, toy_recipe, toy_row, toy_run
 

@@ -18,16 +18,24 @@ from torch import Tensor, nn
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.patches import take
-from lamina.data import ArraySource
+from lamina.data.sources import ArraySource
 from lamina.mim import Prediction
-from lamina.report import Gallery, nearest, paint, patch_features, pca_map, reconstruct, reconstruct_files
 from lamina.report import reconstructions as strips_module
-from lamina.report.model_pictures import displayable, principal, to_uint8
+from lamina.report.gallery import Gallery, paint
+from lamina.report.model_pictures import (
+    displayable,
+    nearest,
+    patch_features,
+    pca_map,
+    principal,
+    reconstruct,
+    to_uint8,
+)
 from lamina.report.picture_store import AlbumWriter, read_album
-from lamina.report.reconstructions import remark
+from lamina.report.reconstructions import reconstruct_files, remark
 from lamina.runs.run import DataFacts, Run
-from lamina.targets import Pixels
 from lamina.targets.options import TargetOptions
+from lamina.targets.pixels import Pixels
 from report_toys import toy_gallery, toy_method, toy_recipe
 
 PATCH, GRID = (4, 2), (3, 5)

@@ -17,13 +17,16 @@ from lamina.cli.entry import main
 from lamina.core import locking
 from lamina.core.errors import LaminaError
 from lamina.core.locking import LOCK, one_writer
-from lamina.data import DataOptions, FaultBudget, open_source
+from lamina.data.loading.bad_files import FaultBudget
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
 from lamina.evaluate.dense.train import begin_evaluation, fit_protocol, opened_evaluation
 from lamina.evaluate.finetune.protocol import Going
 from lamina.runs.resumable_folder import ResumableFolder, Started, opened
-from lamina.tokenizer import TokenizerOptions
+from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer_training import train_tokenizer
-from lamina.train import Ranks, TrainOptions
+from lamina.train.distributed import Ranks
+from lamina.train.options import TrainOptions
 from train_toys import OPTIM, ToyLoader, ToyTask
 
 torch.set_num_threads(1)

@@ -15,12 +15,14 @@ from lamina.core.batch import Fault
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.core.records import to_yaml
-from lamina.data import DataOptions, FaultBudget, open_source
-from lamina.data.options import FileLimits
+from lamina.data.loading.bad_files import FaultBudget
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions, FileLimits
 from lamina.runs.run import Run
-from lamina.tokenizer import TokenizerOptions
+from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer_training import train_tokenizer
-from lamina.train import TrainOptions, checkpoint
+from lamina.train import checkpoint
+from lamina.train.options import TrainOptions
 
 LIMITS = {"data.max-pixels": "100000", "data.max-decode-mb": "1", "data.max-decode-seconds": "0.1"}
 TINY = {

@@ -16,10 +16,13 @@ from lamina.cli.entry import main
 from lamina.core.durable import sealed
 from lamina.core.errors import LaminaError
 from lamina.evaluate.result_files import result_file
-from lamina.interop import export_timm, inspect, load_encoder
-from lamina.report import write_report
+from lamina.interop.export import export_timm
+from lamina.interop.inspect import inspect
+from lamina.interop.load import load_encoder
+from lamina.report.page import write_report
 from lamina.runs.run import Run, load_task
-from lamina.tokenizer import TokenizerFolder, TokenizerOptions, load_tokenizer
+from lamina.tokenizer.folder import TokenizerFolder, load_tokenizer
+from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer_training import train_tokenizer
 from lamina.train import checkpoint
 

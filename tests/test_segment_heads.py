@@ -9,7 +9,7 @@ from evaluate_toys import NAMES
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.data.dense.sources import IGNORE
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.dpt import DPT, DPTOptions
 from lamina.evaluate.segment.feature_maps import Taps, chosen, spread
 from lamina.evaluate.segment.linear import LinearHead, LinearHeadOptions

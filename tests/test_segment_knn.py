@@ -6,9 +6,9 @@ import torch.nn.functional as F
 
 from dense_toys import CLASSES, toy_encoder, toy_maps
 from lamina.core.errors import LaminaError
-from lamina.data import DataOptions
 from lamina.data.dense.loader import DenseLoader
 from lamina.data.dense.sources import IGNORE
+from lamina.data.options import DataOptions
 from lamina.evaluate.segment.knn import (
     Bank,
     KNNHeadOptions,

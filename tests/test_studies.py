@@ -19,13 +19,16 @@ from lamina.core.config import differences
 from lamina.core.errors import LaminaError
 from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, first_reach
 from lamina.core.records import read_json, write_json
-from lamina.data import ArraySource, open_source
+from lamina.data.open import open_source
+from lamina.data.sources import ArraySource
 from lamina.fusion.options import resolve_layers
-from lamina.studies import StudyOptions, feature_bias, fusion, pair, run_study
 from lamina.studies import run as running
-from lamina.studies.fusion import PLAIN, tap_sets
-from lamina.studies.options import base_recipe
-from lamina.train import Callback
+from lamina.studies.feature_bias import feature_bias
+from lamina.studies.fusion import PLAIN, fusion, tap_sets
+from lamina.studies.options import StudyOptions, base_recipe
+from lamina.studies.pair import pair
+from lamina.studies.run import run_study
+from lamina.train.callbacks import Callback
 
 TINY = StudyOptions(
     seeds=1, steps=8, batch_size=8, width=32, depth=2, bank=16, test=8, workers=0, device="cpu"

@@ -18,13 +18,23 @@ from torch import nn
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, sample_keys, uniform
-from lamina.data import ArraySource, DataOptions, TrainLoader
-from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.fusion import FusionOptions, build_fusion
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.options import DataOptions
+from lamina.data.sources import ArraySource
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.build import build_fusion
+from lamina.fusion.options import FusionOptions
 from lamina.interop.export_classifier import class_names, export_supervised, load_supervised
 from lamina.interop.load import load_encoder
-from lamina.supervised import Standardised, Supervised, SupervisedOptions, check_labels, draw, placed
-from lamina.train import OptimOptions, TrainOptions, fit
+from lamina.supervised.classifier import Supervised
+from lamina.supervised.labels import check_labels
+from lamina.supervised.mixup import draw, placed
+from lamina.supervised.normalized import Standardised
+from lamina.supervised.options import SupervisedOptions
+from lamina.train.loop import fit
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 from train_toys import check_resumes
 
 torch.set_num_threads(1)

@@ -10,10 +10,14 @@ from torch import nn
 
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.encoder import EncoderOptions, build_vit, wrap_vit
-from lamina.fusion import FusionOptions, build_fusion
-from lamina.interop import export_supervised, load_supervised
-from lamina.supervised import AttentivePool, Supervised, SupervisedOptions
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.build import build_fusion
+from lamina.fusion.options import FusionOptions
+from lamina.interop.export_classifier import export_supervised, load_supervised
+from lamina.supervised.classifier import Supervised
+from lamina.supervised.options import SupervisedOptions
+from lamina.supervised.pooling import AttentivePool
 
 CLASSES = 5
 QUIET = {"mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0}

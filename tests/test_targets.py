@@ -7,8 +7,7 @@ import torch
 
 from lamina.core.errors import LaminaError
 from lamina.core.patches import patchify
-from lamina.targets import Pixels
-from lamina.targets.pixels import ellipse, low_pass
+from lamina.targets.pixels import Pixels, ellipse, low_pass
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

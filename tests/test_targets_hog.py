@@ -11,7 +11,7 @@ from skimage.feature import hog
 
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
-from lamina.targets import HOG
+from lamina.targets.hog import HOG
 
 
 def cells_of(target, grid, channels, bins, cells):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import identify, weights_sha256
 from lamina.methods import eva
-from lamina.targets import Teacher
+from lamina.targets.teacher import Teacher
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lamina.core.errors import LaminaError
-from lamina.targets import TokenIds
-from lamina.targets.token_ids import Tokenizer
-from lamina.tokenizer import DalleEncoder, DalleTokenizer, DiscreteVAE
+from lamina.targets.token_ids import TokenIds, Tokenizer
+from lamina.tokenizer.dalle import DalleEncoder, DalleTokenizer
+from lamina.tokenizer.vae import DiscreteVAE
 
 
 class Grey(nn.Module):

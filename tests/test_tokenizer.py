@@ -15,22 +15,17 @@ import lamina
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import identify
 from lamina.core.records import read_json, write_json
-from lamina.data import eval_batches, open_source
+from lamina.data.loading.loader import eval_batches
+from lamina.data.open import open_source
 from lamina.data.options import Decoding
 from lamina.report.picture_store import as_pil, embedded
 from lamina.report.tokenizer import TokenizerReport
-from lamina.targets import TokenIds
-from lamina.targets.token_ids import Tokenizer
-from lamina.tokenizer import (
-    DalleEncoder,
-    DiscreteVAE,
-    TokenizerFolder,
-    TokenizerOptions,
-    load_tokenizer,
-    measure_tokenizer,
-    patch_means,
-)
-from lamina.tokenizer.measure import perplexity
+from lamina.targets.token_ids import TokenIds, Tokenizer
+from lamina.tokenizer.dalle import DalleEncoder
+from lamina.tokenizer.folder import TokenizerFolder, load_tokenizer
+from lamina.tokenizer.measure import measure_tokenizer, patch_means, perplexity
+from lamina.tokenizer.options import TokenizerOptions
+from lamina.tokenizer.vae import DiscreteVAE
 from lamina.tokenizer_training import train_tokenizer
 
 PHOTOS = "sample:photos?crop=16&most=40"

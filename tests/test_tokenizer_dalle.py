@@ -8,8 +8,15 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from lamina.core.errors import LaminaError
-from lamina.tokenizer import DalleDecoder, DalleEncoder, DalleTokenizer, load_dalle, load_tokenizer
-from lamina.tokenizer.dalle import map_pixels, unmap_pixels
+from lamina.tokenizer.dalle import (
+    DalleDecoder,
+    DalleEncoder,
+    DalleTokenizer,
+    load_dalle,
+    map_pixels,
+    unmap_pixels,
+)
+from lamina.tokenizer.folder import load_tokenizer
 
 
 def tiny_encoder(**changes):

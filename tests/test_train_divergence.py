@@ -16,13 +16,17 @@ import lamina
 from lamina.cli.entry import main
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
-from lamina.interop import inspect, load_encoder
+from lamina.interop.inspect import inspect
+from lamina.interop.load import load_encoder
 from lamina.runs.run import Run, load_task
-from lamina.tokenizer import TokenizerOptions
+from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer_training import train_tokenizer
-from lamina.train import Outcome, TrainOptions, checkpoint, divergence, fit
+from lamina.train import checkpoint, divergence
 from lamina.train.checkpoint import read, read_state, steps
 from lamina.train.divergence import most_nonfinite
+from lamina.train.loop import fit
+from lamina.train.options import TrainOptions
+from lamina.train.state import Outcome
 from train_toys import OPTIM, Counting, ToyLoader, ToyTask, fingerprint, train
 
 torch.set_num_threads(1)

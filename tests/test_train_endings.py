@@ -16,7 +16,11 @@ from torch import Tensor, nn
 from lamina.cli.entry import main
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.train import Callback, Outcome, TrainOptions, checkpoint, fit, signals
+from lamina.train import checkpoint, signals
+from lamina.train.callbacks import Callback
+from lamina.train.loop import fit
+from lamina.train.options import TrainOptions
+from lamina.train.state import Outcome
 from train_toys import OPTIM, ToyLoader, ToyTask, fingerprint, train
 
 torch.set_num_threads(1)

@@ -18,13 +18,18 @@ from torch import Tensor, nn
 import train_toys
 from lamina.core.batch import Batch, Fault
 from lamina.core.errors import LaminaError
-from lamina.train import CLOCK_FIELDS, Callback, Ranks, TrainOptions, clock, fit, learning_rate
+from lamina.train import clock
+from lamina.train.callbacks import Callback
 from lamina.train.checkpoint import read
-from lamina.train.distributed import choose_device
+from lamina.train.distributed import Ranks, choose_device
 from lamina.train.gradients import Gradients
 from lamina.train.log_files import Journal
+from lamina.train.loop import fit
+from lamina.train.options import TrainOptions
 from lamina.train.precision import loss_scaler, precision_warning
 from lamina.train.progress import Bar
+from lamina.train.rows import CLOCK_FIELDS
+from lamina.train.schedule import learning_rate
 from train_toys import OPTIM, Counting, ToyLoader, ToyTask, rows, train
 
 torch.set_num_threads(1)

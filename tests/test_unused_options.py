@@ -13,11 +13,14 @@ from lamina.api import recipe
 from lamina.cli.entry import main
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
-from lamina.data import ArraySource
-from lamina.evaluate.detect import detect_recipe, plan_detection
+from lamina.data.sources import ArraySource
+from lamina.evaluate.detect.build import plan_detection
+from lamina.evaluate.detect.recipes import detect_recipe
 from lamina.evaluate.finetune.adapt import adapted
-from lamina.evaluate.segment import plan_segmentation, segment_recipe
-from lamina.interop import Backbone, load_encoder
+from lamina.evaluate.segment.build import plan_segmentation
+from lamina.evaluate.segment.recipes import segment_recipe
+from lamina.interop.backbone import Backbone
+from lamina.interop.load import load_encoder
 
 torch.set_num_threads(1)
 NETWORK = "untrained:vit_tiny_patch16_224"

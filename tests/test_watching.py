@@ -31,12 +31,15 @@ from lamina.callbacks.encoder_monitor import (
 )
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.data import ArraySource, Source, Unreadable, open_source
+from lamina.data.decode.unreadable import Unreadable
+from lamina.data.open import open_source
+from lamina.data.sources import ArraySource, Source
 from lamina.methods.catalog import recipe
 from lamina.recipes.build import build_method, compose_task, resolve
 from lamina.recipes.monitor import MonitorOptions
 from lamina.runs.run import Run
-from lamina.train import CLOCK_FIELDS, TrainState
+from lamina.train.rows import CLOCK_FIELDS
+from lamina.train.state import TrainState
 from report_toys import toy_method, toy_recipe
 
 DATA = "sample:photos?crop=16&most=20"

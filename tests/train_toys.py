@@ -22,7 +22,12 @@ from torch import Tensor, nn
 
 from lamina.core.batch import Batch, Fault
 from lamina.core.rng import Purpose, permutation, sample_keys, uniform
-from lamina.train import CLOCK_FIELDS, Callback, OptimOptions, Outcome, TrainOptions, fit
+from lamina.train.callbacks import Callback
+from lamina.train.loop import fit
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
+from lamina.train.rows import CLOCK_FIELDS
+from lamina.train.state import Outcome
 
 N_SAMPLES = 26
 OPTIM = OptimOptions(base_lr=1.0, warmup_epochs=0.5, clip_grad=0.5)

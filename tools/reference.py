@@ -26,11 +26,11 @@ from lamina.core.ranges import Range
 from lamina.data.samples.doom.sources import DoomOptions
 from lamina.data.samples.fashion_mnist import FashionOptions
 from lamina.data.samples.photos import PhotosOptions
-from lamina.evaluate.detect import detect_recipe
-from lamina.evaluate.segment import segment_recipe
+from lamina.evaluate.detect.recipes import detect_recipe
+from lamina.evaluate.segment.recipes import segment_recipe
 from lamina.methods.catalog import recipe
 from lamina.studies.options import StudyOptions
-from lamina.tokenizer import TokenizerOptions
+from lamina.tokenizer.options import TokenizerOptions
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 ROOTS: tuple[tuple[str, str, Any], ...] = (

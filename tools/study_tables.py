@@ -21,8 +21,10 @@ import torch
 from lamina.data.sources import ArraySource
 from lamina.evaluate.compare.table import Comparison
 from lamina.evaluate.score import Score
-from lamina.studies import feature_bias, fusion, pair
+from lamina.studies.feature_bias import feature_bias
+from lamina.studies.fusion import fusion
 from lamina.studies.options import StudyOptions
+from lamina.studies.pair import pair
 
 STUDIES = {study.name: study for study in (feature_bias, fusion, pair)}
 

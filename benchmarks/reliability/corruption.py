@@ -28,18 +28,20 @@ from lamina.cli.entry import main as lamina
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import weights_sha256
 from lamina.core.records import write_json
-from lamina.data import DataOptions, open_source
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
 from lamina.evaluate.compare.models import _read as read_models
 from lamina.evaluate.kept_scores import read_scores, write_scores
 from lamina.evaluate.robustness.partial_results import MeasuredParts
 from lamina.evaluate.score import Score
 from lamina.features.cache import FeatureCache
 from lamina.features.table import Key, Table
-from lamina.interop import load_encoder
+from lamina.interop.load import load_encoder
 from lamina.report.read_run import read_run
 from lamina.runs.run import Run
 from lamina.studies.run import _read as read_measured
-from lamina.tokenizer import TokenizerOptions, load_tokenizer
+from lamina.tokenizer.folder import load_tokenizer
+from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer_training import train_tokenizer
 from lamina.train import checkpoint
 

@@ -25,7 +25,7 @@ from small_run import fingerprint
 from soak import start, wait_for_start
 
 from lamina.core.errors import LaminaError
-from lamina.interop import load_encoder
+from lamina.interop.load import load_encoder
 from lamina.train.checkpoint import steps, verify
 
 

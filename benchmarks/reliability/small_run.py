@@ -7,7 +7,7 @@ import json
 import shlex
 from pathlib import Path
 
-from lamina.train import CLOCK_FIELDS
+from lamina.train.rows import CLOCK_FIELDS
 
 PRETRAIN = shlex.split(
     "pretrain sample:photos?crop=16&most=8 --recipe mae-small --image-size 16 --patch-size 4 --batch-size 16 "

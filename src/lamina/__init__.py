@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from lamina.core.errors import LaminaError
     from lamina.core.weight_init import init_vit_mae, init_vit_simmim
     from lamina.evaluate.probes import evaluate_knn, evaluate_linear
-    from lamina.features import FeatureOptions
     from lamina.features.embed import embed
-    from lamina.fusion import LastLayer, LayerMix, MultiLevelFusion
-    from lamina.interop import export_timm, inspect, load_encoder, load_foreign_method, load_supervised
+    from lamina.features.pooling import FeatureOptions
+    from lamina.fusion.last_layer import LastLayer
+    from lamina.fusion.layer_mix import LayerMix
+    from lamina.fusion.mff import MultiLevelFusion
+    from lamina.interop.export import export_timm
+    from lamina.interop.export_classifier import load_supervised
+    from lamina.interop.foreign.methods import load_foreign_method
+    from lamina.interop.inspect import inspect
+    from lamina.interop.load import load_encoder
     from lamina.methods import (
         beit,
         crossmae,
@@ -31,12 +37,14 @@ if TYPE_CHECKING:
         simmim,
     )
     from lamina.mim import MIM
-    from lamina.recipes import Recipe
-    from lamina.report import reconstruct_files, write_report
+    from lamina.recipes.recipe import Recipe
+    from lamina.report.page import write_report
+    from lamina.report.reconstructions import reconstruct_files
     from lamina.runs.run import load_method
-    from lamina.supervised import Supervised
-    from lamina.targets import Teacher, TokenIds
-    from lamina.tokenizer import load_tokenizer
+    from lamina.supervised.classifier import Supervised
+    from lamina.targets.teacher import Teacher
+    from lamina.targets.token_ids import TokenIds
+    from lamina.tokenizer.folder import load_tokenizer
     from lamina.tokenizer_training import train_tokenizer
 
 __all__ = [
@@ -82,19 +90,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "cmae.cmae": ("CMAE",),
-    "supervised": ("Supervised",),
-    "tokenizer": ("load_tokenizer",),
-    "tokenizer_training": ("train_tokenizer",),
     "api": ("pretrain", "recipe"),
+    "cmae.cmae": ("CMAE",),
     "core.batch": ("Batch",),
-    "features.embed": ("embed",),
     "core.errors": ("LaminaError",),
-    "evaluate.probes": ("evaluate_knn", "evaluate_linear"),
-    "features": ("FeatureOptions",),
-    "fusion": ("LastLayer", "LayerMix", "MultiLevelFusion"),
     "core.weight_init": ("init_vit_mae", "init_vit_simmim"),
-    "interop": ("export_timm", "inspect", "load_encoder", "load_foreign_method", "load_supervised"),
+    "evaluate.probes": ("evaluate_knn", "evaluate_linear"),
+    "features.embed": ("embed",),
+    "features.pooling": ("FeatureOptions",),
+    "fusion.last_layer": ("LastLayer",),
+    "fusion.layer_mix": ("LayerMix",),
+    "fusion.mff": ("MultiLevelFusion",),
+    "interop.export": ("export_timm",),
+    "interop.export_classifier": ("load_supervised",),
+    "interop.foreign.methods": ("load_foreign_method",),
+    "interop.inspect": ("inspect",),
+    "interop.load": ("load_encoder",),
     "methods": (
         "beit",
         "crossmae",
@@ -108,10 +119,15 @@ _HOMES = {
         "simmim",
     ),
     "mim": ("MIM",),
-    "recipes": ("Recipe",),
-    "report": ("reconstruct_files", "write_report"),
+    "recipes.recipe": ("Recipe",),
+    "report.page": ("write_report",),
+    "report.reconstructions": ("reconstruct_files",),
     "runs.run": ("load_method",),
-    "targets": ("Teacher", "TokenIds"),
+    "supervised.classifier": ("Supervised",),
+    "targets.teacher": ("Teacher",),
+    "targets.token_ids": ("TokenIds",),
+    "tokenizer.folder": ("load_tokenizer",),
+    "tokenizer_training": ("train_tokenizer",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

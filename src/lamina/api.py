@@ -9,16 +9,19 @@ from typing import Any, Literal
 from lamina.core.choices import check_read
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
-from lamina.data import Source, Spec
+from lamina.data.open import Spec
+from lamina.data.sources import Source
 from lamina.evaluate.finetune.recipes import protocols
 from lamina.methods.catalog import recipe as named_recipe
 from lamina.pretraining import run_pretrain
-from lamina.recipes import Recipe
-from lamina.report import LiveReport
+from lamina.recipes.recipe import Recipe
+from lamina.report.live import LiveReport
 from lamina.report.tokenizer import TokenizerReport
 from lamina.runs.run import Run
-from lamina.tokenizer import TokenizerFolder, TokenizerOptions
-from lamina.train import Callback, Outcome
+from lamina.tokenizer.folder import TokenizerFolder
+from lamina.tokenizer.options import TokenizerOptions
+from lamina.train.callbacks import Callback
+from lamina.train.state import Outcome
 
 SHORT_NAMES = {
     "encoder": "encoder.name",

@@ -12,11 +12,12 @@ from lamina.core.errors import LaminaError
 from lamina.core.interfaces import Target
 from lamina.core.patches import take
 from lamina.core.rng import fresh_keys
-from lamina.decoder import Decoder
-from lamina.encoder import Encoder
-from lamina.fusion import Fusion, check_fusion
+from lamina.decoder.build import Decoder
+from lamina.encoder.encoder import Encoder
+from lamina.fusion.build import Fusion, check_fusion
 from lamina.losses import Loss
-from lamina.masking import Masking, ScoredMasking
+from lamina.masking.attention_guided import ScoredMasking
+from lamina.masking.build import Masking
 
 
 class Prediction(NamedTuple):

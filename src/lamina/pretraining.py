@@ -17,21 +17,33 @@ from lamina.core.choices import unread
 from lamina.core.config import differences
 from lamina.core.errors import LaminaError
 from lamina.core.terminal import tolerant_output
-from lamina.data import Source, Spec, TrainLoader, Unreadable, channel_stats, open_source, printable
+from lamina.data.decode.unreadable import Unreadable
+from lamina.data.file_names import printable
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.open import Spec, open_source
 from lamina.data.options import raised_limits
-from lamina.data.sources import names_sha256
-from lamina.encoder import EncoderOptions
-from lamina.interop import Backbone, Loaded, adopt, start_from, with_epsilon_of
+from lamina.data.sources import Source, names_sha256
+from lamina.data.stats import channel_stats
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.backbone import Backbone
+from lamina.interop.init_weights import start_from, with_epsilon_of
+from lamina.interop.load_weights import Loaded
+from lamina.interop.resizing import adopt
 from lamina.interop.teachers import open_target, open_teacher
-from lamina.masking import ScoredMasking
+from lamina.masking.attention_guided import ScoredMasking
 from lamina.mim import mim_of
-from lamina.recipes import Recipe
 from lamina.recipes.build import Task, build_task, resolve
+from lamina.recipes.recipe import Recipe
 from lamina.runs.resumable_folder import Started, begin_on_main
 from lamina.runs.run import DataFacts, Run
-from lamina.supervised import Supervised, check_labels
-from lamina.train import Callback, Outcome, Ranks, checkpoint, fit, on_main, process_group, remedies
-from lamina.train.distributed import from_main
+from lamina.supervised.classifier import Supervised
+from lamina.supervised.labels import check_labels
+from lamina.train import checkpoint
+from lamina.train.callbacks import Callback
+from lamina.train.distributed import Ranks, from_main, on_main, process_group
+from lamina.train.divergence import remedies
+from lamina.train.loop import fit
+from lamina.train.state import Outcome
 
 FREE_ON_RESUME = (
     "data.workers",

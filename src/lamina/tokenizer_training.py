@@ -15,19 +15,21 @@ from lamina.core.config import differences
 from lamina.core.errors import LaminaError
 from lamina.core.records import write_json
 from lamina.core.rng import Purpose, permutation, seed_for
-from lamina.data import Source, Spec, Subset, TrainLoader, eval_batches, open_source
+from lamina.data.loading.loader import TrainLoader, eval_batches
+from lamina.data.open import Spec, open_source
 from lamina.data.options import raised_limits
+from lamina.data.sources import Source, Subset
 from lamina.pretraining import data_facts, tell_notes, tell_raised_limits
 from lamina.runs.resumable_folder import Started, begin_on_main, opened_on_main
-from lamina.tokenizer import (
-    DiscreteVAE,
-    TokenizerFolder,
-    TokenizerOptions,
-    build_tokenizer,
-    measure_tokenizer,
-)
-from lamina.train import Callback, Outcome, fit, on_main, process_group, remedies
-from lamina.train.distributed import from_main
+from lamina.tokenizer.folder import TokenizerFolder, build_tokenizer
+from lamina.tokenizer.measure import measure_tokenizer
+from lamina.tokenizer.options import TokenizerOptions
+from lamina.tokenizer.vae import DiscreteVAE
+from lamina.train.callbacks import Callback
+from lamina.train.distributed import from_main, on_main, process_group
+from lamina.train.divergence import remedies
+from lamina.train.loop import fit
+from lamina.train.state import Outcome
 
 MOST_HELD_OUT = 512
 """Held-out images that are measured."""

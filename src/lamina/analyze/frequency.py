@@ -24,7 +24,7 @@ from lamina.analyze.measures.fourier import (
 )
 from lamina.analyze.models import Subject
 from lamina.core.errors import LaminaError
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 from lamina.encoder.residual_decay import PreNorm
 
 Part = Literal["input", "attention", "mlp", "block"]

@@ -18,25 +18,16 @@ from lamina.analyze.layer_probes_plot import draw
 from lamina.analyze.models import some
 from lamina.core.errors import LaminaError
 from lamina.core.intervals import wilson_interval
-from lamina.data import Source
-from lamina.features import (
-    Computing,
-    Key,
-    KNNOptions,
-    LabelledData,
-    LinearOptions,
-    Table,
-    collect,
-    layer_vectors,
-    open_labelled,
-    probe_knn,
-    probe_linear,
-)
-from lamina.features.linear import stratified_split
+from lamina.data.sources import Source
+from lamina.features.data import LabelledData, open_labelled
+from lamina.features.extract import Computing, collect
+from lamina.features.knn import KNNOptions, probe_knn
+from lamina.features.linear import LinearOptions, probe_linear, stratified_split
+from lamina.features.pooling import layer_vectors
 from lamina.features.probe import Verdict, grouped
 from lamina.features.standardize import standardised
-from lamina.features.table import Protocol, Setting
-from lamina.interop import Backbone
+from lamina.features.table import Key, Protocol, Setting, Table
+from lamina.interop.backbone import Backbone
 from lamina.train.distributed import choose_device
 
 Place = Literal["block", "last", "fused"]

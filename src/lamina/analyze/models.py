@@ -12,10 +12,14 @@ import torch
 from lamina.core.batch import Batch, Fault
 from lamina.core.errors import LaminaError
 from lamina.core.rng import seed_for
-from lamina.data import DataOptions, Source, Spec, Subset, eval_batches, held_out, open_source, unread_notes
-from lamina.encoder import EncoderOptions
-from lamina.interop import Backbone, load_encoder
-from lamina.interop.load import UNTRAINED
+from lamina.data.loading.bad_files import unread_notes
+from lamina.data.loading.loader import eval_batches
+from lamina.data.open import Spec, held_out, open_source
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source, Subset
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.backbone import Backbone
+from lamina.interop.load import UNTRAINED, load_encoder
 from lamina.interop.metadata import checkpoint_folder
 from lamina.train.distributed import choose_device
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from lamina.analyze.curvature import Density, Eigenvalue, Trace
+from lamina.analyze.curvature.density import Density
+from lamina.analyze.curvature.lanczos import Eigenvalue
+from lamina.analyze.curvature.trace import Trace
 from lamina.analyze.hessian import BatchCurvature
 from lamina.core.batch import Batch
 from lamina.core.files import check_writable

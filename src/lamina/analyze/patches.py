@@ -38,7 +38,7 @@ from lamina.analyze.shown_images import (
     rounded,
 )
 from lamina.core.errors import LaminaError
-from lamina.interop import Backbone
+from lamina.interop.backbone import Backbone
 
 
 @dataclass(frozen=True)

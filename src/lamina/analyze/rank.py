@@ -27,8 +27,8 @@ from lamina.analyze.rank_plot import draw
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, sample_keys, uniform
-from lamina.data import RandomResizedCrop
-from lamina.features import layer_vectors
+from lamina.data.augment.crops import RandomResizedCrop
+from lamina.features.pooling import layer_vectors
 
 __all__ = [
     "ModelRank",

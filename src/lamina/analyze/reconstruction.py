@@ -20,7 +20,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.patches import patchify, split_indices, take
 from lamina.methods.reconstruct import check_pixels, fill
 from lamina.mim import MIM
-from lamina.targets import Pixels
+from lamina.targets.pixels import Pixels
 
 ROUNDING = 1e-10
 """Energy per coefficient below which there is none: less than a level of 16-bit images, more than what

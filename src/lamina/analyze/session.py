@@ -16,7 +16,7 @@ from lamina.analyze.output import Result, Summary, write_analysis
 from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, SEED, check_ranges
-from lamina.encoder import EncoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.interop.load import UNTRAINED, network_options, run_folder
 from lamina.runs.run import Run
 

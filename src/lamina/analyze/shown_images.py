@@ -15,7 +15,7 @@ from lamina.analyze.models import Images, Subject
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
-from lamina.data import printable
+from lamina.data.file_names import printable
 
 Picture = NDArray[np.uint8]
 Map = tuple[tuple[float, ...], ...]

@@ -15,7 +15,7 @@ from torch import Tensor
 from lamina.analyze.models import Subject
 from lamina.analyze.similarity_plot import draw
 from lamina.core.errors import LaminaError
-from lamina.features import layer_vectors
+from lamina.features.pooling import layer_vectors
 from lamina.interop.backbone import Pool
 
 FEWEST = 4

@@ -9,15 +9,18 @@ from typing import Literal
 from lamina.analyze.models import Images, some
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.data import Source, Spec, TrainLoader, held_out, open_source, printable
-from lamina.interop import locate_step
+from lamina.data.file_names import printable
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.open import Spec, held_out, open_source
+from lamina.data.sources import Source
+from lamina.interop.load import locate_step
 from lamina.interop.teachers import open_target
 from lamina.mim import mim_of
-from lamina.recipes import Recipe
 from lamina.recipes.build import Task
+from lamina.recipes.recipe import Recipe
 from lamina.runs.run import load_task
-from lamina.supervised import Supervised
-from lamina.targets import Absent
+from lamina.supervised.classifier import Supervised
+from lamina.targets.missing import Absent
 
 Crops = Literal["eval", "train"]
 

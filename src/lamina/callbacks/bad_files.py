@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lamina.core.batch import Fault
-from lamina.data import FaultBudget
-from lamina.train import Callback
+from lamina.data.loading.bad_files import FaultBudget
+from lamina.train.callbacks import Callback
 
 
 class FaultMonitor(Callback):

@@ -18,14 +18,18 @@ from lamina.analyze.models import Images, some
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.modes import evaluating
-from lamina.data import Source, Spec, held_out, open_source, printable
-from lamina.encoder import Encoder
-from lamina.features import knn_predict
+from lamina.data.file_names import printable
+from lamina.data.open import Spec, held_out, open_source
+from lamina.data.sources import Source
+from lamina.encoder.encoder import Encoder
+from lamina.features.knn import knn_predict
 from lamina.mim import mim_of
-from lamina.recipes import Recipe
 from lamina.recipes.build import Task
-from lamina.train import Callback, TrainState, plan_run
+from lamina.recipes.recipe import Recipe
+from lamina.train.callbacks import Callback
+from lamina.train.options import plan_run
 from lamina.train.precision import autocast
+from lamina.train.state import TrainState
 
 log = logging.getLogger("lamina")
 

@@ -10,13 +10,13 @@ from torch import nn
 
 from lamina.cmae.cmae import CMAE
 from lamina.core.durable import TEMPORARY, replace_folder
-from lamina.encoder import EncoderOptions
-from lamina.fusion import FusionOptions
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.options import FusionOptions
 from lamina.interop.export import write_encoder
 from lamina.interop.metadata import export_files
 from lamina.mim import MIM
-from lamina.supervised import Supervised
-from lamina.train import Callback
+from lamina.supervised.classifier import Supervised
+from lamina.train.callbacks import Callback
 
 
 class EncoderExport(Callback):

@@ -8,11 +8,10 @@ from torch import nn
 
 from lamina.core.batch import Batch
 from lamina.core.modes import evaluating
-from lamina.fusion import MultiLevelFusion
-from lamina.fusion.mff import MOST_IMAGES
+from lamina.fusion.mff import MOST_IMAGES, MultiLevelFusion
 from lamina.mim import mim_of
-from lamina.supervised import Supervised
-from lamina.train import Callback
+from lamina.supervised.classifier import Supervised
+from lamina.train.callbacks import Callback
 
 
 class FusionMonitor(Callback):

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from lamina.analyze import summary
 from lamina.analyze.attention import analyze_attention
-from lamina.analyze.curvature import Parameters
+from lamina.analyze.curvature.operator import Parameters
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.fusion_weights import analyze_layers
 from lamina.analyze.hessian import analyze_hessian
@@ -34,13 +34,13 @@ from lamina.cli.progress import HessianBar, LookingBar
 from lamina.core.console import make_console
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
-from lamina.data import printable
-from lamina.interop import load_encoder, locate_step
+from lamina.data.file_names import printable
+from lamina.interop.load import load_encoder, locate_step
 from lamina.methods.reconstruct import check_pixels
-from lamina.report import write_report
 from lamina.report.analyses import write_analyses_page
+from lamina.report.page import write_report
 from lamina.runs.run import Run, load_method
-from lamina.supervised import Supervised
+from lamina.supervised.classifier import Supervised
 from lamina.train.distributed import choose_device
 
 T = TypeVar("T")

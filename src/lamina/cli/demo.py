@@ -15,13 +15,13 @@ from lamina.analyze.session import AnalysisTask, Looking
 from lamina.api import report_callbacks
 from lamina.core.config import merge
 from lamina.core.console import make_console
-from lamina.evaluate import Unfinished
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear
 from lamina.evaluate.results import ProbeResult
-from lamina.interop import load_encoder
+from lamina.evaluate.score import Unfinished
+from lamina.interop.load import load_encoder
 from lamina.methods.catalog import demo as demo_recipe
 from lamina.pretraining import run_pretrain
-from lamina.report import write_report
+from lamina.report.page import write_report
 from lamina.runs.run import Run
 
 DATA = "sample:photos?crop=20"

@@ -19,9 +19,11 @@ from lamina.core.terminal import why
 from lamina.evaluate.probes import evaluate_knn as run_knn
 from lamina.evaluate.probes import evaluate_linear as run_linear
 from lamina.evaluate.results import ProbeResult
-from lamina.features import FeatureOptions, KNNOptions, LinearOptions
-from lamina.interop import network_options
-from lamina.report import write_report
+from lamina.features.knn import KNNOptions
+from lamina.features.linear import LinearOptions
+from lamina.features.pooling import FeatureOptions
+from lamina.interop.load import network_options
+from lamina.report.page import write_report
 from lamina.runs.run import Run
 
 T = TypeVar("T")

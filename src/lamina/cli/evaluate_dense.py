@@ -18,22 +18,14 @@ from lamina.cli.pretrain import tell_bytes, tell_memory
 from lamina.cli.progress import ImagesBar
 from lamina.core.config import to_mapping
 from lamina.core.ranges import COUNT
-from lamina.evaluate import Score
 from lamina.evaluate.dense.plan import DensePlan
-from lamina.evaluate.detect import (
-    DetectRecipe,
-    detect_recipe,
-    estimate_detection,
-    evaluate_detect,
-    plan_detection,
-)
-from lamina.evaluate.segment import (
-    SegmentRecipe,
-    estimate_segmentation,
-    evaluate_segment,
-    plan_segmentation,
-    segment_recipe,
-)
+from lamina.evaluate.detect.build import estimate_detection, plan_detection
+from lamina.evaluate.detect.protocol import evaluate_detect
+from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe
+from lamina.evaluate.score import Score
+from lamina.evaluate.segment.build import estimate_segmentation, plan_segmentation
+from lamina.evaluate.segment.protocol import evaluate_segment
+from lamina.evaluate.segment.recipes import SegmentRecipe, segment_recipe
 from lamina.train.distributed import choose_device
 
 

@@ -21,26 +21,19 @@ from lamina.core.console import make_console
 from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
 from lamina.core.ranges import COUNT
-from lamina.data import open_source
-from lamina.evaluate import (
-    CompareOptions,
-    Comparison,
-    FewOptions,
-    Going,
-    RobustnessOptions,
-    Score,
-    Trained,
-    compare,
-    evaluate_fewshot,
-    evaluate_robustness,
-    evaluate_trained,
-)
+from lamina.data.open import open_source
 from lamina.evaluate.compare.recipes import check_recipes, classifier_recipe
+from lamina.evaluate.compare.run import CompareOptions, compare
+from lamina.evaluate.compare.table import Comparison
+from lamina.evaluate.fewshot.protocol import FewOptions, evaluate_fewshot
 from lamina.evaluate.finetune.adapt import adapted
-from lamina.features import Computing
-from lamina.interop import load_encoder, network_options
+from lamina.evaluate.finetune.protocol import Going, Trained, evaluate_trained
+from lamina.evaluate.robustness.protocol import RobustnessOptions, evaluate_robustness
+from lamina.evaluate.score import Score
+from lamina.features.extract import Computing
+from lamina.interop.load import load_encoder, network_options
 from lamina.report.compare_page import write_comparison
-from lamina.train import is_main
+from lamina.train.distributed import is_main
 
 T = TypeVar("T")
 Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lamina.evaluate.detect import DetectRecipe, detect_recipes
+from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipes
 from lamina.evaluate.finetune.recipes import protocols
-from lamina.evaluate.segment import SegmentRecipe, segment_recipes
+from lamina.evaluate.segment.recipes import SegmentRecipe, segment_recipes
 from lamina.methods.catalog import METHODS, recipes
-from lamina.recipes import Recipe
+from lamina.recipes.recipe import Recipe
 
 METHOD_COLUMNS = ("recipe", "hidden", "encoder sees", "decoder", "target", "loss", "paper")
 RECIPE_COLUMNS = ("recipe", "encoder", "epochs or steps", "batch", "what it is")

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lamina.cli.evaluate import console
 from lamina.cli.info import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
-from lamina.interop import inspect as inspect_path
+from lamina.interop.inspect import inspect as inspect_path
 
 
 def inspect(path: Annotated[str, tyro.conf.arg(metavar="PATH")], /) -> int:

@@ -19,7 +19,7 @@ from lamina.core.choices import check_read
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.core.records import parse_yaml
-from lamina.recipes import Recipe
+from lamina.recipes.recipe import Recipe
 
 T = TypeVar("T")
 

@@ -12,13 +12,12 @@ import tyro
 
 from lamina.cli.parse import long_names, parse, peek, with_config
 from lamina.core.errors import LaminaError
-from lamina.encoder import EncoderOptions
-from lamina.evaluate import Going, Trained
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.adapt import protocol_recipe, recipe_of
-from lamina.evaluate.finetune.protocol import TrainingRecipe
-from lamina.interop import load_encoder, network_options
+from lamina.evaluate.finetune.protocol import Going, Trained, TrainingRecipe
+from lamina.interop.load import load_encoder, network_options
 from lamina.methods.catalog import recipe as named_recipe
-from lamina.recipes import Recipe
+from lamina.recipes.recipe import Recipe
 
 R = TypeVar("R", bound=TrainingRecipe)
 

@@ -18,20 +18,26 @@ from lamina.cli.progress import ImagesBar
 from lamina.core.config import merge, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.files import write_atomically
-from lamina.data import DataOptions, Split, check, open_source
+from lamina.data.check import check
+from lamina.data.open import open_source
+from lamina.data.options import DataOptions
+from lamina.data.sources import Split
 from lamina.features.embed import embed as embed_images
-from lamina.interop import export_run, start_from, with_epsilon_of
+from lamina.interop.handover import export_run
+from lamina.interop.init_weights import start_from, with_epsilon_of
 from lamina.interop.teachers import open_target
 from lamina.pretraining import check_init, run_pretrain, with_classes
-from lamina.recipes import Recipe
 from lamina.recipes.build import build_task, compose_task, resolve
 from lamina.recipes.memory import MemoryEstimate, estimate_memory
-from lamina.report import reconstruct_files, write_report
-from lamina.report.reconstructions import remark
+from lamina.recipes.recipe import Recipe
+from lamina.report.page import write_report
+from lamina.report.reconstructions import reconstruct_files, remark
 from lamina.runs.run import Run
-from lamina.tokenizer import TokenizerOptions
+from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer_training import train_tokenizer
-from lamina.train import check_training, is_main, plan_run
+from lamina.train.checking import check_training
+from lamina.train.distributed import is_main
+from lamina.train.options import plan_run
 
 
 def pretrain(arguments: PretrainArguments) -> int:

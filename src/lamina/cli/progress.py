@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from lamina.core.console import make_console
-from lamina.data import printable
+from lamina.data.file_names import printable
 
 
 class _Bar:

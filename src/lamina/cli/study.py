@@ -10,8 +10,11 @@ from typing import Annotated, TypeVar
 import tyro
 
 from lamina.core.console import make_console
-from lamina.studies import StudyOptions, feature_bias, fusion, pair, run_study
-from lamina.studies.run import Study
+from lamina.studies.feature_bias import feature_bias
+from lamina.studies.fusion import fusion
+from lamina.studies.options import StudyOptions
+from lamina.studies.pair import pair
+from lamina.studies.run import Study, run_study
 
 T = TypeVar("T")
 Flat = Annotated[T, tyro.conf.arg(name="")]

@@ -17,8 +17,8 @@ from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.patches import sincos_2d, split_indices, take
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_ranges
-from lamina.encoder import Encoder
-from lamina.fusion import Fusion
+from lamina.encoder.encoder import Encoder
+from lamina.fusion.build import Fusion
 from lamina.mim import MIM
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 
-from lamina.data import Source
+from lamina.data.sources import Source
 
 
 def images_digest(*sources: Source, labels: Iterable[bytes] = ()) -> str:

@@ -14,20 +14,21 @@ from torch import Tensor
 
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import network_sha256
-from lamina.data import DataOptions, Source
 from lamina.data.loading.dataset import Change
-from lamina.encoder import EncoderOptions
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.predictions import Answers, Logits, classify
 from lamina.evaluate.robustness.imagenet_variants import imagenet_wnids
-from lamina.features import Computing, FeatureOptions, LinearOptions, collect
-from lamina.features.linear import fit_linear
-from lamina.features.pooling import BackboneVectors
-from lamina.interop import load_encoder, load_supervised, locate_step
+from lamina.features.extract import Computing, collect
+from lamina.features.linear import LinearOptions, fit_linear
+from lamina.features.pooling import BackboneVectors, FeatureOptions
 from lamina.interop.backbone import Pool
-from lamina.interop.export_classifier import class_names, crop_share_of
-from lamina.interop.load import run_folder
+from lamina.interop.export_classifier import class_names, crop_share_of, load_supervised
+from lamina.interop.load import load_encoder, locate_step, run_folder
 from lamina.runs.run import load_task
-from lamina.supervised import Standardised, Supervised
+from lamina.supervised.classifier import Supervised
+from lamina.supervised.normalized import Standardised
 from lamina.train.distributed import choose_device
 
 TIMM = "timm/"

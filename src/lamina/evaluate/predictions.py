@@ -12,10 +12,14 @@ from torch import Tensor
 from lamina.core.batch import Fault, Remark
 from lamina.core.errors import LaminaError
 from lamina.core.intervals import wilson_interval
-from lamina.data import DataOptions, Source, eval_batches, remark_lines, unread_notes
+from lamina.data.decode.notes import remark_lines
+from lamina.data.loading.bad_files import unread_notes
 from lamina.data.loading.dataset import Change
+from lamina.data.loading.loader import eval_batches
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source
 from lamina.evaluate.confusion import Confusion
-from lamina.features import Computing
+from lamina.features.extract import Computing
 from lamina.train.distributed import choose_device
 
 Logits = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B classes"]]

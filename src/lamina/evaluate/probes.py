@@ -13,8 +13,9 @@ from torch import Tensor
 from lamina.core.config import describe_changes
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.intervals import wilson_interval
-from lamina.data import DataOptions, Source
-from lamina.encoder import EncoderOptions
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult, Row, mark_chosen
@@ -27,7 +28,9 @@ from lamina.features.pooling import Extractor, FeatureOptions, standardised_firs
 from lamina.features.probe import Verdict, grouped
 from lamina.features.standardize import standardised
 from lamina.features.table import Protocol, Table, Timing
-from lamina.interop import Backbone, at_image_size, load_encoder
+from lamina.interop.backbone import Backbone
+from lamina.interop.load import load_encoder
+from lamina.interop.resizing import at_image_size
 from lamina.runs.run import Run
 from lamina.train.distributed import choose_device
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lamina.features.pooling import BackboneVectors, Extractor, FeatureOptions, PixelVectors
-from lamina.interop import Backbone, untrained_like
+from lamina.interop.backbone import Backbone
+from lamina.interop.load import untrained_like
 
 NO_BASELINES = "no baselines: they were left out"
 NO_UNTRAINED = "no untrained baseline: the encoder was handed over without its recipe"

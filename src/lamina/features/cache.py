@@ -19,7 +19,8 @@ from lamina.core.files import check_writable, replacing
 from lamina.core.frozen import weights_sha256
 from lamina.core.plain_files import check_plain
 from lamina.core.records import parse_json
-from lamina.data import DataOptions, Source
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source
 from lamina.features.pooling import Extractor, Identified
 from lamina.features.table import Key, Table
 

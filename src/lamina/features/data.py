@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from lamina.core.errors import LaminaError
-from lamina.data import Source, open_source, printable
 from lamina.data.digest import images_digest
-from lamina.data.sources import names_sha256
-from lamina.interop import Backbone
+from lamina.data.file_names import printable
+from lamina.data.open import open_source
+from lamina.data.sources import Source, names_sha256
+from lamina.interop.backbone import Backbone
 from lamina.runs.run import Run
 
 

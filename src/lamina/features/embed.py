@@ -15,11 +15,16 @@ import numpy as np
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.files import check_writable, replacing
 from lamina.core.text import csv_cell
-from lamina.data import Source, open_source, printable
-from lamina.encoder import EncoderOptions
-from lamina.features import BackboneVectors, Computing, FeatureOptions, Table, collect
-from lamina.features.extract import Progress
-from lamina.interop import Backbone, FeatureKind, Pool, at_image_size, load_encoder
+from lamina.data.file_names import printable
+from lamina.data.open import open_source
+from lamina.data.sources import Source
+from lamina.encoder.options import EncoderOptions
+from lamina.features.extract import Computing, Progress, collect
+from lamina.features.pooling import BackboneVectors, FeatureOptions
+from lamina.features.table import Table
+from lamina.interop.backbone import Backbone, FeatureKind, Pool
+from lamina.interop.load import load_encoder
+from lamina.interop.resizing import at_image_size
 from lamina.train.distributed import choose_device
 
 LIST_HEADER = ["name", "reason"]

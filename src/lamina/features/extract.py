@@ -15,7 +15,10 @@ from torch import Tensor
 from lamina.core.batch import Batch, Fault, Remark
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
-from lamina.data import DataOptions, Source, eval_batches, remark_lines
+from lamina.data.decode.notes import remark_lines
+from lamina.data.loading.loader import eval_batches
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source
 from lamina.features.cache import FeatureCache
 from lamina.features.pooling import Extractor
 from lamina.features.table import Key, Table, Timing

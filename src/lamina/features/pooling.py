@@ -17,7 +17,7 @@ from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import network_sha256
 from lamina.core.ranges import NOT_NEGATIVE, check_ranges
-from lamina.interop import Backbone, FeatureKind, Features
+from lamina.interop.backbone import Backbone, FeatureKind, Features
 
 MOST_PIXEL_VALUES = 12_288
 """64 x 64 in colour: larger images are averaged down to it for the raw-pixel baseline."""

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lamina.core.batch import Fault
-from lamina.data import unread_notes
+from lamina.data.loading.bad_files import unread_notes
 
 Protocol = Literal["knn", "linear"]
 Setting = bool | int | float | str

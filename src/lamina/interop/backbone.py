@@ -10,9 +10,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
-from lamina.encoder import Encoder
-from lamina.fusion import Fusion, LastLayer
-from lamina.recipes import Recipe
+from lamina.encoder.encoder import Encoder
+from lamina.fusion.build import Fusion
+from lamina.fusion.last_layer import LastLayer
+from lamina.recipes.recipe import Recipe
 
 FeatureKind = Literal["last", "fused"]
 Pool = Literal["cls", "mean"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lamina.core.errors import LaminaError
-from lamina.encoder import ChannelRule, Network
+from lamina.encoder.networks import Network
+from lamina.encoder.options import ChannelRule
 from lamina.interop.foreign import Tensors
 
 _KERNEL = "patch_embed.proj.weight"

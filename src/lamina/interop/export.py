@@ -14,8 +14,9 @@ from lamina.core.config import to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.records import write_json
 from lamina.core.tensor_files import save_tensors
-from lamina.encoder import EncoderOptions, own_epsilon, timm_arguments
-from lamina.fusion import FusionOptions
+from lamina.encoder.build import own_epsilon, timm_arguments
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.options import FusionOptions
 from lamina.interop.fold_residual_decay import fold_fusion
 from lamina.interop.load import locate_step
 from lamina.interop.metadata import KEY, export_files

@@ -15,13 +15,18 @@ from torch import Tensor, nn
 from lamina.core.config import merge, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.tensor_files import save_tensors
-from lamina.encoder import EncoderOptions, build_vit, timm_arguments, wrap_vit
-from lamina.fusion import FusionOptions, LastLayer, build_fusion
+from lamina.encoder.build import build_vit, timm_arguments, wrap_vit
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.build import build_fusion
+from lamina.fusion.last_layer import LastLayer
+from lamina.fusion.options import FusionOptions
 from lamina.interop.export import other_epsilon, tell_epsilon, write_config
 from lamina.interop.fold_residual_decay import fold_fusion
 from lamina.interop.load_weights import read_weights
 from lamina.interop.metadata import KEY, check_one_export, export_files, export_metadata
-from lamina.supervised import Supervised, SupervisedOptions, fold_batch_norm
+from lamina.supervised.classifier import Supervised
+from lamina.supervised.options import SupervisedOptions
+from lamina.supervised.pooling import fold_batch_norm
 from lamina.train import checkpoint
 
 FORMAT = 1

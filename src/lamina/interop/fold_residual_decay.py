@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from lamina.core.errors import LaminaError
-from lamina.fusion import Fusion, LayerMix, MultiLevelFusion
+from lamina.fusion.build import Fusion
+from lamina.fusion.layer_mix import LayerMix
+from lamina.fusion.mff import MultiLevelFusion
 
 
 @torch.no_grad()

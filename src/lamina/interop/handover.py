@@ -10,7 +10,7 @@ from lamina.interop.export import Exported, export_timm
 from lamina.interop.export_classifier import ExportedClassifier, export_supervised
 from lamina.interop.load import locate_step
 from lamina.runs.run import load_task
-from lamina.supervised import Supervised
+from lamina.supervised.classifier import Supervised
 
 
 def export_run(

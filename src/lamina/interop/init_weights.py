@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from lamina.encoder import ChannelRule, Encoder, EncoderOptions, epsilon_of, own_epsilon
+from lamina.encoder.build import own_epsilon
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.norms import epsilon_of
+from lamina.encoder.options import ChannelRule, EncoderOptions
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import open_weights
 from lamina.interop.load_weights import Loaded, put_weights, trained_epsilon

@@ -15,7 +15,7 @@ from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.core.records import read_json
 from lamina.core.tensor_files import load_tensors
-from lamina.encoder import EncoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.interop.foreign import Foreign, read_file, recognise, understood, weights_in
 from lamina.interop.foreign.format import USUAL_HEADS, depth_of
 from lamina.interop.inspect_view import (
@@ -33,9 +33,10 @@ from lamina.interop.inspect_view import (
 )
 from lamina.interop.load import locate_step, run_folder
 from lamina.interop.metadata import check_one_export, export_files, export_metadata, is_sealed
-from lamina.recipes import Recipe
+from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run
-from lamina.train import checkpoint, skipped_steps, why_useless
+from lamina.train import checkpoint
+from lamina.train.divergence import skipped_steps, why_useless
 
 _HEADS = ("head", "classifier", "fc_norm")
 """How names of the parts of an exported classifier beside its encoder begin."""

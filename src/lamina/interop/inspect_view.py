@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from lamina.core.errors import LaminaError
-from lamina.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions, build_vit
-from lamina.fusion import resolve_layers
+from lamina.encoder.build import build_vit
+from lamina.encoder.options import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions
+from lamina.fusion.options import resolve_layers
 from lamina.interop.foreign import Foreign
 
 SHOWN = 12

@@ -16,9 +16,14 @@ from timm.models.beit import Beit
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
-from lamina.decoder import DecoderOptions
-from lamina.encoder import EncoderOptions, Network, build_vit, set_epsilon, timm_arguments, wrap_vit
-from lamina.fusion import Fusion, FusionOptions, LayerMix, build_fusion
+from lamina.decoder.options import DecoderOptions
+from lamina.encoder.build import build_vit, timm_arguments, wrap_vit
+from lamina.encoder.networks import Network
+from lamina.encoder.norms import set_epsilon
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.build import Fusion, build_fusion
+from lamina.fusion.layer_mix import LayerMix
+from lamina.fusion.options import FusionOptions
 from lamina.interop.backbone import Backbone, Origin
 from lamina.interop.foreign import Foreign, read_foreign, weights_in
 from lamina.interop.foreign.format import grid_of
@@ -26,10 +31,11 @@ from lamina.interop.foreign.methods import settled
 from lamina.interop.load_weights import fill, load_weights_into, put_encoder, read_weights
 from lamina.interop.metadata import check_one_export, checkpoint_folder, export_files, export_metadata
 from lamina.interop.resizing import at_image_size
-from lamina.recipes import Recipe
 from lamina.recipes.build import build_task, resolve
+from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run, load_task
-from lamina.train import check_trained, checkpoint
+from lamina.train import checkpoint
+from lamina.train.divergence import check_trained
 
 UNTRAINED = "untrained:"
 _STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")

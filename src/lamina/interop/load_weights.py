@@ -13,7 +13,11 @@ from timm.models.beit import Beit
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
-from lamina.encoder import ChannelRule, Factors, Network, build_vit, epsilon_of, folded, own_epsilon
+from lamina.encoder.build import build_vit, own_epsilon
+from lamina.encoder.networks import Network
+from lamina.encoder.norms import epsilon_of
+from lamina.encoder.options import ChannelRule
+from lamina.encoder.residual_decay import Factors, folded
 from lamina.interop.channels import fit_channels
 from lamina.interop.foreign import PICKLES, Foreign, read_foreign, read_weights
 

@@ -15,7 +15,7 @@ from lamina.core.config import merge
 from lamina.core.plain_files import DamagedFile
 from lamina.core.records import parse_json, read_object
 from lamina.core.tensor_files import SEAL, read_header
-from lamina.encoder import EncoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.runs.run import Run
 from lamina.train import checkpoint
 

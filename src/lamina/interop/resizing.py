@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.core.errors import LaminaError
-from lamina.encoder import Encoder, build_vit, wrap_vit
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.encoder import Encoder
 from lamina.interop.backbone import Backbone
 from lamina.interop.load_weights import check_unshaped, fit_positions, mismatches, refolded
 

@@ -14,13 +14,14 @@ from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import Identity, identify
 from lamina.core.interfaces import Target
-from lamina.interop import load_encoder, load_projected, read_weights
-from lamina.recipes import Recipe
+from lamina.interop.load import load_encoder, load_projected
+from lamina.interop.load_weights import read_weights
+from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run, load_task
-from lamina.supervised import Supervised
-from lamina.targets import Teacher, TokenIds
-from lamina.targets.teacher import TeacherVit
-from lamina.tokenizer import load_tokenizer
+from lamina.supervised.classifier import Supervised
+from lamina.targets.teacher import Teacher, TeacherVit
+from lamina.targets.token_ids import TokenIds
+from lamina.tokenizer.folder import load_tokenizer
 
 
 class _Network(NamedTuple):

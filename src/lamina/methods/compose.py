@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lamina.core.interfaces import Target
-from lamina.encoder import Network
-from lamina.fusion import Fusion
-from lamina.masking import Masking
+from lamina.encoder.networks import Network
+from lamina.fusion.build import Fusion
+from lamina.masking.build import Masking
 from lamina.mim import MIM
 from lamina.recipes.build import assemble, enclose
 from lamina.recipes.recipe import Recipe

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lamina.data import DataOptions
-from lamina.encoder import EncoderOptions
+from lamina.data.options import DataOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
-from lamina.train import OptimOptions, TrainOptions
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 
 
 def deit_published(size: Size = "b") -> Recipe:

@@ -7,16 +7,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.core.config import merge
-from lamina.decoder import DecoderOptions
-from lamina.encoder import EncoderOptions, Network
-from lamina.fusion import Fusion
-from lamina.masking import MaskingOptions
+from lamina.decoder.options import DecoderOptions
+from lamina.encoder.networks import Network
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.build import Fusion
+from lamina.masking.options import MaskingOptions
 from lamina.methods.compose import Statistics, around, for_a_folder
 from lamina.methods.mae import mae_published, mae_recipe
 from lamina.mim import MIM
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
-from lamina.targets import TargetOptions, Teacher
-from lamina.train import OptimOptions, TrainOptions
+from lamina.targets.options import TargetOptions
+from lamina.targets.teacher import Teacher
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 
 CLIP = "timm/vit_base_patch16_clip_224.openai"
 """The teacher that EVA and MILAN were published with."""

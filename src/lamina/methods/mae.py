@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.core.config import merge
-from lamina.encoder import EncoderOptions, Network
-from lamina.fusion import Fusion
+from lamina.encoder.networks import Network
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.build import Fusion
 from lamina.methods.compose import Statistics, around
 from lamina.mim import MIM
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
-from lamina.train import OptimOptions, TrainOptions
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 
 
 def mae_published(size: Size = "b") -> Recipe:

@@ -7,14 +7,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.core.config import merge
-from lamina.encoder import Network
-from lamina.fusion import Fusion
-from lamina.masking import MaskingOptions
+from lamina.encoder.networks import Network
+from lamina.fusion.build import Fusion
+from lamina.masking.options import MaskingOptions
 from lamina.methods.compose import Statistics, around
 from lamina.methods.eva import eva_published, eva_recipe
 from lamina.mim import MIM
 from lamina.recipes.recipe import Recipe, Size
-from lamina.targets import Teacher
+from lamina.targets.teacher import Teacher
 
 
 def milan_published(size: Size = "b") -> Recipe:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.core.config import merge
-from lamina.decoder import DecoderOptions
-from lamina.encoder import Network
-from lamina.fusion import Fusion
-from lamina.masking import BlockMasking, MaskingOptions
+from lamina.decoder.options import DecoderOptions
+from lamina.encoder.networks import Network
+from lamina.fusion.build import Fusion
+from lamina.masking.options import MaskingOptions
+from lamina.masking.units import BlockMasking
 from lamina.methods.compose import Statistics, around
 from lamina.methods.mae import mae_published, mae_recipe
 from lamina.mim import MIM

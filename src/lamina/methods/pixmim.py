@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.core.config import merge
-from lamina.encoder import Network
-from lamina.fusion import Fusion
+from lamina.encoder.networks import Network
+from lamina.fusion.build import Fusion
 from lamina.methods.compose import Statistics, around
 from lamina.methods.mae import mae_published, mae_recipe
 from lamina.mim import MIM

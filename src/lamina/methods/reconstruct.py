@@ -11,7 +11,7 @@ from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.modes import evaluating
 from lamina.mim import MIM
-from lamina.targets import Absent
+from lamina.targets.missing import Absent
 
 
 class Filling(NamedTuple):

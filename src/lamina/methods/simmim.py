@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.core.config import merge
-from lamina.data import DataOptions
-from lamina.decoder import DecoderOptions
-from lamina.encoder import EncoderOptions, Network
-from lamina.fusion import Fusion
-from lamina.masking import MaskingOptions
+from lamina.data.options import DataOptions
+from lamina.decoder.options import DecoderOptions
+from lamina.encoder.networks import Network
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.build import Fusion
+from lamina.masking.options import MaskingOptions
 from lamina.methods.compose import Statistics, around
 from lamina.mim import MIM
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size, beit_encoder
-from lamina.targets import TargetOptions
-from lamina.train import OptimOptions, TrainOptions
+from lamina.targets.options import TargetOptions
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 
 
 def simmim_published(size: Size = "b") -> Recipe:

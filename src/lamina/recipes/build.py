@@ -14,15 +14,25 @@ from lamina.core.frozen import Identity
 from lamina.core.interfaces import Target
 from lamina.core.rng import Purpose, seed_for
 from lamina.core.weight_init import init_mae, init_vit_mae, init_vit_simmim, zero_branches
-from lamina.decoder import CrossDecoder, Decoder, LinearDecoder, MAEDecoder, PromptDecoder
-from lamina.encoder import Encoder, EncoderOptions, Network, build_vit, default_statistics, wrap_vit
-from lamina.fusion import Fusion, build_fusion, resolve_layers
+from lamina.decoder.build import Decoder
+from lamina.decoder.cross import CrossDecoder
+from lamina.decoder.linear import LinearDecoder
+from lamina.decoder.mae import MAEDecoder
+from lamina.decoder.prompt import PromptDecoder
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.networks import Network
+from lamina.encoder.options import EncoderOptions, default_statistics
+from lamina.fusion.build import Fusion, build_fusion
+from lamina.fusion.options import resolve_layers
 from lamina.losses import build_loss
-from lamina.masking import Masking, build_masking
+from lamina.masking.build import Masking, build_masking
 from lamina.mim import MIM, mim_of
-from lamina.recipes import Recipe
-from lamina.supervised import Supervised
-from lamina.targets import HOG, Absent, Pixels
+from lamina.recipes.recipe import Recipe
+from lamina.supervised.classifier import Supervised
+from lamina.targets.hog import HOG
+from lamina.targets.missing import Absent
+from lamina.targets.pixels import Pixels
 
 Task = MIM | CMAE | Supervised
 """What can be trained; each has an `encoder` and a `fusion`."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lamina.core.batch import Batch
-from lamina.recipes import Recipe
 from lamina.recipes.build import compose_task
+from lamina.recipes.recipe import Recipe
 
 MOMENTS = 2  # AdamW keeps two numbers for each parameter
 

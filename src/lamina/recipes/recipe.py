@@ -10,17 +10,18 @@ from typing import Annotated, Literal
 
 from lamina.cmae.cmae import CMAEOptions
 from lamina.core.choices import read_if
-from lamina.data import DataOptions
-from lamina.decoder import DecoderOptions
-from lamina.encoder import EncoderOptions
-from lamina.fusion import FusionOptions
+from lamina.data.options import DataOptions
+from lamina.decoder.options import DecoderOptions
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.options import FusionOptions
 from lamina.losses import LossName
-from lamina.masking import MaskingOptions
+from lamina.masking.options import MaskingOptions
 from lamina.recipes.labels import LabelOptions
 from lamina.recipes.monitor import MonitorOptions
-from lamina.supervised import SupervisedOptions
-from lamina.targets import TargetOptions
-from lamina.train import OptimOptions, TrainOptions
+from lamina.supervised.options import SupervisedOptions
+from lamina.targets.options import TargetOptions
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 
 Size = Literal["ti", "s", "b", "l", "h"]
 

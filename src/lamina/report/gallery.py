@@ -15,9 +15,11 @@ from torch import Tensor
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.rng import permutation, sample_keys
-from lamina.data import CenterCrop, Source, Unreadable
+from lamina.data.augment.crops import CenterCrop
+from lamina.data.decode.unreadable import Unreadable
+from lamina.data.sources import Source
 from lamina.mim import MIM
-from lamina.recipes import Recipe
+from lamina.recipes.recipe import Recipe
 from lamina.report.model_pictures import look, nearest, patch_features, pca_map
 from lamina.report.picture_store import AlbumWriter
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from lamina.core.batch import Batch, Fault
-from lamina.data import Source
+from lamina.data.sources import Source
 from lamina.mim import mim_of
 from lamina.report.bad_files import SkippedFile, read_skipped, write_skipped
 from lamina.report.gallery import Gallery, paint

@@ -13,9 +13,9 @@ from torch import Tensor
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.files import portable_name, replacing
-from lamina.data import Unreadable
 from lamina.data.decode.decode import decode_file
-from lamina.recipes import Recipe
+from lamina.data.decode.unreadable import Unreadable
+from lamina.recipes.recipe import Recipe
 from lamina.report.format import visible
 from lamina.report.gallery import crop_for
 from lamina.report.model_pictures import Reconstruction, reconstruct

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.evaluate.confusion import Confusion
-from lamina.features import FeatureOptions, Timing
+from lamina.features.pooling import FeatureOptions
+from lamina.features.table import Timing
 from lamina.report.format import setting
 
 ENCODERS = ("trained", "untrained", "pixels")

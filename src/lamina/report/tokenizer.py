@@ -16,7 +16,7 @@ from lamina.core.config import flatten, to_mapping
 from lamina.core.files import write_atomically
 from lamina.core.modes import evaluating
 from lamina.core.text import printable
-from lamina.data import Source
+from lamina.data.sources import Source
 from lamina.report.colours import ACCENT
 from lamina.report.format import count, moment, percent
 from lamina.report.model_pictures import to_uint8
@@ -24,19 +24,15 @@ from lamina.report.page import templates
 from lamina.report.picture_store import Picture, as_pil, embedded
 from lamina.report.plots import LineChart, Series, line_chart
 from lamina.report.sections import Fact
-from lamina.tokenizer import (
-    DiscreteVAE,
-    TokenizerFolder,
-    TokenizerOptions,
-    TokenizerResult,
-    load_tokenizer,
-    measure_tokenizer,
-    patch_means,
-)
+from lamina.tokenizer.folder import TokenizerFolder, load_tokenizer
+from lamina.tokenizer.measure import TokenizerResult, measure_tokenizer, patch_means
+from lamina.tokenizer.options import TokenizerOptions
+from lamina.tokenizer.vae import DiscreteVAE
 from lamina.tokenizer_training import held_out_batches
-from lamina.train import Callback, Outcome
+from lamina.train.callbacks import Callback
 from lamina.train.log_files import METRICS
 from lamina.train.rows import whole_rows
+from lamina.train.state import Outcome
 
 SHOWN = 12
 

@@ -15,8 +15,8 @@ from lamina.core.errors import LaminaError
 from lamina.core.files import patiently
 from lamina.core.locking import LOCK, one_writer
 from lamina.core.text import printable
-from lamina.train import Callback, Ranks, is_main, on_main
-from lamina.train.distributed import restarts
+from lamina.train.callbacks import Callback
+from lamina.train.distributed import Ranks, is_main, on_main, restarts
 
 FolderOnMain = AbstractContextManager["ResumableFolder | None"]
 """What `opened_on_main` gives."""

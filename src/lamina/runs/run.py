@@ -18,10 +18,12 @@ from lamina.core.errors import LaminaError
 from lamina.core.records import read_yaml, to_yaml, write_json
 from lamina.core.text import printable
 from lamina.mim import MIM, mim_of
-from lamina.recipes import Recipe
 from lamina.recipes.build import Task, build_task
+from lamina.recipes.recipe import Recipe
 from lamina.runs.resumable_folder import FolderOnMain, opened_on_main
-from lamina.train import Ranks, check_trained, checkpoint
+from lamina.train import checkpoint
+from lamina.train.distributed import Ranks
+from lamina.train.divergence import check_trained
 from lamina.train.rows import whole_rows
 
 

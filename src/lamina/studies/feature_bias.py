@@ -24,17 +24,17 @@ from lamina.core.intervals import (
     verdict,
 )
 from lamina.core.plotting import WIDTH, legend_below, method_colour
-from lamina.data import Source
+from lamina.data.sources import Source
 from lamina.fusion.mff import MOST_IMAGES
 from lamina.fusion.options import Projection
-from lamina.interop import load_encoder
-from lamina.recipes import Recipe
+from lamina.interop.load import load_encoder
+from lamina.recipes.recipe import Recipe
 from lamina.studies.measure import SPECTRUM_IMAGES, Bench
 from lamina.studies.options import LOGIT_LR_SCALE, StudyOptions, base_recipe
 from lamina.studies.page import Table, Told
 from lamina.studies.run import Arm, Measured, Plan, Study
-from lamina.supervised import SupervisedOptions
-from lamina.targets import TargetOptions
+from lamina.supervised.options import SupervisedOptions
+from lamina.targets.options import TargetOptions
 
 TARGETS = ("pixels", "teacher", "labels")
 METHOD_OF = {"pixels": "MAE + MFF", "teacher": "EVA + MFF", "labels": "DeiT + MFF"}

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from lamina.core.errors import LaminaError
 from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, seeds_of, uncorrected
 from lamina.core.plotting import WIDTH, method_colour
-from lamina.data import Source
-from lamina.interop import load_encoder
+from lamina.data.sources import Source
+from lamina.interop.load import load_encoder
 from lamina.studies.measure import Bench
 from lamina.studies.options import StudyOptions, base_recipe
 from lamina.studies.page import Table, Told

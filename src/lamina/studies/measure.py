@@ -13,13 +13,14 @@ from torch import Tensor
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.models import Images, Subject, some
-from lamina.data import DataOptions
-from lamina.features import KNNOptions, LabelledData, LinearOptions
+from lamina.data.options import DataOptions
+from lamina.features.data import LabelledData
 from lamina.features.extract import Computing, collect
-from lamina.features.knn import probe_knn
-from lamina.features.linear import probe_linear
+from lamina.features.knn import KNNOptions, probe_knn
+from lamina.features.linear import LinearOptions, probe_linear
 from lamina.features.probe import grouped
-from lamina.interop import Backbone, load_encoder
+from lamina.interop.backbone import Backbone
+from lamina.interop.load import load_encoder
 from lamina.runs.run import load_task
 from lamina.studies.options import StudyOptions
 

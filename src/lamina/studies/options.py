@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
-from lamina.data import Source
+from lamina.data.sources import Source
 from lamina.methods.catalog import recipe as named
-from lamina.recipes import Recipe
+from lamina.recipes.recipe import Recipe
 
 Pool = Literal["cls", "mean"]
 LOGIT_LR_SCALE = 30.0

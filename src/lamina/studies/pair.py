@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, first_reach, seeds_of, verdict
 from lamina.core.plotting import WIDTH, legend_below, method_colour
-from lamina.data import Source
-from lamina.interop import load_encoder
+from lamina.data.sources import Source
+from lamina.interop.load import load_encoder
 from lamina.runs.run import Run
 from lamina.studies.measure import Bench
 from lamina.studies.options import StudyOptions, base_recipe

@@ -11,13 +11,13 @@ from lamina.core.config import to_mapping
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.frozen import identify
 from lamina.core.records import as_json, read_object, write_json
-from lamina.data import Source, open_source
 from lamina.data.digest import images_digest
-from lamina.features import LabelledData
-from lamina.features.data import open_labelled
-from lamina.interop import load_encoder
+from lamina.data.open import open_source
+from lamina.data.sources import Source
+from lamina.features.data import LabelledData, open_labelled
+from lamina.interop.load import load_encoder
 from lamina.pretraining import data_facts, run_pretrain
-from lamina.recipes import Recipe
+from lamina.recipes.recipe import Recipe
 from lamina.runs.resumable_folder import opened_to_go_on
 from lamina.runs.run import Run
 from lamina.studies.measure import Bench

@@ -14,8 +14,9 @@ from lamina.core.batch import Batch, images_of, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import Frozen, Identity, identify
 from lamina.core.rng import fresh_keys
-from lamina.encoder import Encoder, layer_ids
-from lamina.fusion import Fusion, check_fusion
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.layers import layer_ids
+from lamina.fusion.build import Fusion, check_fusion
 from lamina.supervised.labels import MISSING, check_range, valid
 from lamina.supervised.mixup import draw, mix_images, mix_labels, placed
 from lamina.supervised.options import Neck, SupervisedOptions

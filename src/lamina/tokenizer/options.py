@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
-from lamina.data import DataOptions
-from lamina.data.options import FileLimits
-from lamina.train import OptimOptions, TrainOptions
+from lamina.data.options import DataOptions, FileLimits
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.modes import evaluating
 from lamina.core.rng import sample_keys, seed_for
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 from lamina.train.param_groups import param_groups
 
 Parameters = Literal["encoder", "all"]

@@ -19,8 +19,8 @@ from timm.models.vision_transformer import ParallelScalingBlock
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
-from lamina.encoder import Encoder
-from lamina.interop import Backbone
+from lamina.encoder.encoder import Encoder
+from lamina.interop.backbone import Backbone
 
 See = Callable[[int, Float[Tensor, "B heads T T"]], None]
 _SOFTMAX = (Attention, EvaAttention, AttentionRope, BeitAttention, ParallelScalingBlock)

@@ -11,8 +11,8 @@ from lamina.core.errors import LaminaError
 from lamina.core.frozen import Identity, identify
 from lamina.core.plain_files import DamagedFile
 from lamina.core.records import read_object, write_json
-from lamina.encoder import EncoderOptions
-from lamina.interop import load_encoder
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.load import load_encoder
 
 FILE = "models.json"
 

@@ -9,13 +9,13 @@ from typing import Any, TypeVar, get_args
 from lamina.core.choices import check_read
 from lamina.core.config import flatten, merge
 from lamina.core.errors import LaminaError
-from lamina.encoder import EncoderOptions
-from lamina.evaluate.detect import DetectRecipe, detect_recipe
+from lamina.encoder.options import EncoderOptions
+from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe
 from lamina.evaluate.finetune.adapt import protocol_recipe, recipe_of
 from lamina.evaluate.finetune.protocol import Trained
-from lamina.evaluate.segment import SegmentRecipe, segment_recipe
-from lamina.interop import load_encoder
-from lamina.recipes import Recipe
+from lamina.evaluate.segment.recipes import SegmentRecipe, segment_recipe
+from lamina.interop.load import load_encoder
+from lamina.recipes.recipe import Recipe
 
 Recipes = Mapping[str, Mapping[str, Any]]
 """By protocol: `recipe`, the name of the one to start from, and fields that differ from it."""

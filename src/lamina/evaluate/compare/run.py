@@ -13,7 +13,7 @@ import tyro
 
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
-from lamina.encoder import EncoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.compare.models import Column, as_file, check_models, columns_of
 from lamina.evaluate.compare.recipes import (
     Recipes,
@@ -23,20 +23,20 @@ from lamina.evaluate.compare.recipes import (
     segmenting_recipe,
 )
 from lamina.evaluate.compare.settings import SETTINGS, check_settings, images_of, write_settings
-from lamina.evaluate.detect import evaluate_detect
+from lamina.evaluate.detect.protocol import evaluate_detect
 from lamina.evaluate.fewshot.protocol import FewOptions, evaluate_fewshot
 from lamina.evaluate.finetune.protocol import Going, evaluate_trained
 from lamina.evaluate.kept_scores import read_scores, write_scores
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear
 from lamina.evaluate.robustness.protocol import RobustnessOptions, evaluate_robustness
 from lamina.evaluate.score import Score, Unfinished, of_probe
-from lamina.evaluate.segment import evaluate_segment
-from lamina.features import Computing, FeatureOptions
-from lamina.features.pooling import VectorPool, Wanted
-from lamina.interop import network_options
+from lamina.evaluate.segment.protocol import evaluate_segment
+from lamina.features.extract import Computing
+from lamina.features.pooling import FeatureOptions, VectorPool, Wanted
+from lamina.interop.load import network_options
 from lamina.runs.resumable_folder import opened_to_go_on
 from lamina.runs.run import Run
-from lamina.train import NONFINITE_EXIT_CODE
+from lamina.train.state import NONFINITE_EXIT_CODE
 
 Protocol = Literal[
     "knn", "linear", "linear-mae", "attentive", "finetune", "fewshot", "segment", "detect", "robustness"

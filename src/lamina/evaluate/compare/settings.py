@@ -10,7 +10,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.records import as_json, read_object, write_json
 from lamina.data.dense.open import open_maps, open_objects
 from lamina.evaluate.dense.data import TwoParts
-from lamina.features import open_labelled
+from lamina.features.data import open_labelled
 
 SETTINGS = "comparison.json"
 IMAGES = "images"

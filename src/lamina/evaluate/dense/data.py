@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from lamina.core.errors import LaminaError
-from lamina.data import Source
 from lamina.data.dense.sources import MapSource, ObjectSource
 from lamina.data.digest import images_digest
+from lamina.data.sources import Source
 
 S = TypeVar("S", MapSource, ObjectSource)
 

@@ -12,9 +12,12 @@ from torch import nn
 from lamina.core.choices import read_if
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import SHARE_BELOW_1, check_ranges
-from lamina.encoder import Encoder, EncoderOptions, build_vit, layer_ids, wrap_vit
-from lamina.interop import Backbone, adopt
-from lamina.interop.backbone import Origin
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.layers import layer_ids
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.backbone import Backbone, Origin
+from lamina.interop.resizing import adopt
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lamina.core.batch import Batch, Fault, Remark
-from lamina.data import DataOptions, remark_lines, unread_notes
+from lamina.data.decode.notes import remark_lines
 from lamina.data.dense.loader import DenseSource, dense_images
+from lamina.data.loading.bad_files import unread_notes
+from lamina.data.options import DataOptions
 
 SHOWN = 4
 """Test images that the picture shows."""

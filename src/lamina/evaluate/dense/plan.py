@@ -12,11 +12,10 @@ from lamina.core.choices import read_mapping
 from lamina.core.config import describe_changes, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import weights_sha256
-from lamina.data import DataOptions
 from lamina.data.dense.crops import WindowOptions
 from lamina.data.dense.loader import DenseLoader
-from lamina.data.options import DECODING_FIELDS, higher_limits
-from lamina.encoder import EncoderOptions
+from lamina.data.options import DECODING_FIELDS, DataOptions, higher_limits
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.data import TwoParts
 from lamina.evaluate.dense.encoder import known_origin, resized_options
 from lamina.evaluate.dense.recipe import R
@@ -25,10 +24,11 @@ from lamina.evaluate.result_files import file_name
 from lamina.evaluate.score import Score
 from lamina.evaluate.unused_options import check_dense_options
 from lamina.features.table import Setting
-from lamina.interop import Backbone, load_encoder
-from lamina.interop.backbone import Origin
+from lamina.interop.backbone import Backbone, Origin
+from lamina.interop.load import load_encoder
 from lamina.pretraining import FREE_ON_RESUME
-from lamina.train import Ranks, is_main, plan_run
+from lamina.train.distributed import Ranks, is_main
+from lamina.train.options import plan_run
 
 COLOUR_CHANNELS = (1, 3)
 SCORE = "score.json"

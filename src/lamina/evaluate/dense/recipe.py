@@ -11,7 +11,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, check_ranges
 from lamina.evaluate.dense.encoder import EncoderChanges
 from lamina.evaluate.finetune.protocol import TrainingRecipe
-from lamina.train import OptimOptions
+from lamina.train.optim import OptimOptions
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lamina.core.config import flatten
 from lamina.core.durable import replace_text
 from lamina.core.errors import LaminaError
 from lamina.core.records import parse_yaml, read_yaml, to_yaml, write_json
-from lamina.data import FaultBudget
+from lamina.data.loading.bad_files import FaultBudget
 from lamina.data.options import raised_limits
 from lamina.evaluate.finetune.protocol import Going
 from lamina.evaluate.score import Unfinished
@@ -26,18 +26,12 @@ from lamina.runs.resumable_folder import (
     opened_on_main,
 )
 from lamina.runs.run import environment
-from lamina.train import (
-    Callback,
-    Loader,
-    OptimOptions,
-    Ranks,
-    TrainOptions,
-    fit,
-    on_main,
-    process_group,
-    remedies,
-)
-from lamina.train.distributed import from_main
+from lamina.train.callbacks import Callback
+from lamina.train.distributed import Ranks, from_main, on_main, process_group
+from lamina.train.divergence import remedies
+from lamina.train.loop import Loader, fit
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 
 SETTINGS = "evaluation.yaml"
 FREE = (

@@ -9,7 +9,9 @@ import torch
 
 from lamina.core.batch import Batch
 from lamina.core.rng import Purpose, seed_for
-from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.encoder import resized_encoder
 from lamina.evaluate.dense.plan import DensePlan, plan_dense
 from lamina.evaluate.detect.coco_metrics import check_metric
@@ -17,7 +19,7 @@ from lamina.evaluate.detect.data import DetectData, look, open_detect_data
 from lamina.evaluate.detect.detector import Detector
 from lamina.evaluate.detect.memory_model import Outline
 from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe
-from lamina.interop import Backbone
+from lamina.interop.backbone import Backbone
 from lamina.recipes.memory import MemoryEstimate, count_memory
 
 Planned = DensePlan[DetectData, DetectRecipe]

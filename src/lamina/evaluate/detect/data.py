@@ -9,13 +9,14 @@ from pathlib import Path
 
 from lamina.core.batch import Objects
 from lamina.core.errors import LaminaError
-from lamina.data import Subset, Unreadable, printable
-from lamina.data.decode.unreadable import Reason
+from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.class_counts import check_counts, count_objects, with_objects
 from lamina.data.dense.coco_annotations import told
 from lamina.data.dense.open import open_objects
 from lamina.data.dense.sources import ObjectSource
+from lamina.data.file_names import printable
 from lamina.data.options import AS_STORED, Decoding
+from lamina.data.sources import Subset
 from lamina.evaluate.dense.data import MOST_LOOKED_AT, CheckedSource, TwoParts
 
 

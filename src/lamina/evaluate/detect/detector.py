@@ -13,7 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from lamina.core.batch import Batch, Objects
 from lamina.core.errors import LaminaError
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 from lamina.evaluate.dense.encoder import DenseTask
 from lamina.evaluate.detect.mask_rcnn import HeadOptions, build_rcnn
 from lamina.evaluate.detect.simple_pyramid import SimplePyramid, scales_for

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from lamina.encoder import EncoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.images import DenseImages, Progress
 from lamina.evaluate.dense.plan import keep_score
 from lamina.evaluate.dense.plot import save_picture
@@ -21,8 +21,8 @@ from lamina.evaluate.detect.plot import draw
 from lamina.evaluate.detect.recipes import DetectRecipe
 from lamina.evaluate.finetune.protocol import Going
 from lamina.evaluate.score import Score
-from lamina.interop import Backbone
-from lamina.train import Ranks, process_group
+from lamina.interop.backbone import Backbone
+from lamina.train.distributed import Ranks, process_group
 
 PICTURE = "detections.png"
 

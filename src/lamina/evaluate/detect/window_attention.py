@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lamina.core.choices import read_unless
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 
 _IDLE = ("cls_token", "reg_token", "dist_token")
 """Parameters that nothing reads once prefix tokens are dropped."""

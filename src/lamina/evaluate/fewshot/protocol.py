@@ -17,26 +17,20 @@ from torch import Tensor
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.intervals import SHARE, estimate, wilson_interval
 from lamina.core.ranges import COUNT, SHARE_ABOVE_0, check_ranges
-from lamina.data import Source
-from lamina.encoder import EncoderOptions
+from lamina.data.sources import Source
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.fewshot.subsets import Draw, draw_of_list, draw_per_class, few, per_class_of
 from lamina.evaluate.finetune.protocol import Going, evaluate_trained, keep
 from lamina.evaluate.score import Score, Unfinished, score_file
-from lamina.features import (
-    Computing,
-    FeatureOptions,
-    KNNOptions,
-    LabelledData,
-    LinearOptions,
-    collect,
-    open_labelled,
-    probe_knn,
-)
-from lamina.features.linear import fit_linear
-from lamina.features.pooling import BackboneVectors
-from lamina.interop import Backbone, load_encoder
-from lamina.recipes import Recipe
+from lamina.features.data import LabelledData, open_labelled
+from lamina.features.extract import Computing, collect
+from lamina.features.knn import KNNOptions, probe_knn
+from lamina.features.linear import LinearOptions, fit_linear
+from lamina.features.pooling import BackboneVectors, FeatureOptions
+from lamina.interop.backbone import Backbone
+from lamina.interop.load import load_encoder
+from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run
 from lamina.train.distributed import choose_device
 

@@ -11,8 +11,9 @@ import torch
 
 from lamina.core.errors import LaminaError
 from lamina.core.rng import permutation
-from lamina.data import Source, Subset, printable
 from lamina.data.digest import short_digest
+from lamina.data.file_names import printable
+from lamina.data.sources import Source, Subset
 
 
 def draw_per_class(labels: Sequence[int], n: int, seed: int, draw: int = 0) -> list[int]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.core.errors import LaminaError
-from lamina.data import Source
 from lamina.data.options import DECODING_FIELDS, higher_limits
+from lamina.data.sources import Source
 from lamina.evaluate.finetune.recipes import protocols
 from lamina.evaluate.unused_options import check_classifier_options
-from lamina.interop import Backbone
-from lamina.recipes import Recipe, Size
+from lamina.interop.backbone import Backbone
+from lamina.recipes.recipe import Recipe, Size
 
 _WIDTHS: dict[tuple[int, int], Size] = {
     (192, 12): "ti",

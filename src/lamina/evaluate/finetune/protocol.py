@@ -15,22 +15,25 @@ from lamina.core.config import describe_changes, flatten, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
 from lamina.core.ranges import NOT_NEGATIVE, SEED, check_ranges
-from lamina.data import DataOptions, Source
 from lamina.data.digest import images_digest, joined_digests
-from lamina.encoder import EncoderOptions
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.adapt import adapted, protocol_recipe, recipe_of
 from lamina.evaluate.predictions import Answers, classify
 from lamina.evaluate.result_files import file_name
 from lamina.evaluate.score import Score, Unfinished, score_file
-from lamina.features import Computing, LabelledData, open_labelled
+from lamina.features.data import LabelledData, open_labelled
+from lamina.features.extract import Computing
 from lamina.features.table import Setting
-from lamina.interop import Backbone, load_encoder, locate_step
+from lamina.interop.backbone import Backbone
+from lamina.interop.load import load_encoder, locate_step
 from lamina.pretraining import FREE_ON_RESUME, MoreCallbacks, run_pretrain
-from lamina.recipes import Recipe
+from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run, load_task
-from lamina.supervised import Supervised
-from lamina.train import TrainOptions
+from lamina.supervised.classifier import Supervised
 from lamina.train.distributed import choose_device
+from lamina.train.options import TrainOptions
 
 Trained = Literal["linear-mae", "attentive", "finetune"]
 

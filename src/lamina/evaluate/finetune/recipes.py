@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from lamina.data import DataOptions
-from lamina.encoder import EncoderOptions
+from lamina.data.options import DataOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
-from lamina.supervised import SupervisedOptions
-from lamina.train import OptimOptions, TrainOptions
+from lamina.supervised.options import SupervisedOptions
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 
 
 def finetune_published(size: Size = "b") -> Recipe:

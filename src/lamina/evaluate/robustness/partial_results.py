@@ -13,7 +13,7 @@ from lamina.core.locking import one_writer
 from lamina.core.plain_files import DamagedFile
 from lamina.core.records import as_json, read_object, write_json
 from lamina.evaluate.confusion import Confusion
-from lamina.train import is_main
+from lamina.train.distributed import is_main
 
 FILE = "measured.json"
 LATER = ("probe_images",)

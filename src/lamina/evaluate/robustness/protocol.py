@@ -12,20 +12,20 @@ from lamina.analyze.models import some
 from lamina.core.errors import noted_on_interrupt
 from lamina.core.intervals import wilson_interval
 from lamina.core.ranges import COUNT, check_ranges
-from lamina.data import Source
 from lamina.data.digest import images_digest, joined_digests
-from lamina.encoder import EncoderOptions
+from lamina.data.sources import Source
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.protocol import Going, keep
 from lamina.evaluate.load_classifier import Classifier, open_classifier
 from lamina.evaluate.result_files import file_name
-from lamina.evaluate.robustness.corruptions import (
+from lamina.evaluate.robustness.corruptions.corrupt import (
     KINDS,
     SEVERITIES,
     Corruption,
-    CorruptionScores,
     available_kinds,
     check_corruption,
 )
+from lamina.evaluate.robustness.corruptions.mce import CorruptionScores
 from lamina.evaluate.robustness.imagenet_variants import (
     CLASSES,
     class_subset,
@@ -36,7 +36,8 @@ from lamina.evaluate.robustness.imagenet_variants import (
 )
 from lamina.evaluate.robustness.partial_results import MeasuredParts
 from lamina.evaluate.score import Score
-from lamina.features import Computing, open_labelled
+from lamina.features.data import open_labelled
+from lamina.features.extract import Computing
 from lamina.runs.run import Run
 
 Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch"]

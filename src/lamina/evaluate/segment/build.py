@@ -10,7 +10,9 @@ from torch import nn
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, seed_for
-from lamina.encoder import Encoder, EncoderOptions, build_vit, wrap_vit
+from lamina.encoder.build import build_vit, wrap_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.encoder import resized_encoder
 from lamina.evaluate.dense.plan import DensePlan, plan_dense
 from lamina.evaluate.segment.data import SegmentData, look, open_segment_data
@@ -21,7 +23,7 @@ from lamina.evaluate.segment.miou import check_metric
 from lamina.evaluate.segment.recipes import HeadKind, SegmentRecipe, segment_recipe
 from lamina.evaluate.segment.segmenter import Segmenter
 from lamina.evaluate.segment.upernet import UperNet
-from lamina.interop import Backbone
+from lamina.interop.backbone import Backbone
 from lamina.recipes.memory import MemoryEstimate, count_memory
 
 Planned = DensePlan[SegmentData, SegmentRecipe]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.feature_maps import Logits, Taps, chosen
 
 BLOCKS = (2, 5, 8, 11)

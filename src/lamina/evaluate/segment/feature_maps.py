@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 
 
 class Taps(NamedTuple):

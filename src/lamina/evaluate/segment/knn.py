@@ -15,7 +15,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
 from lamina.core.rng import Purpose, uniform
 from lamina.data.dense.sources import IGNORE
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.feature_maps import read_taps
 from lamina.evaluate.segment.miou import count_image, mean_iou
 from lamina.evaluate.segment.segmenter import resized

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import NOT_NEGATIVE, SHARE_BELOW_1, check_ranges
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.feature_maps import Logits, Taps
 from lamina.evaluate.segment.upernet import classifier
 

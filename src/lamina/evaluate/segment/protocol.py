@@ -10,7 +10,7 @@ from pathlib import Path
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from lamina.encoder import EncoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.images import DenseImages, Progress
 from lamina.evaluate.dense.plan import keep_score
 from lamina.evaluate.dense.plot import save_picture
@@ -26,8 +26,8 @@ from lamina.evaluate.segment.plot import draw
 from lamina.evaluate.segment.recipes import HeadKind, SegmentRecipe
 from lamina.evaluate.segment.windows import SaysOfWindows
 from lamina.features.table import Setting
-from lamina.interop import Backbone
-from lamina.train import Ranks, process_group
+from lamina.interop.backbone import Backbone
+from lamina.train.distributed import Ranks, process_group
 
 PICTURE = "segmentation.png"
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 from lamina.core.choices import read_if
 from lamina.core.config import meant
 from lamina.core.errors import LaminaError
-from lamina.data import DataOptions
+from lamina.data.options import DataOptions
 from lamina.evaluate.dense.encoder import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
 from lamina.evaluate.segment.dpt import DPTOptions
@@ -17,7 +17,8 @@ from lamina.evaluate.segment.knn import KNNHeadOptions
 from lamina.evaluate.segment.linear import LinearHeadOptions
 from lamina.evaluate.segment.upernet import UperOptions
 from lamina.evaluate.segment.window_options import SegmentWindows
-from lamina.train import OptimOptions, TrainOptions
+from lamina.train.optim import OptimOptions
+from lamina.train.options import TrainOptions
 
 HeadKind = Literal["linear", "upernet", "dpt", "knn"]
 _ADE20K_BATCH = 16

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.data.dense.sources import IGNORE
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 from lamina.evaluate.dense.encoder import DenseTask
 from lamina.evaluate.segment.feature_maps import Logits, Taps, read_taps
 

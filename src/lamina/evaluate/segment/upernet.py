@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lamina.core.choices import read_unless
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, SHARE_BELOW_1, check_ranges
-from lamina.encoder import Encoder
+from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.feature_maps import Logits, Taps, chosen
 from lamina.evaluate.segment.pyramid import Pyramid
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamina.core.errors import LaminaError
-from lamina.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions
+from lamina.encoder.options import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions
 from lamina.interop.foreign.format import Clues, Foreign, Format, Guesses, Tensors, divide, sizes
 
 _TABLE = "relative_position_bias_table"

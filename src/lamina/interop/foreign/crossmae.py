@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lamina.encoder import EncoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.interop.foreign.format import Clues, Foreign, Format, Guesses, Tensors, divide, need, sizes
 from lamina.interop.foreign.mae import encoder_said, loss_said
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
-from lamina.encoder import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions, Factors
+from lamina.encoder.options import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions
+from lamina.encoder.residual_decay import Factors
 from lamina.interop.metadata import Metadata
 
 Tensors = dict[str, Tensor]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from lamina.encoder import EncoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.interop.foreign.format import (
     Clues,
     Foreign,

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
-from lamina.encoder import EncoderOptions, build_vit, own_epsilon, set_epsilon
+from lamina.encoder.build import build_vit, own_epsilon
+from lamina.encoder.norms import set_epsilon
+from lamina.encoder.options import EncoderOptions
 from lamina.interop.foreign import Foreign, read_foreign
 from lamina.interop.foreign.format import Tensors, depth_of, need
 from lamina.interop.foreign.mae_decoder import straightened
 from lamina.interop.foreign.timm_names import OWN_TITLE
 from lamina.interop.load_weights import fill
 from lamina.mim import MIM
-from lamina.recipes import Recipe
 from lamina.recipes.build import build_method, resolve
+from lamina.recipes.recipe import Recipe
 
 
 def load_foreign_method(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from lamina.encoder import EncoderOptions
-from lamina.fusion import resolve_layers
+from lamina.encoder.options import EncoderOptions
+from lamina.fusion.options import resolve_layers
 from lamina.interop.foreign.format import (
     Clues,
     Foreign,

@@ -9,7 +9,8 @@ import timm
 import torch
 from torch import Tensor
 
-from lamina.encoder import EncoderOptions, Factors, shortcut_factors
+from lamina.encoder.options import EncoderOptions
+from lamina.encoder.residual_decay import Factors, shortcut_factors
 from lamina.interop.foreign.format import Clues, Foreign, Format, Tensors, depth_of, need
 
 _ANCHOR = "patch_embed.proj.weight"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lamina.encoder import EncoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.interop.foreign.format import (
     Clues,
     Foreign,

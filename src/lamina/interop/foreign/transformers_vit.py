@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamina.core.errors import LaminaError
-from lamina.encoder import EncoderOptions
+from lamina.encoder.options import EncoderOptions
 from lamina.interop.foreign.format import (
     Clues,
     Foreign,
