@@ -11,7 +11,8 @@ from lamina.data.options import AS_STORED
 from lamina.data.sources import ArraySource
 from lamina.decoder.options import DecoderOptions
 from lamina.encoder.encoder import Encoder
-from lamina.evaluate.dense.encoder import EncoderChanges, resized_encoder, resized_options
+from lamina.evaluate.dense.encoder import resized_encoder, resized_options
+from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.segment.data import SegmentData
 from lamina.interop.backbone import Backbone, Origin
 from lamina.recipes.build import build_task

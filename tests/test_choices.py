@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 
 from dense_toys import toy_backbone, toy_data
-from lamina.api import apply_options
+from lamina.api import apply_options, recipe
 from lamina.cli.entry import main
 from lamina.core.choices import check_read, read_mapping, unread
 from lamina.core.config import flatten, merge, to_mapping
@@ -30,11 +30,11 @@ from lamina.fusion.build import build_fusion
 from lamina.fusion.options import FusionOptions
 from lamina.masking.build import build_masking
 from lamina.masking.options import MaskingOptions
-from lamina.methods.catalog import recipe
 from lamina.recipes.build import compose
 from lamina.recipes.recipe import Recipe
 from lamina.targets.options import TargetOptions
-from lamina.train.optim import OptimOptions, build_optimizer
+from lamina.train.optim import build_optimizer
+from lamina.train.optim_options import OptimOptions
 from lamina.train.schedule import learning_rate
 
 torch.set_num_threads(1)

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 import lamina
-from lamina.cmae.cmae import CMAE, CMAEOptions
+from lamina.cmae.cmae import CMAE
+from lamina.cmae.options import CMAEOptions
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.modes import evaluating

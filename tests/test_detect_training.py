@@ -20,7 +20,7 @@ from lamina.core.errors import LaminaError
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.dense.loader import DenseLoader
 from lamina.data.options import DataOptions
-from lamina.evaluate.dense.encoder import EncoderChanges
+from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.images import DenseImages
 from lamina.evaluate.detect.build import build_detector, estimate_detection, plan_detection
 from lamina.evaluate.detect.data import DetectData

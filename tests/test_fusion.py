@@ -10,7 +10,8 @@ from lamina.fusion.build import build_fusion
 from lamina.fusion.last_layer import LastLayer
 from lamina.fusion.mff import MultiLevelFusion
 from lamina.fusion.options import FusionOptions, resolve_layers
-from lamina.train.optim import OptimOptions, build_optimizer, set_learning_rate
+from lamina.train.optim import build_optimizer, set_learning_rate
+from lamina.train.optim_options import OptimOptions
 from lamina.train.param_groups import param_groups
 
 WIDTH, DEPTH = 12, 12

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import lamina
-from lamina.cmae.cmae import CMAE, CMAEOptions
+from lamina.cmae.cmae import CMAE
+from lamina.cmae.options import CMAEOptions
 from lamina.core.batch import Batch
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError

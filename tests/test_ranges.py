@@ -29,7 +29,7 @@ from lamina.core.ranges import (
 from lamina.evaluate.finetune.recipes import protocols
 from lamina.methods.catalog import recipes
 from lamina.recipes.recipe import Recipe
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 DATA = "sample:photos?crop=16&most=2"

@@ -33,7 +33,7 @@ from lamina.supervised.mixup import draw, placed
 from lamina.supervised.normalized import Standardised
 from lamina.supervised.options import SupervisedOptions
 from lamina.train.loop import fit
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 from train_toys import check_resumes
 

@@ -13,13 +13,13 @@ from torch import nn
 from lamina.core.errors import LaminaError
 from lamina.core.interfaces import ParamOverride
 from lamina.train.optim import (
-    OptimOptions,
     build_optimizer,
     load_optimizer_tensors,
     optimizer_tensors,
     set_learning_rate,
     step_unless,
 )
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions, plan_run
 from lamina.train.param_groups import check_cover, layer_scales, param_groups
 from lamina.train.schedule import learning_rate, warmup_warning

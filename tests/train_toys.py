@@ -24,7 +24,7 @@ from lamina.core.batch import Batch, Fault
 from lamina.core.rng import Purpose, permutation, sample_keys, uniform
 from lamina.train.callbacks import Callback
 from lamina.train.loop import fit
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 from lamina.train.rows import CLOCK_FIELDS
 from lamina.train.state import Outcome

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import torch.distributed as dist
@@ -13,35 +11,13 @@ from jaxtyping import Bool, Float, Shaped
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from lamina.cmae.options import CMAEOptions
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.patches import sincos_2d, split_indices, take
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_ranges
 from lamina.encoder.encoder import Encoder
 from lamina.fusion.build import Fusion
 from lamina.mim import MIM
-
-
-@dataclass(frozen=True)
-class CMAEOptions:
-    """CMAE's second branch."""
-
-    decoder_depth: Annotated[int, COUNT] = 2
-    """Blocks of the feature decoder, as wide as the pixel decoder."""
-    hidden: Annotated[int, COUNT] = 1536
-    """Channels between the two layers of projector and predictor."""
-    out: Annotated[int, COUNT] = 256
-    """Channels of what is compared."""
-    momentum: Annotated[float, SHARE] = 0.996
-    """Share of the target that stays at each step."""
-    temperature: Annotated[float, POSITIVE] = 0.07
-    """Of the InfoNCE loss."""
-    weight: Annotated[float, NOT_NEGATIVE] = 1.0
-    """Of the contrastive term; it is also multiplied by twice the temperature."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 class FeatureDecoder(nn.Module):

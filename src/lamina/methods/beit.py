@@ -16,7 +16,7 @@ from lamina.mim import MIM
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size, beit_encoder
 from lamina.targets.options import TargetOptions
 from lamina.targets.token_ids import TokenIds
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from lamina.data.options import DataOptions
 from lamina.encoder.options import EncoderOptions
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 

@@ -18,7 +18,7 @@ from lamina.mim import MIM
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.targets.options import TargetOptions
 from lamina.targets.teacher import Teacher
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 CLIP = "timm/vit_base_patch16_clip_224.openai"

@@ -11,7 +11,7 @@ from lamina.fusion.build import Fusion
 from lamina.methods.compose import Statistics, around
 from lamina.mim import MIM
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 

@@ -15,7 +15,7 @@ from lamina.methods.compose import Statistics, around, for_a_folder
 from lamina.mim import MIM
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.targets.options import TargetOptions
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from lamina.cmae.cmae import CMAEOptions
+from lamina.cmae.options import CMAEOptions
 from lamina.core.choices import read_if
 from lamina.data.options import DataOptions
 from lamina.decoder.options import DecoderOptions
 from lamina.encoder.options import EncoderOptions
 from lamina.fusion.options import FusionOptions
-from lamina.losses import LossName
 from lamina.masking.options import MaskingOptions
 from lamina.recipes.labels import LabelOptions
 from lamina.recipes.monitor import MonitorOptions
 from lamina.supervised.options import SupervisedOptions
 from lamina.targets.options import TargetOptions
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
+LossName = Literal["mse", "l1", "cosine", "cross_entropy"]
 Size = Literal["ti", "s", "b", "l", "h"]
 
 TIMM_NAMES: dict[Size, str] = {

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
 from lamina.data.options import DataOptions, FileLimits
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from lamina.train.distributed import choose_device
-from lamina.train.optim import OptimOptions, build_optimizer
+from lamina.train.optim import build_optimizer
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import Plan, TrainOptions
 from lamina.train.precision import precision_warning
 from lamina.train.schedule import warmup_warning

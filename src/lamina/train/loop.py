@@ -14,7 +14,8 @@ from lamina.core.errors import LaminaError
 from lamina.core.terminal import tolerant_output
 from lamina.train.callbacks import Callback
 from lamina.train.distributed import process_group
-from lamina.train.optim import OptimOptions, set_learning_rate, step_unless
+from lamina.train.optim import set_learning_rate, step_unless
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions, plan_run
 from lamina.train.precision import check_scale, gradient_norm
 from lamina.train.signals import Interrupted, StopRequest

@@ -12,7 +12,7 @@ from lamina.core.errors import LaminaError
 from lamina.train.checkpoint import remove_unfinished, steps
 from lamina.train.distributed import Ranks, from_main, on_main
 from lamina.train.divergence import starting_point
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import Plan, TrainOptions
 from lamina.train.state import TrainState
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 
 
 def learning_rate(

@@ -23,7 +23,8 @@ from lamina.train.distributed import Ranks, from_main, gather_json, on_main
 from lamina.train.divergence import is_sound, module_finite, most_nonfinite, never_stepped, proven_step
 from lamina.train.first_loss import FirstLoss
 from lamina.train.gradients import Gradients, after_step_of
-from lamina.train.optim import OptimOptions, build_optimizer, load_optimizer_tensors, optimizer_tensors
+from lamina.train.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import Plan, TrainOptions
 from lamina.train.precision import loss_scaler
 from lamina.train.rescue import rescue

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Annotated, Self
+from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import nn
 
-from lamina.core.choices import read_if
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import SHARE_BELOW_1, check_ranges
 from lamina.encoder.build import build_vit, wrap_vit
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.layers import layer_ids
 from lamina.encoder.options import EncoderOptions
+from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.interop.backbone import Backbone, Origin
 from lamina.interop.resizing import adopt
-
-
-@dataclass(frozen=True)
-class EncoderChanges:
-    """What a dense protocol changes of a model's network."""
-
-    frozen: bool = False
-    """Whether it stays as it is: in evaluation mode, without gradients, in no checkpoint."""
-    drop_path: Annotated[float, SHARE_BELOW_1, read_if("frozen", False)] = 0.0
-    """Largest rate of stochastic depth."""
-    activation_checkpointing: Annotated[bool, read_if("frozen", False)] = False
-    """Recompute blocks in the backward pass: less memory, more time."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 class DenseTask(nn.Module):

@@ -9,9 +9,9 @@ from typing import Annotated, Protocol, Self, TypeVar
 from lamina.core.config import meant
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, check_ranges
-from lamina.evaluate.dense.encoder import EncoderChanges
+from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.finetune.protocol import TrainingRecipe
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from lamina.train.callbacks import Callback
 from lamina.train.distributed import Ranks, from_main, on_main, process_group
 from lamina.train.divergence import remedies
 from lamina.train.loop import Loader, fit
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 SETTINGS = "evaluation.yaml"

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 
 from lamina.core.choices import read_if
 from lamina.data.options import DataOptions
-from lamina.evaluate.dense.encoder import EncoderChanges
+from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
 from lamina.evaluate.detect.mask_rcnn import HeadOptions
 from lamina.evaluate.detect.window_attention import AttentionOptions
 from lamina.evaluate.detect.windows import DetectWindows
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 Size = Literal["b", "l", "h"]

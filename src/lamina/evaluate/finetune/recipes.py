@@ -10,7 +10,7 @@ from lamina.data.options import DataOptions
 from lamina.encoder.options import EncoderOptions
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.supervised.options import SupervisedOptions
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 

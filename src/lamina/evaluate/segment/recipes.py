@@ -10,14 +10,14 @@ from lamina.core.choices import read_if
 from lamina.core.config import meant
 from lamina.core.errors import LaminaError
 from lamina.data.options import DataOptions
-from lamina.evaluate.dense.encoder import EncoderChanges
+from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
 from lamina.evaluate.segment.dpt import DPTOptions
 from lamina.evaluate.segment.knn import KNNHeadOptions
 from lamina.evaluate.segment.linear import LinearHeadOptions
 from lamina.evaluate.segment.upernet import UperOptions
 from lamina.evaluate.segment.window_options import SegmentWindows
-from lamina.train.optim import OptimOptions
+from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 HeadKind = Literal["linear", "upernet", "dpt", "knn"]

@@ -1,0 +1,28 @@
+"""What a dense protocol changes of a model's network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from lamina.core.choices import read_if
+from lamina.core.ranges import (
+    SHARE_BELOW_1,
+    check_ranges,
+)
+
+
+@dataclass(frozen=True)
+class EncoderChanges:
+    """What a dense protocol changes of a model's network."""
+
+    frozen: bool = False
+    """Whether it stays as it is: in evaluation mode, without gradients, in no checkpoint."""
+    drop_path: Annotated[float, SHARE_BELOW_1, read_if("frozen", False)] = 0.0
+    """Largest rate of stochastic depth."""
+    activation_checkpointing: Annotated[bool, read_if("frozen", False)] = False
+    """Recompute blocks in the backward pass: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
