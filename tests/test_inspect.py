@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from evaluate_toys import toy_recipe, toy_run
 from lamina.core.errors import LaminaError
 from lamina.interop.export import export_timm
+from lamina.interop.foreign import read_weights
 from lamina.interop.inspect import inspect
 from lamina.interop.inspect_view import grouped
 from lamina.interop.load import load_encoder
-from lamina.interop.load_weights import read_weights
 from test_interop_foreign import (
     GRID,
     SIZES,

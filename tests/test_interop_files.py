@@ -17,11 +17,10 @@ from lamina.core.patches import patchify
 from lamina.core.rng import sample_keys
 from lamina.encoder.build import build_vit
 from lamina.encoder.options import EncoderOptions
-from lamina.interop.foreign import read_foreign
+from lamina.interop.foreign import read_foreign, read_weights
 from lamina.interop.foreign.methods import load_foreign_method
 from lamina.interop.inspect import inspect
 from lamina.interop.load import load_encoder
-from lamina.interop.load_weights import read_weights
 from test_interop_foreign import (
     DEC_DEPTH,
     DEC_HEADS,

@@ -22,7 +22,7 @@ from lamina.fusion.last_layer import LastLayer
 from lamina.fusion.options import FusionOptions
 from lamina.interop.export import other_epsilon, tell_epsilon, write_config
 from lamina.interop.fold_residual_decay import fold_fusion
-from lamina.interop.load_weights import read_weights
+from lamina.interop.foreign import read_weights
 from lamina.interop.metadata import KEY, check_one_export, export_files, export_metadata
 from lamina.supervised.classifier import Supervised
 from lamina.supervised.options import SupervisedOptions

@@ -25,10 +25,10 @@ from lamina.fusion.build import Fusion, build_fusion
 from lamina.fusion.layer_mix import LayerMix
 from lamina.fusion.options import FusionOptions
 from lamina.interop.backbone import Backbone, Origin
-from lamina.interop.foreign import Foreign, read_foreign, weights_in
+from lamina.interop.foreign import Foreign, read_foreign, read_weights, weights_in
 from lamina.interop.foreign.format import grid_of
 from lamina.interop.foreign.methods import settled
-from lamina.interop.load_weights import fill, load_weights_into, put_encoder, read_weights
+from lamina.interop.load_weights import fill, load_weights_into, put_encoder
 from lamina.interop.metadata import check_one_export, checkpoint_folder, export_files, export_metadata
 from lamina.interop.resizing import at_image_size
 from lamina.recipes.build import build_task, resolve

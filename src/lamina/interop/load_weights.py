@@ -19,7 +19,7 @@ from lamina.encoder.norms import epsilon_of
 from lamina.encoder.options import ChannelRule
 from lamina.encoder.residual_decay import Factors, folded
 from lamina.interop.channels import fit_channels
-from lamina.interop.foreign import PICKLES, Foreign, read_foreign, read_weights
+from lamina.interop.foreign import Foreign, read_foreign
 
 Grid = tuple[int, int]
 """Rows and columns of patches."""
@@ -28,20 +28,6 @@ _TABLE = "relative_position_bias_table"
 _SHARED = f"rel_pos_bias.{_TABLE}"
 _CLASS_OFFSETS = 3
 """Rows of a table for pairs with the class token: to it, from it, and of it with itself."""
-
-__all__ = [
-    "PICKLES",
-    "Loaded",
-    "check_unshaped",
-    "fill",
-    "fit_positions",
-    "load_weights_into",
-    "mismatches",
-    "put_encoder",
-    "put_weights",
-    "read_weights",
-    "refolded",
-]
 
 
 @dataclass(frozen=True)

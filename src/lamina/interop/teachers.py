@@ -14,8 +14,8 @@ from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import Identity, identify
 from lamina.core.interfaces import Target
+from lamina.interop.foreign import read_weights
 from lamina.interop.load import load_encoder, load_projected
-from lamina.interop.load_weights import read_weights
 from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run, load_task
 from lamina.supervised.classifier import Supervised
