@@ -16,6 +16,7 @@ from lamina.cli.entry import main
 from lamina.cli.progress import HessianBar, LookingBar
 from lamina.interop import load as loading
 from lamina.report.page import write_report
+from option_toys import as_read
 
 TINY = {
     "encoder.width": 24,
@@ -62,7 +63,7 @@ def runs(images, tmp_path_factory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("runs")
     sizes = {"image_size": 16, "patch_size": 4, "batch_size": 8}
     for name in ("mff", "none"):
-        options = {**TINY, "fusion.kind": name, "train.log_every_steps": 1}
+        options = {**as_read("mae-small", TINY, name), "fusion.kind": name, "train.log_every_steps": 1}
         lamina.pretrain(str(images), root / name, "mae-small", **sizes, options=options)
     return {name: str(root / name) for name in ("mff", "none")}
 

@@ -12,6 +12,7 @@ from lamina.analyze.fusion_weights import LayersResult, LayerWeights, analyze_la
 from lamina.analyze.output import save_figure
 from lamina.core.errors import LaminaError
 from lamina.runs.run import Run
+from option_toys import as_read
 
 
 def train(out, fusion="mff", **more):
@@ -19,6 +20,7 @@ def train(out, fusion="mff", **more):
     options |= {"decoder.width": 16, "decoder.depth": 1, "decoder.heads": 2, "train.log_every_steps": 2}
     options |= more
     sizes = {"image_size": 16, "patch_size": 4, "batch_size": 8, "workers": 0, "max_steps": 6}
+    options = as_read("mae-small", options, fusion)
     lamina.pretrain("sample:photos?crop=16&most=2", out, "mae-small", options=options, fusion=fusion, **sizes)
 
 

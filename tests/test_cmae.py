@@ -26,6 +26,7 @@ from lamina.encoder.options import EncoderOptions
 from lamina.fusion.layer_mix import LayerMix
 from lamina.fusion.mff import MultiLevelFusion
 from lamina.methods import crossmae, mae, simmim
+from option_toys import as_read
 from train_toys import check_resumes
 
 WIDTH, DEPTH, GRID = 24, 3, (4, 4)
@@ -220,6 +221,7 @@ def train(out: Path, fusion="mff", **named):
         "train.log_every_steps": 5,
     }
     sizes = {"image_size": 16, "patch_size": 4, "batch_size": 32, "base_lr": 8e-3, "workers": 0}
+    options = as_read("cmae-small", options, fusion)
     return lamina.pretrain(PHOTOS, out, "cmae-small", options=options, fusion=fusion, **(sizes | named))
 
 

@@ -24,6 +24,7 @@ from lamina.data.loading.loader import eval_batches
 from lamina.data.open import open_source
 from lamina.runs.run import Run, load_method
 from lamina.train.rows import CLOCK_FIELDS
+from option_toys import as_read
 from train_toys import check_resumes
 
 DATA = "sample:photos?crop=16&most=4"
@@ -42,13 +43,11 @@ TINY = {
 
 
 def train(out: Path, recipe: str = "mae-small", data: str = DATA, options: dict | None = None, **named):
-    settings = {"image_size": 16, "patch_size": 4, "batch_size": 16, "epochs": 2.0, "workers": 0} | named
-    if recipe.startswith("simmim"):
-        options = {"masking.unit_px": 8} | (options or {})
-        tiny = {k: v for k, v in TINY.items() if not k.startswith("decoder")}
-    else:
-        tiny = TINY
-    return lamina.pretrain(data, out, recipe, options=tiny | (options or {}), **settings)
+    settings = {"image_size": 16, "patch_size": 4, "batch_size": 16, "workers": 0} | named
+    if "max_steps" not in settings:
+        settings = {"epochs": 2.0} | settings
+    chosen = as_read(recipe, TINY | {"masking.unit_px": 8} | (options or {}), named.get("fusion"))
+    return lamina.pretrain(data, out, recipe, options=chosen, **settings)
 
 
 def rows(run: Path) -> list[dict]:

@@ -18,6 +18,7 @@ from lamina.data.loading.loader import eval_batches
 from lamina.data.open import open_source
 from lamina.interop.teachers import open_target
 from lamina.runs.run import Run, load_method
+from option_toys import as_read
 from train_toys import check_resumes
 
 DATA = "sample:photos?crop=16&most=40"
@@ -49,7 +50,8 @@ def train(out: Path, name: str, teacher: Path | None = None, options: dict | Non
         **METHODS.get(name, DECODER),
         **({"target.teacher": str(teacher)} if name in TAUGHT else {}),
     }
-    return lamina.pretrain(DATA, out, f"{name}-small", options=fixed | (options or {}), **settings)
+    read = as_read(f"{name}-small", fixed | (options or {}), named.get("fusion"))
+    return lamina.pretrain(DATA, out, f"{name}-small", options=read, **settings)
 
 
 @pytest.fixture(scope="module")

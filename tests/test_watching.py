@@ -40,6 +40,7 @@ from lamina.recipes.monitor import MonitorOptions
 from lamina.runs.run import Run
 from lamina.train.rows import CLOCK_FIELDS
 from lamina.train.state import TrainState
+from option_toys import as_read
 from report_toys import toy_method, toy_recipe
 
 DATA = "sample:photos?crop=16&most=20"
@@ -62,7 +63,7 @@ TINY = {
 
 def train(out, data=DATA, name="mae-small", **monitor):
     options = TINY | {f"monitor.{key}": value for key, value in monitor.items()}
-    return lamina.pretrain(data, out, name, options=options, **SIZES)
+    return lamina.pretrain(data, out, name, options=as_read(name, options), **SIZES)
 
 
 def rows(run):
@@ -364,8 +365,7 @@ def test_what_cannot_be_meant_is_refused_before_a_run_is_made(tmp_path, monitor,
 
 def test_every_kind_of_task_is_looked_at(tmp_path):
     for name in ("cmae-small", "deit-small"):
-        options = {k: v for k, v in TINY.items() if not k.startswith("decoder") or name == "cmae-small"}
-        options |= {"monitor.every_steps": 4, "cmae.hidden": 16, "cmae.out": 8}
+        options = as_read(name, TINY | {"monitor.every_steps": 4, "cmae.hidden": 16, "cmae.out": 8})
         lamina.pretrain(DATA, tmp_path / name, name, options=options, **SIZES)
         found = [row for row in rows(tmp_path / name) if "rankme" in row]
         assert [row["step"] for row in found] == [6, 8]

@@ -74,9 +74,11 @@ def build_vit(options: EncoderOptions) -> Network:
 
 
 def own_epsilon(options: EncoderOptions) -> float | None:
-    """The epsilon of the layer norms of the network that the options describe."""
+    """The epsilon of the layer norms of the network that the options describe, whatever its sizes."""
+    if options.norm_eps is not None:
+        return options.norm_eps
     with torch.device("meta"):
-        return epsilon_of(build_vit(options))
+        return epsilon_of(build_vit(EncoderOptions(name=options.name)))
 
 
 def wrap_vit(vit: Network, options: EncoderOptions) -> Encoder:
