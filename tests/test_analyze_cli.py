@@ -176,7 +176,7 @@ def test_the_curvature_of_what_fine_tuning_left(runs, images, tmp_path):
         ("layers {none}", "fus"),
         ("layers {mff}@3", "is a step"),
         ("layers vit_tiny_patch16_224 --out {out}", "vit_tiny_patch16_224"),
-        ("hessian {mff} --batches 0", "give 1 or more"),
+        ("hessian {mff} --batches 0", "batches is 0; it must be 1 or more"),
         ("hessian {mff} --batch-size 4 --batches 40", "need 160 images"),
         ("hessian vit_tiny_patch16_224 --data {data} --out {out}", "vit_tiny_patch16_224"),
         ("retrieval {mff} --images 8 --k 8", "at most 7 neighbours"),
