@@ -157,13 +157,14 @@ def options_page() -> str:
             if now != group:
                 group = now
                 text += ["", f"### {heading}: `{group}`"] if group else []
-                text += ["", "| option | type | default | range | what it does |", "|---|---|---|---|---|"]
+                text += ["", "| option | value | what it does |", "|---|---|---|"]
             alias = (
                 f", `--{short[option.name].replace('_', '-')}`"
                 if option.name in short and root is ROOTS[0][2]
                 else ""
             )
-            cells = (f"`{option.name}`{alias}", option.kind, option.default, option.range, option.help)
+            value = ", ".join(part for part in (option.kind, option.range) if part)
+            cells = (f"`{option.name}`{alias}", f"{value}; default {option.default}", option.help)
             text.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(text) + "\n"
 
