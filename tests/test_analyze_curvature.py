@@ -270,7 +270,7 @@ class Peak(TorchDispatchMode):
 def test_a_product_needs_twice_a_gradients_memory_at_most():
     """As many heads and tokens to a width as ViT-Ti/16 at 224 px with its published decoder, where it is 1.9
     times as much, and would be 3.2 times with torch's plain attention (here 2.6): what is kept, without the
-    vectors and what the allocator holds, which docs/analyze.md counts too."""
+    vectors and what the allocator holds, which docs/guides/hessian.md counts too."""
     torch.manual_seed(0)
     vit = build_vit(EncoderOptions(image_size=(112, 112), patch_size=16, width=48, depth=3, heads=3))
     task = lamina.mae(vit, None, 0.75, decoder_width=64, decoder_depth=4, decoder_heads=8).eval()

@@ -76,7 +76,7 @@ def trained(tmp_path_factory):
 
 def test_a_short_training_learns_and_uses_its_ids(trained):
     """Some seconds and 64 ids do not reach mean colours of any value; the run that does is in
-    docs/methods.md."""
+    docs/guides/methods.md."""
     found = json.loads((trained / "results.json").read_text())
     assert found["share_used"] > 0.1
     assert found["psnr"] > 18

@@ -178,7 +178,10 @@ def help_of(verb: str) -> str:
         contextlib.suppress(SystemExit),
     ):
         main([*verb.split(), "--help"])
-    return printed.getvalue().strip()
+    said = printed.getvalue().strip()
+    if not said.startswith("usage:"):
+        raise ValueError(f"lamina {verb} --help prints no usage")
+    return said
 
 
 def command_line_page() -> str:

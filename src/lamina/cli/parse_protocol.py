@@ -16,7 +16,6 @@ from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.adapt import protocol_recipe, recipe_of
 from lamina.evaluate.finetune.protocol import Going, Trained, TrainingRecipe
 from lamina.interop.load import load_encoder, network_options
-from lamina.methods.catalog import recipe as named_recipe
 from lamina.recipes.recipe import Recipe
 
 R = TypeVar("R", bound=TrainingRecipe)
@@ -114,7 +113,7 @@ def _recipe(protocol: Trained, args: Sequence[str]) -> Recipe:
     if named is not None:
         return recipe_of(protocol, named)
     if not args or args[0].startswith("-") or {"-h", "--help"} & set(args):
-        return named_recipe(protocol)
+        return recipe_of(protocol, protocol)
     heads = peek(args, "--encoder.heads")
     known = network_options(peek(args, "--network"), int(heads) if heads and heads.isdigit() else None)
     return protocol_recipe(protocol, load_encoder(args[0], encoder=known, pretrained=False))

@@ -49,7 +49,7 @@ def coco_vitdet(size: Size = "b") -> DetectRecipe:
     steps of warm-up, AdamW 1e-4, weight decay 0.1, layer decay 0.7 (L 0.8, H 0.9), drop path 0.1 (L 0.4,
     H 0.5).
     Published box and mask AP: B 51.6 and 45.9, L 55.5 and 49.2, H 56.7 and 50.2; there with relative
-    positions, which are not added here. What else differs is in docs/evaluate.md."""
+    positions, which are not added here. What else differs is in docs/guides/detection.md."""
     decay, drop_path = {"b": (0.7, 0.1), "l": (0.8, 0.4), "h": (0.9, 0.5)}[size]
     return DetectRecipe(
         name=f"coco-vitdet-{size}",

@@ -64,7 +64,7 @@ def corrupt(image: Shaped[Tensor, "C H W"], kind: str, severity: int, key: int) 
 
     The random numbers are a function of (key, kind, severity). What is computed is what the package
     imagecorruptions-imaug 1.1.5 computes: equal where nothing is random, and equal for equal numbers, but for
-    the rounding of another library (docs/robustness.md says how that differs from the published ImageNet-C).
+    the rounding of another library (docs/guides/robustness.md: how that differs from the published images).
     The parameters are those for 224 px, most of them in px, whatever the size of the image.
 
     Args:
