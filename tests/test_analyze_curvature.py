@@ -16,11 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 import lamina
 from lamina.analyze.curvature.attention import TwiceDifferentiable, attend
-from lamina.analyze.curvature.density import pooled, spectral_density
+from lamina.analyze.curvature.density import hutchinson, pooled, spectral_density
 from lamina.analyze.curvature.lanczos import extremes
 from lamina.analyze.curvature.operator import HessianOperator
 from lamina.analyze.curvature.power import power_iteration
-from lamina.analyze.curvature.trace import hutchinson
 from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.summary import of_hessian
 from lamina.cli.progress import HessianBar

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from evaluate_toys import stripes_data, stripes_folder, toy_recipe, toy_run
-from lamina.analyze.curvature.density import Density
+from lamina.analyze.curvature.density import Density, Trace
 from lamina.analyze.curvature.lanczos import Eigenvalue
-from lamina.analyze.curvature.trace import Trace
 from lamina.analyze.hessian import BatchCurvature
 from lamina.analyze.partial_hessian import PartialHessian
 from lamina.cli import progress as bars

@@ -11,11 +11,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lamina.analyze.curvature.density import Density, pooled, spectral_density
+from lamina.analyze.curvature.density import Density, Trace, hutchinson, pooled, spectral_density
 from lamina.analyze.curvature.lanczos import Eigenvalue, extremes
 from lamina.analyze.curvature.operator import HessianOperator, Parameters
 from lamina.analyze.curvature.power import power_iteration
-from lamina.analyze.curvature.trace import Trace, hutchinson
 from lamina.analyze.hessian_plot import draw
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError

@@ -11,9 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from lamina.analyze.curvature.density import Density
+from lamina.analyze.curvature.density import Density, Trace
 from lamina.analyze.curvature.lanczos import Eigenvalue
-from lamina.analyze.curvature.trace import Trace
 from lamina.analyze.hessian import BatchCurvature
 from lamina.core.batch import Batch
 from lamina.core.files import check_writable

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lamina.core.files import write_atomically
 from lamina.core.plain_files import DamagedFile, read_plain
 from lamina.core.plotting import HUES, HUES_ON_DARK, hues
 from lamina.core.records import read_object
-from lamina.report.format import moment
+from lamina.report.jinja import write_page
 
 TITLES = {
     "layers": "Which layers the decoder was given",
@@ -102,22 +99,9 @@ def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
 
 def write_analyses_page(folder: Path) -> Path:
     """`index.html` of a folder of analyses, of several models side by side; complete in itself."""
-    from lamina.report.page import templates
-
     notes: list[str] = []
     analyses = read_analyses(folder, notes)
-    html = (
-        templates()
-        .get_template("analyses.html")
-        .render(
-            analyses=analyses,
-            notes=notes,
-            page={"version": metadata.version("lamina"), "written": moment(time.time())},
-        )
-    )
-    page = folder / "index.html"
-    write_atomically(page, html.encode("utf-8", "backslashreplace"))
-    return page
+    return write_page(folder / "index.html", "analyses.html", {"analyses": analyses, "notes": notes})
 
 
 def _texts(told: Mapping[str, Any], key: str) -> list[Any]:

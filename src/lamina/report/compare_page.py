@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from lamina.core.files import json_text, write_atomically
 from lamina.evaluate.compare.table import Comparison
 from lamina.evaluate.score import Score
-from lamina.report.format import moment
-from lamina.report.page import templates
+from lamina.report.jinja import write_page
 from lamina.runs.run import environment
 
 
@@ -36,18 +33,9 @@ def write_comparison(
     files = out / "README.md", out / "result.json", out / "index.html"
     write_atomically(files[0], _markdown(table, scores, data, command))
     write_atomically(files[1], json_text(result))
-    page = (
-        templates()
-        .get_template("comparison.html")
-        .render(
-            table=table,
-            groups=[(name, each) for name, each in scores.items() if each],
-            data=data,
-            command=command,
-            page={"version": metadata.version("lamina"), "written": moment(time.time())},
-        )
-    )
-    write_atomically(files[2], page.encode("utf-8", "backslashreplace"))
+    groups = [(name, each) for name, each in scores.items() if each]
+    page = {"table": table, "groups": groups, "data": data, "command": command}
+    write_page(files[2], "comparison.html", page)
     return files
 
 

@@ -6,25 +6,19 @@ content security policy allows nothing else. Every name passes jinja2's autoesca
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from lamina.core.errors import LaminaError
-from lamina.core.files import write_atomically
 from lamina.evaluate.compare.table import Comparison
 from lamina.report import sections
 from lamina.report.analyses import recoloured
 from lamina.report.bad_files import by_reason
-from lamina.report.class_tables import class_tables
 from lamina.report.colours import Colour, run_colours
-from lamina.report.format import count, moment, number, percent, setting, visible
+from lamina.report.format import count, moment, setting, visible
+from lamina.report.jinja import write_page
 from lamina.report.picture_grid import Pictures, arrange
 from lamina.report.read_run import RunData, read_runs
 from lamina.report.result_views import result_views
@@ -57,33 +51,7 @@ def write_report(runs: Sequence[Path], out: Path, refresh_seconds: int | None = 
             raise LaminaError(
                 f"{visible(run)} is not a run: it has no recipe.yaml; give a folder that --out named"
             )
-    html = render(read_runs(runs), refresh_seconds)
-    write_atomically(out, html.encode("utf-8", "backslashreplace"))
-    return out
-
-
-def render(runs: Sequence[RunData], refresh_seconds: int | None = None) -> str:
-    """The page's HTML."""
-    return templates().get_template("page.html").render(page=_page(runs, refresh_seconds))
-
-
-@cache
-def templates() -> Environment:
-    """The templates, compiled once: a live report uses them again and again."""
-    environment = Environment(
-        loader=PackageLoader("lamina.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "visible": visible,
-        "number": number,
-        "percent": percent,
-        "class_tables": class_tables,
-    }
-    return environment
+    return write_page(out, "page.html", _page(read_runs(runs), refresh_seconds))
 
 
 def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any]:
@@ -97,8 +65,6 @@ def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any
         "refresh_seconds": refresh_seconds,
         "runs": [_run(run, colour) for run, colour in zip(runs, colours, strict=True)],
         "notes": [f"{run.name}: {note}" if comparison else note for run in runs for note in run.notes],
-        "version": metadata.version("lamina"),
-        "written": moment(time.time()),
         "training": sections.training_charts(runs),
         "looks": any(run.curve("rankme")[1] for run in runs),
         "hides": any(run.setting("method") != "supervised" for run in runs),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -13,14 +11,13 @@ from torch import Tensor, nn
 
 from lamina.core.batch import Batch, unit_float
 from lamina.core.config import flatten, to_mapping
-from lamina.core.files import write_atomically
 from lamina.core.modes import evaluating
 from lamina.core.text import printable
 from lamina.data.sources import Source
 from lamina.report.colours import ACCENT
-from lamina.report.format import count, moment, percent
+from lamina.report.format import count, percent
+from lamina.report.jinja import write_page
 from lamina.report.model_pictures import to_uint8
-from lamina.report.page import templates
 from lamina.report.picture_store import Picture, as_pil, embedded
 from lamina.report.plots import LineChart, Series, line_chart
 from lamina.report.sections import Fact
@@ -83,12 +80,8 @@ def write_tokenizer_report(
             ("images", str(folder.read().get("source", "unknown"))),
             *((name, str(value)) for name, value in flatten(to_mapping(options)).items()),
         ],
-        "version": metadata.version("lamina"),
-        "written": moment(time.time()),
     }
-    html = templates().get_template("tokenizer.html").render(page=page)
-    write_atomically(folder.report, html.encode("utf-8", "backslashreplace"))
-    return folder.report
+    return write_page(folder.report, "tokenizer.html", page)
 
 
 def _facts(result: TokenizerResult, options: TokenizerOptions) -> list[Fact]:

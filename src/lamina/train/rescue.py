@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from lamina.core.terminal import why
+from lamina.train.buffers import BufferKeeper
+from lamina.train.run_log import Reporter
+from lamina.train.state import TrainState
+from lamina.train.step_sync import Mailbox, Notice
 
-if TYPE_CHECKING:
-    from lamina.train.trainer import Run
+
+class Rescuable(Protocol):
+    """What `rescue` needs of a run (`lamina.train.trainer`)."""
+
+    state: TrainState
+    reporter: Reporter | None
+    mailbox: Mailbox
+    buffers: BufferKeeper
+    whole: bool
+    """False while the weights are being moved: they are of no step then."""
+    saved_step: int | None
+    failed_to_save: bool
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the checkpoint of the current step is, or will be."""
+
+    def count(self, notice: Notice, /) -> None:
+        """Add what a finished step brought to the state."""
+
+    def write(self, reporter: Reporter, /) -> None:
+        """Write the checkpoint of the current step, without the other ranks."""
 
 
-def rescue(run: Run, error: BaseException) -> None:
-    """Save the step that was done last, and note at the error what can be gone on from.
+def rescue(run: Rescuable, error: BaseException) -> None:
+    """Save the step that was done last, and note at the error from where the run can be resumed.
 
     Rank 0 does it alone, since the other ranks may be gone. Nothing is saved where no step was taken yet,
     and again where saving this step is what failed. A step in which the error fell leaves no trace, unless
