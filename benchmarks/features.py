@@ -34,8 +34,9 @@ from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.encoder.build import wrap_vit
 from lamina.encoder.options import EncoderOptions
-from lamina.features.extract import Computing, collect
+from lamina.features.extract import collect
 from lamina.features.nearest import MOST_CELLS, nearest
+from lamina.features.options import Computing
 from lamina.features.pooling import BackboneVectors
 from lamina.interop.backbone import Backbone
 

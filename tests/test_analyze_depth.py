@@ -17,8 +17,7 @@ from lamina.encoder.build import build_vit, wrap_vit
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear
 from lamina.features.data import LabelledData
-from lamina.features.knn import KNNOptions
-from lamina.features.linear import LinearOptions
+from lamina.features.options import KNNOptions, LinearOptions
 from lamina.features.pooling import layer_vectors
 from lamina.fusion.mff import MultiLevelFusion
 from lamina.interop.backbone import Backbone, Origin

@@ -29,7 +29,7 @@ from lamina.core.rng import sample_keys
 from lamina.data.sources import ArraySource
 from lamina.decoder.options import DecoderOptions
 from lamina.features.data import LabelledData
-from lamina.features.knn import KNNOptions
+from lamina.features.options import KNNOptions
 from lamina.interop.backbone import Backbone, Origin
 from lamina.mim import MIM
 from lamina.recipes.build import build_method

@@ -15,15 +15,9 @@ from lamina.core.rng import Purpose, sample_keys, seed_for
 from lamina.data.loading.loader import eval_batches
 from lamina.data.options import DataOptions
 from lamina.data.sources import ArraySource
-from lamina.evaluate.robustness.corruptions import frost as photographs
 from lamina.evaluate.robustness.corruptions.blur import DISCS, disc, origins
-from lamina.evaluate.robustness.corruptions.corrupt import (
-    KINDS,
-    SEVERITIES,
-    Corruption,
-    available_kinds,
-    corrupt,
-)
+from lamina.evaluate.robustness.corruptions.corrupt import Corruption, corrupt
+from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES, available_kinds
 from lamina.evaluate.robustness.corruptions.weather import plasma
 
 HERE = available_kinds()

@@ -4,7 +4,7 @@ import pytest
 from torchvision.models import AlexNet_Weights
 
 from lamina.core.errors import LaminaError
-from lamina.evaluate.robustness.corruptions.corrupt import KINDS
+from lamina.evaluate.robustness.corruptions.kinds import KINDS
 from lamina.evaluate.robustness.corruptions.mce import (
     ALEXNET,
     ALEXNET_CLEAN,

@@ -8,9 +8,10 @@ import torch
 from lamina.core.batch import Batch, Objects
 from lamina.core.errors import LaminaError
 from lamina.data.decode.unreadable import Reason, Unreadable
-from lamina.data.dense.crops import N_DRAWS, Window, WindowOptions, boxes_around, draw_window
+from lamina.data.dense.crops import N_DRAWS, Window, boxes_around, draw_window
 from lamina.data.dense.loader import DenseLoader, dense_images
 from lamina.data.dense.sources import IGNORE, MapSource, ObjectSource
+from lamina.data.dense.window_options import WindowOptions
 from lamina.data.options import AS_STORED, DataOptions
 from lamina.data.sources import ArraySource
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lamina.core.errors import LaminaError
-from lamina.evaluate.robustness.corruptions.corrupt import KINDS, SEVERITIES
+from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES
 from lamina.evaluate.robustness.imagenet_variants import (
     class_subset,
     imagenet_c_kinds,

@@ -18,7 +18,8 @@ from lamina.data.decode.notes import native_messages
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
-from lamina.features.extract import Computing, collect
+from lamina.features.extract import collect
+from lamina.features.options import Computing
 from lamina.features.pooling import PixelVectors
 from test_bad_files import arguments
 

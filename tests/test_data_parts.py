@@ -14,7 +14,8 @@ from lamina.data.find_files import find_images
 from lamina.data.open import held_out, open_source
 from lamina.data.part_names import role_of
 from lamina.data.sources import Source
-from lamina.evaluate.compare.run import CompareOptions, _settings
+from lamina.evaluate.compare.options import CompareOptions
+from lamina.evaluate.compare.run import _settings
 from lamina.features.data import open_labelled
 from lamina.methods.catalog import recipe
 from lamina.runs.run import DataFacts, Run

@@ -10,8 +10,8 @@ from dense_toys import toy_encoder
 from evaluate_toys import NAMES
 from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
+from lamina.evaluate.detect.head_options import AttentionOptions
 from lamina.evaluate.detect.window_attention import (
-    AttentionOptions,
     WindowAttention,
     from_windows,
     global_blocks,

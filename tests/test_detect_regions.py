@@ -10,7 +10,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
 from lamina.core.errors import LaminaError
-from lamina.evaluate.detect.mask_rcnn import Anchors, HeadOptions, Single, region_pool
+from lamina.evaluate.detect.head_options import HeadOptions
+from lamina.evaluate.detect.mask_rcnn import Anchors, Single, region_pool
 from lamina.evaluate.detect.simple_pyramid import SimplePyramid, scales_for
 
 

@@ -25,13 +25,12 @@ from lamina.evaluate.dense.images import DenseImages
 from lamina.evaluate.detect.build import build_detector, estimate_detection, plan_detection
 from lamina.evaluate.detect.data import DetectData
 from lamina.evaluate.detect.detector import Detections, Detector
+from lamina.evaluate.detect.head_options import AttentionOptions, HeadOptions
 from lamina.evaluate.detect.inference import detect_images
-from lamina.evaluate.detect.mask_rcnn import HeadOptions
 from lamina.evaluate.detect.protocol import evaluate_detect
 from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe, detect_recipes
-from lamina.evaluate.detect.window_attention import AttentionOptions
 from lamina.evaluate.detect.windows import DetectWindows
-from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score, score_file
 from lamina.interop.load import load_encoder
 from lamina.train import checkpoint

@@ -17,12 +17,13 @@ from lamina.core.errors import LaminaError
 from lamina.core.records import read_json, write_json
 from lamina.evaluate.compare import run as comparing
 from lamina.evaluate.compare.models import columns_of
+from lamina.evaluate.compare.options import CompareOptions
 from lamina.evaluate.compare.recipes import classifier_recipe
-from lamina.evaluate.compare.run import CompareOptions, compare
+from lamina.evaluate.compare.run import compare
 from lamina.evaluate.compare.table import Comparison
 from lamina.evaluate.probes import evaluate_knn
 from lamina.evaluate.score import Score
-from lamina.features.pooling import FeatureOptions
+from lamina.features.options import FeatureOptions
 from lamina.report.compare_page import write_comparison
 from lamina.runs.run import Run
 

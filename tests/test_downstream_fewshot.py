@@ -12,12 +12,13 @@ from lamina.core.intervals import SHARE, estimate, wilson_interval
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import AS_STORED
 from lamina.data.sources import ArraySource, Subset
-from lamina.evaluate.fewshot.protocol import FewOptions, _way, evaluate_fewshot
+from lamina.evaluate.fewshot.options import FewOptions
+from lamina.evaluate.fewshot.protocol import _way, evaluate_fewshot
 from lamina.evaluate.fewshot.subsets import draw_per_class, few, listed, per_class_of
-from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score, score_file
 from lamina.features.data import LabelledData
-from lamina.features.extract import Computing
+from lamina.features.options import Computing
 
 LABELS = [0] * 50 + [1] * 20 + [2] * 3
 

@@ -16,14 +16,16 @@ from lamina.data.loading.loader import eval_batches
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.evaluate import load_classifier as opening
-from lamina.evaluate.finetune.protocol import Going
 from lamina.evaluate.load_classifier import Classifier, open_classifier
 from lamina.evaluate.robustness import protocol as robustness
-from lamina.evaluate.robustness.corruptions.corrupt import KINDS, Corruption, available_kinds
+from lamina.evaluate.robustness.corruptions.corrupt import Corruption
+from lamina.evaluate.robustness.corruptions.kinds import KINDS, available_kinds
 from lamina.evaluate.robustness.imagenet_variants import CLASSES, imagenet_wnids
+from lamina.evaluate.robustness.options import RobustnessOptions
 from lamina.evaluate.robustness.partial_results import MeasuredParts
-from lamina.evaluate.robustness.protocol import RobustnessOptions, evaluate_robustness
-from lamina.features.extract import Computing
+from lamina.evaluate.robustness.protocol import evaluate_robustness
+from lamina.evaluate.run_options import Going
+from lamina.features.options import Computing
 from lamina.interop.export_classifier import export_supervised
 from lamina.recipes.build import build_method
 from lamina.runs.run import Run

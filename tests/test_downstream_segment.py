@@ -18,12 +18,12 @@ from lamina.core.errors import LaminaError
 from lamina.core.records import read_yaml, to_yaml
 from lamina.data.dense.sources import IGNORE
 from lamina.evaluate.dense.plot import palette
-from lamina.evaluate.finetune.protocol import Going
 from lamina.evaluate.result_files import file_name
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score
 from lamina.evaluate.segment.build import estimate_segmentation, plan_segmentation
 from lamina.evaluate.segment.data import SegmentData, open_segment_data
-from lamina.evaluate.segment.dpt import DPTOptions
+from lamina.evaluate.segment.head_options import DPTOptions
 from lamina.evaluate.segment.inference import Shown
 from lamina.evaluate.segment.plot import draw
 from lamina.evaluate.segment.protocol import evaluate_segment

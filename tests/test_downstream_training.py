@@ -13,8 +13,9 @@ from lamina.core.errors import LaminaError
 from lamina.data.sources import ArraySource
 from lamina.evaluate.compare.recipes import classifier_recipe
 from lamina.evaluate.finetune.adapt import adapted, protocol_recipe
-from lamina.evaluate.finetune.protocol import Going, _way, evaluate_trained
+from lamina.evaluate.finetune.protocol import _way, evaluate_trained
 from lamina.evaluate.predictions import classify
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score, Unfinished, score_file
 from lamina.features.data import LabelledData
 from lamina.interop.export_classifier import load_supervised

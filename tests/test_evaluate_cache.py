@@ -16,8 +16,9 @@ from lamina.data.sources import ArraySource, Subset
 from lamina.evaluate.probes import evaluate_knn
 from lamina.features.cache import FeatureCache
 from lamina.features.embed import embed
-from lamina.features.extract import Computing, collect
-from lamina.features.pooling import BackboneVectors, FeatureOptions, PixelVectors
+from lamina.features.extract import collect
+from lamina.features.options import Computing, FeatureOptions
+from lamina.features.pooling import BackboneVectors, PixelVectors
 from lamina.interop.backbone import Backbone
 from lamina.recipes.build import build_method
 

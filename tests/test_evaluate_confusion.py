@@ -12,14 +12,16 @@ from lamina.cli.evaluate import tell_result
 from lamina.core.config import merge
 from lamina.data.sources import ArraySource
 from lamina.evaluate.confusion import Confusion
-from lamina.evaluate.fewshot.protocol import FewOptions, evaluate_fewshot
+from lamina.evaluate.fewshot.options import FewOptions
+from lamina.evaluate.fewshot.protocol import evaluate_fewshot
 from lamina.evaluate.finetune.adapt import protocol_recipe
-from lamina.evaluate.finetune.protocol import Going, evaluate_trained
+from lamina.evaluate.finetune.protocol import evaluate_trained
 from lamina.evaluate.probes import evaluate_knn, results_file
 from lamina.evaluate.results import ProbeResult
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score, of_probe
 from lamina.features.data import LabelledData
-from lamina.features.extract import Computing
+from lamina.features.options import Computing
 from lamina.interop.load import load_encoder
 from lamina.report.class_tables import class_tables
 from lamina.runs.run import Run

@@ -10,8 +10,9 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from lamina.core.errors import LaminaError
-from lamina.features.knn import KNNOptions, knn_predict, probe_knn
+from lamina.features.knn import knn_predict, probe_knn, selection_rows
 from lamina.features.nearest import MOST_CELLS, Chunks, nearest
+from lamina.features.options import KNNOptions
 
 
 def clouds(n, seed, classes=5, width=12):
@@ -219,9 +220,9 @@ def test_some_training_samples_are_judged_by_all_others(sizes):
 def test_candidates_are_judged_by_samples_evenly_spread():
     (train, labels), (test, _) = clouds(60, 1), clouds(20, 2)
     options = KNNOptions(k=(1, 5, 20), chosen_on=20)
-    judges = options.judges(60)
+    judges = selection_rows(60, options.chosen_on)
     assert judges.tolist() == list(range(0, 60, 3))
-    assert options.judges(7).tolist() == list(range(7))
+    assert selection_rows(7, options.chosen_on).tolist() == list(range(7))
     verdict = probe_knn(train, labels, test, options)
     best = 0.0
     for k in options.k:

@@ -11,15 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from lamina.core.errors import LaminaError
 from lamina.features import linear
-from lamina.features.linear import (
-    NOT_CONVERGED,
-    LinearOptions,
-    fit,
-    fit_linear,
-    fit_path,
-    probe_linear,
-    stratified_split,
-)
+from lamina.features.linear import NOT_CONVERGED, fit, fit_linear, fit_path, probe_linear, stratified_split
+from lamina.features.options import LinearOptions
 from lamina.features.standardize import Compact, Standardiser
 
 

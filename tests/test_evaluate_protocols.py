@@ -18,10 +18,11 @@ from lamina.evaluate.probes import evaluate_knn, evaluate_linear, judge, results
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult
 from lamina.features.data import LabelledData, open_labelled
-from lamina.features.extract import Computing, collect
-from lamina.features.knn import KNNOptions, probe_knn
-from lamina.features.linear import LinearOptions, probe_linear
-from lamina.features.pooling import BackboneVectors, FeatureOptions, PixelVectors
+from lamina.features.extract import collect
+from lamina.features.knn import probe_knn
+from lamina.features.linear import probe_linear
+from lamina.features.options import Computing, FeatureOptions, KNNOptions, LinearOptions
+from lamina.features.pooling import BackboneVectors, PixelVectors
 from lamina.features.table import Key, Table
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder

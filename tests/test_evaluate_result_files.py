@@ -15,7 +15,7 @@ from lamina.data.sources import FileSource, Subset
 from lamina.evaluate.probes import evaluate_knn, results_file
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult
-from lamina.features.knn import KNNOptions
+from lamina.features.options import KNNOptions
 from lamina.report.read_run import read_runs
 
 

@@ -8,9 +8,9 @@ from lamina.analyze.layer_probes import analyze_depth
 from lamina.core.errors import LaminaError
 from lamina.evaluate.probes import LEFT_ONE_OUT, evaluate_knn, evaluate_linear, judge
 from lamina.features.data import LabelledData, open_labelled
-from lamina.features.knn import KNNOptions, probe_knn
-from lamina.features.linear import LinearOptions
-from lamina.features.pooling import BackboneVectors, FeatureOptions, PixelVectors
+from lamina.features.knn import probe_knn
+from lamina.features.options import FeatureOptions, KNNOptions, LinearOptions
+from lamina.features.pooling import BackboneVectors, PixelVectors
 from lamina.features.table import Key, Table
 from lamina.interop.backbone import Backbone
 from lamina.recipes.build import build_method

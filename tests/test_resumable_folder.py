@@ -21,7 +21,7 @@ from lamina.data.loading.bad_files import FaultBudget
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.evaluate.dense.train import begin_evaluation, fit_protocol, opened_evaluation
-from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.run_options import Going
 from lamina.runs.resumable_folder import ResumableFolder, Started, opened
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer_training import train_tokenizer

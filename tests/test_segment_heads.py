@@ -10,12 +10,13 @@ from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.data.dense.sources import IGNORE
 from lamina.encoder.encoder import Encoder
-from lamina.evaluate.segment.dpt import DPT, DPTOptions
+from lamina.evaluate.segment.dpt import DPT
 from lamina.evaluate.segment.feature_maps import Taps, chosen, spread
-from lamina.evaluate.segment.linear import LinearHead, LinearHeadOptions
+from lamina.evaluate.segment.head_options import DPTOptions, LinearHeadOptions, UperOptions
+from lamina.evaluate.segment.linear import LinearHead
 from lamina.evaluate.segment.pyramid import Pyramid, octaves
 from lamina.evaluate.segment.segmenter import Segmenter, pixel_loss
-from lamina.evaluate.segment.upernet import UPerHead, UperNet, UperOptions
+from lamina.evaluate.segment.upernet import UPerHead, UperNet
 
 SMALL = UperOptions(channels=16, aux_channels=8, dropout=0.0)
 

@@ -9,14 +9,8 @@ from lamina.core.errors import LaminaError
 from lamina.data.dense.loader import DenseLoader
 from lamina.data.dense.sources import IGNORE
 from lamina.data.options import DataOptions
-from lamina.evaluate.segment.knn import (
-    Bank,
-    KNNHeadOptions,
-    KNNSegmenter,
-    build_bank,
-    choose_k,
-    class_shares,
-)
+from lamina.evaluate.segment.head_options import KNNHeadOptions
+from lamina.evaluate.segment.knn import Bank, KNNSegmenter, build_bank, choose_k, class_shares
 from lamina.evaluate.segment.window_options import SegmentWindows
 
 CPU = torch.device("cpu")

@@ -20,7 +20,6 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 from unittest.mock import patch
 
-from lamina.api import SHORT_NAMES
 from lamina.cli.entry import VERBS, main
 from lamina.core.ranges import Range
 from lamina.data.samples.doom.sources import DoomOptions
@@ -29,6 +28,7 @@ from lamina.data.samples.photos import PhotosOptions
 from lamina.evaluate.detect.recipes import detect_recipe
 from lamina.evaluate.segment.recipes import segment_recipe
 from lamina.methods.catalog import recipe
+from lamina.recipes.short_names import SHORT_NAMES
 from lamina.studies.options import StudyOptions
 from lamina.tokenizer.options import TokenizerOptions
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lamina.core.weight_init import init_vit_mae, init_vit_simmim
     from lamina.evaluate.probes import evaluate_knn, evaluate_linear
     from lamina.features.embed import embed
-    from lamina.features.pooling import FeatureOptions
+    from lamina.features.options import FeatureOptions
     from lamina.fusion.last_layer import LastLayer
     from lamina.fusion.layer_mix import LayerMix
     from lamina.fusion.mff import MultiLevelFusion

@@ -15,6 +15,7 @@ from lamina.evaluate.finetune.recipes import protocols
 from lamina.methods.catalog import recipe as named_recipe
 from lamina.pretraining import run_pretrain
 from lamina.recipes.recipe import Recipe
+from lamina.recipes.short_names import SHORT_NAMES
 from lamina.report.live import LiveReport
 from lamina.report.tokenizer import TokenizerReport
 from lamina.runs.run import Run
@@ -22,27 +23,6 @@ from lamina.tokenizer.folder import TokenizerFolder
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.train.callbacks import Callback
 from lamina.train.state import Outcome
-
-SHORT_NAMES = {
-    "encoder": "encoder.name",
-    "image_size": "encoder.image_size",
-    "patch_size": "encoder.patch_size",
-    "in_chans": "encoder.in_chans",
-    "mean": "encoder.mean",
-    "std": "encoder.std",
-    "fusion": "fusion.kind",
-    "mask_ratio": "masking.mask_ratio",
-    "epochs": "train.epochs",
-    "max_steps": "train.max_steps",
-    "batch_size": "train.batch_size",
-    "base_lr": "optim.base_lr",
-    "workers": "data.workers",
-    "device": "train.device",
-    "precision": "train.precision",
-    "seed": "train.seed",
-    "checkpoint_every_steps": "train.checkpoint_every_steps",
-}
-"""Options that everybody reaches for, and the fields of the recipe that they are."""
 
 
 def pretrain(

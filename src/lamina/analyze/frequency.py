@@ -13,16 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lamina.analyze.frequency_plot import frequency_figure
-from lamina.analyze.measures.fourier import (
-    Bands,
-    Direction,
-    Mode,
-    amplitudes,
-    bands_of,
-    curve,
-    log_amplitudes,
-)
+from lamina.analyze.measures.fourier import Bands, amplitudes, bands_of, curve, log_amplitudes
 from lamina.analyze.models import Subject
+from lamina.analyze.options import Direction, Mode
 from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.residual_decay import PreNorm

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from lamina.analyze.curvature.density import Density, Trace, hutchinson, pooled, spectral_density
 from lamina.analyze.curvature.lanczos import Eigenvalue, extremes
-from lamina.analyze.curvature.operator import HessianOperator, Parameters
+from lamina.analyze.curvature.operator import HessianOperator
 from lamina.analyze.curvature.power import power_iteration
 from lamina.analyze.hessian_plot import draw
+from lamina.analyze.options import Parameters
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 

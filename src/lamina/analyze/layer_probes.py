@@ -20,9 +20,10 @@ from lamina.core.errors import LaminaError
 from lamina.core.intervals import wilson_interval
 from lamina.data.sources import Source
 from lamina.features.data import LabelledData, open_labelled
-from lamina.features.extract import Computing, collect
-from lamina.features.knn import KNNOptions, probe_knn
-from lamina.features.linear import LinearOptions, probe_linear, stratified_split
+from lamina.features.extract import collect
+from lamina.features.knn import probe_knn
+from lamina.features.linear import probe_linear, stratified_split
+from lamina.features.options import Computing, KNNOptions, LinearOptions
 from lamina.features.pooling import layer_vectors
 from lamina.features.probe import Verdict, grouped
 from lamina.features.standardize import standardised
@@ -186,7 +187,7 @@ class _Sweep:
     def chosen_on(self, protocol: Protocol, labels: Int64[Tensor, "n"]) -> int:
         """How many training images a validation accuracy counts."""
         if protocol == "knn":
-            return len(self.knn.judges(len(labels)))
+            return min(len(labels), self.knn.chosen_on)
         return int(stratified_split(labels, self.linear.validation_share, self.seed).sum())
 
 

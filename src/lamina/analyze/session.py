@@ -5,53 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from lamina.analyze.models import Images, Subject, names_of, open_subjects
+from lamina.analyze.options import Looking
 from lamina.analyze.output import Result, Summary, write_analysis
 from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, SEED, check_ranges
-from lamina.encoder.options import EncoderOptions
-from lamina.interop.load import UNTRAINED, network_options, run_folder
+from lamina.interop.load import UNTRAINED, run_folder
 from lamina.runs.run import Run
-
-
-@dataclass(frozen=True)
-class Looking:
-    """What models are looked at with, and where to write."""
-
-    data: str | None = None
-    """Images: a folder, .txt list, quoted glob or sample (its held-out part); by default the first run's."""
-    out: Path | None = None
-    """Folder for JSON, PNG and SVG; by default RUN/analyses, for a single run."""
-    images: Annotated[int, COUNT] = 256
-    """How many; drawn by the seed where there are more."""
-    encoder: str | None = None
-    """timm name of the network, for weights files that do not say."""
-    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
-    """Attention heads of the network, for weights files of an unusual width, which do not say."""
-    batch_size: Annotated[int, COUNT] = 32
-    """Images per forward."""
-    workers: Annotated[int, NOT_NEGATIVE] = 0
-    """Processes that read images."""
-    device: str = "auto"
-    """auto, cpu, cuda, ..."""
-    seed: Annotated[int, SEED] = 0
-    """Of the images that are drawn, and of what an analysis draws itself."""
-
-    @property
-    def network(self) -> EncoderOptions | None:
-        """What `load_encoder` takes for files that do not say their network."""
-        return network_options(self.encoder, self.heads)
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 class AnalysisTask:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from lamina.analyze.models import Images, some
+from lamina.analyze.options import Crops
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.data.file_names import printable
@@ -21,8 +21,6 @@ from lamina.recipes.recipe import Recipe
 from lamina.runs.run import load_task
 from lamina.supervised.classifier import Supervised
 from lamina.targets.missing import Absent
-
-Crops = Literal["eval", "train"]
 
 
 @dataclass(frozen=True)

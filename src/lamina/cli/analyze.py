@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -14,12 +14,11 @@ from rich.text import Text
 
 from lamina.analyze import summary
 from lamina.analyze.attention import analyze_attention
-from lamina.analyze.curvature.operator import Parameters
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.fusion_weights import analyze_layers
 from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.layer_probes import analyze_depth
-from lamina.analyze.measures.fourier import Direction, Mode
+from lamina.analyze.options import Curvature, Direction, Looking, Mode
 from lamina.analyze.output import Result, Summary
 from lamina.analyze.partial_hessian import PartialHessian
 from lamina.analyze.patches import analyze_patches
@@ -27,13 +26,12 @@ from lamina.analyze.rank import analyze_rank
 from lamina.analyze.reconstruction import Filler, analyze_reconstruction
 from lamina.analyze.reconstruction_summary import of_reconstruction
 from lamina.analyze.retrieval import analyze_retrieval
-from lamina.analyze.session import AnalysisTask, Looking, run_of
+from lamina.analyze.session import AnalysisTask, run_of
 from lamina.analyze.similarity import analyze_similarity
-from lamina.analyze.training_loss import Crops, mini_batches, open_loss
+from lamina.analyze.training_loss import mini_batches, open_loss
 from lamina.cli.progress import HessianBar, LookingBar
 from lamina.core.console import make_console
 from lamina.core.errors import LaminaError, noted_on_interrupt
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
 from lamina.data.file_names import printable
 from lamina.interop.load import load_encoder, locate_step
 from lamina.methods.reconstruct import check_pixels
@@ -214,41 +212,6 @@ def reconstruction(runs: Models, /, looking: Flat[Looking] = LOOKING) -> int:
         fillers = {name: Filler(method, subjects[name].batches) for name, method in methods.items()}
         result = analyze_reconstruction(fillers)
     return _done(task, result, of_reconstruction(result))
-
-
-@dataclass(frozen=True)
-class Curvature:
-    """What of a loss's Hessian is computed."""
-
-    batches: Annotated[int, COUNT] = 12
-    """Mini-batches."""
-    batch_size: Annotated[int, COUNT] = 4
-    """Images in each."""
-    crops: Crops = "eval"
-    """eval: held-out images, centre-cropped. train: training images, cropped and changed as in training."""
-    mixed: bool = False
-    """Classifiers mix images and smooth labels as in training; without, the loss is the plain NLL."""
-    top: Annotated[int, COUNT] = 5
-    """Largest eigenvalues of each."""
-    bottom: Annotated[int, NOT_NEGATIVE] = 1
-    """Most negative ones."""
-    parameters: Parameters = "encoder"
-    """encoder, so that methods with other decoders compare, or all."""
-    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
-    """Of an L2 term beside the loss (NLL + L2 for classifiers)."""
-    tol: Annotated[float, POSITIVE] = 1e-3
-    """Lanczos stops when the residual |Hv - λv| of each eigenvalue λ is at most this share of |λ|."""
-    power: Annotated[int, NOT_NEGATIVE] = 0
-    """So many values of largest magnitude by power iteration too, as PyHessian has them (up to 100 products
-    each)."""
-    trace_probes: Annotated[int, NOT_NEGATIVE] = 0
-    """Random vectors for the trace; 0 leaves it out."""
-    density_probes: Annotated[int, NOT_NEGATIVE] = 0
-    """Random vectors for the density of all eigenvalues, 40 products each; 0 leaves it out."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 CURVATURE = Curvature()

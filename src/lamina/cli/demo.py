@@ -11,7 +11,8 @@ from lamina.analyze import summary
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.fusion_weights import analyze_layers
 from lamina.analyze.layer_probes import analyze_depth
-from lamina.analyze.session import AnalysisTask, Looking
+from lamina.analyze.options import Looking
+from lamina.analyze.session import AnalysisTask
 from lamina.api import report_callbacks
 from lamina.core.config import merge
 from lamina.core.console import make_console

@@ -278,9 +278,9 @@ def _print_overview() -> None:
 
 
 def _print_pretrain_help() -> None:
-    from lamina.api import SHORT_NAMES
     from lamina.core.config import flatten, to_mapping
     from lamina.methods.catalog import recipe
+    from lamina.recipes.short_names import SHORT_NAMES
 
     console = make_console()
     defaults = flatten(to_mapping(recipe("mae")))

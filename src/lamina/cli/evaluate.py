@@ -16,13 +16,11 @@ from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from lamina.core.terminal import why
+from lamina.encoder.options import network_options
 from lamina.evaluate.probes import evaluate_knn as run_knn
 from lamina.evaluate.probes import evaluate_linear as run_linear
 from lamina.evaluate.results import ProbeResult
-from lamina.features.knn import KNNOptions
-from lamina.features.linear import LinearOptions
-from lamina.features.pooling import FeatureOptions
-from lamina.interop.load import network_options
+from lamina.features.options import FeatureOptions, KNNOptions, LinearOptions
 from lamina.report.page import write_report
 from lamina.runs.run import Run
 

@@ -22,16 +22,21 @@ from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
 from lamina.core.ranges import COUNT
 from lamina.data.open import open_source
+from lamina.encoder.options import network_options
+from lamina.evaluate.compare.options import CompareOptions
 from lamina.evaluate.compare.recipes import check_recipes, classifier_recipe
-from lamina.evaluate.compare.run import CompareOptions, compare
+from lamina.evaluate.compare.run import compare
 from lamina.evaluate.compare.table import Comparison
-from lamina.evaluate.fewshot.protocol import FewOptions, evaluate_fewshot
+from lamina.evaluate.fewshot.options import FewOptions
+from lamina.evaluate.fewshot.protocol import evaluate_fewshot
 from lamina.evaluate.finetune.adapt import adapted
-from lamina.evaluate.finetune.protocol import Going, Trained, evaluate_trained
-from lamina.evaluate.robustness.protocol import RobustnessOptions, evaluate_robustness
+from lamina.evaluate.finetune.protocol import evaluate_trained
+from lamina.evaluate.robustness.options import RobustnessOptions
+from lamina.evaluate.robustness.protocol import evaluate_robustness
+from lamina.evaluate.run_options import Going, Trained
 from lamina.evaluate.score import Score
-from lamina.features.extract import Computing
-from lamina.interop.load import load_encoder, network_options
+from lamina.features.options import Computing
+from lamina.interop.load import load_encoder
 from lamina.report.compare_page import write_comparison
 from lamina.train.distributed import is_main
 

@@ -14,12 +14,13 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 import yaml
 
-from lamina.api import SHORT_NAMES, starting_recipe
+from lamina.api import starting_recipe
 from lamina.core.choices import check_read
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.core.records import parse_yaml
 from lamina.recipes.recipe import Recipe
+from lamina.recipes.short_names import SHORT_NAMES
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ import tyro
 
 from lamina.cli.parse import long_names, parse, peek, with_config
 from lamina.core.errors import LaminaError
-from lamina.encoder.options import EncoderOptions
+from lamina.encoder.options import EncoderOptions, network_options
 from lamina.evaluate.finetune.adapt import protocol_recipe, recipe_of
-from lamina.evaluate.finetune.protocol import Going, Trained, TrainingRecipe
-from lamina.interop.load import load_encoder, network_options
+from lamina.evaluate.run_options import Going, Trained, TrainingRecipe
+from lamina.interop.load import load_encoder
 from lamina.recipes.recipe import Recipe
 
 R = TypeVar("R", bound=TrainingRecipe)

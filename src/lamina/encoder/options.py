@@ -98,3 +98,11 @@ def default_statistics(
     if min(std) <= 0:
         raise LaminaError(f"std {std} must be positive")
     return mean, std
+
+
+def network_options(name: str | None, heads: int | None) -> EncoderOptions | None:
+    """What `load_encoder` takes as `encoder`, from the options of a command line: a timm name, and attention
+    heads, for weights files that do not say them. Without heads of its own a named network has timm's."""
+    if name is None and heads is None:
+        return None
+    return EncoderOptions(name=name or EncoderOptions().name, heads=heads)

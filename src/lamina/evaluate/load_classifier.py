@@ -20,9 +20,10 @@ from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.predictions import Answers, Logits, classify
 from lamina.evaluate.robustness.imagenet_variants import imagenet_wnids
-from lamina.features.extract import Computing, collect
-from lamina.features.linear import LinearOptions, fit_linear
-from lamina.features.pooling import BackboneVectors, FeatureOptions
+from lamina.features.extract import collect
+from lamina.features.linear import fit_linear
+from lamina.features.options import Computing, FeatureOptions, LinearOptions
+from lamina.features.pooling import BackboneVectors
 from lamina.interop.backbone import Pool
 from lamina.interop.export_classifier import class_names, crop_share_of, load_supervised
 from lamina.interop.load import load_encoder, locate_step, run_folder

@@ -19,7 +19,7 @@ from lamina.data.loading.loader import eval_batches
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 from lamina.evaluate.confusion import Confusion
-from lamina.features.extract import Computing
+from lamina.features.options import Computing
 from lamina.train.distributed import choose_device
 
 Logits = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B classes"]]

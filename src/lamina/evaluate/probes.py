@@ -21,10 +21,11 @@ from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult, Row, mark_chosen
 from lamina.features.baselines import subjects
 from lamina.features.data import LabelledData, open_labelled
-from lamina.features.extract import Computing, Progress, collect
-from lamina.features.knn import KNNOptions, probe_knn
-from lamina.features.linear import LinearOptions, probe_linear
-from lamina.features.pooling import Extractor, FeatureOptions, standardised_first
+from lamina.features.extract import collect
+from lamina.features.knn import probe_knn
+from lamina.features.linear import probe_linear
+from lamina.features.options import Computing, FeatureOptions, KNNOptions, LinearOptions, Progress
+from lamina.features.pooling import Extractor, standardised_first
 from lamina.features.probe import Verdict, grouped
 from lamina.features.standardize import standardised
 from lamina.features.table import Protocol, Table, Timing

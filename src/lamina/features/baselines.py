@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lamina.features.pooling import BackboneVectors, Extractor, FeatureOptions, PixelVectors
+from lamina.features.options import FeatureOptions
+from lamina.features.pooling import BackboneVectors, Extractor, PixelVectors
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import untrained_like
 

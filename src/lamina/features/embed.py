@@ -19,8 +19,9 @@ from lamina.data.file_names import printable
 from lamina.data.open import open_source
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
-from lamina.features.extract import Computing, Progress, collect
-from lamina.features.pooling import BackboneVectors, FeatureOptions
+from lamina.features.extract import collect
+from lamina.features.options import Computing, FeatureOptions, Progress
+from lamina.features.pooling import BackboneVectors
 from lamina.features.table import Table
 from lamina.interop.backbone import Backbone, FeatureKind, Pool
 from lamina.interop.load import load_encoder

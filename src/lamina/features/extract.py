@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -14,39 +12,18 @@ from torch import Tensor
 
 from lamina.core.batch import Batch, Fault, Remark
 from lamina.core.errors import LaminaError, noted_on_interrupt
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from lamina.data.decode.notes import remark_lines
 from lamina.data.loading.loader import eval_batches
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 from lamina.features.cache import FeatureCache
+from lamina.features.options import Computing
 from lamina.features.pooling import Extractor
 from lamina.features.table import Key, Table, Timing
 from lamina.train.distributed import choose_device
 
-Progress = Callable[[int, int, float], None]
 _SLAB_CELLS = 1 << 22
 _NAMES = {"trained": "the trained encoder", "untrained": "the untrained encoder", "pixels": "raw pixels"}
-
-
-@dataclass(frozen=True)
-class Computing:
-    """How features are computed; beyond rounding the numbers do not depend on it."""
-
-    batch_size: Annotated[int, COUNT] = 64
-    """Images per forward."""
-    workers: Annotated[int, NOT_NEGATIVE] = 2
-    """Processes that read images while others pass the encoder; 0: reading and computing take turns."""
-    device: str = "auto"
-    """auto (the GPU where there is one), cpu, cuda, ..."""
-    progress: Progress | None = None
-    """Told how many images of how many are done, and the share of the time spent waiting for images."""
-    cache: Path | None = None
-    """Folder that vectors are kept in and taken from; it may be deleted at any time."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 @torch.inference_mode()

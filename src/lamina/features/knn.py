@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, POSITIVE, check_ranges
 from lamina.features.nearest import Chunks, nearest
+from lamina.features.options import KNNOptions
 from lamina.features.probe import Verdict, at_an_edge
 from lamina.features.table import Setting
 
 
-@dataclass(frozen=True)
-class KNNOptions:
-    """The sweep of a kNN evaluation; every combination is judged by leave-one-out on the training set."""
-
-    k: Annotated[tuple[int, ...], COUNT] = (10, 20, 100, 200)
-    """Neighbours that vote; values beyond the training set are cut to its size."""
-    temperature: Annotated[float, POSITIVE] = 0.07
-    """Of the vote exp(similarity / temperature)."""
-    centred: tuple[bool, ...] = (False, True)
-    """Whether the mean of the training features is taken off before the cosine. DINO does not (False alone);
-    raw pixels and untrained features, all positive or nearly parallel, gain by it, and so does MAE."""
-    chosen_on: Annotated[int, COUNT] = 50_000
-    """At most so many training samples, evenly spread, judge the candidates; each of them against all others,
-    which for every one of 1.28 million would be their square."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        check_ranges(self)
-        if not self.k:
-            raise LaminaError("k must be one or more numbers")
-        if not self.centred:
-            raise LaminaError("centred must hold False, True or both")
-
-    def judges(self, n: int) -> Int64[Tensor, "m"]:
-        """Which of n training samples judge the candidates."""
-        m = min(n, self.chosen_on)
-        return torch.arange(m) * n // m
+def selection_rows(n: int, most: int) -> Int64[Tensor, "m"]:
+    """At most so many of n training samples, evenly spread: those that choices are made on."""
+    m = min(n, most)
+    return torch.arange(m) * n // m
 
 
 def knn_predict(
@@ -95,7 +70,7 @@ def probe_knn(
     `device` is where it is computed.
     """
     k = tuple(dict.fromkeys(min(value, len(train) - 1) for value in options.k))
-    train, judges = _at_hand(train, device), options.judges(len(train))
+    train, judges = _at_hand(train, device), selection_rows(len(train), options.chosen_on)
     mean, truth = train.mean(dim=0, dtype=torch.float32), labels[judges.to(labels.device)]
     ask = partial(knn_predict, train, labels, temperature=options.temperature, device=device)
     candidates = []

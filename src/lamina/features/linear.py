@@ -14,8 +14,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +25,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, POSITIVE, SHARE_BETWEEN, check_ranges
 from lamina.core.rng import permutation
+from lamina.features.options import LinearOptions
 from lamina.features.probe import Verdict, at_an_edge
 from lamina.features.standardize import Compact, Standardiser
 
@@ -39,38 +38,6 @@ stands still over several values of C before it rises again; of so many, a stand
 most."""
 _SMALL = 200_000_000
 _Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True)
-class LinearOptions:
-    """The sweep of a linear probe."""
-
-    c: Annotated[tuple[float, ...], POSITIVE] = (
-        0.1,
-        0.3,
-        1.0,
-        3.0,
-        10.0,
-        30.0,
-        100.0,
-        300.0,
-        1000.0,
-        3000.0,
-        10000.0,
-    )
-    """scikit-learn's C, ascending: the penalty is |W|^2 / (2 C) beside the summed cross-entropy, on features
-    whose rows have a mean squared length of 1."""
-    validation_share: Annotated[float, SHARE_BETWEEN] = 0.25
-    """Share of each class's training samples that the choice of C, features and pool is made on."""
-    patience: Annotated[int, COUNT] = 2
-    """With 5,000 or more validation samples the sweep ends after so many values of C in a row that are worse
-    than the best one; with fewer all values are tried."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        check_ranges(self)
-        if not self.c or any(a >= b for a, b in pairwise(self.c)):
-            raise LaminaError(f"c must ascend, not {self.c}")
 
 
 def stratified_split(labels: Int64[Tensor, "n"], share: float, seed: int) -> Bool[Tensor, "n"]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +13,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from lamina.core.batch import unit_float
-from lamina.core.errors import LaminaError
 from lamina.core.frozen import network_sha256
-from lamina.core.ranges import NOT_NEGATIVE, check_ranges
-from lamina.interop.backbone import Backbone, FeatureKind, Features
+from lamina.features.options import FeatureOptions, VectorPool
+from lamina.interop.backbone import Backbone, Features
 
 MOST_PIXEL_VALUES = 12_288
 """64 x 64 in colour: larger images are averaged down to it for the raw-pixel baseline."""
-
-Wanted = Literal["last", "fused", "layers"]
-VectorPool = Literal["cls", "mean", "cls+mean"]
 
 
 @runtime_checkable
@@ -40,63 +35,6 @@ class Identified(Protocol):
 
     def identity(self) -> str:
         """Differs where vectors of the same images may."""
-
-
-@dataclass(frozen=True)
-class FeatureOptions:
-    """Which vectors of an encoder are judged: a row for each of the features in each of the pools.
-
-    "last" and "fused" are normed by the encoder's final norm. Block outputs are not: like all vectors that
-    are put together of several parts, they are standardised channel by channel on the training images, as
-    `lamina.analyze.layer_probes` does it.
-    """
-
-    features: tuple[Wanted, ...] = ("last", "fused")
-    """last: the last block. fused: what the decoder was given, where there is a fusion. layers: each block, a
-    row each."""
-    layers: Annotated[tuple[int, ...], NOT_NEGATIVE] = ()
-    """Blocks, counted from 0, whose outputs side by side make one more row: of 12 blocks, the last 4 of
-    DINOv2's probes are 8 9 10 11."""
-    pools: tuple[VectorPool, ...] = ("cls", "mean")
-    """cls: the class token, where there is one. mean: the mean of the patch tokens. cls+mean: both side by
-    side."""
-    baselines: bool = True
-    """Whether the untrained network and raw pixels are judged beside. All kinds of vectors are in memory at
-    once: of ImageNet's training images raw pixels are 63 GB and one kind of a ViT-B's features 3.9 GB."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
-
-    def parts(self, backbone: Backbone) -> dict[str, tuple[FeatureKind | int, ...]]:
-        """What each of the features is made of, by the name of its rows.
-
-        Raises:
-            LaminaError: for blocks that the encoder has not, or where it has none of the features.
-        """
-        found: dict[str, tuple[FeatureKind | int, ...]] = {}
-        depth = backbone.encoder.depth
-        for wanted in self.features:
-            if wanted == "layers":
-                found |= {f"block {i}": (i,) for i in range(depth)}
-            elif wanted in backbone.kinds:
-                found[wanted] = (wanted,)
-        if bad := [i for i in self.layers if not 0 <= i < depth]:
-            raise LaminaError(f"there is no block {bad[0]}; this encoder has blocks 0 to {depth - 1}")
-        if self.layers:
-            several = "s" if len(self.layers) > 1 else ""
-            found[f"block{several} {'+'.join(map(str, self.layers))}"] = self.layers
-        if not found:
-            raise LaminaError("this encoder has no fusion, so no fused features; take features 'last'")
-        return found
-
-    def pools_of(self, backbone: Backbone) -> tuple[VectorPool, ...]:
-        """Those that the encoder has; raises where it has none of them."""
-        found = tuple(p for p in self.pools if all(part in backbone.pools for part in p.split("+")))
-        if not found:
-            asked = " or ".join(map(repr, self.pools))
-            raise LaminaError(f"this encoder has no pool {asked}; take {' or '.join(backbone.pools)}")
-        return found
 
 
 def standardised_first(features: str, pool: str) -> bool:

@@ -96,14 +96,6 @@ def load_encoder(
     return backbone.to(device)
 
 
-def network_options(name: str | None, heads: int | None) -> EncoderOptions | None:
-    """What `load_encoder` takes as `encoder`, from the options of a command line: a timm name, and attention
-    heads, for weights files that do not say them. Without heads of its own a named network has timm's."""
-    if name is None and heads is None:
-        return None
-    return EncoderOptions(name=name or EncoderOptions().name, heads=heads)
-
-
 def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | None:
     """The same network before any training: for a run, its own first weights (or those of another `seed`).
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from lamina.core.interfaces import Target
-from lamina.encoder.networks import Network
-from lamina.fusion.build import Fusion
-from lamina.masking.build import Masking
-from lamina.mim import MIM
-from lamina.recipes.build import assemble, enclose
 from lamina.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lamina.core.interfaces import Target
+    from lamina.encoder.networks import Network
+    from lamina.fusion.build import Fusion
+    from lamina.masking.build import Masking
+    from lamina.mim import MIM
 
 Statistics = Sequence[float] | None
 
@@ -35,6 +37,8 @@ def around(
         mean, std: of the images' channels, on [0, 1]; by default ImageNet's for 3 channels, 0.5 for others.
         masking: in place of the recipe's.
     """
+    from lamina.recipes.build import assemble, enclose
+
     recipe = replace(recipe, encoder=replace(recipe.encoder, mean=_as_tuple(mean), std=_as_tuple(std)))
     encoder = enclose(vit, recipe.encoder)
     encoder.check_hiding()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lamina.core.config import merge
 from lamina.decoder.options import DecoderOptions
-from lamina.encoder.networks import Network
-from lamina.fusion.build import Fusion
 from lamina.methods.compose import Statistics, around
 from lamina.methods.mae import mae_published, mae_recipe
-from lamina.mim import MIM
 from lamina.recipes.recipe import Recipe, Size
+
+if TYPE_CHECKING:
+    from lamina.encoder.networks import Network
+    from lamina.fusion.build import Fusion
+    from lamina.mim import MIM
 
 
 def crossmae_published(size: Size = "b") -> Recipe:

@@ -5,21 +5,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lamina.core.config import merge
 from lamina.decoder.options import DecoderOptions
-from lamina.encoder.networks import Network
 from lamina.encoder.options import EncoderOptions
-from lamina.fusion.build import Fusion
 from lamina.masking.options import MaskingOptions
 from lamina.methods.compose import Statistics, around, for_a_folder
 from lamina.methods.mae import mae_published, mae_recipe
-from lamina.mim import MIM
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.targets.options import TargetOptions
-from lamina.targets.teacher import Teacher
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
+
+if TYPE_CHECKING:
+    from lamina.encoder.networks import Network
+    from lamina.fusion.build import Fusion
+    from lamina.mim import MIM
+    from lamina.targets.teacher import Teacher
 
 CLIP = "timm/vit_base_patch16_clip_224.openai"
 """The teacher that EVA and MILAN were published with."""

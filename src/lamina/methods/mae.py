@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lamina.core.config import merge
-from lamina.encoder.networks import Network
 from lamina.encoder.options import EncoderOptions
-from lamina.fusion.build import Fusion
 from lamina.methods.compose import Statistics, around
-from lamina.mim import MIM
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
+
+if TYPE_CHECKING:
+    from lamina.encoder.networks import Network
+    from lamina.fusion.build import Fusion
+    from lamina.mim import MIM
 
 
 def mae_published(size: Size = "b") -> Recipe:

@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lamina.core.config import merge
-from lamina.encoder.networks import Network
-from lamina.fusion.build import Fusion
 from lamina.masking.options import MaskingOptions
 from lamina.methods.compose import Statistics, around
 from lamina.methods.eva import eva_published, eva_recipe
-from lamina.mim import MIM
 from lamina.recipes.recipe import Recipe, Size
-from lamina.targets.teacher import Teacher
+
+if TYPE_CHECKING:
+    from lamina.encoder.networks import Network
+    from lamina.fusion.build import Fusion
+    from lamina.mim import MIM
+    from lamina.targets.teacher import Teacher
 
 
 def milan_published(size: Size = "b") -> Recipe:

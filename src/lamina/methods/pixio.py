@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lamina.core.config import merge
 from lamina.decoder.options import DecoderOptions
-from lamina.encoder.networks import Network
-from lamina.fusion.build import Fusion
 from lamina.masking.options import MaskingOptions
-from lamina.masking.units import BlockMasking
 from lamina.methods.compose import Statistics, around
 from lamina.methods.mae import mae_published, mae_recipe
-from lamina.mim import MIM
 from lamina.recipes.recipe import Recipe, Size
+
+if TYPE_CHECKING:
+    from lamina.encoder.networks import Network
+    from lamina.fusion.build import Fusion
+    from lamina.mim import MIM
 
 
 def pixio_published(size: Size = "h") -> Recipe:
@@ -69,6 +71,8 @@ def pixio(
 
     The class tokens are those of `vit`: a class token and `reg_tokens=7` make timm's ViT have eight.
     """
+    from lamina.masking.units import BlockMasking
+
     recipe = merge(
         pixio_published(),
         {

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lamina.core.config import merge
 from lamina.data.options import DataOptions
 from lamina.decoder.options import DecoderOptions
-from lamina.encoder.networks import Network
 from lamina.encoder.options import EncoderOptions
-from lamina.fusion.build import Fusion
 from lamina.masking.options import MaskingOptions
 from lamina.methods.compose import Statistics, around
-from lamina.mim import MIM
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size, beit_encoder
 from lamina.targets.options import TargetOptions
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
+
+if TYPE_CHECKING:
+    from lamina.encoder.networks import Network
+    from lamina.fusion.build import Fusion
+    from lamina.mim import MIM
 
 
 def simmim_published(size: Size = "b") -> Recipe:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.evaluate.confusion import Confusion
-from lamina.features.pooling import FeatureOptions
+from lamina.features.options import FeatureOptions
 from lamina.features.table import Timing
 from lamina.report.format import setting
 

@@ -15,9 +15,10 @@ from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.models import Images, Subject, some
 from lamina.data.options import DataOptions
 from lamina.features.data import LabelledData
-from lamina.features.extract import Computing, collect
-from lamina.features.knn import KNNOptions, probe_knn
-from lamina.features.linear import LinearOptions, probe_linear
+from lamina.features.extract import collect
+from lamina.features.knn import probe_knn
+from lamina.features.linear import probe_linear
+from lamina.features.options import Computing, KNNOptions, LinearOptions
 from lamina.features.probe import grouped
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
-from lamina.data.sources import Source
 from lamina.methods.catalog import recipe as named
 from lamina.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lamina.data.sources import Source
 
 Pool = Literal["cls", "mean"]
 LOGIT_LR_SCALE = 30.0

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -25,14 +24,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lamina.analyze.curvature.attention import TwiceDifferentiable
+from lamina.analyze.options import Parameters
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.modes import evaluating
 from lamina.core.rng import sample_keys, seed_for
 from lamina.encoder.encoder import Encoder
 from lamina.train.param_groups import param_groups
-
-Parameters = Literal["encoder", "all"]
 
 _ONCE = ("not implemented", "once_differentiable", "not differentiable")  # what torch says, by its cause
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lamina.analyze.options import Direction, Mode
 from lamina.core.errors import LaminaError
-
-Mode = Literal["park-kim", "exact"]
-Direction = Literal["diagonal", "radial"]
 
 
 @dataclass(frozen=True)

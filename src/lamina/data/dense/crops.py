@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,38 +11,13 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from lamina.core.batch import Objects
-from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, POSITIVE, SHARE, SHARE_ABOVE_0, check_ranges
 from lamina.data.augment.crops import resize
 from lamina.data.dense.sources import IGNORE
+from lamina.data.dense.window_options import WindowOptions
 
 TRIES = 10
 """Places for a window that are tried until no class covers too much of it."""
 N_DRAWS = 2 + 2 * TRIES
-
-
-@dataclass(frozen=True)
-class WindowOptions:
-    """How training windows are cut for segmentation and detection."""
-
-    size: Annotated[tuple[int, int], COUNT] = (512, 512)
-    """Height and width of a window in px."""
-    scale: Annotated[tuple[float, float], POSITIVE] = (0.5, 2.0)
-    """Smallest and largest size of the image over `base`, drawn evenly."""
-    base: Annotated[int, COUNT] = 512
-    """Side in px of an image at scale 1."""
-    side: Literal["short", "long"] = "short"
-    """Which side `base` is: the short one (mmsegmentation), or the long one, so that the whole image fits
-    (large-scale jitter)."""
-    most_of_one_class: Annotated[float, SHARE_ABOVE_0] = 1.0
-    """Largest share of a window that one class may cover (mmsegmentation: 0.75); other places are tried."""
-    flip: Annotated[float, SHARE] = 0.5
-    """Probability of a horizontal flip."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        check_ranges(self)
-        check_scale(self.scale)
 
 
 @dataclass(frozen=True)
@@ -119,12 +93,6 @@ def draw_window(
         if _largest_share(window.map(classes)) <= options.most_of_one_class:
             return window
     return window
-
-
-def check_scale(scale: tuple[float, float]) -> None:
-    """Raise where the smallest size is above the largest."""
-    if scale[0] > scale[1]:
-        raise LaminaError(f"scale is {scale}; give the smallest size first, then the largest")
 
 
 def boxes_around(masks: Bool[Tensor, "n H W"]) -> Float[Tensor, "n 4"]:

@@ -15,8 +15,9 @@ from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, sample_keys, uniform
 from lamina.data.augment.jitter import jitter
 from lamina.data.decode.unreadable import Reason, Unreadable
-from lamina.data.dense.crops import N_DRAWS, WindowOptions, draw_window
+from lamina.data.dense.crops import N_DRAWS, draw_window
 from lamina.data.dense.sources import MapSource, ObjectSource
+from lamina.data.dense.window_options import WindowOptions
 from lamina.data.loading.bad_files import FaultBudget, fault_of
 from lamina.data.loading.dataloader import StepLoader, in_order
 from lamina.data.loading.dataset import read_noted, replacements, stack

@@ -12,7 +12,7 @@ from lamina.core.errors import LaminaError
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe
 from lamina.evaluate.finetune.adapt import protocol_recipe, recipe_of
-from lamina.evaluate.finetune.protocol import Trained
+from lamina.evaluate.run_options import Trained
 from lamina.evaluate.segment.recipes import SegmentRecipe, segment_recipe
 from lamina.interop.load import load_encoder
 from lamina.recipes.recipe import Recipe

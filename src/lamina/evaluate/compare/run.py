@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args
-
-import tyro
+from typing import Any
 
 from lamina.core.errors import LaminaError, noted_on_interrupt
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
-from lamina.encoder.options import EncoderOptions
+from lamina.encoder.options import EncoderOptions, network_options
 from lamina.evaluate.compare.models import Column, as_file, check_models, columns_of
+from lamina.evaluate.compare.options import CompareOptions, Protocol
 from lamina.evaluate.compare.recipes import (
     Recipes,
     check_recipes,
@@ -24,69 +22,25 @@ from lamina.evaluate.compare.recipes import (
 )
 from lamina.evaluate.compare.settings import SETTINGS, check_settings, images_of, write_settings
 from lamina.evaluate.detect.protocol import evaluate_detect
-from lamina.evaluate.fewshot.protocol import FewOptions, evaluate_fewshot
-from lamina.evaluate.finetune.protocol import Going, evaluate_trained
+from lamina.evaluate.fewshot.options import FewOptions
+from lamina.evaluate.fewshot.protocol import evaluate_fewshot
+from lamina.evaluate.finetune.protocol import evaluate_trained
 from lamina.evaluate.kept_scores import read_scores, write_scores
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear
-from lamina.evaluate.robustness.protocol import RobustnessOptions, evaluate_robustness
+from lamina.evaluate.robustness.options import RobustnessOptions
+from lamina.evaluate.robustness.protocol import evaluate_robustness
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score, Unfinished, of_probe
 from lamina.evaluate.segment.protocol import evaluate_segment
-from lamina.features.extract import Computing
-from lamina.features.pooling import FeatureOptions, VectorPool, Wanted
-from lamina.interop.load import network_options
+from lamina.features.options import Computing, FeatureOptions
 from lamina.runs.resumable_folder import opened_to_go_on
 from lamina.runs.run import Run
 from lamina.train.state import NONFINITE_EXIT_CODE
 
-Protocol = Literal[
-    "knn", "linear", "linear-mae", "attentive", "finetune", "fewshot", "segment", "detect", "robustness"
-]
 FROZEN = ("knn", "linear")
 """Protocols that judge frozen features: `CompareOptions.features` and `pools` are theirs."""
 UNSEEDED = ("knn",)
 """Protocols without any choice by chance: one seed of a model says it all."""
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """Which protocols, how often, and what they may take."""
-
-    protocols: tuple[Protocol, ...] = ("knn", "linear", "finetune")
-    """In the order of the table's rows, but robustness last."""
-    seeds: Annotated[int, COUNT] = 3
-    """Seeds of each protocol, for a model that is one run; of a model of several runs each is a seed."""
-    epochs: Annotated[float | None, POSITIVE] = None
-    """Epochs of fine-tuning, linear-mae and attentive, in place of their recipes'; warm-up keeps its
-    share."""
-    few_per_class: Annotated[tuple[int, ...], COUNT] = (1, 5, 10)
-    """Images of each class for fewshot."""
-    corrupted_images: Annotated[int | None, COUNT] = 1000
-    """Test images for robustness; unset means all."""
-    features: tuple[Wanted, ...] = ("last",)
-    """What knn and linear read, the same of all models: last (the last block) is there in each. Each of
-    several has rows of its own: fused (what the decoder was given) of models with a fusion, layers (each
-    block)."""
-    pools: tuple[VectorPool, ...] = ("mean",)
-    """How knn and linear pool it, the same for all models: mean (of the patches) is there in each. Each of
-    several has a row of its own: cls (the class token), cls+mean (both side by side)."""
-    batch_size: Annotated[int, COUNT] = 64
-    """Images per forward of frozen encoders."""
-    network: str | None = None
-    """timm name of the network, for weights files that do not say."""
-    heads: Annotated[int | None, COUNT, tyro.conf.arg(name="encoder.heads")] = None
-    """Attention heads of the network, for weights files of an unusual width, which do not say."""
-    workers: Annotated[int, NOT_NEGATIVE] = 2
-    """Processes that read images."""
-    device: str = "auto"
-    """auto, cpu, cuda, ..."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        check_ranges(self)
-        if unknown := set(self.protocols) - set(get_args(Protocol)):
-            raise LaminaError(f"there is no protocol {min(unknown)!r}; take {', '.join(get_args(Protocol))}")
-        if not self.protocols:
-            raise LaminaError("name at least one protocol")
 
 
 FREE = ("batch_size", "workers", "device", "seeds", "protocols", "features", "pools")

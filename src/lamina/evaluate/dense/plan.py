@@ -12,15 +12,16 @@ from lamina.core.choices import read_mapping
 from lamina.core.config import describe_changes, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import weights_sha256
-from lamina.data.dense.crops import WindowOptions
 from lamina.data.dense.loader import DenseLoader
+from lamina.data.dense.window_options import WindowOptions
 from lamina.data.options import DECODING_FIELDS, DataOptions, higher_limits
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.data import TwoParts
 from lamina.evaluate.dense.encoder import known_origin, resized_options
 from lamina.evaluate.dense.recipe import R
-from lamina.evaluate.finetune.protocol import Going, digest_of, keep, own_folder, placed
+from lamina.evaluate.finetune.protocol import digest_of, keep, own_folder, placed
 from lamina.evaluate.result_files import file_name
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score
 from lamina.evaluate.unused_options import check_dense_options
 from lamina.features.table import Setting

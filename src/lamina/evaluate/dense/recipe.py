@@ -10,7 +10,7 @@ from lamina.core.config import meant
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, check_ranges
 from lamina.evaluate.dense.encoder_options import EncoderChanges
-from lamina.evaluate.finetune.protocol import TrainingRecipe
+from lamina.evaluate.run_options import TrainingRecipe
 from lamina.train.optim_options import OptimOptions
 
 

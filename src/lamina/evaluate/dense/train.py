@@ -15,7 +15,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.records import parse_yaml, read_yaml, to_yaml, write_json
 from lamina.data.loading.bad_files import FaultBudget
 from lamina.data.options import raised_limits
-from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Unfinished
 from lamina.pretraining import tell_raised_limits
 from lamina.runs.resumable_folder import (

@@ -15,9 +15,10 @@ from lamina.core.batch import Batch, Objects
 from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
 from lamina.evaluate.dense.encoder import DenseTask
-from lamina.evaluate.detect.mask_rcnn import HeadOptions, build_rcnn
+from lamina.evaluate.detect.head_options import AttentionOptions, HeadOptions
+from lamina.evaluate.detect.mask_rcnn import build_rcnn
 from lamina.evaluate.detect.simple_pyramid import SimplePyramid, scales_for
-from lamina.evaluate.detect.window_attention import AttentionOptions, limit_attention, patch_map
+from lamina.evaluate.detect.window_attention import limit_attention, patch_map
 
 
 class Detections(NamedTuple):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lamina.core.batch import Batch
 from lamina.evaluate.detect.detector import Detector
-from lamina.evaluate.detect.mask_rcnn import BOX_SIDE, MASK_SIDE, HeadOptions
+from lamina.evaluate.detect.head_options import HeadOptions
+from lamina.evaluate.detect.mask_rcnn import BOX_SIDE, MASK_SIDE
 
 
 class Outline(nn.Module):

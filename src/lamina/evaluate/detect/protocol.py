@@ -19,7 +19,7 @@ from lamina.evaluate.detect.detector import Detector
 from lamina.evaluate.detect.inference import detect_images
 from lamina.evaluate.detect.plot import draw
 from lamina.evaluate.detect.recipes import DetectRecipe
-from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score
 from lamina.interop.backbone import Backbone
 from lamina.train.distributed import Ranks, process_group

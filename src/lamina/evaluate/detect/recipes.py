@@ -11,8 +11,7 @@ from lamina.core.choices import read_if
 from lamina.data.options import DataOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
-from lamina.evaluate.detect.mask_rcnn import HeadOptions
-from lamina.evaluate.detect.window_attention import AttentionOptions
+from lamina.evaluate.detect.head_options import AttentionOptions, HeadOptions
 from lamina.evaluate.detect.windows import DetectWindows
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions

@@ -12,12 +12,10 @@ from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
+from lamina.evaluate.detect.head_options import SCALES, check_scales
 
 POOLED = "pool"
 """What the coarsest map is called, which proposals alone look at."""
-
-
-_SCALES = (4.0, 2.0, 1.0, 0.5)
 
 
 class SimplePyramid(nn.Module):
@@ -55,18 +53,9 @@ class SimplePyramid(nn.Module):
         return maps
 
 
-def check_scales(scales: Sequence[float]) -> None:
-    """Raise for scales that the pyramid does not have."""
-    start = _SCALES.index(scales[0]) if scales and scales[0] in _SCALES else len(_SCALES)
-    if not scales or tuple(scales) != _SCALES[start : start + len(scales)]:
-        raise LaminaError(
-            f"scales {tuple(scales)} are no part of {_SCALES}; give some that follow each other"
-        )
-
-
 def scales_for(patch_px: int) -> tuple[float, ...]:
     """Those whose strides are 4 px or more, which is the finest of ViTDet's; at least the coarsest."""
-    return tuple(scale for scale in _SCALES if patch_px / scale >= 4) or _SCALES[-1:]
+    return tuple(scale for scale in SCALES if patch_px / scale >= 4) or SCALES[-1:]
 
 
 def _level(width: int, channels: int, scale: float) -> nn.Sequential:

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
-
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from timm.models.beit import Beit
 from torch import Tensor, nn
 
-from lamina.core.choices import read_unless
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from lamina.encoder.encoder import Encoder
+from lamina.evaluate.detect.head_options import AttentionOptions
 
 _IDLE = ("cls_token", "reg_token", "dist_token")
 """Parameters that nothing reads once prefix tokens are dropped."""
-
-
-@dataclass(frozen=True)
-class AttentionOptions:
-    """How far attention reaches."""
-
-    window: Annotated[int | None, COUNT] = None
-    """Side, in patches, of the windows that attention keeps to outside of the global blocks (ViTDet: 14);
-    unset: attention is global in all blocks."""
-    global_blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE, read_unless("window", None)] = None
-    """Blocks in which attention is global; unset: the last of each quarter (2 5 8 11 of 12)."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 def limit_attention(encoder: Encoder, options: AttentionOptions) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from lamina.core.ranges import COUNT, POSITIVE, SHARE
-from lamina.data.dense.crops import Window, WindowOptions, check_scale
+from lamina.data.dense.window_options import WindowOptions, check_scale
 from lamina.evaluate.dense.recipe import Windows
+
+if TYPE_CHECKING:
+    from lamina.data.dense.crops import Window
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class DetectWindows(Windows):
     def whole(self, height: int, width: int) -> Window:
         """The window of an image of that size which shows all of it, as large as it can be, from the upper
         left on."""
+        from lamina.data.dense.crops import Window  # with torch
+
         factor = min(side / of for side, of in zip(self.pixels, (height, width), strict=True))
         resized = tuple(
             min(side, max(1, round(of * factor)))

@@ -5,65 +5,40 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lamina.core.errors import LaminaError, noted_on_interrupt
+from lamina.core.errors import noted_on_interrupt
 from lamina.core.intervals import SHARE, estimate, wilson_interval
-from lamina.core.ranges import COUNT, SHARE_ABOVE_0, check_ranges
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.confusion import Confusion
+from lamina.evaluate.fewshot.options import By, FewOptions
 from lamina.evaluate.fewshot.subsets import Draw, draw_of_list, draw_per_class, few, per_class_of
-from lamina.evaluate.finetune.protocol import Going, evaluate_trained, keep
+from lamina.evaluate.finetune.protocol import evaluate_trained, keep
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score, Unfinished, score_file
 from lamina.features.data import LabelledData, open_labelled
-from lamina.features.extract import Computing, collect
-from lamina.features.knn import KNNOptions, probe_knn
-from lamina.features.linear import LinearOptions, fit_linear
-from lamina.features.pooling import BackboneVectors, FeatureOptions
+from lamina.features.extract import collect
+from lamina.features.knn import probe_knn
+from lamina.features.linear import fit_linear
+from lamina.features.options import Computing, FeatureOptions, KNNOptions, LinearOptions
+from lamina.features.pooling import BackboneVectors
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder
 from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run
 from lamina.train.distributed import choose_device
 
-By = Literal["linear", "knn", "finetune"]
 KNN = KNNOptions(k=(1, 3, 5, 10, 20))
 C_OF_ONE = 10.0
 """The linear probe's C where a class has one image, so that nothing can be held back to choose it on."""
-
-
-@dataclass(frozen=True)
-class FewOptions:
-    """How few labels, how often they are drawn, and what learns from them."""
-
-    by: By = "linear"
-    """linear or knn on frozen features, or finetune."""
-    per_class: Annotated[tuple[int, ...], COUNT] = (1, 2, 5, 10)
-    """Images of each class."""
-    shares: Annotated[tuple[float, ...], SHARE_ABOVE_0] = ()
-    """Shares of the training images, such as 0.01 0.1: as many of each class as make that share of all."""
-    lists: tuple[Path, ...] = ()
-    """Official lists: text files that name the images, one on each line."""
-    draws: Annotated[int, COUNT] = 5
-    """Draws of each amount; a list is one by itself."""
-    pool: Literal["cls", "mean"] = "mean"
-    """For linear and knn: what of the last layer is read."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        check_ranges(self)
-        if not (self.per_class or self.shares or self.lists):
-            raise LaminaError("few labels need an amount: per_class, shares or lists")
-        if twice := [name for name, n in Counter(file.stem for file in self.lists).items() if n > 1]:
-            raise LaminaError(f"two lists are called {twice[0]}, as their scores would be; rename one")
 
 
 class Answer(NamedTuple):

@@ -7,24 +7,23 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from lamina.core.config import describe_changes, flatten, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
-from lamina.core.ranges import NOT_NEGATIVE, SEED, check_ranges
 from lamina.data.digest import images_digest, joined_digests
-from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.adapt import adapted, protocol_recipe, recipe_of
 from lamina.evaluate.predictions import Answers, classify
 from lamina.evaluate.result_files import file_name
+from lamina.evaluate.run_options import Going, Trained, TrainingRecipe
 from lamina.evaluate.score import Score, Unfinished, score_file
 from lamina.features.data import LabelledData, open_labelled
-from lamina.features.extract import Computing
+from lamina.features.options import Computing
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder, locate_step
@@ -33,46 +32,8 @@ from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run, load_task
 from lamina.supervised.classifier import Supervised
 from lamina.train.distributed import choose_device
-from lamina.train.options import TrainOptions
-
-Trained = Literal["linear-mae", "attentive", "finetune"]
-
-
-class TrainingRecipe(Protocol):
-    """What a recipe says of any training; it is a frozen dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def data(self) -> DataOptions: ...
-
-    @property
-    def train(self) -> TrainOptions: ...
-
 
 R = TypeVar("R", bound=TrainingRecipe)
-
-
-@dataclass(frozen=True)
-class Going:
-    """How a training goes on, where it is and with what it computes; the numbers depend on the seed alone."""
-
-    out: Path | None = None
-    """Folder of the training; by default RUN/evaluations/PROTOCOL-DATA-seedS for a run."""
-    resume: bool = False
-    """Go on with what is in the folder (or start it)."""
-    overwrite: bool = False
-    """Replace what is in the folder."""
-    seed: Annotated[int, SEED] = 0
-    """Of weights, order, crops, mixing and drop path."""
-    device: str | None = None
-    """auto, cpu, cuda, ...; unset means the recipe's."""
-    workers: Annotated[int | None, NOT_NEGATIVE] = None
-    """Processes that read images; unset means the recipe's."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 def evaluate_trained(

@@ -16,7 +16,7 @@ from lamina.core.errors import LaminaError
 from lamina.data.file_names import printable
 from lamina.data.open import open_source
 from lamina.data.sources import Source
-from lamina.evaluate.robustness.corruptions.corrupt import KINDS, SEVERITIES
+from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES
 
 Variant = Literal["imagenet-a", "imagenet-r", "imagenet-sketch"]
 CLASSES: dict[str, int] = {"imagenet-a": 200, "imagenet-r": 200, "imagenet-sketch": 1000}

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from lamina.analyze.models import some
 from lamina.core.errors import noted_on_interrupt
 from lamina.core.intervals import wilson_interval
-from lamina.core.ranges import COUNT, check_ranges
 from lamina.data.digest import images_digest, joined_digests
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.finetune.protocol import Going, keep
+from lamina.evaluate.finetune.protocol import keep
 from lamina.evaluate.load_classifier import Classifier, open_classifier
 from lamina.evaluate.result_files import file_name
-from lamina.evaluate.robustness.corruptions.corrupt import (
-    KINDS,
-    SEVERITIES,
-    Corruption,
-    available_kinds,
-    check_corruption,
-)
+from lamina.evaluate.robustness.corruptions.corrupt import Corruption
+from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES, available_kinds
 from lamina.evaluate.robustness.corruptions.mce import CorruptionScores
 from lamina.evaluate.robustness.imagenet_variants import (
     CLASSES,
@@ -34,40 +28,17 @@ from lamina.evaluate.robustness.imagenet_variants import (
     open_imagenet_c,
     open_variant,
 )
+from lamina.evaluate.robustness.options import RobustnessOptions
 from lamina.evaluate.robustness.partial_results import MeasuredParts
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score
 from lamina.features.data import open_labelled
-from lamina.features.extract import Computing
+from lamina.features.options import Computing
 from lamina.runs.run import Run
 
-Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch"]
 CLEAN = "clean"
 WHOLE = (CLEAN, *CLASSES)
 """Parts whose confusion matrix is kept: images as they are, not one of the corruptions."""
-
-
-@dataclass(frozen=True)
-class RobustnessOptions:
-    """Which images a classifier is tested on."""
-
-    published: Published | None = None
-    """A set as published, whose folder is DATA; unset means that the test images of DATA are corrupted
-    here."""
-    kinds: tuple[str, ...] = ()
-    """Corruptions; unset means all fifteen (without frost where its photographs are not installed)."""
-    images: Annotated[int | None, COUNT] = None
-    """So many of the test images, drawn by the seed; unset means all."""
-    probe_data: str | None = None
-    """Labelled images whose training part a linear probe is fitted on, for an encoder that is no classifier;
-    unset means DATA's own."""
-    pool: Literal["cls", "mean"] = "mean"
-    """What of the last layer that probe reads: the mean of the patches, or the class token."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        check_ranges(self)
-        for kind in self.kinds:
-            check_corruption(kind, SEVERITIES[0])
 
 
 class Part(NamedTuple):

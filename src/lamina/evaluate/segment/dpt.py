@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.feature_maps import Logits, Taps, chosen
+from lamina.evaluate.segment.head_options import DPTOptions
 
 BLOCKS = (2, 5, 8, 11)
 """Of twelve, as DPT's for ViT-B."""
 _COARSEST_PX = 32
-
-
-@dataclass(frozen=True)
-class DPTOptions:
-    """DPT's decoder."""
-
-    blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
-    """Four blocks to read, the lowest first; unset: 2 5 8 11 of 12, as far up in other depths."""
-    reassemble: Annotated[tuple[int, int, int, int] | None, COUNT] = None
-    """Channels of the four maps before they are brought to one width; unset: 96 192 384 768 for a width of
-    768, in proportion for others, and 256 512 1024 1024 from 1024 on (DPT's)."""
-    channels: Annotated[int, COUNT] = 256
-    """Channels of the maps that are fused."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 class DPT(nn.Module):

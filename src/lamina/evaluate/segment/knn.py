@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int64, Integer, Shaped
@@ -12,34 +11,14 @@ from torch import Tensor, nn
 
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
 from lamina.core.rng import Purpose, uniform
 from lamina.data.dense.sources import IGNORE
 from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.feature_maps import read_taps
+from lamina.evaluate.segment.head_options import KNNHeadOptions
 from lamina.evaluate.segment.miou import count_image, mean_iou
 from lamina.evaluate.segment.segmenter import resized
 from lamina.features.nearest import Found, nearest
-
-
-@dataclass(frozen=True)
-class KNNHeadOptions:
-    """kNN segmentation, as CAPI evaluates (arXiv 2502.08769)."""
-
-    k: Annotated[tuple[int, ...], COUNT] = (1, 3, 10, 30)
-    """Neighbours that vote; which, is chosen on a tenth of the training images."""
-    images: Annotated[int | None, Range(2)] = None
-    """Training images that are read, drawn by the seed; unset: all."""
-    patches: Annotated[int, COUNT] = 100_000
-    """Training patches that are remembered at most, as many of each image, drawn by the seed."""
-    block: Annotated[int | None, NOT_NEGATIVE] = None
-    """The block whose output is compared, after the final norm; unset: the last."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        check_ranges(self)
-        if not self.k:
-            raise LaminaError("knn.k is empty; give one number of neighbours or more")
 
 
 @dataclass(frozen=True)

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
-
 import torch
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import NOT_NEGATIVE, SHARE_BELOW_1, check_ranges
 from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.feature_maps import Logits, Taps
+from lamina.evaluate.segment.head_options import LinearHeadOptions
 from lamina.evaluate.segment.upernet import classifier
-
-
-@dataclass(frozen=True)
-class LinearHeadOptions:
-    """The linear head."""
-
-    blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
-    """Blocks to read, side by side; unset: the last one. DINOv2's "+ms" reads the last four."""
-    dropout: Annotated[float, SHARE_BELOW_1] = 0.1
-    """Of whole channels before the matrix."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 class LinearHead(nn.Module):

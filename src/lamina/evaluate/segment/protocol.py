@@ -15,7 +15,7 @@ from lamina.evaluate.dense.images import DenseImages, Progress
 from lamina.evaluate.dense.plan import keep_score
 from lamina.evaluate.dense.plot import save_picture
 from lamina.evaluate.dense.train import begin_evaluation, fit_protocol, opened_evaluation
-from lamina.evaluate.finetune.protocol import Going
+from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score
 from lamina.evaluate.segment.build import Planned, build_encoder, build_segmenter, plan_segmentation
 from lamina.evaluate.segment.data import SegmentData

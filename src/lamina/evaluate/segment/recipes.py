@@ -12,10 +12,7 @@ from lamina.core.errors import LaminaError
 from lamina.data.options import DataOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
-from lamina.evaluate.segment.dpt import DPTOptions
-from lamina.evaluate.segment.knn import KNNHeadOptions
-from lamina.evaluate.segment.linear import LinearHeadOptions
-from lamina.evaluate.segment.upernet import UperOptions
+from lamina.evaluate.segment.head_options import DPTOptions, KNNHeadOptions, LinearHeadOptions, UperOptions
 from lamina.evaluate.segment.window_options import SegmentWindows
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions

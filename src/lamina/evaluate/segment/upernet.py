@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lamina.core.choices import read_unless
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, SHARE_BELOW_1, check_ranges
 from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.feature_maps import Logits, Taps, chosen
+from lamina.evaluate.segment.head_options import UperOptions
 from lamina.evaluate.segment.pyramid import Pyramid
 
 BLOCKS = (3, 5, 7, 11)
 """Of twelve, as MAE and BEiT have them."""
 _AUX_LEVEL = 2
-
-
-@dataclass(frozen=True)
-class UperOptions:
-    """UperNet on a plain ViT."""
-
-    blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
-    """Four blocks to read, the lowest first; unset: 3 5 7 11 of 12, as far up in other depths."""
-    strides_px: Annotated[tuple[int, int, int, int], COUNT] = (4, 8, 16, 32)
-    """Px of the image from one value of a map to the next, for each map of the pyramid."""
-    channels: Annotated[int | None, COUNT] = None
-    """Channels of the head; unset: the encoder's width (768 for ViT-B, as published)."""
-    pools: Annotated[tuple[int, ...], COUNT] = (1, 2, 3, 6)
-    """Sides of the grids that the coarsest map is pooled to."""
-    dropout: Annotated[float, SHARE_BELOW_1] = 0.1
-    """Of whole channels before the last matrix."""
-    aux_share: Annotated[float, NOT_NEGATIVE] = 0.4
-    """Weight of the auxiliary head's loss; 0: no auxiliary head."""
-    aux_channels: Annotated[int, COUNT, read_unless("aux_share", 0)] = 256
-    """Channels of the auxiliary head."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        check_ranges(self)
-        if not self.pools:
-            raise LaminaError("uper.pools is empty; give the side of one grid or more")
 
 
 class UperNet(nn.Module):

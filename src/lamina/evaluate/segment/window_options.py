@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from lamina.core.ranges import COUNT, POSITIVE, SHARE, SHARE_ABOVE_0
-from lamina.data.dense.crops import WindowOptions, check_scale
+from lamina.data.dense.window_options import WindowOptions, check_scale
 from lamina.evaluate.dense.recipe import Windows, check_sides
 
 

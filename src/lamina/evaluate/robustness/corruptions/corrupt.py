@@ -14,49 +14,34 @@ from torch import Tensor
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, sample_keys, seed_for
-from lamina.evaluate.robustness.corruptions import blur, digital, frost, noise, weather
+from lamina.evaluate.robustness.corruptions import blur, digital, noise, weather
+from lamina.evaluate.robustness.corruptions.kinds import KINDS, check_corruption
 from lamina.evaluate.robustness.corruptions.types import Pixels, Values
 
 _Function = Callable[[Pixels, int, RandomState], Pixels | Values]
-_FUNCTIONS: dict[str, _Function] = {
-    "gaussian_noise": noise.gaussian,
-    "shot_noise": noise.shot,
-    "impulse_noise": noise.impulse,
-    "defocus_blur": blur.defocus,
-    "glass_blur": blur.glass,
-    "motion_blur": blur.motion,
-    "zoom_blur": blur.zoom,
-    "snow": weather.snow,
-    "frost": weather.frost,
-    "fog": weather.fog,
-    "brightness": weather.brightness,
-    "contrast": digital.contrast,
-    "elastic_transform": digital.elastic,
-    "pixelate": digital.pixelate,
-    "jpeg_compression": digital.jpeg,
-}
-KINDS = tuple(_FUNCTIONS)
-"""Names as ImageNet-C's folders have them, in the published order."""
-SEVERITIES = (1, 2, 3, 4, 5)
-
-
-def available_kinds() -> tuple[str, ...]:
-    """The kinds that can be generated here: all fifteen, without frost where its photographs are missing."""
-    return tuple(kind for kind in KINDS if kind != "frost" or frost.folder() is not None)
-
-
-def check_corruption(kind: str, severity: int) -> None:
-    """Refuse what `corrupt` cannot do, before any image is read.
-
-    Raises:
-        LaminaError: for an unknown kind or severity, or frost without its photographs.
-    """
-    if kind not in KINDS:
-        raise LaminaError(f"there is no corruption {kind!r}; take {', '.join(KINDS)}")
-    if severity not in SEVERITIES:
-        raise LaminaError(f"a corruption's severity is 1, 2, 3, 4 or 5, not {severity}")
-    if kind == "frost" and frost.folder() is None:
-        raise LaminaError(frost.MISSING)
+_FUNCTIONS: dict[str, _Function] = dict(
+    zip(
+        KINDS,
+        (
+            noise.gaussian,
+            noise.shot,
+            noise.impulse,
+            blur.defocus,
+            blur.glass,
+            blur.motion,
+            blur.zoom,
+            weather.snow,
+            weather.frost,
+            weather.fog,
+            weather.brightness,
+            digital.contrast,
+            digital.elastic,
+            digital.pixelate,
+            digital.jpeg,
+        ),
+        strict=True,
+    )
+)
 
 
 def corrupt(image: Shaped[Tensor, "C H W"], kind: str, severity: int, key: int) -> UInt8[Tensor, "C H W"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from lamina.core.errors import LaminaError
-
-FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg", "frost6.jpg")
-"""Names in the package's folder `frost`."""
-MISSING = "frost needs photographs of frost: pip install 'lamina[robustness]', or leave frost out"
-
-
-def folder() -> Path | None:
-    """Where the photographs are; None if they are not installed. Nothing of the package is imported."""
-    found = find_spec("imagecorruptions")
-    places = () if found is None else found.submodule_search_locations or ()
-    folders = (Path(place) / "frost" for place in places)
-    return next((each for each in folders if all((each / file).is_file() for file in FILES)), None)
+from lamina.evaluate.robustness.corruptions.kinds import FROST_FILES, FROST_MISSING, frost_folder
 
 
 def photograph(number: int, height: int, width: int) -> UInt8[np.ndarray, "H2 W2 3"]:
@@ -36,13 +24,13 @@ def photograph(number: int, height: int, width: int) -> UInt8[np.ndarray, "H2 W2
     Raises:
         LaminaError: if the photographs are not installed.
     """
-    place = folder()
+    place = frost_folder()
     if place is None:
-        raise LaminaError(MISSING)
-    return _enlarged(place / FILES[number], height, width)
+        raise LaminaError(FROST_MISSING)
+    return _enlarged(place / FROST_FILES[number], height, width)
 
 
-@lru_cache(maxsize=len(FILES))  # an evaluation asks for one size
+@lru_cache(maxsize=len(FROST_FILES))  # an evaluation asks for one size
 def _enlarged(file: Path, height: int, width: int) -> UInt8[np.ndarray, "H2 W2 3"]:
     with Image.open(file) as image:
         photo = torch.from_numpy(np.array(image.convert("RGB")))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lamina.core.errors import LaminaError
-from lamina.evaluate.robustness.corruptions.corrupt import KINDS, SEVERITIES
+from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES
 
 Errors = Mapping[str, Sequence[float]]
 """For each kind the top-1 errors in [0, 1] at severity 1 to 5."""

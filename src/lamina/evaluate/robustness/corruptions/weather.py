@@ -8,7 +8,8 @@ from numpy.random import RandomState
 from skimage.color import hsv2rgb, rgb2hsv
 
 from lamina.evaluate.robustness.corruptions.blur import enlarged, streak
-from lamina.evaluate.robustness.corruptions.frost import FILES, photograph
+from lamina.evaluate.robustness.corruptions.frost import photograph
+from lamina.evaluate.robustness.corruptions.kinds import FROST_FILES
 from lamina.evaluate.robustness.corruptions.types import Pixels, Values
 
 SNOW = (
@@ -49,7 +50,7 @@ def frost(image: Pixels, severity: int, draw: RandomState) -> Values:
         LaminaError: if the photographs are not installed.
     """
     height, width = image.shape[:2]
-    photo = photograph(draw.randint(len(FILES)), height, width)
+    photo = photograph(draw.randint(len(FROST_FILES)), height, width)
     top, left = draw.randint(photo.shape[0] - height), draw.randint(photo.shape[1] - width)
     own, frozen = FROST[severity - 1]
     return own * image + frozen * photo[top : top + height, left : left + width]
