@@ -15,6 +15,7 @@ from lamina.core.rng import Purpose, sample_keys, seed_for
 from lamina.data.loading.loader import eval_batches
 from lamina.data.options import DataOptions
 from lamina.data.sources import ArraySource
+from lamina.evaluate.robustness.corruptions import kinds as photographs
 from lamina.evaluate.robustness.corruptions.blur import DISCS, disc, origins
 from lamina.evaluate.robustness.corruptions.corrupt import Corruption, corrupt
 from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES, available_kinds
@@ -347,7 +348,8 @@ RANDOM = [
 
 DIGESTS = """
 import hashlib, torch
-from lamina.evaluate.robustness.corruptions import available_kinds, corrupt
+from lamina.evaluate.robustness.corruptions.corrupt import corrupt
+from lamina.evaluate.robustness.corruptions.kinds import available_kinds
 image = (torch.arange(3 * 40 * 50) * 37 % 256).to(torch.uint8).reshape(3, 40, 50)
 digests = [hashlib.sha256(corrupt(image, k, s, 11).numpy()).hexdigest() for k in available_kinds() for s in (1, 5)]
 """
