@@ -1,6 +1,7 @@
 """README and documentation say what is there: verbs, options, names and files that exist."""
 
 import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
@@ -15,6 +16,7 @@ from lamina.evaluate.segment.recipes import segment_recipe
 from lamina.recipes.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
+VERBS = reference.verbs()
 GENERATED = {reference.FOLDER / name for name in reference.PAGES}
 PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")} - GENERATED - {ROOT / "CHANGELOG.md"})
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -74,6 +76,34 @@ def test_dotted_options_are_options(page):
         group, _, field = name.partition(".")
         assert name in known or f"{group}.{field.removeprefix('no-')}" in known, option
         assert not word, (option, word)
+
+
+@cache
+def flags(verb: str) -> set[str]:
+    """The options that a verb's help names."""
+    more = ("--help-all",) if verb == "pretrain" else ()
+    text = "".join(reference.help_of(verb, flag) for flag in ("--help", *more))
+    return set(re.findall(r"--[a-z][\w.-]*[a-z0-9]", text)) | {"--help"}
+
+
+def verb_of(command: str) -> str:
+    """The verb of a command, of two words where there is such a one."""
+    return next((" ".join(words) for n in (2, 1) if " ".join(words := command.split()[:n]) in VERBS), "")
+
+
+@each_page
+def test_options_of_commands_are_options_of_their_verb(page):
+    for command in commands(page.read_text().replace("\\\n", " ")):
+        if verb := verb_of(command):
+            given = re.findall(r"(?<=\s)--[a-z][\w.-]*[a-z0-9]", re.split(r"\s#|[|;&>]", command)[0])
+            assert set(given) <= flags(verb), command
+
+
+@each_page
+def test_options_in_a_sentence_are_options_of_some_verb(page):
+    known = set().union(*map(flags, VERBS)) | {"--version"}
+    given = re.findall(r"`(--[a-z][\w.-]*[a-z0-9])[^`]*`", page.read_text())
+    assert {option for option in given if "group." not in option} <= known
 
 
 @each_page

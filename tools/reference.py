@@ -169,7 +169,7 @@ def options_page() -> str:
     return "\n".join(text) + "\n"
 
 
-def help_of(verb: str) -> str:
+def help_of(verb: str, flag: str = "--help") -> str:
     """What `lamina VERB --help` prints, 100 columns wide and without colours."""
     printed, plain = io.StringIO(), {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
     with (
@@ -177,7 +177,7 @@ def help_of(verb: str) -> str:
         contextlib.redirect_stdout(printed),
         contextlib.suppress(SystemExit),
     ):
-        main([*verb.split(), "--help"])
+        main([*verb.split(), flag])
     said = printed.getvalue().strip()
     if not said.startswith("usage:"):
         raise ValueError(f"lamina {verb} --help prints no usage")
