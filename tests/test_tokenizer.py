@@ -27,6 +27,7 @@ from lamina.tokenizer.measure import measure_tokenizer, patch_means, perplexity
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer.vae import DiscreteVAE
 from lamina.tokenizer_training import train_tokenizer
+from option_toys import as_read
 
 PHOTOS = "sample:photos?crop=16&most=40"
 TINY = {
@@ -233,6 +234,7 @@ def test_beit_gets_below_the_best_constant_with_either(tmp_path, trained, own, f
     }
     out = tmp_path / "run"
     sizes = {"image_size": 16, "patch_size": 4, "batch_size": 32, "base_lr": 8e-3, "workers": 0}
+    options = as_read("beit-small", options, fusion)
     lamina.pretrain(
         PHOTOS, out, "beit-small", options=options, epochs=8.0 if own else 5.0, fusion=fusion, **sizes
     )
