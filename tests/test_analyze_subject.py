@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lamina.analyze.models import Images, names_of, some
+from lamina.analyze.models import Images, some
 from lamina.analyze.output import Summary
 from lamina.analyze.session import AnalysisTask
 from lamina.core.errors import LaminaError
@@ -68,13 +68,6 @@ def test_an_analysis_says_them_in_its_summary():
     images.notes = ("odd",)
     task._looked_at = [Images(images, (8, 8), 1)] * 2
     assert task.noted(told).notes == ("kept", "odd")
-
-
-def test_short_names_tell_models_apart():
-    assert names_of(["runs/mae", "runs/mff@10"]) == {"mae": "runs/mae", "mff@10": "runs/mff@10"}
-    assert set(names_of(["a/mae", "b/mae"])) == {"a/mae", "b/mae"}
-    with pytest.raises(LaminaError, match="twice"):
-        names_of(["runs/mae", "runs/mae"])
 
 
 def test_held_out_is_what_training_does_not_see(tmp_path):

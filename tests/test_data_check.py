@@ -16,8 +16,8 @@ from lamina.data.file_names import SUFFIXES
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
+from lamina.interop.complete import check_readable
 from lamina.methods.catalog import recipe
-from lamina.pretraining import _look
 
 ONE_PROCESS = DataOptions(workers=0, bad_files_min=2)
 
@@ -107,13 +107,13 @@ def test_what_passes_is_trained_on(tmp_path: Path) -> None:
     loader = TrainLoader(source, DataOptions(workers=0), 0, 11, image_size=(8, 8), in_chans=1)
     for batch in loader.batches(0, 8):
         assert (batch.images == 5).all()
-    _look(source, recipe("mae-small"))
+    check_readable(source, recipe("mae-small"))
     for k in range(10, 30):
         (tmp_path / f"a{k}.png").write_bytes(b"")
     source = open_source(tmp_path)
     assert not check(source, DataOptions(workers=0)).ok
     with pytest.raises(LaminaError, match="none of the first 11 images"):
-        _look(source, recipe("mae-small"))
+        check_readable(source, recipe("mae-small"))
 
 
 def test_the_help_names_every_ending_that_is_read(capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,7 +181,7 @@ def test_the_run_folder_is_guarded(tmp_path):
     train(out, max_steps=2)
     with pytest.raises(LaminaError, match="--resume"):
         train(out, max_steps=2)
-    with pytest.raises(LaminaError, match=r"these options differ: train\.seed"):
+    with pytest.raises(LaminaError, match=r"these differ: train\.seed"):
         lamina.pretrain(DATA, out, resume=True, seed=5)
     with pytest.raises(LaminaError, match="started on"):
         lamina.pretrain("sample:photos?crop=16&most=5", out, resume=True)

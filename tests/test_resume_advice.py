@@ -106,7 +106,7 @@ def test_a_limit_of_files_may_be_raised_and_not_lowered(
     resume = ["pretrain", str(photos), "--out", str(run), "--resume"]
     for name, value in (("data.max-pixels", "90000"), ("data.max-decode-seconds", "0.05")):
         assert main([*resume, f"--{name}", value]) == 2
-        assert f"these options differ: {name.replace('-', '_')}" in capsys.readouterr().err
+        assert f"these differ: {name.replace('-', '_')}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

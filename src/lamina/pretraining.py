@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lamina.callbacks.bad_files import FaultMonitor
@@ -14,55 +12,31 @@ from lamina.callbacks.export_encoder import EncoderExport
 from lamina.callbacks.fusion_monitor import FusionMonitor
 from lamina.cmae.cmae import CMAE
 from lamina.core.choices import unread
-from lamina.core.config import differences
-from lamina.core.errors import LaminaError
+from lamina.core.config import flatten, to_mapping
 from lamina.core.terminal import tolerant_output
-from lamina.data.decode.unreadable import Unreadable
 from lamina.data.file_names import printable
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import Spec, open_source
-from lamina.data.options import raised_limits
-from lamina.data.sources import Source, names_sha256
-from lamina.data.stats import channel_stats
-from lamina.encoder.options import EncoderOptions
+from lamina.data.sources import Source
 from lamina.interop.backbone import Backbone
-from lamina.interop.init_weights import start_from, with_epsilon_of
+from lamina.interop.complete import complete
+from lamina.interop.init_weights import start_from
 from lamina.interop.load_weights import Loaded
 from lamina.interop.resizing import adopt
-from lamina.interop.teachers import open_target, open_teacher
 from lamina.masking.attention_guided import ScoredMasking
 from lamina.mim import mim_of
-from lamina.recipes.build import Task, build_task, resolve
+from lamina.recipes.build import Task, build_task
 from lamina.recipes.recipe import Recipe
+from lamina.runs.data_facts import DataFacts, check_same_images, data_facts
 from lamina.runs.resumable_folder import Started, begin_on_main
-from lamina.runs.run import DataFacts, Run
+from lamina.runs.run import Run
+from lamina.runs.same_settings import changes_on_resume, print_raised_limits
 from lamina.supervised.classifier import Supervised
-from lamina.supervised.labels import check_labels
 from lamina.train import checkpoint
 from lamina.train.callbacks import Callback
 from lamina.train.distributed import Ranks, from_main, on_main, process_group
-from lamina.train.divergence import remedies
 from lamina.train.loop import fit
 from lamina.train.state import Outcome
-
-FREE_ON_RESUME = (
-    "data.workers",
-    "data.prefetch_batches",
-    "data.worker_timeout_seconds",
-    "data.bad_files_max_share",
-    "data.bad_files_min",
-    "train.device",
-    "train.checkpoint_every_steps",
-    "train.checkpoint_every_seconds",
-    "train.keep_checkpoints",
-    "train.nonfinite_limit",
-    "train.tensorboard",
-    "monitor.images",
-    "monitor.knn_data",
-    "monitor.every_steps",
-)
-"""Options that a resumed run may change: the weights do not depend on them. It may also raise the limits of a
-file's size and time (`raised_limits`), which is written down, and one that diverged may change `remedies`."""
 
 MoreCallbacks = Callable[[Run, Source], Sequence[Callback]]
 
@@ -87,7 +61,7 @@ def run_pretrain(
     `content`, where it is given, is a digest of what they hold, which a resumed run has to find again.
 
     Raises:
-        LaminaError: for anything in the options, the data or the folder that cannot be meant.
+        LaminaError: where the options, the data or the folder are invalid.
     """
     run = Run(out)
     with (
@@ -98,32 +72,27 @@ def run_pretrain(
         if source is None:
             source = open_source(data)
             tell_notes(source, ranks)
-        _look(source, recipe)
-        facts = data_facts(data, source)._replace(content=content)
+        facts = data_facts(data, source, content)
         going_on = bool(from_main(int(resume and run.exists()), ranks))
-        recipe = _with_epsilon(recipe, run.recipe().encoder if going_on else None, init)
-        recipe = resolve(with_classes(_measure(recipe, source), source))
-        recipe, target = open_target(recipe)
-        recipe, teacher = open_teacher(recipe)
+        own, given = (run.recipe() if going_on else None), _init_name(init)
+        if going_on and not isinstance(init, Backbone):
+            init = run.init()
+        recipe, target, teacher = complete(recipe, source, init, own)
         method = build_task(recipe, target, teacher)
-        if recipe.method != "supervised":
-            method.encoder.check_hiding()
-        if going_on:
-            other = _check_same(run, recipe, facts, _called(init))
-            init = init if isinstance(init, Backbone) else run.init()
-        check_init(recipe, init)
+        changed = changes_of_run(run, recipe, facts, given) if going_on else {}
         if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
             _begin(method, init, recipe, ranks)
         loader = _loader(recipe, source, method, ranks)
         loader.budget.content_counts = bool(content)
-        watching = _watching(recipe, data, source, method, ranks)
+        monitors = _monitors(recipe, data, source, method, ranks)
         if not going_on:
-            begin_on_main(ranks, folder, lambda: run.start(recipe, facts, _called(init)))
-        elif other:
-            on_main(ranks, lambda: _change(run, recipe))
+            begin_on_main(ranks, folder, lambda: run.start(recipe, facts, given))
+        elif changed:
+            on_main(ranks, lambda: print_raised_limits(changed))
+            on_main(ranks, lambda: run.change(recipe))
         ours = [
             *([Started(folder)] if folder else []),
-            *watching,
+            *monitors,
             FaultMonitor(loader.budget),
             EncoderExport(run.encoder, recipe.encoder, recipe.fusion, recipe.data.eval_crop_share),
             *(callbacks(run, source) if callbacks and ranks.main else ()),
@@ -131,30 +100,16 @@ def run_pretrain(
         return fit(method, loader, recipe.optim, recipe.train, run.path, ours, resume=going_on)
 
 
-def _change(run: Run, recipe: Recipe) -> None:
-    """Write down that a run goes on with other options; say which limits of files they raise."""
-    tell_raised_limits(differences(run.recipe(), recipe))
-    run.change(recipe)
-
-
-def tell_raised_limits(changed: Mapping[str, tuple[object, object]]) -> None:
-    """Say of each limit of files that is raised on a resume that the images differ from there on."""
-    for name, (before, now) in raised_limits(changed).items():
-        print(
-            f"{name} was {before} and is now {now}: images between the two are read from here on", flush=True
-        )
-
-
-def _watching(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: Ranks) -> list[Callback]:
-    """What is measured of the method itself; says how often the encoder is looked at, and at what cost."""
-    watching: list[Callback] = [FusionMonitor(), BiasMonitor(method.fusion.layers, method.encoder.depth)]
+def _monitors(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: Ranks) -> list[Callback]:
+    """The callbacks that measure the method; prints how often the encoder is evaluated, and at what cost."""
+    monitors: list[Callback] = [FusionMonitor(), BiasMonitor(method.fusion.layers, method.encoder.depth)]
     looks = open_looks(recipe, data, source, method, ranks.world)
     if looks is not None:
         if ranks.main:
             print(looks, flush=True)
         if looks.every_steps is not None:
-            watching.append(EncoderMonitor(looks, recipe))
-    return watching
+            monitors.append(EncoderMonitor(looks, recipe))
+    return monitors
 
 
 def _begin(method: Task, init: str | Path | Backbone, recipe: Recipe, ranks: Ranks) -> None:
@@ -173,29 +128,12 @@ def _begin(method: Task, init: str | Path | Backbone, recipe: Recipe, ranks: Ran
     if (eps := recipe.encoder.norm_eps) is not None:
         told = f"{told}; layer norms with an epsilon of {eps:g}"
     if ranks.main:
-        print(printable(f"starting from {_called(init)}: {told}"), flush=True)
+        print(printable(f"starting from {_init_name(init)}: {told}"), flush=True)
         if warning:
             print(printable(warning), file=sys.stderr, flush=True)
 
 
-def check_init(recipe: Recipe, init: object) -> None:
-    """Raise where a recipe says how to take weights to start from, and there are none."""
-    if init is None and recipe.encoder.init_channels is not None:
-        raise LaminaError("encoder.init_channels is for weights that training starts from; give --init too")
-
-
-def _with_epsilon(recipe: Recipe, own: EncoderOptions | None, init: str | Path | Backbone | None) -> Recipe:
-    """The recipe with the epsilon of the layer norms of what training starts from, where it leaves it open; a
-    run that goes on has its `own`."""
-    options = recipe.encoder
-    if own is not None:
-        options = replace(options, norm_eps=own.norm_eps) if options.norm_eps is None else options
-    elif init is not None:
-        options = with_epsilon_of(options, init)
-    return replace(recipe, encoder=options)
-
-
-def _called(init: str | Path | Backbone | None) -> str | None:
+def _init_name(init: str | Path | Backbone | None) -> str | None:
     """How a run's recipe names what it started from."""
     if isinstance(init, Backbone):
         return "a backbone" if init.origin is None else init.origin.name
@@ -208,63 +146,11 @@ def tell_notes(source: Source, ranks: Ranks) -> None:
         print(printable(f"data: {note}"), flush=True)
 
 
-def _look(source: Source, recipe: Recipe) -> None:
-    """Read an image, so that data that do not fit are found out before a run is made or replaced.
-
-    As many are tried as make a training stop, and no fewer: what `lamina data check` passes goes through.
-    """
-    tried, reason = min(len(source), recipe.data.bad_files_limit(len(source)) + 1), ""
-    for i in range(tried):
-        try:
-            source.read(i, recipe.data.decoding(recipe.encoder.in_chans))
-        except Unreadable as error:
-            reason = str(error)
-        else:
-            return
-    raise LaminaError(f"none of the first {tried} images can be read ({reason}); see `lamina data check`")
-
-
-def _measure(recipe: Recipe, source: Source) -> Recipe:
-    """Replace mean and std "auto" by those of the images."""
-    options = recipe.encoder
-    if "auto" not in (options.mean, options.std):
-        return recipe
-    mean, std = channel_stats(source, options.in_chans, recipe.data, seed=recipe.train.seed)
-    measured = replace(
-        options,
-        mean=mean if options.mean == "auto" else options.mean,
-        std=std if options.std == "auto" else options.std,
-    )
-    return replace(recipe, encoder=measured)
-
-
-def data_facts(data: Spec, source: Source) -> DataFacts:
-    """What a resumed run must find again: paths as given (a list of paths by its length), and all names."""
-    given = (
-        printable(os.fspath(data)) if isinstance(data, str | os.PathLike) else f"a list of {len(data)} paths"
-    )
-    return DataFacts(given, len(source), names_sha256(source.name(i) for i in range(len(source))))
-
-
 def _other_statistics(loaded: Loaded, recipe: Recipe) -> str | None:
     mean, std = recipe.encoder.mean, recipe.encoder.std
     assert isinstance(mean, tuple)
     assert isinstance(std, tuple)
     return loaded.other_statistics(mean, std)
-
-
-def with_classes(recipe: Recipe, source: Source) -> Recipe:
-    """For training on labels, their names; refuses images without."""
-    if recipe.method != "supervised":
-        return recipe
-    if source.labels is None:
-        why = f" ({source.no_labels})" if source.no_labels else ""
-        raise LaminaError(
-            f"{recipe.name} learns from labels, and these images have none{why}; give root/CLASS/..., or a "
-            "sample"
-        )
-    check_labels(source.labels, len(source.class_names))
-    return replace(recipe, labels=replace(recipe.labels, classes=tuple(source.class_names)))
 
 
 def _loader(recipe: Recipe, source: Source, method: Task, ranks: Ranks) -> TrainLoader:
@@ -287,32 +173,24 @@ def _loader(recipe: Recipe, source: Source, method: Task, ranks: Ranks) -> Train
     )
 
 
-def _check_same(run: Run, recipe: Recipe, facts: DataFacts, init: str | None) -> list[str]:
-    """A resumed run computes what it would have computed, or is refused; limits of
-    files may be raised, and one that diverged may have another learning rate, clipping or precision. Returns
-    the names of those."""
+def changes_of_run(
+    run: Run, recipe: Recipe, facts: DataFacts, init: str | None
+) -> dict[str, tuple[object, object]]:
+    """The options that a resumed run changes and that have to be written down; see `changes_on_resume`.
+
+    Args:
+        recipe: that of now, complete.
+        facts: the images of now.
+        init: what was given to start from now; None is fine for a run that started from something.
+
+    Raises:
+        LaminaError: where the run would compute something else than it would have computed.
+    """
     own = run.recipe()
-    other, idle = differences(own, recipe), set(unread(own)) & set(unread(recipe))
-    changed = [k for k in other if k not in FREE_ON_RESUME and k not in idle]
-    allowed = [*raised_limits(other), *remedies(run.path, recipe.train, changed)]
-    changed = [k for k in changed if k not in allowed]
-    if init is not None and init != run.init():
-        changed.append("init")
-    if changed:
-        raise LaminaError(
-            f"--resume goes on with the recipe in {run.recipe_file}, but these options differ: "
-            f"{', '.join(changed)}; leave them out, or start a new run"
-        )
-    before = run.data()
-    if (facts.images, facts.names_sha256) != (before.images, before.names_sha256):
-        raise LaminaError(
-            f"the run was started on {before.images} images, and the {facts.images} of now are not the same; "
-            "restore them (also those that cannot be read: without them the order of all others is another), "
-            f"or start a new run with --init {run.path}"
-        )
-    if facts.content and before.content and facts.content != before.content:
-        raise LaminaError(
-            f"the run in {run.path} was started on other images of the same names; restore them, replace it "
-            "with --overwrite, or choose another --out"
-        )
-    return allowed
+    before, now = flatten(to_mapping(own)), flatten(to_mapping(recipe))
+    if init is not None:
+        before["init"], now["init"] = run.init(), init
+    unread_by_both = set(unread(own)) & set(unread(recipe))
+    changed = changes_on_resume(before, now, run.recipe_file, recipe.train, unread_by_both)
+    check_same_images(run.data(), facts, run.path)
+    return changed

@@ -11,38 +11,28 @@ from torch import nn
 
 from lamina.callbacks.bad_files import FaultMonitor
 from lamina.core.batch import Batch
-from lamina.core.config import differences
+from lamina.core.config import flatten, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.records import write_json
 from lamina.core.rng import Purpose, permutation, seed_for
 from lamina.data.loading.loader import TrainLoader, eval_batches
 from lamina.data.open import Spec, open_source
-from lamina.data.options import raised_limits
 from lamina.data.sources import Source, Subset
-from lamina.pretraining import data_facts, tell_notes, tell_raised_limits
+from lamina.pretraining import tell_notes
+from lamina.runs.data_facts import data_facts
 from lamina.runs.resumable_folder import Started, begin_on_main, opened_on_main
+from lamina.runs.same_settings import changes_on_resume, print_raised_limits
 from lamina.tokenizer.folder import TokenizerFolder, build_tokenizer
 from lamina.tokenizer.measure import measure_tokenizer
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer.vae import DiscreteVAE
 from lamina.train.callbacks import Callback
 from lamina.train.distributed import from_main, on_main, process_group
-from lamina.train.divergence import remedies
 from lamina.train.loop import fit
 from lamina.train.state import Outcome
 
 MOST_HELD_OUT = 512
 """Held-out images that are measured."""
-FREE_ON_RESUME = (
-    "workers",
-    "device",
-    "checkpoint_every_steps",
-    "nonfinite_limit",
-    "data.worker_timeout_seconds",
-    "data.bad_files_max_share",
-    "data.bad_files_min",
-)
-"""Options that a resumed run may change: the numbers do not depend on them."""
 
 MoreCallbacks = Callable[[TokenizerFolder, Source, TokenizerOptions], Sequence[Callback]]
 
@@ -115,7 +105,7 @@ def train_tokenizer(
         tell_notes(source, ranks)
         facts = data_facts(data, source)
         if going_on:
-            other = _check_same(folder, options, facts.names_sha256)
+            changed = _changes(folder, options, facts.names_sha256)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(options.seed, Purpose.INIT))
             task = build_tokenizer(options)
@@ -133,8 +123,8 @@ def train_tokenizer(
         write = partial(folder.start, options, facts.source, facts.names_sha256)
         if not going_on:
             begin_on_main(ranks, opened, write)
-        elif other:
-            on_main(ranks, lambda: tell_raised_limits(differences(folder.options(), options)))
+        elif changed:
+            on_main(ranks, lambda: print_raised_limits(changed))
             on_main(ranks, write)
         ours = [
             *([Started(opened)] if opened else []),
@@ -145,20 +135,14 @@ def train_tokenizer(
         return fit(task, loader, options.optim(), options.train(), folder.path, ours, resume=going_on)
 
 
-def _check_same(folder: TokenizerFolder, options: TokenizerOptions, names_sha256: str) -> list[str]:
-    """Refuse what would go on otherwise; returns the names of limits of files that are raised,
-    and of the options that a training which diverged may change."""
-    other = differences(folder.options(), options)
-    changed = [k for k in other if k not in FREE_ON_RESUME]
-    allowed = [*raised_limits(other), *remedies(folder.path, options.train(), changed)]
-    changed = [k for k in changed if k not in allowed]
-    if changed:
-        raise LaminaError(
-            f"--resume goes on with the options in {folder.config}, but these differ: {', '.join(changed)}; "
-            "leave them out, or start a new one"
-        )
+def _changes(
+    folder: TokenizerFolder, options: TokenizerOptions, names_sha256: str
+) -> dict[str, tuple[object, object]]:
+    """The options that a resumed training changes; see `changes_on_resume`. Raises for other images."""
+    before, now = (flatten(to_mapping(each)) for each in (folder.options(), options))
+    changed = changes_on_resume(before, now, folder.config, options.train())
     if folder.read().get("names_sha256") != names_sha256:
         raise LaminaError(
             f"the tokenizer in {folder.path} was started on other images; restore them, or start a new one"
         )
-    return allowed
+    return changed

@@ -19,8 +19,8 @@ from lamina.data.options import DataOptions
 from lamina.data.sources import Source, Subset
 from lamina.encoder.options import EncoderOptions
 from lamina.interop.backbone import Backbone
-from lamina.interop.load import UNTRAINED, load_encoder
-from lamina.interop.metadata import checkpoint_folder
+from lamina.interop.load import load_encoder
+from lamina.runs.model_spec import short_names
 from lamina.train.distributed import choose_device
 
 
@@ -93,7 +93,7 @@ def open_subjects(
     Raises:
         LaminaError: where there is no model, or as `load_encoder` and `open_source`.
     """
-    named = models if isinstance(models, Mapping) else names_of([str(model) for model in models])
+    named = models if isinstance(models, Mapping) else short_names([str(model) for model in models])
     if not named:
         raise LaminaError("name at least one model")
     source = some(open_source(data, held_out(data)), images, seed)
@@ -118,20 +118,3 @@ def some(source: Source, n: int | None, seed: int = 0) -> Source:
     generator = torch.Generator().manual_seed(seed_for(seed))
     drawn = torch.randperm(len(source), generator=generator)[:n]
     return Subset(source, sorted(drawn.tolist()))
-
-
-def names_of(specs: Sequence[str]) -> dict[str, str]:
-    """Short names that tell models apart: the last part of each path, or all of it where two are alike; what
-    is untrained says so."""
-    ends = [_end(spec) for spec in specs]
-    if len(set(specs)) < len(specs):
-        raise LaminaError("a model is named twice; name each once")
-    return {(end if ends.count(end) == 1 else spec): spec for end, spec in zip(ends, specs, strict=True)}
-
-
-def _end(spec: str) -> str:
-    untrained = UNTRAINED if spec.startswith(UNTRAINED) else ""
-    path = Path(spec.removeprefix(untrained))
-    if (folder := checkpoint_folder(path)) is not None:
-        return f"{untrained}{folder.parent.parent.name}@{folder.name.removeprefix('step-')}"
-    return untrained + (path.name or spec)

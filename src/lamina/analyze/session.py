@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lamina.analyze.models import Images, Subject, names_of, open_subjects
+from lamina.analyze.models import Images, Subject, open_subjects
 from lamina.analyze.options import Looking
 from lamina.analyze.output import Result, Summary, write_analysis
 from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
-from lamina.interop.load import UNTRAINED, run_folder
+from lamina.runs.model_spec import parse_model, short_names
 from lamina.runs.run import Run
 
 
@@ -25,7 +25,7 @@ class AnalysisTask:
         if not models:
             raise LaminaError("name at least one model")
         self.name, self.looking, self.settings = name, looking, settings
-        self.named = names_of(list(models))
+        self.named = short_names(list(models))
         self.started = time.perf_counter()
         self.run = _single_run(list(models))
         if looking.out is None and self.run is None:
@@ -41,7 +41,7 @@ class AnalysisTask:
         if self.looking.data is not None:
             return self.looking.data
         for spec in self.named.values():
-            run = run_of(spec.removeprefix(UNTRAINED))
+            run = run_of(parse_model(spec).name)
             if run is not None:
                 return run.source()
         raise LaminaError("which images? give --data (a run has its own)")
@@ -83,8 +83,7 @@ class AnalysisTask:
 
 def run_of(spec: str) -> Run | None:
     """The run that a model is, or is a step of."""
-    folder = run_folder(spec)
-    return None if folder is None else Run(folder)
+    return parse_model(spec).run
 
 
 def _single_run(models: list[str]) -> Run | None:

@@ -13,11 +13,11 @@ from lamina.data.file_names import printable
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import Spec, held_out, open_source
 from lamina.data.sources import Source
-from lamina.interop.load import locate_step
 from lamina.interop.teachers import open_target
 from lamina.mim import mim_of
 from lamina.recipes.build import Task
 from lamina.recipes.recipe import Recipe
+from lamina.runs.model_spec import locate_step
 from lamina.runs.run import load_task
 from lamina.supervised.classifier import Supervised
 from lamina.targets.missing import Absent

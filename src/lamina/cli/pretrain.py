@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +14,7 @@ from lamina.api import report_callbacks, tokenizer_callbacks
 from lamina.cli.evaluate import READING, Data, Flat, Model, Reading, console
 from lamina.cli.parse import PretrainArguments
 from lamina.cli.progress import ImagesBar
-from lamina.core.config import merge, to_mapping
+from lamina.core.config import to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.files import write_atomically
 from lamina.data.check import check
@@ -23,15 +22,16 @@ from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.data.sources import Split
 from lamina.features.embed import embed as embed_images
+from lamina.interop.complete import complete
 from lamina.interop.handover import export_run
-from lamina.interop.init_weights import start_from, with_epsilon_of
-from lamina.interop.teachers import open_target
-from lamina.pretraining import check_init, run_pretrain, with_classes
-from lamina.recipes.build import build_task, compose_task, resolve
+from lamina.interop.init_weights import start_from
+from lamina.pretraining import changes_of_run, run_pretrain
+from lamina.recipes.build import build_task, compose_task
 from lamina.recipes.memory import MemoryEstimate, estimate_memory
 from lamina.recipes.recipe import Recipe
 from lamina.report.page import write_report
 from lamina.report.reconstructions import reconstruct_files, remark
+from lamina.runs.data_facts import data_facts
 from lamina.runs.run import Run
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer_training import train_tokenizer
@@ -43,7 +43,9 @@ from lamina.train.options import plan_run
 def pretrain(arguments: PretrainArguments) -> int:
     """Pre-train, or with --dry-run say what would be done; returns the exit code."""
     if arguments.dry_run:
-        describe(arguments.fields, arguments.data, init=arguments.init)
+        run = Run(arguments.out)
+        own = run if arguments.resume and run.exists() else None
+        describe(arguments.fields, arguments.data, init=arguments.init, own=own)
         return 0
     outcome = run_pretrain(
         arguments.fields,
@@ -60,27 +62,27 @@ def pretrain(arguments: PretrainArguments) -> int:
     return outcome.exit_code
 
 
-def describe(recipe: Recipe, data: str, part: Split | None = None, init: str | None = None) -> None:
-    """The resolved recipe, the steps and the memory of a run that is not started, on a part of the data;
-    refuses what the run would refuse: its device, its optimiser, and weights to start from that do not
-    fit."""
+def describe(
+    recipe: Recipe, data: str, part: Split | None = None, init: str | None = None, own: Run | None = None
+) -> None:
+    """The complete recipe, the steps and the memory of a run that is not started, on a part of the data.
+
+    Refuses what the run would refuse: images, parts, teachers, its device, its optimiser, weights to start
+    from that do not fit, and, of a run that is resumed (`own`), options that may not change.
+    """
     source = open_source(data, part)
-    images, recipe = len(source), with_classes(recipe, source)
+    images = len(source)
     for note in source.notes:
         console.print(f"data: {note}", markup=False)
-    measured = {"encoder": {k: None for k in ("mean", "std") if getattr(recipe.encoder, k) == "auto"}}
-    if init is not None:
-        recipe = replace(recipe, encoder=with_epsilon_of(recipe.encoder, init))
-    resolved, _ = open_target(resolve(merge(recipe, measured)))
+    resolved = complete(recipe, source, own.init() if own else init, own.recipe() if own else None).recipe
+    if own is not None:
+        changes_of_run(own, resolved, data_facts(data, source), init)
     console.print(yaml.safe_dump(to_mapping(resolved), sort_keys=False, allow_unicode=True), markup=False)
-    if measured["encoder"]:
-        console.print("mean and std would be measured on the images; shown are the defaults", markup=False)
     plan = plan_run(recipe.train, images)
     with torch.device("meta"):
         task = compose_task(resolved)
     warnings = check_training(task, recipe.optim, recipe.train, plan)
-    check_init(resolved, init)
-    if init is not None:
+    if init is not None and own is None:
         loaded = start_from(build_task(resolved).encoder, init, resolved.encoder.init_channels)
         console.print(f"would start from {init}: {loaded}", markup=False)
     console.print(

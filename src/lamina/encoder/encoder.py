@@ -24,6 +24,15 @@ from lamina.encoder.relative import add_class_token
 from lamina.encoder.residual_decay import Factors, check_foldable, decayed, folded, products, shortcut_factors
 
 
+def check_hiding(vit: Network, hide: str) -> None:
+    """Raise where a network cannot hide patches in that way."""
+    if hide == "drop" and isinstance(vit, Beit):
+        raise LaminaError(
+            "hide 'drop' does not fit a Beit: its relative position biases need the full grid; take "
+            "--encoder.hide replace, or a plain ViT"
+        )
+
+
 class Encoder(nn.Module):
     """Wraps a built timm `VisionTransformer`, `Eva` or `Beit` for masked image modelling.
 
@@ -160,11 +169,7 @@ class Encoder(nn.Module):
 
     def check_hiding(self) -> None:
         """Raise where this network takes no masks; whole images it takes in any case."""
-        if self.hide == "drop" and isinstance(self.vit, Beit):
-            raise LaminaError(
-                "hide 'drop' does not fit a Beit: its relative position biases need the full grid; take "
-                "--encoder.hide replace, or a plain ViT"
-            )
+        check_hiding(self.vit, self.hide)
 
     def timm_state(self) -> dict[str, Tensor]:
         """The network's weights for plain timm, residual decay folded in.

@@ -26,13 +26,12 @@ from lamina.features.options import Computing, FeatureOptions, LinearOptions
 from lamina.features.pooling import BackboneVectors
 from lamina.interop.backbone import Pool
 from lamina.interop.export_classifier import class_names, crop_share_of, load_supervised
-from lamina.interop.load import load_encoder, locate_step, run_folder
+from lamina.interop.load import load_encoder
+from lamina.runs.model_spec import TIMM, locate_step, parse_model
 from lamina.runs.run import load_task
 from lamina.supervised.classifier import Supervised
 from lamina.supervised.normalized import Standardised
 from lamina.train.distributed import choose_device
-
-TIMM = "timm/"
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def open_classifier(
 
 def _trained(spec: str, device: torch.device) -> Classifier | None:
     """Of a run on labels, or an export; None for anything else."""
-    if run_folder(spec) is not None:
+    if parse_model(spec).run is not None:
         run, step = locate_step(spec)
         task, recipe = load_task(run, step)
         if not isinstance(task, Supervised):

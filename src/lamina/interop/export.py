@@ -18,9 +18,9 @@ from lamina.encoder.build import own_epsilon, timm_arguments
 from lamina.encoder.options import EncoderOptions
 from lamina.fusion.options import FusionOptions
 from lamina.interop.fold_residual_decay import fold_fusion
-from lamina.interop.load import locate_step
 from lamina.interop.metadata import KEY, export_files
 from lamina.recipes.build import Task
+from lamina.runs.model_spec import locate_step
 from lamina.runs.run import load_task
 
 FORMAT = 1
@@ -91,7 +91,7 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
     Raises:
         LaminaError: where there is no such run or checkpoint, or `out` has another ending.
     """
-    place, step = locate_step(str(run))
+    place, step = locate_step(run)
     task, recipe = load_task(place, step)
     share = recipe.data.eval_crop_share
     return write_encoder(task, recipe.encoder, recipe.fusion, Path(out), step, share)

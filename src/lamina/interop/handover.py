@@ -8,7 +8,7 @@ from typing import Literal
 from lamina.core.errors import LaminaError
 from lamina.interop.export import Exported, export_timm
 from lamina.interop.export_classifier import ExportedClassifier, export_supervised
-from lamina.interop.load import locate_step
+from lamina.runs.model_spec import locate_step
 from lamina.runs.run import load_task
 from lamina.supervised.classifier import Supervised
 
@@ -22,7 +22,7 @@ def export_run(
     Raises:
         LaminaError: where there is no such run, or it cannot be handed over so.
     """
-    place, step = locate_step(str(run))
+    place, step = locate_step(run)
     task, recipe = load_task(place, step)
     if isinstance(task, Supervised):
         return export_supervised(

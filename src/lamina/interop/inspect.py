@@ -31,9 +31,9 @@ from lamina.interop.inspect_view import (
     short,
     spaced,
 )
-from lamina.interop.load import locate_step, run_folder
 from lamina.interop.metadata import check_one_export, export_files, export_metadata, is_sealed
 from lamina.recipes.recipe import Recipe
+from lamina.runs.model_spec import locate_step, parse_model
 from lamina.runs.run import Run
 from lamina.train import checkpoint
 from lamina.train.divergence import skipped_steps, why_useless
@@ -54,7 +54,7 @@ def inspect(path: str | Path) -> Inspection:
     name = str(path)
     place = Path(name).expanduser()
     found = weights_in(place)
-    if run_folder(name) is not None or (found is None and not place.exists() and "@" in name):
+    if parse_model(name).run is not None or (found is None and not place.exists() and "@" in name):
         return _run(name)
     config = _config(place / "config.json")
     if config.get("format") == "lamina-tokenizer":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +14,6 @@ from timm.models.beit import Beit
 
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
-from lamina.core.text import printable
 from lamina.decoder.options import DecoderOptions
 from lamina.encoder.build import build_vit, timm_arguments, wrap_vit
 from lamina.encoder.networks import Network
@@ -29,16 +27,14 @@ from lamina.interop.foreign import Foreign, read_foreign, read_weights, weights_
 from lamina.interop.foreign.format import grid_of
 from lamina.interop.foreign.methods import settled
 from lamina.interop.load_weights import fill, load_weights_into, put_encoder
-from lamina.interop.metadata import check_one_export, checkpoint_folder, export_files, export_metadata
+from lamina.interop.metadata import check_one_export, export_files, export_metadata
 from lamina.interop.resizing import at_image_size
 from lamina.recipes.build import build_task, resolve
 from lamina.recipes.recipe import Recipe
+from lamina.runs.model_spec import locate_step, parse_model
 from lamina.runs.run import Run, load_task
 from lamina.train import checkpoint
 from lamina.train.divergence import check_trained
-
-UNTRAINED = "untrained:"
-_STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
 
 
 def load_encoder(
@@ -72,15 +68,15 @@ def load_encoder(
     if image_size is not None:
         found = load_encoder(spec, encoder=encoder, pretrained=pretrained, device=device)
         return at_image_size(found, image_size)
-    name = str(spec)
-    if name.startswith(UNTRAINED):
-        trained = load_encoder(name.removeprefix(UNTRAINED), encoder=encoder, pretrained=False, device=device)
+    named = parse_model(spec)
+    name, path = named.name, named.path
+    if named.untrained:
+        trained = load_encoder(name, encoder=encoder, pretrained=False, device=device)
         untrained = untrained_like(trained)
         assert untrained is not None  # what was loaded by name has an origin
         return untrained
     options = EncoderOptions(name=encoder) if isinstance(encoder, str) else encoder
-    path = Path(name).expanduser()
-    if run_folder(name) is not None:
+    if named.run is not None:
         backbone = _from_run(name)
     elif weights_in(path) is not None:
         backbone = _from_file(path, options)
@@ -88,7 +84,7 @@ def load_encoder(
         raise LaminaError(
             f"{name} is neither a run nor an exported encoder: no recipe.yaml, no model.safetensors"
         )
-    elif timm.is_model(name.removeprefix("timm/")):
+    elif timm.is_model(named.timm_name):
         backbone = _from_timm(name, options or EncoderOptions(start="timm"), pretrained)
     else:
         raise LaminaError(f"there is no encoder {name!r}; give a run folder, a weights file, or timm/NAME")
@@ -113,23 +109,6 @@ def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | No
     return found if asked is None else at_image_size(found, asked)
 
 
-def locate_step(spec: str) -> tuple[Path, int]:
-    """The run folder and the step that `spec` names: RUN (its newest good checkpoint), RUN@STEP, or
-    RUN/checkpoints/step-N, the folder or the weights file in it."""
-    path = Path(spec).expanduser()
-    if (folder := checkpoint_folder(path)) is not None:
-        return folder.parent.parent, int(folder.name.removeprefix("step-"))
-    match = _STEP.fullmatch(spec)
-    if match is not None and not path.exists():
-        return Path(match["run"]).expanduser(), int(match["step"])
-    run = Run(path)
-    run.recipe()  # says so where this is no run
-    newest = checkpoint.newest_good(run.checkpoints, lambda line: print(printable(line), file=sys.stderr))
-    if newest is None:
-        raise LaminaError(f"{run.path} has no checkpoint yet; wait for the first, or train with --resume")
-    return run.path, int(newest.name.removeprefix("step-"))
-
-
 def _check_heads(backbone: Backbone, given: EncoderOptions | None) -> None:
     """Raise where other attention heads were given than a network has that states its own."""
     own = int(backbone.encoder.vit.blocks[0].attn.num_heads)  # type: ignore[union-attr, arg-type]
@@ -140,25 +119,13 @@ def _check_heads(backbone: Backbone, given: EncoderOptions | None) -> None:
         )
 
 
-def run_folder(spec: str | Path) -> Path | None:
-    """The folder of the run that `spec` names, or a step of which it names, in any form that `locate_step`
-    takes; None where it names no run."""
-    path = Path(spec).expanduser()
-    match = _STEP.fullmatch(str(spec))
-    if path.exists():
-        folder = checkpoint_folder(path)
-        path = path if folder is None else folder.parent.parent
-    elif match is not None:
-        path = Path(match["run"]).expanduser()
-    return path if Run(path).exists() else None
-
-
 def weights_of(spec: str | Path) -> Path:
     """The weights file that training starts from: that of a run's checkpoint (RUN, RUN@STEP or its folder),
     if anything was trained there; whatever else `spec` names, as it is."""
-    if run_folder(spec) is None:
+    named = parse_model(spec)
+    if named.run is None:
         return Path(spec).expanduser()
-    place, step = locate_step(str(spec))
+    place, step = locate_step(spec)
     folder = Run(place).checkpoints / f"step-{step}"
     if folder.is_dir():
         check_trained(folder)
@@ -174,12 +141,13 @@ def open_weights(spec: str | Path) -> Foreign:
     path = weights_of(spec)
     if weights_in(path) is not None:
         return read_foreign(path)
-    name = str(spec)
+    named = parse_model(spec)
+    name = named.text
     if path.exists():
         raise LaminaError(f"{name} is neither a run nor weights: no recipe.yaml, no model.safetensors")
-    if not timm.is_model(name.removeprefix("timm/")):
+    if named.untrained or not timm.is_model(named.timm_name):
         raise LaminaError(f"there are no weights {name!r}; give a run, a weights file, or timm/NAME")
-    options = _timm_options(name.removeprefix("timm/"), EncoderOptions(start="timm"))
+    options = _timm_options(named.timm_name, EncoderOptions(start="timm"))
     state = _fetch(options).state_dict()
     return Foreign(f"timm's {options.name}", state, {"encoder": tuple(state)}, options)
 
@@ -274,7 +242,7 @@ def _timm_options(name: str, options: EncoderOptions) -> EncoderOptions:
 
 
 def _from_timm(spec: str, options: EncoderOptions, pretrained: bool) -> Backbone:
-    recipe = _recipe(_timm_options(spec.removeprefix("timm/"), options), FusionOptions(kind="none"))
+    recipe = _recipe(_timm_options(parse_model(spec).timm_name, options), FusionOptions(kind="none"))
     vit = _fetch(recipe.encoder) if pretrained else build_vit(recipe.encoder)
     return Backbone(wrap_vit(vit, recipe.encoder), None, Origin(spec, None, recipe))
 

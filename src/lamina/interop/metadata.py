@@ -5,7 +5,6 @@ Also whether the files of an export belong together.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,8 @@ from lamina.core.plain_files import DamagedFile
 from lamina.core.records import parse_json, read_object
 from lamina.core.tensor_files import SEAL, read_header
 from lamina.encoder.options import EncoderOptions
+from lamina.runs.model_spec import checkpoint_folder
 from lamina.runs.run import Run
-from lamina.train import checkpoint
 
 KEY = "lamina"
 """Where the configuration stands in the header of a weights file, and lamina's own part in that."""
@@ -56,13 +55,6 @@ def export_files(place: Path) -> ExportFiles:
     return ExportFiles(
         *(folder / name for name in ("model.safetensors", "config.json", "fusion.safetensors"))
     )
-
-
-def checkpoint_folder(path: Path) -> Path | None:
-    """The folder RUN/checkpoints/step-N where `path` is that, or the weights file in it."""
-    folder = path.parent if path.name == checkpoint.MODEL else path
-    is_one = folder.parent.name == "checkpoints" and re.fullmatch(r"step-[0-9]+", folder.name) is not None
-    return folder if is_one else None
 
 
 def export_metadata(place: Path) -> Mapping[str, Any]:

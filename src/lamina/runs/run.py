@@ -8,7 +8,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -20,23 +20,12 @@ from lamina.core.text import printable
 from lamina.mim import MIM, mim_of
 from lamina.recipes.build import Task, build_task
 from lamina.recipes.recipe import Recipe
+from lamina.runs.data_facts import DataFacts
 from lamina.runs.resumable_folder import FolderOnMain, opened_on_main
 from lamina.train import checkpoint
 from lamina.train.distributed import Ranks
 from lamina.train.divergence import check_trained
 from lamina.train.rows import whole_rows
-
-
-class DataFacts(NamedTuple):
-    """What identifies the data of a run: as given, how many, and a digest of their names in order.
-
-    `content` is a digest of what the images hold; "" where it is no part of the run's identity.
-    """
-
-    source: str
-    images: int
-    names_sha256: str
-    content: str = ""
 
 
 class Run:

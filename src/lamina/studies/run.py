@@ -16,10 +16,12 @@ from lamina.data.open import open_source
 from lamina.data.sources import Source
 from lamina.features.data import LabelledData, open_labelled
 from lamina.interop.load import load_encoder
-from lamina.pretraining import data_facts, run_pretrain
+from lamina.pretraining import run_pretrain
 from lamina.recipes.recipe import Recipe
+from lamina.runs.data_facts import data_facts
 from lamina.runs.resumable_folder import opened_to_go_on
 from lamina.runs.run import Run
+from lamina.runs.same_settings import check_same_settings, is_free
 from lamina.studies.measure import Bench
 from lamina.studies.options import StudyOptions
 from lamina.studies.page import Told, write_study
@@ -221,15 +223,16 @@ def _settings(
     study: Study, data: LabelledData, source: Source, options: StudyOptions, steps: int, plan: Plan
 ) -> dict[str, Any]:
     facts = data_facts(data.name, source)
-    # More seeds may be added later; the steps, however they were said, stand by themselves.
-    free = ("workers", "device", "seeds", "size", "steps")
+    # More seeds may be added later; the number of steps stands by itself.
+    further = ("seeds", "size", "steps")
+    kept = {n: value for n, value in asdict(options).items() if not is_free(n) and n not in further}
     return {
         "study": study.name,
         "data": {name: getattr(facts, name) for name in ("source", "images", "names_sha256")},
         "images": images_digest(data.train, data.test),
         "steps": steps,
         "epochs": steps * options.batch_size / len(source),
-        "options": {name: value for name, value in asdict(options).items() if name not in free},
+        "options": kept,
         "arms": {arm.name: _unplaced(arm.recipe) for arm in plan.arms},
     }
 
@@ -252,10 +255,7 @@ def _start(out: Path, settings: dict[str, Any], say: Tell) -> None:
         return
     before = read_object(file, mend="restore it from a copy, or choose another --out")
     said = {"images": now["images"], **before}
-    if other := sorted(k for k in {*said, *now} if said.get(k) != now.get(k)):
-        raise LaminaError(
-            f"{out} holds a study with other settings ({', '.join(other)}); give the same, or another --out"
-        )
+    check_same_settings(said, now, f"{out} holds a study", "give the same, or another --out")
     if "images" not in before:
         say(f"{file} does not say which images were trained on; they are taken to be those of now")
         write_json(file, settings)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.analyze.models import names_of
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import Identity, identify
 from lamina.core.plain_files import DamagedFile
 from lamina.core.records import read_object, write_json
 from lamina.encoder.options import EncoderOptions
 from lamina.interop.load import load_encoder
+from lamina.runs.model_spec import short_names
 
 FILE = "models.json"
 
@@ -39,7 +39,7 @@ def columns_of(models: Sequence[str]) -> tuple[Column, ...]:
     if not models:
         raise LaminaError("name at least one model")
     named = [model for model in models if "=" in model.split("/")[0]]
-    plain = names_of([model for model in models if model not in named]) if len(named) < len(models) else {}
+    plain = short_names([model for model in models if model not in named]) if len(named) < len(models) else {}
     short = {spec: name for name, spec in plain.items()}
     columns = []
     for model in models:

@@ -35,6 +35,7 @@ from lamina.evaluate.segment.protocol import evaluate_segment
 from lamina.features.options import Computing, FeatureOptions
 from lamina.runs.resumable_folder import opened_to_go_on
 from lamina.runs.run import Run
+from lamina.runs.same_settings import is_free
 from lamina.train.state import NONFINITE_EXIT_CODE
 
 FROZEN = ("knn", "linear")
@@ -43,8 +44,8 @@ UNSEEDED = ("knn",)
 """Protocols without any choice by chance: one seed of a model says it all."""
 
 
-FREE = ("batch_size", "workers", "device", "seeds", "protocols", "features", "pools")
-"""Options that a comparison may change when it goes on."""
+FREE = ("batch_size", "seeds", "protocols", "features", "pools")
+"""Options that a comparison may change when it goes on, beside those that every resume may change."""
 
 
 def compare(
@@ -242,5 +243,5 @@ def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range
 
 def _settings(data: str, options: CompareOptions, recipes: Recipes) -> dict[str, Any]:
     """What all scores of a folder have in common, beside the images."""
-    kept = {name: value for name, value in asdict(options).items() if name not in FREE}
+    kept = {n: value for n, value in asdict(options).items() if not is_free(n) and n not in FREE}
     return {"data": data, **kept, "recipes": dict(recipes)}

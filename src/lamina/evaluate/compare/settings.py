@@ -11,6 +11,7 @@ from lamina.core.records import as_json, read_object, write_json
 from lamina.data.dense.open import open_maps, open_objects
 from lamina.evaluate.dense.data import TwoParts
 from lamina.features.data import open_labelled
+from lamina.runs.same_settings import check_same_settings
 
 SETTINGS = "comparison.json"
 IMAGES = "images"
@@ -52,11 +53,7 @@ def check_settings(
         return {**now, IMAGES: dict(images)}
     before = read_object(file, mend="restore it from a copy, or choose another --out")
     known = before.pop(IMAGES, None)
-    if changed := sorted(k for k in {**before, **now} if before.get(k) != now.get(k)):
-        raise LaminaError(
-            f"{out} holds a comparison with other settings ({', '.join(changed)}); give the same, or another "
-            "--out"
-        )
+    check_same_settings(before, now, f"{out} holds a comparison", "give the same, or another --out")
     if known is None:
         say(f"{file} does not say which images were measured; they are taken to be those of now")
     if other := [kind for kind, digest in images.items() if (known or {}).get(kind, digest) != digest]:

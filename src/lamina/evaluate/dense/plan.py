@@ -27,13 +27,13 @@ from lamina.evaluate.unused_options import check_dense_options
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone, Origin
 from lamina.interop.load import load_encoder
-from lamina.pretraining import FREE_ON_RESUME
+from lamina.runs.same_settings import free_names
 from lamina.train.distributed import Ranks, is_main
 from lamina.train.options import plan_run
 
 COLOUR_CHANNELS = (1, 3)
 SCORE = "score.json"
-SAID = (*FREE_ON_RESUME, "train.seed", "train.epochs", "train.max_steps")
+SAID = ("train.seed", "train.epochs", "train.max_steps")
 """Fields that are no part of what a score is of, or are told with their own words."""
 
 
@@ -152,9 +152,10 @@ class DensePlan(Generic[D, R]):
         """The recipe's name, the steps of a training, and the fields that differ from the recipe of that
         name."""
         told = self.recipe.name if steps is None else f"{self.recipe.name}, {steps} steps"
+        said = (*free_names(self.recipe), *SAID)
         if self.published is None:
-            return f"{told}, {digest_of(self.recipe, SAID)}"
-        changes = describe_changes(self.published, self.recipe, SAID)
+            return f"{told}, {digest_of(self.recipe, said)}"
+        changes = describe_changes(self.published, self.recipe, said)
         return f"{told}, {changes}" if changes else told
 
 

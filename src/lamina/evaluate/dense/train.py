@@ -14,10 +14,8 @@ from lamina.core.durable import replace_text
 from lamina.core.errors import LaminaError
 from lamina.core.records import parse_yaml, read_yaml, to_yaml, write_json
 from lamina.data.loading.bad_files import FaultBudget
-from lamina.data.options import raised_limits
 from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Unfinished
-from lamina.pretraining import tell_raised_limits
 from lamina.runs.resumable_folder import (
     FolderOnMain,
     ResumableFolder,
@@ -26,28 +24,14 @@ from lamina.runs.resumable_folder import (
     opened_on_main,
 )
 from lamina.runs.run import environment
+from lamina.runs.same_settings import changes_on_resume, print_raised_limits
 from lamina.train.callbacks import Callback
 from lamina.train.distributed import Ranks, from_main, on_main, process_group
-from lamina.train.divergence import remedies
 from lamina.train.loop import Loader, fit
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 SETTINGS = "evaluation.yaml"
-FREE = (
-    "device",
-    "workers",
-    "prefetch_batches",
-    "worker_timeout_seconds",
-    "bad_files_max_share",
-    "bad_files_min",
-    "checkpoint_every_steps",
-    "checkpoint_every_seconds",
-    "keep_checkpoints",
-    "nonfinite_limit",
-)
-"""Last parts of the names of settings that a resumed training may change: its numbers do not depend on
-them. It may also raise the limits of a file's size and time (`raised_limits`)."""
 LATER = ("images",)
 """Settings that trainings of earlier versions do not say."""
 
@@ -75,7 +59,7 @@ def fit_protocol(
     Args:
         task, loader, optim, options, callbacks: as `lamina.train.fit`.
         settings: all that the numbers depend on, in plain numbers and text; written down, and the same on a
-            resume but for `FREE`.
+            resume but for what `lamina.runs.same_settings.is_free` names.
         going: whether to go on with the folder, or to replace it.
 
     Raises:
@@ -145,18 +129,10 @@ def _other_settings(file: Path, text: str, options: TrainOptions | None) -> bool
     diverged may change; others are refused."""
     before, now = flatten(_mapping(file)), flatten(parse_yaml(text))
     # The file of an older training may also hold fields that other options switch off.
-    names = [name for name in now if name.rpartition(".")[2] not in FREE]
-    names = [name for name in names if name in before or name not in LATER]
-    changed = {n: (before.get(n), now[n]) for n in names if before.get(n) != now[n]}
-    raised = raised_limits(changed)
-    allowed = [*raised, *([] if options is None else remedies(file.parent, options, changed))]
-    if refused := [name for name in changed if name not in allowed]:
-        raise LaminaError(
-            f"--resume goes on with the settings in {file}, but these differ: {', '.join(refused)}; leave "
-            "them out, or start anew"
-        )
-    tell_raised_limits(raised)
-    return bool(allowed)
+    before = {name: value for name, value in before.items() if name in now}
+    changed = changes_on_resume(before, now, file, options, [name for name in LATER if name not in before])
+    print_raised_limits(changed)
+    return bool(changed)
 
 
 def _mapping(file: Path) -> dict[str, Any]:

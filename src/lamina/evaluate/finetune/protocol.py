@@ -26,10 +26,12 @@ from lamina.features.data import LabelledData, open_labelled
 from lamina.features.options import Computing
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone
-from lamina.interop.load import load_encoder, locate_step
-from lamina.pretraining import FREE_ON_RESUME, MoreCallbacks, run_pretrain
+from lamina.interop.load import load_encoder
+from lamina.pretraining import MoreCallbacks, run_pretrain
 from lamina.recipes.recipe import Recipe
+from lamina.runs.model_spec import locate_step
 from lamina.runs.run import Run, load_task
+from lamina.runs.same_settings import free_names
 from lamina.supervised.classifier import Supervised
 from lamina.train.distributed import choose_device
 
@@ -148,7 +150,7 @@ def placed(recipe: R, going: Going) -> R:
 def own_folder(backbone: Backbone, model: str | Path | Backbone, name: str) -> Path:
     """A folder in the run that the model is."""
     if not isinstance(model, Backbone) and backbone.origin is not None and Run(backbone.origin.name).exists():
-        place, step = locate_step(str(model))
+        place, step = locate_step(model)
         newest = Run(str(model)).exists()
         return Run(place).evaluations / (name if newest else f"{name}@{step}")
     raise LaminaError("where to? give --out FOLDER (a run has its own, RUN/evaluations)")
@@ -163,7 +165,7 @@ def length_of(recipe: Recipe) -> str:
 def _way(chosen: Recipe, protocol: str, backbone: Backbone, source: Source) -> str:
     """The recipe's name, its length, and the fields that differ from the recipe of that name."""
     told = f"{chosen.name}, {length_of(chosen)}"
-    said = (*FREE_ON_RESUME, "train.seed", "train.epochs", "train.max_steps")
+    said = (*free_names(chosen), "train.seed", "train.epochs", "train.max_steps")
     try:
         named, _ = adapted(recipe_of(protocol, chosen.name), backbone, source)
     except LaminaError:  # a recipe that was made in Python

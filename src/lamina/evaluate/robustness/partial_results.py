@@ -13,6 +13,7 @@ from lamina.core.locking import one_writer
 from lamina.core.plain_files import DamagedFile
 from lamina.core.records import as_json, read_object, write_json
 from lamina.evaluate.confusion import Confusion
+from lamina.runs.same_settings import check_same_settings
 from lamina.train.distributed import is_main
 
 FILE = "measured.json"
@@ -80,12 +81,8 @@ class MeasuredParts:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DamagedFile(file, "it is not what lamina writes", mend) from None
         now = as_json(settings)
-        names = [name for name in {**before, **now} if name in before or name not in LATER]
-        if changed := sorted(k for k in names if before.get(k) != now.get(k)):
-            raise LaminaError(
-                f"{file} holds a measurement with other settings ({', '.join(changed)}); replace it with "
-                "--overwrite, or choose another --out"
-            )
+        mend = "replace it with --overwrite, or choose another --out"
+        check_same_settings(before, now, f"{file} holds a measurement", mend, LATER)
         return cls(file, settings, parts, confusions, images)
 
     def kept(self, parts: Sequence[str]) -> str:

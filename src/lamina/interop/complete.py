@@ -1,0 +1,118 @@
+"""A recipe with everything filled in that images, weights and teachers decide: what a run trains by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from lamina.core.errors import LaminaError
+from lamina.core.interfaces import Target
+from lamina.data.decode.unreadable import Unreadable
+from lamina.data.sources import Source
+from lamina.data.stats import channel_stats
+from lamina.encoder.options import EncoderOptions
+from lamina.interop.backbone import Backbone
+from lamina.interop.init_weights import with_epsilon_of
+from lamina.interop.teachers import open_target, open_teacher
+from lamina.recipes.build import resolve
+from lamina.recipes.recipe import Recipe
+from lamina.supervised.labels import check_labels
+
+
+class CompleteRecipe(NamedTuple):
+    """A recipe without open fields, and the other networks that it names.
+
+    `target` and `teacher` are None where the recipe's target is a function of the image alone, and where
+    supervised training has no teacher.
+    """
+
+    recipe: Recipe
+    target: Target | None
+    teacher: nn.Module | None
+
+
+def complete(
+    recipe: Recipe,
+    source: Source,
+    init: str | Path | Backbone | None = None,
+    own: Recipe | None = None,
+) -> CompleteRecipe:
+    """Fill in what `recipe` leaves open; a run and its `--dry-run` both call this, and nothing is written.
+
+    Filled in are: channel statistics "auto" (measured on the images), the epsilon of the layer norms (that of
+    the weights that training starts from), the names of the classes, sizes and fused layers (the named
+    network's), and which teacher or tokenizer it is.
+
+    Args:
+        source: the images that are trained on.
+        init: what the encoder starts from.
+        own: the recipe of the run that is resumed, which keeps its epsilon.
+
+    Raises:
+        LaminaError: where the images, the weights, the teacher or the parts do not fit together, or no image
+            can be read.
+    """
+    check_readable(source, recipe)
+    check_init(recipe, init)
+    encoder = _with_statistics(recipe, source)
+    if own is not None:
+        eps = own.encoder.norm_eps if encoder.norm_eps is None else encoder.norm_eps
+        encoder = replace(encoder, norm_eps=eps)
+    elif init is not None:
+        encoder = with_epsilon_of(encoder, init)
+    recipe = resolve(_with_classes(replace(recipe, encoder=encoder), source))
+    recipe, target = open_target(recipe)
+    recipe, teacher = open_teacher(recipe)
+    return CompleteRecipe(recipe, target, teacher)
+
+
+def check_readable(source: Source, recipe: Recipe) -> None:
+    """Read an image, so that data that do not fit are found out before a run is made or replaced.
+
+    As many are tried as make a training stop, and no fewer: what `lamina data check` passes goes through.
+    """
+    tried, reason = min(len(source), recipe.data.bad_files_limit(len(source)) + 1), ""
+    for i in range(tried):
+        try:
+            source.read(i, recipe.data.decoding(recipe.encoder.in_chans))
+        except Unreadable as error:
+            reason = str(error)
+        else:
+            return
+    raise LaminaError(f"none of the first {tried} images can be read ({reason}); see `lamina data check`")
+
+
+def check_init(recipe: Recipe, init: object) -> None:
+    """Raise where a recipe says how to take weights to start from, and there are none."""
+    if init is None and recipe.encoder.init_channels is not None:
+        raise LaminaError("encoder.init_channels is for weights that training starts from; give --init too")
+
+
+def _with_statistics(recipe: Recipe, source: Source) -> EncoderOptions:
+    """The encoder's options with mean and std "auto" replaced by those of the images."""
+    options = recipe.encoder
+    if "auto" not in (options.mean, options.std):
+        return options
+    mean, std = channel_stats(source, options.in_chans, recipe.data, seed=recipe.train.seed)
+    return replace(
+        options,
+        mean=mean if options.mean == "auto" else options.mean,
+        std=std if options.std == "auto" else options.std,
+    )
+
+
+def _with_classes(recipe: Recipe, source: Source) -> Recipe:
+    """For training on labels, with the names of the classes; refuses images without labels."""
+    if recipe.method != "supervised":
+        return recipe
+    if source.labels is None:
+        why = f" ({source.no_labels})" if source.no_labels else ""
+        raise LaminaError(
+            f"{recipe.name} learns from labels, and these images have none{why}; give root/CLASS/..., or a "
+            "sample"
+        )
+    check_labels(source.labels, len(source.class_names))
+    return replace(recipe, labels=replace(recipe.labels, classes=tuple(source.class_names)))

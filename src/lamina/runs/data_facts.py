@@ -1,0 +1,48 @@
+"""Which images a run was trained on: what a resumed run must find again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from lamina.core.errors import LaminaError
+from lamina.core.text import printable
+from lamina.data.open import Spec
+from lamina.data.sources import Source, names_sha256
+
+
+class DataFacts(NamedTuple):
+    """What identifies the data of a run: as given, how many, and a digest of their names in order.
+
+    `content` is a digest of what the images hold; "" where it is no part of the run's identity.
+    """
+
+    source: str
+    images: int
+    names_sha256: str
+    content: str = ""
+
+
+def data_facts(data: Spec, source: Source, content: str = "") -> DataFacts:
+    """The facts of `source`, which `data` names: as given, or how many paths of a list, and all names."""
+    given = (
+        printable(os.fspath(data)) if isinstance(data, str | os.PathLike) else f"a list of {len(data)} paths"
+    )
+    names = names_sha256(source.name(i) for i in range(len(source)))
+    return DataFacts(given, len(source), names, content)
+
+
+def check_same_images(before: DataFacts, now: DataFacts, run: Path) -> None:
+    """Raise where the images of now are not those that the run was started on."""
+    if (now.images, now.names_sha256) != (before.images, before.names_sha256):
+        raise LaminaError(
+            f"the run was started on {before.images} images, and the {now.images} of now are not the same; "
+            "restore them (also those that cannot be read: without them the order of all others is another), "
+            f"or start a new run with --init {run}"
+        )
+    if now.content and before.content and now.content != before.content:
+        raise LaminaError(
+            f"the run in {run} was started on other images of the same names; restore them, replace it "
+            "with --overwrite, or choose another --out"
+        )
