@@ -45,7 +45,7 @@ class ModelSpec:
 
     @property
     def short_name(self) -> str:
-        """The last part of the path; RUN@STEP for a checkpoint; `untrained:` before either where it is meant."""
+        """The last part of the path, or RUN@STEP of a checkpoint; `untrained:` goes before either."""
         folder = checkpoint_folder(Path(self.name))
         end = Path(self.name).name or self.name
         if folder is not None:
