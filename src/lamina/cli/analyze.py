@@ -33,10 +33,11 @@ from lamina.cli.progress import HessianBar, LookingBar
 from lamina.core.console import make_console
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.data.file_names import printable
-from lamina.interop.load import load_encoder, locate_step
+from lamina.interop.load import load_encoder
 from lamina.methods.reconstruct import check_pixels
 from lamina.report.analyses import write_analyses_page
 from lamina.report.page import write_report
+from lamina.runs.model_spec import locate_step
 from lamina.runs.run import Run, load_method
 from lamina.supervised.classifier import Supervised
 from lamina.train.distributed import choose_device
