@@ -12,8 +12,9 @@ from torch import nn
 
 from evaluate_toys import NAMES, shaken, stripes
 from lamina.analyze.attention import analyze_attention, distances, measure
+from lamina.analyze.attention_plot import draw
 from lamina.analyze.measures.attention import attention_probabilities, watch_attention
-from lamina.analyze.models import Images, Subject
+from lamina.analyze.models import Images, ModelOnImages
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.encoder.build import build_vit, wrap_vit
@@ -101,7 +102,7 @@ def state(model):
 
 def subject(model, pixels, size=2):
     keys = torch.arange(len(pixels))
-    return Subject(
+    return ModelOnImages(
         model, [Batch(pixels[i : i + size], keys[i : i + size]) for i in range(0, len(pixels), size)]
     )
 
@@ -317,19 +318,19 @@ def test_models_side_by_side(tmp_path):
     }
     source = stripes(6, 1)
     subjects = {
-        name: Subject(m, Images(source, m.image_size, m.encoder.in_chans, batch_size=4))
+        name: ModelOnImages(m, Images(source, m.image_size, m.encoder.in_chans, batch_size=4))
         for name, m in models.items()
     }
     result = analyze_attention(subjects)
     read = json.loads(json.dumps(result.to_json()))["models"]
     assert len(read["plain"]["layers"][3]["distance"]) == 4
     assert read["registers"]["image_size"] == [32, 32]
-    result.plot().savefig(tmp_path / "attention.svg")
+    draw(result).savefig(tmp_path / "attention.svg")
     drawn = (tmp_path / "attention.svg").read_text()
     for text in ("grey", "6 images", "depth as a share", "distance (px)", "nats", "prefix tokens"):
         assert text in drawn
     bare = {"gap": replace(result.models["registers"], n_prefix=0)}
-    alone = replace(result, models=bare).plot()
+    alone = draw(replace(result, models=bare))
     assert len(alone.axes) == 2
     assert alone.axes[0].get_xlabel() == "block"
 
@@ -339,14 +340,14 @@ def test_what_has_no_distance_is_refused_with_a_sentence():
     with pytest.raises(LaminaError, match="at least one model"):
         analyze_attention({})
     with pytest.raises(LaminaError, match="no images"):
-        analyze_attention({"m": Subject(model, [])})
+        analyze_attention({"m": ModelOnImages(model, [])})
     one = backbone(image_size=(8, 8))
     with pytest.raises(LaminaError, match="one patch"):
         analyze_attention({"m": subject(one, images(size=(8, 8)))})
     dynamic = wrapped(dynamic_img_size=True)
     mixed = [Batch(images(1)), Batch(images(1, size=(32, 32)))]
     with pytest.raises(LaminaError, match="differ in size"):
-        analyze_attention({"m": Subject(dynamic, mixed)})
+        analyze_attention({"m": ModelOnImages(dynamic, mixed)})
     with torch.no_grad():
         model.encoder.vit.blocks[1].attn.qkv.bias += math.nan
     with pytest.raises(LaminaError, match="block 1 of m"):

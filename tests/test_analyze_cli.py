@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import lamina
-from lamina.cli.demo import look_inside
+from lamina.cli.demo import analyze_demo
 from lamina.cli.entry import main
-from lamina.cli.progress import HessianBar, LookingBar
+from lamina.cli.progress import AnalysisBar
 from lamina.interop import load as loading
 from lamina.report.page import write_report
 from option_toys import as_read
@@ -131,7 +131,7 @@ def test_layers_of_several_runs_stand_side_by_side(runs, tmp_path):
 def test_the_demo_shows_layers_frequency_and_depth(runs, images, tmp_path):
     run = Path(shutil.copytree(runs["mff"], tmp_path / "run"))
     shutil.rmtree(run / "analyses", ignore_errors=True)
-    look_inside(run, str(images))
+    analyze_demo(run, str(images))
     assert {file.stem for file in (run / "analyses").glob("*.json")} == {"layers", "frequency", "depth"}
     write_report([run], run / "report.html")
     page = (run / "report.html").read_text()
@@ -195,18 +195,18 @@ def test_what_cannot_be_meant_gets_one_line_and_writes_nothing(line, said, runs,
 
 
 def test_a_terminal_sees_how_far_it_is_and_a_file_does_not(capsys, monkeypatch):
-    with LookingBar() as bar:
+    with AnalysisBar() as bar:
         bar("mff: images", 4, 8)
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    with LookingBar() as bar:
+    with AnalysisBar() as bar:
         for what in ("mff: images", "none: images"):
             for done in (4, 8):
                 bar(what, done, 8)
                 bar._progress.refresh()
-    with HessianBar(2) as curved:
-        curved("ti", 0, 7, 0.25)
+    with AnalysisBar() as curved:
+        curved("mini-batches", 0, 2, "ti: 7 products, residual 2.5e-01")
         curved._progress.refresh()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert "ti: 7 products, residual 2.5e-01" in shown

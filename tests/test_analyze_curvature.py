@@ -21,8 +21,8 @@ from lamina.analyze.curvature.lanczos import extremes
 from lamina.analyze.curvature.operator import HessianOperator
 from lamina.analyze.curvature.power import power_iteration
 from lamina.analyze.hessian import analyze_hessian
-from lamina.analyze.summary import of_hessian
-from lamina.cli.progress import HessianBar
+from lamina.analyze.hessian_plot import draw, summarize
+from lamina.cli.progress import AnalysisBar
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
@@ -365,7 +365,7 @@ def test_models_are_compared_on_the_same_batches(dense, result):
 
 
 def test_the_picture_shows_every_eigenvalue(result):
-    figure = result.plot()
+    figure = draw(result)
     top, bottom, density = figure.get_axes()
     for panel, end in ((top, "top"), (bottom, "bottom")):
         shown = np.concatenate(
@@ -384,20 +384,20 @@ def test_the_picture_shows_every_eigenvalue(result):
     peaks = [line.get_xdata()[line.get_ydata().argmax()] for line in density.get_lines()[:1]]
     nodes, weights = result.density("MAE").nodes, result.density("MAE").weights
     assert peaks[0] == pytest.approx(np.dot(nodes, weights), abs=0.05 * np.ptp(nodes))
-    alone = analyze_hessian({"MAE": task_of()}, [batch_of()], top=1, bottom=0).plot()
+    alone = draw(analyze_hessian({"MAE": task_of()}, [batch_of()], top=1, bottom=0))
     assert len(alone.get_axes()) == 1
 
 
 def test_the_table_and_the_bar_tell_what_was_asked(result, capsys):
-    told = of_hessian(result)
+    told = summarize(result)
     assert told.header[-2:] == ("first by power iteration", "trace")
     assert all(len(row) == len(told.header) for row in told.rows)
     assert told.rows[0][2] == f"{np.median(result.maxima('MAE')):.4g}"
-    with HessianBar(2) as bar:
+    with AnalysisBar() as bar:
         for batch, products in ((0, 1), (0, 2), (1, 1)):
-            bar("MAE", batch, products, float("nan"))
+            bar("mini-batches", batch, 2, f"MAE: {products} products, residual 0.1")
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[:2] for line in lines] == [
-        ["mini-batch 1 of 2", "MAE: 2 products"],
-        ["mini-batch 2 of 2", "MAE: 1 products"],
+        ["mini-batches 1 of 2", "MAE: 2 products"],
+        ["mini-batches 2 of 2", "MAE: 1 products"],
     ]

@@ -10,6 +10,7 @@ from torch import nn
 
 from evaluate_toys import NAMES, shaken, stripes, stripes_data, toy_recipe
 from lamina.analyze.layer_probes import analyze_depth, paired_interval
+from lamina.analyze.layer_probes_plot import draw
 from lamina.core.errors import LaminaError
 from lamina.data.loading.loader import eval_batches
 from lamina.data.sources import ArraySource
@@ -223,11 +224,11 @@ def test_models_of_other_depths_channels_and_pools_side_by_side(tmp_path):
     assert [len(model.scores) for model in result.models.values()] == [22, 12, 22]
     assert told[-1] == ("grey: probes", 22, 22)
     assert result.to_json()["models"]["plain"]["peaks"]["knn"]["blocks_after"] in range(5)
-    result.plot().savefig(tmp_path / "depth.svg")
+    draw(result).savefig(tmp_path / "depth.svg")
     drawn = (tmp_path / "depth.svg").read_text()
     for text in ("registers", "24 test images", "depth as a share", "fused"):
         assert text in drawn
-    assert replace(result, models={"plain": result.models["plain"]}).plot().axes[0].get_xlabel() == (
+    assert draw(replace(result, models={"plain": result.models["plain"]})).axes[0].get_xlabel() == (
         "after block (in: embedded input)"
     )
 

@@ -9,8 +9,9 @@ import torch
 from timm.models.vision_transformer import ParallelScalingBlock
 
 from lamina.analyze.frequency import analyze_frequency
+from lamina.analyze.frequency_plot import draw
 from lamina.analyze.measures.fourier import amplitudes, band_amplitudes, curve, log_amplitudes, magnitudes
-from lamina.analyze.models import Subject
+from lamina.analyze.models import ModelOnImages
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
@@ -39,7 +40,7 @@ def model(kind="plain", size=(64, 96), chans=3, decay=None):
 
 def subject(backbone, size=(64, 96), chans=3, n=5, per=5):
     images = torch.rand(n, chans, *size, generator=torch.Generator().manual_seed(1))
-    return Subject(
+    return ModelOnImages(
         backbone, [Batch(images[i : i + per], keys=torch.arange(n)[i : i + per]) for i in range(0, n, per)]
     )
 
@@ -122,7 +123,7 @@ def test_refusals():
     with pytest.raises(LaminaError, match="radial"):
         curve(torch.zeros(4, 5), "exact", "diagonal")
     with pytest.raises(LaminaError, match="no images"):
-        analyze_frequency({"m": Subject(model(), [])})
+        analyze_frequency({"m": ModelOnImages(model(), [])})
 
 
 def test_whole_blocks_and_a_network_without_a_state_between():
@@ -158,7 +159,7 @@ def test_fused_features_have_bands_of_their_own():
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_picture_names_models_images_and_units(n):
     result = analyze_frequency({f"model {i}": subject(model()) for i in range(n)})
-    figure = result.plot()
+    figure = draw(result)
     titles = [axes.get_title() for axes in figure.axes]
     assert all(f"model {i} (5 images)" in titles for i in range(n))
     assert "frequency (π rad per patch)" in {axes.get_xlabel() for axes in figure.axes}

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 import lamina
-from lamina.analyze import summary
 from lamina.analyze.fusion_weights import LayersResult, LayerWeights, analyze_layers, bias
+from lamina.analyze.fusion_weights_plot import draw, summarize
 from lamina.analyze.output import save_figure
 from lamina.core.errors import LaminaError
 from lamina.runs.run import Run
@@ -54,7 +54,7 @@ def test_a_run_is_read_as_it_was_logged(tmp_path):
     assert told["runs"]["MFF"]["bias_by_weight"]["centre"] == pytest.approx(run.by_weight.centre)
     assert told["runs"]["MFF"]["logit_reach"][-1] == pytest.approx(10 * rows[-1]["lr_sum"])
     assert told["runs"]["MFF"]["lr_sums"][-1] == rows[-1]["lr_sum"]
-    assert f"{10 * rows[-1]['lr_sum']:.3g}, about how far a logit" in summary.of_layers(result).notes[0]
+    assert f"{10 * rows[-1]['lr_sum']:.3g}, about how far a logit" in summarize(result).notes[0]
     with pytest.raises(LaminaError, match="logged no weights"):
         analyze_layers({"MAE": tmp_path / "mae"})
     with pytest.raises(LaminaError, match="is not a run"):
@@ -68,8 +68,8 @@ def test_attention_pooling_has_weights_but_no_logits(tmp_path):
     assert list(run.weights[-1]) == rows[-1]["fusion_weights"]
     assert run.pooling == "attention"
     assert json.loads(json.dumps(result.to_json()))["runs"]["attention"]["logit_reach"] is None
-    assert "logit" not in summary.of_layers(result).notes[0]
-    lines, *_ = result.plot().axes
+    assert "logit" not in summarize(result).notes[0]
+    lines, *_ = draw(result).axes
     (above,) = lines.child_axes
     assert above.get_xlabel() == "sum of learning rates"
     assert [label.get_text() for label in above.get_xticklabels()][-1] == f"{rows[-1]['lr_sum']:.2g}"
@@ -95,7 +95,7 @@ RUNS = {
 
 def panels(result):
     """The axes of the picture without colour bars: four for each run, then two for all."""
-    found = [axes for axes in result.plot().axes if axes.get_label() != "<colorbar>"]
+    found = [axes for axes in draw(result).axes if axes.get_label() != "<colorbar>"]
     assert len(found) == 4 * len(result.runs) + 2
     return found
 
@@ -172,7 +172,7 @@ def test_all_runs_end_side_by_side_with_their_bias():
 
 def test_the_picture_is_written_whatever_runs_are_called(tmp_path):
     result = LayersResult(dict(list(RUNS.items())[2:]))
-    save_figure(result.plot(), [tmp_path / "layers.svg"], "lamina analyze layers 'a $x$ _y'")
+    save_figure(draw(result), [tmp_path / "layers.svg"], "lamina analyze layers 'a $x$ _y'")
     drawn = (tmp_path / "layers.svg").read_text()
     assert "Oblique" not in drawn  # dollars make no mathematics
     for text in ("_attention", "lamina analyze layers 'a $x$ _y'", "mass on the first half"):

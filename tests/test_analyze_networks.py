@@ -16,7 +16,7 @@ from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.fusion_weights import analyze_layers
 from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.layer_probes import analyze_depth
-from lamina.analyze.models import Subject
+from lamina.analyze.models import ModelOnImages
 from lamina.analyze.patches import analyze_patches
 from lamina.analyze.rank import analyze_rank
 from lamina.analyze.reconstruction import Filler, analyze_reconstruction
@@ -93,7 +93,7 @@ class Case:
 
     @property
     def subjects(self):
-        return {"m": Subject(self.backbone, self.batches)}
+        return {"m": ModelOnImages(self.backbone, self.batches)}
 
     @property
     def grid(self):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from evaluate_toys import NAMES, shaken, toy_recipe
+from lamina.analyze import patches_plot, retrieval_plot
 from lamina.analyze.measures.attention import attention_probabilities
 from lamina.analyze.measures.patch_maps import (
     colours,
@@ -18,7 +19,7 @@ from lamina.analyze.measures.patch_maps import (
     principal,
     same_place,
 )
-from lamina.analyze.models import Images, Subject
+from lamina.analyze.models import Images, ModelOnImages
 from lamina.analyze.patches import analyze_patches
 from lamina.analyze.retrieval import Gallery, analyze_retrieval, judge_rankings, pixel_units
 from lamina.analyze.shown_images import drawn, picture_of, plain
@@ -86,7 +87,7 @@ def subject(model, images=None, labels=None, batch_size=3):
     images = images_of(channels=model.encoder.in_chans) if images is None else images
     classes = [f"class {i}" for i in range(max(labels) + 1)] if labels else ()
     source = ArraySource(images, [f"{i}.png" for i in range(len(images))], labels, classes)
-    return Subject(model, Images(source, model.image_size, model.encoder.in_chans, batch_size))
+    return ModelOnImages(model, Images(source, model.image_size, model.encoder.in_chans, batch_size))
 
 
 def direction(i, width=96):
@@ -200,7 +201,7 @@ def test_norms_are_taken_before_the_final_norm_and_an_outlier_is_marked(tmp_path
     assert len(model.norms.prefix) == 1
     assert "not one softmax" in model.without_attention  # of the planted block
     assert model.shown[0].attention is None
-    found.plot().savefig(tmp_path / "patches.svg")
+    patches_plot.draw(found).savefig(tmp_path / "patches.svg")
     assert "softmax" in (tmp_path / "patches.svg").read_text()
 
 
@@ -299,7 +300,7 @@ def test_batches_change_nothing_and_models_share_images(tmp_path):
     assert np.shape(told["models"]["low"]["shown"][0]["cosines"]) == (2, 2)
     assert "picture" not in told["models"]["low"]["shown"][0]
     assert told["outlier_sigmas"] == 6
-    result.plot().savefig(tmp_path / "patches.svg")
+    patches_plot.draw(result).savefig(tmp_path / "patches.svg")
     assert "n = 8 images" in (tmp_path / "patches.svg").read_text()
 
 
@@ -322,7 +323,7 @@ def test_patches_that_cannot_be_shown_are_refused_with_a_sentence():
     with pytest.raises(LaminaError, match="at least one model"):
         analyze_patches({})
     with pytest.raises(LaminaError, match="no images to look at"):
-        analyze_patches({"m": Subject(model, [])})
+        analyze_patches({"m": ModelOnImages(model, [])})
     with pytest.raises(LaminaError, match="1 or more"):
         analyze_patches({"m": subject(model)}, images=0)
     model.encoder.vit.blocks[-1] = Planted(torch.full((24, 96), torch.nan), 1)
@@ -332,8 +333,8 @@ def test_patches_that_cannot_be_shown_are_refused_with_a_sentence():
 
 def test_batches_without_keys_are_counted():
     model, images = backbone(), images_of()
-    bare = Subject(model, [Batch(images[:4]), Batch(images[4:6]), Batch(images[6:])])
-    keyed = Subject(model, [Batch(images[i : i + 1], torch.tensor([i])) for i in range(8)])
+    bare = ModelOnImages(model, [Batch(images[:4]), Batch(images[4:6]), Batch(images[6:])])
+    keyed = ModelOnImages(model, [Batch(images[i : i + 1], torch.tensor([i])) for i in range(8)])
     one, other = (analyze_patches({"m": s}, images=3).models["m"].shown for s in (bare, keyed))
     for image, same in zip(one, other, strict=True):
         assert (image.key, image.name) == (same.key, f"image {image.key}")
@@ -451,7 +452,7 @@ def test_retrieval_of_several_models(tmp_path):
     assert "pictures" not in told["models"]["<b>"]
     assert told["models"]["<b>"]["queries"][0]["neighbours"][0]["name"].endswith(".png")
     assert told["centred"] is True
-    result.plot().savefig(tmp_path / "retrieval.svg")
+    retrieval_plot.draw(result).savefig(tmp_path / "retrieval.svg")
     assert "precision@2" in (tmp_path / "retrieval.svg").read_text()
     fused = analyze_retrieval({"a": subject(models["a $x$ $y$"])}, k=2, features="fused", pool="cls")
     assert fused.models["a"].queries[0] != one.queries[0]
@@ -462,4 +463,4 @@ def test_retrieval_of_several_models(tmp_path):
     with pytest.raises(LaminaError, match="at least one model"):
         analyze_retrieval({})
     with pytest.raises(LaminaError, match="no images to look at"):
-        analyze_retrieval({"m": Subject(backbone(), [])})
+        analyze_retrieval({"m": ModelOnImages(backbone(), [])})

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from evaluate_toys import NAMES, shaken, stripes, toy_recipe
-from lamina.analyze.models import Images, Subject
+from lamina.analyze.models import Images, ModelOnImages
 from lamina.analyze.rank import alpha_req, analyze_rank, effective_rank, lidar, rankme
+from lamina.analyze.rank_plot import draw
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.encoder.build import build_vit, wrap_vit
@@ -159,7 +160,7 @@ def test_every_encoder_scored_as_its_features_collected_at_once(name, channels):
         pytest.skip("channels concern the embedding alone")
     model = backbone(name, in_chans=channels, mean=None, std=None)
     pixels = images(40, channels)
-    found = analyze_rank({"m": Subject(model, batches(pixels))}).models["m"]
+    found = analyze_rank({"m": ModelOnImages(model, batches(pixels))}).models["m"]
     encoder = model.encoder
     assert (found.n_images, found.width, found.most) == (40, encoder.width, min(40, encoder.width))
     assert bool(found.notes) == (encoder.width > 40)
@@ -185,7 +186,9 @@ def test_every_encoder_scored_as_its_features_collected_at_once(name, channels):
 def test_batches_of_any_size_give_the_same_ranks():
     model, pixels = backbone(**SMALL), images(30)
     one, other = (
-        analyze_rank({"m": Subject(model, batches(pixels, size))}, views=2).to_json()["models"]["m"]["scores"]
+        analyze_rank({"m": ModelOnImages(model, batches(pixels, size))}, views=2).to_json()["models"]["m"][
+            "scores"
+        ]
         for size in (30, 7)
     )
     for a, b in zip(one, other, strict=True):
@@ -199,7 +202,7 @@ def test_views_are_crops_that_the_image_and_the_seed_decide():
     (whole,) = batches(pixels, 12)
     seen = []
     model.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    first = analyze_rank({"m": Subject(model, [whole])}, views=3, seed=5).models["m"]
+    first = analyze_rank({"m": ModelOnImages(model, [whole])}, views=3, seed=5).models["m"]
     drawn = torch.stack(seen[1:], dim=1)  # after the images themselves
     assert drawn.shape == (12, 3, 3, 32, 48)
     assert not torch.equal(drawn[:, 0], drawn[:, 1])
@@ -208,13 +211,13 @@ def test_views_are_crops_that_the_image_and_the_seed_decide():
         assert score.lidar == pytest.approx(lidar(views), rel=1e-4)
     seen.clear()
     turned = Batch(pixels.flip(0), whole.keys.flip(0))
-    analyze_rank({"m": Subject(model, [turned])}, views=3, seed=5)
+    analyze_rank({"m": ModelOnImages(model, [turned])}, views=3, seed=5)
     assert torch.equal(torch.stack(seen[1:], dim=1), drawn.flip(0))
     seen.clear()
-    analyze_rank({"m": Subject(model, [whole])}, views=3, seed=6)
+    analyze_rank({"m": ModelOnImages(model, [whole])}, views=3, seed=6)
     assert not torch.equal(torch.stack(seen[1:], dim=1), drawn)
     seen.clear()
-    analyze_rank({"m": Subject(model, [whole])}, views=2, view_scale=(1.0, 1.0))
+    analyze_rank({"m": ModelOnImages(model, [whole])}, views=2, view_scale=(1.0, 1.0))
     share = [(view.float().mean() - pixels.float().mean()).abs() for view in seen[1:]]
     assert max(share) < 1  # nearly everything is in view
 
@@ -227,17 +230,17 @@ def test_models_side_by_side(tmp_path):
     }
     source = stripes(40, 1)
     subjects = {
-        name: Subject(m, Images(source, m.image_size, m.encoder.in_chans, batch_size=16))
+        name: ModelOnImages(m, Images(source, m.image_size, m.encoder.in_chans, batch_size=16))
         for name, m in models.items()
     }
     result = analyze_rank(subjects, views=2)
     plain = json.loads(json.dumps(result.to_json()))
     assert set(plain["models"]["plain"]["scores"][-1]["power_law"] or {}) <= {"alpha", "r2", "first", "last"}
-    result.plot().savefig(tmp_path / "rank.svg")
+    draw(result).savefig(tmp_path / "rank.svg")
     drawn = (tmp_path / "rank.svg").read_text()
     for text in ("grey", "40 images", "depth as a share", "LiDAR, 2 views", "the number of images"):
         assert text in drawn
-    alone = replace(result, models={"plain": result.models["plain"]}, views=0).plot()
+    alone = draw(replace(result, models={"plain": result.models["plain"]}, views=0))
     assert alone.axes[0].get_xlabel() == "after block (in: embedded input)"
     assert len(alone.axes) == 4
 
@@ -248,12 +251,12 @@ def test_what_has_no_rank_is_refused_with_a_sentence():
     with pytest.raises(LaminaError, match="at least one model"):
         analyze_rank({})
     with pytest.raises(LaminaError, match="no scatter"):
-        analyze_rank({"m": Subject(model, some)}, views=1)
+        analyze_rank({"m": ModelOnImages(model, some)}, views=1)
     with pytest.raises(LaminaError, match="1 image"):
-        analyze_rank({"m": Subject(model, batches(images(1)))})
+        analyze_rank({"m": ModelOnImages(model, batches(images(1)))})
     with pytest.raises(LaminaError, match="batches with keys"):
-        analyze_rank({"m": Subject(model, [Batch(images(4))])}, views=2)
+        analyze_rank({"m": ModelOnImages(model, [Batch(images(4))])}, views=2)
     with torch.no_grad():
         model.encoder.vit.blocks[1].mlp.fc2.bias += math.inf
     with pytest.raises(LaminaError, match="not finite"):
-        analyze_rank({"m": Subject(model, some)})
+        analyze_rank({"m": ModelOnImages(model, some)})

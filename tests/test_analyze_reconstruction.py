@@ -13,7 +13,7 @@ from torch import nn
 import lamina
 from lamina.analyze.measures.cosine_transform import energies, energy_curve, frequencies
 from lamina.analyze.reconstruction import Filler, analyze_reconstruction
-from lamina.analyze.reconstruction_summary import of_reconstruction
+from lamina.analyze.reconstruction_plot import draw, summarize
 from lamina.cli.entry import main
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
@@ -298,9 +298,7 @@ def test_constant_images_have_nothing_to_leave_out():
     flat = Batch(torch.full_like(batch.images, 0.25), batch.keys, batch.mask)
     found = one(Method(lambda p: p), flat)
     assert (found.low.ratio, found.high.ratio, found.mean.ratio) == (None, None, None)
-    assert (
-        "-" in of_reconstruction(analyze_reconstruction({"m": Filler(Method(lambda p: p), [flat])})).rows[0]
-    )
+    assert "-" in summarize(analyze_reconstruction({"m": Filler(Method(lambda p: p), [flat])})).rows[0]
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -310,13 +308,13 @@ def test_the_picture_the_table_and_the_numbers(n):
     result = analyze_reconstruction(
         {name: Filler(method, [batch_of()]) for name, method in zip(names, methods, strict=True)}
     )
-    figure = result.plot()
+    figure = draw(result)
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert all(
         any(name in text and "4 images, 73 % of 8 x 6 px hidden" in text for text in legend) for name in names
     )
     assert {axes.get_xlabel() for axes in figure.axes} >= {"frequency (π rad per px)"}
-    told = of_reconstruction(result)
+    told = summarize(result)
     assert [row[0] for row in told.rows] == names
     assert told.rows[0][5:] == ("0.0 ± 0.0 %", "0.0 ± 0.0 %", "100.0 ± 0.0 %")
     assert any("model 0: normalised patches" in note for note in told.notes)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from evaluate_toys import NAMES, shaken, stripes
-from lamina.analyze.models import Images, Subject
+from lamina.analyze.models import Images, ModelOnImages
 from lamina.analyze.similarity import analyze_similarity, debiased_cka, u_centred_gram, unbiased_hsic
+from lamina.analyze.similarity_plot import draw
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.encoder.build import build_vit, wrap_vit
@@ -35,7 +36,7 @@ def images(n=8, channels=3, seed=0, size=(32, 48)):
 
 def subject(model, pixels, size=4, keys=None):
     keys = torch.arange(len(pixels)) if keys is None else keys
-    return Subject(
+    return ModelOnImages(
         model, [Batch(pixels[i : i + size], keys[i : i + size]) for i in range(0, len(pixels), size)]
     )
 
@@ -195,7 +196,7 @@ def test_a_layer_that_is_the_same_for_all_images_has_no_similarity(tmp_path):
     assert [row[2] for row in cka] == [None, None, None]
     assert cka[0][0] == pytest.approx(1)
     assert "NaN" not in json.dumps(result.to_json())
-    result.plot().savefig(tmp_path / "similarity.svg")
+    draw(result).savefig(tmp_path / "similarity.svg")
 
 
 def test_models_side_by_side(tmp_path):
@@ -206,7 +207,7 @@ def test_models_side_by_side(tmp_path):
     }
     source = stripes(8, 1)
     subjects = {
-        name: Subject(m, Images(source, m.image_size, m.encoder.in_chans, batch_size=3))
+        name: ModelOnImages(m, Images(source, m.image_size, m.encoder.in_chans, batch_size=3))
         for name, m in models.items()
     }
     result = analyze_similarity(subjects)
@@ -216,7 +217,7 @@ def test_models_side_by_side(tmp_path):
     ]  # fmt: skip
     read = json.loads(json.dumps(result.to_json()))
     assert (len(read["pairs"][1]["cka"]), len(read["pairs"][1]["cka"][0])) == (5, 4)
-    figure = result.plot()
+    figure = draw(result)
     assert sum(panel.get_visible() for panel in figure.axes) == 7  # six maps and the colour bar
     figure.savefig(tmp_path / "similarity.svg")
     drawn = (tmp_path / "similarity.svg").read_text()
@@ -244,7 +245,7 @@ def test_what_has_no_similarity_is_refused_with_a_sentence():
     with pytest.raises(LaminaError, match="different numbers"):
         analyze_similarity({**other, "n": subject(model, pixels[:4])}, minibatch=4)
     with pytest.raises(LaminaError, match="without keys"):
-        analyze_similarity({**other, "n": Subject(model, [Batch(pixels)])})
+        analyze_similarity({**other, "n": ModelOnImages(model, [Batch(pixels)])})
     with torch.no_grad():
         model.encoder.vit.blocks[1].mlp.fc2.bias += math.inf
     with pytest.raises(LaminaError, match="layer 1 of m are not finite"):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lamina.analyze.models import Images, some
+from lamina.analyze.models import Images, subsample
 from lamina.analyze.output import Summary
-from lamina.analyze.session import AnalysisTask
+from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.open import held_out
@@ -20,17 +20,17 @@ def source(n: int = 7) -> ArraySource:
 
 
 def test_some_images_are_drawn_once_in_order_and_alike():
-    drawn = [some(source(100), 10, seed=s) for s in (0, 0, 1)]
+    drawn = [subsample(source(100), 10, seed=s) for s in (0, 0, 1)]
     names = [[part.name(i) for i in range(len(part))] for part in drawn]
     assert names[0] == names[1] != names[2]
     places = [int(name.split()[1]) for name in names[0]]
     assert len(set(places)) == 10
     assert places == sorted(places)
     whole = source()
-    assert some(whole, None) is whole
-    assert some(whole, 7) is whole
+    assert subsample(whole, None) is whole
+    assert subsample(whole, 7) is whole
     with pytest.raises(LaminaError, match="1 or more"):
-        some(whole, 0)
+        subsample(whole, 0)
 
 
 def test_images_can_be_gone_through_again():
@@ -51,7 +51,7 @@ class Torn(ArraySource):
 def test_images_that_could_not_be_read_and_what_was_passed_over_are_said():
     torn = Torn(torch.rand(7, 1, 8, 8), [str(i) for i in range(7)])
     torn.notes = ("1 file passed over",)
-    images = Images(some(torn, 6), (8, 8), 1, batch_size=4)
+    images = Images(subsample(torn, 6), (8, 8), 1, batch_size=4)
     assert images.notes() == ("1 file passed over",)
     for _ in range(2):  # counted once, however often they are gone through
         seen = sum(len(batch) for batch in images)
@@ -63,11 +63,11 @@ def test_images_that_could_not_be_read_and_what_was_passed_over_are_said():
 
 def test_an_analysis_says_them_in_its_summary():
     told = Summary(("model",), (("mae",),), ("kept",))
-    task = AnalysisTask.__new__(AnalysisTask)
+    session = AnalysisSession.__new__(AnalysisSession)
     images = source(2)
     images.notes = ("odd",)
-    task._looked_at = [Images(images, (8, 8), 1)] * 2
-    assert task.noted(told).notes == ("kept", "odd")
+    session._images = [Images(images, (8, 8), 1)] * 2
+    assert session._with_image_notes(told).notes == ("kept", "odd")
 
 
 def test_held_out_is_what_training_does_not_see(tmp_path):

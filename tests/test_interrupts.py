@@ -10,11 +10,10 @@ import torch
 from evaluate_toys import stripes_data, stripes_folder, toy_recipe, toy_run
 from lamina.analyze.curvature.density import Density, Trace
 from lamina.analyze.curvature.lanczos import Eigenvalue
-from lamina.analyze.hessian import BatchCurvature
+from lamina.analyze.curvature.mini_batch import BatchCurvature
 from lamina.analyze.partial_hessian import PartialHessian
 from lamina.cli import progress as bars
 from lamina.cli.entry import main
-from lamina.cli.progress import LookingBar
 from lamina.core.batch import Batch
 from lamina.evaluate.compare import run as comparing
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear
@@ -118,7 +117,7 @@ def test_trainings_inside_note_signals_as_before():
 
 
 def test_an_analysis_says_how_far_it_was():
-    bar, stop = LookingBar(), KeyboardInterrupt()
+    bar, stop = AnalysisBar(), KeyboardInterrupt()
     bar("mae: images", 64, 256)
     bar.__exit__(KeyboardInterrupt, stop, None)
     assert stop.__notes__ == [

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import pytest
 from matplotlib.figure import Figure
 
+from lamina.analyze.catalog import ANALYSES
 from lamina.analyze.output import Summary, write_analysis
 from lamina.core.plotting import hues, thin_labels
-from lamina.report.analyses import TITLES, read_analyses, recoloured, write_analyses_page
+from lamina.report.analyses import read_analyses, recoloured, write_analyses_page
 from lamina.report.colours import run_colours
 from lamina.report.sections import images_per_second
 
@@ -23,22 +24,24 @@ class Toy:
     def to_json(self):
         return {"value": float("nan")}
 
-    def plot(self):
-        figure = Figure(layout="constrained")
-        figure.subplots().plot([0, 1], [1, 2])
-        return figure
+
+def drawn():
+    """Stands for its picture."""
+    figure = Figure(layout="constrained")
+    figure.subplots().plot([0, 1], [1, 2])
+    return figure
 
 
 def write(folder, *names):
     for name in names:
         told = Summary(("model", "number"), (("<i>a</i>", "1.5"),), ("a remark",))
-        write_analysis(name, Toy(), told, folder, {"models": {"a": "runs/a"}}, COMMAND)
+        write_analysis(name, Toy(), drawn(), told, folder, {"models": {"a": "runs/a"}}, COMMAND)
 
 
 def test_every_analysis_is_on_the_page_with_its_command(tmp_path):
     write(tmp_path, "retrieval", "rank", "layers")
     html = write_analyses_page(tmp_path).read_text()
-    order = [name for name in TITLES if name in ("retrieval", "rank", "layers")]
+    order = [row.name for row in ANALYSES if row.name in ("retrieval", "rank", "layers")]
     assert re.findall(r'href="#inside-(\w+)"', html) == order
     assert re.findall(r'id="inside-(\w+)"', html) == order
     assert html.count("<code>lamina analyze rank") == 3
@@ -71,9 +74,8 @@ def test_a_run_has_one_colour_on_a_page(tmp_path):
     """In the pictures that analyses drew of it alone, and in the charts of a page of several."""
     names = ["first", "second", "mff"]
     for name in names:
-        write_analysis(
-            "rank", Drawn(hues([name])[0]), Summary(("model",), ()), tmp_path / name, {"models": {}}, COMMAND
-        )
+        figure, summary = crowded(hues([name])[0]), Summary(("model",), ())
+        write_analysis("rank", Toy(), figure, summary, tmp_path / name, {"models": {}}, COMMAND)
     for name, colour in zip(names, run_colours(names), strict=True):
         (shown,) = recoloured(read_analyses(tmp_path / name, []), name, colour.light)
         strokes = set(re.findall(rb"stroke: (#[0-9a-f]{6}); stroke-width: 7", shown.svg))
@@ -82,22 +84,17 @@ def test_a_run_has_one_colour_on_a_page(tmp_path):
     assert run_colours(["mff"])[0].light == run_colours(names)[2].light
 
 
-@dataclass(frozen=True)
-class Drawn(Toy):
+def crowded(hue):
     """A line in a colour, over crowded ticks."""
-
-    hue: str
-
-    def plot(self):
-        figure = Figure(figsize=(3.2, 2), layout="constrained")
-        panel = figure.subplots()
-        panel.plot([0, 13], [1, 2], color=self.hue, linewidth=7)
-        panel.set_xticks([*range(12), 13, 16], [*map(str, range(12)), "last", "fused"])
-        return figure
+    figure = Figure(figsize=(3.2, 2), layout="constrained")
+    panel = figure.subplots()
+    panel.plot([0, 13], [1, 2], color=hue, linewidth=7)
+    panel.set_xticks([*range(12), 13, 16], [*map(str, range(12)), "last", "fused"])
+    return figure
 
 
 def test_labels_of_ticks_do_not_touch():
-    figure = Drawn("#0072b2").plot()
+    figure = crowded("#0072b2")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     thin_labels(figure)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import lamina
 from lamina.analyze.fusion_weights import analyze_layers
 from lamina.analyze.measures.rank import rankme as published_rankme
-from lamina.analyze.models import open_subjects
+from lamina.analyze.models import open_models
 from lamina.analyze.rank import analyze_rank
 from lamina.callbacks.encoder_monitor import (
     SHARE,
@@ -121,7 +121,7 @@ def test_a_look_says_what_the_analyses_say(watched):
     """At the last step, of the same images: `lamina analyze rank`, and kNN on the features of the run."""
     at = {row["step"]: row for row in rows(watched)}
     assert [step for step, row in at.items() if "rankme" in row] == [6, 8]
-    subject = open_subjects({"run": watched}, DATA)
+    subject = open_models({"run": watched}, DATA)
     scores = analyze_rank(subject).models["run"].final
     expected = next(s.rankme for s in scores if (s.place, s.pool) == ("last", "mean"))
     assert at[8]["rankme"] == pytest.approx(expected, rel=1e-5)

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from lamina.analyze.attention_plot import draw
 from lamina.analyze.measures.attention import watch_attention
-from lamina.analyze.models import Subject
+from lamina.analyze.models import ModelOnImages
+from lamina.analyze.options import AnalysisOptions
+from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 
 
@@ -63,13 +63,14 @@ class AttentionResult:
         """Everything, in plain lists and numbers."""
         return asdict(self)
 
-    def plot(self) -> Figure:
-        """A dot for each head and a line for their mean, by depth: distance, entropy, prefix tokens."""
-        return draw(self)
+
+def run(session: AnalysisSession, options: AnalysisOptions) -> AttentionResult:
+    """The analysis as `lamina.analyze.catalog` lists it."""
+    return analyze_attention(session.open_models())
 
 
 @torch.inference_mode()
-def analyze_attention(subjects: Mapping[str, Subject]) -> AttentionResult:
+def analyze_attention(models: Mapping[str, ModelOnImages]) -> AttentionResult:
     """Mean attention distance and entropy of each head of each model.
 
     The distance is the receptive field's size of Dosovitskiy et al. ("An Image is Worth 16x16 Words", ICLR
@@ -82,9 +83,9 @@ def analyze_attention(subjects: Mapping[str, Subject]) -> AttentionResult:
         LaminaError: where there is no model or no image, images differ in size, a head gives patches nothing
             at all, or as `attention_probabilities`.
     """
-    if not subjects:
+    if not models:
         raise LaminaError("attention needs at least one model")
-    return AttentionResult({name: _model(name, subject) for name, subject in subjects.items()})
+    return AttentionResult({name: _model(name, model) for name, model in models.items()})
 
 
 def distances(grid: tuple[int, int], patch: tuple[int, int]) -> Float64[Tensor, "N N"]:
@@ -114,11 +115,11 @@ def measure(
     return sums.sum(dim=(1, 3))
 
 
-def _model(name: str, subject: Subject) -> ModelAttention:
-    encoder = subject.backbone.encoder
+def _model(name: str, model: ModelOnImages) -> ModelAttention:
+    encoder = model.backbone.encoder
     depth, n, size = encoder.depth, 0, None
     sums: dict[int, Tensor] = {}
-    for batch in subject.batches:
+    for batch in model.batches:
         images = batch.images
         if size is not None and images.shape[-2:] != size:
             raise LaminaError(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lamina.analyze.attention import AttentionResult, ModelAttention
+from lamina.analyze.output import Summary
 from lamina.analyze.shown_images import plain
 from lamina.core.plotting import WIDTH, hues, legend_below
-
-if TYPE_CHECKING:
-    from lamina.analyze.attention import AttentionResult, ModelAttention
 
 _LABELS = {
     "distance": "mean attention distance (px)",
@@ -79,3 +79,32 @@ def _keys(result: AttentionResult) -> list[Line2D]:
     keys.append(Line2D([], [], color="0.3", marker="o", ms=4, label="one head, and the mean of heads"))
     keys.append(Line2D([], [], color="0.3", linestyle=":", label="uniform attention"))
     return keys
+
+
+def summarize(result: AttentionResult) -> Summary:
+    """First and last block, means over heads."""
+    header = (
+        "model",
+        "images",
+        "distance: first",
+        "last",
+        "uniform",
+        "entropy / log N: first",
+        "last",
+        "prefix, last",
+    )
+    rows = []
+    for name, model in result.models.items():
+        first, last = model.layers[0], model.layers[-1]
+        rows.append(
+            (
+                name,
+                str(model.n_images),
+                *(f"{np.mean(layer.distance):.1f} px" for layer in (first, last)),
+                f"{model.uniform_distance:.1f} px",
+                *(f"{np.mean(layer.entropy_share):.2f}" for layer in (first, last)),
+                f"{100 * np.mean(last.prefix_mass):.0f} %",
+            )
+        )
+    said = "means over heads, images and patches; prefix: share that class tokens and registers take"
+    return Summary(header, tuple(rows), (said,))

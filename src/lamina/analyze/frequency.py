@@ -9,13 +9,19 @@ from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lamina.analyze.frequency_plot import frequency_figure
-from lamina.analyze.measures.fourier import Bands, amplitudes, bands_of, curve, log_amplitudes
-from lamina.analyze.models import Subject
+from lamina.analyze.catalog import FrequencyOptions
+from lamina.analyze.measures.fourier import (
+    Bands,
+    amplitudes,
+    bands_of,
+    curve,
+    log_amplitudes,
+)
+from lamina.analyze.models import ModelOnImages
 from lamina.analyze.options import Direction, Mode
+from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.residual_decay import PreNorm
@@ -69,14 +75,17 @@ class FrequencyResult:
                 told["high"] = stage.high
         return found
 
-    def plot(self) -> Figure:
-        """Curves of each model above; the highest frequency by depth and the last layer's bands below."""
-        return frequency_figure(self.models, self.direction)
+
+def run(session: AnalysisSession, options: FrequencyOptions) -> FrequencyResult:
+    """The analysis as `lamina.analyze.catalog` lists it."""
+    direction = "diagonal" if options.mode == "park-kim" else options.direction
+    models = session.open_models()
+    return analyze_frequency(models, mode=options.mode, direction=direction, sub_blocks=options.sub_blocks)
 
 
 @torch.inference_mode()
 def analyze_frequency(
-    subjects: Mapping[str, Subject],
+    models: Mapping[str, ModelOnImages],
     *,
     mode: Mode = "exact",
     direction: Direction = "radial",
@@ -87,7 +96,7 @@ def analyze_frequency(
     They are natural logs of |fft2| + 1e-6, averaged over images and channels after the log.
 
     Args:
-        subjects: models by name, and their images.
+        models: models by name, and their images.
         mode: "park-kim" is the published arithmetic: square grids with an even side, their diagonal, labelled
             0 to pi although its last point lies before Nyquist (at 6/7 pi on 14 x 14). "exact" labels true
             angular frequencies, Nyquist included, on any grid.
@@ -99,20 +108,20 @@ def analyze_frequency(
         LaminaError: without models or images, for grids without such a curve, or blocks without a state
             between attention and MLP.
     """
-    if not subjects:
+    if not models:
         raise LaminaError("frequencies need at least one model")
     if mode not in get_args(Mode) or direction not in get_args(Direction):
         raise LaminaError(f"there is no {mode!r}, {direction!r}; take park-kim or exact, diagonal or radial")
-    models = {name: _model(name, each, mode, direction, sub_blocks) for name, each in subjects.items()}
-    return FrequencyResult(models, mode, direction)
+    found = {name: _model(name, each, mode, direction, sub_blocks) for name, each in models.items()}
+    return FrequencyResult(found, mode, direction)
 
 
-def _model(name: str, subject: Subject, mode: Mode, direction: Direction, sub: bool) -> ModelFrequency:
-    backbone, encoder = subject.backbone, subject.backbone.encoder
+def _model(name: str, model: ModelOnImages, mode: Mode, direction: Direction, sub: bool) -> ModelFrequency:
+    backbone, encoder = model.backbone, model.backbone.encoder
     logs: dict[tuple[int, Part], Tensor] = {}
     plain: dict[str, Tensor] = {}
     n, grid = 0, encoder.grid
-    for batch in subject.batches:
+    for batch in model.batches:
         grid = encoder.grid_of(batch.images)
         with _between(encoder, sub) as middle:
             outputs = encoder(batch.images, range(-1, encoder.depth))

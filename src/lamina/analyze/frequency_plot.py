@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -13,11 +13,10 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from lamina.analyze.frequency import FrequencyResult, ModelFrequency, Stage
+from lamina.analyze.output import NONE, Summary
 from lamina.analyze.shown_images import plain
 from lamina.core.plotting import WIDTH, depths, hues, legend_below
-
-if TYPE_CHECKING:
-    from lamina.analyze.frequency import ModelFrequency, Stage
 
 KINDS = {"unnormed": "block output", "last": "after the\nfinal norm", "fused": "fused"}
 MARKS = {"input": "D", "attention": "o", "mlp": "s", "block": "s"}
@@ -26,15 +25,16 @@ LOW, HIGH = 0.45, 1.0
 _COLUMNS = 3
 
 
-def frequency_figure(models: Mapping[str, ModelFrequency], direction: str) -> Figure:
+def draw(result: FrequencyResult) -> Figure:
     """Curves of each model above; the highest frequency by depth and the last layer's bands below."""
+    models = result.models
     lines = -(-len(models) // _COLUMNS)
     heights = (2.6 * lines, 3.6)
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     rows = figure.add_gridspec(2, 1, height_ratios=heights)
     _all_curves(rows[0], models, lines)
     below = rows[1].subgridspec(1, 2)
-    _by_depth(figure.add_subplot(below[0]), models, direction)
+    _by_depth(figure.add_subplot(below[0]), models, result.direction)
     _bands(figure.add_subplot(below[1]), models)
     legend_below(figure, _keys(models))
     return figure
@@ -120,3 +120,20 @@ def _keys(models: Mapping[str, ModelFrequency]) -> list[Artist]:
     for alpha, said in ((LOW, "|ω| < π/2"), (HIGH, "|ω| ≥ π/2")):
         keys.append(Patch(color="0.3", alpha=alpha, linewidth=0, label=f"band {said}"))
     return keys
+
+
+def summarize(result: FrequencyResult) -> Summary:
+    """The highest frequency at the input and at the end, and the last layer's high band."""
+    header = ("model", "images", "grid", "highest: input", "last block", "high band: last", "normed", "fused")
+    rows = []
+    for name, model in result.models.items():
+        shares = [
+            f"{100 * model.bands[kind].share_high:.1f} %" if kind in model.bands else NONE
+            for kind in ("unnormed", "last", "fused")
+        ]
+        grid = f"{model.grid[0]} x {model.grid[1]}"
+        ends = (f"{model.stages[0].high:.2f}", f"{model.stages[-1].high:.2f}")
+        rows.append((name, str(model.n_images), grid, *ends, *shares))
+    highest = f"highest: log amplitude at the highest {result.direction} frequency, minus that at DC"
+    high = "high band: share of the amplitude from π/2 on; of the last block, after the final norm, and fused"
+    return Summary(header, tuple(rows), (highest, high))

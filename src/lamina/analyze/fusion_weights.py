@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from lamina.analyze.fusion_weights_plot import draw
+from lamina.analyze.catalog import FusionWeightsOptions
+from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 from lamina.fusion.options import Pooling
+from lamina.runs.model_spec import parse_model
 from lamina.runs.run import Run
 
 
@@ -78,10 +78,6 @@ class LayersResult:
         }
         return {"runs": told}
 
-    def plot(self) -> Figure:
-        """A row for each run: weights as lines and as a heat map, norm shares; last, how all runs ended."""
-        return draw(self)
-
 
 def bias(layers: Sequence[int], mass: Sequence[float], depth: int) -> Bias:
     """Where in a network of `depth` blocks the mass lies that is on the listed ones; it sums to one.
@@ -95,6 +91,17 @@ def bias(layers: Sequence[int], mass: Sequence[float], depth: int) -> Bias:
     first += sum(m for i, m in zip(layers, mass, strict=True) if i == middle) / 2
     centre = sum(m * i for i, m in zip(layers, mass, strict=True)) / max(depth - 1, 1)
     return Bias(first / total, centre / total)
+
+
+def run(session: AnalysisSession, options: FusionWeightsOptions) -> LayersResult:
+    """The analysis as `lamina.analyze.catalog` lists it."""
+    for spec in session.models.values():
+        named = parse_model(spec)
+        if named.run is not None and named.step is not None:
+            raise LaminaError(
+                f"{spec} is a step, and weights are logged over all steps; give {named.run.path}"
+            )
+    return analyze_layers(session.models)
 
 
 def analyze_layers(runs: Mapping[str, str | Path]) -> LayersResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -10,12 +10,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
+from lamina.analyze.fusion_weights import Bias, LayersResult, LayerWeights
+from lamina.analyze.output import Summary
 from lamina.analyze.shown_images import plain
 from lamina.core.plotting import WIDTH, depths, hues
 from lamina.fusion.mff import MOST_IMAGES
-
-if TYPE_CHECKING:
-    from lamina.analyze.fusion_weights import Bias, LayersResult, LayerWeights
 
 _ROW = 4.6  # inches
 
@@ -134,3 +133,30 @@ def _end(
     label = f"{name}: {bias.first_half:.2f}, {bias.centre:.2f}"
     panel.plot(layers, last, "o-", color=hue, ms=4, lw=1.4, label=label)
     panel.axhline(1 / len(layers), color=hue, lw=1, ls=(2 * i, (1, 3)), zorder=0)
+
+
+def summarize(result: LayersResult) -> Summary:
+    """Where weights and norm shares ended."""
+    header = ("run", "step", "first half: weight", "norm share", "centre: weight", "norm share", "heaviest")
+    rows = []
+    for name, run in result.runs.items():
+        heaviest = run.layers[int(np.argmax(run.weights[-1]))]
+        rows.append(
+            (
+                name,
+                str(run.steps[-1]),
+                *(f"{bias.first_half:.2f}" for bias in (run.by_weight, run.by_share)),
+                *(f"{bias.centre:.2f}" for bias in (run.by_weight, run.by_share)),
+                f"block {heaviest}",
+            )
+        )
+    said = "first half: mass on the first half of the blocks; centre: 0 all on the first, 1 all on the last"
+    return Summary(header, tuple(rows), (*(_reach(name, run) for name, run in result.runs.items()), said))
+
+
+def _reach(name: str, run: LayerWeights) -> str:
+    total = f"{name}: the learning rates add up to {run.lr_sums[-1]:.3g}"
+    if run.logit_reach is None:
+        return f"{total}; attention pooling: weights are means over heads, tokens and images"
+    reach = f"{run.logit_lr_scale:g}, that is {run.logit_reach[-1]:.3g}"
+    return f"{total}; times {reach}, about how far a logit can have moved"

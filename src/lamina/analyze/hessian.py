@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
-from jaxtyping import Float
-from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
-from lamina.analyze.curvature.density import Density, Trace, hutchinson, pooled, spectral_density
-from lamina.analyze.curvature.lanczos import Eigenvalue, extremes
+from lamina.analyze.catalog import HessianOptions
+from lamina.analyze.curvature.density import Density, pooled
+from lamina.analyze.curvature.mini_batch import BatchCurvature, Wanted, measure_batch
 from lamina.analyze.curvature.operator import HessianOperator
-from lamina.analyze.curvature.power import power_iteration
-from lamina.analyze.hessian_plot import draw
 from lamina.analyze.options import Parameters
+from lamina.analyze.partial_hessian import PartialHessian
+from lamina.analyze.session import AnalysisSession
+from lamina.analyze.training_loss import mini_batches, open_loss
 from lamina.core.batch import Batch
-from lamina.core.errors import LaminaError
+from lamina.core.errors import LaminaError, noted_on_interrupt
+from lamina.supervised.classifier import Supervised
+from lamina.train.distributed import choose_device
 
-Progress = Callable[[str, int, int, float], None]
-"""Told the model, the mini-batch (from 0), its products so far and what is left of the residual."""
-
-DENSITY_STEPS = 40
-"""Products for each random vector of a density: as many as Lanczos keeps vectors."""
-
-
-@dataclass(frozen=True)
-class BatchCurvature:
-    """What was found on one mini-batch."""
-
-    images: int
-    loss: float
-    """Without the L2 term."""
-    top: tuple[Eigenvalue, ...]
-    """Largest, descending."""
-    bottom: tuple[Eigenvalue, ...]
-    """Most negative, ascending."""
-    magnitude: tuple[Eigenvalue, ...]
-    """Of largest magnitude, by power iteration with deflation as PyHessian does it, in the order found; signs
-    are kept."""
-    trace: Trace | None
-    density: Density | None
-    products: int
-
-
-@runtime_checkable
-class KeptBatches(Protocol):
-    """Where mini-batches are kept as soon as they are done (`partial_hessian`)."""
-
-    def get(self, name: str, number: int, /) -> BatchCurvature | None:
-        """A mini-batch of a model; None where it is still to be done."""
-
-    def add(self, name: str, number: int, found: BatchCurvature, /) -> None:
-        """Keep a mini-batch."""
+ProductDone = Callable[[str, int, int, float], None]
+"""Is called with the model, the mini-batch (from 0), its products so far and the relative residual."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +49,43 @@ class HessianResult:
         """Everything, in plain lists and numbers."""
         return asdict(self)
 
-    def plot(self) -> Figure:
-        """Both ends over all mini-batches, and the density."""
-        return draw(self)
+
+def run(session: AnalysisSession, options: HessianOptions) -> HessianResult:
+    """The analysis as `lamina.analyze.catalog` lists it; what an interruption leaves is kept on disk."""
+    losses = {name: open_loss(spec) for name, spec in session.models.items()}
+    if options.mixed and not all(isinstance(loss.task, Supervised) for loss in losses.values()):
+        raise LaminaError("only classifiers mix images; leave --mixed out")
+    n, size, seed = options.batches, options.batch_size, options.seed
+    batches = mini_batches(losses, session.data, options.crops, n, size, seed)
+    tasks = {name: loss.task.to(choose_device(options.device)) for name, loss in losses.items()}
+    settings = asdict(options)
+    for name in ("data", "out", "device", "batches", "batch_size", "crops"):
+        del settings[name]
+    kept, total = PartialHessian.open(session.folder, tasks, batches, settings), len(tasks) * n
+    session.partial_results = kept.file
+    if kept.note:
+        session.say(kept.note)
+
+    def so_far() -> str:
+        return f"{len(kept)} of {total} mini-batches are kept in {kept.file}: the same command goes on there"
+
+    with noted_on_interrupt(so_far):
+        progress = _progress(session, total - len(kept))
+        return analyze_hessian(tasks, batches, **settings, progress=progress, kept=kept)
+
+
+def _progress(session: AnalysisSession, total: int) -> ProductDone:
+    """Reports mini-batches to the session, and the products of the one that is computed."""
+    begun: list[tuple[str, int]] = []
+
+    def product_done(name: str, batch: int, products: int, residual: float) -> None:
+        if (name, batch) not in begun:
+            begun.append((name, batch))
+        left = "" if math.isnan(residual) else f", residual {residual:.1e}"
+        if session.progress is not None:
+            session.progress("mini-batches", len(begun) - 1, total, f"{name}: {products} products{left}")
+
+    return product_done
 
 
 def analyze_hessian(
@@ -98,8 +101,8 @@ def analyze_hessian(
     density_probes: int = 0,
     tol: float = 1e-3,
     seed: int = 0,
-    progress: Progress = lambda name, batch, products, residual: None,
-    kept: KeptBatches | None = None,
+    progress: ProductDone = lambda name, batch, products, residual: None,
+    kept: PartialHessian | None = None,
 ) -> HessianResult:
     """Largest and most negative eigenvalues (Lanczos) of each task's loss on each mini-batch and, on request,
     those of largest magnitude (power iteration), the trace (Hutchinson) and the density (quadrature).
@@ -132,7 +135,7 @@ def analyze_hessian(
         raise LaminaError("curvature needs a model and a batch of images; give one of each at least")
     if top < 1 or min(bottom, power, trace_probes, density_probes) < 0:
         raise LaminaError("curvature takes top of 1 or more, and bottom, power and probes of 0 or more")
-    wanted = _Wanted(top, bottom, power, trace_probes, density_probes, tol, seed)
+    wanted = Wanted(top, bottom, power, trace_probes, density_probes, tol, seed)
     found: dict[str, list[BatchCurvature]] = {name: [] for name in tasks}
     sizes: dict[str, int] = {}
     for i, batch in enumerate(looked_at):  # models in turn, so that one that cannot be derived says so early
@@ -143,46 +146,14 @@ def analyze_hessian(
                 continue
             operator = HessianOperator(task, batch, parameters, weight_decay, mixed, seed)
             sizes[name] = operator.n
-            one = earlier or _one(operator, len(batch), i, wanted, partial(progress, name, i))
-            del operator  # before the next one: its graph is most of the memory
+
+            def tick(residual: float, name: str = name, i: int = i, operator: Any = operator) -> None:
+                progress(name, i, operator.products, residual)
+
+            one = earlier or measure_batch(operator, len(batch), i, wanted, tick)
+            del operator, tick  # before the next one: its graph is most of the memory
             found[name].append(one)
             if kept is not None and earlier is None:
                 kept.add(name, i, one)
     models = {name: tuple(rows) for name, rows in found.items()}
     return HessianResult(models, parameters, weight_decay, mixed, sizes)
-
-
-class _Wanted(NamedTuple):
-    """What is computed of each mini-batch."""
-
-    top: int
-    bottom: int
-    power: int
-    trace_probes: int
-    density_probes: int
-    tol: float
-    seed: int
-
-
-def _one(
-    operator: HessianOperator, images: int, number: int, wanted: _Wanted, told: Callable[[int, float], None]
-) -> BatchCurvature:
-    def normal(purpose: int) -> Callable[[int], Float[Tensor, "n"]]:
-        return lambda i: operator.normal(wanted.seed, number, purpose, i)
-
-    def signs(purpose: int) -> Callable[[int], Float[Tensor, "n"]]:
-        return lambda i: operator.signs(wanted.seed, number, purpose, i)
-
-    def tick(residual: float) -> None:
-        told(operator.products, residual)
-
-    start = operator.normal(wanted.seed, number, 0)
-    ends = extremes(operator, start, normal(1), wanted.top, wanted.bottom, wanted.tol, tick=tick)
-    magnitude = power_iteration(operator, normal(2), wanted.power, tick=tick)
-    trace, density = None, None
-    if wanted.trace_probes:
-        trace = hutchinson(operator, signs(3), wanted.trace_probes, tick)
-    if wanted.density_probes:
-        probes, steps = wanted.density_probes, DENSITY_STEPS
-        density = spectral_density(operator, signs(4), normal(5), probes, steps, tick)
-    return BatchCurvature(images, operator.loss, *ends, magnitude, trace, density, operator.products)

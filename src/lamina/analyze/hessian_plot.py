@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,11 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
+from lamina.analyze.curvature.mini_batch import BatchCurvature
+from lamina.analyze.hessian import HessianResult
+from lamina.analyze.output import NONE, Summary
 from lamina.analyze.shown_images import plain
 from lamina.core.plotting import WIDTH, hues, legend_below
-
-if TYPE_CHECKING:
-    from lamina.analyze.hessian import BatchCurvature, HessianResult
 
 _FEWEST = 5  # values that a smooth curve is drawn of
 _SPREAD = 0.005  # of the density's Gaussian, as a share of the axis
@@ -142,3 +142,47 @@ def _keys(result: HessianResult, dense: bool) -> list[Line2D]:
         keys.append(Line2D([], [], marker="^", ms=7, label="medians of both ends", **grey))
         keys.append(Line2D([], [], color="0.5", linestyle=":", label="a single eigenvalue, all mini-batches"))
     return keys
+
+
+def summarize(result: HessianResult) -> Summary:
+    """Medians over mini-batches, the largest residual, and what a mini-batch took."""
+    header = ["model", "batches", "largest", "from", "to", "most negative", "residual up to", "products"]
+    first = next(iter(result.models.values()))[0]
+    header += ["first by power iteration"] if first.magnitude else []
+    header += ["trace"] if first.trace else []
+    rows = []
+    for name, batches in result.models.items():
+        maxima = result.maxima(name)
+        lowest = [batch.bottom[0].value for batch in batches if batch.bottom]
+        values = [value for batch in batches for value in (*batch.top, *batch.bottom)]
+        worst = max(value.residual / max(abs(value.value), 1e-12) for value in values)
+        rows.append(
+            (
+                name,
+                str(len(batches)),
+                *(f"{value:.4g}" for value in (np.median(maxima), min(maxima), max(maxima))),
+                f"{np.median(lowest):.4g}" if lowest else NONE,
+                f"{100 * worst:.2g} %",
+                f"{np.median([batch.products for batch in batches]):.0f}",
+                *(_of_power(batches) if first.magnitude else ()),
+                *(_of_trace(batches) if first.trace else ()),
+            )
+        )
+    count = ", ".join(f"{name} {n:,}" for name, n in result.n_parameters.items())
+    notes = [f"medians over mini-batches; {result.parameters} parameters: {count}"]
+    return Summary(tuple(header), tuple(rows), (*notes, *_unconverged(result)))
+
+
+def _of_power(batches: Sequence[BatchCurvature]) -> tuple[str]:
+    return (f"{np.median([batch.magnitude[0].value for batch in batches if batch.magnitude]):.4g}",)
+
+
+def _of_trace(batches: Sequence[BatchCurvature]) -> tuple[str]:
+    return (f"{np.median([batch.trace.value for batch in batches if batch.trace]):.4g}",)
+
+
+def _unconverged(result: HessianResult) -> Iterator[str]:
+    for name, batches in result.models.items():
+        values = [value for batch in batches for value in (*batch.top, *batch.bottom)]
+        if missed := sum(not value.converged for value in values):
+            yield f"{name}: {missed} of {len(values)} values did not converge; the JSON has their residuals"

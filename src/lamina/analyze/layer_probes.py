@@ -10,15 +10,16 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
-from matplotlib.figure import Figure
 from scipy.special import ndtri
 from torch import Tensor
 
-from lamina.analyze.layer_probes_plot import draw
-from lamina.analyze.models import some
+from lamina.analyze.catalog import LayerProbesOptions
+from lamina.analyze.models import subsample
+from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 from lamina.core.intervals import wilson_interval
 from lamina.data.sources import Source
+from lamina.encoder.options import network_options
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import collect
 from lamina.features.knn import probe_knn
@@ -29,6 +30,7 @@ from lamina.features.probe import Verdict, grouped
 from lamina.features.standardize import standardised
 from lamina.features.table import Key, Protocol, Setting, Table
 from lamina.interop.backbone import Backbone
+from lamina.interop.load import load_encoder
 from lamina.train.distributed import choose_device
 
 Place = Literal["block", "last", "fused"]
@@ -113,9 +115,21 @@ class DepthResult:
         """Everything, in plain lists and numbers."""
         return asdict(self)
 
-    def plot(self) -> Figure:
-        """Accuracy by depth, a panel for each protocol, with last and fused features beside the blocks."""
-        return draw(self)
+
+def run(session: AnalysisSession, options: LayerProbesOptions) -> DepthResult:
+    """The analysis as `lamina.analyze.catalog` lists it."""
+    network = network_options(options.encoder, options.heads)
+    return analyze_depth(
+        {name: load_encoder(spec, encoder=network) for name, spec in session.models.items()},
+        session.data,
+        images=options.images,
+        protocols=options.protocols,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+        seed=options.seed,
+        progress=session.progress,
+    )
 
 
 @torch.inference_mode()
@@ -203,7 +217,7 @@ def paired_interval(better: int, worse: int, n: int) -> tuple[float, float]:
 
 
 def _drawn(labelled: LabelledData, images: int | None, seed: int) -> LabelledData:
-    train, test = some(labelled.train, images, seed), some(labelled.test, images, seed)
+    train, test = subsample(labelled.train, images, seed), subsample(labelled.test, images, seed)
     try:
         return LabelledData(labelled.name, train, test)
     except LaminaError as error:

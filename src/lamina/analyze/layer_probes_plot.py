@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lamina.analyze.layer_probes import DepthResult, LayerScore, ModelDepth
+from lamina.analyze.output import NONE, Summary
 from lamina.analyze.shown_images import plain
 from lamina.core.plotting import WIDTH, hues, legend_below
-
-if TYPE_CHECKING:
-    from lamina.analyze.layer_probes import DepthResult, LayerScore, ModelDepth
 
 _TITLES = {"knn": "k nearest neighbours", "linear": "linear probe"}
 _POOLS: dict[str, tuple[Any, str, str]] = {
@@ -146,3 +145,52 @@ def _keys(result: DepthResult) -> list[Line2D]:
     largest = f"always the largest class ({100 * result.majority:.1f} %{below})"
     keys.append(Line2D([], [], color="0.5", linestyle=":", label=largest))
     return keys
+
+
+def summarize(result: DepthResult) -> Summary:
+    """The best block, how flat the peak is, and what comes after it."""
+    header = (
+        "model",
+        "probe",
+        "best block",
+        "its top-1",
+        "as good",
+        "blocks after",
+        "gap, 95 %",
+        "last",
+        "fused",
+    )
+    rows, notes = [], []
+    for name, model in result.models.items():
+        for protocol, peak in model.peaks.items():
+            low, high = (100 * bound for bound in peak.gap_interval)
+            finals = [
+                max(
+                    (s.top1 for s in model.scores if (s.protocol, s.place) == (protocol, place)), default=None
+                )
+                for place in ("last", "fused")
+            ]
+            rows.append(
+                (
+                    name,
+                    protocol,
+                    _block(peak.best.layer) + f" of {model.depth - 1}" * (peak.best.layer >= 0),
+                    f"{100 * peak.best.top1:.1f} %",
+                    " to ".join(map(_block, peak.plateau)),
+                    str(peak.blocks_after),
+                    f"{100 * peak.gap:+.1f} ({low:+.1f} to {high:+.1f})",
+                    *(NONE if value is None else f"{100 * value:.1f} %" for value in finals),
+                )
+            )
+        notes += [f"{name}: {note}" for note in model.notes]
+    model = next(iter(result.models.values()))
+    images = (
+        f"{model.n_train} training and {model.n_test} test images of {result.data}, {result.classes} "
+        f"classes, the largest {100 * result.majority:.0f} %; the best block is chosen on the training part"
+    )
+    gap = "as good: within one standard error of the best block there; gap: best minus last block, in points"
+    return Summary(header, tuple(rows), (images, gap, *notes))
+
+
+def _block(layer: int) -> str:
+    return "input" if layer < 0 else str(layer)

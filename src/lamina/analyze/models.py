@@ -61,14 +61,14 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelOnImages:
     """A model and the images it is looked at with; `batches` are gone through more than once by some."""
 
     backbone: Backbone
     batches: Iterable[Batch]
 
 
-def open_subjects(
+def open_models(
     models: Sequence[str | Path] | Mapping[str, str | Path],
     data: Spec,
     *,
@@ -79,7 +79,7 @@ def open_subjects(
     device: str = "auto",
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
-) -> dict[str, Subject]:
+) -> dict[str, ModelOnImages]:
     """Models by name, each with the same images, read at its own size.
 
     Args:
@@ -96,20 +96,20 @@ def open_subjects(
     named = models if isinstance(models, Mapping) else short_names([str(model) for model in models])
     if not named:
         raise LaminaError("name at least one model")
-    source = some(open_source(data, held_out(data)), images, seed)
+    source = subsample(open_source(data, held_out(data)), images, seed)
     place = choose_device(device)
-    subjects = {}
+    models = {}
     for name, spec in named.items():
         backbone = load_encoder(spec, encoder=encoder, device=place)
         reading = backbone.origin.recipe.data if backbone.origin is not None else None
         size, channels = backbone.image_size, backbone.encoder.in_chans
         told = None if progress is None else partial(progress, f"{name}: images")
         looked_at = Images(source, size, channels, batch_size, workers, reading, place, told)
-        subjects[name] = Subject(backbone, looked_at)
-    return subjects
+        models[name] = ModelOnImages(backbone, looked_at)
+    return models
 
 
-def some(source: Source, n: int | None, seed: int = 0) -> Source:
+def subsample(source: Source, n: int | None, seed: int = 0) -> Source:
     """`n` images of a source, drawn by `seed` without replacement, in its order; all where it has no more."""
     if n is None or n >= len(source):
         return source

@@ -28,14 +28,14 @@ class Result(Protocol):
         """The numbers."""
         ...
 
-    def plot(self) -> Figure:
-        """The picture."""
-        ...
+
+NONE = "-"
+"""In a cell of a summary that has no number."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The main numbers as a table of text, and remarks below it."""
+    """The main numbers as a table of text, and remarks below it: what the terminal and the report show."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -52,7 +52,13 @@ class AnalysisFiles:
 
 
 def write_analysis(
-    name: str, result: Result, summary: Summary, out: Path, about: Mapping[str, Any], command: str = ""
+    name: str,
+    result: Result,
+    figure: Figure,
+    summary: Summary,
+    out: Path,
+    about: Mapping[str, Any],
+    command: str = "",
 ) -> AnalysisFiles:
     """Write `NAME.json`, `NAME.png` and `NAME.svg` into `out`.
 
@@ -67,7 +73,6 @@ def write_analysis(
     told = {"header": summary.header, "rows": summary.rows, "notes": summary.notes}
     head = {"analysis": name, "command": command, "lamina": version("lamina"), **about}
     content = {**head, "summary": told, "result": _plain(result.to_json())}
-    figure = result.plot()
     save_figure(figure, (files.png, files.svg), command)
     svg = hashlib.sha256(files.svg.read_bytes()).hexdigest()
     write_json(files.json, {**content, "svg_sha256": svg})

@@ -13,7 +13,7 @@ from torch import nn
 
 from lamina.analyze.curvature.density import Density, Trace
 from lamina.analyze.curvature.lanczos import Eigenvalue
-from lamina.analyze.hessian import BatchCurvature
+from lamina.analyze.curvature.mini_batch import BatchCurvature
 from lamina.core.batch import Batch
 from lamina.core.files import check_writable
 from lamina.core.frozen import network_sha256, weights_sha256
@@ -72,10 +72,6 @@ class PartialHessian:
         self._found[_place(name, number)] = found
         content = {place: asdict(each) for place, each in self._found.items()}
         write_json(self.file, {"settings": self._settings, "found": content})
-
-    def remove(self) -> None:
-        """All is written elsewhere."""
-        self.file.unlink(missing_ok=True)
 
 
 def _place(name: str, number: int) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, Shaped
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from lamina.analyze.catalog import PatchesOptions
 from lamina.analyze.measures.attention import attention_probabilities
 from lamina.analyze.measures.patch_maps import (
     CLIPPED,
@@ -24,8 +24,8 @@ from lamina.analyze.measures.patch_maps import (
     principal,
     same_place,
 )
-from lamina.analyze.models import Subject
-from lamina.analyze.patches_plot import draw
+from lamina.analyze.models import ModelOnImages
+from lamina.analyze.session import AnalysisSession
 from lamina.analyze.shown_images import (
     Map,
     Picture,
@@ -112,14 +112,16 @@ class PatchesResult:
         models = {name: model.to_json() for name, model in self.models.items()}
         return {"models": models, "seed": self.seed, **rules}
 
-    def plot(self) -> Figure:
-        """A block of rows for each model: image, colours, norms, cosines and class attention side by side."""
-        return draw(self)
+
+def run(session: AnalysisSession, options: PatchesOptions) -> PatchesResult:
+    """The analysis as `lamina.analyze.catalog` lists it."""
+    models = session.open_models()
+    return analyze_patches(models, images=options.shown, at=options.at, seed=options.seed)
 
 
 @torch.inference_mode()
 def analyze_patches(
-    subjects: Mapping[str, Subject],
+    models: Mapping[str, ModelOnImages],
     *,
     images: int = 6,
     at: tuple[int, int] | None = None,
@@ -129,10 +131,10 @@ def analyze_patches(
     """Look at the patch tokens of the last block: norms before the final norm, all else after it.
 
     The colours are the first three principal components of the tokens of all shown images together, as
-    DINOv2 (Oquab et al., 2023) shows them; norms are judged over all images of a subject.
+    DINOv2 (Oquab et al., 2023) shows them; norms are judged over all images of a model.
 
     Args:
-        subjects: models with their images.
+        models: models with their images.
         images: how many are shown, chosen by `seed`: the same for all models.
         at: row and column of the patch whose cosines are shown, in the first model's grid (other grids take
             the patch at the same place); the centre by default.
@@ -143,15 +145,15 @@ def analyze_patches(
     Raises:
         LaminaError: where there is no model or image, or `at` is outside of the grid.
     """
-    if not subjects:
+    if not models:
         raise LaminaError("name at least one model")
     found: dict[str, ModelPatches] = {}
     first: tuple[int, int] | None = None
-    for name, subject in subjects.items():
-        seen = _see(subject, images, seed)
+    for name, model in models.items():
+        seen = _see(model, images, seed)
         first = first or seen.grid
         chosen = same_place(at or (first[0] // 2, first[1] // 2), first, seen.grid)
-        found[name] = _looked_at(subject, seen, chosen, only_foreground)
+        found[name] = _looked_at(model, seen, chosen, only_foreground)
     return PatchesResult(found, seed)
 
 
@@ -175,15 +177,15 @@ def _tokens(
     return last.float().cpu(), encoder.norm(last)[:, encoder.n_prefix :].float().cpu()
 
 
-def _see(subject: Subject, n: int, seed: int) -> _Seen:
-    encoder, device = subject.backbone.encoder, device_of(subject)
+def _see(model: ModelOnImages, n: int, seed: int) -> _Seen:
+    encoder, device = model.backbone.encoder, device_of(model)
     norms, prefix, cosines = [], [], []
     kept: dict[int, Tensor] = {}
     grid, done = encoder.grid, 0
-    for batch in subject.batches:
+    for batch in model.batches:
         keys, images = keys_of(batch, done), batch.images.to(device)
         grid, done = encoder.grid_of(images), done + len(batch)
-        last, patches = _tokens(subject.backbone, images)
+        last, patches = _tokens(model.backbone, images)
         lengths = last.double().norm(dim=-1)
         if not torch.isfinite(lengths).all():
             raise LaminaError("tokens of the last block are not finite; is this the right weights file?")
@@ -200,10 +202,10 @@ def _see(subject: Subject, n: int, seed: int) -> _Seen:
     )
 
 
-def _looked_at(subject: Subject, seen: _Seen, at: tuple[int, int], only_foreground: bool) -> ModelPatches:
+def _looked_at(model: ModelOnImages, seen: _Seen, at: tuple[int, int], only_foreground: bool) -> ModelPatches:
     """The maps of the images that are shown."""
-    backbone = subject.backbone
-    images = torch.stack(list(seen.kept.values())).to(device_of(subject))
+    backbone = model.backbone
+    images = torch.stack(list(seen.kept.values())).to(device_of(model))
     last, patches = _tokens(backbone, images)
     norms = last[:, backbone.encoder.n_prefix :].double().norm(dim=-1)
     cosines = cosines_to(patches, at[0] * seen.grid[1] + at[1])
@@ -217,7 +219,7 @@ def _looked_at(subject: Subject, seen: _Seen, at: tuple[int, int], only_foregrou
             ShownImage(
                 **maps,
                 key=key,
-                name=name_of(subject, key),
+                name=name_of(model, key),
                 foreground=float(inside[i].double().mean()),
                 outliers=int((norms[i] > seen.norms.threshold).sum()),
                 cosines=grid_map(cosines[i], seen.grid),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from lamina.analyze.output import Summary
+from lamina.analyze.patches import ModelPatches, PatchesResult, ShownImage
 from lamina.analyze.shown_images import channels_said, plain
 from lamina.core.plotting import hues
-
-if TYPE_CHECKING:
-    from lamina.analyze.patches import ModelPatches, PatchesResult, ShownImage
 
 _WIDTH = 1.5  # of a column, in inches
 _EDGE = "white"
@@ -117,3 +117,26 @@ def _marks(row: Any, image: ShownImage, model: ModelPatches) -> None:
     x, y = (out[:, 1] + 0.5) * broad, (out[:, 0] + 0.5) * high
     row[2].scatter(x, y, marker="x", s=14, linewidths=2.2, color="black")
     row[2].scatter(x, y, marker="x", s=9, linewidths=0.8, color=_EDGE)
+
+
+def summarize(result: PatchesResult) -> Summary:
+    """What the principal components explain, and tokens that stand out."""
+    header = ("model", "images", "grid", "three components explain", "outliers", "cosine of two patches")
+    rows = [
+        (
+            name,
+            str(model.norms.n_images),
+            f"{model.grid[0]} x {model.grid[1]}",
+            _percents(model.explained),
+            f"{100 * model.norms.share:.2f} %",
+            f"{model.mean_cosine:.2f}",
+        )
+        for name, model in result.models.items()
+    ]
+    said = "components of the shown images; outliers: share of patches with norms far beyond the median"
+    notes = [f"{n}: {m.without_attention}" for n, m in result.models.items() if m.without_attention]
+    return Summary(header, tuple(rows), (said, *notes))
+
+
+def _percents(shares: Sequence[float]) -> str:
+    return ", ".join(f"{100 * share:.0f}" for share in shares) + " %"

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Shaped
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from lamina.analyze.catalog import RankOptions
 from lamina.analyze.measures.rank import (
     Moments,
     PowerLaw,
@@ -22,8 +22,8 @@ from lamina.analyze.measures.rank import (
     power_law,
     rankme,
 )
-from lamina.analyze.models import Subject
-from lamina.analyze.rank_plot import draw
+from lamina.analyze.models import ModelOnImages
+from lamina.analyze.session import AnalysisSession
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, sample_keys, uniform
@@ -108,14 +108,15 @@ class RankResult:
                 score["power_law"] = None if law is None else law._asdict()
         return found
 
-    def plot(self) -> Figure:
-        """RankMe by depth, and bars of every number of the final features."""
-        return draw(self)
+
+def run(session: AnalysisSession, options: RankOptions) -> RankResult:
+    """The analysis as `lamina.analyze.catalog` lists it."""
+    return analyze_rank(session.open_models(), views=options.views, seed=options.seed)
 
 
 @torch.inference_mode()
 def analyze_rank(
-    subjects: Mapping[str, Subject],
+    models: Mapping[str, ModelOnImages],
     *,
     views: int = 0,
     view_scale: tuple[float, float] = (0.2, 1.0),
@@ -124,7 +125,7 @@ def analyze_rank(
     """The ranks of every layer's patch means, and of all final features that each model has.
 
     Args:
-        subjects: models by name, and their images.
+        models: models by name, and their images.
         views: LiDAR's views of each image, 10 say; 0 leaves LiDAR out. They are crops of the image as the
             model is given it, resized back: MAE's, of a random share of its area and aspect ratio. Each is
             a function of the seed, the image's key and the number of the view.
@@ -134,15 +135,15 @@ def analyze_rank(
     Raises:
         LaminaError: where there is no model or a single image, views are 1 or images have no keys for them.
     """
-    if not subjects:
+    if not models:
         raise LaminaError("ranks need at least one model")
     if views < 0 or views == 1:
         raise LaminaError(
             f"{views} views of an image have no scatter; take 2 or more, or 0 to leave LiDAR out"
         )
     cropped = _Views(views, view_scale, seed)
-    models = {name: _model(name, subject, cropped) for name, subject in subjects.items()}
-    return RankResult(models, views, view_scale, seed)
+    found = {name: _model(name, model, cropped) for name, model in models.items()}
+    return RankResult(found, views, view_scale, seed)
 
 
 class _Views(NamedTuple):
@@ -163,8 +164,8 @@ class _Views(NamedTuple):
             yield torch.stack([crop(image, d) for image, d in zip(batch.images, draws, strict=True)])
 
 
-def _model(name: str, subject: Subject, views: _Views) -> ModelRank:
-    backbone = subject.backbone
+def _model(name: str, model: ModelOnImages, views: _Views) -> ModelRank:
+    backbone = model.backbone
     vectors = layer_vectors(backbone)
     wanted = {
         (kind, pool)
@@ -173,7 +174,7 @@ def _model(name: str, subject: Subject, views: _Views) -> ModelRank:
     }
     moments: dict[tuple[str, str], Moments] = {}
     scatters: dict[tuple[str, str], Scatters] = {}
-    for batch in subject.batches:
+    for batch in model.batches:
         for key, part in vectors(batch.images).items():
             if key in wanted:
                 moments.setdefault(key, Moments(part.shape[1])).add(part)

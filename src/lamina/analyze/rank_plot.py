@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lamina.analyze.output import NONE, Summary
+from lamina.analyze.rank import RankResult, RankScore
 from lamina.analyze.shown_images import plain
 from lamina.core.plotting import WIDTH, hues, legend_below
-
-if TYPE_CHECKING:
-    from lamina.analyze.rank import RankResult, RankScore
 
 _POOLS = ("mean", "cls")
 
@@ -123,3 +122,25 @@ def _keys(result: RankResult) -> list[Line2D]:
             label = f"largest possible rank: {' or '.join(map(str, most))}, the number of {what}"
             keys.append(Line2D([], [], color="0.3", linestyle=":", label=label))
     return keys
+
+
+def summarize(result: RankResult) -> Summary:
+    """The features that a user takes."""
+    header = ("model", "features", "RankMe", "effective rank", "at most", "alpha (R²)", "LiDAR")
+    rows, notes = [], []
+    for name, model in result.models.items():
+        for score in model.final:
+            law = score.power_law
+            rows.append(
+                (
+                    name,
+                    f"{score.place}, {score.pool}",
+                    f"{score.rankme:.1f}",
+                    f"{score.effective_rank:.1f}",
+                    str(model.most),
+                    NONE if law is None else f"{law.alpha:.2f} ({law.r2:.2f})",
+                    NONE if score.lidar is None else f"{score.lidar:.1f}",
+                )
+            )
+        notes += [f"{name}: {note}" for note in model.notes]
+    return Summary(header, tuple(rows), tuple(notes))

@@ -9,18 +9,21 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lamina.analyze.measures.cosine_transform import energies, energy_curve, frequencies
-from lamina.analyze.reconstruction_plot import draw
+from lamina.analyze.options import AnalysisOptions
+from lamina.analyze.session import AnalysisSession
 from lamina.analyze.shown_images import keys_of
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.patches import patchify, split_indices, take
 from lamina.methods.reconstruct import check_pixels, fill
 from lamina.mim import MIM
+from lamina.runs.model_spec import locate_step
+from lamina.runs.run import load_method
 from lamina.targets.pixels import Pixels
+from lamina.train.distributed import choose_device
 
 ROUNDING = 1e-10
 """Energy per coefficient below which there is none: less than a level of 16-bit images, more than what
@@ -111,14 +114,22 @@ class ReconstructionResult:
             found["models"][name] |= zip(("mask_ratio", "psnr", "baseline_psnr"), numbers, strict=True)
         return found
 
-    def plot(self) -> Figure:
-        """Energies by frequency, their ratio, and PSNR beside its baseline."""
-        return draw(self)
-
 
 def decibels(mse: float) -> float:
     """PSNR of pixels on [0, 1]."""
     return -10 * math.log10(mse) if mse else math.inf
+
+
+def run(session: AnalysisSession, options: AnalysisOptions) -> ReconstructionResult:
+    """The analysis as `lamina.analyze.catalog` lists it."""
+    device = choose_device(options.device)
+    methods = {name: load_method(*locate_step(spec))[0] for name, spec in session.models.items()}
+    for name, method in methods.items():
+        check_pixels(method, name)
+    models = session.open_models()
+    return analyze_reconstruction(
+        {name: Filler(method.to(device), models[name].batches) for name, method in methods.items()}
+    )
 
 
 def analyze_reconstruction(fillers: Mapping[str, Filler]) -> ReconstructionResult:

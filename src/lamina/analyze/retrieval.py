@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64, Shaped
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from lamina.analyze.models import Images, Subject
-from lamina.analyze.retrieval_plot import draw
+from lamina.analyze.catalog import RetrievalOptions
+from lamina.analyze.models import Images, ModelOnImages
+from lamina.analyze.session import AnalysisSession
 from lamina.analyze.shown_images import Picture, device_of, drawn, keys_of, name_of, picture_of
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
@@ -101,10 +101,6 @@ class RetrievalResult:
             "near_duplicates_by": "pixels",
         }
 
-    def plot(self) -> Figure:
-        """A row for each query: the image, then its neighbours with their cosines and classes."""
-        return draw(self)
-
 
 class Ranking(NamedTuple):
     """Other images in order of similarity, a row for each query; what is left out comes last."""
@@ -114,9 +110,15 @@ class Ranking(NamedTuple):
     """In that order; minus infinity for the query itself and its near-duplicates."""
 
 
+def run(session: AnalysisSession, options: RetrievalOptions) -> RetrievalResult:
+    """The analysis as `lamina.analyze.catalog` lists it."""
+    models = session.open_models()
+    return analyze_retrieval(models, queries=options.queries, k=options.k, seed=options.seed)
+
+
 @torch.inference_mode()
 def analyze_retrieval(
-    subjects: Mapping[str, Subject],
+    models: Mapping[str, ModelOnImages],
     *,
     queries: int = 4,
     k: int = 5,
@@ -131,7 +133,7 @@ def analyze_retrieval(
     32 x 32 (correlation above 0.999): told by features, a poor model would have its mistakes left out.
 
     Args:
-        subjects: models with their images; all features of a subject are held at once.
+        models: models with their images; all features of a model are held at once.
         queries: how many queries are shown, chosen by `seed`: the same for all models. Scores are over all.
         k: neighbours.
         features: "last" or "fused".
@@ -144,14 +146,12 @@ def analyze_retrieval(
         LaminaError: where there is no model, query or neighbour, no more than `k` images, or a model lacks
             the features.
     """
-    if not subjects:
+    if not models:
         raise LaminaError("name at least one model")
     if k < 1 or queries < 1:
         raise LaminaError(f"{queries} queries with {k} neighbours each show nothing; give 1 or more of both")
-    models = {
-        name: _sheet(subject, queries, k, features, pool, centred, seed) for name, subject in subjects.items()
-    }
-    return RetrievalResult(models, k, features, pool, centred, seed)
+    found = {name: _sheet(model, queries, k, features, pool, centred, seed) for name, model in models.items()}
+    return RetrievalResult(found, k, features, pool, centred, seed)
 
 
 class Gallery(NamedTuple):
@@ -208,9 +208,9 @@ def judge_rankings(gallery: Gallery, labels: Int64[Tensor, "n"], k: int) -> Judg
 
 
 def _sheet(
-    subject: Subject, queries: int, k: int, features: FeatureKind, pool: Pool, centred: bool, seed: int
+    model: ModelOnImages, queries: int, k: int, features: FeatureKind, pool: Pool, centred: bool, seed: int
 ) -> ModelRetrieval:
-    keys, vectors, pixels, labels = _features(subject, features, pool)
+    keys, vectors, pixels, labels = _features(model, features, pool)
     if k >= len(keys):
         raise LaminaError(
             f"{len(keys)} images have at most {len(keys) - 1} neighbours, not {k}; set k, or give more images"
@@ -224,13 +224,13 @@ def _sheet(
         for row, order, cosines in zip(part.tolist(), *ranking, strict=True):
             there = cosines[:k] > -torch.inf
             nearest = zip(order[:k][there].tolist(), cosines[:k][there].tolist(), strict=True)
-            neighbours = tuple(_found(subject, keys[i], labels, i, cosine) for i, cosine in nearest)
+            neighbours = tuple(_found(model, keys[i], labels, i, cosine) for i, cosine in nearest)
             left_out = int((cosines == -torch.inf).sum()) - 1
-            sheet.append(Query(_found(subject, keys[row], labels, row, 1.0), neighbours, left_out))
+            sheet.append(Query(_found(model, keys[row], labels, row, 1.0), neighbours, left_out))
     judged = None if labels is None else judge_rankings(gallery, labels, k)
     wanted = {image.key for query in sheet for image in (query.image, *query.neighbours)}
-    pictures = _pictures(subject, wanted)
-    channels = subject.backbone.encoder.in_chans
+    pictures = _pictures(model, wanted)
+    channels = model.backbone.encoder.in_chans
     return ModelRetrieval(len(keys), channels, _pairs(pixels), judged, tuple(sheet), pictures)
 
 
@@ -240,19 +240,19 @@ def _pairs(pixels: Float64[Tensor, "n K"]) -> int:
     return (sum(int((slab @ pixels.T > SAME_IMAGE).sum()) for slab in slabs) - len(pixels)) // 2
 
 
-def _found(subject: Subject, key: int, labels: Int64[Tensor, "n"] | None, i: int, cosine: float) -> Found:
+def _found(model: ModelOnImages, key: int, labels: Int64[Tensor, "n"] | None, i: int, cosine: float) -> Found:
     """An image with its name and class, as far as they are known."""
     label = None
     if labels is not None:
-        known = subject.batches.source.class_names if isinstance(subject.batches, Images) else ()
+        known = model.batches.source.class_names if isinstance(model.batches, Images) else ()
         label = printable(known[int(labels[i])]) if known else str(int(labels[i]))
-    return Found(key, name_of(subject, key), label, cosine)
+    return Found(key, name_of(model, key), label, cosine)
 
 
-def _pictures(subject: Subject, wanted: set[int]) -> dict[int, Picture]:
+def _pictures(model: ModelOnImages, wanted: set[int]) -> dict[int, Picture]:
     """A second pass over the images, for those in the sheet."""
     found, done = {}, 0
-    for batch in subject.batches:
+    for batch in model.batches:
         for key, image in zip(keys_of(batch, done).tolist(), batch.images, strict=True):
             if key in wanted:
                 found[key] = picture_of(image, _THUMBNAIL_PX)
@@ -261,17 +261,17 @@ def _pictures(subject: Subject, wanted: set[int]) -> dict[int, Picture]:
 
 
 def _features(
-    subject: Subject, features: FeatureKind, pool: Pool
+    model: ModelOnImages, features: FeatureKind, pool: Pool
 ) -> tuple[list[int], Float[Tensor, "n D"], Float64[Tensor, "n K"], Int64[Tensor, "n"] | None]:
     """Keys, pooled features, pixels and labels of all images."""
-    device = device_of(subject)
+    device = device_of(model)
     keys: list[int] = []
     labels: list[int] = []
     vectors, pixels = [], []
-    for batch in subject.batches:
+    for batch in model.batches:
         keys += keys_of(batch, len(keys)).tolist()
         images = batch.images.to(device)
-        vectors.append(subject.backbone(images, features).pooled(pool).float().cpu())
+        vectors.append(model.backbone(images, features).pooled(pool).float().cpu())
         pixels.append(pixel_units(batch.images.cpu()))
         labels += [] if batch.labels is None else batch.labels.tolist()
     if not vectors:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.figure import Figure, SubFigure
 
+from lamina.analyze.output import NONE, Summary
+from lamina.analyze.retrieval import ModelRetrieval, RetrievalResult
 from lamina.analyze.shown_images import Picture, channels_said, plain
 from lamina.core.plotting import hues
-
-if TYPE_CHECKING:
-    from lamina.analyze.retrieval import ModelRetrieval, RetrievalResult
 
 _WIDTH = 1.25  # of a column, in inches
 _FRAMES: dict[bool | None, tuple[str, Any, float]] = {
@@ -76,3 +75,20 @@ def _image(panel: Any, picture: Picture, above: str, label: str | None, same: bo
     mark = {None: "", True: "\u2713 ", False: "\u2717 "}[same]
     below = "" if label is None else mark + plain(label, 16)
     panel.set_xlabel(f"{above}\n{below}".strip(), fontsize="x-small")
+
+
+def summarize(result: RetrievalResult) -> Summary:
+    """Precision and mAP where there are labels."""
+    header = ("model", "images", f"precision at {result.k}", "mAP", "chance", "near-duplicate pairs")
+    rows = []
+    for name, model in result.models.items():
+        judged = model.judged
+        scores = (NONE,) * 3 if judged is None else (
+            *(f"{100 * v:.1f} %" for v in (judged.precision, judged.mean_average_precision, judged.chance)),
+        )  # fmt: skip
+        rows.append((name, str(model.n_images), *scores, str(model.duplicates)))
+    tokens = {"mean": "mean of the patches", "cls": "class token"}[result.pool]
+    centred = ", centred" if result.centred else ""
+    said = f"cosines of {result.features} features ({tokens}{centred}), a query's near-duplicates left out"
+    unjudged = () if any(model.judged for model in result.models.values()) else ("no labels to judge by",)
+    return Summary(header, tuple(rows), (said, *unjudged))

@@ -11,7 +11,7 @@ from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lamina.analyze.models import Images, Subject
+from lamina.analyze.models import Images, ModelOnImages
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
@@ -64,15 +64,15 @@ def keys_of(batch: Batch, done: int) -> Int64[Tensor, "B"]:
     return torch.arange(done, done + len(batch)) if batch.keys is None else batch.keys.cpu()
 
 
-def device_of(subject: Subject) -> torch.device:
-    """Where a subject's model is."""
-    return next(subject.backbone.parameters()).device
+def device_of(model: ModelOnImages) -> torch.device:
+    """Where a model's model is."""
+    return next(model.backbone.parameters()).device
 
 
-def name_of(subject: Subject, key: int) -> str:
+def name_of(model: ModelOnImages, key: int) -> str:
     """What an image is called, without control characters, where its source is known; else its number."""
-    if isinstance(subject.batches, Images):
-        return printable(subject.batches.source.name(key))
+    if isinstance(model.batches, Images):
+        return printable(model.batches.source.name(key))
     return f"image {key}"
 
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Int64
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from lamina.analyze.models import Subject
-from lamina.analyze.similarity_plot import draw
+from lamina.analyze.catalog import SimilarityOptions
+from lamina.analyze.models import ModelOnImages
+from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 from lamina.features.pooling import layer_vectors
 from lamina.interop.backbone import Pool
@@ -107,14 +107,15 @@ class SimilarityResult:
         """Everything, in plain lists and numbers."""
         return asdict(self)
 
-    def plot(self) -> Figure:
-        """A heat map for each pair of models."""
-        return draw(self)
+
+def run(session: AnalysisSession, options: SimilarityOptions) -> SimilarityResult:
+    """The analysis as `lamina.analyze.catalog` lists it."""
+    return analyze_similarity(session.open_models(), pool=options.pool)
 
 
 @torch.inference_mode()
 def analyze_similarity(
-    subjects: Mapping[str, Subject], *, pool: Pool = "mean", minibatch: int = 256
+    models: Mapping[str, ModelOnImages], *, pool: Pool = "mean", minibatch: int = 256
 ) -> SimilarityResult:
     """Debiased linear CKA between all layers of all models.
 
@@ -124,7 +125,7 @@ def analyze_similarity(
     grow beyond it (L layers of all models: at most 8 L (2 minibatch)^2 bytes).
 
     Args:
-        subjects: models by name, with the same images in the same order; sizes and channels may differ.
+        models: models by name, with the same images in the same order; sizes and channels may differ.
         pool: "mean" of the patch tokens, or the "cls" token (the mean of several), which has no embedded
             input: that is the same for all images.
         minibatch: images at a time, from this to twice as many less one; whatever the batches' sizes are.
@@ -133,18 +134,18 @@ def analyze_similarity(
         LaminaError: where there is no model, fewer than 4 images or a smaller minibatch, a model has no such
             pool or no finite features, or several models have not the same keys.
     """
-    if not subjects:
+    if not models:
         raise LaminaError("similarity needs at least one model")
     if minibatch < FEWEST:
         raise LaminaError(
             f"minibatch {minibatch} is too small; the unbiased estimator needs {FEWEST} or more"
         )
-    layers = {name: _layers(name, subject, pool) for name, subject in subjects.items()}
+    layers = {name: _layers(name, model, pool) for name, model in models.items()}
     sums = torch.zeros(())
     sizes = []
-    chunks = [_chunks(name, subject, layers[name], pool, minibatch) for name, subject in subjects.items()]
+    chunks = [_chunks(name, model, layers[name], pool, minibatch) for name, model in models.items()]
     for parts in zip_longest(*chunks):
-        _check_same(list(subjects), parts)
+        _check_same(list(models), parts)
         grams = torch.stack([u_centred_gram(x).flatten() for part in parts for x in part.features])
         sizes.append(len(parts[0].features[0]))
         sums = sums + sizes[-1] * _products(grams)
@@ -158,20 +159,20 @@ class _Chunk(NamedTuple):
     """Of each layer."""
 
 
-def _layers(name: str, subject: Subject, pool: Pool) -> tuple[int, ...]:
-    if pool not in subject.backbone.pools:
-        has = " or ".join(subject.backbone.pools)
+def _layers(name: str, model: ModelOnImages, pool: Pool) -> tuple[int, ...]:
+    if pool not in model.backbone.pools:
+        has = " or ".join(model.backbone.pools)
         raise LaminaError(f"{name} has no pool {pool!r}; take {has}")
-    return tuple(range(-1 if pool == "mean" else 0, subject.backbone.encoder.depth))
+    return tuple(range(-1 if pool == "mean" else 0, model.backbone.encoder.depth))
 
 
 def _chunks(
-    name: str, subject: Subject, layers: tuple[int, ...], pool: Pool, minibatch: int
+    name: str, model: ModelOnImages, layers: tuple[int, ...], pool: Pool, minibatch: int
 ) -> Iterator[_Chunk]:
-    """Minibatches, cut anew from the subject's batches; the last one takes what is left over."""
-    vectors = layer_vectors(subject.backbone)
+    """Minibatches, cut anew from the model's batches; the last one takes what is left over."""
+    vectors = layer_vectors(model.backbone)
     held: _Chunk | None = None
-    for batch in subject.batches:
+    for batch in model.batches:
         found = vectors(batch.images)
         features = tuple(found[str(layer), pool].float().cpu() for layer in layers)
         if bad := [layer for layer, x in zip(layers, features, strict=True) if not x.isfinite().all()]:

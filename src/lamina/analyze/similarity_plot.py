@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from lamina.analyze.output import NONE, Summary
 from lamina.analyze.shown_images import plain
+from lamina.analyze.similarity import SimilarityResult
 from lamina.core.plotting import WIDTH, hues
-
-if TYPE_CHECKING:
-    from lamina.analyze.similarity import SimilarityResult
 
 _POOLS = {"mean": "the mean of the patch tokens", "cls": "the class token"}
 
@@ -51,3 +50,18 @@ def _ticks(panel: Any, across: tuple[int, ...], up: tuple[int, ...], most: int) 
         stride = next(each for each in (1, 2, 4, 8, 16) if len(layers) <= each * most or each == 16)
         shown = [i for i, layer in enumerate(layers) if layer == -1 or (layer + 1) % stride == 0]
         set_ticks(shown, ["in" if layers[i] == -1 else str(layers[i]) for i in shown], fontsize="small")
+
+
+def summarize(result: SimilarityResult) -> Summary:
+    """Input with last layer within a model, last with last between models."""
+    rows = []
+    for pair in result.pairs:
+        within = pair.first == pair.second
+        value = pair.cka[0][-1] if within else pair.cka[-1][-1]
+        begins = result.layers[pair.first][0]
+        first = "embedded input" if begins < 0 else f"block {begins}"
+        what = f"{first} and last block" if within else "last blocks"
+        rows.append((pair.first, pair.second, what, NONE if value is None else f"{value:.3f}"))
+    tokens = {"mean": "mean of the patches", "cls": "class token"}[result.pool]
+    said = f"debiased linear CKA of {result.n_images} images, {tokens}"
+    return Summary(("model", "and", "layers", "CKA"), tuple(rows), (said,))

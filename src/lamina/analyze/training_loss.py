@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lamina.analyze.models import Images, some
+from lamina.analyze.models import Images, subsample
 from lamina.analyze.options import Crops
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
@@ -79,7 +79,7 @@ def mini_batches(
                 f"{n} mini-batches of {batch_size} need {n * batch_size} images and there are "
                 f"{len(source)}; take fewer, or smaller ones"
             )
-        drawn = some(source, n * batch_size, seed)
+        drawn = subsample(source, n * batch_size, seed)
         images = Images(drawn, (height, width), first.encoder.in_chans, batch_size, 0, first.data)
         batches = list(images)
         if images.unread:

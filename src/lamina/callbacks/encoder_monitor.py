@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lamina.analyze.fusion_weights import bias
 from lamina.analyze.measures.rank import entropy_rank
-from lamina.analyze.models import Images, some
+from lamina.analyze.models import Images, subsample
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.modes import evaluating
@@ -103,7 +103,7 @@ def open_looks(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: 
         raise LaminaError(f"monitor.images is {asked}, but there are {len(part)} images; ask for fewer")
     if len(part) < 2 and by_default:
         return None
-    drawn = some(part, asked)
+    drawn = subsample(part, asked)
     if labelled is None and _knows_classes(drawn):
         labelled = drawn
     read = len(drawn) + (0 if labelled is None or labelled is drawn else len(labelled))
@@ -288,7 +288,7 @@ def _labelled(data: str, n: int) -> Source:
             f"monitor.knn_data {printable(data)} has no classes, or one alone ({part.no_labels}); kNN needs "
             "two or more: root/CLASS/..., or a sample"
         )
-    drawn = some(part, n)
+    drawn = subsample(part, n)
     if not _knows_classes(drawn):
         classes = len(set(drawn.labels or ()))
         raise LaminaError(

@@ -7,19 +7,14 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lamina.analyze import summary
-from lamina.analyze.frequency import analyze_frequency
-from lamina.analyze.fusion_weights import analyze_layers
-from lamina.analyze.layer_probes import analyze_depth
-from lamina.analyze.options import Looking
-from lamina.analyze.session import AnalysisTask
+from lamina.analyze.catalog import FrequencyOptions, FusionWeightsOptions, LayerProbesOptions, analysis
+from lamina.analyze.session import AnalysisSession
 from lamina.api import report_callbacks
 from lamina.core.config import merge
 from lamina.core.console import make_console
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear
 from lamina.evaluate.results import ProbeResult
 from lamina.evaluate.score import Unfinished
-from lamina.interop.load import load_encoder
 from lamina.methods.catalog import demo as demo_recipe
 from lamina.pretraining import run_pretrain
 from lamina.report.page import write_report
@@ -41,18 +36,14 @@ def run_demo(out: Path, seed: int = 0) -> tuple[ProbeResult, ProbeResult]:
     return evaluate_knn(str(out), DATA), evaluate_linear(str(out), DATA)
 
 
-def look_inside(out: Path, data: str) -> None:
-    """Layer weights, frequencies and depth, into the run's report."""
-    looking, command = Looking(data=data), "lamina demo"
-    task = AnalysisTask("layers", [str(out)], looking)
-    weights = analyze_layers(task.named)
-    task.write(weights, summary.of_layers(weights), command)
-    task = AnalysisTask("frequency", [str(out)], looking)
-    frequencies = analyze_frequency(task.subjects())
-    task.write(frequencies, summary.of_frequency(frequencies), command)
-    task = AnalysisTask("depth", [str(out)], looking)
-    probes = analyze_depth({name: load_encoder(spec) for name, spec in task.named.items()}, data)
-    task.write(probes, summary.of_depth(probes), command)
+def analyze_demo(out: Path, data: str) -> None:
+    """Fusion weights, frequencies and probes of each layer, for the run's report."""
+    for name, options in (
+        ("layers", FusionWeightsOptions()),
+        ("frequency", FrequencyOptions(data=data)),
+        ("depth", LayerProbesOptions(data=data)),
+    ):
+        AnalysisSession(analysis(name), [str(out)], options).run("lamina demo")
 
 
 def demo(out: Path = Path("runs/demo"), seed: int = 0) -> int:
@@ -65,7 +56,7 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0) -> int:
     started = time.perf_counter()
     results = run_demo(out, seed)
     run = Run(out)
-    look_inside(out, results[0].data)
+    analyze_demo(out, results[0].data)
     write_report([out], run.report_file)
     table = Table("test top-1", "trained", "untrained", "raw pixels", box=None, padding=(0, 3, 0, 0))
     for result in results:

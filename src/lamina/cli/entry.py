@@ -10,6 +10,7 @@ from typing import Literal
 
 from rich.table import Table
 
+from lamina.analyze.catalog import ANALYSES
 from lamina.core.console import make_console
 from lamina.core.errors import LaminaError
 from lamina.core.terminal import finish_output, take_closed_descriptors, tolerant_output, why
@@ -34,16 +35,7 @@ VERBS = {
     "data check": "read every image and list what cannot be read",
     "report": "the page of a run, or of several side by side",
     "export": "hand the encoder over to timm",
-    "analyze layers": "which blocks a run's decoder was given",
-    "analyze frequency": "which spatial frequencies tokens carry",
-    "analyze reconstruction": "which spatial frequencies reconstructions leave out",
-    "analyze hessian": "how sharp a run's loss is",
-    "analyze attention": "how far and how widely heads look",
-    "analyze similarity": "which layers are alike, by CKA",
-    "analyze rank": "how many dimensions features use",
-    "analyze depth": "a probe after every block",
-    "analyze patches": "what single patches hold",
-    "analyze retrieval": "nearest images, precision and mAP",
+    **{f"analyze {row.name}": row.help for row in ANALYSES},
     "study feature-bias": "which layers pixels, features and labels ask for",
     "study pair": "MAE and PixMIM, with and without MFF",
     "study fusion": "where to fuse, and how",
@@ -183,6 +175,10 @@ def _run_verb(name: str, rest: list[str]) -> int:
         return _evaluate_by_training(TRAINED[name], rest)
     if name in ("evaluate segment", "evaluate detect"):
         return _evaluate_dense(name, rest)
+    if name.startswith("analyze "):
+        from lamina.cli.analyze import analyze
+
+        return analyze(name.removeprefix("analyze "), rest)
     from lamina.cli.parse import parse_call
 
     return parse_call(_function(name), rest, f"lamina {name}")()
@@ -212,7 +208,6 @@ def _evaluate_dense(name: str, args: list[str]) -> int:
 
 
 def _function(name: str) -> Callable[..., int]:
-    from lamina.cli import analyze as commands_analyze
     from lamina.cli import evaluate as commands_evaluate
     from lamina.cli import evaluate_trained as commands_downstream
     from lamina.cli import output as telling
@@ -231,16 +226,6 @@ def _function(name: str) -> Callable[..., int]:
         "data check": commands.data_check,
         "report": commands.report,
         "export": commands.export,
-        "analyze layers": commands_analyze.layers,
-        "analyze frequency": commands_analyze.frequency,
-        "analyze reconstruction": commands_analyze.reconstruction,
-        "analyze hessian": commands_analyze.hessian,
-        "analyze attention": commands_analyze.attention,
-        "analyze similarity": commands_analyze.similarity,
-        "analyze rank": commands_analyze.rank,
-        "analyze depth": commands_analyze.depth,
-        "analyze patches": commands_analyze.patches,
-        "analyze retrieval": commands_analyze.retrieval,
         "study feature-bias": commands_study.study_bias,
         "study pair": commands_study.study_pair,
         "study fusion": commands_study.study_fusion,

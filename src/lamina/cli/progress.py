@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from types import TracebackType
@@ -14,12 +13,11 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from lamina.core.console import make_console
-from lamina.data.file_names import printable
+from lamina.core.text import printable
 
 
 class _Bar:
@@ -73,66 +71,40 @@ class ImagesBar(_Bar):
         self._progress.update(self._task, completed=done, said=said)
 
 
-class LookingBar(_Bar):
-    """An analysis; told what is being done, how much of it is done, and how much there is."""
+class AnalysisBar(_Bar):
+    """The progress of an analysis (`lamina.analyze.session.Progress`). Without a terminal it prints nothing,
+    but for analyses that report details: these get a line for each part that is done."""
 
     def __init__(self) -> None:
         super().__init__("", TimeRemainingColumn())
-        self._before, self._of = ("", 0), 0
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        if isinstance(error, KeyboardInterrupt):
-            what, done = self._before
-            error.add_note(f"{printable(what)} ({done} of {self._of})" if what else "nothing was finished")
-            error.add_note("an analysis is written once it is whole: nothing of it is kept")
-
-    def __call__(self, what: str, done: int, of: int) -> None:
-        """So much of so much is done; another model, or less than before, is another pass."""
-        self._of = of
-        if what != self._before[0] or done <= self._before[1]:
-            self._progress.reset(self._task, total=of, description=printable(what))
-        self._before = (what, done)
-        self._progress.update(self._task, completed=done)
-        self._progress.start()
-
-
-class HessianBar(_Bar):
-    """A Hessian analysis; told of each product (`analyze_hessian`, progress). Where there is no terminal, a
-    line for each mini-batch. `total` is mini-batches times models."""
-
-    def __init__(self, total: int) -> None:
-        super().__init__("mini-batch", TimeElapsedColumn(), total)
-        self.total = total
-        self._begun: list[tuple[str, int]] = []
-        self._said = ""
+        self._what, self._done, self._total, self._detail = "", 0, 0, ""
         self._started = time.perf_counter()
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
         if kind is None:
-            self._tell()
+            self._print_part()
+        if isinstance(error, KeyboardInterrupt) and not getattr(error, "__notes__", None):
+            what, done = printable(self._what), f"({self._done} of {self._total})"
+            error.add_note(f"{what} {done}" if what else "nothing was finished")
+            error.add_note("an analysis is written once it is whole: nothing of it is kept")
 
-    def __call__(self, name: str, batch: int, products: int, residual: float) -> None:
-        """A product is done."""
-        if (name, batch) not in self._begun:
-            self._tell()
-            self._begun.append((name, batch))
-        left = "" if math.isnan(residual) else f", residual {residual:.1e}"
-        self._said = f"{name}: {products} products{left}"
-        self._progress.update(self._task, completed=len(self._begun) - 1, said=self._said)
+    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """So much of so much is done; another `what`, or less than before, is another pass."""
+        if what != self._what or done < self._done:
+            self._progress.reset(self._task, total=total, description=printable(what))
+        elif done > self._done:
+            self._print_part()
+        self._what, self._done, self._total, self._detail = what, done, total, detail
+        self._progress.update(self._task, completed=done, said=printable(detail))
+        self._progress.start()
 
-    def _tell(self) -> None:
-        """A line on the mini-batch before, where there is no terminal."""
-        if self._begun and not self._terminal:
+    def _print_part(self) -> None:
+        """A line on the part that is done, where there is no terminal."""
+        if self._detail and not self._terminal:
             seconds = time.perf_counter() - self._started
-            done = f"mini-batch {len(self._begun)} of {self.total}"
-            print(f"{done}  {self._said.partition(',')[0]}  {seconds:.0f} s", file=sys.stderr, flush=True)
+            part = f"{self._what} {self._done + 1} of {self._total}"
+            line = f"{part}  {self._detail.partition(',')[0]}  {seconds:.0f} s"
+            print(printable(line), file=sys.stderr, flush=True)

@@ -9,24 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lamina.analyze.catalog import ANALYSES
 from lamina.core.plain_files import DamagedFile, read_plain
 from lamina.core.plotting import HUES, HUES_ON_DARK, hues
 from lamina.core.records import read_object
 from lamina.report.jinja import write_page
-
-TITLES = {
-    "layers": "Which layers the decoder was given",
-    "depth": "Where the useful information is",
-    "frequency": "Spatial frequencies",
-    "reconstruction": "What reconstructions leave out",
-    "hessian": "Sharpness of the loss",
-    "attention": "Attention distance and entropy",
-    "similarity": "Similarity of layers",
-    "rank": "Rank of the features",
-    "patches": "Patches",
-    "retrieval": "Retrieval",
-}
-"""In the order in which they are shown."""
 
 MOST_BYTES = 8 << 20
 
@@ -76,8 +63,8 @@ class ShownAnalysis:
 def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
     """All analyses that were written into a folder; what is broken is left out and noted."""
     found = []
-    for name, title in TITLES.items():
-        file = folder / f"{name}.json"
+    for row in ANALYSES:
+        file = folder / f"{row.name}.json"
         try:
             content = read_object(file)
             told = content["summary"]
@@ -92,8 +79,8 @@ def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
         except (ValueError, TypeError, KeyError):
             notes.append(f"the analysis in {file.name} could not be read and was left out")
             continue
-        svg = _picture(folder / f"{name}.svg", content.get("svg_sha256"), notes)
-        found.append(ShownAnalysis(name, title, svg, header, table, remarks, command))
+        svg = _picture(folder / f"{row.name}.svg", content.get("svg_sha256"), notes)
+        found.append(ShownAnalysis(row.name, row.title, svg, header, table, remarks, command))
     return found
 
 

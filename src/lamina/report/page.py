@@ -14,7 +14,7 @@ from typing import Any
 from lamina.core.errors import LaminaError
 from lamina.evaluate.compare.table import Comparison
 from lamina.report import sections
-from lamina.report.analyses import recoloured
+from lamina.report.analyses import recoloured, write_analyses_page
 from lamina.report.bad_files import by_reason
 from lamina.report.colours import Colour, run_colours
 from lamina.report.format import count, moment, setting, visible
@@ -52,6 +52,14 @@ def write_report(runs: Sequence[Path], out: Path, refresh_seconds: int | None = 
                 f"{visible(run)} is not a run: it has no recipe.yaml; give a folder that --out named"
             )
     return write_page(out, "page.html", _page(read_runs(runs), refresh_seconds))
+
+
+def write_page_of_analyses(folder: Path, run: Run | None) -> Path:
+    """Write the page that shows the analyses in `folder`: the report of `run` where it is that run's own
+    folder, else a page in the folder."""
+    if run is not None and folder == run.analyses:
+        return write_report([run.path], run.report_file)
+    return write_analyses_page(folder)
 
 
 def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any]:

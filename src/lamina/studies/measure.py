@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.hessian import analyze_hessian
-from lamina.analyze.models import Images, Subject, some
+from lamina.analyze.models import Images, ModelOnImages, subsample
 from lamina.data.options import DataOptions
 from lamina.features.data import LabelledData
 from lamina.features.extract import collect
@@ -50,7 +50,10 @@ class Bench:
         computing = Computing(256, self.options.workers, self.options.device)
         train, test = (
             collect(source, {"trained": extract}, size, channels, _reading(backbone), computing)
-            for source in (some(self.data.train, self.options.bank), some(self.data.test, self.options.test))
+            for source in (
+                subsample(self.data.train, self.options.bank),
+                subsample(self.data.test, self.options.test),
+            )
         )
         (bank,), (asked,) = train.vectors.values(), test.vectors.values()
         assert train.labels is not None
@@ -69,8 +72,8 @@ class Bench:
     def spectrum(self, backbone: Backbone) -> dict[str, Any]:
         """The highest frequency of every block's output and the last block's whole curve (log amplitude minus
         DC, by rings), and the last layer's bands (plain amplitudes, before the final norm)."""
-        subject = Subject(backbone, self._images(backbone, SPECTRUM_IMAGES, 64))
-        found = analyze_frequency({"it": subject}, sub_blocks=False).models["it"]
+        model = ModelOnImages(backbone, self._images(backbone, SPECTRUM_IMAGES, 64))
+        found = analyze_frequency({"it": model}, sub_blocks=False).models["it"]
         bands = found.bands["unnormed"]
         return {
             "high": [stage.high for stage in found.stages],
@@ -93,7 +96,7 @@ class Bench:
 
     def _images(self, backbone: Backbone, n: int, batch_size: int) -> Images:
         size, channels = backbone.image_size, backbone.encoder.in_chans
-        return Images(some(self.data.test, n), size, channels, batch_size, 0, _reading(backbone))
+        return Images(subsample(self.data.test, n), size, channels, batch_size, 0, _reading(backbone))
 
 
 def _reading(backbone: Backbone) -> DataOptions | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -14,6 +14,7 @@ from lamina.train.state import TrainState
 from lamina.train.step_sync import Mailbox, Notice
 
 
+@runtime_checkable
 class Rescuable(Protocol):
     """What `rescue` needs of a run (`lamina.train.trainer`)."""
 

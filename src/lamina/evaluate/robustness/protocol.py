@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lamina.analyze.models import some
+from lamina.analyze.models import subsample
 from lamina.core.errors import noted_on_interrupt
 from lamina.core.intervals import wilson_interval
 from lamina.data.digest import images_digest, joined_digests
@@ -143,7 +143,7 @@ def _measure(
 
 def _parts(data: str | Path, options: RobustnessOptions, seed: int) -> Iterator[Part]:
     if options.published is None:
-        test = some(open_labelled(data).test, options.images, seed)
+        test = subsample(open_labelled(data).test, options.images, seed)
         yield Part(CLEAN, test)
         for kind in options.kinds or available_kinds():
             for severity in SEVERITIES:
@@ -152,10 +152,11 @@ def _parts(data: str | Path, options: RobustnessOptions, seed: int) -> Iterator[
         for kind in options.kinds or imagenet_c_kinds(data):
             for severity in SEVERITIES:
                 yield Part(
-                    f"{kind} {severity}", some(open_imagenet_c(data, kind, severity), options.images, seed)
+                    f"{kind} {severity}",
+                    subsample(open_imagenet_c(data, kind, severity), options.images, seed),
                 )
     else:
-        yield Part(options.published, some(open_variant(data, options.published), options.images, seed))
+        yield Part(options.published, subsample(open_variant(data, options.published), options.images, seed))
 
 
 def _subset(classifier: Classifier, source: Source) -> tuple[int, ...] | None:
