@@ -206,7 +206,7 @@ def test_a_terminal_sees_how_far_it_is_and_a_file_does_not(capsys, monkeypatch):
                 bar(what, done, 8)
                 bar._progress.refresh()
     with AnalysisBar() as curved:
-        curved("mini-batches", 0, 2, "ti: 7 products, residual 2.5e-01")
+        curved("mini-batch", 0, 2, "ti: 7 products, residual 2.5e-01")
         curved._progress.refresh()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert "ti: 7 products, residual 2.5e-01" in shown

@@ -395,9 +395,9 @@ def test_the_table_and_the_bar_tell_what_was_asked(result, capsys):
     assert told.rows[0][2] == f"{np.median(result.maxima('MAE')):.4g}"
     with AnalysisBar() as bar:
         for batch, products in ((0, 1), (0, 2), (1, 1)):
-            bar("mini-batches", batch, 2, f"MAE: {products} products, residual 0.1")
+            bar("mini-batch", batch, 2, f"MAE: {products} products, residual 0.1")
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[:2] for line in lines] == [
-        ["mini-batches 1 of 2", "MAE: 2 products"],
-        ["mini-batches 2 of 2", "MAE: 1 products"],
+        ["mini-batch 1 of 2", "MAE: 2 products"],
+        ["mini-batch 2 of 2", "MAE: 1 products"],
     ]

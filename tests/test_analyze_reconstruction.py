@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import lamina
+from lamina.analyze.catalog import analysis
 from lamina.analyze.measures.cosine_transform import energies, energy_curve, frequencies
 from lamina.analyze.reconstruction import Filler, analyze_reconstruction
 from lamina.analyze.reconstruction_plot import draw, summarize
@@ -352,7 +353,7 @@ def test_the_verb_writes_numbers_picture_and_a_section_of_the_report(tmp_path, c
     content = json.loads((tmp_path / "run" / "analyses" / "reconstruction.json").read_text())
     assert content["result"]["models"]["run"]["n_images"] == 6
     assert (tmp_path / "run" / "analyses" / "reconstruction.png").stat().st_size > 10_000
-    assert "What reconstructions leave out" in (tmp_path / "run" / "report.html").read_text()
+    assert analysis("reconstruction").title in (tmp_path / "run" / "report.html").read_text()
 
     hog = trained(
         tmp_path / "hog", **{"target.kind": "hog", "target.hog_cell_px": 2, "target.hog_gaussian_px": None}

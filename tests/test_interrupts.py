@@ -14,6 +14,7 @@ from lamina.analyze.curvature.mini_batch import BatchCurvature
 from lamina.analyze.partial_hessian import PartialHessian
 from lamina.cli import progress as bars
 from lamina.cli.entry import main
+from lamina.cli.progress import AnalysisBar
 from lamina.core.batch import Batch
 from lamina.evaluate.compare import run as comparing
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear

@@ -1,6 +1,7 @@
 """The shape of the code: imports run one way, files and functions stay small, nothing unpickles."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import architecture
@@ -41,6 +42,33 @@ def test_imports_run_one_way():
         for other in imported(file) & set(BELOW) - BELOW[name]
     ]
     assert not wrong
+
+
+def module(file: Path) -> str:
+    """The dotted name of a file."""
+    parts = ("lamina", *file.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def files_imported(file: Path, known: dict[str, Path]) -> set[str]:
+    """Modules of lamina that a file imports anywhere: in functions and for types alone too."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in known else node.module for name in inside}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & set(known)
+
+
+def test_no_file_imports_itself_through_others():
+    known = {module(file): file for file in FILES}
+    imports = {name: files_imported(file, known) for name, file in known.items()}
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        raise AssertionError(f"circular import: {' -> '.join(error.args[1])}") from None
 
 
 def test_the_page_of_the_architecture_is_up_to_date():

@@ -76,7 +76,7 @@ class PatchesOptions(AnalysisOptions):
 
     shown: Annotated[int, COUNT] = 6
     """Number of images in the picture; the numbers are over all images."""
-    at: tuple[int, int] | None = None
+    at: Annotated[tuple[int, int] | None, NOT_NEGATIVE] = None
     """Row and column, from 0, of the patch to which the cosines of all others are shown; by default the
     middle."""
 

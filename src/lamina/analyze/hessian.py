@@ -83,7 +83,7 @@ def _progress(session: AnalysisSession, total: int) -> ProductDone:
             begun.append((name, batch))
         left = "" if math.isnan(residual) else f", residual {residual:.1e}"
         if session.progress is not None:
-            session.progress("mini-batches", len(begun) - 1, total, f"{name}: {products} products{left}")
+            session.progress("mini-batch", len(begun) - 1, total, f"{name}: {products} products{left}")
 
     return product_done
 

@@ -98,15 +98,15 @@ def open_models(
         raise LaminaError("name at least one model")
     source = subsample(open_source(data, held_out(data)), images, seed)
     place = choose_device(device)
-    models = {}
+    opened = {}
     for name, spec in named.items():
         backbone = load_encoder(spec, encoder=encoder, device=place)
         reading = backbone.origin.recipe.data if backbone.origin is not None else None
         size, channels = backbone.image_size, backbone.encoder.in_chans
         told = None if progress is None else partial(progress, f"{name}: images")
         looked_at = Images(source, size, channels, batch_size, workers, reading, place, told)
-        models[name] = ModelOnImages(backbone, looked_at)
-    return models
+        opened[name] = ModelOnImages(backbone, looked_at)
+    return opened
 
 
 def subsample(source: Source, n: int | None, seed: int = 0) -> Source:

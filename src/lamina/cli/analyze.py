@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import field, make_dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -26,7 +26,7 @@ def analyze(name: str, args: Sequence[str]) -> int:
         ],
         namespace={"__doc__": row.help},
     )
-    given = parse(arguments, args, f"lamina analyze {name}")
+    given: Any = parse(arguments, args, f"lamina analyze {name}")
 
     from rich.table import Table
     from rich.text import Text
