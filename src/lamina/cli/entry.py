@@ -15,6 +15,7 @@ from lamina.core.console import make_console
 from lamina.core.errors import LaminaError
 from lamina.core.terminal import finish_output, take_closed_descriptors, tolerant_output, why
 from lamina.core.text import printable
+from lamina.data.samples.catalog import sample_names
 
 # torch and timm take seconds to import: what needs them is imported when a verb is run.
 
@@ -87,11 +88,11 @@ COMMON = {
 }
 
 
-PRETRAIN_USAGE = """\
+PRETRAIN_USAGE = f"""\
 usage: lamina pretrain DATA --out RUN [options]
 
-DATA is a folder (searched in depth), a .txt list, a quoted glob, sample:photos, sample:fashion-mnist
-or sample:doom.
+DATA is a folder (searched in depth), a .txt list, a quoted glob, or a sample:
+{sample_names()}.
 RUN is a new folder; everything about the run is kept in it.
 """
 

@@ -30,8 +30,8 @@ class PretrainArguments:
     """Pre-train a Vision Transformer on a folder of images."""
 
     data: tyro.conf.Positional[str]
-    """Images: a folder (searched in depth), a .txt list, a quoted glob, sample:photos,
-    sample:fashion-mnist or sample:doom."""
+    """Images: a folder (searched in depth), a .txt list, a quoted glob, or a sample
+    (`lamina pretrain --help` names them)."""
     out: Path
     """Folder of the run."""
     recipe: str | None = None

@@ -183,7 +183,7 @@ def data_check(data: Data, /, in_chans: int = 3, duplicates: bool = False, json:
     .ppm .pnm). Files with other endings in a folder are passed over, and counted.
 
     Args:
-        data: Images: a folder, a .txt list, a quoted glob, sample:photos, sample:fashion-mnist, sample:doom.
+        data: Images: a folder, a .txt list, a quoted glob, or a sample.
         in_chans: Channels of the encoder that is to be trained: files that do not fit it cannot be read.
         duplicates: Also list files with the same content.
         json: Also write the result to this file.

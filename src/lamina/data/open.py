@@ -11,9 +11,7 @@ from lamina.data.find_files import is_glob, listed, match_glob, read_list
 from lamina.data.folders import open_folder, take_part
 from lamina.data.found import HELP
 from lamina.data.parts import find_parts
-from lamina.data.samples.doom.sources import open_doom
-from lamina.data.samples.fashion_mnist import open_fashion_mnist
-from lamina.data.samples.photos import open_photos
+from lamina.data.samples.catalog import SAMPLES, is_sample, open_sample
 from lamina.data.sources import FileSource, Source, Split
 
 Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -45,8 +43,9 @@ def open_source(
     """
     if split not in (None, "train", "val", "all"):
         raise LaminaError(f"there is no split {split!r}; take train, val or all")
-    if isinstance(spec, str) and spec.startswith("sample:"):
-        return _open_sample(spec, split)
+    if isinstance(spec, str) and is_sample(spec):
+        source: Source = open_sample(spec, split)
+        return source
     if isinstance(spec, str | os.PathLike):
         spec = os.path.expanduser(spec)  # a configuration file has no shell to do it
     if isinstance(spec, str) and os.path.isdir(spec):
@@ -63,25 +62,12 @@ def open_source(
 
 def held_out(spec: Spec) -> Split:
     """The part that pre-training does not see, "val", where the source has parts of its own; else "all"."""
-    if isinstance(spec, str) and spec.startswith("sample:"):
+    if is_sample(spec):
         return "val"
     if not isinstance(spec, str | os.PathLike):
         return "all"
     parts = find_parts(os.path.expanduser(spec))
     return "val" if parts is not None and parts.val else "all"
-
-
-def _open_sample(spec: str, split: Split | None) -> Source:
-    name, _, query = spec.removeprefix("sample:").partition("?")
-    if name == "photos":
-        return open_photos(query, split)
-    if name == "fashion-mnist":
-        return open_fashion_mnist(query, split)
-    if name == "doom":
-        return open_doom(query, split)
-    raise LaminaError(
-        f"there is no {printable(spec)}; take sample:photos, sample:fashion-mnist or sample:doom"
-    )
 
 
 def _describe(spec: Spec) -> str:
@@ -104,7 +90,7 @@ def _listed(spec: Spec) -> FileSource:
         found = match_glob(path)
     elif not os.path.lexists(path):
         raise LaminaError(
-            f"there is no {printable(path)}; give a folder, a .txt list, a glob or sample:photos"
+            f"there is no {printable(path)}; give a folder, a .txt list, a glob or {SAMPLES[0].spec}"
         )
     else:
         found = listed(read_list(path) if path.lower().endswith(".txt") else [path])

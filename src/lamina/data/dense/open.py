@@ -10,12 +10,10 @@ from lamina.data.dense.coco import find_coco, open_coco
 from lamina.data.dense.mask_folder import PLAIN, MaskOptions, find_masks, open_masks
 from lamina.data.dense.sources import MapSource, ObjectSource
 from lamina.data.file_names import not_files, printable
-from lamina.data.samples.doom.sources import open_doom_maps, open_doom_objects
+from lamina.data.samples.catalog import is_sample, open_sample, sample_names
 
 Part = Literal["train", "val"]
 FilePath = str | os.PathLike[str]
-
-_DOOM = "sample:doom"
 
 
 def open_maps(data: FilePath, part: Part, options: MaskOptions = PLAIN) -> MapSource:
@@ -28,9 +26,9 @@ def open_maps(data: FilePath, part: Part, options: MaskOptions = PLAIN) -> MapSo
     Raises:
         LaminaError: if there is no such thing; it says what was looked for.
     """
-    query = _of_sample(data)
-    if query is not None:
-        return open_doom_maps(query, part)
+    if isinstance(data, str) and is_sample(data):
+        maps: MapSource = open_sample(data, part, "maps")
+        return maps
     root = _folder(data)
     if find_masks(root, part) is None and find_coco(root, part) is not None:
         raise LaminaError(f"{printable(root)} has objects, but no masks of classes; give a folder of masks")
@@ -49,26 +47,17 @@ def open_objects(data: FilePath | tuple[FilePath, FilePath], part: Part) -> Obje
     """
     if isinstance(data, tuple):
         return open_coco(*data)
-    query = _of_sample(data)
-    if query is not None:
-        return open_doom_objects(query, part)
+    if isinstance(data, str) and is_sample(data):
+        objects: ObjectSource = open_sample(data, part, "objects")
+        return objects
     root = _folder(data)
     found = find_coco(root, part)
     if found is None:
         raise LaminaError(
-            f"{printable(root)} has no annotations/instances_{part}*.json, as COCO has; {_DOOM} has objects"
+            f"{printable(root)} has no annotations/instances_{part}*.json, as COCO has; "
+            f"{sample_names('objects')} has objects"
         )
     return open_coco(*found)
-
-
-def _of_sample(data: FilePath) -> str | None:
-    """The parameters of `sample:doom`; None for a folder."""
-    if not isinstance(data, str) or not data.startswith("sample:"):
-        return None
-    name, _, query = data.partition("?")
-    if name != _DOOM:
-        raise LaminaError(f"{printable(data)} has neither masks nor boxes; take {_DOOM}")
-    return query
 
 
 def _folder(data: FilePath) -> str:
@@ -77,5 +66,5 @@ def _folder(data: FilePath) -> str:
     except TypeError:
         raise not_files(data) from None
     if not os.path.isdir(root):
-        raise LaminaError(f"there is no folder {printable(root)}; give one, or {_DOOM}")
+        raise LaminaError(f"there is no folder {printable(root)}; give one, or {sample_names('maps')}")
     return root

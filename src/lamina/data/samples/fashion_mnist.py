@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lamina.core.errors import LaminaError
 from lamina.data.samples.cache import cache_folder
+from lamina.data.samples.catalog import parts_of
 from lamina.data.samples.query import parse_query
 from lamina.data.sources import ArraySource, Split
 
@@ -47,7 +48,7 @@ def open_fashion_mnist(query: str, split: Split | None, folder: Path = DEBIAN_FO
     if not (folder / "train-images-idx3-ubyte.gz").is_file():
         folder = _download(cache_folder())
     images, labels, names = [], [], []
-    for part in ("train", "val") if split == "all" else ("val",) if split == "val" else ("train",):
+    for part in parts_of(split):
         prefix = _PREFIXES[part]
         pixels = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
         classes = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")

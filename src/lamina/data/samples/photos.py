@@ -23,6 +23,7 @@ from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import decode_file
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.options import AS_STORED
+from lamina.data.samples.catalog import parts_of
 from lamina.data.samples.query import parse_query
 from lamina.data.sources import ArraySource, Split
 
@@ -102,13 +103,12 @@ def stretches(length: int, options: PhotosOptions) -> list[Stretch]:
 def open_photos(query: str, split: Split | None) -> ArraySource:
     """The crops of one part (None: the training part), as the parameters in `query` say."""
     options = parse_query(query, PhotosOptions)
-    parts = ("train", "val") if split == "all" else ("val",) if split == "val" else ("train",)
     images, names, labels, classes = [], [], [], []
     for file, (package, folder) in sorted(_PHOTOGRAPHS.items()):
         photo = _load(file, package, folder, options.grey)
         for k, stretch in enumerate(stretches(max(photo.shape[1:]), options)):
             classes.append(Path(file).stem + (f"-{k + 1}" if options.regions > 1 else ""))
-            for part in parts:
+            for part in parts_of(split):
                 corners = _corners(photo, stretch, part, options)
                 images += [photo[:, y : y + options.crop, x : x + options.crop] for y, x in corners]
                 names += [f"{file}@{x},{y}" for y, x in corners]

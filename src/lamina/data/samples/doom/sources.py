@@ -36,6 +36,7 @@ from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.samples.cache import cache_folder
+from lamina.data.samples.catalog import parts_of
 from lamina.data.samples.doom.classes import FIRST_OBJECT, KINDS, SCENES, SURFACE_OF, SURFACES, scene
 from lamina.data.samples.doom.records import NO_KIND, Records, is_whole, record_type, write_records
 from lamina.data.samples.doom.render import Shot, game_file, import_vizdoom, render
@@ -175,8 +176,8 @@ def open_doom(query: str, split: Split | None) -> DoomFrames:
         plans = [plan for game in GAMES for plan in read_plans(game_file(vizdoom, game))]
     except (OSError, ValueError, struct.error) as error:
         raise LaminaError(f"the maps in vizdoom cannot be read ({error}); reinstall it") from None
-    parts = ("train", "val") if split == "all" else ("val",) if split == "val" else ("train",)
-    return DoomFrames(Records(_rendered(plans, options, part, vizdoom.__version__) for part in parts), plans)
+    parts = (_rendered(plans, options, part, vizdoom.__version__) for part in parts_of(split))
+    return DoomFrames(Records(parts), plans)
 
 
 def open_doom_maps(query: str, split: Split | None) -> DoomMaps:
