@@ -91,7 +91,7 @@ def train_tokenizer(
     Where the data have no validation part of their own, a fifth of them is held out for measuring.
 
     Raises:
-        LaminaError: for anything in the options, the data or the folder that cannot be meant.
+        LaminaError: where the options, the data or the folder are invalid.
     """
     options, folder = options or TokenizerOptions(), TokenizerFolder(Path(out))
     with (

@@ -16,20 +16,21 @@ from lamina.core.ranges import (
 
 @dataclass(frozen=True)
 class CMAEOptions:
-    """CMAE's second branch."""
+    """The second branch of CMAE, with a contrastive loss."""
 
     decoder_depth: Annotated[int, COUNT] = 2
-    """Blocks of the feature decoder, as wide as the pixel decoder."""
+    """Number of blocks of the feature decoder, which is as wide as the pixel decoder."""
     hidden: Annotated[int, COUNT] = 1536
-    """Channels between the two layers of projector and predictor."""
+    """Number of channels between the two layers of the projector, and of the predictor."""
     out: Annotated[int, COUNT] = 256
-    """Channels of what is compared."""
+    """Number of channels of the vectors that the contrastive loss compares."""
     momentum: Annotated[float, SHARE] = 0.996
-    """Share of the target that stays at each step."""
+    """Share of the target encoder's weights that stays in each step; the rest comes from the trained
+    encoder."""
     temperature: Annotated[float, POSITIVE] = 0.07
-    """Of the InfoNCE loss."""
+    """Temperature of the InfoNCE loss; a lower value weights similar images more."""
     weight: Annotated[float, NOT_NEGATIVE] = 1.0
-    """Of the contrastive term; it is also multiplied by twice the temperature."""
+    """Weight of the contrastive term in the loss; the term is also multiplied by twice the temperature."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""

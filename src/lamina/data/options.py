@@ -56,22 +56,23 @@ class FileLimits:
     """How much one file may take, how long a batch may take, and how many files may be unreadable."""
 
     max_pixels: Annotated[int, Range(1, MAX_PIXELS)] = MAX_PIXELS
-    """Larger images (height x width, from the header) are refused undecoded; no more than Pillow allows."""
+    """Largest image that is read, as height x width from its header, in pixels; larger ones are refused
+    undecoded. Pillow allows no more than the default."""
     max_decode_mb: Annotated[int, COUNT] = MAX_DECODE_MB
     """Most memory, in MiB, that decoding one image may take in each worker: all channels, bytes and copies,
-    counted from the header. An image that needs more is an unreadable file. Raise it for large images of
-    many channels, where there is memory for it; a run that goes on with --resume may raise it too."""
+    counted from the header. An image that needs more counts as unreadable. Raise it for large images of many
+    channels, where there is memory for it; a run that is resumed may raise it too."""
     max_decode_seconds: Annotated[float, POSITIVE] = MAX_DECODE_SECONDS
-    """Most processor time, in seconds, that decoding one image may take; one that needs more is an unreadable
-    file. Raise it for very large images on slow processors; a run that goes on with --resume may raise it
-    too."""
+    """Most processor time, in seconds, that decoding one image may take; an image that needs more counts as
+    unreadable. Raise it for very large images on slow processors; a run that is resumed may raise it too."""
     worker_timeout_seconds: Annotated[float, POSITIVE] = 600.0
-    """Longest wait for a batch from the worker processes, in seconds; then the run is saved and ends. Raise
-    it where single images take minutes to read."""
+    """Longest wait, in seconds, for a batch from the worker processes; after it the run is saved and ends.
+    Raise it where reading a single image takes minutes."""
     bad_files_max_share: Annotated[float, SHARE] = 0.001
-    """The run stops when more than this share of the files cannot be read..."""
+    """Largest share of unreadable files that is tolerated; beyond it the run stops, unless there are no more
+    than data.bad_files_min."""
     bad_files_min: Annotated[int, NOT_NEGATIVE] = 10
-    """...but not before more than this many of them."""
+    """Number of unreadable files that is always tolerated, whatever share they are."""
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range."""
@@ -105,51 +106,57 @@ class DataOptions(FileLimits):
     """How training images are read, cropped and loaded."""
 
     crop: Literal["random_resized", "simple_resized", "center"] = "random_resized"
-    """Crop of a training image: random_resized (MAE), simple_resized (PixMIM, MFF), or center (none)."""
+    """How training images are cropped. random_resized: a random part, resized to the image size (MAE).
+    simple_resized: the image resized to the image size, and a crop of it with a reflected border (PixMIM,
+    MFF). center: the centre, the same in each epoch."""
     crop_scale: Annotated[tuple[float, float], SHARE_ABOVE_0, _RANDOM_RESIZED] = (0.2, 1.0)
-    """Share of the image's area that a random_resized crop covers, smallest and largest."""
+    """Smallest and largest share of the image's area that a random_resized crop covers."""
     crop_ratio: Annotated[tuple[float, float], POSITIVE, _RANDOM_RESIZED] = (3 / 4, 4 / 3)
-    """Width over height of a random_resized crop before it is resized, smallest and largest."""
+    """Smallest and largest width over height of a random_resized crop before it is resized."""
     crop_padding_px: Annotated[int, NOT_NEGATIVE, read_if("crop", "simple_resized")] = 4
-    """Reflected border that a simple_resized crop may reach into, in pixels."""
+    """Width in pixels of the reflected border that a simple_resized crop may reach into."""
     crop_px: Annotated[tuple[int, int] | None, COUNT] = None
-    """Height and width of the crop before a second view is cut from it; None is the encoder's image size, and
-    8/7 of it where there is a second view (256 for 224)."""
+    """Height and width in pixels of the crop from which both views are cut. Unset: the encoder's image size,
+    or 8/7 of it where there is a second view (256 for 224)."""
     flip: Annotated[float, SHARE] = 0.5
-    """Probability of a horizontal flip."""
+    """Probability of a horizontal flip. 0: never, for images whose left and right have a meaning."""
     jitter: Annotated[FourChanges | None, NOT_NEGATIVE] = None
-    """Largest changes of brightness, contrast, saturation and hue (BEiT: 0.4 0.4 0.4 0); unset means
-    none."""
+    """Largest changes of brightness, contrast, saturation and hue (BEiT: 0.4 0.4 0.4 0). Unset: no colour
+    changes."""
     auto_augment: str | None = None
-    """One of timm's policies for 8-bit colour images (DeiT: rand-m9-mstd0.5-inc1); unset means none."""
+    """Augmentation policy of timm, for 8-bit colour images (DeiT: rand-m9-mstd0.5-inc1). Unset: none."""
     erase: Annotated[float, SHARE] = 0.0
-    """How often a rectangle is replaced by noise (DeiT: 0.25)."""
+    """Probability that a rectangle of the image is replaced by noise (DeiT: 0.25)."""
     second_view: Literal["none", "cmae"] = "none"
-    """cmae: two windows of the crop (crop_px, larger than the image size), the second shifted and changed."""
+    """Second view of each image. none: there is one view. cmae: two windows of one crop (data.crop_px, larger
+    than the image size), the second shifted and with changed colours."""
     view_shift_px: Annotated[int | None, NOT_NEGATIVE, _SECOND_VIEW] = None
-    """Largest shift of the second view against the first; unset means one pixel less than there is room (31
-    for 224 in 256)."""
+    """Largest shift, in pixels, of the second view against the first. Unset: one pixel less than there is
+    room for (31 for 224 in 256)."""
     view_jitter: Annotated[FourChanges, NOT_NEGATIVE, _SECOND_VIEW] = (0.4, 0.4, 0.4, 0.1)
-    """Largest changes of the second view's brightness, contrast, saturation and hue."""
+    """Largest changes of brightness, contrast, saturation and hue of the second view."""
     view_jitter_share: Annotated[float, SHARE, _SECOND_VIEW] = 0.8
-    """How often the second view's colours are changed."""
+    """Probability that the colours of the second view are changed."""
     view_grey_share: Annotated[float, SHARE, _SECOND_VIEW] = 0.2
-    """How often the second view is made grey."""
+    """Probability that the second view is turned grey."""
     view_blur_share: Annotated[float, SHARE, _SECOND_VIEW] = 0.5
-    """How often the second view is blurred."""
+    """Probability that the second view is blurred."""
     eval_crop_share: Annotated[float, SHARE_ABOVE_0] = 0.875
-    """Share of the short side that an evaluation's centre crop keeps (224 of 256); 1 for small images."""
+    """Share of the short side that the centre crop keeps in evaluations (0.875: 224 of 256 px). Take 1 for
+    small images."""
     exif_orientation: bool = True
-    """Turn photographs as their EXIF tag says, as viewers do; MAE, timm and torchvision ignore the tag."""
+    """Turn photographs as their EXIF tag says, as image viewers do; MAE, timm and torchvision ignore the
+    tag."""
     alpha_background: Annotated[int, Range(0, 255)] = 255
-    """Grey level (0 to 255) that transparent pixels are composited on, unless the encoder takes the alpha."""
+    """Grey level, 0 to 255, behind transparent pixels, unless the encoder takes the alpha channel."""
     workers: Annotated[int, NOT_NEGATIVE] = 2
-    """Processes that read and crop images; 0: the training process does. Results do not depend on it."""
+    """Number of processes that read and crop images; 0: the training process does it. Results do not depend
+    on it."""
     prefetch_batches: Annotated[int, COUNT] = 2
-    """Batches that each worker prepares ahead."""
+    """Number of batches that each worker prepares ahead. More need more memory."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         for name in ("crop_scale", "crop_ratio"):
             smallest, largest = getattr(self, name)

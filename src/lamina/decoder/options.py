@@ -17,17 +17,19 @@ class DecoderOptions:
     """What turns the encoder's output into a prediction."""
 
     kind: Literal["mae", "linear", "cross", "prompt"] = "mae"
-    """mae: a small transformer over visible and mask tokens. linear: one matrix (with mask tokens
-    in the encoder). cross: mask tokens that read the encoder's output and not each other (CrossMAE). prompt:
-    mask tokens that read it and each other, while it stays as it is (MILAN)."""
+    """Architecture of the decoder. mae: a small transformer over the visible tokens and mask tokens (MAE).
+    linear: one matrix, for --encoder.hide replace (SimMIM). cross: mask tokens that attend to the encoder's
+    output and not to each other (CrossMAE). prompt: mask tokens that attend to the encoder's output and to
+    each other, while that output stays unchanged (MILAN)."""
     width: Annotated[int, COUNT, _BLOCKS] = 512
-    """Channels of a decoder with blocks (all but linear)."""
+    """Number of channels in the decoder's blocks. The linear decoder has none."""
     depth: Annotated[int, COUNT, _BLOCKS] = 8
-    """Its blocks."""
+    """Number of blocks of the decoder. The linear decoder has none."""
     heads: Annotated[int, COUNT, _BLOCKS] = 16
-    """Its attention heads."""
+    """Number of attention heads in each block of the decoder; it has to divide the width."""
     predict_share: Annotated[float, SHARE_ABOVE_0, read_if("kind", "cross")] = 0.25
-    """Share of all patches that the cross decoder predicts, drawn among the hidden ones."""
+    """Share of all patches that the cross decoder predicts in a step, drawn among the hidden ones. A smaller
+    share makes a step cheaper."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""

@@ -29,57 +29,65 @@ class EncoderOptions:
     """The Vision Transformer that is trained."""
 
     name: str = "vit_small_patch16_224"
-    """A timm name of a VisionTransformer, Eva or Beit (Beit with hide replace alone)."""
+    """timm name of the network: a VisionTransformer, an Eva or a Beit. A Beit needs --encoder.hide
+    replace."""
     image_size: Annotated[tuple[int, ...] | None, COUNT] = None
-    """Side, or height and width, of the images in px; unset means the named model's."""
+    """Size of the input images in pixels: one number for a square, or height and width. Unset: the size of
+    the named model."""
     patch_size: Annotated[int | None, COUNT] = None
-    """Side of a patch in px; unset means the named model's."""
+    """Side of a patch in pixels. Unset: that of the named model."""
     in_chans: Annotated[int, COUNT] = 3
-    """Channels of the images."""
+    """Number of channels of the input images, such as 1 for grey and 3 for colour images."""
     width: Annotated[int | None, COUNT] = None
-    """D, where it differs from the named model's."""
+    """Embedding width D, the number of channels of a token. Unset: that of the named model."""
     depth: Annotated[int | None, COUNT] = None
-    """Number of blocks, where it differs from the named model's."""
+    """Number of transformer blocks. Unset: that of the named model."""
     heads: Annotated[int | None, COUNT] = None
-    """Attention heads, where they differ from the named model's."""
+    """Number of attention heads in each block; it has to divide the width. Unset: that of the named model."""
     class_tokens: Annotated[int, COUNT] = 1
-    """Class tokens of a network that has them; several (Pixio: 8) are timm's class token and registers, all
-    treated alike."""
+    """Number of class tokens, for networks that have one. With several (Pixio: 8), timm's class token and its
+    registers are all treated alike."""
     relative_positions: RelativePositions | None = None
-    """Of a Beit: relative position biases for each block, shared by all (BEiT's and SimMIM's pre-training),
-    or none but learned absolute positions; unset means the named model's."""
+    """Relative position biases of a Beit. per_block: each block has its own. shared: all blocks share one
+    table (BEiT's and SimMIM's pre-training). none: learned absolute positions are used instead. Unset: as in
+    the named model."""
     layer_scale: Annotated[float | None, NOT_NEGATIVE] = None
-    """Where the scales of the residual branches start (0.1 in BEiT and SimMIM), 0 for none; unset means the
-    named model's."""
+    """Initial value of LayerScale, which multiplies the output of each residual branch (0.1 in BEiT and
+    SimMIM). 0: no LayerScale. Unset: as in the named model."""
     norm_eps: Annotated[float | None, POSITIVE] = None
-    """Epsilon of the layer norms; unset means the named model's (1e-6 of most), and with --init that of the
-    weights."""
+    """Epsilon of the layer norms. Unset: that of the weights given by --init, else that of the named model
+    (1e-6 in most)."""
     residual_decay: Annotated[float | None, SHARE] = None
-    """Factor of the last shortcut (0.6 for ViT-B in arXiv 2404.10947); from 1 at the first, factors fall
-    linearly to it. Unset means plain shortcuts."""
+    """Scale the shortcut of each block by a factor that falls linearly from 1 at the first block to this
+    value at the last (0.6 for ViT-B in arXiv 2404.10947). Unset: plain shortcuts."""
     drop_path: Annotated[float, SHARE_BELOW_1] = 0.0
-    """Largest rate of stochastic depth."""
+    """Rate of stochastic depth at the last block; the rate rises linearly from 0 at the first block. 0: off.
+    Raise it where a long training of a large network overfits."""
     mean: Annotated[tuple[float, ...] | Literal["auto"] | None, SHARE] = None
-    """Channel means for normalisation, on [0, 1]; auto measures the data; unset means ImageNet's for three
-    channels, 0.5 otherwise."""
+    """Mean of each channel, on the scale [0, 1], that is subtracted from the images. auto: measured on the
+    training images. Unset: ImageNet's for three channels, else 0.5."""
     std: Annotated[tuple[float, ...] | Literal["auto"] | None, SHARE_ABOVE_0] = None
-    """Channel standard deviations; auto or unset as for the mean, but 0.25 in place of 0.5."""
+    """Standard deviation of each channel, on the scale [0, 1], that the images are divided by. auto: measured
+    on the training images. Unset: ImageNet's for three channels, else 0.25."""
     hide: Literal["drop", "replace"] = "drop"
-    """drop: the encoder sees the visible patches alone (MAE). replace: mask tokens stand in for the hidden
-    ones (SimMIM)."""
+    """What happens to hidden patches. drop: the encoder processes the visible patches alone (MAE). replace: a
+    mask token takes the place of each hidden patch (SimMIM, BEiT)."""
     start: Literal["mae", "simmim", "timm"] = "mae"
-    """Initialisation: xavier and fixed sine-cosine positions (mae), truncated normals scaled by depth
-    (simmim; positions as before, but a Beit keeps its own), or what timm does (learned positions)."""
+    """How weights are initialised. mae: Xavier, with fixed sine-cosine positions. simmim: truncated normals
+    scaled by depth; positions as for mae, except that a Beit keeps its own. timm: as timm does, with learned
+    positions."""
     init_channels: ChannelRule | None = None
-    """How --init takes the patch embedding of weights for another number of channels. repeat: their channels
-    in turn, for as many channels or more. mean: their mean for each channel. new: it is not taken and starts
-    anew. What is taken is scaled by the old number of channels over the new, so that images whose channels
-    are alike are embedded as before (repeat: where the new number is a multiple of the old). Unset means that
-    such weights are refused."""
+    """How --init uses a patch embedding for another number of channels. repeat: its channels are used in
+    turn, for as many channels or more. mean: each channel gets the mean of all of its channels. new: the
+    patch embedding is not used and is initialised anew. The values are scaled by the old number of channels
+    over the new one, so that images whose channels are all equal are embedded as before (with repeat: where
+    the new number is a multiple of the old). Unset: such weights are refused."""
     zero_branches: bool = False
-    """Start the last matrix of each residual branch at zero, as residual decay does below factors of 0.7."""
+    """Initialise the last matrix of each residual branch with zeros, as arXiv 2404.10947 does for residual
+    decay below 0.7."""
     activation_checkpointing: bool = False
-    """Recompute blocks in the backward pass: less memory, more time."""
+    """Recompute the blocks in the backward pass instead of storing their activations: a step needs less
+    memory and more time."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""

@@ -21,23 +21,26 @@ class FusionOptions:
     """Which layers the decoder reads."""
 
     kind: Literal["none", "mff", "mix"] = "mff"
-    """none: the last layer alone. mff: Multi-level Feature Fusion. mix: for each decoder block its own linear
-    mix of the embedded input and all blocks (CrossMAE); the fields below are those of mff."""
+    """What the decoder reads. none: the output of the last block. mff: a learned combination of several
+    blocks (Multi-level Feature Fusion). mix: each decoder block gets its own linear mix of the embedded input
+    and all blocks (CrossMAE). The other fusion options belong to mff."""
     layers: Annotated[tuple[int, ...] | Literal["default", "odd", "all"], NOT_NEGATIVE, _MFF] = "default"
-    """Blocks to fuse, counted from 0, the last one among them. default: 0 2 4 6 8 11 of 12, scaled to other
-    depths; odd: 1 3 5 7 9 11 of 12; all: every block."""
+    """Blocks that are fused, counted from 0; the last block has to be among them. default: 0 2 4 6 8 11 of 12
+    blocks, scaled to other depths. odd: 1 3 5 7 9 11 of 12. all: every block."""
     projection: Annotated[Projection, _MFF] = "linear"
-    """What each shallow tap passes through: none, linear (official code), mlp (Linear-GELU-Linear,
-    the paper)."""
+    """Layer that each fused block before the last passes through. none: no layer. linear: one matrix (the
+    official code). mlp: Linear-GELU-Linear (the paper)."""
     pooling: Annotated[Pooling, _MFF] = "average"
-    """average: softmax-weighted sum. attention: self-attention over the taps of each token."""
+    """How the fused blocks are combined. average: a sum weighted by the softmax of one learned logit for each
+    block. attention: self-attention over the blocks at each token."""
     logit_lr_scale: Annotated[float, NOT_NEGATIVE, _MFF, read_if("pooling", "average")] = 1.0
-    """Learning rate of the softmax logits, relative to the rest (1 in published recipes). AdamW moves a
-    logit by about the sum of learning rates at most: short runs need more."""
+    """Learning rate of the softmax logits, as a multiple of that of all other weights (1 in published
+    recipes). AdamW moves a logit by about the sum of all learning rates at most, so short runs need a larger
+    value."""
     heads: Annotated[int | None, COUNT, _MFF, read_if("pooling", "attention")] = None
-    """Heads of attention pooling; unset means one per 64 channels."""
+    """Number of attention heads, for fusion.pooling attention. Unset: one for each 64 channels."""
     logit_weight_decay: Annotated[bool, _MFF, read_if("pooling", "average")] = True
-    """Whether weight decay applies to the logits (it does in the official code)."""
+    """Apply weight decay to the softmax logits, as the official code does."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""
@@ -45,7 +48,7 @@ class FusionOptions:
 
 
 def resolve_layers(layers: Layers, depth: int) -> tuple[int, ...]:
-    """The blocks that `layers` names in a network of `depth` blocks; raises where it cannot be meant."""
+    """The blocks that `layers` names in a network of `depth` blocks; raises where that is invalid."""
     if isinstance(layers, str):
         if layers == "all":
             return tuple(range(depth))

@@ -235,7 +235,7 @@ class Resampled:
 
 def fit_positions(found: dict[str, Tensor], vit: Network, grid: Grid | None = None) -> Resampled | None:
     """Resample absolute and relative positions where the grid differs from the one in `found`: `grid` where
-    it is known and fits; else a square one; else the network's own. What cannot be meant is left for the
+    it is known and fits; else a square one; else the network's own. What is invalid is left for the
     shape check."""
     now = (int(vit.patch_embed.grid_size[0]), int(vit.patch_embed.grid_size[1]))
     own, old = vit.pos_embed, found.get("pos_embed")

@@ -14,17 +14,20 @@ class MaskingOptions:
     """Which patches are hidden."""
 
     kind: Literal["random", "blocks", "blockwise", "inverse", "scored"] = "random"
-    """random: single patches (MAE). blocks: square units of several patches (SimMIM). blockwise: rectangles
-    of any size (BEiT, MaskFeat). inverse: all but one rectangle (CAPI). scored: what the target's teacher
-    attends to stays visible, by lot (MILAN)."""
+    """How patches are hidden. random: single patches, uniformly (MAE). blocks: square units of several
+    patches (SimMIM). blockwise: rectangles of random size and position (BEiT, MaskFeat). inverse: everything
+    except one rectangle (CAPI). scored: patches stay visible with a probability proportional to the attention
+    that the target's teacher pays to them (MILAN)."""
     mask_ratio: Annotated[float, SHARE_BETWEEN] = 0.75
-    """Share of the patches that is hidden."""
+    """Share of the patches that is hidden, between 0 and 1. Higher shares make the task harder and, with
+    encoder.hide drop, each step cheaper."""
     unit_px: Annotated[int, COUNT, read_if("kind", "blocks")] = 32
-    """Side of a unit in pixels, for blocks."""
+    """Side of a hidden unit in pixels, a multiple of the patch size, for masking.kind blocks."""
     min_block: Annotated[int, COUNT, read_if("kind", "blockwise")] = 16
-    """Smallest rectangle that is drawn, in patches, for blockwise."""
+    """Number of patches in the smallest rectangle that is drawn, for masking.kind blockwise."""
     roll: Annotated[bool, read_if("kind", "inverse")] = True
-    """The visible rectangle may leave one side and come in on the other, for inverse."""
+    """Let the visible rectangle leave the image on one side and continue on the opposite side, so that each
+    patch is visible equally often, for masking.kind inverse."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """Classes, and a teacher that judges the images too."""
+    """Labels of supervised training: the classes, and a teacher for distillation."""
 
     classes: tuple[str, ...] = ()
-    """Names of the classes; filled in from the data."""
+    """Names of the classes. They are filled in from the data."""
     teacher: str | None = None
-    """A supervised run, or timm/NAME of as many classes, whose decisions the distillation token learns
-    (timm's deit_*_distilled networks have one); unset means none."""
+    """Teacher whose decisions the distillation token learns: a supervised run, or timm/NAME of a classifier
+    with as many classes (timm's deit_*_distilled networks have such a token). Unset: no teacher."""
     teacher_sha256: str | None = None
-    """Which teacher it was; filled in when it is opened."""
+    """SHA-256 of the teacher's weights. It is filled in when the teacher is opened."""

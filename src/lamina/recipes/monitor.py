@@ -12,19 +12,21 @@ from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 @dataclass(frozen=True)
 class MonitorOptions:
-    """Looks at the encoder now and then; the weights do not depend on them."""
+    """Online evaluation of the encoder during pre-training (RankMe, kNN); the weights do not depend on it."""
 
     images: Annotated[int | None, NOT_NEGATIVE] = None
-    """Images of each look: for RankMe, and for kNN where they have labels. They are drawn as `lamina analyze`
-    does, from the held-out part where the data have one. Unset means 256, or all there are; 0 none."""
+    """Number of images that each online evaluation uses for RankMe and, where they have labels, for kNN. They
+    are drawn as `lamina analyze` does, from the held-out part where the data have one. Unset: 256, or all
+    where there are fewer. 0: no evaluation."""
     knn_data: Annotated[str | None, read_unless("images", 0)] = None
-    """Labelled images for kNN, as many again; unset means the run's own, where they have labels."""
+    """Labelled images for the kNN evaluation, as many as monitor.images. Unset: the run's own images, where
+    they have labels."""
     every_steps: Annotated[int | None, COUNT, read_unless("images", 0)] = None
-    """Steps between two looks; unset means so many that all looks take at most 2 % of the time
+    """Number of steps between two evaluations. Unset: as often as fits into 2 % of the training time
     (`lamina.callbacks.encoder_monitor.interval`)."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         if self.images == 1:
             raise LaminaError(f"monitor.images is {self.images}; give 2 or more, or 0 for none")

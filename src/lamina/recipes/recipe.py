@@ -49,18 +49,18 @@ class Recipe:
     """A method, its data and its schedule."""
 
     name: str = "mae"
-    """The recipe this one started from."""
+    """Name of the recipe that this one started from."""
     encoder: Annotated[EncoderOptions, _HIDES, _ENCODER_TRAINED] = field(default_factory=EncoderOptions)
     fusion: FusionOptions = field(default_factory=FusionOptions)
     masking: Annotated[MaskingOptions, _MASKED] = field(default_factory=MaskingOptions)
     decoder: Annotated[DecoderOptions, _MASKED] = field(default_factory=DecoderOptions)
     target: Annotated[TargetOptions, _MASKED] = field(default_factory=TargetOptions)
     method: Literal["mim", "cmae", "supervised"] = "mim"
-    """mim: masked image modelling with the parts below. cmae: with a second view and branch. supervised: no
-    mask, labels (DeiT)."""
+    """Forward pass and loss. mim: masked image modelling with the parts below. cmae: with a second view and a
+    contrastive branch (CMAE). supervised: no mask, labels (DeiT)."""
     loss: Annotated[LossName, _MASKED] = "mse"
-    """mse (MAE, MaskFeat), l1 (SimMIM), cosine (EVA, MILAN) or cross_entropy (BEiT), over the predicted
-    patches."""
+    """Loss over the predicted patches: mse (MAE, MaskFeat), l1 (SimMIM), cosine (EVA, MILAN) or cross_entropy
+    (BEiT)."""
     data: DataOptions = field(default_factory=DataOptions)
     cmae: Annotated[CMAEOptions, read_if("method", "cmae")] = field(default_factory=CMAEOptions)
     supervised: Annotated[SupervisedOptions, _LABELS] = field(default_factory=SupervisedOptions)

@@ -20,37 +20,39 @@ LOGIT_LR_SCALE = 30.0
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """Runs, their length, and what they are measured on."""
+    """Length of a study's runs, and what they are measured on."""
 
     seeds: Annotated[int, COUNT] = 3
-    """Runs of each arm; 3 or more give an interval worth the name."""
+    """Number of runs of each arm, with different seeds. Take 3 or more for a useful interval."""
     size: Literal["quick", "full"] = "quick"
-    """quick: at most 40 minutes on two cores (28 px images). full: at most 150."""
+    """Length of the runs. quick: at most 40 minutes for the study on two cores (28 px images). full: at most
+    150 minutes."""
     steps: Annotated[int | None, Range(8)] = None
-    """Steps of each run, in place of what `size` says."""
+    """Number of steps of each run, in place of the number that size chooses."""
     batch_size: Annotated[int, COUNT] = 128
-    """Images per step."""
+    """Number of images in each step."""
     image_size: Annotated[int | None, COUNT] = None
-    """Side in px; unset means that of the images up to 64 px, and 64 for larger ones."""
+    """Side of the images in pixels. Unset: that of the images up to 64 px, and 64 for larger ones."""
     patch_size: Annotated[int | None, COUNT] = None
-    """Side of a patch in px; unset means 4 up to 32 px, and 8 beyond."""
+    """Side of a patch in pixels. Unset: 4 for images up to 32 px, 8 for larger ones."""
     width: Annotated[int, COUNT] = 96
-    """D of the encoder."""
+    """Embedding width D of the encoder, a multiple of 32."""
     depth: Annotated[int, COUNT] = 12
-    """Blocks of the encoder."""
+    """Number of blocks of the encoder."""
     pool: Pool = "cls"
-    """What the supervised arm's head reads: the class token, or the mean of the patches."""
+    """What the head of the supervised arm reads: the class token, or the mean of the patch tokens."""
     bank: Annotated[int, COUNT] = 3000
-    """Labelled training images that probes choose and fit on."""
+    """Number of labelled training images on which the probes are chosen and fitted."""
     test: Annotated[int, COUNT] = 2000
-    """Held-out images that probes are tested on."""
+    """Number of held-out images that the probes are tested on."""
     workers: Annotated[int, NOT_NEGATIVE] = 1
-    """Processes that read images."""
+    """Number of processes that read images; 0: the training process reads them. Results do not depend on
+    it."""
     device: str = "auto"
-    """auto, cpu, cuda, ..."""
+    """Where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         if self.width % 32:
             raise LaminaError(f"width is {self.width}; give a multiple of 32, a head for each")

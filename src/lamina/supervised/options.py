@@ -16,33 +16,35 @@ class SupervisedOptions:
     """Pooling, and mixing as DeiT has it (arXiv 2012.12877, table 9)."""
 
     pool: Pool | None = None
-    """cls: the head reads the class token (the mean of several). mean: the mean of the patches. attentive:
-    one learned query attends to all patches. Unset means cls where there is one."""
+    """What the head reads. cls: the class token (the mean of them where there are several). mean: the mean of
+    the patch tokens. attentive: the output of learned queries that attend to all patch tokens. Unset: cls
+    where the network has a class token."""
     neck: Neck = "none"
-    """Before the head: none (tokens went through the encoder's final norm). layer: a norm of the pooled
-    vector in place of the final norm (MAE's fine-tuning). batch: batch norm without affine (MAE's linear
-    probe)."""
+    """Normalisation before the head. none: only the encoder's final norm, of each token. layer: a layer norm
+    of the pooled vector, in place of the final norm (MAE's fine-tuning). batch: a batch norm without learned
+    scale and shift (MAE's linear probe)."""
     head_std: Annotated[float, NOT_NEGATIVE] = 0.02
-    """Deviation of the head's weights at first (DeiT: 0.02; MAE: 2e-5 in fine-tuning, 0.01 in linear
+    """Standard deviation of the head's initial weights (DeiT: 0.02; MAE: 2e-5 in fine-tuning, 0.01 in linear
     probing)."""
     frozen: bool = False
-    """Train the head alone: the encoder, in evaluation mode, stays as it is."""
+    """Train the head alone; the encoder stays as it is, in evaluation mode."""
     ema: Annotated[float, SHARE_BELOW_1] = 0.0
-    """Share of a slow copy of all weights that stays at each step, such as 0.9999; classifies in its place. 0
-    for none."""
+    """Decay of an exponential moving average of all weights, such as 0.9999; the averaged weights classify in
+    place of the last ones. 0: no average."""
     mixup: Annotated[float, NOT_NEGATIVE] = 0.8
-    """Alpha of mixup's Beta(alpha, alpha); 0 for none."""
+    """Alpha of Mixup, which mixes two images with a share drawn from Beta(alpha, alpha). 0: no Mixup."""
     cutmix: Annotated[float, NOT_NEGATIVE] = 1.0
-    """Alpha of CutMix's Beta(alpha, alpha); 0 for none."""
+    """Alpha of CutMix, which pastes a part of another image, of an area drawn from Beta(alpha, alpha). 0: no
+    CutMix."""
     mix_prob: Annotated[float, SHARE] = 1.0
-    """Share of batches that are mixed at all."""
+    """Share of the batches whose images are mixed by Mixup or CutMix."""
     switch_prob: Annotated[float, SHARE] = 0.5
-    """Share of CutMix among mixed batches, where both are on."""
+    """Share of CutMix among the mixed batches, where both Mixup and CutMix are on."""
     smoothing: Annotated[float, SHARE_BELOW_1] = 0.1
-    """Label smoothing: this much of each label is spread evenly over all classes."""
+    """Label smoothing: the share of each label that is spread evenly over all classes. 0: off."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
 
     @property

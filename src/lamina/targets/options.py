@@ -20,32 +20,41 @@ class TargetOptions:
     """What is predicted at the hidden patches."""
 
     kind: TargetKind = "pixels"
-    """pixels: MAE, SimMIM, PixMIM. hog: histograms of oriented gradients (MaskFeat). tokens: ids of a
-    discrete tokenizer (BEiT). teacher: features of a frozen network (EVA, MILAN)."""
+    """What is predicted at the hidden patches. pixels: their colours (MAE, SimMIM, PixMIM). hog: histograms
+    of oriented gradients (MaskFeat). tokens: ids of a discrete tokenizer (BEiT). teacher: features of a
+    frozen network (EVA, MILAN)."""
     norm_pix: Annotated[bool, _PIXELS] = True
-    """Normalise each patch by its own mean and standard deviation (MAE), for pixels."""
+    """Normalise the pixels of each patch by their own mean and standard deviation before they are predicted
+    (MAE)."""
     low_pass: Annotated[float | None, SHARE_ABOVE_0, _PIXELS] = None
-    """Keep only frequencies up to this fraction of Nyquist (PixMIM: 40/112 = 0.357); unset keeps all."""
+    """Keep only spatial frequencies up to this share of the Nyquist frequency in the predicted pixels
+    (PixMIM: 40/112 = 0.357). Unset: all frequencies are kept."""
     hog_bins: Annotated[int, COUNT, _HOG] = 9
-    """Orientations in half a turn, for hog."""
+    """Number of orientations, between 0 and 180 degrees, that gradients are counted in, for target.kind
+    hog."""
     hog_cell_px: Annotated[int, COUNT, _HOG] = 8
-    """Side of a cell, which divides the patch, for hog."""
+    """Side of a histogram's cell in pixels, for target.kind hog; it has to divide the patch size."""
     hog_gaussian_px: Annotated[int | None, COUNT, _HOG] = 16
-    """Side of the Gaussian window that weighs the gradients, for hog; unset weighs all alike."""
+    """Side in pixels of the Gaussian window that weights the gradients, for target.kind hog. Unset: all
+    gradients have the same weight."""
     tokenizer: Annotated[str | None, read_if("kind", "tokens")] = None
-    """What `lamina tokenizer train` made, or DALL-E's encoder file, for tokens."""
+    """Folder that `lamina tokenizer train` wrote, or DALL-E's encoder file; needed for target.kind tokens."""
     teacher: Annotated[str | None, _TEACHER] = None
-    """A run, a step of it, a weights file or a timm name, for teacher."""
+    """Network whose features are predicted: a run, a step of a run, a weights file or a timm name; needed for
+    target.kind teacher."""
     teacher_encoder: Annotated[str | None, _TEACHER] = None
-    """The timm name of the teacher's network, where its weights file does not say."""
+    """timm name of the teacher's network; needed where its weights file does not say it."""
     projected: Annotated[bool, _TEACHER] = False
-    """Predict what the teacher's own head makes of each patch (CLIP's projection, 512 wide for ViT-B/16)."""
+    """Predict what the teacher's own head makes of each patch (for CLIP its projection, 512 wide for
+    ViT-B/16), instead of the features before the head."""
     teacher_precision: Annotated[Literal["fp32", "bf16"] | None, _TEACHER] = None
-    """Precision of the teacher; unset means that of the run."""
+    """Arithmetic of the teacher. Unset: that of the run."""
     width: Annotated[int | None, COUNT, _GUIDED] = None
-    """K, numbers (or ids to choose from) in a patch; filled in when the teacher or tokenizer is opened."""
+    """Number of values, or of ids to choose from, for each patch. It is filled in when the teacher or
+    tokenizer is opened."""
     guide_sha256: Annotated[str | None, _GUIDED] = None
-    """Which teacher or tokenizer it was: a hash of its weights; filled in when it is opened."""
+    """SHA-256 of the weights of the teacher or tokenizer, so that a resumed run uses the same. It is filled
+    in when the network is opened."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""

@@ -16,42 +16,46 @@ class TokenizerOptions:
     """A discrete VAE and its schedule."""
 
     image_size: Annotated[int, COUNT] = 64
-    """Side of the training crops in px, a multiple of 8; images of any such size can be read afterwards."""
+    """Side of the training crops in pixels, a multiple of 8. The trained tokenizer reads images of any such
+    size."""
     in_chans: Annotated[int, COUNT] = 3
-    """Channels of the images."""
+    """Number of channels of the images, such as 1 for grey and 3 for colour images."""
     levels: Annotated[tuple[int, ...], Range(2)] = (8, 5, 5, 5)
-    """Values of each latent number; their product is the vocabulary (1,000 ids)."""
+    """Number of values of each latent number. Their product is the size of the vocabulary: 8 x 5 x 5 x 5 =
+    1,000 ids."""
     width: Annotated[int, COUNT] = 64
-    """Channels at a quarter of the image's size; twice as many at an eighth."""
+    """Number of channels at a quarter of the image's resolution; there are twice as many at an eighth."""
     depth: Annotated[int, COUNT] = 2
-    """Residual blocks in the encoder, and in the decoder."""
+    """Number of residual blocks in the encoder, and as many in the decoder."""
     epochs: Annotated[float, POSITIVE] = 60.0
-    """Passes over the images: what a thousand of them need to beat mean colours. Of many, fewer will do."""
+    """Length of the training in passes over the images. 60 suits about 1,000 images; use fewer for large
+    data."""
     max_steps: Annotated[int | None, COUNT] = None
-    """Length in steps, in place of epochs."""
+    """Length of the training in optimiser steps, in place of epochs."""
     batch_size: Annotated[int, COUNT] = 64
-    """Images per step, over all ranks."""
+    """Number of images in each step, over all processes together."""
     base_lr: Annotated[float, NOT_NEGATIVE] = 4e-3
-    """Learning rate for 256 images; scaled by batch_size / 256."""
+    """Learning rate for 256 images in a step; the rate that is used is base_lr x batch_size / 256."""
     clip_grad: Annotated[float | None, POSITIVE] = 1.0
-    """Largest norm of the gradient; unset: no clipping."""
+    """Largest norm of the gradient; larger gradients are scaled down to it. Unset: no clipping."""
     workers: Annotated[int, NOT_NEGATIVE] = 2
-    """Processes that read images."""
+    """Number of processes that read images; 0: the training process reads them. Results do not depend on
+    it."""
     device: str = "auto"
-    """auto, cpu, cuda, ..."""
+    """Where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward."""
+    """Arithmetic of the forward pass: fp32, or mixed precision with bf16 or with scaled fp16."""
     seed: Annotated[int, SEED] = 0
-    """Of weights, order and crops."""
+    """Random seed for weights, data order and crops."""
     checkpoint_every_steps: Annotated[int | None, COUNT] = None
-    """Save a checkpoint every so many steps, beside one every 15 minutes and at the end."""
+    """Also save a checkpoint every N steps; one is always saved every 15 minutes and at the end."""
     log_every_steps: Annotated[int, COUNT] = 20
-    """Steps between rows of metrics.jsonl."""
+    """Number of steps that one row of metrics.jsonl averages over."""
     nonfinite_limit: Annotated[int, NOT_NEGATIVE] = 20
     """Stop once more than this many steps, or more than half of all steps, had a loss or gradient that is not
     finite."""
     data: FileLimits = field(default_factory=FileLimits)
-    """How much one file may take, and how many files may be unreadable."""
+    """Limits on what reading one file may take, and on how many files may be unreadable."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""

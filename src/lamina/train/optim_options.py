@@ -25,58 +25,62 @@ class OptimOptions:
     """The optimiser and its schedule."""
 
     kind: Literal["adamw", "lars"] = "adamw"
-    """adamw, or lars: SGD with momentum whose matrices move in proportion to their norm (MAE's linear
-    probe)."""
+    """Optimiser. adamw: AdamW. lars: SGD with momentum whose steps are scaled to the norm of each matrix
+    (MAE's linear probe)."""
 
     base_lr: Annotated[float, NOT_NEGATIVE] = 1.5e-4
-    """Learning rate for a global batch of 256 images; the rate used is base_lr x batch_size / 256."""
+    """Learning rate for a batch of 256 images; the rate that is used is base_lr x batch_size / 256."""
 
     betas: Annotated[tuple[float, float], SHARE_BELOW_1, _ADAMW] = (0.9, 0.95)
-    """AdamW's decay rates of the first and the second moment."""
+    """Decay rates of AdamW's first and second moment."""
 
     eps: Annotated[float, POSITIVE, _ADAMW] = 1e-8
-    """AdamW's epsilon."""
+    """Epsilon that AdamW adds to the root of the second moment, against division by zero."""
 
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.05
-    """Weight decay (AdamW: decoupled); 1-d parameters and biases are left out, as in MAE."""
+    """Weight decay, decoupled from the gradient in AdamW. Biases and other 1-d parameters do not decay, as in
+    MAE."""
 
     decay_tokens: bool = True
-    """Whether class tokens, positions and the like decay too: in MAE's pre-training they do, being 3-d, in
-    fine-tuning they do not."""
+    """Apply weight decay to class tokens, positions and similar parameters too, as MAE's pre-training does;
+    MAE's fine-tuning does not."""
 
     layer_decay: Annotated[float | None, SHARE_ABOVE_0] = None
-    """Rate of a layer over that of the one above it, in tasks that number their layers (fine-tuning)."""
+    """Learning rate of a layer as a share of that of the layer above it, for fine-tuning. Unset: all layers
+    have the same rate."""
 
     momentum: Annotated[float, SHARE_BELOW_1, _LARS] = 0.9
-    """For lars."""
+    """Momentum of LARS."""
 
     trust: Annotated[float, POSITIVE, _LARS] = 0.001
-    """For lars: a step of a matrix over its norm, at rate 1 without momentum."""
+    """Trust coefficient of LARS: the length of a matrix's step over the matrix's norm, for a learning rate of
+    1 and no momentum."""
 
     min_lr: Annotated[float, NOT_NEGATIVE, read_if("schedule", "cosine", "poly")] = 0.0
-    """Where the cosine ends (an absolute rate, not scaled by the batch)."""
+    """Learning rate at the end of the cosine or poly schedule; it is not scaled by the batch size."""
 
     warmup_epochs: Annotated[float, NOT_NEGATIVE, read_if("warmup_steps", None)] = 40.0
-    """Epochs in which the rate rises from 0, step by step."""
+    """Number of epochs in which the learning rate rises from 0, step by step."""
 
     warmup_steps: Annotated[int | None, NOT_NEGATIVE] = None
     """Length of the warm-up in steps, in place of epochs."""
 
     schedule: Literal["cosine", "multistep", "poly"] = "cosine"
-    """After the warm-up: half a cosine down to min_lr (MAE), drops at the milestones (SimMIM, ViTDet), or a
-    power of what is left of the run (segmentation)."""
+    """Learning rate after the warm-up. cosine: half a cosine down to min_lr (MAE). multistep: drops at the
+    milestones (SimMIM, ViTDet). poly: a power of the remaining share of the run (segmentation)."""
 
     power: Annotated[float, POSITIVE, read_if("schedule", "poly")] = 1.0
-    """For poly."""
+    """Exponent of the poly schedule; 1 is a straight line."""
 
     milestones: Annotated[tuple[float, ...], SHARE, _MULTISTEP] = (0.875,)
-    """For multistep: where the rate drops, as fractions of the whole run."""
+    """Where the learning rate of the multistep schedule drops, as shares of the whole run."""
 
     milestone_factor: Annotated[float, SHARE_ABOVE_0, _MULTISTEP] = 0.1
-    """For multistep: what the rate is multiplied by at each milestone."""
+    """Factor that the learning rate of the multistep schedule is multiplied by at each milestone."""
 
     clip_grad: Annotated[float | None, POSITIVE] = None
-    """Largest norm of the gradient of the global batch; None: no clipping."""
+    """Largest norm of the gradient of a whole batch; larger gradients are scaled down to it. Unset: no
+    clipping."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""

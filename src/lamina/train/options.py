@@ -13,52 +13,53 @@ from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, check_ranges
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The run itself."""
+    """Length, arithmetic, logs and checkpoints of a training."""
 
     epochs: Annotated[float, POSITIVE, read_if("max_steps", None)] = 100.0
-    """Length of the run in passes over the data; may be a fraction."""
+    """Length of the training in passes over the images; a fraction such as 0.5 is fine."""
 
     max_steps: Annotated[int | None, COUNT] = None
-    """Length of the run in optimiser steps, in place of epochs; the schedule spans it."""
+    """Length of the training in optimiser steps, in place of epochs. The learning rate schedule spans it."""
 
     batch_size: Annotated[int, COUNT] = 256
-    """Images per optimiser step, over all ranks and micro-batches."""
+    """Number of images in each optimiser step, over all processes and micro-batches together."""
 
     micro_batch_size: Annotated[int | None, COUNT] = None
-    """Images per forward on one rank; None: all of its share, halved until it fits into the GPU's memory."""
+    """Number of images in one forward pass of one process. Unset: all of its share of the batch, halved until
+    it fits into the GPU's memory."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward: fp32, or mixed with bfloat16, or mixed with scaled float16."""
+    """Arithmetic of the forward pass: fp32, or mixed precision with bf16 or with scaled fp16."""
 
     device: str = "auto"
-    """Where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1, mps."""
+    """Where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps."""
 
     compile: bool = False
-    """Compile the forward with torch.compile: a slow first step, then faster on GPUs."""
+    """Compile the forward pass with torch.compile: the first step is slow, the others are faster on GPUs."""
 
     seed: Annotated[int, SEED] = 0
-    """Seed of drop path and dropout; the data has the same seed through its loader."""
+    """Random seed for weights, data order, crops, masks and drop path."""
 
     log_every_steps: Annotated[int, COUNT] = 20
-    """Steps per row of metrics.jsonl; a row holds means over its steps."""
+    """Number of steps that one row of metrics.jsonl averages over."""
 
     checkpoint_every_steps: Annotated[int | None, COUNT] = None
-    """Save a checkpoint every so many steps; None: by time alone."""
+    """Also save a checkpoint every N steps. Unset: by time alone."""
 
     checkpoint_every_seconds: Annotated[float | None, POSITIVE] = 900.0
-    """Save a checkpoint after so many seconds; None: by steps alone. The end of the run is always saved."""
+    """Save a checkpoint every so many seconds. Unset: by steps alone. The end of a run is always saved."""
 
     keep_checkpoints: Annotated[int, COUNT] = 2
-    """How many good checkpoints to keep; older ones are removed once a new one is verified. Whether the
-    newest is of use shows only in the next step, so with 1 the one before it is kept too. While the loss is
-    more than 10 times that of the first step, or not finite, the newest checkpoint from before is kept."""
+    """Number of good checkpoints to keep; older ones are removed once a new one is verified. Only the next
+    step shows whether the newest is good, so with 1 the one before it is kept too. While the loss is not
+    finite, or more than 10 times that of the first step, the newest checkpoint from before is also kept."""
 
     nonfinite_limit: Annotated[int, NOT_NEGATIVE] = 20
-    """Stop the run once more than this many steps, or more than half of all its steps, had a loss or gradient
-    that is not finite."""
+    """Stop once more than this many steps, or more than half of all steps, had a loss or gradient that is not
+    finite."""
 
     tensorboard: bool = False
-    """Write TensorBoard events beside metrics.jsonl (needs lamina[track])."""
+    """Also write TensorBoard events beside metrics.jsonl; this needs the extra lamina[track]."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -77,7 +77,7 @@ def usable(found: Mapping[str, Any], label: int, size: Size) -> Annotation:
     """One annotation of an image of that height and width.
 
     Raises:
-        Unusable: where nothing of its box is in the image, or its segmentation cannot be meant.
+        Unusable: where nothing of its box is in the image, or its segmentation is invalid.
     """
     box, shape = corners(found.get("bbox"), size), found.get("segmentation") or None
     return {

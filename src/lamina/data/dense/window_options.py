@@ -28,7 +28,7 @@ class WindowOptions:
     """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         check_scale(self.scale)
 

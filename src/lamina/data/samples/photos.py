@@ -56,7 +56,7 @@ class PhotosOptions:
     """Share of the usable length of each stretch that is for validation."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         if self.crop < 8 or self.regions < 1 or self.most < 1 or not 0 < self.val_percent < 100:
             raise LaminaError("sample:photos needs crop >= 8, regions >= 1, most >= 1, val_percent 1 to 99")
 

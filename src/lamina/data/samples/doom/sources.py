@@ -72,7 +72,7 @@ class DoomOptions:
     """Whether objects have eight kinds, most of them rare, and not the three classes of the surfaces."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         if self.train < 1 or self.val < 1 or self.seed >= 1 << 31:
             raise LaminaError("sample:doom needs train >= 1, val >= 1 and a seed below 2 ** 31")
         if any(side < 16 or side % 16 for side in (self.height, self.width)):
