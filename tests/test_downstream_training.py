@@ -12,7 +12,7 @@ from lamina.api import recipe
 from lamina.core.errors import LaminaError
 from lamina.data.sources import ArraySource
 from lamina.evaluate.compare.recipes import classifier_recipe
-from lamina.evaluate.finetune.adapt import adapted, protocol_recipe
+from lamina.evaluate.finetune.adapt import adapt_recipe, protocol_recipe
 from lamina.evaluate.finetune.protocol import _way, evaluate_trained
 from lamina.evaluate.predictions import classify
 from lamina.evaluate.run_options import Going
@@ -131,7 +131,7 @@ def test_a_score_names_what_differs_from_its_recipe(run):
     backbone, source = load_encoder(run), stripes_data(20, 9).train
 
     def way(chosen):
-        return _way(adapted(chosen, backbone, source)[0], "finetune", backbone, source)
+        return _way(adapt_recipe(chosen, backbone, source)[0], "finetune", backbone, source)
 
     plain = recipe("finetune-small")
     assert way(plain) == f"finetune-small, {plain.train.epochs:g} epochs"
@@ -213,12 +213,12 @@ def test_what_images_do_not_allow_is_said(tmp_path):
     toy_run(tmp_path / "run", toy_recipe("vit_medium_patch16_gap_240", in_chans=1, mean=(0.5,), std=(0.25,)))
     backbone = load_encoder(tmp_path / "run")
     grey = ArraySource(torch.rand(30, 1, 32, 48), [str(i) for i in range(30)], [0, 1] * 15, ["a", "b"])
-    tuned, notes = adapted(recipe("finetune-b"), backbone, grey)
+    tuned, notes = adapt_recipe(recipe("finetune-b"), backbone, grey)
     assert tuned.data.auto_augment is None
     assert tuned.train.batch_size == 30
     assert tuned.encoder.drop_path == 0.1
     assert len(notes) == 2
-    probed, notes = adapted(recipe("linear-mae"), backbone, grey)
+    probed, notes = adapt_recipe(recipe("linear-mae"), backbone, grey)
     assert probed.supervised.pool == "mean"
     assert probed.optim.base_lr * probed.train.batch_size / 256 == pytest.approx(6.4)
     assert any("no class token" in note for note in notes)

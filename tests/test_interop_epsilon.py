@@ -10,16 +10,16 @@ from torch import nn
 
 from dense_toys import toy_data
 from evaluate_toys import toy_recipe
+from lamina.api import recipe as named_recipe
 from lamina.data.sources import ArraySource
 from lamina.encoder.norms import set_epsilon
-from lamina.evaluate.finetune.adapt import adapted
+from lamina.evaluate.finetune.adapt import adapt_recipe
 from lamina.evaluate.segment.build import build_encoder, plan_segmentation
 from lamina.interop.export import export_timm
 from lamina.interop.init_weights import start_from, with_epsilon_of
 from lamina.interop.load import load_encoder, untrained_like
 from lamina.interop.load_weights import load_weights_into
 from lamina.interop.resizing import adopt, at_image_size
-from lamina.methods.catalog import recipe as named_recipe
 from lamina.pretraining import run_pretrain
 from lamina.recipes.build import build_task, resolve
 from lamina.runs.run import Run, load_task
@@ -77,7 +77,7 @@ def test_the_loaded_network_is_that_of_transformers(folder, images):
 def test_fine_tuning_starts_from_it(folder, images):
     backbone = load_encoder(folder)
     source = ArraySource(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), list("abcd"))
-    recipe, _ = adapted(named_recipe("finetune"), backbone, source)
+    recipe, _ = adapt_recipe(named_recipe("finetune"), backbone, source)
     task = build_task(resolve(replace(recipe, labels=replace(recipe.labels, classes=("a", "b")))))
     adopt(task.encoder, backbone)
     same(task.encoder, backbone, images)

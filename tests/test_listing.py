@@ -5,7 +5,7 @@ import re
 from lamina.cli.entry import main
 from lamina.cli.info import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
 from lamina.evaluate.detect.recipes import detect_recipes
-from lamina.evaluate.finetune.recipes import protocols
+from lamina.evaluate.finetune.recipes import finetune_recipes
 from lamina.evaluate.segment.recipes import segment_recipes
 from lamina.methods.catalog import METHODS, recipes
 
@@ -24,7 +24,12 @@ def test_every_method_has_a_whole_row():
 
 def test_every_recipe_has_a_whole_row():
     rows = recipe_rows()
-    assert [row[0] for row in rows] == [*recipes(), *protocols(), *segment_recipes(), *detect_recipes()]
+    assert [row[0] for row in rows] == [
+        *recipes(),
+        *finetune_recipes(),
+        *segment_recipes(),
+        *detect_recipes(),
+    ]
     assert all(len(row) == len(RECIPE_COLUMNS) and all(row) for row in rows)
 
 

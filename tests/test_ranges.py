@@ -26,7 +26,7 @@ from lamina.core.ranges import (
     SHARE_BELOW_1,
     SHARE_BETWEEN,
 )
-from lamina.evaluate.finetune.recipes import protocols
+from lamina.evaluate.finetune.recipes import finetune_recipes
 from lamina.methods.catalog import recipes
 from lamina.recipes.recipe import Recipe
 from lamina.train.optim_options import OptimOptions
@@ -151,7 +151,7 @@ def test_text_and_truth_values_are_no_numbers(value: object) -> None:
 
 
 def test_every_recipe_is_in_its_ranges() -> None:
-    for build in {**recipes(), **protocols()}.values():
+    for build in {**recipes(), **finetune_recipes()}.values():
         assert build().train.batch_size >= 1
 
 

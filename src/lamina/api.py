@@ -11,7 +11,7 @@ from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.data.open import Spec
 from lamina.data.sources import Source
-from lamina.evaluate.finetune.recipes import protocols
+from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes
 from lamina.methods.catalog import recipe as named_recipe
 from lamina.pretraining import run_pretrain
 from lamina.recipes.recipe import Recipe
@@ -114,11 +114,11 @@ def tokenizer_callbacks(
     return [TokenizerReport(folder, held_out, options)]
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str) -> Recipe | FinetuneRecipe:
     """The recipe of that name, of a method or of a protocol.
 
     Raises:
         LaminaError: where there is none of that name, with the names there are.
     """
-    known = protocols()
+    known = finetune_recipes()
     return known[name]() if name in known else named_recipe(name)

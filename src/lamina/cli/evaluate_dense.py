@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 import yaml
@@ -17,7 +17,6 @@ from lamina.cli.parse_protocol import TrainingArguments, parse_training
 from lamina.cli.pretrain import tell_bytes, tell_memory
 from lamina.cli.progress import ImagesBar
 from lamina.core.config import to_mapping
-from lamina.core.ranges import COUNT
 from lamina.evaluate.dense.plan import DensePlan
 from lamina.evaluate.detect.build import estimate_detection, plan_detection
 from lamina.evaluate.detect.protocol import evaluate_detect
@@ -42,15 +41,8 @@ class SegmentArguments(TrainingArguments[SegmentRecipe]):
     root/train/masks/ (and val), or sample:doom."""
     out: Path | None = None
     """Folder of the training; by default RUN/evaluations/segment-HEAD-DATA-seedS."""
-    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
-    """Attention heads of the network, for a weights file of an unusual width, which does not say."""
     recipe: str | None = None
     """Recipe to start from, by default HEAD-small."""
-
-    @property
-    def attention_heads(self) -> int | None:
-        """Of the network, where they are given."""
-        return self.heads
 
 
 @dataclass(frozen=True)
@@ -67,15 +59,8 @@ class DetectArguments(TrainingArguments[DetectRecipe]):
     sample:doom."""
     out: Path | None = None
     """Folder of the training; by default RUN/evaluations/detect-DATA-seedS."""
-    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
-    """Attention heads of the network, for a weights file of an unusual width, which does not say."""
     recipe: str | None = None
     """Recipe to start from, by default detect-small."""
-
-    @property
-    def attention_heads(self) -> int | None:
-        """Of the network, where they are given."""
-        return self.heads
 
 
 def segment(args: Sequence[str]) -> int:

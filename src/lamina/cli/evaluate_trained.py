@@ -29,7 +29,7 @@ from lamina.evaluate.compare.run import compare
 from lamina.evaluate.compare.table import Comparison
 from lamina.evaluate.fewshot.options import FewOptions
 from lamina.evaluate.fewshot.protocol import evaluate_fewshot
-from lamina.evaluate.finetune.adapt import adapted
+from lamina.evaluate.finetune.adapt import adapt_recipe
 from lamina.evaluate.finetune.protocol import evaluate_trained
 from lamina.evaluate.robustness.options import RobustnessOptions
 from lamina.evaluate.robustness.protocol import evaluate_robustness
@@ -87,7 +87,7 @@ def run_training(
 def _describe(arguments: ProtocolArguments) -> None:
     """The resolved recipe, the steps and the memory of a training that is not started."""
     backbone = load_encoder(arguments.model, encoder=arguments.options)
-    chosen, notes = adapted(arguments.fields, backbone, open_source(arguments.data, "train"))
+    chosen, notes = adapt_recipe(arguments.fields, backbone, open_source(arguments.data, "train"))
     describe(chosen, arguments.data, "train")
     for note in notes:
         _say(note)

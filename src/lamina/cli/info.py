@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipes
-from lamina.evaluate.finetune.recipes import protocols
+from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes
 from lamina.evaluate.segment.recipes import SegmentRecipe, segment_recipes
 from lamina.methods.catalog import METHODS, recipes
 from lamina.recipes.recipe import Recipe
@@ -39,10 +39,12 @@ def method_rows() -> list[tuple[str, ...]]:
 def recipe_rows() -> list[tuple[str, ...]]:
     """A row of `RECIPE_COLUMNS` for every recipe, those of segmentation and detection last."""
     rows: list[tuple[str, ...]] = []
-    for name, build in {**recipes(), **protocols()}.items():
+    trained: dict[str, Callable[[], Recipe | FinetuneRecipe]] = {**recipes(), **finetune_recipes()}
+    for name, build in trained.items():
         recipe = build()
+        encoder = _encoder(recipe) if isinstance(recipe, Recipe) else "the model's"
         epochs = f"{recipe.train.epochs:g}" if recipe.train.epochs is not None else "-"
-        rows.append((name, _encoder(recipe), epochs, str(recipe.train.batch_size), _sentence(build)))
+        rows.append((name, encoder, epochs, str(recipe.train.batch_size), _sentence(build)))
     dense: dict[str, Callable[[], SegmentRecipe | DetectRecipe]] = {**segment_recipes(), **detect_recipes()}
     for name, start in dense.items():
         made = start()

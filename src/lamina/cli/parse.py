@@ -6,7 +6,7 @@ import contextlib
 import functools
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -80,14 +80,23 @@ class Start(Generic[T]):
         check_read(self.recipe, chosen)
 
 
-def with_config(recipe: T, args: Sequence[str]) -> Start[T]:
-    """The recipe as --config has it, where it is given."""
+def with_config(
+    recipe: T,
+    args: Sequence[str],
+    saved: Callable[[Mapping[str, Any], T], Mapping[str, Any]] = lambda fields, _: fields,
+) -> Start[T]:
+    """The recipe as --config has it, where it is given.
+
+    `saved` chooses, of the fields that a run wrote, those that recipes have today."""
     config = peek(args, "--config")
     if config is None:
         return Start(recipe, recipe)
     content = _read_mapping(Path(config))
-    configured = merge(recipe, _fields_of(content))
-    return Start(configured, recipe if _fields_of(content) is content else configured)
+    fields = _fields_of(content)
+    if fields is content:
+        return Start(merge(recipe, fields), recipe)
+    configured = merge(recipe, saved(fields, recipe))
+    return Start(configured, configured)
 
 
 def parse(what: type[T] | Callable[..., T], args: Sequence[str], prog: str, default: Any = None) -> T:

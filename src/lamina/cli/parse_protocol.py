@@ -11,12 +11,13 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from lamina.cli.parse import long_names, parse, peek, with_config
-from lamina.core.errors import LaminaError
+from lamina.core.ranges import COUNT
 from lamina.encoder.options import EncoderOptions, network_options
-from lamina.evaluate.finetune.adapt import protocol_recipe, recipe_of
+from lamina.evaluate.finetune.adapt import protocol_recipe
+from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
 from lamina.evaluate.run_options import Going, Trained, TrainingRecipe
+from lamina.evaluate.unused_options import check_fields, without_old_fields
 from lamina.interop.load import load_encoder
-from lamina.recipes.recipe import Recipe
 
 R = TypeVar("R", bound=TrainingRecipe)
 
@@ -37,6 +38,8 @@ class TrainingArguments(Generic[R]):
     """YAML file with fields of the recipe; options given beside it win."""
     network: str | None = None
     """timm name of the network, for a weights file that does not say."""
+    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
+    """Attention heads of the network, for a weights file of an unusual width, which does not say."""
     resume: bool = False
     """Go on with the training in its folder, exactly where it was (or start it)."""
     overwrite: bool = False
@@ -50,12 +53,7 @@ class TrainingArguments(Generic[R]):
     @property
     def options(self) -> EncoderOptions | None:
         """The network's options, for a weights file that does not say them."""
-        return network_options(self.network, self.attention_heads)
-
-    @property
-    def attention_heads(self) -> int | None:
-        """Of the network, where they are given."""
-        return None
+        return network_options(self.network, self.heads)
 
     @property
     def going(self) -> Going:
@@ -67,16 +65,11 @@ A = TypeVar("A", bound=TrainingArguments[Any])
 
 
 @dataclass(frozen=True)
-class ProtocolArguments(TrainingArguments[Recipe]):
+class ProtocolArguments(TrainingArguments[FinetuneRecipe]):
     """Train on labels from a pre-trained encoder, then test once."""
 
     data: tyro.conf.Positional[str]
     """Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample."""
-
-    @property
-    def attention_heads(self) -> int | None:
-        """Of the network: a field of the recipe."""
-        return self.fields.encoder.heads
 
 
 def parse_training(
@@ -88,26 +81,28 @@ def parse_training(
         LaminaError: in one line, for arguments that cannot be meant.
     """
     args = long_names(args)
-    start_from = with_config(start(args), args)
+    recipe = start(args)
+    check_fields(_field_names(args), recipe, verb)
+    start_from = with_config(recipe, args, without_old_fields)
     default = what(model=tyro.MISSING, data=tyro.MISSING, fields=start_from.recipe)
     parsed = parse(what, args, f"lamina evaluate {verb}", default)
     start_from.check(parsed.fields)
     return parsed
 
 
+def _field_names(args: Sequence[str]) -> list[str]:
+    """Of the options given, the fields of a recipe that they would be; --encoder.heads is of the model."""
+    flags = [arg.partition("=")[0].removeprefix("--") for arg in args if arg.startswith("--")]
+    names = [flag.replace("-", "_").replace(".no_", ".") for flag in flags]
+    return [name for name in names if name != "encoder.heads"]
+
+
 def parse_protocol(protocol: Trained, args: Sequence[str]) -> ProtocolArguments:
     """Arguments of `lamina evaluate PROTOCOL`; raises as `parse_training`."""
-    if (
-        peek(long_names(args), "--encoder.name") is not None
-    ):  # also where it is the recipe's own, unused, value
-        raise LaminaError(
-            "--encoder has no effect: the network is the model's; for a weights file that does not say which "
-            "it is, give --network"
-        )
     return parse_training(ProtocolArguments, protocol, args, partial(_recipe, protocol))
 
 
-def _recipe(protocol: Trained, args: Sequence[str]) -> Recipe:
+def _recipe(protocol: Trained, args: Sequence[str]) -> FinetuneRecipe:
     """The one that is named, else the one for the model's size."""
     named = peek(args, "--recipe")
     if named is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from lamina.core.choices import read_if
@@ -102,8 +102,19 @@ def higher_limits(a: FileLimits, b: FileLimits) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class DataOptions(FileLimits):
-    """How training images are read, cropped and loaded."""
+class LoadingOptions(FileLimits):
+    """How images are loaded; results do not depend on it, but for files that are over a limit."""
+
+    workers: Annotated[int, NOT_NEGATIVE] = 2
+    """Number of processes that read and crop images; 0: the training process does it. Results do not depend
+    on it."""
+    prefetch_batches: Annotated[int, COUNT] = 2
+    """Number of batches that each worker prepares ahead. More need more memory."""
+
+
+@dataclass(frozen=True)
+class AugmentOptions(LoadingOptions):
+    """How training images are cropped and augmented."""
 
     crop: Literal["random_resized", "simple_resized", "center"] = "random_resized"
     """How training images are cropped. random_resized: a random part, resized to the image size (MAE).
@@ -115,9 +126,6 @@ class DataOptions(FileLimits):
     """Smallest and largest width over height of a random_resized crop before it is resized."""
     crop_padding_px: Annotated[int, NOT_NEGATIVE, read_if("crop", "simple_resized")] = 4
     """Width in pixels of the reflected border that a simple_resized crop may reach into."""
-    crop_px: Annotated[tuple[int, int] | None, COUNT] = None
-    """Height and width in pixels of the crop from which both views are cut. Unset: the encoder's image size,
-    or 8/7 of it where there is a second view (256 for 224)."""
     flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip. 0: never, for images whose left and right have a meaning."""
     jitter: Annotated[FourChanges | None, NOT_NEGATIVE] = None
@@ -127,6 +135,32 @@ class DataOptions(FileLimits):
     """Augmentation policy of timm, for 8-bit colour images (DeiT: rand-m9-mstd0.5-inc1). Unset: none."""
     erase: Annotated[float, SHARE] = 0.0
     """Probability that a rectangle of the image is replaced by noise (DeiT: 0.25)."""
+
+    def __post_init__(self) -> None:
+        """Refuse invalid values."""
+        check_ranges(self)
+        for name in ("crop_scale", "crop_ratio"):
+            smallest, largest = getattr(self, name)
+            if smallest > largest:
+                raise LaminaError(f"data.{name} is {(smallest, largest)}; give the smallest first")
+
+
+@dataclass(frozen=True)
+class DenseDataOptions(LoadingOptions):
+    """How images with dense labels are loaded and their colours changed; their crops are the window's."""
+
+    jitter: Annotated[FourChanges | None, NOT_NEGATIVE] = None
+    """Largest changes of brightness, contrast, saturation and hue (BEiT: 0.4 0.4 0.4 0). Unset: no colour
+    changes."""
+
+
+@dataclass(frozen=True)
+class DataOptions(AugmentOptions):
+    """How images are read, cropped, augmented and loaded."""
+
+    crop_px: Annotated[tuple[int, int] | None, COUNT] = None
+    """Height and width in pixels of the crop from which both views are cut. Unset: the encoder's image size,
+    or 8/7 of it where there is a second view (256 for 224)."""
     second_view: Literal["none", "cmae"] = "none"
     """Second view of each image. none: there is one view. cmae: two windows of one crop (data.crop_px, larger
     than the image size), the second shifted and with changed colours."""
@@ -149,19 +183,6 @@ class DataOptions(FileLimits):
     tag."""
     alpha_background: Annotated[int, Range(0, 255)] = 255
     """Grey level, 0 to 255, behind transparent pixels, unless the encoder takes the alpha channel."""
-    workers: Annotated[int, NOT_NEGATIVE] = 2
-    """Number of processes that read and crop images; 0: the training process does it. Results do not depend
-    on it."""
-    prefetch_batches: Annotated[int, COUNT] = 2
-    """Number of batches that each worker prepares ahead. More need more memory."""
-
-    def __post_init__(self) -> None:
-        """Refuse invalid values."""
-        check_ranges(self)
-        for name in ("crop_scale", "crop_ratio"):
-            smallest, largest = getattr(self, name)
-            if smallest > largest:
-                raise LaminaError(f"data.{name} is {(smallest, largest)}; give the smallest first")
 
     def decoding(self, in_chans: int | None) -> Decoding:
         """The part of the options that `Source.read` needs."""
@@ -173,3 +194,11 @@ class DataOptions(FileLimits):
             self.max_decode_mb,
             self.max_decode_seconds,
         )
+
+
+def with_reading_of(options: LoadingOptions, own: DataOptions) -> DataOptions:
+    """The options of a task that starts from a model, completed: files become images, and test images are
+    cropped, as they were for the model (`own`), whose limits of files count where they are higher."""
+    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    reading = {name: getattr(own, name) for name in ("eval_crop_share", *DECODING_FIELDS)}
+    return DataOptions(**{**given, **reading, **higher_limits(own, options)})

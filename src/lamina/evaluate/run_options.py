@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from lamina.core.ranges import NOT_NEGATIVE, SEED, check_ranges
-from lamina.data.options import DataOptions
+from lamina.data.options import LoadingOptions
 from lamina.train.options import TrainOptions
 
 Trained = Literal["linear-mae", "attentive", "finetune"]
@@ -19,7 +19,7 @@ class TrainingRecipe(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def data(self) -> DataOptions: ...
+    def data(self) -> LoadingOptions: ...
 
     @property
     def train(self) -> TrainOptions: ...

@@ -1,88 +1,77 @@
-"""Options of a recipe that a protocol does not use: refused where they differ from the recipe's own."""
+"""Options that the recipe of a protocol does not have, or does not use, since the model decides them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lamina.core.choices import refuse_unread, unread
 from lamina.core.config import differences, flatten, to_mapping
 from lamina.core.errors import LaminaError
-from lamina.data.options import DECODING_FIELDS, LIMIT_FIELDS
+from lamina.data.options import LIMIT_FIELDS
+from lamina.recipes.recipe import Recipe
 
-_READING = (*DECODING_FIELDS, *LIMIT_FIELDS)
-_CLASSIFIER_GROUPS = ("masking.", "decoder.", "target.", "cmae.", "loss", "method", "data.second_view")
-"""Of the recipe of a pre-training, what a classifier has not."""
-_VIEW = "data.view_"
-_ENCODER_USED = ("image_size", "drop_path", "activation_checkpointing")
+PRETRAINING_FIELDS = tuple(flatten(to_mapping(Recipe())))
+"""Dotted names of all options of pre-training. Earlier versions wrote all of them into the recipe of a
+training on labels, and those of `data` into that of a dense protocol. Those that today's recipes do not have
+never had an effect there."""
 _SWITCHED_LATER = ("train.epochs", "optim.warmup_epochs", "head.mask_convs")
 """A recipe that is cut short by max_steps or warmup_steps still says its epochs, and data without masks have
 no use for a mask head. Where such fields are given beside what switches them off they are refused as the
 options are read (`lamina.core.choices.check_read`)."""
-_DENSE_DATA_USED = (
-    "jitter",
-    "workers",
-    "prefetch_batches",
-    "worker_timeout_seconds",
-    "bad_files_max_share",
-    "bad_files_min",
-    *_READING,
-)
 
 
-def check_classifier_options(asked: Any, published: Any, run: Any) -> None:
-    """Refuse options of a training on labels that change nothing.
+def without_old_fields(saved: Mapping[str, Any], recipe: Any, where: str = "") -> dict[str, Any]:
+    """The fields of a saved recipe without those of `PRETRAINING_FIELDS` that `recipe` does not have.
 
-    The network, its normalisation and how its images are read are the model's: another value than the model's
-    is refused, the model's own is not (as in the recipe.yaml of an earlier training).
+    Raises:
+        LaminaError: where it is the recipe of a pre-training.
+    """
+    if not where and saved.get("method", "supervised") != "supervised":
+        raise LaminaError("this is the recipe of a pre-training; give that of an evaluation")
+    kept: dict[str, Any] = {}
+    for name, value in saved.items():
+        dotted = f"{where}{name}"
+        if isinstance(value, Mapping):
+            inner = without_old_fields(value, getattr(recipe, str(name), None), f"{dotted}.")
+            kept |= {name: inner} if inner or not value else {}
+        elif hasattr(recipe, str(name)) or dotted not in PRETRAINING_FIELDS:
+            kept[name] = value
+    return kept
+
+
+def check_fields(given: Iterable[str], recipe: Any, verb: str) -> None:
+    """Refuse options of pre-training, by their dotted names, that `recipe`, one of the protocol that is
+    called `verb` on the command line, does not have."""
+    own = flatten(to_mapping(recipe))
+    found = [name for name in given if name in PRETRAINING_FIELDS and name not in own]
+    if not found:
+        return
+    names = ", ".join(f"--{name.replace('_', '-')}" for name in found)
+    are = "is an option" if len(found) == 1 else "are options"
+    network = any(name.startswith("encoder.") for name in found)
+    mend = "; for a weights file that does not say its network, give --network" if network else ""
+    raise LaminaError(
+        f"{names} {are} of `lamina pretrain`, not of `lamina evaluate {verb}`, which starts from a trained "
+        f"model and would not use {'it' if len(found) == 1 else 'them'}{mend}"
+    )
+
+
+def check_options(asked: Any, published: Any, run: Any) -> None:
+    """Refuse options of a recipe that change nothing.
 
     Args:
         asked: the recipe as it was given.
         published: the named recipe that it started from.
-        run: the recipe that is run with this model.
+        run: the recipe that is run with this model; limits of files are no lower than the model's own.
     """
-    taken_over = ("data.eval_crop_share", *(f"data.{name}" for name in _READING))
-
-    def unused(name: str) -> bool:
-        if name.startswith(_CLASSIFIER_GROUPS) or name.startswith(_VIEW):
-            return True
-        group, _, rest = name.partition(".")
-        own = (group == "encoder" and rest not in _ENCODER_USED) or name in taken_over
-        return own and now[name] != wanted[name]
-
-    now, wanted = flatten(to_mapping(run)), flatten(to_mapping(asked))
-    _refuse(filter(unused, differences(published, asked)), f"{published.name} of this model")
-    _check_choices(asked, published)
-
-
-def check_dense_options(asked: Any, published: Any, run: Any) -> None:
-    """Refuse options of reading images that segmentation or detection does not use (it cuts windows of its
-    own); the arguments are those of `check_classifier_options`."""
-
-    def unused(name: str) -> bool:
-        group, _, rest = name.partition(".")
-        if group == "data" and rest in _READING:
-            return bool(now[name] != wanted[name])
-        return group == "data" and rest not in _DENSE_DATA_USED
-
-    now, wanted = flatten(to_mapping(run)), flatten(to_mapping(asked))
-    _refuse(filter(unused, differences(published, asked)), published.name)
-    _check_choices(asked, published)
-
-
-def _check_choices(asked: Any, published: Any) -> None:
-    """Refuse what other options switch off and the recipe of that name has otherwise; what is the
-    default of all recipes is fine."""
+    given = differences(published, asked)
+    for name in LIMIT_FIELDS:
+        if f"data.{name}" in given and getattr(run.data, name) != (limit := getattr(asked.data, name)):
+            raise LaminaError(
+                f"data.{name} {limit} has no effect on {published.name} of this model, which was trained "
+                f"with {getattr(run.data, name)}: leave it out, or give a higher one"
+            )
     idle, default = unread(asked), differences(type(asked)(), asked)
-    names = [n for n in differences(published, asked) if n in default and n not in _SWITCHED_LATER]
+    names = [n for n in given if n in default and n not in _SWITCHED_LATER]
     refuse_unread({name: idle[name] for name in names if name in idle})
-
-
-def _refuse(names: Iterable[str], where: str) -> None:
-    if found := sorted(names):
-        has = "has" if len(found) == 1 else "have"
-        raise LaminaError(f"{', '.join(found)} {has} no effect on {where}: leave {_it(found)} out")
-
-
-def _it(names: list[str]) -> str:
-    return "it" if len(names) == 1 else "them"

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class LabelOptions:
-    """Labels of supervised training: the classes, and a teacher for distillation."""
+class TeacherOptions:
+    """A teacher for distillation."""
 
-    classes: tuple[str, ...] = ()
-    """Names of the classes. They are filled in from the data."""
     teacher: str | None = None
     """Teacher whose decisions the distillation token learns: a supervised run, or timm/NAME of a classifier
     with as many classes (timm's deit_*_distilled networks have such a token). Unset: no teacher."""
+
+
+@dataclass(frozen=True)
+class LabelOptions(TeacherOptions):
+    """Labels of supervised training: the teacher, and the classes."""
+
+    classes: tuple[str, ...] = ()
+    """Names of the classes. They are filled in from the data."""
     teacher_sha256: str | None = None
     """SHA-256 of the teacher's weights. It is filled in when the teacher is opened."""

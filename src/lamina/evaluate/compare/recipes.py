@@ -11,11 +11,11 @@ from lamina.core.config import flatten, merge
 from lamina.core.errors import LaminaError
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe
-from lamina.evaluate.finetune.adapt import protocol_recipe, recipe_of
+from lamina.evaluate.finetune.adapt import protocol_recipe
+from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
 from lamina.evaluate.run_options import Trained
 from lamina.evaluate.segment.recipes import SegmentRecipe, segment_recipe
 from lamina.interop.load import load_encoder
-from lamina.recipes.recipe import Recipe
 
 Recipes = Mapping[str, Mapping[str, Any]]
 """By protocol: `recipe`, the name of the one to start from, and fields that differ from it."""
@@ -36,7 +36,7 @@ def classifier_recipe(
     recipes: Recipes,
     epochs: float | None = None,
     encoder: str | EncoderOptions | None = None,
-) -> Recipe | None:
+) -> FinetuneRecipe | None:
     """That of linear-mae, attentive or fine-tuning; None for the published one as it is.
 
     Args:
@@ -49,7 +49,7 @@ def classifier_recipe(
     if epochs is None and protocol not in recipes:
         return None
 
-    def base(name: str | None) -> Recipe:
+    def base(name: str | None) -> FinetuneRecipe:
         if name is None:
             return protocol_recipe(protocol, load_encoder(model, encoder=encoder, pretrained=False))
         return recipe_of(protocol, name)
@@ -106,7 +106,7 @@ def _chosen(protocol: str, recipes: Recipes, base: Callable[[str | None], T]) ->
     return chosen
 
 
-def _named(protocol: str, name: str | None) -> Recipe:
+def _named(protocol: str, name: str | None) -> FinetuneRecipe:
     return recipe_of(protocol, protocol if name is None else name)
 
 

@@ -14,7 +14,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.frozen import weights_sha256
 from lamina.data.dense.loader import DenseLoader
 from lamina.data.dense.window_options import WindowOptions
-from lamina.data.options import DECODING_FIELDS, DataOptions, higher_limits
+from lamina.data.options import DECODING_FIELDS, DataOptions, higher_limits, with_reading_of
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.data import TwoParts
 from lamina.evaluate.dense.encoder import known_origin, resized_options
@@ -23,7 +23,7 @@ from lamina.evaluate.finetune.protocol import digest_of, keep, own_folder, place
 from lamina.evaluate.result_files import file_name
 from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score
-from lamina.evaluate.unused_options import check_dense_options
+from lamina.evaluate.unused_options import check_options
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone, Origin
 from lamina.interop.load import load_encoder
@@ -61,6 +61,11 @@ class DensePlan(Generic[D, R]):
     def origin(self) -> Origin:
         """How the model was built, and what it is called."""
         return known_origin(self.backbone)
+
+    @property
+    def reading(self) -> DataOptions:
+        """How images are read: as for the model, with the recipe's limits, colours and workers."""
+        return with_reading_of(self.recipe.data, self.origin.recipe.data)
 
     @property
     def total_steps(self) -> int:
@@ -103,6 +108,8 @@ class DensePlan(Generic[D, R]):
 
     def settings(self, protocol: str) -> dict[str, Any]:
         """All that the numbers depend on."""
+        recipe = read_mapping(self.recipe)
+        recipe["data"] |= {name: getattr(self.reading, name) for name in DECODING_FIELDS}
         return {
             "protocol": protocol,
             "model": self.origin.name,
@@ -112,7 +119,7 @@ class DensePlan(Generic[D, R]):
             "images": self.data.images_digest,
             "classes": list(self.data.classes),
             "training_images": len(self.data.train.images),
-            "recipe": read_mapping(self.recipe),
+            "recipe": recipe,
             "network": to_mapping(self.encoder),
         }
 
@@ -185,7 +192,7 @@ def plan_dense(
     except LaminaError:
         published = None
     else:
-        check_dense_options(asked, named(recipe.name), recipe)
+        check_options(asked, named(recipe.name), recipe)
     options = resized_options(backbone, recipe.window.pixels, recipe.encoder)
     found = dict.fromkeys((*data.train.images.notes, *data.test.images.notes))
     return DensePlan(backbone, data, recipe, options, (*found, *notes, *look(data)), published)
@@ -200,8 +207,7 @@ def _fitted(recipe: R, backbone: Backbone, n_train: int) -> tuple[R, tuple[str, 
     if asked is not None and window.pixels != (asked[0], asked[-1]):
         rows, columns = window.pixels
         notes.append(f"windows of {rows} x {columns} px, a multiple of the patch, in place of {asked[0]}")
-    reading = {name: getattr(own, name) for name in DECODING_FIELDS}
-    data = replace(recipe.data, **reading, **higher_limits(own, recipe.data))
+    data = replace(recipe.data, **higher_limits(own, recipe.data))
     channels = backbone.encoder.in_chans
     if data.jitter is not None and channels not in COLOUR_CHANNELS:
         data = replace(data, jitter=None)

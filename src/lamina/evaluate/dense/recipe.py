@@ -9,6 +9,7 @@ from typing import Annotated, Protocol, Self, TypeVar
 from lamina.core.config import meant
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, check_ranges
+from lamina.data.options import DenseDataOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.run_options import TrainingRecipe
 from lamina.train.optim_options import OptimOptions
@@ -48,6 +49,9 @@ class DenseRecipe(TrainingRecipe, Protocol):
 
     @property
     def encoder(self) -> EncoderChanges: ...
+
+    @property
+    def data(self) -> DenseDataOptions: ...
 
     @property
     def window(self) -> Windows: ...

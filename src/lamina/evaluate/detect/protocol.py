@@ -57,7 +57,7 @@ def evaluate_detect(
     going, started = going or Going(), time.perf_counter()
     planned = plan_detection(model, data, recipe, encoder).placed(going)
     out = planned.folder("detect", model, going)
-    images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.recipe.data, progress)
+    images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.reading, progress)
     with process_group(planned.recipe.train.device) as ranks:
         detector = _trained(planned, out, going, ranks)
         tested = detect_images(detector, images, planned.recipe.window, planned.fill, ranks.device)
@@ -69,7 +69,7 @@ def evaluate_detect(
 def _trained(planned: Planned, out: Path, going: Going, ranks: Ranks) -> Detector:
     """The detector, trained in `out`, in evaluation mode."""
     recipe, detector = planned.recipe, build_detector(planned)
-    loader = planned.loader(recipe.data, recipe.window.training(), ranks, recipe.window.least_px)
+    loader = planned.loader(planned.reading, recipe.window.training(), ranks, recipe.window.least_px)
     fit_protocol(detector, loader, recipe.optim, recipe.train, out, planned.settings("detect"), going)
     return detector.eval()
 

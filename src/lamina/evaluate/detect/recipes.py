@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 from lamina.core.choices import read_if
-from lamina.data.options import DataOptions
+from lamina.data.options import DenseDataOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
 from lamina.evaluate.detect.head_options import AttentionOptions, HeadOptions
@@ -32,8 +32,7 @@ class DetectRecipe:
     attention: AttentionOptions = field(default_factory=AttentionOptions)
     head: HeadOptions = field(default_factory=HeadOptions)
     window: DetectWindows = field(default_factory=DetectWindows)
-    data: DataOptions = field(default_factory=DataOptions)
-    """Decoding, colour jitter, workers and the budget of bad files; crops are the window's."""
+    data: DenseDataOptions = field(default_factory=DenseDataOptions)
     optim: Annotated[OptimOptions, _LAYERS_TRAINED] = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 

@@ -22,6 +22,7 @@ from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.fewshot.options import By, FewOptions
 from lamina.evaluate.fewshot.subsets import Draw, draw_of_list, draw_per_class, few, per_class_of
 from lamina.evaluate.finetune.protocol import evaluate_trained, keep
+from lamina.evaluate.finetune.recipes import FinetuneRecipe
 from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score, Unfinished, score_file
 from lamina.features.data import LabelledData, open_labelled
@@ -32,7 +33,6 @@ from lamina.features.options import Computing, FeatureOptions, KNNOptions, Linea
 from lamina.features.pooling import BackboneVectors
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder
-from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run
 from lamina.train.distributed import choose_device
 
@@ -66,7 +66,7 @@ def evaluate_fewshot(
     going: Going | None = None,
     *,
     encoder: str | EncoderOptions | None = None,
-    recipe: Recipe | None = None,
+    recipe: FinetuneRecipe | None = None,
     computing: Computing | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Score, ...]:
@@ -218,7 +218,7 @@ def _judge(
     labelled: LabelledData,
     options: FewOptions,
     going: Going,
-    recipe: Recipe | None,
+    recipe: FinetuneRecipe | None,
     computing: Computing | None,
     encoder: str | EncoderOptions | None,
 ) -> Callable[[Draw], Answer]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina.core.errors import LaminaError
-from lamina.data.options import DECODING_FIELDS, higher_limits
+from lamina.data.options import with_reading_of
 from lamina.data.sources import Source
-from lamina.evaluate.finetune.recipes import protocols
-from lamina.evaluate.unused_options import check_classifier_options
+from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes
+from lamina.evaluate.unused_options import check_options
 from lamina.interop.backbone import Backbone
+from lamina.recipes.labels import LabelOptions
 from lamina.recipes.recipe import Recipe, Size
 
 _WIDTHS: dict[tuple[int, int], Size] = {
@@ -21,31 +22,17 @@ _WIDTHS: dict[tuple[int, int], Size] = {
 }
 
 
-def protocol_recipe(protocol: str, backbone: Backbone) -> Recipe:
+def protocol_recipe(protocol: str, backbone: Backbone) -> FinetuneRecipe:
     """The recipe of a protocol for a network: the published one of its size where there is one."""
     size = _WIDTHS.get((backbone.encoder.width, backbone.encoder.depth))
-    known = protocols()
+    known = finetune_recipes()
     return known.get(f"{protocol}-{size}", known[protocol])()
 
 
-def recipe_of(protocol: str, name: str) -> Recipe:
-    """The recipe of that name.
-
-    Raises:
-        LaminaError: where there is none, or it is of another protocol.
-    """
-    known = {each: build for each, build in protocols().items() if each.startswith(protocol)}
-    if name not in known:
-        raise LaminaError(f"there is no recipe {name!r} of {protocol}; choose one of {', '.join(known)}")
-    return known[name]()
-
-
-def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe with the model's network, normalisation and reading, no larger a batch than there are
-    images, and remarks on what of it these images do not allow.
-
-    Of the recipe's own encoder `drop_path`, `activation_checkpointing` and, where it is set, `image_size`
-    stay.
+def adapt_recipe(recipe: FinetuneRecipe, backbone: Backbone, train: Source) -> tuple[Recipe, tuple[str, ...]]:
+    """The supervised training that a recipe is with this model: with its network, its normalisation and its
+    way of reading images, and no larger a batch than there are images; and remarks on what of the recipe
+    these images do not allow.
 
     Raises:
         LaminaError: for a backbone that was put together by hand, and for options of the recipe that would
@@ -53,19 +40,17 @@ def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, 
     """
     if backbone.origin is None:
         raise LaminaError("this backbone does not say how it is built; load it by its name")
-    own, asked = backbone.origin.recipe, recipe.encoder
-    size = asked.image_size if asked.image_size is not None else backbone.image_size
+    own, given = backbone.origin.recipe, recipe.encoder
     encoder = replace(
         own.encoder,
-        image_size=size,
-        drop_path=asked.drop_path,
-        activation_checkpointing=asked.activation_checkpointing,
+        image_size=given.image_size if given.image_size is not None else backbone.image_size,
+        drop_path=given.drop_path,
+        activation_checkpointing=given.activation_checkpointing,
         hide="drop",
         start="timm",  # positions learn, whatever they were in pre-training
         zero_branches=False,
     )
-    reading = {name: getattr(own.data, name) for name in ("eval_crop_share", *DECODING_FIELDS)}
-    data, notes = replace(recipe.data, **reading, **higher_limits(own.data, recipe.data)), []
+    data, notes = with_reading_of(recipe.data, own.data), []
     if data.auto_augment is not None and encoder.in_chans != 3:
         data = replace(data, auto_augment=None)
         notes.append(f"no {recipe.data.auto_augment}, which takes RGB: {encoder.in_chans} channel(s) here")
@@ -79,15 +64,20 @@ def adapted(recipe: Recipe, backbone: Backbone, train: Source) -> tuple[Recipe, 
         notes.append(f"batch {batch_size}, all images there are, in place of {recipe.train.batch_size}")
         if optim.kind == "lars":  # its rate is a share of the weights' norm, not of a gradient's noise
             optim = replace(optim, base_lr=optim.base_lr * recipe.train.batch_size / batch_size)
-    train_options = replace(recipe.train, batch_size=batch_size)
-    changed = replace(
-        recipe, encoder=encoder, data=data, supervised=supervised, optim=optim, train=train_options
+    training = Recipe(
+        name=recipe.name,
+        method="supervised",
+        encoder=encoder,
+        fusion=recipe.fusion,
+        supervised=supervised,
+        labels=LabelOptions(recipe.labels.teacher),
+        data=data,
+        loss="cross_entropy",
+        optim=optim,
+        train=replace(recipe.train, batch_size=batch_size),
+        monitor=recipe.monitor,
     )
-    check_classifier_options(recipe, _published(recipe), changed)
-    return changed, tuple(notes)
-
-
-def _published(recipe: Recipe) -> Recipe:
-    """The named recipe that this one started from; of one with a name of its own, fine-tuning's."""
-    known = protocols()
-    return known.get(recipe.name, known["finetune"])()
+    # A recipe with a name of its own, which was made in Python, is compared with fine-tuning's.
+    published = finetune_recipes().get(recipe.name, finetune_recipes()["finetune"])()
+    check_options(recipe, published, training)
+    return training, tuple(notes)

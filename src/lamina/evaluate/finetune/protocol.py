@@ -17,7 +17,8 @@ from lamina.core.files import check_writable
 from lamina.data.digest import images_digest, joined_digests
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.finetune.adapt import adapted, protocol_recipe, recipe_of
+from lamina.evaluate.finetune.adapt import adapt_recipe, protocol_recipe
+from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
 from lamina.evaluate.predictions import Answers, classify
 from lamina.evaluate.result_files import file_name
 from lamina.evaluate.run_options import Going, Trained, TrainingRecipe
@@ -44,7 +45,7 @@ def evaluate_trained(
     data: str | Path | LabelledData,
     going: Going | None = None,
     *,
-    recipe: Recipe | None = None,
+    recipe: FinetuneRecipe | None = None,
     encoder: str | EncoderOptions | None = None,
     train: Source | None = None,
     called: str | None = None,
@@ -74,7 +75,7 @@ def evaluate_trained(
     labelled = open_labelled(data)
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     source = labelled.train if train is None else train
-    chosen, notes = adapted(recipe or protocol_recipe(protocol, backbone), backbone, source)
+    chosen, notes = adapt_recipe(recipe or protocol_recipe(protocol, backbone), backbone, source)
     chosen, said = placed(chosen, going), (*labelled.notes, *labelled.trained_on(backbone), *notes)
     name = protocol if called is None else f"{protocol}-{called}"
     out = going.out or own_folder(backbone, model, f"{name}-{file_name(labelled.name)}-seed{going.seed}")
@@ -167,7 +168,7 @@ def _way(chosen: Recipe, protocol: str, backbone: Backbone, source: Source) -> s
     told = f"{chosen.name}, {length_of(chosen)}"
     said = (*free_names(chosen), "train.seed", "train.epochs", "train.max_steps")
     try:
-        named, _ = adapted(recipe_of(protocol, chosen.name), backbone, source)
+        named, _ = adapt_recipe(recipe_of(protocol, chosen.name), backbone, source)
     except LaminaError:  # a recipe that was made in Python
         return f"{told}, {digest_of(chosen, said)}"
     warm_up = named.optim.warmup_epochs * chosen.train.epochs / named.train.epochs  # as --epochs has it

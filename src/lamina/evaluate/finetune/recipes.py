@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Annotated
 
-from lamina.data.options import DataOptions
-from lamina.encoder.options import EncoderOptions
-from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
+from lamina.core.choices import read_if
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import COUNT, SHARE_BELOW_1, check_ranges
+from lamina.data.options import AugmentOptions
+from lamina.fusion.options import FusionOptions
+from lamina.recipes.labels import TeacherOptions
+from lamina.recipes.monitor import MonitorOptions
+from lamina.recipes.recipe import PLAIN, Size
 from lamina.supervised.options import SupervisedOptions
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
+_ENCODER_TRAINED = read_if("supervised.frozen", False, only=("drop_path", "activation_checkpointing"))
+_LAYERS_TRAINED = read_if("supervised.frozen", False, only=("layer_decay",))
 
-def finetune_published(size: Size = "b") -> Recipe:
+
+@dataclass(frozen=True)
+class FinetuneEncoder:
+    """What fine-tuning changes of the model's network."""
+
+    image_size: Annotated[tuple[int, ...] | None, COUNT] = None
+    """Side, or height and width, of the images in px; unset means the model's. Positions are resampled."""
+    drop_path: Annotated[float, SHARE_BELOW_1] = 0.0
+    """Largest rate of stochastic depth; raise it for large networks and few images."""
+    activation_checkpointing: bool = False
+    """Recompute the blocks in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe:
+    """A classifier on a model's encoder, how its images are augmented and how it is trained.
+
+    The network, its normalisation and how files become images are the model's.
+    """
+
+    name: str = "finetune"
+    """The recipe this one started from."""
+    encoder: Annotated[FinetuneEncoder, _ENCODER_TRAINED] = field(default_factory=FinetuneEncoder)
+    fusion: FusionOptions = PLAIN
+    supervised: SupervisedOptions = field(default_factory=SupervisedOptions)
+    labels: TeacherOptions = field(default_factory=TeacherOptions)
+    data: AugmentOptions = field(default_factory=AugmentOptions)
+    optim: Annotated[OptimOptions, _LAYERS_TRAINED] = field(default_factory=OptimOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    monitor: MonitorOptions = field(default_factory=MonitorOptions)
+
+
+def finetune_published(size: Size = "b") -> FinetuneRecipe:
     """MAE's end-to-end fine-tuning (arXiv 2111.06377) as FINETUNE.md of its code has it.
 
     lamina evaluate finetune RUN imagenet --out runs/finetuned --recipe finetune-b
@@ -23,16 +67,11 @@ def finetune_published(size: Size = "b") -> Recipe:
     mean of the patches behind a norm of its own. S has B's values, as in CrossMAE; nothing is published for
     Ti. Published, ImageNet-1k top-1: MAE B 83.6, L 85.9, H 86.9 (1600 epochs); MFF B 83.7 (800 epochs)."""
     large = size in ("l", "h")
-    return Recipe(
+    return FinetuneRecipe(
         name=f"finetune-{size}",
-        method="supervised",
-        encoder=EncoderOptions(
-            name=TIMM_NAMES[size], start="timm", drop_path={"l": 0.2, "h": 0.3}.get(size, 0.1)
-        ),
-        fusion=PLAIN,
+        encoder=FinetuneEncoder(drop_path={"l": 0.2, "h": 0.3}.get(size, 0.1)),
         supervised=SupervisedOptions(pool="mean", neck="layer", head_std=2e-5),
-        data=DataOptions(crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", erase=0.25),
-        loss="cross_entropy",
+        data=AugmentOptions(crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", erase=0.25),
         optim=OptimOptions(
             base_lr=1e-3 if large else 5e-4,
             betas=(0.9, 0.999),
@@ -46,7 +85,7 @@ def finetune_published(size: Size = "b") -> Recipe:
     )
 
 
-def finetune(size: Size = "b") -> Recipe:
+def finetune(size: Size = "b") -> FinetuneRecipe:
     """Fine-tuning for a folder of images: MAE's, at a batch of 256 and without a fixed size of network.
 
     lamina evaluate finetune RUN labelled/ --out runs/finetuned
@@ -55,7 +94,7 @@ def finetune(size: Size = "b") -> Recipe:
     return replace(published, name="finetune", train=replace(published.train, batch_size=256))
 
 
-def finetune_small() -> Recipe:
+def finetune_small() -> FinetuneRecipe:
     """Fine-tuning for small networks, small images and a few thousand labels, ours.
 
     lamina evaluate finetune RUN sample:fashion-mnist --recipe finetune-small
@@ -75,7 +114,7 @@ def finetune_small() -> Recipe:
     )
 
 
-def linear_mae_published(size: Size = "b") -> Recipe:
+def linear_mae_published(size: Size = "b") -> FinetuneRecipe:
     """MAE's linear probe (arXiv 2111.06377, table 10): LARS on batch-normed class tokens, random crops.
 
     lamina evaluate linear-mae RUN imagenet --out runs/probed --recipe linear-mae-b
@@ -84,16 +123,12 @@ def linear_mae_published(size: Size = "b") -> Recipe:
     weight decay. Published, ImageNet-1k top-1: MAE B 68.0, L 75.8, H 76.6 (1600 epochs); MFF B 68.3
     (mmpretrain, 800 epochs).
     """
-    return Recipe(
+    return FinetuneRecipe(
         name=f"linear-mae-{size}",
-        method="supervised",
-        encoder=EncoderOptions(name=TIMM_NAMES[size], start="timm"),
-        fusion=PLAIN,
         supervised=SupervisedOptions(
             neck="batch", head_std=0.01, frozen=True, mixup=0.0, cutmix=0.0, smoothing=0.0
         ),
-        data=DataOptions(crop_scale=(0.08, 1.0)),
-        loss="cross_entropy",
+        data=AugmentOptions(crop_scale=(0.08, 1.0)),
         optim=OptimOptions(kind="lars", base_lr=0.1, weight_decay=0.0, warmup_epochs=10.0),
         train=TrainOptions(
             epochs=50.0 if size in ("l", "h") else 90.0, batch_size=16384, micro_batch_size=512
@@ -101,7 +136,7 @@ def linear_mae_published(size: Size = "b") -> Recipe:
     )
 
 
-def attentive(size: Size = "b") -> Recipe:
+def attentive(size: Size = "b") -> FinetuneRecipe:
     """An attentive probe: one learned query attends to the patches of the frozen encoder, then one matrix.
 
     lamina evaluate attentive RUN labelled/ --out runs/attentive
@@ -118,8 +153,8 @@ def attentive(size: Size = "b") -> Recipe:
     )
 
 
-def protocols() -> dict[str, Callable[[], Recipe]]:
-    """Every protocol's recipe by its name."""
+def finetune_recipes() -> dict[str, Callable[[], FinetuneRecipe]]:
+    """Every recipe of fine-tuning and of both probes, by its name."""
     sizes: tuple[Size, ...] = ("ti", "s", "b", "l", "h")
     published = {"finetune": finetune_published, "linear-mae": linear_mae_published}
     sized = {f"{name}-{size}": partial(build, size) for name, build in published.items() for size in sizes}
@@ -130,3 +165,15 @@ def protocols() -> dict[str, Callable[[], Recipe]]:
         "attentive": attentive,
         **sized,
     }
+
+
+def recipe_of(protocol: str, name: str) -> FinetuneRecipe:
+    """The recipe of that name.
+
+    Raises:
+        LaminaError: where there is none, or it is of another protocol.
+    """
+    known = {each: build for each, build in finetune_recipes().items() if each.startswith(protocol)}
+    if name not in known:
+        raise LaminaError(f"there is no recipe {name!r} of {protocol}; choose one of {', '.join(known)}")
+    return known[name]()

@@ -62,7 +62,7 @@ def evaluate_segment(
     planned = plan_segmentation(model, data, recipe, encoder).placed(going)
     name = f"segment-{planned.recipe.head}"
     out = planned.folder(name, model, going)
-    images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.recipe.data, progress)
+    images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.reading, progress)
     with process_group(planned.recipe.train.device) as ranks:
         learn = _trained if planned.recipe.trains else _bank
         says, own = learn(planned, out, going, ranks)
@@ -80,7 +80,7 @@ def _trained(
     task = build_segmenter(planned, build_encoder(planned))
     if ranks.world > 1 and ranks.device.type == "cuda":
         task.head = nn.SyncBatchNorm.convert_sync_batchnorm(task.head)  # type: ignore[no-untyped-call]
-    loader = planned.loader(recipe.data, recipe.window.training(), ranks)
+    loader = planned.loader(planned.reading, recipe.window.training(), ranks)
     fit_protocol(task, loader, recipe.optim, recipe.train, out, planned.settings("segment"), going)
     task.eval()
     return task.logits, planned.schedule
@@ -104,7 +104,7 @@ def _remember(planned: Planned, ranks: Ranks) -> tuple[SaysOfWindows, dict[str, 
     n = min(n, options.images or n)
     encoder = build_encoder(planned).to(ranks.device).eval().requires_grad_(False)
     alone = Ranks(0, 1, ranks.device)
-    loader = planned.loader(replace(recipe.data, jitter=None), recipe.window.plain(), alone)
+    loader = planned.loader(replace(planned.reading, jitter=None), recipe.window.plain(), alone)
     batches = loader.batches(0, -(-n // recipe.train.batch_size))
     bank = build_bank(encoder, batches, n, len(planned.data.classes), options, ranks.device)
     k, _ = choose_k(bank, options.k)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 from lamina.core.choices import read_if
 from lamina.core.config import meant
 from lamina.core.errors import LaminaError
-from lamina.data.options import DataOptions
+from lamina.data.options import DenseDataOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
 from lamina.evaluate.segment.head_options import DPTOptions, KNNHeadOptions, LinearHeadOptions, UperOptions
@@ -41,8 +41,7 @@ class SegmentRecipe:
     dpt: Annotated[DPTOptions, read_if("head", "dpt")] = field(default_factory=DPTOptions)
     knn: Annotated[KNNHeadOptions, read_if("head", "knn")] = field(default_factory=KNNHeadOptions)
     window: Annotated[SegmentWindows, _WINDOWS_TRAINED] = field(default_factory=SegmentWindows)
-    data: Annotated[DataOptions, _COLOURS_TRAINED] = field(default_factory=DataOptions)
-    """Decoding, colour jitter, workers and the budget of bad files; crops are the window's."""
+    data: Annotated[DenseDataOptions, _COLOURS_TRAINED] = field(default_factory=DenseDataOptions)
     optim: Annotated[OptimOptions, _TRAINED, _LAYERS_TRAINED] = field(default_factory=OptimOptions)
     train: Annotated[TrainOptions, _SCHEDULE_TRAINED] = field(default_factory=TrainOptions)
 
@@ -117,7 +116,7 @@ def ade20k_linear() -> SegmentRecipe:
         head="linear",
         encoder=EncoderChanges(frozen=True),
         window=replace(_ade20k_windows(), most_of_one_class=1.0),
-        data=DataOptions(),
+        data=DenseDataOptions(),
         optim=OptimOptions(
             base_lr=1e-3 * 256 / _ADE20K_BATCH, betas=(0.9, 0.999), weight_decay=1e-3, warmup_steps=1500
         ),
@@ -222,7 +221,7 @@ def _ade20k_windows() -> SegmentWindows:
     return SegmentWindows(size=(512, 512), base=512, stride=(341, 341))
 
 
-def _photometric() -> DataOptions:
+def _photometric() -> DenseDataOptions:
     """Colours changed as far as mmsegmentation's PhotoMetricDistortion changes them; there each of the four
     in every other image, and brightness by adding."""
-    return DataOptions(jitter=(0.125, 0.5, 0.5, 0.1))
+    return DenseDataOptions(jitter=(0.125, 0.5, 0.5, 0.1))
