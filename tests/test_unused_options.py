@@ -18,8 +18,10 @@ from lamina.cli.entry import main
 from lamina.cli.parse_protocol import parse_protocol
 from lamina.core.config import flatten, merge, to_mapping
 from lamina.core.errors import LaminaError
+from lamina.core.records import to_yaml
 from lamina.data.options import MAX_DECODE_MB
 from lamina.data.sources import ArraySource
+from lamina.evaluate.dense.train import _other_settings
 from lamina.evaluate.detect.build import plan_detection
 from lamina.evaluate.detect.recipes import detect_recipe, detect_recipes
 from lamina.evaluate.finetune.adapt import adapt_recipe
@@ -30,6 +32,7 @@ from lamina.evaluate.unused_options import PRETRAINING_FIELDS, without_old_field
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder
 from lamina.methods.catalog import recipe as pretraining_recipe
+from lamina.train.options import TrainOptions
 
 torch.set_num_threads(1)
 NETWORK = "untrained:vit_tiny_patch16_224"
@@ -173,3 +176,22 @@ def test_the_command_line_refuses_them_before_anything_is_made(
     assert main(words) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_settings_of_an_earlier_dense_training_are_those_of_today(
+    model: Backbone, tmp_path: Path
+) -> None:
+    """They say how training images would have been cropped, which the windows do."""
+    now = plan_segmentation(model, toy_data(), segment_recipe(head="linear")).settings("segment")
+    earlier = merge_mappings(now, {"recipe": {"data": to_mapping(model.origin.recipe.data)}})
+    (tmp_path / "evaluation.yaml").write_text(to_yaml(earlier))
+    assert not _other_settings(tmp_path / "evaluation.yaml", to_yaml(now), TrainOptions())
+    other = merge_mappings(now, {"recipe": {"data": {"alpha_background": 7}}})
+    with pytest.raises(LaminaError, match=r"these differ: recipe\.data\.alpha_background"):
+        _other_settings(tmp_path / "evaluation.yaml", to_yaml(other), TrainOptions())
+
+
+def merge_mappings(a: dict, b: dict) -> dict:
+    """b over a, at any depth."""
+    deeper = {k: merge_mappings(a[k], v) if isinstance(v, dict) else v for k, v in b.items()}
+    return {**a, **deeper}
