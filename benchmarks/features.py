@@ -8,7 +8,7 @@ bank normalised as a whole, then as many queries at a time as give 34 million si
 thread, the two in turn; what counts is the median over rounds of the ratio within a round (in brackets its
 quartiles). Peak memory is the growth of the resident set of a process that holds bank and queries already.
 
-Caching: `lamina.features.collect` over a folder of JPEGs, workers reading, vectors written to an empty cache;
+Caching: `collect` over a folder of JPEGs, workers reading, vectors written to an empty cache;
 and the same forward on the same batches in memory, in turn; wall-clock time.
 """
 

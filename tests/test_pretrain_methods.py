@@ -16,6 +16,7 @@ from lamina.core.patches import take
 from lamina.core.rng import sample_keys
 from lamina.data.loading.loader import eval_batches
 from lamina.data.open import open_source
+from lamina.interop.handover import export_run
 from lamina.interop.teachers import open_target
 from lamina.runs.run import Run, load_method
 from option_toys import as_read
@@ -180,11 +181,11 @@ def test_supervised_runs_learn_resume_and_are_handed_over(tmp_path, fusion):
     loss = float(torch.nn.functional.cross_entropy(logits, batch.labels))
     share = torch.bincount(batch.labels, minlength=17) / len(batch)
     assert loss < 0.8 * float(-torch.special.xlogy(share, share).sum())
-    handed = lamina.interop.export_run(tmp_path / "run", tmp_path / "c.safetensors", "lamina")
+    handed = export_run(tmp_path / "run", tmp_path / "c.safetensors", "lamina")
     torch.testing.assert_close(lamina.load_supervised(handed.weights).logits(batch.images), logits)
     if fusion == "mff":
         with pytest.raises(LaminaError, match="fused"):
-            lamina.interop.export_run(tmp_path / "run", tmp_path / "t.safetensors", "timm")
+            export_run(tmp_path / "run", tmp_path / "t.safetensors", "timm")
     with pytest.raises(LaminaError, match="trained on labels"):
         load_method(tmp_path / "run")
     assert lamina.load_encoder(tmp_path / "run").kinds == (

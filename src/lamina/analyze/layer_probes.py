@@ -155,11 +155,11 @@ def analyze_depth(
 
     Args:
         models: backbones by name; each gets the images at its own size.
-        data: labelled images as `lamina.features.open_labelled` knows them.
+        data: labelled images as `open_labelled` knows them.
         images: at most so many of each part, drawn by `seed`; None takes all.
         protocols: "knn", "linear" or both.
         knn, linear: the sweeps.
-        batch_size, workers, device: see `lamina.features.Computing`.
+        batch_size, workers, device: see `Computing`.
         seed: of the images that are drawn and of the linear probe's validation part.
         progress: told what is being done, how much of it is done, and how much there is.
 

@@ -84,7 +84,7 @@ def open_models(
 
     Args:
         models: whatever `load_encoder` takes, and names for them; without names, the end of each path.
-        data: images as `lamina.data.open_source` knows them; the validation part where there is one.
+        data: images as `open_source` knows them; the validation part where there is one.
         images: how many; drawn by `seed` where there are more, in the source's order. None takes all.
         encoder: timm name or options of the network, for weights files that do not say.
         batch_size, workers, device: how they are computed; the numbers do not depend on it.

@@ -253,7 +253,7 @@ def rankme(features: Float[Tensor, "n D"]) -> float | None:
 
 
 def knn_top1(features: Float[Tensor, "n D"], labels: Int64[Tensor, "n"]) -> float | None:
-    """Leave-one-out accuracy of `lamina.features.knn_predict` with 10 neighbours on centred features; None
+    """Leave-one-out accuracy of `knn_predict` with 10 neighbours on centred features; None
     where these are not finite, or one alone."""
     if len(features) < 2 or not torch.isfinite(features).all():
         return None

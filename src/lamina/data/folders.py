@@ -20,7 +20,7 @@ _WHOLE = Parts(train=("",), val=())
 
 
 def open_folder(root: str, split: Split | None, val_share: float, split_seed: int) -> FileSource:
-    """The images of a folder, as `lamina.data.open_source` describes; perhaps none.
+    """The images of a folder, as `open_source` describes; perhaps none.
 
     Raises:
         LaminaError: where there is no such part, or the folder cannot be listed.

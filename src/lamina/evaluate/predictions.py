@@ -78,7 +78,7 @@ def classify(
 
     Args:
         logits: a classifier in evaluation mode, on the device of `computing`. source: labelled images.
-        image_size, in_chans, reading: how they are cropped and read, see `lamina.data.eval_batches`.
+        image_size, in_chans, reading: how they are cropped and read, see `eval_batches`.
         computing: batch size, workers, device. subset: the classifier's classes that the source's labels
         count, where they are not all of its classes,
             or in another order; the others are no answer (ImageNet-A, -R).

@@ -75,7 +75,7 @@ def evaluate_knn(
 
     Args:
         model: whatever `load_encoder` takes, or a backbone. For a run the result is also kept in `results/`.
-        data: labelled images as `lamina.data.open_source` knows them, or two opened parts. Where both are one
+        data: labelled images as `open_source` knows them, or two opened parts. Where both are one
             source, each image is judged without its own vote.
         options: the sweep.
         features: which vectors of the encoder, a row each.

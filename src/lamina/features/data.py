@@ -84,7 +84,7 @@ class LabelledData:
 
 
 def open_labelled(data: str | Path | LabelledData, leave_one_out: bool = False) -> LabelledData:
-    """The training and the test part of `data`, as `lamina.data.open_source` finds or makes them.
+    """The training and the test part of `data`, as `open_source` finds or makes them.
 
     With `leave_one_out` all its images are both at once.
 

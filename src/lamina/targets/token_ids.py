@@ -53,7 +53,7 @@ class TokenIds(nn.Module):
         if missing := [name for name in ("ids", "vocabulary", "stride") if not hasattr(tokenizer, name)]:
             raise LaminaError(
                 f"a {type(tokenizer).__name__} is no tokenizer, it has no {missing[0]!r}; give "
-                "lamina.tokenizer.DalleTokenizer or DiscreteVAE"
+                "lamina.tokenizer.dalle.DalleTokenizer or DiscreteVAE"
             )
         self.frozen = Frozen(tokenizer)
         self.identity = identity or identify(type(tokenizer).__name__, tokenizer)

@@ -20,7 +20,7 @@ class DiscreteVAE(nn.Module):
     rounded to one of `levels`, gradients pass straight through, and the id counts their combinations. There
     is no codebook to collapse, no temperature to anneal and nothing that moves outside the gradient, so runs
     of several ranks and micro-batches train the same network. Gumbel-softmax in the same networks, hardly
-    tuned, used a sixth as many words here and brought images back worse. A task for `lamina.train.fit`.
+    tuned, used a sixth as many words here and brought images back worse. A task for `fit`.
 
     Args:
         levels: values of each latent number, 2 or more; their product is the vocabulary.

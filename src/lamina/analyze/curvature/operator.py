@@ -47,7 +47,7 @@ class HessianOperator:
     the diagonal. (AdamW's decay is no part of a loss, and a Hessian without it is its own.)
 
     Args:
-        task: a method, `lamina.supervised.Supervised`, or anyone's module.
+        task: a method, `Supervised`, or anyone's module.
         batch: the mini-batch; without keys it gets some, by `seed`, so that masks are drawn once.
         parameters: "encoder" takes what is trained of `task.encoder.vit`, so that methods with other fusions
             and decoders compare; "all" what is trained of the task.

@@ -57,7 +57,7 @@ def fit_protocol(
     rank. A training that is finished is only read back.
 
     Args:
-        task, loader, optim, options, callbacks: as `lamina.train.fit`.
+        task, loader, optim, options, callbacks: as `fit`.
         settings: all that the numbers depend on, in plain numbers and text; written down, and the same on a
             resume but for what `lamina.runs.same_settings.is_free` names.
         going: whether to go on with the folder, or to replace it.

@@ -80,7 +80,7 @@ def _numbers(key: int, kind: str, severity: int) -> RandomState:
 
 @dataclass(frozen=True)
 class Corruption:
-    """A corruption as `lamina.data.eval_batches` applies it to each image after the evaluation's crop.
+    """A corruption as `eval_batches` applies it to each image after the evaluation's crop.
 
     Raises:
         LaminaError: as `check_corruption`, at once; when called, as `corrupt`.
