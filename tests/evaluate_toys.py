@@ -15,7 +15,8 @@ from lamina.features.data import LabelledData
 from lamina.mim import MIM
 from lamina.recipes.build import build_method, resolve
 from lamina.recipes.recipe import Recipe
-from lamina.runs.run import DataFacts, Run
+from lamina.runs.data_facts import DataFacts
+from lamina.runs.run import Run
 from lamina.train import checkpoint
 
 NAMES = [

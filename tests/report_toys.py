@@ -20,7 +20,8 @@ from lamina.recipes.build import build_method, resolve
 from lamina.recipes.recipe import Recipe
 from lamina.report.bad_files import SkippedFile, write_skipped
 from lamina.report.gallery import Gallery, paint
-from lamina.runs.run import DataFacts, Run
+from lamina.runs.data_facts import DataFacts
+from lamina.runs.run import Run
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 

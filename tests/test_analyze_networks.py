@@ -34,7 +34,8 @@ from lamina.interop.backbone import Backbone, Origin
 from lamina.mim import MIM
 from lamina.recipes.build import build_method
 from lamina.recipes.recipe import Recipe
-from lamina.runs.run import DataFacts, Run
+from lamina.runs.data_facts import DataFacts
+from lamina.runs.run import Run
 
 PLAIN, BEIT = NAMES[0], "beit_base_patch16_224"
 NETWORKS = {name: (name, {}) for name in (*NAMES, BEIT)}

@@ -19,7 +19,8 @@ from lamina.data.options import DataOptions
 from lamina.data.sources import FileSource
 from lamina.interop.teachers import open_target
 from lamina.recipes.build import build_method, build_task
-from lamina.runs.run import DataFacts, Run
+from lamina.runs.data_facts import DataFacts
+from lamina.runs.run import Run
 from lamina.train import checkpoint
 
 torch.set_num_threads(1)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from image_files import deep_png, packed, png, png_chunk
 from lamina.data.decode.channels import composite, luminance
-from lamina.data.decode.decode import decode_file, turn
+from lamina.data.decode.decode import decode_file
+from lamina.data.decode.orientation import turn
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
 

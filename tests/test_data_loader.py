@@ -284,7 +284,9 @@ def test_a_folder_of_bad_files_gets_one_line(tmp_path: Path, workers: int) -> No
 
 INTERRUPTED = """
 import multiprocessing, os, signal, sys
-from lamina.data import DataOptions, TrainLoader, open_source
+from lamina.data.options import DataOptions
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.open import open_source
 seen = []
 signal.signal(signal.SIGINT, lambda *_: seen.append("INT"))
 signal.signal(signal.SIGTERM, lambda *_: seen.append("TERM"))

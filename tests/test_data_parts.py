@@ -18,7 +18,8 @@ from lamina.evaluate.compare.options import CompareOptions
 from lamina.evaluate.compare.run import _settings
 from lamina.features.data import open_labelled
 from lamina.methods.catalog import recipe
-from lamina.runs.run import DataFacts, Run
+from lamina.runs.data_facts import DataFacts
+from lamina.runs.run import Run
 from lamina.tokenizer.folder import TokenizerFolder
 from lamina.tokenizer.options import TokenizerOptions
 

@@ -201,7 +201,9 @@ def test_no_descriptor_and_no_thread_is_left() -> None:
 
 ORPHANS = """
 import multiprocessing, sys
-from lamina.data import DataOptions, TrainLoader, open_source
+from lamina.data.options import DataOptions
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.open import open_source
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
     source = open_source("sample:photos?crop=16&most=2")

@@ -137,7 +137,7 @@ def test_a_search_copies_no_bank():
 
 SEARCH = """
 import torch
-from lamina.features import neighbours
+from lamina.features import nearest as neighbours
 torch.set_num_threads(1)
 neighbours.MOST_CELLS = 1 << 18
 def peak():  # ru_maxrss would count what the parent holds

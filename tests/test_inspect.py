@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from evaluate_toys import toy_recipe, toy_run
 from lamina.core.errors import LaminaError
 from lamina.interop.export import export_timm
-from lamina.interop.foreign import read_weights
+from lamina.interop.foreign.read_file import read_weights
 from lamina.interop.inspect import inspect
 from lamina.interop.inspect_view import grouped
 from lamina.interop.load import load_encoder

@@ -9,11 +9,11 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 
 from evaluate_toys import NAMES, shaken, toy_recipe, toy_run
 from lamina.core.errors import LaminaError
-from lamina.encoder.build import wrap_vit
+from lamina.encoder.build import build_vit, wrap_vit
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder, untrained_like
 from lamina.interop.resizing import adopt
-from lamina.recipes.build import build_method, build_vit
+from lamina.recipes.build import build_method
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,8 +17,9 @@ from lamina.core.patches import patchify
 from lamina.core.rng import sample_keys
 from lamina.encoder.build import build_vit
 from lamina.encoder.options import EncoderOptions
-from lamina.interop.foreign import read_foreign, read_weights
+from lamina.interop.foreign import read_foreign
 from lamina.interop.foreign.methods import load_foreign_method
+from lamina.interop.foreign.read_file import read_weights
 from lamina.interop.inspect import inspect
 from lamina.interop.load import load_encoder
 from test_interop_foreign import (

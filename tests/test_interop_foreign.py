@@ -22,8 +22,9 @@ from lamina.core.rng import sample_keys
 from lamina.encoder.build import build_vit
 from lamina.encoder.options import EncoderOptions
 from lamina.interop.export import export_timm
-from lamina.interop.foreign import read_foreign, read_weights
+from lamina.interop.foreign import read_foreign
 from lamina.interop.foreign.methods import load_foreign_method
+from lamina.interop.foreign.read_file import read_weights
 from lamina.interop.load import load_encoder, load_projected, weights_of
 from lamina.interop.load_weights import load_weights_into
 from lamina.recipes.build import build_method, resolve

@@ -20,7 +20,8 @@ from lamina.interop.init_weights import start_from
 from lamina.interop.load import load_encoder
 from lamina.methods.catalog import recipe as named_recipe
 from lamina.recipes.build import build_task, resolve
-from lamina.runs.run import DataFacts, Run
+from lamina.runs.data_facts import DataFacts
+from lamina.runs.run import Run
 from lamina.train import checkpoint
 from test_interop_foreign import SIZES, beit_recipe, saved, transformers
 

@@ -15,7 +15,7 @@ from evaluate_toys import shaken, toy_recipe
 from lamina.core.errors import LaminaError
 from lamina.encoder.build import build_vit
 from lamina.encoder.options import EncoderOptions
-from lamina.interop.foreign import read_weights
+from lamina.interop.foreign.read_file import read_weights
 from lamina.interop.load import load_encoder
 from lamina.interop.load_weights import load_weights_into
 from lamina.recipes.build import build_method

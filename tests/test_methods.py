@@ -21,7 +21,8 @@ from lamina.encoder.options import EncoderOptions
 from lamina.fusion.last_layer import LastLayer
 from lamina.fusion.mff import MultiLevelFusion
 from lamina.masking.random import RandomMasking
-from lamina.methods import beit, crossmae, eva, eva_tokens, mae, maskfeat, milan, pixio, pixmim, simmim
+from lamina.methods import beit, crossmae, eva, mae, maskfeat, milan, pixio, pixmim, simmim
+from lamina.methods.eva import eva_tokens
 from lamina.mim import MIM
 from lamina.recipes.build import build_method, resolve
 from lamina.supervised.classifier import Supervised

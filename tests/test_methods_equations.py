@@ -16,7 +16,8 @@ from lamina.encoder.build import build_vit
 from lamina.encoder.options import EncoderOptions
 from lamina.fusion.mff import MultiLevelFusion
 from lamina.masking.random import RandomMasking
-from lamina.methods import beit, crossmae, eva, eva_tokens, maskfeat, milan
+from lamina.methods import beit, crossmae, eva, maskfeat, milan
+from lamina.methods.eva import eva_tokens
 from lamina.targets.teacher import Teacher
 from lamina.targets.token_ids import TokenIds
 

@@ -15,7 +15,8 @@ from lamina.data.sources import ArraySource
 from lamina.mim import MIM
 from lamina.report import live as live_module
 from lamina.report.live import LiveReport
-from lamina.runs.run import DataFacts, Run
+from lamina.runs.data_facts import DataFacts
+from lamina.runs.run import Run
 from lamina.train.state import Outcome, TrainState
 from report_toys import Page, toy_gallery, toy_method, toy_recipe, toy_row
 

@@ -20,7 +20,8 @@ from lamina.evaluate.score import Score
 from lamina.report import page as page_module
 from lamina.report.format import visible
 from lamina.report.page import write_report
-from lamina.runs.run import DataFacts, Run
+from lamina.runs.data_facts import DataFacts
+from lamina.runs.run import Run
 from report_toys import Page, toy_recipe, toy_row, toy_run
 
 MARK = "document.documentElement.setAttribute('data-pwned','1')"

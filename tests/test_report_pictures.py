@@ -33,7 +33,8 @@ from lamina.report.model_pictures import (
 )
 from lamina.report.picture_store import AlbumWriter, read_album
 from lamina.report.reconstructions import reconstruct_files, remark
-from lamina.runs.run import DataFacts, Run
+from lamina.runs.data_facts import DataFacts
+from lamina.runs.run import Run
 from lamina.targets.options import TargetOptions
 from lamina.targets.pixels import Pixels
 from report_toys import toy_gallery, toy_method, toy_recipe

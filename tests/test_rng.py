@@ -44,8 +44,8 @@ def test_draws_are_splitmix64_started_from_key_and_purpose():
 
 COMPILED = """
 import torch
-from lamina.decoder import CrossDecoder
-from lamina.masking import RandomMasking
+from lamina.decoder.cross import CrossDecoder
+from lamina.masking.random import RandomMasking
 from lamina.core.rng import Purpose, bits, sample_keys, uniform
 
 decoder = CrossDecoder(16, 4, (7, 7), 1, 16, 1, 1).train()
