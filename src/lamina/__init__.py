@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lamina.core.batch import Batch
     from lamina.core.errors import LaminaError
     from lamina.core.weight_init import init_vit_mae, init_vit_simmim
+    from lamina.encoder.options import EncoderOptions
     from lamina.evaluate.probes import evaluate_knn, evaluate_linear
     from lamina.features.embed import embed
     from lamina.features.options import FeatureOptions
@@ -51,6 +52,7 @@ __all__ = [
     "CMAE",
     "MIM",
     "Batch",
+    "EncoderOptions",
     "FeatureOptions",
     "LaminaError",
     "LastLayer",
@@ -95,6 +97,7 @@ _HOMES = {
     "core.batch": ("Batch",),
     "core.errors": ("LaminaError",),
     "core.weight_init": ("init_vit_mae", "init_vit_simmim"),
+    "encoder.options": ("EncoderOptions",),
     "evaluate.probes": ("evaluate_knn", "evaluate_linear"),
     "features.embed": ("embed",),
     "features.pooling": ("FeatureOptions",),

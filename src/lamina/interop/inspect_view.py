@@ -169,8 +169,8 @@ def method_command(name: str, foreign: Foreign) -> str:
     given += ", decoder_heads=N" if foreign.said.get("decoder", {}).get("heads") is None else ""
     fusion = foreign.said.get("fusion", {})
     given += ", layers=LAYERS" if fusion.get("kind") == "mff" and not fusion.get("layers") else ""
-    imported = "from lamina.encoder import EncoderOptions; " if options else ""
-    code = f"{imported}from lamina import load_foreign_method; load_foreign_method({name!r}{given})"
+    imported = "EncoderOptions, load_foreign_method" if options else "load_foreign_method"
+    code = f"from lamina import {imported}; load_foreign_method({name!r}{given})"
     return f"python -c {shlex.quote(code)}"
 
 
