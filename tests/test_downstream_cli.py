@@ -12,7 +12,7 @@ from lamina.cli import entry as cli
 from lamina.core.records import read_yaml
 from lamina.encoder.build import build_vit
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.finetune.recipes import protocols
+from lamina.evaluate.finetune.recipes import finetune_recipes
 from lamina.runs.run import Run
 
 
@@ -105,14 +105,14 @@ def test_few_labels_and_robustness_print_their_numbers(run, folder, tmp_path, ca
 
 def test_wrong_arguments_are_one_line(run, folder, tmp_path, capsys):
     for arguments, words in (
-        (["finetune", run, folder, "--recipe", "mae"], "there is no recipe 'mae' of finetune"),
+        (["finetune", run, folder, "--recipe", "mae"], "of finetune; choose one of"),
         (["finetune", "nowhere", folder], "no encoder 'nowhere'"),
         (["finetune", f"untrained:{run}", folder], "--out"),
         (["finetune", run, str(tmp_path / "none")], "there is no"),
         (["linear-mae", run, folder, "--optim.kindd", "x"], "kindd"),
         (["fewshot", run, folder, "--per-class", "0"], "1 or more"),
         (["fewshot", run, folder, "--epochs", "3"], "add --by finetune"),
-        (["fewshot", run, folder, "--by", "finetune", "--recipe", "mae-small"], "not of finetune"),
+        (["fewshot", run, folder, "--by", "finetune", "--recipe", "mae-small"], "of finetune; choose one of"),
         (["fewshot", run, folder, "--lists", str(tmp_path / "no.txt")], "cannot be read"),
         (["robustness", run, folder, "--kinds", "rain"], "no corruption 'rain'"),
         (["robustness", run, folder, "--published", "imagenet-c"], "is no classifier"),
@@ -126,7 +126,7 @@ def test_wrong_arguments_are_one_line(run, folder, tmp_path, capsys):
 def test_every_protocol_has_recipes_named_after_it(capsys):
     assert cli.main(["recipes"]) == 0
     told = capsys.readouterr().out
-    for name in protocols():
+    for name in finetune_recipes():
         assert name in told
 
 
