@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lamina.callbacks.encoder_monitor import IMAGES, EncoderMonitor, Looks, fewest_steps, look_cost
+from lamina.callbacks.encoder_monitor import IMAGES, EncoderMonitor, MonitorPlan, fewest_steps, monitor_cost
 from lamina.core.batch import Batch
 from lamina.core.rng import sample_keys
 from lamina.data.sources import ArraySource
@@ -73,7 +73,7 @@ def looker(task: nn.Module, chosen: Recipe, batch: Batch, n: int, every: int) ->
     labels = [i % 16 for i in range(n)]
     names = [str(i) for i in range(n)]
     source = ArraySource(images(n, side), names, labels, names[:16])
-    monitor = EncoderMonitor(Looks(source, source, every, 0.0), chosen)
+    monitor = EncoderMonitor(MonitorPlan(source, source, every, 0.0), chosen)
     monitor.on_start(TrainState(total_steps=every))
     return lambda: assert_found(monitor.on_log(every, {}, batch, task))
 
@@ -111,7 +111,7 @@ def measure(key: str, blocks: int) -> dict[str, object]:
     task = build_task(chosen)
     side = chosen.encoder.image_size[0]
     batch = Batch(images(size.batch, side), sample_keys(0, 0, torch.arange(size.batch)))
-    cost = size.images * look_cost(chosen, task)
+    cost = size.images * monitor_cost(chosen, task)
     every = fewest_steps(cost, size.batch)
     step, look = stepper(task, batch), looker(task, chosen, batch, size.images, every)
     for _ in range(2):

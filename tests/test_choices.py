@@ -116,7 +116,7 @@ CHOICES: list[tuple[Any, str, tuple[Any, ...], Callable[[Any], Any], set[str]]] 
             "projected",
             "teacher_precision",
             "width",
-            "guide_sha256",
+            "target_sha256",
         },
     ),
     (OptimOptions(), "kind", ("adamw", "lars"), optimise, {"clip_grad"}),

@@ -14,7 +14,7 @@ from lamina.cmae.cmae import CMAE
 from lamina.cmae.options import CMAEOptions
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.core.modes import evaluating
+from lamina.core.frozen import eval_mode
 from lamina.core.patches import take
 from lamina.core.rng import sample_keys
 from lamina.data.augment.second_view import ShiftedViews
@@ -292,7 +292,7 @@ def test_two_ranks_equal_one(tmp_path):
 
 def test_evaluation_mode_comes_back():
     task = task_of()
-    with evaluating(task):
+    with eval_mode(task):
         assert not task.training
     assert task.training
     assert not task.target_encoder.training

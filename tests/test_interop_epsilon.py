@@ -106,7 +106,9 @@ def test_pre_training_keeps_it_in_the_run_the_export_and_on_a_resume(folder, ima
     start = toy_recipe(
         fusion="none", width=WIDTH, depth=DEPTH, heads=HEADS, image_size=(32, 32), patch_size=8
     )
-    start = replace(start, encoder=replace(start.encoder, mean=(0.5,) * 3, std=(0.5,) * 3, start="timm"))
+    start = replace(
+        start, encoder=replace(start.encoder, mean=(0.5,) * 3, std=(0.5,) * 3, weight_init="timm")
+    )
     start = replace(
         start,
         optim=replace(start.optim, base_lr=0.0, warmup_epochs=0.0),

@@ -679,7 +679,7 @@ def beit_recipe():
         3,
         relative_positions="shared",
         hide="replace",
-        start="simmim",
+        weight_init="simmim",
     )
     return dataclasses.replace(
         recipe,

@@ -214,7 +214,7 @@ def test_a_run_on_other_channels_starts_by_its_rule(tmp_path, capsys):
 def test_a_timm_model_by_name_is_what_training_starts_from(monkeypatch):
     """The published weights are fetched by timm, here made up."""
     recipe = toy_recipe()
-    published = shaken(build_vit(EncoderOptions("vit_tiny_patch16_224", start="timm")), seed=4)
+    published = shaken(build_vit(EncoderOptions("vit_tiny_patch16_224", weight_init="timm")), seed=4)
     asked = []
 
     def create_model(name, **arguments):

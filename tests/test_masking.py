@@ -11,7 +11,7 @@ from scipy import stats
 
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
-from lamina.masking.attention_guided import ScoredMasking
+from lamina.masking.attention_guided import AttentionGuidedMasking
 from lamina.masking.blockwise import BlockwiseMasking
 from lamina.masking.build import build_masking
 from lamina.masking.inverse_block import InverseMasking
@@ -76,7 +76,7 @@ def test_a_row_does_not_depend_on_its_neighbours():
         BlockMasking(0.6, 2),
         BlockwiseMasking(0.4),
         InverseMasking(0.6),
-        ScoredMasking(0.75),
+        AttentionGuidedMasking(0.75),
     ):
         together = masking(keys, (8, 8), scores)
         assert torch.equal(together[4:6], masking(keys[4:6], (8, 8), scores[4:6]))
@@ -87,7 +87,9 @@ def test_scored_draws_as_multinomial_without_replacement():
     """Inclusion probabilities of single patches and of a pair against torch's own sampler."""
     n = 20000
     weights = torch.tensor([0.01, 0.02, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.05, 0.05, 0.0, 0.0])
-    visible = ~ScoredMasking(0.75)(sample_keys(3, 0, torch.arange(n)), (3, 4), 7 * weights.expand(n, -1))
+    visible = ~AttentionGuidedMasking(0.75)(
+        sample_keys(3, 0, torch.arange(n)), (3, 4), 7 * weights.expand(n, -1)
+    )
     assert visible.sum(1).unique().tolist() == [3]
     drawn = torch.multinomial(weights.expand(n, -1), 3, generator=torch.Generator().manual_seed(0))
     theirs = torch.zeros(n, 12).scatter_(1, drawn, 1.0).bool()
@@ -103,14 +105,14 @@ def test_scored_draws_as_multinomial_without_replacement():
 def test_scored_follows_the_closed_form_for_one_visible_patch():
     """With one patch left the probability is the score's share."""
     n, weights = 20000, torch.tensor([1.0, 2.0, 3.0, 4.0])
-    visible = ~ScoredMasking(0.75)(sample_keys(4, 0, torch.arange(n)), (2, 2), weights.expand(n, -1))
+    visible = ~AttentionGuidedMasking(0.75)(sample_keys(4, 0, torch.arange(n)), (2, 2), weights.expand(n, -1))
     assert stats.chisquare(visible.sum(0).numpy(), n * weights.numpy().astype(float) / 10).pvalue > 1e-4
 
 
 def test_scored_takes_zero_scores_last_and_uniformly():
     scores = torch.zeros(8000, 16)
     scores[:, 3] = 1e-30
-    visible = ~ScoredMasking(0.75)(sample_keys(5, 0, torch.arange(8000)), (4, 4), scores)
+    visible = ~AttentionGuidedMasking(0.75)(sample_keys(5, 0, torch.arange(8000)), (4, 4), scores)
     assert visible[:, 3].all()
     rest = np.delete(visible.sum(0).numpy(), 3)
     assert rest.sum() == 3 * 8000
@@ -120,7 +122,7 @@ def test_scored_takes_zero_scores_last_and_uniformly():
 def test_scored_reads_half_precision():
     scores = torch.rand(6, 64, generator=torch.Generator().manual_seed(6)).bfloat16()
     keys = sample_keys(6, 0, torch.arange(6))
-    masking = ScoredMasking(0.75)
+    masking = AttentionGuidedMasking(0.75)
     assert torch.equal(masking(keys, (8, 8), scores), masking(keys, (8, 8), scores.double()))
 
 
@@ -129,7 +131,7 @@ def test_scored_reads_half_precision():
     [
         ("blockwise", BlockwiseMasking),
         ("inverse", InverseMasking),
-        ("scored", ScoredMasking),
+        ("scored", AttentionGuidedMasking),
         ("random", RandomMasking),
     ],
 )
@@ -148,8 +150,11 @@ def test_builds_what_the_options_say(kind, made):
         (lambda: RandomMasking(0.75).n_visible((1, 3)), "leaves 0 visible"),
         (lambda: BlockMasking(0.6, 2).n_visible((7, 8)), "cannot be tiled"),
         (lambda: BlockwiseMasking(0.4, 0), "choose 1 or more"),
-        (lambda: ScoredMasking()(torch.arange(2), (4, 4)), "needs a target that scores patches"),
-        (lambda: ScoredMasking()(torch.arange(2), (4, 4), torch.rand(2, 9)), "do not fit 4 x 4 patches"),
+        (lambda: AttentionGuidedMasking()(torch.arange(2), (4, 4)), "needs a target that scores patches"),
+        (
+            lambda: AttentionGuidedMasking()(torch.arange(2), (4, 4), torch.rand(2, 9)),
+            "do not fit 4 x 4 patches",
+        ),
         (lambda: build_masking(MaskingOptions(kind="blocks", unit_px=20), (16, 16)), "not a multiple"),
     ],
 )

@@ -119,8 +119,8 @@ def test_the_teacher_is_named_and_never_saved(tmp_path, teacher):
     train(tmp_path / "run", "eva", teacher, max_steps=2)
     target = Run(tmp_path / "run").recipe().target
     assert target.width == 24
-    assert target.guide_sha256 is not None
-    assert len(target.guide_sha256) == 64
+    assert target.target_sha256 is not None
+    assert len(target.target_sha256) == 64
     saved = load_file(tmp_path / "run" / "checkpoints" / "step-2" / "model.safetensors")
     assert not [name for name in saved if name.startswith("target")]
     # What the run is good for afterwards needs no teacher; its loss says that it does.
@@ -139,7 +139,7 @@ def test_another_teacher_is_no_resume(tmp_path, teacher):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-4")
     shutil.rmtree(own)
     train(own, "mae", max_steps=1, seed=8)
-    with pytest.raises(LaminaError, match="guide_sha256"):
+    with pytest.raises(LaminaError, match="target_sha256"):
         lamina.pretrain(DATA, tmp_path / "run", resume=True)
 
 

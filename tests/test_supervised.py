@@ -54,7 +54,14 @@ NETWORKS = {
 
 
 def options_of(network: str, **changes: object) -> EncoderOptions:
-    sizes = {"image_size": (16, 24), "patch_size": 8, "width": 32, "depth": 4, "heads": 2, "start": "timm"}
+    sizes = {
+        "image_size": (16, 24),
+        "patch_size": 8,
+        "width": 32,
+        "depth": 4,
+        "heads": 2,
+        "weight_init": "timm",
+    }
     return EncoderOptions(**{**NETWORKS[network].__dict__, **sizes, **changes})
 
 
@@ -476,7 +483,7 @@ def test_plain_classifiers_are_timm_s(network: str, pool: str, tmp_path: Path) -
 
 
 def test_a_class_token_model_needs_no_more_than_its_name(tmp_path: Path) -> None:
-    options = EncoderOptions(name="vit_tiny_patch16_224", depth=None, start="timm")
+    options = EncoderOptions(name="vit_tiny_patch16_224", depth=None, weight_init="timm")
     task = task_of(options).eval()
     files = export_supervised(task, options, None, tmp_path / "x.safetensors")
     peer = timm.create_model("vit_tiny_patch16_224", num_classes=CLASSES).eval()

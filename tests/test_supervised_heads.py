@@ -25,7 +25,14 @@ PLAIN = FusionOptions(kind="none")
 
 
 def options_of(**changes: object) -> EncoderOptions:
-    sizes = {"image_size": (16, 24), "patch_size": 8, "width": 32, "depth": 3, "heads": 2, "start": "timm"}
+    sizes = {
+        "image_size": (16, 24),
+        "patch_size": 8,
+        "width": 32,
+        "depth": 3,
+        "heads": 2,
+        "weight_init": "timm",
+    }
     return EncoderOptions(name="vit_tiny_patch16_224", **{**sizes, **changes})
 
 

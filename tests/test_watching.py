@@ -1,4 +1,4 @@
-"""Looks at the encoder in training: the numbers of the analyses, a stated cost, and no trace in the weights."""
+"""MonitorPlan at the encoder in training: the numbers of the analyses, a stated cost, and no trace in the weights."""
 
 import json
 import logging
@@ -21,12 +21,12 @@ from lamina.analyze.rank import analyze_rank
 from lamina.callbacks.encoder_monitor import (
     SHARE,
     EncoderMonitor,
-    Looks,
+    MonitorPlan,
     fewest_steps,
     interval,
     is_due,
     knn_top1,
-    look_cost,
+    monitor_cost,
     rankme,
 )
 from lamina.core.batch import Batch
@@ -203,16 +203,16 @@ def test_no_look_costs_more_than_is_counted(name):
         with FlopCounterMode(display=False) as look, torch.no_grad():
             task.encoder(images, (task.encoder.depth - 1,))
     counted = look.get_total_flops() / step.get_total_flops()
-    assert 0.4 * look_cost(chosen, task) < counted < 1.01 * look_cost(chosen, task)
+    assert 0.4 * monitor_cost(chosen, task) < counted < 1.01 * monitor_cost(chosen, task)
 
 
 def test_the_cost_of_a_look_written_out():
     # MAE's ViT-S/16 of 224 px: 50 of 197 tokens through 12 blocks of 384, all through 6 of the 8 of 512.
     encoder = 12 * 384 * 197 * (6 * 384 + 197)
     trained = 12 * 384 * 50 * (6 * 384 + 50) + 6 * 512 * 197 * (6 * 512 + 197)
-    assert look_cost(*meta_task("mae")) == pytest.approx(encoder / (3 * trained))
-    assert look_cost(*meta_task("simmim-small")) == pytest.approx(1 / 3)
-    assert look_cost(*meta_task("deit-small")) == pytest.approx(1 / 3)
+    assert monitor_cost(*meta_task("mae")) == pytest.approx(encoder / (3 * trained))
+    assert monitor_cost(*meta_task("simmim-small")) == pytest.approx(1 / 3)
+    assert monitor_cost(*meta_task("deit-small")) == pytest.approx(1 / 3)
 
 
 def test_by_default_a_run_looks_as_often_as_it_can_afford(tmp_path, capsys):
@@ -220,10 +220,10 @@ def test_by_default_a_run_looks_as_often_as_it_can_afford(tmp_path, capsys):
     assert "monitor" not in capsys.readouterr().out
     assert not any("rankme" in row for row in rows(tmp_path / "short"))
     train(tmp_path / "asked", images=20)
-    assert "so short a run has no time for a look" in capsys.readouterr().out
+    assert "the run is too short for an evaluation" in capsys.readouterr().out
     train(tmp_path / "stated", images=20, every_steps=4)
     chosen = Run(tmp_path / "stated").recipe()
-    share = 100 * 20 * look_cost(chosen, compose_task(chosen)) / (4 * 16)
+    share = 100 * 20 * monitor_cost(chosen, compose_task(chosen)) / (4 * 16)
     assert (
         f"monitor: RankMe of 20 images every 4 steps, {share:.1f} % of the steps' work by count"
         in capsys.readouterr().out
@@ -268,7 +268,7 @@ def monitor(source, labelled=None, every=1):
     chosen = replace(
         chosen, train=replace(chosen.train, log_every_steps=1), data=replace(chosen.data, workers=0)
     )
-    return EncoderMonitor(Looks(source, labelled, every, 0.0), chosen)
+    return EncoderMonitor(MonitorPlan(source, labelled, every, 0.0), chosen)
 
 
 def pictures(n, seed=0):
@@ -305,7 +305,7 @@ def test_images_that_cannot_be_read_do_not_end_a_run(caplog):
     looking = monitor(Unreadables(["a.png", "b.png"]))
     with caplog.at_level(logging.WARNING, "lamina"):
         looking.on_start(TrainState(total_steps=9))
-    assert "will not be looked at" in caplog.text
+    assert "will not be evaluated" in caplog.text
     assert looking.on_log(1, {}, Batch(torch.rand(2, 3, 16, 16)), toy_method()) is None
 
 

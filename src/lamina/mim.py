@@ -16,7 +16,7 @@ from lamina.decoder.build import Decoder
 from lamina.encoder.encoder import Encoder
 from lamina.fusion.build import Fusion, check_fusion
 from lamina.losses import Loss
-from lamina.masking.attention_guided import ScoredMasking
+from lamina.masking.attention_guided import AttentionGuidedMasking
 from lamina.masking.build import Masking
 
 
@@ -76,7 +76,7 @@ class MIM(nn.Module):
         if batch.mask is not None:
             self._check_count(batch.mask)
             return batch.mask
-        if scores is None and isinstance(self.masking, ScoredMasking):
+        if scores is None and isinstance(self.masking, AttentionGuidedMasking):
             scores = self.target(batch.images)[1]
         keys = batch.keys if batch.keys is not None else fresh_keys(len(batch), batch.images.device)
         return self.masking(keys, self.encoder.grid_of(batch.images), scores)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lamina.callbacks.bad_files import FaultMonitor
-from lamina.callbacks.encoder_monitor import BiasMonitor, EncoderMonitor, open_looks
+from lamina.callbacks.encoder_monitor import BiasMonitor, EncoderMonitor, plan_monitor
 from lamina.callbacks.export_encoder import EncoderExport
 from lamina.callbacks.fusion_monitor import FusionMonitor
 from lamina.cmae.cmae import CMAE
@@ -23,7 +23,7 @@ from lamina.interop.complete import complete
 from lamina.interop.init_weights import start_from
 from lamina.interop.load_weights import Loaded
 from lamina.interop.resizing import adopt
-from lamina.masking.attention_guided import ScoredMasking
+from lamina.masking.attention_guided import AttentionGuidedMasking
 from lamina.mim import mim_of
 from lamina.recipes.build import Task, build_task
 from lamina.recipes.recipe import Recipe
@@ -103,12 +103,12 @@ def run_pretrain(
 def _monitors(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: Ranks) -> list[Callback]:
     """The callbacks that measure the method; prints how often the encoder is evaluated, and at what cost."""
     monitors: list[Callback] = [FusionMonitor(), BiasMonitor(method.fusion.layers, method.encoder.depth)]
-    looks = open_looks(recipe, data, source, method, ranks.world)
-    if looks is not None:
+    plan = plan_monitor(recipe, data, source, method, ranks.world)
+    if plan is not None:
         if ranks.main:
-            print(looks, flush=True)
-        if looks.every_steps is not None:
-            monitors.append(EncoderMonitor(looks, recipe))
+            print(plan, flush=True)
+        if plan.every_steps is not None:
+            monitors.append(EncoderMonitor(plan, recipe))
     return monitors
 
 
@@ -156,7 +156,7 @@ def _other_statistics(loaded: Loaded, recipe: Recipe) -> str | None:
 def _loader(recipe: Recipe, source: Source, method: Task, ranks: Ranks) -> TrainLoader:
     inner = mim_of(method)
     # Masks by a teacher's scores are drawn where the teacher is.
-    masking = None if inner is None or isinstance(inner.masking, ScoredMasking) else inner.masking
+    masking = None if inner is None or isinstance(inner.masking, AttentionGuidedMasking) else inner.masking
     height, width = recipe.encoder.image_size  # type: ignore[misc]
     return TrainLoader(
         source,

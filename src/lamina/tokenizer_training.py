@@ -37,7 +37,7 @@ MOST_HELD_OUT = 512
 MoreCallbacks = Callable[[TokenizerFolder, Source, TokenizerOptions], Sequence[Callback]]
 
 
-class Keeper(Callback):
+class SaveTokenizer(Callback):
     """Keeps the newest weights in the folder, and measures them on held-out images at the end."""
 
     required = True
@@ -129,7 +129,7 @@ def train_tokenizer(
         ours = [
             *([Started(opened)] if opened else []),
             FaultMonitor(loader.budget),
-            Keeper(folder, held_out, options),
+            SaveTokenizer(folder, held_out, options),
             *(callbacks(folder, held_out, options) if callbacks and ranks.main else ()),
         ]
         return fit(task, loader, options.optim(), options.train(), folder.path, ours, resume=going_on)

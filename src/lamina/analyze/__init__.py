@@ -1,1 +1,1 @@
-"""Looks inside a Vision Transformer: frequencies, curvature, attention, similarity, rank."""
+"""MonitorPlan inside a Vision Transformer: frequencies, curvature, attention, similarity, rank."""

@@ -20,7 +20,7 @@ from lamina.recipes.recipe import Recipe
 from lamina.runs.model_spec import locate_step
 from lamina.runs.run import load_task
 from lamina.supervised.classifier import Supervised
-from lamina.targets.missing import Absent
+from lamina.targets.missing import MissingTarget
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ def open_loss(spec: str) -> OwnLoss:
     """
     task, recipe = load_task(*locate_step(spec))
     inner = mim_of(task)
-    if inner is not None and isinstance(inner.target, Absent):
+    if inner is not None and isinstance(inner.target, MissingTarget):
         asked, target = open_target(recipe)
-        if asked.target.guide_sha256 != recipe.target.guide_sha256:
+        if asked.target.target_sha256 != recipe.target.target_sha256:
             raise LaminaError(
-                f"{recipe.target.guide} is not the network that {spec} was trained with; put that one back"
+                f"{recipe.target.target_model} is not the network that {spec} was trained with; put that "
+                "one back"
             )
         assert target is not None
         inner.target = target

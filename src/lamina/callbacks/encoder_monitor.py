@@ -1,4 +1,4 @@
-"""Looks at the encoder while it trains: RankMe and kNN of fixed images, and where its fusion leans."""
+"""Online evaluation of the encoder: RankMe and kNN on fixed images, and which depth its fusion favours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lamina.analyze.measures.rank import entropy_rank
 from lamina.analyze.models import Images, subsample
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.core.modes import evaluating
+from lamina.core.frozen import eval_mode
 from lamina.data.file_names import printable
 from lamina.data.open import Spec, held_out, open_source
 from lamina.data.sources import Source
@@ -34,38 +34,41 @@ from lamina.train.state import TrainState
 log = logging.getLogger("lamina")
 
 IMAGES = 256
-"""Images of a look, unless told otherwise."""
+"""Number of images in an evaluation, where `monitor.images` is unset."""
 
 SHARE = 0.01
-"""Of the steps' counted work that may go into looks. It leaves as much again for what is not counted: the
-spectrum, the neighbours, copies."""
+"""Share of the training's counted work that evaluations may take. As much again is left for what is not
+counted: the spectrum, the neighbours, copies."""
 
-MOST_LOOKS = 100
-"""Of a run, about: more points make no better curve."""
+MAX_EVALUATIONS = 100
+"""Most evaluations in a run, approximately: more points make no better curve."""
 
 NEIGHBOURS = 10
 FEWEST_OF_A_CLASS = 4
-"""On average; with fewer, leave-one-out kNN says little."""
+"""Fewest images in a class, on average: with fewer, leave-one-out kNN is too noisy."""
 
 MOST_TOKENS = 8192
-"""In one forward of a look."""
+"""Most tokens in one forward pass of an evaluation."""
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Which images are looked at, and when."""
+class MonitorPlan:
+    """Which images the encoder is evaluated on, and how often."""
 
     images: Source
     labelled: Source | None
-    """Those of kNN: `images` themselves or others; None for no kNN."""
+    """Images for kNN, `images` themselves or others; None for no kNN."""
     every_steps: int | None
-    """None where the run is too short for any."""
+    """Steps between two evaluations; None where the run is too short for any."""
     share: float
-    """Counted work of the looks over that of the steps."""
+    """Counted work of the evaluations over that of the training steps."""
 
     def __str__(self) -> str:
         if self.every_steps is None:
-            return "monitor: so short a run has no time for a look; --monitor.every-steps sets one"
+            return (
+                "monitor: the run is too short for an evaluation of the encoder; --monitor.every-steps N "
+                "forces one"
+            )
         what = f"RankMe of {len(self.images)} images"
         if self.labelled is self.images:
             what = f"RankMe and kNN of {len(self.images)} images"
@@ -75,12 +78,14 @@ class Looks:
         return f"monitor: {what} every {self.every_steps} steps, {share}"
 
 
-def open_looks(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: int = 1) -> Looks | None:
-    """The looks of a run by `recipe` (resolved) on `source`, which `data` names; None where there are none.
+def plan_monitor(
+    recipe: Recipe, data: Spec, source: Source, method: Task, ranks: int = 1
+) -> MonitorPlan | None:
+    """The evaluations of a run by `recipe` (complete) on `source`, which `data` names; None for none.
 
     Images are those that `lamina analyze --seed 0` draws: of the held-out part, or of all where there is
-    none. Without `monitor.every_steps` a run that is too short for a look (see `interval`) has none. The same
-    run resumed has the same looks; with another number of ranks they may fall on other steps.
+    none. Without `monitor.every_steps` a run that is too short for one (see `interval`) is not evaluated. A
+    resumed run is evaluated at the same steps; with another number of ranks they may be others.
 
     Raises:
         LaminaError: where there are fewer images than asked for, or `monitor.knn_data` has no classes or too
@@ -92,7 +97,7 @@ def open_looks(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: 
         return None
     labelled = None if options.knn_data is None else _labelled(options.knn_data, asked)
     batch_size, total = recipe.train.batch_size, plan_run(recipe.train, len(source)).total_steps
-    each = look_cost(recipe, method)
+    each = monitor_cost(recipe, method)
     cost = each * asked * (1 if labelled is None else 2)
     every = options.every_steps or interval(cost, batch_size, total, ranks)
     by_default = options.images is None and options.knn_data is None
@@ -107,12 +112,12 @@ def open_looks(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: 
     if labelled is None and _knows_classes(drawn):
         labelled = drawn
     read = len(drawn) + (0 if labelled is None or labelled is drawn else len(labelled))
-    return Looks(drawn, labelled, every, each * read * ranks / (every * batch_size) if every else 0.0)
+    return MonitorPlan(drawn, labelled, every, each * read * ranks / (every * batch_size) if every else 0.0)
 
 
-def look_cost(recipe: Recipe, method: Task) -> float:
-    """How many training images a look at one image is worth, at most: the frozen forward of the whole image
-    over the forward and backward of the visible patches (1/3 to 4/3 for most methods).
+def monitor_cost(recipe: Recipe, method: Task) -> float:
+    """How many training images the evaluation of one image costs, at most: the frozen forward of the whole
+    image over the forward and backward of the visible patches (1/3 to 4/3 for most methods).
 
     A block of width D on t tokens multiplies 12 D^2 + 2 t D numbers for each of them: work in proportion to
     D t (6 D + t). A backward pass is twice its forward. Of MAE's decoder the blocks but the first and last
@@ -130,20 +135,21 @@ def look_cost(recipe: Recipe, method: Task) -> float:
 
 
 def interval(cost: float, batch_size: int, total_steps: int, ranks: int = 1) -> int | None:
-    """Steps between two looks, each worth `cost` training images: `fewest_steps`, or so many more that the
-    last one is near the end and there are about `MOST_LOOKS` at most; None where a run is too short for any.
+    """Steps between two evaluations, each as costly as `cost` training images.
 
-    Nothing here is measured, so that a run that is resumed looks at the same steps.
+    They are `fewest_steps`, or so many more that the last one is near the end and there are about
+    `MAX_EVALUATIONS` at most; None where a run is too short for any. Nothing here is measured, so that a
+    resumed run is evaluated at the same steps.
     """
-    looks = min(total_steps // fewest_steps(cost, batch_size, ranks), MOST_LOOKS)
-    return total_steps // looks if looks else None
+    count = min(total_steps // fewest_steps(cost, batch_size, ranks), MAX_EVALUATIONS)
+    return total_steps // count if count else None
 
 
 def fewest_steps(cost: float, batch_size: int, ranks: int = 1) -> int:
-    """The smallest number of steps of which a look is `SHARE` of the work or less.
+    """The smallest number of steps of which an evaluation is `SHARE` of the work or less.
 
-    k steps are k * batch_size training images, shared by `ranks` processes of which all but one wait while it
-    looks: k >= cost * ranks / (SHARE * batch_size).
+    k steps are k * batch_size training images, shared by `ranks` processes, of which all but one wait
+    during an evaluation: k >= cost * ranks / (SHARE * batch_size).
     """
     return max(1, math.ceil(cost * ranks / (SHARE * batch_size) - 1e-9))
 
@@ -156,8 +162,8 @@ def is_due(step: int, every: int, log_every: int) -> bool:
 
 
 class BiasMonitor(Callback):
-    """Adds where the fusion leans, by weights and by norm shares, to the rows that have them; computes
-    nothing else (`lamina.analyze.fusion_weights.bias`).
+    """Adds which depth the fusion favours, by weights and by norm shares, to the rows that have them;
+    computes nothing else (`lamina.analyze.fusion_weights.bias`).
 
     Args:
         layers: the blocks that are fused.
@@ -179,18 +185,18 @@ class BiasMonitor(Callback):
 
 
 class EncoderMonitor(Callback):
-    """Adds `rankme`, and `knn_top1` where there are labels, to the rows at which a look is due.
+    """Adds `rankme`, and `knn_top1` where there are labels, to the rows at which an evaluation is due.
 
     Features are the means of the patch tokens after the final norm, of whole images, in evaluation mode and
     the precision of the training. RankMe's are not centred; kNN is leave-one-out with 10 neighbours on
     centred features, so that every image is asked and all others answer. Images are read once, at the start,
-    and stay in memory as they are stored; what cannot be read is left out. Rank 0 looks while the others
-    wait. Nothing random is drawn, so a run has the weights that it would have without, and a resumed one the
-    rows of one that was not interrupted.
+    and stay in memory as they are stored; what cannot be read is left out. Rank 0 evaluates while the
+    others wait. Nothing random is drawn, so a run has the weights that it would have without, and a resumed
+    one the rows of one that was not interrupted.
     """
 
-    def __init__(self, looks: Looks, recipe: Recipe) -> None:
-        self.looks = looks
+    def __init__(self, plan: MonitorPlan, recipe: Recipe) -> None:
+        self.plan = plan
         self.log_every = recipe.train.log_every_steps
         self.precision = recipe.train.precision
         self._recipe = recipe
@@ -198,25 +204,25 @@ class EncoderMonitor(Callback):
         self._labelled: list[Batch] = []
 
     def on_start(self, state: TrainState) -> None:
-        """Read the images. Where that fails there are no looks, and training goes on."""
-        looks = self.looks
+        """Read the images. Where that fails nothing is evaluated, and the training continues."""
+        plan = self.plan
         try:
-            self._images = self._read(looks.images)
-            if looks.labelled is looks.images:
+            self._images = self._read(plan.images)
+            if plan.labelled is plan.images:
                 self._labelled = self._images
-            elif looks.labelled is not None:
-                self._labelled = self._read(looks.labelled)
+            elif plan.labelled is not None:
+                self._labelled = self._read(plan.labelled)
         except LaminaError as error:
-            log.warning("the encoder will not be looked at (%s); training goes on", error)
+            log.warning("the encoder will not be evaluated during training (%s); training continues", error)
             self._images = []
 
     def on_log(self, step: int, row: dict[str, Any], batch: Batch, task: nn.Module) -> dict[str, Any] | None:
-        """The numbers of a look, where one is due; None for features that are not finite."""
-        every = self.looks.every_steps
+        """The numbers of an evaluation, where one is due; None for features that are not finite."""
+        every = self.plan.every_steps
         if not self._images or every is None or not is_due(step, every, self.log_every):
             return None
         encoder: Encoder = task.encoder  # type: ignore[assignment]  # of any `Task`
-        with evaluating(task), autocast(batch.images.device, self.precision):
+        with eval_mode(task), autocast(batch.images.device, self.precision):
             features = features_of(encoder, self._images, batch.images.device)
             labelled = features
             if self._labelled and self._labelled is not self._images:

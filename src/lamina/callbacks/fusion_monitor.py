@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lamina.core.batch import Batch
-from lamina.core.modes import evaluating
+from lamina.core.frozen import eval_mode
 from lamina.fusion.mff import MOST_IMAGES, MultiLevelFusion
 from lamina.mim import mim_of
 from lamina.supervised.classifier import Supervised
@@ -25,7 +25,7 @@ class FusionMonitor(Callback):
         watched = task if isinstance(task, Supervised) else mim_of(task)
         if watched is None or not isinstance(watched.fusion, MultiLevelFusion):
             return None
-        with evaluating(task):
+        with eval_mode(task):
             features = watched.features(next(batch.split(MOST_IMAGES)))
             if isinstance(watched, Supervised):  # what no head reads is not fused
                 features = watched.read(features)

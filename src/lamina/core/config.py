@@ -6,14 +6,31 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from functools import cache
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from lamina.core.errors import LaminaError, RangeError
 
 T = TypeVar("T")
 
 
-def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+class Formerly(NamedTuple):
+    """Declared beside a field's type: the name that files of earlier versions have for it."""
+
+    name: str
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The question whether the nearest of the known names was meant; empty where none is as near as
     `cutoff`, a share of what is the same."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
@@ -35,9 +52,11 @@ def merge(options: T, mapping: Mapping[str, Any], where: str = "") -> T:
     Raises:
         LaminaError: for a name that is no field, or a value that is not of the field's type.
     """
-    hints = get_type_hints(type(options))
+    kind: Any = type(options)
+    hints, former = get_type_hints(kind), _former_names(kind)
     changes: dict[str, Any] = {}
-    for name, value in mapping.items():
+    for given, value in mapping.items():
+        name = former.get(given, given)
         if name not in hints:
             near = difflib.get_close_matches(str(name), hints, n=1)
             hint = f"; did you mean {where}{near[0]}?" if near else f"; there are: {', '.join(hints)}"
@@ -53,6 +72,31 @@ def merge(options: T, mapping: Mapping[str, Any], where: str = "") -> T:
         return replace(options, **changes)  # type: ignore[type-var]
     except RangeError as error:
         raise RangeError(f"{where}{error}") from None
+
+
+def current_names(mapping: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """A mapping of options of that dataclass, at any depth, with the names that its fields have now."""
+    hints, former = get_type_hints(kind), _former_names(kind)
+    found = {}
+    for given, value in mapping.items():
+        name = former.get(given, given)
+        inner = hints.get(name)
+        if isinstance(value, Mapping) and isinstance(inner, type) and is_dataclass(inner):
+            value = current_names(value, inner)
+        found[name] = value
+    return found
+
+
+@cache
+def _former_names(kind: Any) -> dict[str, str]:
+    """The names of now by the former ones."""
+    hints = get_type_hints(kind, include_extras=True).items()
+    return {
+        extra.name: name
+        for name, hint in hints
+        for extra in (get_args(hint)[1:] if get_origin(hint) is Annotated else ())
+        if isinstance(extra, Formerly)
+    }
 
 
 def differences(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:

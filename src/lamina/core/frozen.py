@@ -1,17 +1,19 @@
-"""Networks that come trained from elsewhere: never trained here, never in a checkpoint."""
+"""Networks that are not trained: frozen ones, which no checkpoint holds, and others in evaluation mode for a
+while."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 
-class Identity(NamedTuple):
+class WeightsId(NamedTuple):
     """Which network it is: what it is called, and `weights_sha256` of its state."""
 
     name: str
@@ -42,9 +44,31 @@ class Frozen(nn.Module):
         return self
 
 
-def identify(name: str, net: nn.Module) -> Identity:
-    """The identity of a network as it is now."""
-    return Identity(name, weights_sha256(net.state_dict()))
+@contextmanager
+def modes_kept(module: nn.Module) -> Iterator[None]:
+    """Whatever happens inside, each submodule has its own mode (training or evaluation) back afterwards.
+
+    (`module.train()` would put frozen submodules into training mode too.)
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards each submodule has its own mode back."""
+    with modes_kept(module), torch.no_grad():
+        module.eval()
+        yield
+
+
+def identify(name: str, net: nn.Module) -> WeightsId:
+    """The name and the SHA-256 of a network's weights as they are now."""
+    return WeightsId(name, weights_sha256(net.state_dict()))
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from lamina.core.config import Formerly
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import (
     COUNT,
@@ -72,7 +73,7 @@ class EncoderOptions:
     hide: Literal["drop", "replace"] = "drop"
     """What happens to hidden patches. drop: the encoder processes the visible patches alone (MAE). replace: a
     mask token takes the place of each hidden patch (SimMIM, BEiT)."""
-    start: Literal["mae", "simmim", "timm"] = "mae"
+    weight_init: Annotated[Literal["mae", "simmim", "timm"], Formerly("start")] = "mae"
     """How weights are initialised. mae: Xavier, with fixed sine-cosine positions. simmim: truncated normals
     scaled by depth; positions as for mae, except that a Beit keeps its own. timm: as timm does, with learned
     positions."""

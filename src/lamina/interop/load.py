@@ -85,7 +85,7 @@ def load_encoder(
             f"{name} is neither a run nor an exported encoder: no recipe.yaml, no model.safetensors"
         )
     elif timm.is_model(named.timm_name):
-        backbone = _from_timm(name, options or EncoderOptions(start="timm"), pretrained)
+        backbone = _from_timm(name, options or EncoderOptions(weight_init="timm"), pretrained)
     else:
         raise LaminaError(f"there is no encoder {name!r}; give a run folder, a weights file, or timm/NAME")
     _check_heads(backbone, options)
@@ -147,7 +147,7 @@ def open_weights(spec: str | Path) -> Foreign:
         raise LaminaError(f"{name} is neither a run nor weights: no recipe.yaml, no model.safetensors")
     if named.untrained or not timm.is_model(named.timm_name):
         raise LaminaError(f"there are no weights {name!r}; give a run, a weights file, or timm/NAME")
-    options = _timm_options(named.timm_name, EncoderOptions(start="timm"))
+    options = _timm_options(named.timm_name, EncoderOptions(weight_init="timm"))
     state = _fetch(options).state_dict()
     return Foreign(f"timm's {options.name}", state, {"encoder": tuple(state)}, options)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import Identity, identify
+from lamina.core.frozen import WeightsId, identify
 from lamina.core.interfaces import Target
 from lamina.interop.foreign import read_weights
 from lamina.interop.load import load_encoder, load_projected
@@ -42,7 +42,7 @@ def open_target(recipe: Recipe) -> tuple[Recipe, Target | None]:
     if kind not in ("tokens", "teacher"):
         return recipe, None
     target = _tokens(recipe) if kind == "tokens" else _teacher(recipe)
-    known = replace(recipe.target, width=target.width, guide_sha256=target.identity.sha256)
+    known = replace(recipe.target, width=target.width, target_sha256=target.identity.sha256)
     return replace(recipe, target=known), target
 
 
@@ -83,7 +83,7 @@ def _teacher(recipe: Recipe) -> Teacher:
         projected=options.projected,
         scores=recipe.masking.kind == "scored",
         dtype=dtype,
-        identity=Identity(options.teacher, identify(options.teacher, network.vit).sha256),
+        identity=WeightsId(options.teacher, identify(options.teacher, network.vit).sha256),
     )
 
 

@@ -11,7 +11,7 @@ from lamina.core.rng import Purpose, bits
 from lamina.masking.counts import Grid, check_ratio, hide_largest, whole_visible
 
 
-class ScoredMasking:
+class AttentionGuidedMasking:
     """Visible patches are drawn without replacement, each with a probability in proportion to its score
     (MILAN's semantic aware masking, arXiv 2208.06049: scores are a teacher's class attention).
 

@@ -55,7 +55,7 @@ def beit_recipe(size: Size = "s") -> Recipe:
     lamina pretrain photos/ --out runs/beit --recipe beit --target.tokenizer tok
     """
     recipe = for_a_folder(beit_published(size), "beit")
-    plain = EncoderOptions(name=TIMM_NAMES[size], hide="replace", start="simmim")
+    plain = EncoderOptions(name=TIMM_NAMES[size], hide="replace", weight_init="simmim")
     return replace(recipe, encoder=plain)
 
 

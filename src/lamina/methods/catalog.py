@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
 
-from lamina.core.config import meant
+from lamina.core.config import did_you_mean
 from lamina.core.errors import LaminaError
 from lamina.methods.beit import beit_published, beit_recipe
 from lamina.methods.cmae import cmae_published, cmae_recipe
@@ -105,7 +105,7 @@ def recipe(name: str) -> Recipe:
     known = recipes()
     if name not in known:
         raise LaminaError(
-            f"there is no recipe {name!r}; {meant(name, known)}choose one of "
+            f"there is no recipe {name!r}; {did_you_mean(name, known)}choose one of "
             f"{', '.join([*(method.name for method in METHODS), 'demo'])}, with -small, or with "
             "-ti, -s, -b, -l, -h as published (`lamina recipes`)"
         )

@@ -22,7 +22,7 @@ def deit_published(size: Size = "b") -> Recipe:
     return Recipe(
         name=f"deit-{size}",
         method="supervised",
-        encoder=EncoderOptions(name=TIMM_NAMES[size], start="timm", drop_path=0.1),
+        encoder=EncoderOptions(name=TIMM_NAMES[size], weight_init="timm", drop_path=0.1),
         fusion=PLAIN,
         data=DataOptions(crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", erase=0.25),
         loss="cross_entropy",

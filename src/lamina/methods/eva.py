@@ -67,7 +67,7 @@ def eva_tokens_published(size: Size = "b") -> Recipe:
     """
     return Recipe(
         name=f"eva-tokens-{size}",
-        encoder=EncoderOptions(name=TIMM_NAMES[size], hide="replace", start="simmim", drop_path=0.1),
+        encoder=EncoderOptions(name=TIMM_NAMES[size], hide="replace", weight_init="simmim", drop_path=0.1),
         fusion=PLAIN,
         masking=MaskingOptions(kind="blockwise", mask_ratio=0.4, min_block=16),
         decoder=DecoderOptions(kind="linear"),

@@ -33,7 +33,7 @@ def maskfeat_published(size: Size = "b") -> Recipe:
     """
     return Recipe(
         name=f"maskfeat-{size}",
-        encoder=EncoderOptions(name=TIMM_NAMES[size], hide="replace", start="timm"),
+        encoder=EncoderOptions(name=TIMM_NAMES[size], hide="replace", weight_init="timm"),
         fusion=PLAIN,
         masking=MaskingOptions(kind="blockwise", mask_ratio=0.4, min_block=15),
         decoder=DecoderOptions(kind="linear"),

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.core.modes import evaluating
+from lamina.core.frozen import eval_mode
 from lamina.mim import MIM
-from lamina.targets.missing import Absent
+from lamina.targets.missing import MissingTarget
 
 
 class Filling(NamedTuple):
@@ -31,7 +31,7 @@ def check_pixels(method: MIM, name: str | None = None) -> None:
     """Raise where a method (of that name) predicts something other than pixels."""
     if not predicts_pixels(method):
         target = method.target
-        what = target.kind if isinstance(target, Absent) else type(target).__name__
+        what = target.kind if isinstance(target, MissingTarget) else type(target).__name__
         whose = "the target" if name is None else f"the target of {name}"
         raise LaminaError(
             f"{whose}, {what}, is not made of pixels, so there is no picture to reconstruct; "
@@ -50,7 +50,7 @@ def fill(method: MIM, batch: Batch) -> Filling:
         LaminaError: for a target that is not made of pixels.
     """
     check_pixels(method)
-    with evaluating(method):
+    with eval_mode(method):
         made = method.predict(batch)
         to_pixels = method.target.to_pixels  # type: ignore[attr-defined]  # not every target has it
         return Filling(to_pixels(made.values, made.where, batch.images), made.where, made.mask)

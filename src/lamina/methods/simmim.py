@@ -62,7 +62,7 @@ def simmim_recipe(size: Size = "s") -> Recipe:
     return replace(
         published,
         name="simmim",
-        encoder=EncoderOptions(name=TIMM_NAMES[size], hide="replace", start="simmim"),
+        encoder=EncoderOptions(name=TIMM_NAMES[size], hide="replace", weight_init="simmim"),
         fusion=replace(published.fusion, kind="mff", logit_lr_scale=10.0),
         optim=replace(published.optim, base_lr=1e-4, warmup_epochs=5.0, schedule="cosine"),
         train=replace(published.train, epochs=100.0, batch_size=256),

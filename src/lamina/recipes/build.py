@@ -10,7 +10,7 @@ from torch import nn
 
 from lamina.cmae.cmae import CMAE
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import Identity
+from lamina.core.frozen import WeightsId
 from lamina.core.interfaces import Target
 from lamina.core.rng import Purpose, seed_for
 from lamina.core.weight_init import init_mae, init_vit_mae, init_vit_simmim, zero_branches
@@ -31,7 +31,7 @@ from lamina.mim import MIM, mim_of
 from lamina.recipes.recipe import Recipe
 from lamina.supervised.classifier import Supervised
 from lamina.targets.hog import HOG
-from lamina.targets.missing import Absent
+from lamina.targets.missing import MissingTarget
 from lamina.targets.pixels import Pixels
 
 Task = MIM | CMAE | Supervised
@@ -135,7 +135,7 @@ def compose_task(recipe: Recipe, target: Target | None = None, teacher: nn.Modul
         encoder = _build_encoder(recipe.encoder)
         fusion = build_fusion(recipe.fusion, encoder.width, encoder.depth)
         labels = recipe.labels
-        known = Identity(str(labels.teacher), str(labels.teacher_sha256)) if teacher is not None else None
+        known = WeightsId(str(labels.teacher), str(labels.teacher_sha256)) if teacher is not None else None
         return Supervised(encoder, fusion, len(labels.classes), recipe.supervised, teacher, known)
     method = compose(recipe, target)
     if recipe.method == "mim":
@@ -147,9 +147,9 @@ def compose_task(recipe: Recipe, target: Target | None = None, teacher: nn.Modul
 
 def _build_encoder(options: EncoderOptions) -> Encoder:
     vit = build_vit(options)
-    if options.start == "mae":
+    if options.weight_init == "mae":
         init_vit_mae(vit)
-    elif options.start == "simmim":
+    elif options.weight_init == "simmim":
         init_vit_simmim(vit)
     if options.zero_branches:
         zero_branches(vit)
@@ -196,8 +196,8 @@ def _build_target(recipe: Recipe, encoder: Encoder) -> Target:
         cell, window = options.hog_cell_px, options.hog_gaussian_px
         return HOG(encoder.patch, encoder.in_chans, options.hog_bins, cell, window)
     if options.width is None:
-        raise LaminaError(f"target {options.kind} is not known before {options.guide} is opened")
-    return Absent(options.kind, options.width, encoder.patch, str(options.guide))
+        raise LaminaError(f"target {options.kind} is not known before {options.target_model} is opened")
+    return MissingTarget(options.kind, options.width, encoder.patch, str(options.target_model))
 
 
 def _build_decoder(recipe: Recipe, encoder: Encoder, out: int, n_visible: int, mixed: bool) -> Decoder:

@@ -93,5 +93,5 @@ def beit_encoder(size: Size) -> EncoderOptions:
         layer_scale=0.1,
         drop_path=0.1,
         hide="replace",
-        start="simmim",
+        weight_init="simmim",
     )

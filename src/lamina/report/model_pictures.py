@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
-from lamina.core.modes import evaluating
+from lamina.core.frozen import eval_mode
 from lamina.core.patches import patchify, unpatchify
 from lamina.core.rng import sample_keys
 from lamina.methods.reconstruct import check_pixels, fill, predicts_pixels
@@ -86,7 +86,7 @@ def look(method: MIM, batch: Batch) -> Reconstruction:
     patch, grid = method.encoder.patch, method.encoder.grid_of(batch.images)
     patches = patchify(given, patch)
     filled = None
-    with evaluating(method):
+    with eval_mode(method):
         made = fill(method, batch) if predicts_pixels(method) else None
         hidden = method.mask(batch) if made is None else made.mask
         masked = patches.masked_fill(hidden[..., None], HIDDEN_GREY)
@@ -107,7 +107,7 @@ def patch_features(method: MIM, batch: Batch, size: int = 32) -> Float[Tensor, "
     """Normed patch tokens of the last block, nothing hidden; float32 on the CPU, `size` images at a time."""
     encoder, device = method.encoder, _device(method)
     rows = []
-    with evaluating(method):
+    with eval_mode(method):
         for part in batch.split(size):
             (last,) = encoder(part.to(device).images, (encoder.depth - 1,))
             rows.append(encoder.norm(last)[:, encoder.n_prefix :].float().cpu())

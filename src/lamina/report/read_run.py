@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lamina.core.config import flatten
+from lamina.core.config import current_names, flatten
 from lamina.core.errors import LaminaError
 from lamina.core.plain_files import DamagedFile, read_text
 from lamina.core.records import MOST_YAML_BYTES, parse_yaml, read_json
 from lamina.evaluate.score import Score, is_score
+from lamina.recipes.recipe import Recipe
 from lamina.report.analyses import ShownAnalysis, read_analyses
 from lamina.report.bad_files import SkippedFile, read_skipped
 from lamina.report.picture_store import Album, read_album
@@ -172,7 +173,8 @@ def _recipe(text: str, notes: list[str]) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         return {}
     beside = {name: value for name, value in content.items() if name != "recipe"}
-    return _flat(beside) | _flat(content.get("recipe"))
+    recipe = content.get("recipe")
+    return _flat(beside) | _flat(current_names(recipe, Recipe) if isinstance(recipe, Mapping) else recipe)
 
 
 def _rows(file: Path, notes: list[str]) -> list[dict[str, Any]]:

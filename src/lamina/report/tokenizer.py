@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lamina.core.batch import Batch, unit_float
 from lamina.core.config import flatten, to_mapping
-from lamina.core.modes import evaluating
+from lamina.core.frozen import eval_mode
 from lamina.core.text import printable
 from lamina.data.sources import Source
 from lamina.report.colours import ACCENT
@@ -125,7 +125,7 @@ def _pairs(tokenizer: DiscreteVAE, batch: Batch, source: Source) -> list[Pair]:
     shown = next(batch.split(SHOWN))
     assert shown.keys is not None
     images = unit_float(shown.images.to(device)).float()
-    with evaluating(tokenizer), torch.no_grad():
+    with eval_mode(tokenizer), torch.no_grad():
         made = tokenizer.decode(tokenizer.ids(images))
     planes = [to_uint8(p).cpu() for p in (images, patch_means(images, tokenizer.stride), made)]
     return [

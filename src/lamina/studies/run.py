@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lamina.core.config import to_mapping
+from lamina.core.config import current_names, to_mapping
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.frozen import identify
 from lamina.core.records import as_json, read_object, write_json
@@ -255,6 +255,8 @@ def _start(out: Path, settings: dict[str, Any], say: Tell) -> None:
         return
     before = read_object(file, mend="restore it from a copy, or choose another --out")
     said = {"images": now["images"], **before}
+    if isinstance(arms := said.get("arms"), dict):
+        said["arms"] = {name: current_names(recipe, Recipe) for name, recipe in arms.items()}
     check_same_settings(said, now, f"{out} holds a study", "give the same, or another --out")
     if "images" not in before:
         say(f"{file} does not say which images were trained on; they are taken to be those of now")

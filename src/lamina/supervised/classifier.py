@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lamina.core.batch import Batch, images_of, unit_float
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import Frozen, Identity, identify
+from lamina.core.frozen import Frozen, WeightsId, identify
 from lamina.core.rng import fresh_keys
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.layers import layer_ids
@@ -55,7 +55,7 @@ class Supervised(nn.Module):
         n_classes: int,
         options: SupervisedOptions | None = None,
         teacher: nn.Module | None = None,
-        teacher_identity: Identity | None = None,
+        teacher_identity: WeightsId | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lamina.core.errors import LaminaError
 
 
-class Absent(nn.Module):
+class MissingTarget(nn.Module):
     """Knows how wide the target is, so that a decoder can be built for it, and not what it is.
 
     On the meta device, where tensors have shapes and no content, it gives them.

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from lamina.core.choices import read_if
+from lamina.core.config import Formerly
 from lamina.core.ranges import COUNT, SHARE_ABOVE_0, check_ranges
 
 TargetKind = Literal["pixels", "hog", "tokens", "teacher"]
 _PIXELS = read_if("kind", "pixels")
 _HOG = read_if("kind", "hog")
 _TEACHER = read_if("kind", "teacher")
-_GUIDED = read_if("kind", "tokens", "teacher")
+_OF_NETWORK = read_if("kind", "tokens", "teacher")
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class TargetOptions:
     ViT-B/16), instead of the features before the head."""
     teacher_precision: Annotated[Literal["fp32", "bf16"] | None, _TEACHER] = None
     """Arithmetic of the teacher. Unset: that of the run."""
-    width: Annotated[int | None, COUNT, _GUIDED] = None
+    width: Annotated[int | None, COUNT, _OF_NETWORK] = None
     """Number of values, or of ids to choose from, for each patch. It is filled in when the teacher or
     tokenizer is opened."""
-    guide_sha256: Annotated[str | None, _GUIDED] = None
+    target_sha256: Annotated[str | None, _OF_NETWORK, Formerly("guide_sha256")] = None
     """SHA-256 of the weights of the teacher or tokenizer, so that a resumed run uses the same. It is filled
     in when the network is opened."""
 
@@ -61,6 +62,6 @@ class TargetOptions:
         check_ranges(self)
 
     @property
-    def guide(self) -> str | None:
-        """The teacher or tokenizer that this kind of target asks, by what it is called."""
+    def target_model(self) -> str | None:
+        """The teacher or tokenizer that computes the target, as it was named; None for other targets."""
         return {"tokens": self.tokenizer, "teacher": self.teacher}.get(self.kind)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import Frozen, Identity, identify
+from lamina.core.frozen import Frozen, WeightsId, identify
 
 TeacherVit = VisionTransformer | Eva | Beit
 
@@ -58,7 +58,7 @@ class Teacher(nn.Module):
         projected: bool = False,
         scores: bool = False,
         dtype: torch.dtype | None = None,
-        identity: Identity | None = None,
+        identity: WeightsId | None = None,
     ) -> None:
         super().__init__()
         _check(vit, projected, scores)

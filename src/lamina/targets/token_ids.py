@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import Frozen, Identity, identify
+from lamina.core.frozen import Frozen, WeightsId, identify
 
 
 @runtime_checkable
@@ -47,7 +47,7 @@ class TokenIds(nn.Module):
     """
 
     def __init__(
-        self, tokenizer: nn.Module, patch: tuple[int, int], identity: Identity | None = None
+        self, tokenizer: nn.Module, patch: tuple[int, int], identity: WeightsId | None = None
     ) -> None:
         super().__init__()
         if missing := [name for name in ("ids", "vocabulary", "stride") if not hasattr(tokenizer, name)]:

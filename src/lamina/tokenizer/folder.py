@@ -12,7 +12,7 @@ from torch import nn
 
 from lamina.core.config import merge, to_mapping
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import Identity, identify
+from lamina.core.frozen import WeightsId, identify
 from lamina.core.plain_files import DamagedFile
 from lamina.core.records import parse_json, read_json, write_json
 from lamina.core.tensor_files import load_tensors, save_tensors
@@ -97,7 +97,7 @@ def build_tokenizer(options: TokenizerOptions) -> DiscreteVAE:
     return DiscreteVAE(options.levels, options.width, options.depth, options.in_chans)
 
 
-def load_tokenizer(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Identity]:
+def load_tokenizer(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, WeightsId]:
     """A tokenizer and which one it is: a folder that `lamina tokenizer train` made, or the weights of
     DALL-E's encoder (.safetensors, or .pth of plain tensors).
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
-from lamina.core.modes import evaluating
+from lamina.core.frozen import eval_mode
 from lamina.tokenizer.vae import DiscreteVAE
 
 
@@ -57,7 +57,7 @@ def measure_tokenizer(tokenizer: DiscreteVAE, batches: Iterable[Batch]) -> Token
     squares = torch.zeros(2, dtype=torch.float64)
     counts = torch.zeros(tokenizer.vocabulary, dtype=torch.int64)
     n_images, n_values = 0, 0
-    with evaluating(tokenizer):
+    with eval_mode(tokenizer):
         for batch in batches:
             images = unit_float(batch.images.to(device)).float()
             ids = tokenizer.ids(images)

@@ -20,8 +20,8 @@ from lamina.train.options import TrainOptions, plan_run
 from lamina.train.precision import check_scale, gradient_norm
 from lamina.train.signals import Interrupted, StopRequest
 from lamina.train.state import INTERRUPTED_EXIT_CODE, Outcome, Reason
-from lamina.train.step_sync import agree
-from lamina.train.trainer import Run
+from lamina.train.step_sync import reduce_step
+from lamina.train.trainer import Trainer
 
 
 class Loader(Protocol):
@@ -57,97 +57,100 @@ def fit(
     folder or data make no run, and where a checkpoint cannot be written.
     """
     with tolerant_output(), process_group(options.device) as ranks, StopRequest() as request:
-        run = Run(task, plan_run(options, loader.n_samples), optim, options, Path(folder), ranks, request)
+        plan = plan_run(options, loader.n_samples)
+        trainer = Trainer(task, plan, optim, options, Path(folder), ranks, request)
         try:
-            run.start(callbacks, resume)
-            return run.end(walk(run, loader))
+            trainer.start(callbacks, resume)
+            return trainer.end(train_steps(trainer, loader))
         except BaseException as error:
-            run.fail(error)
+            trainer.fail(error)
             raise
         finally:
-            run.close()
+            trainer.close()
 
 
-def walk(run: Run, loader: Loader) -> Reason:
+def train_steps(trainer: Trainer, loader: Loader) -> Reason:
     """Take all the steps that are left; returns why it ended."""
     try:
-        return take_steps(run, loader)
+        return take_steps(trainer, loader)
     except Interrupted:
-        if run.ranks.world == 1:
-            ended = run.state.step == run.state.total_steps
-            return run.reason_at_the_end() if ended else "interrupted"
+        if trainer.ranks.world == 1:
+            ended = trainer.state.step == trainer.state.total_steps
+            return trainer.reason_at_the_end() if ended else "interrupted"
         # The other ranks are in a step that waits for this one: nothing can be agreed on with them.
         error = LaminaError("interrupted by a signal while waiting for data; go on with --resume")
         error.exit_code = INTERRUPTED_EXIT_CODE
         raise error from None
 
 
-def take_steps(run: Run, loader: Loader) -> Reason:
+def take_steps(trainer: Trainer, loader: Loader) -> Reason:
     """Batch by batch until the end, or until something asks to stop."""
-    state, options = run.state, run.options
+    state, options = trainer.state, trainer.options
     batches = iter(loader.batches(state.step, state.total_steps))
-    for batch in run.clock.batches(batches, run.request.waiting):
-        run.faults += batch.faults
-        run.say_remarks(batch)
-        batch = batch.to(run.ranks.device)
-        step(run, batch)
-        run.tell_first_step()
+    for batch in trainer.clock.batches(batches, trainer.request.waiting):
+        trainer.faults += batch.faults
+        trainer.say_remarks(batch)
+        batch = batch.to(trainer.ranks.device)
+        step(trainer, batch)
+        trainer.report_first_step()
         if state.step % options.log_every_steps == 0 or state.step == state.total_steps:
-            log(run, batch)
-        if run.save_is_due():
-            run.save()
-        if run.objection:
+            log(trainer, batch)
+        if trainer.save_is_due():
+            trainer.save()
+        if trainer.stop_reason:
             return "bad files"
-        if run.diverged:
+        if trainer.diverged:
             return "nonfinite"
-        if run.stopping and state.step < state.total_steps:
+        if trainer.stopping and state.step < state.total_steps:
             return "interrupted"
     if state.step < state.total_steps:
         raise LaminaError(f"the loader ended at step {state.step} of {state.total_steps}")
-    return run.reason_at_the_end()
+    return trainer.reason_at_the_end()
 
 
-def step(run: Run, batch: Batch) -> None:
+def step(trainer: Trainer, batch: Batch) -> None:
     """One optimiser step on this rank's share of a global batch; on CUDA nothing in it waits."""
-    state = run.state
-    rate = run.learning_rate(state.step)
-    set_learning_rate(run.optimizer, rate)
+    state = trainer.state
+    rate = trainer.learning_rate(state.step)
+    set_learning_rate(trainer.optimizer, rate)
 
-    run.buffers.keep()
-    terms = run.gradients.backward(batch, state.step, run.micro_batch_size(batch))
-    run.scaler.unscale_(run.optimizer)
-    norm = gradient_norm(run.task, run.optim.clip_grad)
+    trainer.buffers.keep()
+    terms = trainer.gradients.backward(batch, state.step, trainer.micro_batch_size(batch))
+    trainer.scaler.unscale_(trainer.optimizer)
+    norm = gradient_norm(trainer.task, trainer.optim.clip_grad)
 
-    verdict = agree(terms, norm, run.requests(batch), run.ranks, scaled=run.scaler.is_enabled())
-    run.buffers.put_back(verdict.skip)
-    with run.moving():
-        step_unless(run.optimizer, verdict.skip)
-        run.scaler.update()
-        run.optimizer.zero_grad(set_to_none=True)
+    scaled = trainer.scaler.is_enabled()
+    reduced = reduce_step(terms, norm, trainer.rank_flags(batch), trainer.ranks, scaled)
+    trainer.buffers.put_back(reduced.skip)
+    with trainer.moving():
+        step_unless(trainer.optimizer, reduced.skip)
+        trainer.scaler.update()
+        trainer.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.lr_sum += rate
-        run.after_step(state.step)
-    run.meter.add((*terms, "grad_norm"), torch.cat([verdict.terms, norm.to(verdict.terms).view(1)]))
-    high = run.first_loss.far_above(verdict.terms[0], verdict.skip)
-    run.take_note(run.mailbox.post(state.step, torch.cat([verdict.flags, high.to(verdict.flags).view(1)])))
-    run.show_step()
+        trainer.after_step(state.step)
+    trainer.meter.add((*terms, "grad_norm"), torch.cat([reduced.terms, norm.to(reduced.terms).view(1)]))
+    high = trainer.first_loss.far_above(reduced.terms[0], reduced.skip)
+    flags = torch.cat([reduced.flags, high.to(reduced.flags).view(1)])
+    trainer.apply_events(trainer.async_flags.push(state.step, flags))  # on CUDA: those of the step before
+    trainer.show_step()
 
 
-def log(run: Run, batch: Batch) -> None:
+def log(trainer: Trainer, batch: Batch) -> None:
     """Write a row of metrics.jsonl: means over the steps since the last one. This waits for the device."""
-    run.take_note(run.mailbox.empty())
-    check_scale(run.scaler)
-    state, means = run.state, run.meter.means()
+    trainer.apply_events(trainer.async_flags.drain())
+    check_scale(trainer.scaler)
+    state, means = trainer.state, trainer.meter.means()
     norm = means.pop("grad_norm")
     row = {
         "step": state.step,
-        "epoch": run.plan.epoch(state.step),
+        "epoch": trainer.plan.epoch(state.step),
         **means,
-        "lr": run.learning_rate(state.step - 1),
+        "lr": trainer.learning_rate(state.step - 1),
         "lr_sum": state.lr_sum,
         "grad_norm": norm,
         "nonfinite": state.nonfinite,
         "faults": state.faults,
     }
-    run.show_row(row, batch)
-    run.meter.clear()
+    trainer.show_row(row, batch)
+    trainer.meter.clear()

@@ -11,7 +11,7 @@ from lamina.core.terminal import why
 from lamina.train.buffers import BufferKeeper
 from lamina.train.run_log import Reporter
 from lamina.train.state import TrainState
-from lamina.train.step_sync import Mailbox, Notice
+from lamina.train.step_sync import AsyncFlags, StepEvents
 
 
 @runtime_checkable
@@ -20,7 +20,7 @@ class Rescuable(Protocol):
 
     state: TrainState
     reporter: Reporter | None
-    mailbox: Mailbox
+    async_flags: AsyncFlags
     buffers: BufferKeeper
     whole: bool
     """False while the weights are being moved: they are of no step then."""
@@ -31,7 +31,7 @@ class Rescuable(Protocol):
     def checkpoint_path(self) -> Path:
         """Where the checkpoint of the current step is, or will be."""
 
-    def count(self, notice: Notice, /) -> None:
+    def count(self, event: StepEvents, /) -> None:
         """Add what a finished step brought to the state."""
 
     def write(self, reporter: Reporter, /) -> None:
@@ -53,8 +53,8 @@ def rescue(run: Rescuable, error: BaseException) -> None:
         return
     if run.saved_step != step:
         try:
-            for notice in run.mailbox.empty():
-                run.count(notice)
+            for event in run.async_flags.drain():
+                run.count(event)
             run.buffers.put_back(torch.ones(()))
             run.write(run.reporter)
         except Exception as second:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from lamina.core.batch import Batch, Fault, Remark
-from lamina.core.modes import modes_kept
+from lamina.core.frozen import modes_kept
 from lamina.core.terminal import lost_output, why
 from lamina.core.text import printable
 from lamina.train.callbacks import Callback

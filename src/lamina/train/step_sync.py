@@ -15,16 +15,16 @@ from lamina.core.errors import LaminaError
 from lamina.train.distributed import Ranks, add_over_ranks
 
 
-class Requests(NamedTuple):
-    """What this rank has to tell the others in this step."""
+class RankFlags(NamedTuple):
+    """What this rank sends to the others with a step: unreadable files, and whether to stop or to save."""
 
     faults: int
     stop: bool
     save: bool
 
 
-class Notice(NamedTuple):
-    """What a step brought, over all ranks: the same on each of them."""
+class StepEvents(NamedTuple):
+    """What happened in a step on any rank; the same on all of them."""
 
     step: int
     skipped: bool
@@ -37,17 +37,17 @@ class Notice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A step as all ranks see it; tensors stay on the device."""
+class ReducedStep:
+    """Mean losses and flags of a step over all ranks; the tensors stay on the device."""
 
     terms: Float[Tensor, "T"]
     skip: Float[Tensor, ""]
     flags: Float[Tensor, "5"]
 
 
-def agree(
-    terms: Mapping[str, Tensor], norm: Float[Tensor, ""], requests: Requests, ranks: Ranks, scaled: bool
-) -> Verdict:
+def reduce_step(
+    terms: Mapping[str, Tensor], norm: Float[Tensor, ""], rank_flags: RankFlags, ranks: Ranks, scaled: bool
+) -> ReducedStep:
     """Reduce one step over the ranks with a single small all-reduce.
 
     `terms` are this rank's means ("loss" first), `norm` the gradient's. The step is to be skipped where a
@@ -57,11 +57,11 @@ def agree(
     values = torch.stack([t.detach() for t in terms.values()]).to(wide(norm.device))
     loss_bad, norm_bad = (~torch.isfinite(values[0])).to(values), (~torch.isfinite(norm)).to(values)
     counted = loss_bad if scaled else loss_bad + norm_bad
-    asked = torch.tensor(requests, dtype=values.dtype).to(values.device, non_blocking=True)  # no wait
+    asked = torch.tensor(rank_flags, dtype=values.dtype).to(values.device, non_blocking=True)  # no wait
     skip = (loss_bad + norm_bad).view(1)
     vector = add_over_ranks(torch.cat([values, skip, counted.view(1), asked]), ranks)
     n = len(values)
-    return Verdict(vector[:n] / ranks.world, (vector[n] > 0).float(), vector[n:])
+    return ReducedStep(vector[:n] / ranks.world, (vector[n] > 0).float(), vector[n:])
 
 
 def wide(device: torch.device) -> torch.dtype:
@@ -69,10 +69,11 @@ def wide(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-class Mailbox:
-    """Brings each step's flags to the host: on CUDA one step late, so that nothing waits, elsewhere at once.
+class AsyncFlags:
+    """Copies each step's flags to the host without waiting: on CUDA they arrive one step late, elsewhere at
+    once.
 
-    At once costs nothing on a CPU; on MPS it waits for the device at each step, which is accepted there.
+    On a CPU that costs nothing; on MPS each step waits for the device, which is accepted there.
 
     While the flags of step k are copied, the GPU already has the work of step k + 1. All ranks read the
     same reduced numbers at the same step, hence decide alike.
@@ -82,30 +83,30 @@ class Mailbox:
         self._late = device.type == "cuda"
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event]] = deque()
 
-    def post(self, step: int, flags: Float[Tensor, "6"]) -> list[Notice]:
-        """Hand in the flags of step `step`, in the order of `Notice`; returns the notices that have
-        arrived."""
+    def push(self, step: int, flags: Float[Tensor, "6"]) -> list[StepEvents]:
+        """Start the copy of the flags of step `step`, in the order of `StepEvents`; returns the events whose
+        flags have arrived."""
         if not self._late:
-            return [_notice(step, flags)]
+            return [_events(step, flags)]
         here = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True).copy_(flags, non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
         self._waiting.append((step, here, copied))
-        return self.empty(leave=1)
+        return self.drain(leave=1)
 
-    def empty(self, leave: int = 0) -> list[Notice]:
-        """All notices but the newest `leave`; waits for the device."""
-        notices = []
+    def drain(self, leave: int = 0) -> list[StepEvents]:
+        """All events but those of the newest `leave` steps; waits for the device."""
+        events = []
         while len(self._waiting) > leave:
             step, flags, copied = self._waiting.popleft()
             copied.synchronize()
-            notices.append(_notice(step, flags))
-        return notices
+            events.append(_events(step, flags))
+        return events
 
 
-def _notice(step: int, flags: Tensor) -> Notice:
+def _events(step: int, flags: Tensor) -> StepEvents:
     skipped, nonfinite, faults, stop, save, high = flags.tolist()
-    return Notice(step, skipped > 0, nonfinite > 0, int(faults), stop > 0, save > 0, high > 0)
+    return StepEvents(step, skipped > 0, nonfinite > 0, int(faults), stop > 0, save > 0, high > 0)
 
 
 class Meter:

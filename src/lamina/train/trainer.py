@@ -1,4 +1,4 @@
-"""A run while it lasts: its parts, the state that moves, and how it starts, saves and ends."""
+"""A training: its parts, the state that changes from step to step, and how it starts, saves and ends."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from lamina.train.run_log import Reporter, load_callback_states
 from lamina.train.schedule import learning_rate
 from lamina.train.signals import StopRequest
 from lamina.train.state import Outcome, Reason, TrainState
-from lamina.train.step_sync import Mailbox, Meter, Notice, Requests
+from lamina.train.step_sync import AsyncFlags, Meter, RankFlags, StepEvents
 
 T = TypeVar("T")
 
 
-class Run:
+class Trainer:
     """The parts of one `fit`, built once, and what changes from step to step."""
 
     clock: Clock
@@ -64,7 +64,7 @@ class Run:
         )
         self.optimizer = build_optimizer(self.task, optim, fused=ranks.device.type in ("cuda", "cpu"))
         self.buffers = BufferKeeper(self.task)
-        self.mailbox, self.meter = Mailbox(ranks.device), Meter(ranks.device)
+        self.async_flags, self.meter = AsyncFlags(ranks.device), Meter(ranks.device)
         self.first_loss = FirstLoss(ranks.device)
         self.retention = Retention(self.checkpoints, options.keep_checkpoints, is_sound, proven_step)
         self.state = TrainState(plan.total_steps)
@@ -72,7 +72,7 @@ class Run:
         self.faults: list[Fault] = []
         self.most_nonfinite = most_nonfinite(options, plan.total_steps)
         self.stopping = self.saving = False
-        self.objection: str | None = None
+        self.stop_reason: str | None = None
         self.request = request
         self.whole = True
         self.saved_step: int | None = None
@@ -108,32 +108,32 @@ class Run:
                 )
         return min(self.state.micro_batch_size, self.share)
 
-    def requests(self, batch: Batch) -> Requests:
-        """What this rank tells the others with this step: faults, a signal, time for a checkpoint."""
+    def rank_flags(self, batch: Batch) -> RankFlags:
+        """What this rank sends to the others: unreadable files, a signal to stop, time for a checkpoint."""
         due = self.ranks.main and self.clock.save_due(self.options.checkpoint_every_seconds)
-        return Requests(len(batch.faults), self.request.signal is not None, due)
+        return RankFlags(len(batch.faults), self.request.signal is not None, due)
 
-    def take_note(self, notices: Sequence[Notice]) -> None:
-        """Act on what steps brought; all ranks take the same notices at the same step."""
-        for notice in notices:
-            self.count(notice)
-            self.stopping |= notice.stop
-            self.saving |= notice.save
-            if notice.nonfinite:
+    def apply_events(self, events: Sequence[StepEvents]) -> None:
+        """Apply the stop, save and skip flags of finished steps, which are the same on all ranks."""
+        for event in events:
+            self.count(event)
+            self.stopping |= event.stop
+            self.saving |= event.save
+            if event.nonfinite:
                 count = f"{self.state.nonfinite} so far, at most {self.most_nonfinite}"
-                self.say(f"step {notice.step} skipped: its loss or gradient is not finite ({count})")
-            if not notice.skipped and (told := self.first_loss.announcement(notice.step, notice.high)):
+                self.say(f"step {event.step} skipped: its loss or gradient is not finite ({count})")
+            if not event.skipped and (told := self.first_loss.announcement(event.step, event.high)):
                 self.say(told)
-            if notice.faults:
-                self._tell_faults()
+            if event.faults:
+                self._report_faults()
 
-    def count(self, notice: Notice) -> None:
-        """Add what a step brought to the state; nothing is told to the other ranks."""
-        self.state.faults += notice.faults
-        self.state.nonfinite += notice.nonfinite
-        self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if notice.skipped else 0
-        if not (notice.skipped or notice.high):
-            self.state.proven_step = notice.step - 1
+    def count(self, event: StepEvents) -> None:
+        """Add the events of a step to the state, without communication between ranks."""
+        self.state.faults += event.faults
+        self.state.nonfinite += event.nonfinite
+        self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if event.skipped else 0
+        if not (event.skipped or event.high):
+            self.state.proven_step = event.step - 1
 
     @contextmanager
     def moving(self) -> Iterator[None]:
@@ -142,12 +142,12 @@ class Run:
         yield
         self.whole = True
 
-    def _tell_faults(self) -> None:
-        """Bring the faults of all ranks to rank 0's callbacks, and their objection back to all ranks."""
+    def _report_faults(self) -> None:
+        """Hand the unreadable files of all ranks to rank 0's callbacks, and their reason to stop to all."""
         gathered, self.faults = gather_json(self.faults, self.ranks), []
         faults = [Fault(*fault) for part in gathered for fault in part]
         told = self._report(lambda reporter: reporter.faults(faults))
-        self.objection = gather_json(told, self.ranks)[0] or self.objection
+        self.stop_reason = gather_json(told, self.ranks)[0] or self.stop_reason
 
     # What is said: by rank 0, but every rank comes here, so that all of them end where it fails
 
@@ -169,7 +169,7 @@ class Run:
         if self.reporter:
             self.reporter.step(self.state.step)
 
-    def tell_first_step(self) -> None:
+    def report_first_step(self) -> None:
         """Let callbacks know, once, that a step was taken."""
         if not self._stepped:
             self._stepped = True
@@ -184,13 +184,13 @@ class Run:
     # Checkpoints
 
     def save_is_due(self) -> bool:
-        """By steps, or by seconds on rank 0's clock."""
+        """Whether a checkpoint is due, by the number of steps or by rank 0's clock."""
         every = self.options.checkpoint_every_steps
         return self.saving or (every is not None and self.state.step % every == 0)
 
     def save(self) -> None:
         """Write a checkpoint on rank 0 while the others wait; raises on all of them where it fails."""
-        self.take_note(self.mailbox.empty())
+        self.apply_events(self.async_flags.drain())
         self.saving, self.failed_to_save = False, True
         self._report(self.write)
         self.saved_step, self.failed_to_save = self.state.step, False
@@ -292,7 +292,7 @@ class Run:
 
     def reason_at_the_end(self) -> Reason:
         """Whether the last step left something: finite weights that were trained."""
-        self.take_note(self.mailbox.empty())
+        self.apply_events(self.async_flags.drain())
         useful = module_finite(self.task) and not never_stepped(self.state)
         return "finished" if from_main(int(useful), self.ranks) else "nonfinite"
 
@@ -302,7 +302,7 @@ class Run:
             self.save()
         if told := self.first_loss.warning(self.state.proven_step):
             self.say(told)
-        step, total, why = self.state.step, self.plan.total_steps, self.objection or ""
+        step, total, why = self.state.step, self.plan.total_steps, self.stop_reason or ""
         outcome = Outcome(reason, step, total, self.checkpoint_path, self._row, why)
         self._report(lambda reporter: reporter.end(outcome))
         return outcome

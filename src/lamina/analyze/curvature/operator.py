@@ -27,7 +27,7 @@ from lamina.analyze.curvature.attention import TwiceDifferentiable
 from lamina.analyze.options import Parameters
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.core.modes import evaluating
+from lamina.core.frozen import eval_mode
 from lamina.core.rng import sample_keys, seed_for
 from lamina.encoder.encoder import Encoder
 from lamina.train.param_groups import param_groups
@@ -155,7 +155,7 @@ def keyed(batch: Batch, seed: int) -> Batch:
 
 
 def _loss_of(task: nn.Module, parameters: dict[str, Tensor], batch: Batch, mixed: bool, seed: int) -> Tensor:
-    with evaluating(task), torch.enable_grad(), TwiceDifferentiable():
+    with eval_mode(task), torch.enable_grad(), TwiceDifferentiable():
         task.training = mixed
         with _generator_of_torch(seed, batch.images.device):
             loss: Tensor = functional_call(task, parameters, (batch,))["loss"]

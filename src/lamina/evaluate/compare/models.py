@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import Identity, identify
+from lamina.core.frozen import WeightsId, identify
 from lamina.core.plain_files import DamagedFile
 from lamina.core.records import read_object, write_json
 from lamina.encoder.options import EncoderOptions
@@ -96,7 +96,7 @@ def check_models(
     write_json(file, after)
 
 
-def _check_names(out: Path, name: str, before: Sequence[Identity], specs: Sequence[str]) -> None:
+def _check_names(out: Path, name: str, before: Sequence[WeightsId], specs: Sequence[str]) -> None:
     if before and (len(before) == 1) != (len(specs) == 1):
         raise LaminaError(
             f"in {out} {name} was measured as {len(before)} network(s), not {len(specs)}; give it another "
@@ -107,7 +107,7 @@ def _check_names(out: Path, name: str, before: Sequence[Identity], specs: Sequen
             raise LaminaError(f"in {out} {name} was measured as {old.name}, not {spec}; give it another name")
 
 
-def _identity(spec: str, may_be_gone: bool, encoder: EncoderOptions | None) -> Identity | None:
+def _identity(spec: str, may_be_gone: bool, encoder: EncoderOptions | None) -> WeightsId | None:
     """Which network it is, by its weights; None for one that is gone and not needed."""
     try:
         return identify(spec, load_encoder(spec, encoder=encoder))
@@ -117,7 +117,7 @@ def _identity(spec: str, may_be_gone: bool, encoder: EncoderOptions | None) -> I
         raise
 
 
-def _read(file: Path) -> dict[str, list[Identity]]:
+def _read(file: Path) -> dict[str, list[WeightsId]]:
     if not file.is_file():
         if (file.parent / "scores").is_dir():
             raise LaminaError(f"{file} is missing, which says what was measured; choose another --out")
@@ -126,7 +126,7 @@ def _read(file: Path) -> dict[str, list[Identity]]:
     try:
         content = read_object(file, mend=mend)
         return {
-            str(name): [Identity(str(spec), str(sha256)) for spec, sha256 in networks]
+            str(name): [WeightsId(str(spec), str(sha256)) for spec, sha256 in networks]
             for name, networks in content.items()
         }
     except DamagedFile:

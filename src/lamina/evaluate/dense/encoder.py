@@ -81,7 +81,7 @@ def resized_options(backbone: Backbone, size: tuple[int, int], changes: EncoderC
         drop_path=changes.drop_path,
         activation_checkpointing=changes.activation_checkpointing,
         hide="drop",
-        start="timm",  # positions learn, whatever they were in pre-training
+        weight_init="timm",  # positions learn, whatever they were in pre-training
         zero_branches=False,
     )
 

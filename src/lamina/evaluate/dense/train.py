@@ -9,11 +9,12 @@ from typing import Any, Protocol
 from torch import nn
 
 from lamina.callbacks.bad_files import FaultMonitor
-from lamina.core.config import flatten
+from lamina.core.config import current_names, flatten
 from lamina.core.durable import replace_text
 from lamina.core.errors import LaminaError
 from lamina.core.records import parse_yaml, read_yaml, to_yaml, write_json
 from lamina.data.loading.bad_files import FaultBudget
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Unfinished
 from lamina.runs.resumable_folder import (
@@ -139,4 +140,6 @@ def _mapping(file: Path) -> dict[str, Any]:
     content = read_yaml(file)
     if not isinstance(content, dict):
         raise LaminaError(f"{file} holds no settings; start anew with --overwrite")
+    if isinstance(network := content.get("network"), dict):
+        content["network"] = current_names(network, EncoderOptions)
     return content

@@ -47,7 +47,7 @@ def adapt_recipe(recipe: FinetuneRecipe, backbone: Backbone, train: Source) -> t
         drop_path=given.drop_path,
         activation_checkpointing=given.activation_checkpointing,
         hide="drop",
-        start="timm",  # positions learn, whatever they were in pre-training
+        weight_init="timm",  # positions learn, whatever they were in pre-training
         zero_branches=False,
     )
     data, notes = with_reading_of(recipe.data, own.data), []

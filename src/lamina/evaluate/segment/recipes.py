@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, get_args
 
 from lamina.core.choices import read_if
-from lamina.core.config import meant
+from lamina.core.config import did_you_mean
 from lamina.core.errors import LaminaError
 from lamina.data.options import DenseDataOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
@@ -209,7 +209,8 @@ def segment_recipe(name: str | None = None, head: str | None = None) -> SegmentR
     """
     heads = get_args(HeadKind)
     if head is not None and head not in heads:
-        raise LaminaError(f"there is no head {head!r}; {meant(head, heads)}there are: {', '.join(heads)}")
+        near = did_you_mean(head, heads)
+        raise LaminaError(f"there is no head {head!r}; {near}there are: {', '.join(heads)}")
     wanted = name or f"{head or 'linear'}-small"
     found = recipe_named(wanted, segment_recipes())
     if head is not None and found.head != head:

@@ -38,7 +38,7 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         relative_positions="shared" if shared is not None else "per_block",
         layer_scale=0.1 if has_scale else 0.0,
         hide="replace",
-        start="simmim",
+        weight_init="simmim",
         **found,
         **feed,
     )

@@ -188,4 +188,4 @@ def _recipe(
     if fusion["kind"] == "mix" and foreign.fusion["weight"].shape[1] != depth_of(foreign.encoder) + 1:
         raise LaminaError("it mixes some of its layers, lamina mixes all; load the encoder alone")
     start = {"mff": "mff", "mix": "crossmae"}.get(fusion["kind"], "mae")
-    return resolve(merge(replace(Recipe(), name=start, encoder=replace(encoder, start="mae")), said))
+    return resolve(merge(replace(Recipe(), name=start, encoder=replace(encoder, weight_init="mae")), said))

@@ -85,7 +85,7 @@ def _options(config: Any) -> EncoderOptions | None:
         name=name,
         image_size=None if None in size else size,
         in_chans=int(own.get("in_chans") or feed.get("input_size", [3])[0]),
-        start="timm",
+        weight_init="timm",
         **{ours: own[theirs] for theirs, ours in _ARGUMENTS.items() if theirs in own},
         **statistics,  # type: ignore[arg-type]
     )
