@@ -26,6 +26,7 @@ from lamina.data.samples.doom.sources import DoomOptions
 from lamina.data.samples.fashion_mnist import FashionOptions
 from lamina.data.samples.photos import PhotosOptions
 from lamina.evaluate.detect.recipes import detect_recipe
+from lamina.evaluate.finetune.recipes import recipe_of
 from lamina.evaluate.segment.recipes import segment_recipe
 from lamina.methods.catalog import recipe
 from lamina.recipes.short_names import SHORT_NAMES
@@ -35,11 +36,17 @@ from lamina.tokenizer.options import TokenizerOptions
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 ROOTS: tuple[tuple[str, str, Any], ...] = (
     (
-        "Pre-training and training on labels",
-        "Of `lamina pretrain`, of `evaluate finetune`, `linear-mae` and `attentive`, and of `--config`. "
-        "Defaults are those of the recipe `mae`; `lamina pretrain DATA --out RUN --recipe NAME --dry-run` "
-        "prints those of another one. An option that has no effect on a training is refused.",
+        "Pre-training",
+        "Of `lamina pretrain` and its `--config`. Defaults are those of the recipe `mae`; "
+        "`lamina pretrain DATA --out RUN --recipe NAME --dry-run` prints those of another one. An option "
+        "that has no effect on a training is refused.",
         recipe("mae"),
+    ),
+    (
+        "Fine-tuning and probes that train",
+        "Of `lamina evaluate finetune`, `linear-mae` and `attentive`. Defaults are those of the recipe "
+        "`finetune`.",
+        recipe_of("finetune", "finetune"),
     ),
     (
         "Segmentation",
