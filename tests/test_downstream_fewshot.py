@@ -83,7 +83,7 @@ def test_few_labels_of_one_class_teach_nothing():
 @pytest.mark.parametrize("by", ["linear", "knn"])
 def test_a_score_is_the_mean_of_its_draws(by, tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
-    options = FewOptions(by=by, per_class=(1, 4), shares=(0.5,), draws=3)
+    options = FewOptions(classifier=by, per_class=(1, 4), shares=(0.5,), draws=3)
     said = []
     scores = evaluate_fewshot(
         tmp_path / "run", stripes_data(60, 30), options, computing=Computing(workers=0), say=said.append
@@ -121,7 +121,7 @@ def test_images_that_cannot_be_read_are_no_test_images_and_are_named(tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
     whole = stripes(12, seed=2)
     torn = Torn(whole.images, [whole.name(i) for i in range(12)], whole.labels, whole.class_names)
-    options = FewOptions(by="knn", per_class=(2,), draws=2)
+    options = FewOptions(classifier="knn", per_class=(2,), draws=2)
     data = LabelledData("torn", stripes(18, seed=1), torn)
     (score,) = evaluate_fewshot(tmp_path / "run", data, options, computing=Computing(workers=0))
     assert (score.n_train, score.n_test) == (6, 11)
@@ -146,7 +146,7 @@ def test_two_lists_of_one_name_have_a_score_each(tmp_path):
         file = tmp_path / folder / "one.txt"
         file.parent.mkdir()
         file.write_text("".join(f"image-{i}.png\n" for i in images))
-        options = FewOptions(by="knn", per_class=(), lists=(file,))
+        options = FewOptions(classifier="knn", per_class=(), lists=(file,))
         (score,) = evaluate_fewshot(
             tmp_path / "run", stripes_data(24, 9), options, computing=Computing(workers=0)
         )
@@ -160,7 +160,7 @@ def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_o
     """fewshot-linear-100 of 24 images: five draws of all of them are one, and "77.1 to 77.1" is no interval."""
     toy_run(tmp_path / "run", toy_recipe())
     data = stripes_data(24, 24)
-    options, said = FewOptions(by="knn", per_class=(2, 100), shares=(), draws=5), []
+    options, said = FewOptions(classifier="knn", per_class=(2, 100), shares=(), draws=5), []
     computing = Computing(workers=0)
     few_each, whole = evaluate_fewshot(tmp_path / "run", data, options, computing=computing, say=said.append)
     assert len(said) == 5 + 1
@@ -174,7 +174,7 @@ def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_o
     assert not any("fewer than" in note for note in few_each.notes)
     uneven = LabelledData("uneven", Subset(data.train, [*range(20), 21]), data.test)  # classes of 8, 7 and 6
     (score,) = evaluate_fewshot(
-        tmp_path / "run", uneven, FewOptions(by="knn", per_class=(7,), draws=2), computing=computing
+        tmp_path / "run", uneven, FewOptions(classifier="knn", per_class=(7,), draws=2), computing=computing
     )
     assert "1 of 3 classes have fewer than 7 images and give all: 20 in all" in score.notes
 
@@ -188,7 +188,7 @@ def test_an_interruption_says_which_amounts_are_kept_and_keeps_them(tmp_path):
         if len(said) == 3:
             raise KeyboardInterrupt
 
-    options = FewOptions(by="knn", per_class=(2, 4, 6), draws=2)
+    options = FewOptions(classifier="knn", per_class=(2, 4, 6), draws=2)
     with pytest.raises(KeyboardInterrupt) as stop:
         evaluate_fewshot(
             tmp_path / "run", stripes_data(24, 9), options, computing=Computing(workers=0), say=say
@@ -237,7 +237,7 @@ def test_fine_tuning_on_a_draw(tmp_path):
         train=replace(chosen.train, max_steps=2, batch_size=4),
         monitor=replace(chosen.monitor, images=0),
     )
-    options = FewOptions(by="finetune", per_class=(2,), draws=2)
+    options = FewOptions(classifier="finetune", per_class=(2,), draws=2)
     going = Going(out=tmp_path / "out", device="cpu", workers=0)
     (score,) = evaluate_fewshot(tmp_path / "run", stripes_data(30, 9), options, going, recipe=chosen)
     assert score.protocol == "fewshot-finetune-2"

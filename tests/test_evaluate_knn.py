@@ -219,10 +219,10 @@ def test_some_training_samples_are_judged_by_all_others(sizes):
 
 def test_candidates_are_judged_by_samples_evenly_spread():
     (train, labels), (test, _) = clouds(60, 1), clouds(20, 2)
-    options = KNNOptions(k=(1, 5, 20), chosen_on=20)
-    judges = selection_rows(60, options.chosen_on)
+    options = KNNOptions(k=(1, 5, 20), selection_samples=20)
+    judges = selection_rows(60, options.selection_samples)
     assert judges.tolist() == list(range(0, 60, 3))
-    assert selection_rows(7, options.chosen_on).tolist() == list(range(7))
+    assert selection_rows(7, options.selection_samples).tolist() == list(range(7))
     verdict = probe_knn(train, labels, test, options)
     best = 0.0
     for k in options.k:
@@ -241,7 +241,7 @@ def test_dinos_protocol_is_one_option_away():
 
 
 @pytest.mark.parametrize(
-    "options", [{"k": ()}, {"k": (0,)}, {"temperature": 0.0}, {"centred": ()}, {"chosen_on": 0}]
+    "options", [{"k": ()}, {"k": (0,)}, {"temperature": 0.0}, {"centred": ()}, {"selection_samples": 0}]
 )
 def test_nonsense_is_refused(options):
     with pytest.raises(LaminaError):

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lamina.cli.parse_protocol import parse_protocol
 
 import detect_toys
 from dense_toys import toy_data
 from lamina.api import recipe
 from lamina.cli.entry import main
-from lamina.cli.parse_protocol import parse_protocol
 from lamina.core.config import flatten, merge, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.records import to_yaml

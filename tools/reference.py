@@ -20,7 +20,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 from unittest.mock import patch
 
-from lamina.cli.entry import VERBS, main
+from lamina.cli.entry import main
+from lamina.cli.verbs import VERBS
 from lamina.core.ranges import Range
 from lamina.data.samples.doom.sources import DoomOptions
 from lamina.data.samples.fashion_mnist import FashionOptions
@@ -76,8 +77,8 @@ class Option:
 
 
 def verbs() -> dict[str, str]:
-    """Each verb of the command line, and what it does: all that this file knows of the table of verbs."""
-    return dict(VERBS)
+    """Each verb of the command line, and what it does."""
+    return {verb.name: verb.help for verb in VERBS}
 
 
 def options(root: Any, prefix: str = "") -> Iterator[Option]:

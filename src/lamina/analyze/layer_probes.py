@@ -201,7 +201,7 @@ class _Sweep:
     def chosen_on(self, protocol: Protocol, labels: Int64[Tensor, "n"]) -> int:
         """How many training images a validation accuracy counts."""
         if protocol == "knn":
-            return min(len(labels), self.knn.chosen_on)
+            return min(len(labels), self.knn.selection_samples)
         return int(stratified_split(labels, self.linear.validation_share, self.seed).sum())
 
 

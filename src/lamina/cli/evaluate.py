@@ -1,177 +1,227 @@
-"""The verbs `lamina evaluate NAME`: each says what it found, keeps it, and writes the run's report anew."""
+"""The verbs `lamina evaluate NAME` that need no recipe: probes, few labels, robustness, and `all`."""
 
 from __future__ import annotations
 
+import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import tyro
-from rich.table import Table
 
-from lamina.cli.progress import ImagesBar
-from lamina.core.console import make_console
+from lamina.cli.arguments import ComputeArguments, Flat, Heads, Json, Labelled, Model, Network
+from lamina.cli.config_file import read_config
+from lamina.cli.output import check_json, print_probe, print_scores, print_table, refresh_report, say
 from lamina.core.errors import LaminaError
-from lamina.core.files import check_writable
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
-from lamina.core.terminal import why
+from lamina.core.ranges import COUNT
 from lamina.encoder.options import network_options
-from lamina.evaluate.probes import evaluate_knn as run_knn
-from lamina.evaluate.probes import evaluate_linear as run_linear
-from lamina.evaluate.results import ProbeResult
-from lamina.features.options import FeatureOptions, KNNOptions, LinearOptions
-from lamina.report.page import write_report
-from lamina.runs.run import Run
+from lamina.evaluate.compare.options import CompareOptions
+from lamina.evaluate.fewshot.options import FewOptions
+from lamina.evaluate.robustness.options import RobustnessOptions
+from lamina.evaluate.run_options import Going
+from lamina.features.options import Computing, FeatureOptions, KNNOptions, LinearOptions
 
-T = TypeVar("T")
-Model = Annotated[str, tyro.conf.arg(metavar="MODEL")]
-Data = Annotated[str, tyro.conf.arg(metavar="DATA")]
-Flat = Annotated[T, tyro.conf.arg(name="")]
-"""Fields without a prefix."""
-
-# Where nobody's window is measured, a table may be as wide as it needs.
-console = make_console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+FEATURES, KNN, LINEAR, COMPUTE = FeatureOptions(), KNNOptions(), LinearOptions(), ComputeArguments()
+FEW, GOING, ROBUSTNESS, COMPARE = FewOptions(), Going(), RobustnessOptions(), CompareOptions()
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How features are computed; of these the numbers depend on the image size alone."""
-
-    encoder: str | None = None
-    """timm name of the network, for a weights file that does not say."""
-    heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
-    """Attention heads of the network, for a weights file of an unusual width, which does not say."""
-    image_size: Annotated[tuple[int, ...] | None, COUNT] = None
-    """Side, or height and width, of the images in px; unset means those of the training. At another size
-    positions are resampled."""
-    batch_size: Annotated[int, COUNT] = 64
-    """Images per forward."""
-    workers: Annotated[int, NOT_NEGATIVE] = 2
-    """Processes that read images."""
-    device: str = "auto"
-    """auto, cpu, cuda, ..."""
-    cache: Path | None = None
-    """Folder for features, found again by the hash of weights, images and transform; may be deleted."""
-
-    def arguments(self) -> dict[str, Any]:
-        """As the functions of `lamina.features` and `embed` take them, the network's options as one."""
-        given = {name: value for name, value in vars(self).items() if name != "heads"}
-        return {**given, "encoder": network_options(self.encoder, self.heads)}
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
-
-
-READING, FEATURES, KNN, LINEAR = Reading(), FeatureOptions(), KNNOptions(), LinearOptions()
-
-
-def evaluate_knn(
+def knn(
     model: Model,
-    data: Data,
+    data: Labelled,
     /,
-    json: Path | None = None,
+    json: Json = None,
     leave_one_out: bool = False,
     features: Flat[FeatureOptions] = FEATURES,
     options: Flat[KNNOptions] = KNN,
-    reading: Flat[Reading] = READING,
+    compute: Flat[ComputeArguments] = COMPUTE,
 ) -> int:
-    """k nearest neighbours on frozen features, beside the untrained network and raw pixels.
+    """Classify by the k nearest neighbours on frozen features; the untrained network and raw pixels are
+    evaluated too, as baselines.
 
-    Cosine similarity, votes weighted by exp(similarity / temperature). k, centring, features and pool are
-    chosen on the training images, never on the test images.
+    The similarity is the cosine, and votes are weighted by exp(similarity / temperature). k, centring,
+    features and pool are chosen on the training images, never on the test images.
 
     Args:
-        model: A run, a step of a run (runs/mff@100), a timm name, or a weights file.
-        data: Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.
-        json: Also write the result to this file.
-        leave_one_out: All images are training and test images at once, each without its own vote.
-        features: Which vectors of the encoder are judged.
-        options: The sweep.
-        reading: How features are computed.
+        leave_one_out: Classify every image by all others; there are no separate test images.
+        features: Which vectors of the encoder are evaluated.
+        options: Candidates among which the training images choose.
+        compute: How features are computed.
     """
-    _prepare(json)
+    check_json(json)
+    from lamina.cli.progress import ImagesBar
+    from lamina.evaluate.probes import evaluate_knn
+
     with ImagesBar() as bar:
-        result = run_knn(
+        result = evaluate_knn(
             model,
             data,
             options=options,
             features=features,
             leave_one_out=leave_one_out,
             progress=bar,
-            **reading.arguments(),
+            **compute.arguments(),
         )
-    return tell_result(result, json)
-
-
-def evaluate_linear(
-    model: Model,
-    data: Data,
-    /,
-    json: Path | None = None,
-    seed: int = 0,
-    features: Flat[FeatureOptions] = FEATURES,
-    options: Flat[LinearOptions] = LINEAR,
-    reading: Flat[Reading] = READING,
-) -> int:
-    """Linear probe on frozen features, beside the untrained network and raw pixels.
-
-    Features are computed once and standardised; the regularisation, the features and the pool are chosen on a
-    part of the training images, never on the test images.
-
-    Args:
-        model: A run, a step of a run (runs/mff@100), a timm name, or a weights file.
-        data: Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.
-        json: Also write the result to this file.
-        seed: Of the part of the training images that choices are made on.
-        features: Which vectors of the encoder are judged.
-        options: The sweep.
-        reading: How features are computed.
-    """
-    _prepare(json)
-    with ImagesBar() as bar:
-        result = run_linear(
-            model, data, options=options, features=features, seed=seed, progress=bar, **reading.arguments()
-        )
-    return tell_result(result, json)
-
-
-def _prepare(file: Path | None) -> None:
-    """What would stop the work at its end is found at its beginning."""
-    if file is not None:
-        check_writable(file)
-
-
-def tell_result(result: ProbeResult, file: Path | None) -> int:
-    """The table of an evaluation; a run's report is written anew with it."""
-    if file is not None:
-        result.save(file)
-    header, *rows = result.table()
-    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*row)
-    console.print(
-        f"{result.protocol} on {result.data}: {result.n_train} training and {result.n_test} test images, "
-        f"{len(result.classes)} classes, the largest with {100 * (result.majority or 0):.1f} % of the test "
-        "images",
-        markup=False,
-    )
-    console.print(table)
-    said = [] if result.timing is None else [str(result.timing)]
-    for note in (*result.notes, *said):
-        console.print(note, markup=False)
-    refresh_report(result.model)
+    print_probe(result, json)
     return 0
 
 
-def refresh_report(model: str) -> None:
-    """Write a run's report anew with what was found of it. Results are on the disk by then: a report that
-    cannot be written is said, and is no error."""
-    run = Run(model)
-    if not run.exists():
-        return
-    try:
-        console.print(f"report {write_report([run.path], run.report_file)}", markup=False)
-    except (OSError, LaminaError) as error:
-        console.print(f"the run's report stays as it was: {why(error)}", markup=False)
+def linear(
+    model: Model,
+    data: Labelled,
+    /,
+    json: Json = None,
+    seed: int = 0,
+    features: Flat[FeatureOptions] = FEATURES,
+    options: Flat[LinearOptions] = LINEAR,
+    compute: Flat[ComputeArguments] = COMPUTE,
+) -> int:
+    """Fit a linear probe on frozen features; the untrained network and raw pixels are evaluated too, as
+    baselines.
+
+    Features are computed once and standardised. The strength of the penalty, the features and the pool are
+    chosen on a part of the training images, never on the test images.
+
+    Args:
+        seed: Random seed of the part of the training images that choices are made on.
+        features: Which vectors of the encoder are evaluated.
+        options: Candidates among which the training images choose.
+        compute: How features are computed.
+    """
+    check_json(json)
+    from lamina.cli.progress import ImagesBar
+    from lamina.evaluate.probes import evaluate_linear
+
+    with ImagesBar() as bar:
+        result = evaluate_linear(
+            model, data, options=options, features=features, seed=seed, progress=bar, **compute.arguments()
+        )
+    print_probe(result, json)
+    return 0
+
+
+def fewshot(
+    model: Model,
+    data: Labelled,
+    /,
+    json: Annotated[Path | None, tyro.conf.arg(help="Write the score of the last budget as JSON.")] = None,
+    network: Network = None,
+    heads: Heads = None,
+    recipe: str | None = None,
+    config: Path | None = None,
+    epochs: float | None = None,
+    few: Flat[FewOptions] = FEW,
+    going: Flat[Going] = GOING,
+) -> int:
+    """Train on few labels, with n images of each class or with shares of all images, and test on all test
+    images. Reported are the mean over random subsets and its 95 % interval.
+
+    Args:
+        recipe: Recipe of fine-tuning; by default the published one for networks of the model's size. Only
+            with --classifier finetune.
+        config: YAML file with fields of that recipe. Only with --classifier finetune.
+        epochs: Epochs of fine-tuning, in place of the recipe's; its warm-up keeps its share of them. Only
+            with --classifier finetune.
+        few: Label budgets, number of subsets, and the classifier.
+        going: Seed and device; for finetune also the folder of its trainings.
+    """
+    check_json(json)
+    changes: dict[str, Any] = {} if config is None else read_config(config)
+    changes |= {"recipe": recipe} if recipe else {}
+    if few.classifier != "finetune" and (changes or epochs is not None):
+        raise LaminaError(
+            "--recipe, --config and --epochs have an effect on fine-tuning alone, and the classifier is "
+            f"{few.classifier}; add --classifier finetune"
+        )
+    from lamina.evaluate.compare.recipes import check_recipes, classifier_recipe
+    from lamina.evaluate.fewshot.protocol import evaluate_fewshot
+
+    recipes = {"finetune": changes} if changes else {}
+    check_recipes(recipes)
+    known = network_options(network, heads)
+    chosen = classifier_recipe("finetune", model, recipes, epochs, known)
+    scores = evaluate_fewshot(model, data, few, going, encoder=known, recipe=chosen, say=say)
+    print_scores(scores, json)
+    return 0
+
+
+def robustness(
+    model: Annotated[
+        str,
+        tyro.conf.arg(
+            metavar="MODEL",
+            help="A run on labels (such as a fine-tuning) or an exported classifier. For any other encoder a "
+            "linear probe is fitted first.",
+        ),
+    ],
+    data: Annotated[
+        str,
+        tyro.conf.arg(metavar="DATA", help="Labelled images in two parts, or the folder of a published set."),
+    ],
+    /,
+    json: Json = None,
+    network: Network = None,
+    heads: Heads = None,
+    batch_size: Annotated[int, COUNT] = 64,
+    options: Flat[RobustnessOptions] = ROBUSTNESS,
+    going: Flat[Going] = GOING,
+) -> int:
+    """Test a classifier on corrupted images, or on ImageNet-C, -A, -R or -Sketch as published.
+
+    Results of each corruption are kept in the folder, and are not computed again.
+
+    Args:
+        batch_size: Images per forward pass.
+        options: Which images.
+        going: Folder, seed and device.
+    """
+    check_json(json)
+    from lamina.evaluate.robustness.protocol import evaluate_robustness
+
+    computing = Computing(batch_size, 2 if going.workers is None else going.workers, going.device or "auto")
+    known = network_options(network, heads)
+    score = evaluate_robustness(model, data, options, going, computing=computing, encoder=known, say=say)
+    print_scores((score,), json)
+    return 0
+
+
+def compare_all(
+    models_and_data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL ... DATA")],
+    /,
+    out: Path,
+    config: Path | None = None,
+    options: Flat[CompareOptions] = COMPARE,
+) -> int:
+    """Run several models through a set of protocols with several seeds, and print one table.
+
+    A model is MODEL, or NAME=MODEL, or NAME=RUN,RUN,RUN for runs of several seeds, each of which counts as
+    one seed. Called again, the command continues where it stopped; features are cached.
+
+    Args:
+        models_and_data: Runs, steps of runs, timm names, weights files, or untrained:MODEL for the same
+            network before training; and last the data: labelled images, root/CLASS/...,
+            root/{train,val}/CLASS/..., or a sample.
+        out: Folder of the comparison.
+        config: YAML file with recipes by protocol. Its fields override those of the published recipe, or of
+            the one that `recipe` names, such as 'finetune: {recipe: finetune-s, train: {epochs: 20}}'.
+        options: Protocols, seeds and sizes.
+    """
+    if len(models_and_data) < 2:
+        raise LaminaError(
+            "give one model or more, and then the data: lamina evaluate all MODEL ... DATA --out FOLDER"
+        )
+    recipes = {} if config is None else read_config(config)
+    from lamina.evaluate.compare.run import compare
+    from lamina.evaluate.compare.table import Comparison
+    from lamina.report.compare_page import write_comparison
+
+    *models, data = models_and_data
+    scores = compare(models, data, out, options, say, recipes)
+    files = write_comparison(scores, data, out, shlex.join(["lamina", *sys.argv[1:]]))
+    for model in sorted({score.model for each in scores.values() for score in each}):
+        refresh_report(model)
+    comparison = Comparison.of(scores)
+    header, lines = comparison.table()
+    print_table(header, [[cell.replace("**", "") for cell in line] for line in lines], gap=3)
+    for sentence in (*comparison.gains(), *map(str, files)):
+        say(sentence)
+    return 0

@@ -1,16 +1,20 @@
-"""What there is to choose from: methods and recipes, a line each, read off the recipes themselves."""
+"""The verbs that describe what there is: `methods` and `recipes`, read off the recipes, and `inspect`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
+
+from lamina.cli.output import print_table, say
 from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipes
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes
 from lamina.evaluate.segment.recipes import SegmentRecipe, segment_recipes
-from lamina.methods.catalog import METHODS, recipes
+from lamina.methods.catalog import METHODS
+from lamina.methods.catalog import recipes as method_recipes
 from lamina.recipes.recipe import Recipe
 
 METHOD_COLUMNS = ("recipe", "hidden", "encoder sees", "decoder", "target", "loss", "paper")
@@ -31,6 +35,44 @@ _DECODERS = {
 }
 
 
+def inspect(path: Annotated[str, tyro.conf.arg(metavar="PATH")], /) -> int:
+    """Describe a file or folder: architecture, sizes, which weights are usable, and the commands that use
+    them.
+
+    Nothing in a file is executed. Known are runs, exports and tokenizers of lamina, timm, MAE (.pth), MAE and
+    MFF of mmpretrain, BEiT and SimMIM, and folders of transformers.
+
+    Args:
+        path: A run, a step of a run (runs/mff@100), a weights file or a folder.
+    """
+    from lamina.interop.inspect import inspect as inspect_path
+
+    say(str(inspect_path(path)))
+    return 0
+
+
+def methods() -> int:
+    """List every method with its parts: what is masked, what the encoder sees, the decoder, the target, the
+    loss and the paper."""
+    print_table(METHOD_COLUMNS, method_rows())
+    say(
+        "\nEach method takes --fusion mff or none; crossmae also takes mix, its own fusion. `lamina recipes` "
+        "shows with which one a recipe starts. Papers are on arXiv."
+    )
+    return 0
+
+
+def recipes() -> int:
+    """List every recipe that --recipe of pretrain and evaluate takes, with its encoder, length and batch
+    size."""
+    print_table(RECIPE_COLUMNS, recipe_rows())
+    say(
+        "\nNAME and NAME-small start with --fusion mff; NAME-ti, -s, -b, -l and -h are as published and "
+        "start with --fusion none. Those of CrossMAE start with --fusion mix, its own."
+    )
+    return 0
+
+
 def method_rows() -> list[tuple[str, ...]]:
     """A row of `METHOD_COLUMNS` for every method."""
     return [_method_row(method.name, method.published) for method in METHODS]
@@ -39,7 +81,7 @@ def method_rows() -> list[tuple[str, ...]]:
 def recipe_rows() -> list[tuple[str, ...]]:
     """A row of `RECIPE_COLUMNS` for every recipe, those of segmentation and detection last."""
     rows: list[tuple[str, ...]] = []
-    trained: dict[str, Callable[[], Recipe | FinetuneRecipe]] = {**recipes(), **finetune_recipes()}
+    trained: dict[str, Callable[[], Recipe | FinetuneRecipe]] = {**method_recipes(), **finetune_recipes()}
     for name, build in trained.items():
         recipe = build()
         encoder = _encoder(recipe) if isinstance(recipe, Recipe) else "the model's"

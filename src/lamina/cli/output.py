@@ -1,55 +1,95 @@
-"""The verbs that say what there is: a path, the methods, the recipes."""
+"""What verbs print: lines, tables, and the scores of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import tyro
 from rich.table import Table
+from rich.text import Text
 
-from lamina.cli.evaluate import console
-from lamina.cli.info import METHOD_COLUMNS, RECIPE_COLUMNS, method_rows, recipe_rows
-from lamina.interop.inspect import inspect as inspect_path
+from lamina.core.console import make_console
+from lamina.core.errors import LaminaError
+from lamina.core.files import check_writable
+from lamina.core.terminal import why
+from lamina.core.text import printable
 
+if TYPE_CHECKING:
+    from lamina.evaluate.results import ProbeResult
+    from lamina.evaluate.score import Score
 
-def inspect(path: Annotated[str, tyro.conf.arg(metavar="PATH")], /) -> int:
-    """Say what a path is: architecture, sizes, which weights would be used, and by which command.
-
-    Nothing in a file is run. Known are runs, exports and tokenizers of lamina, timm, MAE (.pth), mmpretrain's
-    MAE and MFF, BEiT and SimMIM, and folders of transformers.
-
-    Args:
-        path: A run, a step of it, a weights file or a folder.
-    """
-    console.print(str(inspect_path(path)), markup=False)
-    return 0
+# A table that goes to a file or a pipe may be as wide as it needs.
+console = make_console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
-def methods() -> int:
-    """Every method with its parts: what is hidden, what the encoder sees, decoder, target, loss, paper."""
-    _tell_rows(METHOD_COLUMNS, method_rows())
-    console.print(
-        "\nEach with --fusion mff or none; crossmae also with mix, its own. `lamina recipes` says which one "
-        "a recipe starts with. Papers: arXiv.",
-        markup=False,
-    )
-    return 0
+def say(line: str) -> None:
+    """Print a line as it is: brackets in it are no markup."""
+    console.print(line, markup=False)
 
 
-def recipes() -> int:
-    """Every recipe that `--recipe` of pretrain and evaluate takes, with its encoder, length and batch."""
-    _tell_rows(RECIPE_COLUMNS, recipe_rows())
-    console.print(
-        "\nA method's plain name and -small start with --fusion mff; those with -ti, -s, -b, -l, -h are "
-        "as published and start with --fusion none. CrossMAE's start with its own --fusion mix.",
-        markup=False,
-    )
-    return 0
-
-
-def _tell_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 2) -> None:
+    """Print columns, so many spaces apart; names in them are no markup."""
+    table = Table(*header, box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
+
+
+def check_json(file: Path | None) -> None:
+    """Raise before any work where a result could not be written to this file after it."""
+    if file is not None:
+        check_writable(file)
+
+
+def print_probe(result: ProbeResult, file: Path | None) -> None:
+    """Print the table of a probe, save it to a file where one is given, and write the run's report anew."""
+    if file is not None:
+        result.save(file)
+    header, *rows = result.table()
+    largest = f"the largest with {100 * (result.majority or 0):.1f} % of the test images"
+    say(
+        f"{result.protocol} on {result.data}: {result.n_train} training and {result.n_test} test images, "
+        f"{len(result.classes)} classes, {largest}"
+    )
+    print_table(header, rows)
+    for note in (*result.notes, *(() if result.timing is None else (str(result.timing),))):
+        say(note)
+    refresh_report(result.model)
+
+
+def print_scores(scores: tuple[Score, ...], file: Path | None) -> None:
+    """Print scores as a table, save the last one to a file where one is given, and write the run's report
+    anew."""
+    if file is not None and scores:
+        scores[-1].save(file)
+    rows = []
+    for score in scores:
+        low_high = () if score.interval is None else score.interval
+        interval = " to ".join(f"{100 * value:.1f}" for value in low_high)
+        value = f"{100 * score.value:.1f} %"
+        rows.append((score.protocol, score.metric, value, interval, str(score.n_train), str(score.n_test)))
+    print_table(("protocol", "metric", "value", "95 % interval", "train", "test"), rows, gap=3)
+    for score in scores:
+        for name, value_of in score.more.items():
+            if not name.startswith("draw "):
+                say(f"{name}: {100 * value_of:.1f} %")
+        for note in score.notes:
+            say(note)
+    refresh_report(scores[0].model)
+
+
+def refresh_report(model: str) -> None:
+    """Write a run's report anew with a result that is on the disk by now: a report that cannot be written is
+    no error, but is mentioned."""
+    from lamina.report.page import write_report
+    from lamina.runs.run import Run
+
+    run = Run(model)
+    if not run.exists():
+        return
+    try:
+        say(f"report {write_report([run.path], run.report_file)}")
+    except (OSError, LaminaError) as error:
+        say(f"the run's report was not updated: {why(error)}")

@@ -1,49 +1,81 @@
-"""The verbs of the command line: each a typed function whose docstring is its help."""
+"""The verb `lamina pretrain`, and its short help."""
 
 from __future__ import annotations
 
-from json import dumps
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
 
-import torch
 import tyro
-import yaml
+from rich.table import Table
 
-from lamina.api import report_callbacks, tokenizer_callbacks
-from lamina.cli.evaluate import READING, Data, Flat, Model, Reading, console
-from lamina.cli.parse import PretrainArguments
-from lamina.cli.progress import ImagesBar
-from lamina.core.config import to_mapping
-from lamina.core.errors import LaminaError
-from lamina.core.files import write_atomically
-from lamina.data.check import check
-from lamina.data.open import open_source
-from lamina.data.options import DataOptions
-from lamina.data.sources import Split
-from lamina.features.embed import embed as embed_images
-from lamina.interop.complete import complete
-from lamina.interop.handover import export_run
-from lamina.interop.init_weights import start_from
-from lamina.pretraining import changes_of_run, run_pretrain
-from lamina.recipes.build import build_task, compose_task
-from lamina.recipes.memory import MemoryEstimate, estimate_memory
+from lamina.cli.arguments import PretrainArguments
+from lamina.cli.config_file import with_config
+from lamina.cli.output import say
+from lamina.cli.parse import long_names, parse, peek
+from lamina.core.config import flatten, to_mapping
+from lamina.core.console import make_console
+from lamina.methods.catalog import recipe as named_recipe
+from lamina.methods.catalog import recipes
 from lamina.recipes.recipe import Recipe
-from lamina.report.page import write_report
-from lamina.report.reconstructions import reconstruct_files, remark
-from lamina.runs.data_facts import data_facts
-from lamina.runs.run import Run
-from lamina.tokenizer.options import TokenizerOptions
-from lamina.tokenizer_training import train_tokenizer
-from lamina.train.checking import check_training
-from lamina.train.distributed import is_main
-from lamina.train.options import plan_run
+from lamina.recipes.short_names import SHORT_NAMES
+
+_COMMON = {
+    "encoder": "timm name of a VisionTransformer or Eva",
+    "image_size": "side, or height and width, of the training images in px",
+    "patch_size": "side of a patch in px",
+    "in_chans": "number of channels of the images",
+    "mean": "channel means on [0, 1]: numbers, or auto to measure them",
+    "std": "channel standard deviations: numbers, or auto to measure them",
+    "fusion": "mff for Multi-level Feature Fusion, or none",
+    "mask_ratio": "share of the patches that is masked",
+    "epochs": "passes over the images",
+    "max_steps": "number of steps, in place of epochs",
+    "batch_size": "images per step, over all ranks and micro-batches",
+    "base_lr": "learning rate at batch 256; it is scaled by batch_size / 256",
+    "workers": "number of processes that read images",
+    "device": "auto, cpu, cuda, cuda:1, mps, ...",
+    "precision": "fp32, bf16 or fp16",
+    "seed": "random seed for weights, data order, crops, masks and drop path",
+    "checkpoint_every_steps": "also save every N steps (always: every 15 minutes and at the end)",
+}
+_USAGE = """\
+usage: lamina pretrain DATA --out RUN [options]
+
+DATA is a folder (searched in depth), a .txt list, a quoted glob, sample:photos, sample:fashion-mnist
+or sample:doom.
+RUN is a new folder; everything about the run is kept in it.
+"""
+_END = """
+--help-all lists all other options. They have dotted names, such as --fusion.layers 0 2 11 or
+--optim.weight-decay 0.1.
+
+Exit codes:
+  0   done
+  2   wrong arguments or data, too many files that cannot be read, or a data worker that died
+  70  too many non-finite steps: continue with --resume and another --base-lr, --optim.clip-grad or
+      --precision
+  75  interrupted by a signal (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU), with the step saved:
+      continue with --resume. The same signal a second time ends the run at once, without saving."""
 
 
-def pretrain(arguments: PretrainArguments) -> int:
-    """Pre-train, or with --dry-run say what would be done; returns the exit code."""
+def pretrain(_: str, args: Sequence[str]) -> int:
+    """Pre-train, or with --dry-run print what would be done; returns the exit code.
+
+    Raises:
+        LaminaError: in one line, for arguments that cannot be used and for whatever stops a run.
+    """
+    if {"-h", "--help"} & set(args):
+        _print_help()
+        return 0
+    arguments = parse_pretrain(["--help" if arg == "--help-all" else arg for arg in args])
+    from lamina.api import report_callbacks
+    from lamina.cli.dry_run import describe
+    from lamina.pretraining import run_pretrain
+    from lamina.runs.run import Run
+    from lamina.train.distributed import is_main
+
+    run = Run(arguments.out)
     if arguments.dry_run:
-        run = Run(arguments.out)
         own = run if arguments.resume and run.exists() else None
         describe(arguments.fields, arguments.data, init=arguments.init, own=own)
         return 0
@@ -56,199 +88,62 @@ def pretrain(arguments: PretrainArguments) -> int:
         init=arguments.init,
         callbacks=report_callbacks,
     )
-    run = Run(arguments.out)
     if is_main() and run.report_file.is_file():
-        console.print(f"report {run.report_file}", markup=False)
+        say(f"report {run.report_file}")
     return outcome.exit_code
 
 
-def describe(
-    recipe: Recipe, data: str, part: Split | None = None, init: str | None = None, own: Run | None = None
-) -> None:
-    """The complete recipe, the steps and the memory of a run that is not started, on a part of the data.
+def parse_pretrain(args: Sequence[str]) -> PretrainArguments:
+    """Arguments of `lamina pretrain`: the recipe, then --config, then the options given.
 
-    Refuses what the run would refuse: images, parts, teachers, its device, its optimiser, weights to start
-    from that do not fit, and, of a run that is resumed (`own`), options that may not change.
+    Raises:
+        LaminaError: in one line, for arguments that cannot be used.
     """
-    source = open_source(data, part)
-    images = len(source)
-    for note in source.notes:
-        console.print(f"data: {note}", markup=False)
-    resolved = complete(recipe, source, own.init() if own else init, own.recipe() if own else None).recipe
-    if own is not None:
-        changes_of_run(own, resolved, data_facts(data, source), init)
-    console.print(yaml.safe_dump(to_mapping(resolved), sort_keys=False, allow_unicode=True), markup=False)
-    plan = plan_run(recipe.train, images)
-    with torch.device("meta"):
-        task = compose_task(resolved)
-    warnings = check_training(task, recipe.optim, recipe.train, plan)
-    if init is not None and own is None:
-        loaded = start_from(build_task(resolved).encoder, init, resolved.encoder.init_channels)
-        console.print(f"would start from {init}: {loaded}", markup=False)
-    console.print(
-        f"{images} images, {plan.total_steps} steps of {recipe.train.batch_size}, "
-        f"{plan.steps_per_epoch:.1f} steps in an epoch",
-        markup=False,
-    )
-    batch = recipe.train.micro_batch_size or recipe.train.batch_size
-    console.print(tell_memory(estimate_memory(resolved, batch), batch), markup=False)
-    for line in warnings:
-        console.print(line, markup=False)
+    args = long_names(args)
+    start = with_config(_starting_recipe(args), args)
+    default = PretrainArguments(data=tyro.MISSING, out=tyro.MISSING, fields=start.recipe)
+    parsed = parse(PretrainArguments, args, "lamina pretrain", default)
+    start.check(parsed.fields)
+    return parsed
 
 
-def tell_memory(estimate: MemoryEstimate, batch: int) -> str:
-    """An estimate in two lines."""
-    n = estimate.parameters
-    trained = f"{n / 1e6:.1f} M" if n >= 100_000 else f"{n:,}"
-    total, *parts = map(
-        tell_bytes, (estimate.total, estimate.weights, estimate.training, estimate.activations)
-    )
-    return (
-        f"{trained} parameters to train; about {total} in fp32 for {batch} images at a time\n"
-        f"(weights {parts[0]}, gradients and optimiser {parts[1]}, activations {parts[2]})"
-    )
+def _starting_recipe(args: Sequence[str]) -> Recipe:
+    """The recipe that is named; on a resume the run's own."""
+    name, out = peek(args, "--recipe"), peek(args, "--out") or ""
+    if "--resume" not in args or not Path(out).exists():
+        return named_recipe(name or "mae")
+    from lamina.api import starting_recipe
+
+    return starting_recipe(name, out, resume=True)
 
 
-def tell_bytes(n: float) -> str:
-    """In GiB, or in MiB where that says little."""
-    return f"{n / 2**30:.2f} GiB" if n >= 2**30 / 10 else f"{n / 2**20:.1f} MiB"
+def _print_help() -> None:
+    console = make_console()
+    defaults = flatten(to_mapping(named_recipe("mae")))
+    table = Table("option", "default", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for flag, default, text in (
+        ("--recipe NAME", "mae", f"method and schedule to start from: {', '.join(_recipe_names())}"),
+        ("--config FILE", "", "YAML file with fields of the recipe; options of the command line override it"),
+        ("--resume", "", "continue RUN exactly where it stopped; start it where there is none"),
+        ("--overwrite", "", "replace RUN once the new run has taken its first step"),
+        (
+            "--init FILE",
+            "",
+            "initialise the encoder from a run, an export, third-party weights or timm/NAME",
+        ),
+        ("--dry-run", "", "print the complete recipe, the steps and the memory, and train nothing"),
+        ("--help-all", "", "list every field of the recipe by its dotted name"),
+    ):
+        table.add_row(flag, default, text)
+    for name, text in _COMMON.items():
+        default = defaults[SHORT_NAMES[name]]
+        table.add_row(f"--{name.replace('_', '-')}", "" if default is None else str(default), text)
+    console.print(_USAGE, markup=False)
+    console.print(table)
+    console.print(_END, markup=False)
 
 
-def reconstruct(
-    run: Annotated[Path, tyro.conf.arg(metavar="RUN")],
-    images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE")],
-    /,
-    out: Path,
-    step: int | None = None,
-) -> int:
-    """Hide patches of images, let a run fill them in, and save original, masked input and reconstruction.
-
-    Where the run's target normalises each patch, as MAE's does, the mean and deviation of the true patch are
-    given back to its prediction; a line says so.
-
-    Args:
-        run: The run's folder.
-        images: Image files.
-        out: Folder for the pictures.
-        step: Checkpoint to take; by default the newest.
-    """
-    for file in reconstruct_files(run, images, out, step):
-        console.print(str(file), markup=False)
-    if (said := remark(run)) is not None:
-        console.print(said, markup=False)
-    return 0
-
-
-def embed(
-    model: Model,
-    data: Data,
-    /,
-    out: Path,
-    features: Literal["last", "fused"] = "last",
-    pool: Literal["cls", "mean"] = "mean",
-    reading: Flat[Reading] = READING,
-) -> int:
-    """Save one feature vector per image, with names and what was used.
-
-    Exit code 1 where so many images could not be read that a training would stop (as in `lamina data check`).
-
-    Args:
-        model: A run, a step of a run (runs/mff@100), a timm name, or a weights file.
-        data: Images: a folder, a .txt list, a quoted glob, or a sample.
-        out: .npz or .csv file to write.
-        features: last: the last block. fused: what the decoder was given.
-        pool: cls: the class token. mean: the mean of the patch tokens.
-        reading: How features are computed.
-    """
-    with ImagesBar() as bar:
-        given = reading.arguments()
-        table = embed_images(model, data, out, features=features, pool=pool, progress=bar, **given)
-    n, bad = len(table.index), len(table.faults)
-    console.print(f"{n} images in {out}", markup=False)
-    for note in table.notes:
-        console.print(note, markup=False)
-    if bad <= (most := DataOptions().bad_files_limit(n + bad)):
-        return 0
-    console.print(f"a run stops at more than {most} images that cannot be read: exit code 1", markup=False)
-    return 1
-
-
-def data_check(data: Data, /, in_chans: int = 3, duplicates: bool = False, json: Path | None = None) -> int:
-    """Read every image as training would, and list what cannot be read, with the reason.
-
-    Exit code 0 where pre-training would go through, 1 where it would stop for too many bad files.
-
-    Read are JPEG (.jpg .jpeg .jpe .jfif), PNG (.png), WebP (.webp), AVIF (.avif), GIF (.gif), BMP (.bmp
-    .dib), TIFF (.tif .tiff; many channels with the extra tiff), NumPy arrays (.npy) and Netpbm (.pbm .pgm
-    .ppm .pnm). Files with other endings in a folder are passed over, and counted.
-
-    Args:
-        data: Images: a folder, a .txt list, a quoted glob, or a sample.
-        in_chans: Channels of the encoder that is to be trained: files that do not fit it cannot be read.
-        duplicates: Also list files with the same content.
-        json: Also write the result to this file.
-    """
-    source, training = open_source(data, "all"), open_source(data)
-    with ImagesBar() as bar:
-        result = check(source, None, in_chans, duplicates, training, bar)
-    for line in result.lines():
-        console.print(line, markup=False)
-    if json is not None:
-        write_atomically(json, dumps(result.to_json(), indent=1) + "\n")
-    return 0 if result.ok else 1
-
-
-def report(
-    runs: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN")], /, out: Path | None = None
-) -> int:
-    """Write the page of a run, or of several side by side.
-
-    Args:
-        runs: Folders of runs.
-        out: HTML file; by default report.html in the run's folder, for a single run.
-    """
-    if not runs:
-        raise LaminaError("name at least one run")
-    for run in runs:
-        Run(run).recipe()  # a clear sentence where it is none
-    if out is None and len(runs) > 1:
-        raise LaminaError("several runs side by side need --out FILE.html")
-    console.print(str(write_report(list(runs), out or Run(runs[0]).report_file)), markup=False)
-    return 0
-
-
-def export(
-    run: Annotated[str, tyro.conf.arg(metavar="RUN")], /, out: Path, to: Literal["timm", "lamina"] = "timm"
-) -> int:
-    """Hand the encoder over to other tools.
-
-    Args:
-        run: A run, or a step of it (runs/mff@100).
-        out: Weights file to write, .safetensors; its settings go into a .json beside it.
-        to: timm: loads into `timm.create_model` with no key missing or left over. lamina: a classifier
-            trained on labels with its fusion, for `lamina.load_supervised`.
-    """
-    console.print(str(export_run(run, out, to)), markup=False)
-    return 0
-
-
-def tokenizer_train(
-    data: Data,
-    /,
-    out: Path,
-    resume: bool = False,
-    overwrite: bool = False,
-    options: Flat[TokenizerOptions] = TokenizerOptions(),
-) -> int:
-    """Train a discrete tokenizer on images, for BEiT's target, and measure it on held-out ones.
-
-    Args:
-        data: Images: a folder, a .txt list, a quoted glob, or a sample.
-        out: Folder of the tokenizer.
-        resume: Go on with the tokenizer in --out, exactly where it was (or start it).
-        overwrite: Replace the tokenizer in --out.
-        options: Its network and schedule.
-    """
-    return train_tokenizer(
-        data, out, options, resume=resume, overwrite=overwrite, callbacks=tokenizer_callbacks
-    ).exit_code
+def _recipe_names() -> list[str]:
+    """Names of recipes, the sizes of a method as one."""
+    names = [name for name in recipes() if name.rpartition("-")[2] not in ("ti", "s", "l", "h", "demo")]
+    return [f"{name[:-2]}-{{ti,s,b,l,h}}" if name.endswith("-b") else name for name in names]

@@ -93,7 +93,7 @@ def evaluate_knn(
     probe = partial(probe_knn, options=options, device=choose_device(device))
     selection = (
         "k, centring, features and pool by leave-one-out on the training images, at most "
-        f"{options.chosen_on} of them"
+        f"{options.selection_samples} of them"
     )
     labelled = open_labelled(data, leave_one_out)
     return _evaluate(

@@ -70,7 +70,7 @@ def probe_knn(
     `device` is where it is computed.
     """
     k = tuple(dict.fromkeys(min(value, len(train) - 1) for value in options.k))
-    train, judges = _at_hand(train, device), selection_rows(len(train), options.chosen_on)
+    train, judges = _at_hand(train, device), selection_rows(len(train), options.selection_samples)
     mean, truth = train.mean(dim=0, dtype=torch.float32), labels[judges.to(labels.device)]
     ask = partial(knn_predict, train, labels, temperature=options.temperature, device=device)
     candidates = []

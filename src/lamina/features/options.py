@@ -87,7 +87,7 @@ class KNNOptions:
     centred: tuple[bool, ...] = (False, True)
     """Whether the mean of the training features is taken off before the cosine. DINO does not (False alone);
     raw pixels and untrained features, all positive or nearly parallel, gain by it, and so does MAE."""
-    chosen_on: Annotated[int, COUNT] = 50_000
+    selection_samples: Annotated[int, COUNT] = 50_000
     """At most so many training samples, evenly spread, judge the candidates; each of them against all others,
     which for every one of 1.28 million would be their square."""
 

@@ -51,8 +51,8 @@ class Bench:
         train, test = (
             collect(source, {"trained": extract}, size, channels, _reading(backbone), computing)
             for source in (
-                subsample(self.data.train, self.options.bank),
-                subsample(self.data.test, self.options.test),
+                subsample(self.data.train, self.options.num_train),
+                subsample(self.data.test, self.options.num_test),
             )
         )
         (bank,), (asked,) = train.vectors.values(), test.vectors.values()

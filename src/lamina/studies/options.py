@@ -41,9 +41,9 @@ class StudyOptions:
     """Number of blocks of the encoder."""
     pool: Pool = "cls"
     """What the head of the supervised arm reads: the class token, or the mean of the patch tokens."""
-    bank: Annotated[int, COUNT] = 3000
+    num_train: Annotated[int, COUNT] = 3000
     """Number of labelled training images on which the probes are chosen and fitted."""
-    test: Annotated[int, COUNT] = 2000
+    num_test: Annotated[int, COUNT] = 2000
     """Number of held-out images that the probes are tested on."""
     workers: Annotated[int, NOT_NEGATIVE] = 1
     """Number of processes that read images; 0: the training process reads them. Results do not depend on

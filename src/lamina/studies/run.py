@@ -225,7 +225,10 @@ def _settings(
     facts = data_facts(data.name, source)
     # More seeds may be added later; the number of steps stands by itself.
     further = ("seeds", "size", "steps")
-    kept = {n: value for n, value in asdict(options).items() if not is_free(n) and n not in further}
+    old = {"num_train": "bank", "num_test": "test"}  # as the studies of earlier versions have them
+    kept = {
+        old.get(n, n): value for n, value in asdict(options).items() if not is_free(n) and n not in further
+    }
     return {
         "study": study.name,
         "data": {name: getattr(facts, name) for name in ("source", "images", "names_sha256")},

@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, SHARE_ABOVE_0, check_ranges
 
-By = Literal["linear", "knn", "finetune"]
+Classifier = Literal["linear", "knn", "finetune"]
 
 
 @dataclass(frozen=True)
 class FewOptions:
     """How few labels, how often they are drawn, and what learns from them."""
 
-    by: By = "linear"
+    classifier: Classifier = "linear"
     """linear or knn on frozen features, or finetune."""
     per_class: Annotated[tuple[int, ...], COUNT] = (1, 2, 5, 10)
     """Images of each class."""

@@ -19,7 +19,7 @@ from lamina.core.intervals import SHARE, estimate, wilson_interval
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.confusion import Confusion
-from lamina.evaluate.fewshot.options import By, FewOptions
+from lamina.evaluate.fewshot.options import Classifier, FewOptions
 from lamina.evaluate.fewshot.subsets import Draw, draw_of_list, draw_per_class, few, per_class_of
 from lamina.evaluate.finetune.protocol import evaluate_trained, keep
 from lamina.evaluate.finetune.recipes import FinetuneRecipe
@@ -117,7 +117,11 @@ def _so_far(
     place = None if isinstance(model, Backbone) or not scores else score_file(scores[0], Run(model).exists())
     where = "kept nowhere (the model is no run)" if place is None else f"kept in {place.parent}"
     told = f"scores of {', '.join(done)} are finished and {where}" if done else "no amount was finished"
-    again = "trainings go on with --resume" if options.by == "finetune" else "draws of an amount start anew"
+    again = (
+        "trainings go on with --resume"
+        if options.classifier == "finetune"
+        else "draws of an amount start anew"
+    )
     return f"{told}; still to do: {', '.join(left)}, where {again}"
 
 
@@ -139,7 +143,7 @@ def _score(
     elif mean.interval is not None:
         note = f"all {len(rows)} draws gave one accuracy; the interval is over test images"
     return Score(
-        protocol=f"fewshot-{options.by}-{draw.amount}",
+        protocol=f"fewshot-{options.classifier}-{draw.amount}",
         model="a backbone" if origin is None else origin.name,
         step=None if origin is None else origin.step,
         data=labelled.name,
@@ -149,7 +153,7 @@ def _score(
         n_train=rows[0].answer.n_train,
         n_test=n,
         seed=seed,
-        settings={"by": options.by, "draws": len(rows), "pool": options.pool},
+        settings={"by": options.classifier, "draws": len(rows), "pool": options.pool},
         more={
             **({} if found is None else found.numbers),
             **{f"draw {i}": value for i, value in enumerate(values)},
@@ -223,7 +227,7 @@ def _judge(
     encoder: str | EncoderOptions | None,
 ) -> Callable[[Draw], Answer]:
     """What learns from a draw and is tested."""
-    if options.by != "finetune":
+    if options.classifier != "finetune":
         return _frozen(backbone, labelled, options, computing or Computing(device=going.device or "auto"))
 
     def tuned(draw: Draw) -> Answer:
@@ -269,7 +273,7 @@ def _frozen(
     def probed(draw: Draw) -> Answer:
         few(labelled.train, draw.indices)
         rows = torch.tensor([row[i] for i in draw.indices if i in row])
-        predicted, notes = _predict(options.by, bank[rows], known[rows], asked)
+        predicted, notes = _predict(options.classifier, bank[rows], known[rows], asked)
         found = Confusion.of(truth, predicted, labelled.classes)
         top1 = float((predicted == truth).double().mean())
         return Answer(top1, found, way, len(rows), len(truth), (*unread, *notes))
@@ -278,9 +282,12 @@ def _frozen(
 
 
 def _predict(
-    by: By, bank: Float[Tensor, "n D"], labels: Int64[Tensor, "n"], asked: Float[Tensor, "m D"]
+    classifier: Classifier,
+    bank: Float[Tensor, "n D"],
+    labels: Int64[Tensor, "n"],
+    asked: Float[Tensor, "m D"],
 ) -> tuple[Int64[Tensor, "m"], tuple[str, ...]]:
-    if by == "knn":
+    if classifier == "knn":
         verdict = probe_knn(bank, labels, asked, KNN)
         return verdict.predictions, verdict.notes
     single = int(torch.bincount(labels).max()) == 1

@@ -1,0 +1,106 @@
+"""The verbs of the command line, a row each: the overview, the documentation and the tests read `VERBS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from lamina.analyze.catalog import ANALYSES
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb. Its function is imported when it runs, and imports what computes only after its arguments
+    are parsed: torch takes seconds to import, and help and messages about arguments do not need it."""
+
+    name: str
+    """One word or two, as they are typed."""
+    help: str
+    """What it does, as a short sentence without a full stop."""
+    function: str
+    """MODULE:FUNCTION. The function returns the exit code."""
+    printed: bool = False
+    """Whether its result is what it prints: where that cannot be written, it ends with exit code 2."""
+    parses: bool = False
+    """Whether the function takes the verb's last word and the arguments as they were typed, since the
+    defaults of its options follow from its arguments. The arguments of others are parsed by their types."""
+
+    def load(self) -> Callable[..., Any]:
+        """The function."""
+        module, _, name = self.function.partition(":")
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+
+_LABELS = "lamina.cli.evaluate_trained:train_on_labels"
+
+VERBS = (
+    Verb("pretrain", "Pre-train on a folder of images", "lamina.cli.pretrain:pretrain", parses=True),
+    Verb("evaluate knn", "Classify by k nearest neighbours", "lamina.cli.evaluate:knn", printed=True),
+    Verb("evaluate linear", "Fit a linear probe on features", "lamina.cli.evaluate:linear", printed=True),
+    Verb("evaluate linear-mae", "Train MAE's linear probe: LARS, random crops", _LABELS, parses=True),
+    Verb("evaluate attentive", "Train an attentive probe on frozen patch tokens", _LABELS, parses=True),
+    Verb("evaluate finetune", "Fine-tune the encoder on labels", _LABELS, parses=True),
+    Verb(
+        "evaluate fewshot",
+        "Train on few labels: n images per class, or 1 %, 10 %",
+        "lamina.cli.evaluate:fewshot",
+        printed=True,
+    ),
+    Verb(
+        "evaluate robustness",
+        "Test on corrupted images, ImageNet-C, -A, -R, -Sketch",
+        "lamina.cli.evaluate:robustness",
+        printed=True,
+    ),
+    Verb(
+        "evaluate segment",
+        "Semantic segmentation: linear, UperNet, DPT or kNN head",
+        "lamina.cli.evaluate_trained:segment",
+        parses=True,
+    ),
+    Verb(
+        "evaluate detect",
+        "Detection and instance masks: ViTDet's Mask R-CNN",
+        "lamina.cli.evaluate_trained:detect",
+        parses=True,
+    ),
+    Verb(
+        "evaluate all",
+        "Run several models through several protocols: one table",
+        "lamina.cli.evaluate:compare_all",
+    ),
+    Verb("reconstruct", "Save reconstructions of masked images", "lamina.cli.models:reconstruct"),
+    Verb("embed", "Save one feature vector per image", "lamina.cli.models:embed"),
+    Verb(
+        "data check",
+        "Read every image and list the files that cannot be read",
+        "lamina.cli.data:check",
+        printed=True,
+    ),
+    Verb("report", "Write the HTML report of one run or of several", "lamina.cli.models:report"),
+    Verb("export", "Export the encoder as timm weights", "lamina.cli.models:export"),
+    *(
+        Verb(f"analyze {row.name}", row.help.rstrip("."), "lamina.cli.analyze:analyze", parses=True)
+        for row in ANALYSES
+    ),
+    Verb(
+        "study feature-bias",
+        "Fusion weights for pixels, a teacher's features and labels as target",
+        "lamina.cli.study:study_bias",
+    ),
+    Verb("study pair", "MAE and PixMIM, each with and without MFF", "lamina.cli.study:study_pair"),
+    Verb("study fusion", "Fused blocks, projections and poolings compared", "lamina.cli.study:study_fusion"),
+    Verb("tokenizer train", "Train a discrete tokenizer for BEiT", "lamina.cli.tokenizer:train"),
+    Verb(
+        "inspect",
+        "Describe a file or folder, and which of its weights are usable",
+        "lamina.cli.info:inspect",
+        printed=True,
+    ),
+    Verb("methods", "List all methods with their parts", "lamina.cli.info:methods", printed=True),
+    Verb("recipes", "List all recipes that --recipe takes", "lamina.cli.info:recipes", printed=True),
+    Verb("demo", "Pre-train a small model on photographs, with its report", "lamina.cli.demo:demo"),
+)
+"""In the order of the overview."""
