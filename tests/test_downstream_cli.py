@@ -70,7 +70,7 @@ def test_few_labels_and_robustness_print_their_numbers(run, folder, tmp_path, ca
     assert "fewshot-linear-2" in told
     assert "all 2 draws gave one accuracy; the interval is over test images" in told
     tuned = [
-        "--by",
+        "--classifier",
         "finetune",
         "--recipe",
         "finetune-small",
@@ -111,8 +111,8 @@ def test_wrong_arguments_are_one_line(run, folder, tmp_path, capsys):
         (["finetune", run, str(tmp_path / "none")], "there is no"),
         (["linear-mae", run, folder, "--optim.kindd", "x"], "kindd"),
         (["fewshot", run, folder, "--per-class", "0"], "1 or more"),
-        (["fewshot", run, folder, "--epochs", "3"], "add --by finetune"),
-        (["fewshot", run, folder, "--by", "finetune", "--recipe", "mae-small"], "of finetune; choose one of"),
+        (["fewshot", run, folder, "--epochs", "3"], "add --classifier finetune"),
+        (["fewshot", run, folder, "--classifier", "finetune", "--recipe", "mae-small"], "of finetune; choose one of"),
         (["fewshot", run, folder, "--lists", str(tmp_path / "no.txt")], "cannot be read"),
         (["robustness", run, folder, "--kinds", "rain"], "no corruption 'rain'"),
         (["robustness", run, folder, "--published", "imagenet-c"], "is no classifier"),
@@ -140,7 +140,7 @@ def unusual(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "verb", ["linear-mae", "attentive", "finetune", "fewshot --by finetune --per-class 2 --draws 1"]
+    "verb", ["linear-mae", "attentive", "finetune", "fewshot --classifier finetune --per-class 2 --draws 1"]
 )
 def test_heads_of_an_unusual_width_are_taken_from_the_command_line(verb, unusual, folder, tmp_path, capsys):
     name, *more = verb.split()

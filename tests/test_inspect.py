@@ -128,7 +128,7 @@ def test_timm_names_and_unknown_tensors(tmp_path):
     found = inspect(exported.weights)
     assert found.what == "a ViT under timm's names"
     assert "width 96, 3 blocks, patch 8 px" in found.architecture
-    assert "--encoder TIMM-NAME" in found.commands[0]
+    assert "--network TIMM-NAME" in found.commands[0]
     save_file({"conv.0.weight": torch.zeros(3), "fc.bias": torch.zeros(2)}, tmp_path / "cnn.safetensors")
     found = inspect(tmp_path / "cnn.safetensors")
     assert "no format that is known" in found.what

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import lamina
+from lamina.cli.config_file import read_config
 from lamina.cli.entry import main
-from lamina.cli.parse import read_config
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import (

@@ -307,8 +307,8 @@ def test_when_a_fused_run_is_there_is_told_beside_the_plain_runs_own_share():
 
 def test_a_study_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
     arguments = ["study", "feature-bias", "--data", folder, "--out", str(tmp_path / "s"), "--seeds", "1"]
-    arguments += ["--steps", "8", "--batch-size", "8", "--width", "32", "--depth", "2", "--bank", "16"]
-    arguments += ["--test", "8", "--workers", "0", "--device", "cpu"]
+    arguments += ["--steps", "8", "--batch-size", "8", "--width", "32", "--depth", "2", "--num-train", "16"]
+    arguments += ["--num-test", "8", "--workers", "0", "--device", "cpu"]
     pretrain, calls = running.run_pretrain, []
 
     def interrupted(*args, **kwargs):

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import tyro
 
 from lamina.analyze.catalog import analysis
+from lamina.cli.output import print_table, say
 from lamina.cli.parse import parse
+from lamina.core.text import printable
 
 
 def analyze(name: str, args: Sequence[str]) -> int:
@@ -28,28 +30,15 @@ def analyze(name: str, args: Sequence[str]) -> int:
     )
     given: Any = parse(arguments, args, f"lamina analyze {name}")
 
-    from rich.table import Table
-    from rich.text import Text
-
     from lamina.analyze.session import AnalysisSession
     from lamina.cli.progress import AnalysisBar
-    from lamina.core.console import make_console
-    from lamina.core.text import printable
     from lamina.report.page import write_page_of_analyses
-
-    console = make_console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
-
-    def say(line: str) -> None:
-        console.print(printable(line), markup=False)
 
     with AnalysisBar() as bar:
         session = AnalysisSession(row, given.models, given.fields, bar, say)
         summary, files = session.run(shlex.join(["lamina", *sys.argv[1:]]))
     page = write_page_of_analyses(session.folder, session.run_analysed)
-    table = Table(*summary.header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for cells in summary.rows:
-        table.add_row(*(Text(printable(cell)) for cell in cells))  # names are no markup
-    console.print(table)
+    print_table(summary.header, summary.rows)
     for line in (*summary.notes, *map(str, (files.json, files.png, files.svg, page))):
-        say(line)
+        say(printable(line))
     return 0

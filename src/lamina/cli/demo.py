@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from lamina.analyze.catalog import FrequencyOptions, FusionWeightsOptions, LayerProbesOptions, analysis
-from lamina.analyze.session import AnalysisSession
-from lamina.api import report_callbacks
+from lamina.cli.output import console, print_table, say
 from lamina.core.config import merge
-from lamina.core.console import make_console
-from lamina.evaluate.probes import evaluate_knn, evaluate_linear
-from lamina.evaluate.results import ProbeResult
-from lamina.evaluate.score import Unfinished
 from lamina.methods.catalog import demo as demo_recipe
-from lamina.pretraining import run_pretrain
-from lamina.report.page import write_report
-from lamina.runs.run import Run
+
+if TYPE_CHECKING:
+    from lamina.evaluate.results import ProbeResult
 
 DATA = "sample:photos?crop=20"
 
@@ -29,6 +23,11 @@ def run_demo(out: Path, seed: int = 0) -> tuple[ProbeResult, ProbeResult]:
     Raises:
         Unfinished: where the training was interrupted.
     """
+    from lamina.api import report_callbacks
+    from lamina.evaluate.probes import evaluate_knn, evaluate_linear
+    from lamina.evaluate.score import Unfinished
+    from lamina.pretraining import run_pretrain
+
     recipe = merge(demo_recipe(), {"train": {"seed": seed}})
     outcome = run_pretrain(recipe, DATA, out, overwrite=True, callbacks=report_callbacks)
     if outcome.exit_code:
@@ -38,6 +37,8 @@ def run_demo(out: Path, seed: int = 0) -> tuple[ProbeResult, ProbeResult]:
 
 def analyze_demo(out: Path, data: str) -> None:
     """Fusion weights, frequencies and probes of each layer, for the run's report."""
+    from lamina.analyze.session import AnalysisSession
+
     for name, options in (
         ("layers", FusionWeightsOptions()),
         ("frequency", FrequencyOptions(data=data)),
@@ -47,28 +48,32 @@ def analyze_demo(out: Path, data: str) -> None:
 
 
 def demo(out: Path = Path("runs/demo"), seed: int = 0) -> int:
-    """Pre-train a small ViT with MFF on crops of real photographs, probe it, and write its report.
+    """Pre-train a small ViT with MFF on crops of photographs, evaluate it by kNN and a linear probe, and write
+    its report.
 
     Args:
-        out: Folder of the run; a run that is there is replaced.
-        seed: Seed of the run.
+        out: Folder of the run. A run that is in it is replaced.
+        seed: Random seed of the run.
     """
+    from lamina.report.page import write_report
+    from lamina.runs.run import Run
+
     started = time.perf_counter()
     results = run_demo(out, seed)
     run = Run(out)
     analyze_demo(out, results[0].data)
     write_report([out], run.report_file)
-    table = Table("test top-1", "trained", "untrained", "raw pixels", box=None, padding=(0, 3, 0, 0))
-    for result in results:
-        cells = [f"{100 * result.chosen(name).top1:.1f} %" for name in ("trained", "untrained", "pixels")]
-        table.add_row({"knn": "kNN", "linear": "linear probe"}[result.protocol], *cells)
-    console = make_console()
+    encoders = ("trained", "untrained", "pixels")
+    rows = [
+        (
+            {"knn": "kNN", "linear": "linear probe"}[result.protocol],
+            *(f"{100 * result.chosen(name).top1:.1f} %" for name in encoders),
+        )
+        for result in results
+    ]
     console.print()
-    console.print(table)
-    console.print(
-        f"\n{len(results[0].classes)} photographs, {results[0].n_test} test crops; "
-        f"{time.perf_counter() - started:.0f} s in all",
-        markup=False,
-    )
-    console.print(f"report: {run.report_file.resolve()}", markup=False, soft_wrap=True)
+    print_table(("test top-1", "trained", "untrained", "raw pixels"), rows, gap=3)
+    seconds = time.perf_counter() - started
+    say(f"\n{len(results[0].classes)} photographs, {results[0].n_test} test crops; {seconds:.0f} s in all")
+    say(f"report: {run.report_file.resolve()}")
     return 0

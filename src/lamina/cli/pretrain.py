@@ -41,8 +41,8 @@ _COMMON = {
 _USAGE = """\
 usage: lamina pretrain DATA --out RUN [options]
 
-DATA is a folder (searched in depth), a .txt list, a quoted glob, sample:photos, sample:fashion-mnist
-or sample:doom.
+DATA is a folder (searched in depth), a .txt list, a quoted glob, sample:photos,
+sample:fashion-mnist or sample:doom.
 RUN is a new folder; everything about the run is kept in it.
 """
 _END = """
@@ -52,10 +52,11 @@ _END = """
 Exit codes:
   0   done
   2   wrong arguments or data, too many files that cannot be read, or a data worker that died
-  70  too many non-finite steps: continue with --resume and another --base-lr, --optim.clip-grad or
-      --precision
-  75  interrupted by a signal (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU), with the step saved:
-      continue with --resume. The same signal a second time ends the run at once, without saving."""
+  70  too many non-finite steps: continue with --resume and another --base-lr,
+      --optim.clip-grad or --precision
+  75  interrupted by a signal (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU), with the
+      step saved: continue with --resume. The same signal a second time ends the run at once,
+      without saving."""
 
 
 def pretrain(_: str, args: Sequence[str]) -> int:

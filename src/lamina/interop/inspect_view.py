@@ -104,7 +104,7 @@ def describe_network(options: EncoderOptions) -> str:
 def embed_command(name: str, options: EncoderOptions | None, ask_heads: bool = False) -> str:
     """The command that writes features; N stands for heads that are to be given."""
     command = f"lamina embed {shlex.quote(name)} DATA --out features.npz"
-    command += " --encoder TIMM-NAME" if options is None else ""
+    command += " --network TIMM-NAME" if options is None else ""
     return command + (" --encoder.heads N" if ask_heads else "")
 
 

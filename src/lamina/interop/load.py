@@ -256,7 +256,7 @@ def _fetch(options: EncoderOptions) -> Network:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LaminaError(
             f"the weights of {options.name} could not be loaded ({reason}); fetch them once where there is "
-            "a network, or give a weights file and --encoder"
+            "a network, or give a weights file"
         ) from error
     return vit
 

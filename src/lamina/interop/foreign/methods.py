@@ -101,7 +101,10 @@ def settled(foreign: Foreign, given: EncoderOptions | None, name: str) -> Encode
     found = foreign.options
     if found is None:
         if given is None:
-            raise LaminaError(f"{name} does not say which network it is for; name it with --encoder")
+            raise LaminaError(
+                f"{name} does not name its network; give its timm name with --network, or with --encoder "
+                "where a pre-training starts from it"
+            )
         found = _sized(foreign.encoder, given)
     elif given is not None:
         usual = EncoderOptions()
