@@ -36,7 +36,7 @@ VERBS = {
     "similarity": ["--images", "8"],
     "rank": ["--images", "8"],
     "depth": ["--images", "10"],
-    "patches": ["--images", "8", "--shown", "2"],
+    "patches": ["--images", "8", "--num-shown", "2"],
     "retrieval": ["--images", "8", "--queries", "2", "--k", "2"],
     "reconstruction": ["--images", "8"],
     "hessian": ["--batches", "2", "--batch-size", "2", "--top", "2", "--tol", "0.01"],

@@ -141,7 +141,7 @@ def test_a_classifier_from_the_command_line(labelled, tmp_path, capsys):
         "nll": ("--crops", "train"),
         "l2": ("--crops", "train", "--weight-decay", "0.5"),
         "mixed": ("--crops", "train", "--mixed"),
-        "eval": ("--density-probes", "1", "--trace-probes", "1", "--power", "1"),
+        "eval": ("--density-probes", "1", "--trace-probes", "1", "--power-iterations", "1"),
     }.items():
         assert main([*verb, *options, "--out", str(tmp_path / name)]) == 0
         content = json.loads((tmp_path / name / "hessian.json").read_text())

@@ -74,7 +74,7 @@ class LayerProbesOptions(AnalysisOptions):
 class PatchesOptions(AnalysisOptions):
     """Options of `lamina analyze patches`."""
 
-    shown: Annotated[int, COUNT] = 6
+    num_shown: Annotated[int, COUNT] = 6
     """Number of images in the picture; the numbers are over all images."""
     at: Annotated[tuple[int, int] | None, NOT_NEGATIVE] = None
     """Row and column, from 0, of the patch to which the cosines of all others are shown; by default the
@@ -120,7 +120,7 @@ class HessianOptions:
     """Coefficient of an L2 term that is added to the loss; 0: none."""
     tol: Annotated[float, POSITIVE] = 1e-3
     """Lanczos stops when the residual |Hv - λv| of each eigenvalue λ is at most this share of |λ|."""
-    power: Annotated[int, NOT_NEGATIVE] = 0
+    power_iterations: Annotated[int, NOT_NEGATIVE] = 0
     """Also compute this many eigenvalues of largest magnitude by power iteration (PyHessian's method, up to
     100 products each); 0: none."""
     trace_probes: Annotated[int, NOT_NEGATIVE] = 0

@@ -61,6 +61,7 @@ def run(session: AnalysisSession, options: HessianOptions) -> HessianResult:
     settings = asdict(options)
     for name in ("data", "out", "device", "batches", "batch_size", "crops"):
         del settings[name]
+    settings["power"] = settings.pop("power_iterations")  # as `analyze_hessian` and files of before name it
     kept, total = PartialHessian.open(session.folder, tasks, batches, settings), len(tasks) * n
     session.partial_results = kept.file
     if kept.note:

@@ -118,7 +118,7 @@ class DepthResult:
 
 def run(session: AnalysisSession, options: LayerProbesOptions) -> DepthResult:
     """The analysis as `lamina.analyze.catalog` lists it."""
-    network = network_options(options.encoder, options.heads)
+    network = network_options(options.network, options.heads)
     return analyze_depth(
         {name: load_encoder(spec, encoder=network) for name, spec in session.models.items()},
         session.data,

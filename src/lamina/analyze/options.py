@@ -28,7 +28,7 @@ class AnalysisOptions:
     """Folder for the JSON, PNG and SVG files; by default RUN/analyses, where there is a single run."""
     images: Annotated[int, COUNT] = 256
     """Number of images; they are drawn at random by the seed where the data has more."""
-    encoder: str | None = None
+    network: str | None = None
     """timm name of the network, for weights files that do not name it."""
     heads: Annotated[int | None, tyro.conf.arg(name="encoder.heads"), COUNT] = None
     """Attention heads of the network, for weights files of an unusual width that do not name it."""

@@ -116,7 +116,7 @@ class PatchesResult:
 def run(session: AnalysisSession, options: PatchesOptions) -> PatchesResult:
     """The analysis as `lamina.analyze.catalog` lists it."""
     models = session.open_models()
-    return analyze_patches(models, images=options.shown, at=options.at, seed=options.seed)
+    return analyze_patches(models, images=options.num_shown, at=options.at, seed=options.seed)
 
 
 @torch.inference_mode()

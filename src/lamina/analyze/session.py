@@ -83,7 +83,7 @@ class AnalysisSession:
             self.models,
             self.data,
             images=options.images,
-            encoder=network_options(options.encoder, options.heads),
+            encoder=network_options(options.network, options.heads),
             batch_size=options.batch_size,
             workers=options.workers,
             device=options.device,

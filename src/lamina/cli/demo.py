@@ -48,8 +48,8 @@ def analyze_demo(out: Path, data: str) -> None:
 
 
 def demo(out: Path = Path("runs/demo"), seed: int = 0) -> int:
-    """Pre-train a small ViT with MFF on crops of photographs, evaluate it by kNN and a linear probe, and write
-    its report.
+    """Pre-train a small ViT with MFF on crops of photographs, evaluate it by kNN and a linear probe, and
+    write its report.
 
     Args:
         out: Folder of the run. A run that is in it is replaced.
