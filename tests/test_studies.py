@@ -31,7 +31,7 @@ from lamina.studies.run import run_study
 from lamina.train.callbacks import Callback
 
 TINY = StudyOptions(
-    seeds=1, steps=8, batch_size=8, width=32, depth=2, bank=16, test=8, workers=0, device="cpu"
+    seeds=1, steps=8, batch_size=8, width=32, depth=2, num_train=16, num_test=8, workers=0, device="cpu"
 )
 
 
