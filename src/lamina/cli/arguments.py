@@ -12,6 +12,7 @@ import tyro
 from lamina.cli.config_file import with_config
 from lamina.cli.parse import long_names, parse, peek
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
+from lamina.data.samples.catalog import sample_names
 from lamina.encoder.options import EncoderOptions, network_options
 from lamina.evaluate.detect.recipes import DetectRecipe
 from lamina.evaluate.finetune.recipes import FinetuneRecipe
@@ -27,10 +28,7 @@ _MODEL = (
     "The encoder: a run, a step of a run (runs/mff@100), a timm name or a weights file; untrained:MODEL is "
     "the same network before training."
 )
-_IMAGES = (
-    "Images: a folder (searched in depth), a .txt list, a quoted glob, sample:photos, sample:fashion-mnist "
-    "or sample:doom."
-)
+_IMAGES = f"Images: a folder (searched in depth), a .txt list, a quoted glob, or a sample: {sample_names()}."
 _LABELLED = "Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample such as sample:photos."
 _NETWORK = "timm name of the network, for a weights file that does not name it."
 _HEADS = "Attention heads of the network, for a weights file of an unusual width that does not name them."

@@ -14,6 +14,7 @@ from lamina.cli.output import say
 from lamina.cli.parse import long_names, parse, peek
 from lamina.core.config import flatten, to_mapping
 from lamina.core.console import make_console
+from lamina.data.samples.catalog import sample_names
 from lamina.methods.catalog import recipe as named_recipe
 from lamina.methods.catalog import recipes
 from lamina.recipes.recipe import Recipe
@@ -38,11 +39,11 @@ _COMMON = {
     "seed": "random seed for weights, data order, crops, masks and drop path",
     "checkpoint_every_steps": "also save every N steps (always: every 15 minutes and at the end)",
 }
-_USAGE = """\
+_USAGE = f"""\
 usage: lamina pretrain DATA --out RUN [options]
 
-DATA is a folder (searched in depth), a .txt list, a quoted glob, sample:photos,
-sample:fashion-mnist or sample:doom.
+DATA is a folder (searched in depth), a .txt list, a quoted glob, or a sample:
+{sample_names()}.
 RUN is a new folder; everything about the run is kept in it.
 """
 _END = """
