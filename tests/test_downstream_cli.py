@@ -112,7 +112,10 @@ def test_wrong_arguments_are_one_line(run, folder, tmp_path, capsys):
         (["linear-mae", run, folder, "--optim.kindd", "x"], "kindd"),
         (["fewshot", run, folder, "--per-class", "0"], "1 or more"),
         (["fewshot", run, folder, "--epochs", "3"], "add --classifier finetune"),
-        (["fewshot", run, folder, "--classifier", "finetune", "--recipe", "mae-small"], "of finetune; choose one of"),
+        (
+            ["fewshot", run, folder, "--classifier", "finetune", "--recipe", "mae-small"],
+            "of finetune; choose one of",
+        ),
         (["fewshot", run, folder, "--lists", str(tmp_path / "no.txt")], "cannot be read"),
         (["robustness", run, folder, "--kinds", "rain"], "no corruption 'rain'"),
         (["robustness", run, folder, "--published", "imagenet-c"], "is no classifier"),

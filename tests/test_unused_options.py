@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lamina.cli.parse_protocol import parse_protocol
 
 import detect_toys
 from dense_toys import toy_data
 from lamina.api import recipe
 from lamina.cli.entry import main
+from lamina.cli.evaluate_trained import parse_label_training
 from lamina.core.config import flatten, merge, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.records import to_yaml
@@ -124,7 +124,7 @@ def test_the_recipe_of_an_earlier_training_starts_the_same_one(
     """A run's recipe.yaml says all of a `Recipe`; by --config it gives that training again."""
     run, _ = adapt_recipe(recipe(name), model, IMAGES)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"recipe": to_mapping(run), "source": "x"}))
-    again = parse_protocol(name, [NETWORK, DATA, "--config", str(tmp_path / "recipe.yaml")]).fields
+    again = parse_label_training(name, [NETWORK, DATA, "--config", str(tmp_path / "recipe.yaml")]).fields
     assert adapt_recipe(again, model, IMAGES)[0] == run
 
 

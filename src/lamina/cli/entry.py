@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lamina.cli.old_flags import with_new_flags
 from lamina.cli.verbs import VERBS, Verb
-from lamina.core.config import meant
+from lamina.core.config import did_you_mean
 from lamina.core.console import make_console
 from lamina.core.errors import LaminaError
 from lamina.core.terminal import finish_output, take_closed_descriptors, tolerant_output, why
@@ -121,9 +121,9 @@ def _unknown(args: list[str]) -> str:
     """What is wrong with words that are no verb."""
     group = [verb.name.split()[1] for verb in VERBS if verb.name.startswith(f"{args[0]} ")]
     if group:
-        near = meant(args[1], group) if len(args) > 1 else ""
+        near = did_you_mean(args[1], group) if len(args) > 1 else ""
         return f"lamina {args[0]} needs one of: {', '.join(group)}; {near}".rstrip("; ")
-    near = meant(args[0], [verb.name.split()[0] for verb in VERBS])
+    near = did_you_mean(args[0], [verb.name.split()[0] for verb in VERBS])
     return f"there is no verb {args[0]!r}; {near}`lamina --help` lists them"
 
 

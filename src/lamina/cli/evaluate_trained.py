@@ -25,6 +25,17 @@ def train_on_labels(verb: str, args: Sequence[str]) -> int:
     """`lamina evaluate linear-mae`, `attentive` and `finetune`; returns the exit code, raises
     `LaminaError`."""
     protocol = cast(Trained, verb)
+    arguments = parse_label_training(protocol, args)
+    from lamina.api import report_callbacks
+    from lamina.cli.dry_run import describe_on_labels
+    from lamina.evaluate.finetune.protocol import evaluate_trained
+
+    evaluate = partial(evaluate_trained, protocol, callbacks=report_callbacks)
+    return _train_and_test(arguments, describe_on_labels, evaluate)
+
+
+def parse_label_training(protocol: Trained, args: Sequence[str]) -> LabelTrainingArguments:
+    """Arguments of `lamina evaluate PROTOCOL`; raises as `parse_training`."""
 
     def of_model(arguments: LabelTrainingArguments) -> FinetuneRecipe:
         from lamina.evaluate.finetune.adapt import protocol_recipe
@@ -33,13 +44,7 @@ def train_on_labels(verb: str, args: Sequence[str]) -> int:
         backbone = load_encoder(arguments.model, encoder=arguments.options, pretrained=False)
         return protocol_recipe(protocol, backbone)
 
-    arguments = parse_training(LabelTrainingArguments, verb, args, partial(_label_recipe, verb), of_model)
-    from lamina.api import report_callbacks
-    from lamina.cli.dry_run import describe_on_labels
-    from lamina.evaluate.finetune.protocol import evaluate_trained
-
-    evaluate = partial(evaluate_trained, protocol, callbacks=report_callbacks)
-    return _train_and_test(arguments, describe_on_labels, evaluate)
+    return parse_training(LabelTrainingArguments, protocol, args, partial(_label_recipe, protocol), of_model)
 
 
 def _label_recipe(protocol: str, args: Sequence[str]) -> FinetuneRecipe:

@@ -55,9 +55,7 @@ class StudyOptions:
         """Refuse invalid values."""
         check_ranges(self)
         if self.width % 32:
-            raise LaminaError(
-                f"width is {self.width}; give a multiple of 32: a head has 32 channels"
-            )
+            raise LaminaError(f"width is {self.width}; give a multiple of 32: a head has 32 channels")
 
 
 def base_recipe(options: StudyOptions, source: Source, steps: int) -> Recipe:
