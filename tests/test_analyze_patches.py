@@ -22,9 +22,10 @@ from lamina.analyze.measures.patch_maps import (
 from lamina.analyze.models import Images, ModelOnImages
 from lamina.analyze.patches import analyze_patches
 from lamina.analyze.retrieval import Gallery, analyze_retrieval, judge_rankings, pixel_units
-from lamina.analyze.shown_images import drawn, picture_of, plain
+from lamina.analyze.shown_images import drawn, picture_of
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
+from lamina.core.plotting import figure_text
 from lamina.data.sources import ArraySource
 from lamina.encoder.build import build_vit, wrap_vit
 from lamina.encoder.options import EncoderOptions
@@ -361,8 +362,8 @@ def test_pictures_show_what_was_stored():
     assert np.array_equal(picture_of(image[:2])[..., 2], image[0].numpy())
     assert picture_of(image, 20).shape == (11, 16, 3)
     assert picture_of(torch.tensor([[[0.0, 0.5, 1.0]]]))[0, :, 0].tolist() == [0, 128, 255]
-    assert plain("a$b$\x1b") == r"a\$b\$\x1b"
-    assert len(plain("x" * 100, 10)) == 10
+    assert figure_text("a$b$\x1b") == r"a\$b\$\x1b"
+    assert len(figure_text("x" * 100, 10)) == 10
 
 
 def gallery(rows, pixels=None):

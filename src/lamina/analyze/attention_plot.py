@@ -10,8 +10,7 @@ from matplotlib.lines import Line2D
 
 from lamina.analyze.attention import AttentionResult, ModelAttention
 from lamina.analyze.output import Summary
-from lamina.analyze.shown_images import plain
-from lamina.core.plotting import WIDTH, hues, legend_below
+from lamina.core.plotting import WIDTH, depth_ticks, figure_text, hues, legend_below, tidy
 
 _LABELS = {
     "distance": "mean attention distance (px)",
@@ -55,26 +54,20 @@ def _heads(panel: Any, model: ModelAttention, number: str, i: int, n: int, alike
 
 
 def _axes(panel: Any, depth: int | None) -> None:
-    if depth is None:
-        panel.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "1/4", "1/2", "3/4", "1"])
-        panel.set_xlabel("depth as a share of the blocks")
-    else:
-        stride = 1 if depth <= 12 else 2 if depth <= 24 else 4
-        panel.set_xticks(range(stride - 1, depth, stride))
-        panel.set_xlabel("block")
+    ticks, texts, label = depth_ticks(depth, embedded=False)
+    panel.set_xticks(ticks, texts)
+    panel.set_xlabel(label)
     low, high = panel.get_ylim()
     if low < 0.5 * high:  # else all is so near to uniform that nothing would be seen
         panel.set_ylim(bottom=0)
-    panel.grid(axis="y", color="0.92")
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
+    tidy(panel)
 
 
 def _keys(result: AttentionResult) -> list[Line2D]:
     keys = []
     for i, (name, model) in enumerate(result.models.items()):
         rows, columns = model.image_size
-        label = f"{plain(name, 40)} ({model.n_images} images of {rows} x {columns} px)"
+        label = f"{figure_text(name, 40)} ({model.n_images} images of {rows} x {columns} px)"
         keys.append(Line2D([], [], color=hues(result.models)[i], linewidth=3, label=label))
     keys.append(Line2D([], [], color="0.3", marker="o", ms=4, label="one head, and the mean of heads"))
     keys.append(Line2D([], [], color="0.3", linestyle=":", label="uniform attention"))

@@ -15,8 +15,7 @@ from matplotlib.patches import Patch
 
 from lamina.analyze.frequency import FrequencyResult, ModelFrequency, Stage
 from lamina.analyze.output import NONE, Summary
-from lamina.analyze.shown_images import plain
-from lamina.core.plotting import WIDTH, depths, hues, legend_below
+from lamina.core.plotting import WIDTH, depths, figure_text, hues, legend_below, model_lines
 
 KINDS = {"unnormed": "block output", "last": "after the\nfinal norm", "fused": "fused"}
 MARKS = {"input": "D", "attention": "o", "mlp": "s", "block": "s"}
@@ -51,7 +50,7 @@ def _all_curves(place: SubplotSpec, models: Mapping[str, ModelFrequency], lines:
         panel.set_visible(False)
     for i, (panel, (name, model)) in enumerate(zip(panels.flat, models.items(), strict=False)):
         _curves(panel, model)
-        title = f"{plain(name, 70 // columns)} ({model.n_images} images)"
+        title = f"{figure_text(name, 70 // columns)} ({model.n_images} images)"
         panel.set_title(title, fontsize="small", color=hues(models)[i])
     for panel in panels[:, 0]:
         panel.set_ylabel("log amplitude minus DC")
@@ -108,10 +107,7 @@ def _bands(axes: Axes, models: Mapping[str, ModelFrequency]) -> None:
 
 
 def _keys(models: Mapping[str, ModelFrequency]) -> list[Artist]:
-    keys: list[Artist] = [
-        Line2D([], [], color=hue, linewidth=3, label=plain(name, 40))
-        for name, hue in zip(models, hues(models), strict=True)
-    ]
+    keys: list[Artist] = [*model_lines(models)]
     parts = {stage.part for model in models.values() for stage in model.stages}
     for part, mark in MARKS.items():
         if part in parts:

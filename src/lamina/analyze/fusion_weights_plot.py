@@ -12,8 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lamina.analyze.fusion_weights import Bias, LayersResult, LayerWeights
 from lamina.analyze.output import Summary
-from lamina.analyze.shown_images import plain
-from lamina.core.plotting import WIDTH, depths, hues
+from lamina.core.plotting import WIDTH, depths, figure_text, hues, tidy
 from lamina.fusion.mff import MOST_IMAGES
 
 _ROW = 4.6  # inches
@@ -26,7 +25,7 @@ def draw(result: LayersResult) -> Figure:
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     rows = figure.subfigures(n + 1, 1, squeeze=False, height_ratios=heights)[:, 0]
     for i, (row, (name, run)) in enumerate(zip(rows, result.runs.items(), strict=False)):
-        _run(row, plain(name), run, hues(result.runs)[i])
+        _run(row, figure_text(name), run, hues(result.runs)[i])
     _ends(rows[-1], result)
     return figure
 
@@ -101,7 +100,7 @@ def _ends(row: SubFigure, result: LayersResult) -> None:
     )
     weights, shares = row.subplots(1, 2, sharey=True)
     for i, (name, run) in enumerate(result.runs.items()):
-        hue, label = hues(result.runs)[i], plain(name, 30)
+        hue, label = hues(result.runs)[i], figure_text(name, 30)
         _end(weights, i, hue, label, run.layers, run.weights[-1], run.by_weight)
         _end(shares, i, hue, label, run.layers, run.shares[-1], run.by_share)
     weights.set_ylim(bottom=0)
@@ -109,7 +108,7 @@ def _ends(row: SubFigure, result: LayersResult) -> None:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set(xlabel="block", ylabel=kind)
         panel.tick_params(labelleft=True)
-        panel.spines[["top", "right"]].set_visible(False)
+        tidy(panel, grid=None)
         panel.legend(
             handles=[line for line in panel.get_lines() if line.get_marker() == "o"],
             title="run: mass on the first half, centre of mass (0 to 1)",

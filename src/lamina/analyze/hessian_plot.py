@@ -14,8 +14,7 @@ from scipy.stats import gaussian_kde
 from lamina.analyze.curvature.mini_batch import BatchCurvature
 from lamina.analyze.hessian import HessianResult
 from lamina.analyze.output import NONE, Summary
-from lamina.analyze.shown_images import plain
-from lamina.core.plotting import WIDTH, hues, legend_below
+from lamina.core.plotting import WIDTH, figure_text, hues, legend_below, model_lines, tidy
 
 _FEWEST = 5  # values that a smooth curve is drawn of
 _SPREAD = 0.005  # of the density's Gaussian, as a share of the axis
@@ -55,11 +54,10 @@ def _ends(figure: Figure, place: Any, result: HessianResult) -> None:
         panel.xaxis.set_major_locator(MaxNLocator(6 if panel is axes[0] else 4))
         panel.set_title(said, fontsize="medium")
         panel.set_xlabel(_counted(first) if panel is axes[0] else "eigenvalue")
-        panel.grid(axis="x", color="0.92")
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right", "left"]].set_visible(False)
+        tidy(panel, grid="x")
+        panel.spines["left"].set_visible(False)
         panel.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(result.models)), [plain(name, 24) for name in result.models])
+    axes[0].set_yticks(range(len(result.models)), [figure_text(name, 24) for name in result.models])
 
 
 def _top(batch: BatchCurvature) -> list[float]:
@@ -121,9 +119,7 @@ def _density(panel: Any, result: HessianResult) -> None:
     panel.set_ylabel("share of eigenvalues per unit")
     probes = next(iter(found.values())).probes
     panel.set_xlabel(f"eigenvalue, {probes} random vectors in all, spread by a Gaussian of {width:.2g}")
-    panel.grid(color="0.92")
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
+    tidy(panel, grid="both")
 
 
 def _keys(result: HessianResult, dense: bool) -> list[Line2D]:
@@ -135,10 +131,7 @@ def _keys(result: HessianResult, dense: bool) -> list[Line2D]:
     keys.append(Line2D([], [], color="0.15", linewidth=1.3, label="median of all points"))
     if dense:
         if len(result.models) > 1:
-            keys += [
-                Line2D([], [], color=hue, linewidth=3, label=plain(name, 40))
-                for name, hue in zip(result.models, hues(result.models), strict=True)
-            ]
+            keys += model_lines(result.models)
         keys.append(Line2D([], [], marker="^", ms=7, label="medians of both ends", **grey))
         keys.append(Line2D([], [], color="0.5", linestyle=":", label="a single eigenvalue, all mini-batches"))
     return keys

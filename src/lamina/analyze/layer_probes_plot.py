@@ -9,8 +9,7 @@ from matplotlib.lines import Line2D
 
 from lamina.analyze.layer_probes import DepthResult, LayerScore, ModelDepth
 from lamina.analyze.output import NONE, Summary
-from lamina.analyze.shown_images import plain
-from lamina.core.plotting import WIDTH, hues, legend_below
+from lamina.core.plotting import WIDTH, depth_ticks, hues, legend_below, model_lines, tidy
 
 _TITLES = {"knn": "k nearest neighbours", "linear": "linear probe"}
 _POOLS: dict[str, tuple[Any, str, str]] = {
@@ -37,9 +36,7 @@ def draw(result: DepthResult) -> Figure:
         _ticks(panel, scale, any(s.place == "fused" for m in result.models.values() for s in m.scores))
         panel.set_title(_TITLES[protocol], fontsize="medium")
         panel.set_ylim(_limits(result))
-        panel.grid(axis="y", color="0.92")
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
+        tidy(panel)
     tested = sorted({model.n_test for model in result.models.values()})
     axes[0].set_ylabel(f"accuracy on {' or '.join(map(str, tested))} test images (%)")
     legend_below(figure, _keys(result))
@@ -112,14 +109,8 @@ def _side(place: str, scale: int | None) -> float:
 
 def _ticks(panel: Any, scale: int | None, fused: bool) -> None:
     sides = _SIDE if fused else _SIDE[:1]
-    if scale is None:
-        where, names = [0.0, 0.25, 0.5, 0.75, 1.0], ["0", "1/4", "1/2", "3/4", "1"]
-        panel.set_xlabel("depth as a share of the blocks (0: embedded input)")
-    else:
-        stride = 1 if scale <= 12 else 2 if scale <= 24 else 4
-        blocks = range(stride - 1, scale, stride)
-        where, names = [-1.0, *map(float, blocks)], ["in", *map(str, blocks)]
-        panel.set_xlabel("after block (in: embedded input)")
+    where, names, label = depth_ticks(scale)
+    panel.set_xlabel(label)
     panel.set_xticks(
         [*where, *(_side(place, scale) for place in sides)],
         [*names, *sides],
@@ -129,10 +120,7 @@ def _ticks(panel: Any, scale: int | None, fused: bool) -> None:
 
 
 def _keys(result: DepthResult) -> list[Line2D]:
-    keys = [
-        Line2D([], [], color=hue, linewidth=3, label=plain(name, 40))
-        for name, hue in zip(result.models, hues(result.models), strict=True)
-    ]
+    keys = model_lines(result.models)
     pools = {score.pool for model in result.models.values() for score in model.scores}
     for pool, (style, marker, name) in _POOLS.items():
         if pool in pools:

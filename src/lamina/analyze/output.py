@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from lamina.core.files import replacing
 from lamina.core.plotting import thin_labels
 from lamina.core.records import write_json
-from lamina.data.file_names import printable
+from lamina.core.text import printable
 
 
 @runtime_checkable

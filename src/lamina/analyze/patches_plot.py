@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from lamina.analyze.output import Summary
 from lamina.analyze.patches import ModelPatches, PatchesResult, ShownImage
-from lamina.analyze.shown_images import channels_said, plain
-from lamina.core.plotting import hues
+from lamina.analyze.shown_images import channels_said
+from lamina.core.plotting import figure_text, hues
 
 _WIDTH = 1.5  # of a column, in inches
 _EDGE = "white"
@@ -40,7 +40,7 @@ def _block(block: SubFigure, name: str, model: ModelPatches, hue: str) -> None:
     norms = model.norms
     explained = " + ".join(f"{100 * share:.0f}" for share in model.explained)
     block.suptitle(
-        f"{plain(name, 50)}: the colours explain {explained} % of the variance\n"
+        f"{figure_text(name, 50)}: the colours explain {explained} % of the variance\n"
         f"{100 * norms.share:.2g} % of the {norms.n_tokens} patches of n = {norms.n_images} images are "
         f"outliers (norm above {norms.threshold:.3g}: the median {norms.median:.3g} and 6 robust deviations)",
         color=hue,
@@ -81,13 +81,13 @@ def _image(row: Any, image: ShownImage, model: ModelPatches) -> None:
         panel.set_yticks([])
         panel.spines[:].set_visible(False)
     row[0].imshow(image.picture, extent=_extent(image), interpolation="nearest")
-    row[0].set_ylabel(plain(image.name, max(4, int(13 * _height(model)))), fontsize="x-small")
+    row[0].set_ylabel(figure_text(image.name, max(4, int(13 * _height(model)))), fontsize="x-small")
     hues = np.stack([image.red, image.green, image.blue], axis=-1)
     row[1].imshow(hues, extent=_extent(image), interpolation="nearest")
     if image.attention is None:
         row[4].set_box_aspect(image.picture.shape[0] / image.picture.shape[1])
         middle = {"ha": "center", "va": "center", "transform": row[4].transAxes}
-        why = fill(plain(model.without_attention or "", 200), 18)
+        why = fill(figure_text(model.without_attention or "", 200), 18)
         row[4].text(0.5, 0.5, why, color="0.4", fontsize="xx-small", **middle)
         row[4].set_facecolor("0.96")
 

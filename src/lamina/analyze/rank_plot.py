@@ -10,8 +10,7 @@ from matplotlib.lines import Line2D
 
 from lamina.analyze.output import NONE, Summary
 from lamina.analyze.rank import RankResult, RankScore
-from lamina.analyze.shown_images import plain
-from lamina.core.plotting import WIDTH, hues, legend_below
+from lamina.core.plotting import WIDTH, depth_ticks, hues, legend_below, model_lines, tidy
 
 _POOLS = ("mean", "cls")
 
@@ -57,23 +56,16 @@ def _curves(panel: Any, result: RankResult) -> None:
             linewidth=1.6,
         )
         panel.axhline(model.most, color=hue, linestyle=(i, (1, 3)), linewidth=1.2)
-    if alike:
-        depth = depths.pop()
-        stride = 1 if depth <= 12 else 2 if depth <= 24 else 4
-        blocks = range(stride - 1, depth, stride)
-        panel.set_xticks([-1, *blocks], ["in", *map(str, blocks)])
-        panel.set_xlabel("after block (in: embedded input)")
-    else:
-        panel.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "1/4", "1/2", "3/4", "1"])
-        panel.set_xlabel("depth as a share of the blocks (0: embedded input)")
+    ticks, texts, label = depth_ticks(depths.pop() if alike else None)
+    panel.set_xticks(ticks, texts)
+    panel.set_xlabel(label)
     panel.set_ylabel("RankMe (dimensions)")
     highest = max(score.rankme for model in result.models.values() for score in model.curve)
     most = max(model.most for model in result.models.values())
     panel.set_ylim(0, 1.06 * (most if most < 2 * highest else 1.1 * highest))  # the legend says what is above
     counts = " or ".join(str(n) for n in sorted({model.n_images for model in result.models.values()}))
     panel.set_title(f"Mean of the patch tokens after each block, {counts} images", fontsize="medium")
-    panel.grid(axis="y", color="0.92")
-    _plain(panel)
+    tidy(panel)
 
 
 def _bars(panel: Any, result: RankResult, title: str, number: Callable[[RankScore], float | None]) -> None:
@@ -100,19 +92,11 @@ def _bars(panel: Any, result: RankResult, title: str, number: Callable[[RankScor
         panel.set_ylim(0, 1)
         panel.set_yticks([])
     panel.set_title(title, fontsize="medium")
-    _plain(panel)
-
-
-def _plain(panel: Any) -> None:
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
+    tidy(panel, grid=None)
 
 
 def _keys(result: RankResult) -> list[Line2D]:
-    keys = [
-        Line2D([], [], color=hue, linewidth=4, label=plain(name, 40))
-        for name, hue in zip(result.models, hues(result.models), strict=True)
-    ]
+    keys = model_lines(result.models)
     bounds = {
         what: sorted({m.most for m in result.models.values() if (m.n_images < m.width) == few})
         for what, few in (("images", True), ("channels", False))

@@ -11,8 +11,7 @@ from matplotlib.patches import Patch
 
 from lamina.analyze.output import NONE, Summary
 from lamina.analyze.reconstruction import Band, ModelReconstruction, ReconstructionResult
-from lamina.analyze.shown_images import plain
-from lamina.core.plotting import WIDTH, hues, legend_below
+from lamina.core.plotting import WIDTH, figure_text, hues, legend_below, tidy
 
 BANDS = {"mean": "patch\nmean", "low": "below\nπ/2", "high": "from π/2\non"}
 PALE, FULL = 0.4, 1.0
@@ -38,9 +37,7 @@ def draw(result: ReconstructionResult) -> Figure:
     _scale(bands, [[getattr(m, b).ratio for b in BANDS if getattr(m, b)] for m in result.models.values()])
     _psnr(psnr, result)
     for panel in (energies, ratios, bands, psnr):
-        panel.grid(axis="y", color="0.92")
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
+        tidy(panel)
     legend_below(figure, _keys(result))
     return figure
 
@@ -122,7 +119,7 @@ def _keys(result: ReconstructionResult) -> list[Any]:
     for (name, model), hue in zip(result.models.items(), hues(result.models), strict=True):
         (rows, columns), hidden = model.patch, 100 * model.mask_ratio
         told = f"{model.n_images} images, {hidden:.0f} % of {rows} x {columns} px hidden"
-        keys.append(Line2D([], [], color=hue, linewidth=3, label=f"{plain(name, 30)} ({told})"))
+        keys.append(Line2D([], [], color=hue, linewidth=3, label=f"{figure_text(name, 30)} ({told})"))
     keys.append(Line2D([], [], color="0.45", linestyle="--", label="original"))
     keys.append(Patch(color="0.3", alpha=PALE, label="without a model: a mean colour"))
     if any(model.norm_pix for model in result.models.values()):

@@ -17,7 +17,7 @@ from lamina.analyze.session import AnalysisSession
 from lamina.analyze.shown_images import Picture, device_of, drawn, keys_of, name_of, picture_of
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
-from lamina.data.file_names import printable
+from lamina.core.text import printable
 from lamina.interop.backbone import FeatureKind, Pool
 
 SAME_IMAGE = 0.999

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure, SubFigure
 
 from lamina.analyze.output import NONE, Summary
 from lamina.analyze.retrieval import ModelRetrieval, RetrievalResult
-from lamina.analyze.shown_images import Picture, channels_said, plain
-from lamina.core.plotting import hues
+from lamina.analyze.shown_images import Picture, channels_said
+from lamina.core.plotting import figure_text, hues
 
 _WIDTH = 1.25  # of a column, in inches
 _FRAMES: dict[bool | None, tuple[str, Any, float]] = {
@@ -39,7 +39,7 @@ def _title(name: str, model: ModelRetrieval, result: RetrievalResult) -> str:
     centred = ", centred" if result.centred else ""
     kind = f"{result.features} features, {'class token' if result.pool == 'cls' else 'patch mean'}{centred}"
     said = [f"n = {model.n_images} images", kind, channels_said(model.channels)]
-    first = f"{plain(name)}: {', '.join(part for part in said if part)}"
+    first = f"{figure_text(name)}: {', '.join(part for part in said if part)}"
     if model.judged is None:
         return f"{first}\nno classes, so no precision"
     judged = model.judged
@@ -54,7 +54,13 @@ def _block(block: SubFigure, model: ModelRetrieval, columns: int) -> None:
     for row, query in zip(axes, model.queries, strict=True):
         for panel in row:
             panel.set_axis_off()
-        _image(row[0], model.pictures[query.image.key], plain(query.image.name, 20), query.image.label, None)
+        _image(
+            row[0],
+            model.pictures[query.image.key],
+            figure_text(query.image.name, 20),
+            query.image.label,
+            None,
+        )
         for panel, found in zip(row[1:], query.neighbours, strict=False):
             same = None if found.label is None else found.label == query.image.label
             above = f"cosine {found.cosine:.2f}"
@@ -73,7 +79,7 @@ def _image(panel: Any, picture: Picture, above: str, label: str | None, same: bo
     for spine in panel.spines.values():
         spine.set(color=hue, linestyle=line, linewidth=width)
     mark = {None: "", True: "\u2713 ", False: "\u2717 "}[same]
-    below = "" if label is None else mark + plain(label, 16)
+    below = "" if label is None else mark + figure_text(label, 16)
     panel.set_xlabel(f"{above}\n{below}".strip(), fontsize="x-small")
 
 

@@ -15,7 +15,7 @@ from lamina.analyze.models import Images, ModelOnImages
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
-from lamina.data.file_names import printable
+from lamina.core.text import printable
 
 Picture = NDArray[np.uint8]
 Map = tuple[tuple[float, ...], ...]
@@ -37,13 +37,6 @@ def channels_said(channels: int) -> str:
     if channels > 3:
         return f"first 3 of {channels} channels"
     return "first of 2 channels" if channels == 2 else ""
-
-
-def plain(text: str, most: int = 60) -> str:
-    """Text for a picture: no control characters, no mathematics between dollars, the end of what is long."""
-    text = printable(text)
-    text = text if len(text) <= most else "\u2026" + text[1 - most :]
-    return text.replace("$", r"\$")
 
 
 def drawn(keys: Iterable[int], n: int, seed: int) -> tuple[int, ...]:

@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lamina.analyze.output import NONE, Summary
-from lamina.analyze.shown_images import plain
 from lamina.analyze.similarity import SimilarityResult
-from lamina.core.plotting import WIDTH, hues
+from lamina.core.plotting import WIDTH, figure_text, hues
 
 _POOLS = {"mean": "the mean of the patch tokens", "cls": "the class token"}
 
@@ -36,7 +35,7 @@ def draw(result: SimilarityResult) -> Figure:
             panel.set_box_aspect(1)
             _ticks(panel, result.layers[second], result.layers[first], int(4 * side))
             most = max(6, int(14 * side) - 14)  # letters that fit beside a panel after "block of"
-            across, up = (f"block of {plain(name, most)}" for name in (second, first))
+            across, up = (f"block of {figure_text(name, most)}" for name in (second, first))
             panel.set_xlabel(across, color=hues(names)[column], fontsize="small")
             panel.set_ylabel(up, color=hues(names)[row], fontsize="small")
     bar = figure.colorbar(image, ax=panels, shrink=0.8 if n == 1 else 0.5, pad=0.02)

@@ -9,7 +9,7 @@ from lamina.analyze.models import Images, subsample
 from lamina.analyze.options import Crops
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.data.file_names import printable
+from lamina.core.text import printable
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import Spec, held_out, open_source
 from lamina.data.sources import Source

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
+
+from lamina.core.text import printable
 
 HUES = ("#0072b2", "#d55e00", "#00825f", "#a8497f", "#6b4200", "#6a1fd0", "#3d3d3d")
 """Of models and runs, here and in reports, dark enough for lines on white."""
@@ -55,6 +59,49 @@ def method_colour(name: str) -> str:
 def depths() -> Colormap:
     """Colours from the first block to the last: viridis without the yellow that white paper swallows."""
     return ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)))
+
+
+def tidy(panel: Any, grid: Literal["x", "y", "both"] | None = "y") -> None:
+    """A pale grid behind what is drawn, and no frame above and to the right."""
+    if grid is not None:
+        panel.grid(axis=grid, color="0.92")
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def depth_ticks(depth: int | None, embedded: bool = True) -> tuple[list[float], list[str], str]:
+    """Places, texts and label of an axis over the blocks of a network.
+
+    Args:
+        depth: number of blocks; None where models differ in it: the axis is then the share of the blocks.
+        embedded: whether the embedded input, before the first block, is a place of its own.
+    """
+    if depth is None:
+        label = "depth as a share of the blocks"
+        ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
+        return ticks, ["0", "1/4", "1/2", "3/4", "1"], f"{label} (0: embedded input)" if embedded else label
+    stride = 1 if depth <= 12 else 2 if depth <= 24 else 4
+    blocks = range(stride - 1, depth, stride)
+    if not embedded:
+        return [float(i) for i in blocks], [str(i) for i in blocks], "block"
+    label = "after block (in: embedded input)"
+    return [-1.0, *map(float, blocks)], ["in", *map(str, blocks)], label
+
+
+def figure_text(text: str, most: int = 60) -> str:
+    """Text for a figure: no control characters, no mathematics between dollars, the end of what is long."""
+    text = printable(text)
+    text = text if len(text) <= most else "\u2026" + text[1 - most :]
+    return text.replace("$", r"\$")
+
+
+def model_lines(names: Iterable[str], most: int = 40) -> list[Line2D]:
+    """A legend's entry for each model, in its colour."""
+    names = list(names)
+    return [
+        Line2D([], [], color=hue, linewidth=3, label=figure_text(name, most))
+        for name, hue in zip(names, hues(names), strict=True)
+    ]
 
 
 def thin_labels(figure: Figure) -> None:

@@ -18,9 +18,10 @@ from lamina.core.rng import permutation, sample_keys
 from lamina.data.augment.crops import CenterCrop
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.sources import Source
+from lamina.features.nearest import nearest
 from lamina.mim import MIM
 from lamina.recipes.recipe import Recipe
-from lamina.report.model_pictures import look, nearest, patch_features, pca_map
+from lamina.report.model_pictures import look, patch_features, pca_map
 from lamina.report.picture_store import AlbumWriter
 
 MOST_NEIGHBOURS = 6
@@ -100,8 +101,7 @@ def paint(method: MIM, gallery: Gallery, folder: Path, step: int) -> None:
     album.pca(images[:n], pca_map(features[:n], grid), gallery.names[:n])
     k = min(MOST_NEIGHBOURS, len(gallery.batch) - 1)
     if k > 0:
-        queries = torch.arange(n)
         pooled = features.mean(1)
-        found = nearest(pooled - pooled.mean(0), queries, k)
-        album.neighbours(images, queries, found, gallery.names, gallery.labels)
+        found = nearest(pooled, None, k, own=torch.arange(n), centre=pooled.mean(0))
+        album.neighbours(images, found, gallery.names, gallery.labels)
     album.close()

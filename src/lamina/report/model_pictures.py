@@ -1,4 +1,4 @@
-"""What a method sees: reconstructions, a map of its patch features, and nearest neighbours, as plain tensors.
+"""What a method sees: reconstructions, and a map of its patch features, as plain tensors.
 
 Nothing here draws from torch's own generator, so looking at a method while it trains changes nothing.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
 
+from lamina.analyze.measures.patch_maps import CLIPPED, principal
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import eval_mode
@@ -114,21 +115,6 @@ def patch_features(method: MIM, batch: Batch, size: int = 32) -> Float[Tensor, "
     return torch.cat(rows)
 
 
-def principal(rows: Float[Tensor, "M D"], n: int) -> tuple[Float[Tensor, "M n"], Float[Tensor, "n"]]:
-    """Projection on the first `n` principal components, and the share of the variance each explains.
-
-    A component's sign is fixed so that its largest loading is positive: a map keeps its colours from one
-    step to the next.
-    """
-    centred = (rows - rows.mean(0)).double()
-    variance, vectors = torch.linalg.eigh(centred.T @ centred)
-    variance, vectors = variance.flip(0).clamp_min(0), vectors.flip(1)[:, :n]
-    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-    vectors = vectors * torch.where(largest < 0, -1.0, 1.0)
-    share = variance[:n] / variance.sum().clamp_min(torch.finfo(torch.float64).tiny)
-    return (centred @ vectors).float(), share.float()
-
-
 def pca_map(features: Float[Tensor, "B N D"], grid: tuple[int, int]) -> PcaMap:
     """Patch features as colours: equal colours are similar features, across all images given.
 
@@ -137,24 +123,9 @@ def pca_map(features: Float[Tensor, "B N D"], grid: tuple[int, int]) -> PcaMap:
     b, n, d = features.shape
     if d < 3:
         raise LaminaError(f"a PCA map needs features of at least 3 dimensions, not {d}")
-    components, share = principal(features.reshape(b * n, d), 3)
-    low, high = components.quantile(torch.tensor([0.01, 0.99]), dim=0)
+    components, share = principal(features.reshape(b * n, d))
+    low, high = components.quantile(torch.tensor(CLIPPED, dtype=components.dtype), dim=0)
     colours = (components - low) / (high - low).clamp_min(1e-12)
     image = to_uint8(colours).reshape(b, *grid, 3).permute(0, 3, 1, 2)
     first, second, third = share.tolist()
     return PcaMap(image.contiguous(), (first, second, third))
-
-
-def nearest(
-    features: Float[Tensor, "M D"], queries: Int64[Tensor, "Q"], k: int
-) -> tuple[Int64[Tensor, "Q k"], Float[Tensor, "Q k"]]:
-    """The `k` rows most similar to each query row (cosine), the query itself left out, best first."""
-    if not 0 < k < len(features):
-        raise LaminaError(
-            f"{len(features)} images have at most {len(features) - 1} neighbours; {k} were asked for"
-        )
-    unit = nn.functional.normalize(features.float(), dim=1)
-    similarity = unit[queries] @ unit.T
-    similarity.scatter_(1, queries[:, None], -torch.inf)
-    best = similarity.topk(k, dim=1)
-    return best.indices, best.values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from lamina.core.batch import unit_float
 from lamina.core.files import write_atomically
 from lamina.core.plain_files import DamagedFile, read_plain
 from lamina.core.records import read_object, write_json
+from lamina.features.nearest import Found
 from lamina.report.model_pictures import PcaMap, Reconstruction, displayable, to_uint8
 
 INDEX_FILE = "index.json"
@@ -120,12 +121,12 @@ class AlbumWriter:
     def neighbours(
         self,
         images: Tensor,
-        queries: Int64[Tensor, "Q"],
-        found: tuple[Int64[Tensor, "Q k"], Tensor],
+        neighbours: Iterable[Found],
         names: Sequence[str],
         labels: Sequence[str],
     ) -> None:
-        """Keep each query and its neighbours, with the cosine similarity of each; `labels` may be empty."""
+        """Keep the first images as queries, and the neighbours of each (`lamina.features.nearest`) with their
+        cosine similarities; `labels` may be empty."""
         pictures = to_uint8(unit_float(images))
 
         def entry(i: int, similarity: float | None = None) -> dict[str, Any]:
@@ -133,11 +134,13 @@ class AlbumWriter:
             label = labels[i] if labels else ""
             return {"name": names[i], "label": label, "file": file, "similarity": similarity}
 
-        rows = zip(queries.tolist(), found[0].tolist(), found[1].tolist(), strict=True)
         self._index["facts"]["pool"] = len(images)
         self._index["neighbours"] = [
-            {"query": entry(q), "found": [entry(i, s) for i, s in zip(indices, similar, strict=True)]}
-            for q, indices, similar in rows
+            {"query": entry(query), "found": [entry(i, s) for i, s in zip(rows, cosines, strict=True)]}
+            for part in neighbours
+            for query, (rows, cosines) in enumerate(
+                zip(part.rows.tolist(), part.similarity.tolist(), strict=True), part.start
+            )
         ]
 
     def close(self) -> None:

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from lamina.analyze.shown_images import plain
 from lamina.core.files import replacing
-from lamina.core.plotting import HUES, WIDTH
+from lamina.core.plotting import HUES, WIDTH, figure_text
 
 T = TypeVar("T")
 
@@ -53,7 +52,7 @@ def rows_of_panels(
 
 def keys_of(labels: Iterable[int], classes: Sequence[str], colours: NDArray[np.float64]) -> list[Patch]:
     """Of classes, as a legend shows them."""
-    return [Patch(color=colours[k], label=plain(classes[k], 24)) for k in labels]
+    return [Patch(color=colours[k], label=figure_text(classes[k], 24)) for k in labels]
 
 
 def palette(n_classes: int) -> NDArray[np.float64]:

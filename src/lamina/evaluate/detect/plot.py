@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lamina.analyze.shown_images import picture_of, plain
-from lamina.core.plotting import legend_below
+from lamina.analyze.shown_images import picture_of
+from lamina.core.plotting import figure_text, legend_below
 from lamina.evaluate.dense.plot import MOST_NAMED, keys_of, palette, rows_of_panels
 from lamina.evaluate.detect.inference import Shown
 from lamina.evaluate.detect.paste_masks import paste
@@ -40,7 +40,7 @@ def draw(shown: Sequence[Shown], classes: Sequence[str]) -> Figure:
     figure, panels = rows_of_panels(len(shown), 2, shown[0].image.shape[-2:], tallest=1.5)
     used: set[int] = set()
     for line, each in zip(panels, shown, strict=True):
-        line[0].set_title(f"{plain(each.name, 40)}: true", fontsize="small", loc="left", color="0.3")
+        line[0].set_title(f"{figure_text(each.name, 40)}: true", fontsize="small", loc="left", color="0.3")
         for panel, objects in zip(line, (_true(each), _found(each)), strict=True):
             _panel(panel, each, objects, colours)
             used |= {one.label for one in objects}

@@ -11,8 +11,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lamina.analyze.shown_images import picture_of, plain
-from lamina.core.plotting import legend_below
+from lamina.analyze.shown_images import picture_of
+from lamina.core.plotting import figure_text, legend_below
 from lamina.data.dense.sources import IGNORE
 from lamina.evaluate.dense.plot import MOST_NAMED, NOTHING, keys_of, palette, rows_of_panels
 from lamina.evaluate.segment.inference import Shown
@@ -28,7 +28,7 @@ def draw(shown: Sequence[Shown], classes: Sequence[str]) -> Figure:
         looks = (picture_of(each.image), *(_coloured(m, colours) for m in (each.truth, each.predicted)))
         for panel, look in zip(line, looks, strict=True):
             panel.imshow(look, interpolation="nearest")
-        line[0].set_title(plain(each.name, 40), fontsize="small", loc="left", color="0.3")
+        line[0].set_title(figure_text(each.name, 40), fontsize="small", loc="left", color="0.3")
     for panel, title in zip(panels[0][1:], _TITLES[1:], strict=True):
         panel.set_title(title, fontsize="small", loc="left")
     legend_below(figure, _keys(shown, classes, colours))
