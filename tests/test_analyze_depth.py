@@ -272,7 +272,7 @@ def test_what_cannot_be_probed_is_refused_with_a_sentence(tmp_path):
         analyze_depth({"m": model}, tmp_path, **QUICK)
     with pytest.raises(LaminaError, match="1 images of each part are too few"):
         analyze_depth({"m": model}, stripes_data(), images=1, **QUICK)
-    with pytest.raises(LaminaError, match="needs a model"):
+    with pytest.raises(LaminaError, match="at least one model"):
         analyze_depth({}, stripes_data(), **QUICK)
     with pytest.raises(LaminaError, match="knn, linear or both"):
         analyze_depth({"m": model}, stripes_data(), protocols=(), **QUICK)

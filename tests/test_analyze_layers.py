@@ -175,5 +175,5 @@ def test_the_picture_is_written_whatever_runs_are_called(tmp_path):
     save_figure(draw(result), [tmp_path / "layers.svg"], "lamina analyze layers 'a $x$ _y'")
     drawn = (tmp_path / "layers.svg").read_text()
     assert "Oblique" not in drawn  # dollars make no mathematics
-    for text in ("_attention", "lamina analyze layers 'a $x$ _y'", "mass on the first half"):
+    for text in ("_attention", "lamina analyze layers 'a $x$ _y'", "sum over the first half"):
         assert text in drawn

@@ -302,7 +302,7 @@ def test_batches_change_nothing_and_models_share_images(tmp_path):
     assert "picture" not in told["models"]["low"]["shown"][0]
     assert told["outlier_sigmas"] == 6
     patches_plot.draw(result).savefig(tmp_path / "patches.svg")
-    assert "n = 8 images" in (tmp_path / "patches.svg").read_text()
+    assert "of 8 images" in (tmp_path / "patches.svg").read_text()
 
 
 def test_a_foreground_has_components_of_its_own():
@@ -323,7 +323,7 @@ def test_patches_that_cannot_be_shown_are_refused_with_a_sentence():
         analyze_patches({"m": subject(model)}, at=(4, 0))
     with pytest.raises(LaminaError, match="at least one model"):
         analyze_patches({})
-    with pytest.raises(LaminaError, match="no images to look at"):
+    with pytest.raises(LaminaError, match="there are no images"):
         analyze_patches({"m": ModelOnImages(model, [])})
     with pytest.raises(LaminaError, match="1 or more"):
         analyze_patches({"m": subject(model)}, images=0)
@@ -463,5 +463,5 @@ def test_retrieval_of_several_models(tmp_path):
         analyze_retrieval(subjects, k=8)
     with pytest.raises(LaminaError, match="at least one model"):
         analyze_retrieval({})
-    with pytest.raises(LaminaError, match="no images to look at"):
+    with pytest.raises(LaminaError, match="there are no images"):
         analyze_retrieval({"m": ModelOnImages(backbone(), [])})

@@ -251,7 +251,7 @@ def test_what_has_no_rank_is_refused_with_a_sentence():
     some = batches(images(4))
     with pytest.raises(LaminaError, match="at least one model"):
         analyze_rank({})
-    with pytest.raises(LaminaError, match="no scatter"):
+    with pytest.raises(LaminaError, match="2 or more views"):
         analyze_rank({"m": ModelOnImages(model, some)}, views=1)
     with pytest.raises(LaminaError, match="1 image"):
         analyze_rank({"m": ModelOnImages(model, batches(images(1)))})

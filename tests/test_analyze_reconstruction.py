@@ -349,7 +349,7 @@ def test_the_verb_writes_numbers_picture_and_a_section_of_the_report(tmp_path, c
     capsys.readouterr()
     assert main(["analyze", "reconstruction", run, "--images", "6", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert "left out" in printed
+    assert "relative error" in printed
     content = json.loads((tmp_path / "run" / "analyses" / "reconstruction.json").read_text())
     assert content["result"]["models"]["run"]["n_images"] == 6
     assert (tmp_path / "run" / "analyses" / "reconstruction.png").stat().st_size > 10_000

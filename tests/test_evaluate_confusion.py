@@ -103,7 +103,7 @@ def test_a_set_of_nearly_one_class_says_so_everywhere(tmp_path, capsys):
     assert "2 classes, the largest with 93.8 % of the test images" in told
     assert "50.0 %" in told
     page = Run(tmp_path / "run").report_file.read_text()
-    assert "the largest of them with 93.8\u202f% of the test images" in page
+    assert "the largest class has 93.8\u202f% of the test images" in page
     assert "Class by class: <bdi>trained" in page
     assert "&lt;b&gt;rare" in page
     (score, *_) = of_probe(result)

@@ -135,7 +135,7 @@ def test_the_page_shows_what_the_run_holds(single: str) -> None:
         "75 % were hidden",
         "per-patch normalisation is undone with the mean and deviation of the true patch",
         "visible patches are pasted",
-        "The learning rates add up to 0.08 so far. Times logit_lr_scale 30",
+        "The learning rates add up to 0.08 so far. Multiplied by logit_lr_scale 30",
         "block 0",
         "block 3",
         "20 files, met 2 times",
@@ -207,7 +207,7 @@ def test_looks_and_bias_are_drawn_where_a_run_logged_them(run: Path, single: str
     rankme = next(label for label in charts if label.startswith("RankMe. "))
     assert re.search(r"11\.5 at 20, 23(\.0)? at 40", rankme)
     text = text_of(html)
-    assert "target. RankMe tells" in text
+    assert "target. RankMe is" in text
     assert "centre of mass is 0" in text
     assert "RankMe" not in text_of(single)
     assert "centre of mass" not in text_of(single)

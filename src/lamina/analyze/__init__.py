@@ -1,1 +1,1 @@
-"""MonitorPlan inside a Vision Transformer: frequencies, curvature, attention, similarity, rank."""
+"""Analyses of a Vision Transformer: frequencies, curvature, attention, similarity, rank and others."""

@@ -1,4 +1,4 @@
-"""How far and how widely each head looks: mean attention distance and entropy, layer by layer."""
+"""Mean attention distance and entropy of each head, block by block."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ def measure(
     prefix = probabilities.shape[-1] - apart.shape[0]
     rows = probabilities[:, :, prefix:, prefix:].float()
     mass = rows.sum(dim=-1)
-    looking = mass > 0
-    rows = rows / mass.masked_fill(~looking, 1.0)[..., None]
+    attending = mass > 0
+    rows = rows / mass.masked_fill(~attending, 1.0)[..., None]
     taken = probabilities[:, :, prefix:, :prefix].float().sum(dim=-1)
     distance = torch.einsum("bhqk,qk->bhq", rows, apart.to(rows))
     entropy = torch.special.entr(rows).sum(dim=-1)
-    sums = torch.stack([distance, entropy, taken, looking.float()]).cpu().double()
+    sums = torch.stack([distance, entropy, taken, attending.float()]).cpu().double()
     return sums.sum(dim=(1, 3))
 
 
@@ -123,7 +123,7 @@ def _model(name: str, model: ModelOnImages) -> ModelAttention:
         images = batch.images
         if size is not None and images.shape[-2:] != size:
             raise LaminaError(
-                f"images of {name} differ in size, and distances in px with it; crop them alike"
+                f"images of {name} differ in size, and distances are in px; crop them to one size"
             )
         if size is None:
             size = images.shape[-2:]
@@ -141,7 +141,7 @@ def _model(name: str, model: ModelOnImages) -> ModelAttention:
         raise LaminaError(f"{name} has no images")
     patches = len(apart)
     if patches < 2:
-        raise LaminaError(f"{name} makes one patch of an image, which has no other to attend to")
+        raise LaminaError(f"{name} makes a single patch of an image, so there is no attention distance")
     layers = tuple(_layer(name, layer, sums[layer], n, patches) for layer in range(depth))
     return ModelAttention(
         n,
@@ -156,16 +156,16 @@ def _model(name: str, model: ModelOnImages) -> ModelAttention:
 
 
 def _layer(name: str, layer: int, sums: Float64[Tensor, "4 heads"], n: int, patches: int) -> LayerAttention:
-    distance, entropy, taken, looking = sums
-    if not bool((looking > 0).all() and sums.isfinite().all()):
+    distance, entropy, taken, attending = sums
+    if not bool((attending > 0).all() and sums.isfinite().all()):
         raise LaminaError(
-            f"a head of block {layer} of {name} gives patches no attention that a float can hold; look at "
+            f"a head of block {layer} of {name} pays patches no attention, or one that is not finite; check "
             "the network's weights"
         )
-    nats = entropy / looking
+    nats = entropy / attending
     return LayerAttention(
         layer,
-        tuple((distance / looking).tolist()),
+        tuple((distance / attending).tolist()),
         tuple(nats.tolist()),
         tuple((nats / math.log(patches)).tolist()),
         tuple((taken / (n * patches)).tolist()),

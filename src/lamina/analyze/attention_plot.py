@@ -69,7 +69,7 @@ def _keys(result: AttentionResult) -> list[Line2D]:
         rows, columns = model.image_size
         label = f"{figure_text(name, 40)} ({model.n_images} images of {rows} x {columns} px)"
         keys.append(Line2D([], [], color=hues(result.models)[i], linewidth=3, label=label))
-    keys.append(Line2D([], [], color="0.3", marker="o", ms=4, label="one head, and the mean of heads"))
+    keys.append(Line2D([], [], color="0.3", marker="o", ms=4, label="one head (line: mean over heads)"))
     keys.append(Line2D([], [], color="0.3", linestyle=":", label="uniform attention"))
     return keys
 
@@ -79,12 +79,12 @@ def summarize(result: AttentionResult) -> Summary:
     header = (
         "model",
         "images",
-        "distance: first",
-        "last",
-        "uniform",
-        "entropy / log N: first",
-        "last",
-        "prefix, last",
+        "distance: first block",
+        "last block",
+        "uniform attention",
+        "entropy / log N: first block",
+        "last block",
+        "attention to prefix tokens",
     )
     rows = []
     for name, model in result.models.items():
@@ -99,5 +99,7 @@ def summarize(result: AttentionResult) -> Summary:
                 f"{100 * np.mean(last.prefix_mass):.0f} %",
             )
         )
-    said = "means over heads, images and patches; prefix: share that class tokens and registers take"
-    return Summary(header, tuple(rows), (said,))
+    note = (
+        "means over heads, images and patches; prefix tokens: class tokens and registers, in the last block"
+    )
+    return Summary(header, tuple(rows), (note,))

@@ -71,8 +71,8 @@ class FrequencyResult:
         """Everything, and each stage's number at the highest frequency."""
         found = asdict(self)
         for name, model in self.models.items():
-            for told, stage in zip(found["models"][name]["stages"], model.stages, strict=True):
-                told["high"] = stage.high
+            for entry, stage in zip(found["models"][name]["stages"], model.stages, strict=True):
+                entry["high"] = stage.high
         return found
 
 
@@ -111,7 +111,9 @@ def analyze_frequency(
     if not models:
         raise LaminaError("frequencies need at least one model")
     if mode not in get_args(Mode) or direction not in get_args(Direction):
-        raise LaminaError(f"there is no {mode!r}, {direction!r}; take park-kim or exact, diagonal or radial")
+        raise LaminaError(
+            f"mode {mode!r} and direction {direction!r}: take exact or park-kim, and radial or diagonal"
+        )
     found = {name: _model(name, each, mode, direction, sub_blocks) for name, each in models.items()}
     return FrequencyResult(found, mode, direction)
 

@@ -17,9 +17,14 @@ from lamina.analyze.frequency import FrequencyResult, ModelFrequency, Stage
 from lamina.analyze.output import NONE, Summary
 from lamina.core.plotting import WIDTH, depths, figure_text, hues, legend_below, model_lines
 
-KINDS = {"unnormed": "block output", "last": "after the\nfinal norm", "fused": "fused"}
+STREAM_NAMES = {"unnormed": "block output", "last": "after the\nfinal norm", "fused": "fused"}
 MARKS = {"input": "D", "attention": "o", "mlp": "s", "block": "s"}
-SAID = {"input": "embedded input", "attention": "after attention", "mlp": "after MLP", "block": "after block"}
+PART_NAMES = {
+    "input": "embedded input",
+    "attention": "after attention",
+    "mlp": "after MLP",
+    "block": "after block",
+}
 LOW, HIGH = 0.45, 1.0
 _COLUMNS = 3
 
@@ -80,7 +85,7 @@ def _by_depth(axes: Axes, models: Mapping[str, ModelFrequency], direction: str) 
 
 def _bands(axes: Axes, models: Mapping[str, ModelFrequency]) -> None:
     """Low and high band of the last layer; the high band's share above each pair of bars."""
-    kinds = [kind for kind in KINDS if any(kind in model.bands for model in models.values())]
+    kinds = [kind for kind in STREAM_NAMES if any(kind in model.bands for model in models.values())]
     n = len(models)
     for i, (model, hue) in enumerate(zip(models.values(), hues(models), strict=True)):
         for j, kind in enumerate(kinds):
@@ -98,12 +103,12 @@ def _bands(axes: Axes, models: Mapping[str, ModelFrequency]) -> None:
                 "va": "bottom",
             }
             turned = 90 if n > 2 else 0
-            said = f"{100 * bands.share_high:.0f} %"
-            axes.annotate(said, (middle, max(low, bands.high)), fontsize="small", rotation=turned, **where)
+            share = f"{100 * bands.share_high:.0f} %"
+            axes.annotate(share, (middle, max(low, bands.high)), fontsize="small", rotation=turned, **where)
     axes.margins(y=0.2 if n > 2 else 0.12)
-    axes.set_xticks(range(len(kinds)), [KINDS[kind] for kind in kinds])
+    axes.set_xticks(range(len(kinds)), [STREAM_NAMES[kind] for kind in kinds])
     axes.set_ylabel("mean amplitude per coefficient")
-    axes.set_title("last layer; above: the high band's share", fontsize="small")
+    axes.set_title("last layer; numbers: share of the high band", fontsize="small")
 
 
 def _keys(models: Mapping[str, ModelFrequency]) -> list[Artist]:
@@ -112,15 +117,24 @@ def _keys(models: Mapping[str, ModelFrequency]) -> list[Artist]:
     for part, mark in MARKS.items():
         if part in parts:
             look: dict[str, Any] = {"linestyle": {"attention": "--", "input": ""}.get(part, "-"), "ms": 4}
-            keys.append(Line2D([], [], color="0.3", marker=mark, label=SAID[part], **look))
-    for alpha, said in ((LOW, "|ω| < π/2"), (HIGH, "|ω| ≥ π/2")):
-        keys.append(Patch(color="0.3", alpha=alpha, linewidth=0, label=f"band {said}"))
+            keys.append(Line2D([], [], color="0.3", marker=mark, label=PART_NAMES[part], **look))
+    for alpha, band in ((LOW, "|ω| < π/2"), (HIGH, "|ω| ≥ π/2")):
+        keys.append(Patch(color="0.3", alpha=alpha, linewidth=0, label=f"band {band}"))
     return keys
 
 
 def summarize(result: FrequencyResult) -> Summary:
-    """The highest frequency at the input and at the end, and the last layer's high band."""
-    header = ("model", "images", "grid", "highest: input", "last block", "high band: last", "normed", "fused")
+    """The highest frequency at the input and after the last block, and the last layer's high band."""
+    header = (
+        "model",
+        "images",
+        "grid",
+        "log amplitude: input",
+        "last block",
+        "high band: last block",
+        "after the norm",
+        "fused",
+    )
     rows = []
     for name, model in result.models.items():
         shares = [
@@ -130,6 +144,6 @@ def summarize(result: FrequencyResult) -> Summary:
         grid = f"{model.grid[0]} x {model.grid[1]}"
         ends = (f"{model.stages[0].high:.2f}", f"{model.stages[-1].high:.2f}")
         rows.append((name, str(model.n_images), grid, *ends, *shares))
-    highest = f"highest: log amplitude at the highest {result.direction} frequency, minus that at DC"
-    high = "high band: share of the amplitude from π/2 on; of the last block, after the final norm, and fused"
+    highest = f"log amplitude: at the highest {result.direction} frequency, minus that at frequency 0 (DC)"
+    high = "high band: share of the amplitude at frequencies of π/2 and above, in the last layer"
     return Summary(header, tuple(rows), (highest, high))

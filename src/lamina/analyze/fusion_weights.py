@@ -1,4 +1,4 @@
-"""Which layers a run's decoder was given: the weight of every tap over the steps, and its norm share."""
+"""The fusion weight and norm share of every tap of a run, step by step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lamina.runs.run import Run
 
 @dataclass(frozen=True)
 class Bias:
-    """How far a run leans on shallow layers, as numbers."""
+    """How much of the fusion is on shallow layers."""
 
     first_half: float
     """Mass on taps in the first half of the blocks."""
@@ -67,7 +67,7 @@ class LayersResult:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, with the reach and the bias of each run."""
-        told = {
+        runs = {
             name: {
                 **asdict(run),
                 "logit_reach": run.logit_reach,
@@ -76,7 +76,7 @@ class LayersResult:
             }
             for name, run in self.runs.items()
         }
-        return {"runs": told}
+        return {"runs": runs}
 
 
 def bias(layers: Sequence[int], mass: Sequence[float], depth: int) -> Bias:

@@ -49,7 +49,7 @@ def _moved(run: LayerWeights) -> str:
 
 
 def _lines(panel: Any, run: LayerWeights, mass: tuple[tuple[float, ...], ...], kind: str) -> None:
-    """Each tap's mass, coloured by its depth; dotted: equal parts."""
+    """Each tap's mass, coloured by its depth; dotted: equal weights."""
     hues, scale = depths(), Normalize(0, max(1, run.depth - 1))
     look: dict[str, Any] = {"lw": 1.4, "marker": "o" if len(run.steps) == 1 else "", "clip_on": False}
     for layer, masses in zip(run.layers, np.asarray(mass).T, strict=True):
@@ -96,7 +96,8 @@ def _shown(places: range) -> list[int]:
 def _ends(row: SubFigure, result: LayersResult) -> None:
     """The last step's weights and shares over the blocks, all runs in each panel."""
     row.suptitle(
-        f"At the last step (dotted: equal parts; shares: of up to {MOST_IMAGES} images)", fontsize="small"
+        f"At the last step (dotted: equal weights; norm shares: over up to {MOST_IMAGES} images)",
+        fontsize="small",
     )
     weights, shares = row.subplots(1, 2, sharey=True)
     for i, (name, run) in enumerate(result.runs.items()):
@@ -111,7 +112,7 @@ def _ends(row: SubFigure, result: LayersResult) -> None:
         tidy(panel, grid=None)
         panel.legend(
             handles=[line for line in panel.get_lines() if line.get_marker() == "o"],
-            title="run: mass on the first half, centre of mass (0 to 1)",
+            title="run: sum over the first half, centre of mass (0 to 1)",
             title_fontsize="small",
             fontsize="small",
             frameon=False,
@@ -135,8 +136,16 @@ def _end(
 
 
 def summarize(result: LayersResult) -> Summary:
-    """Where weights and norm shares ended."""
-    header = ("run", "step", "first half: weight", "norm share", "centre: weight", "norm share", "heaviest")
+    """Weights and norm shares at the last step."""
+    header = (
+        "run",
+        "step",
+        "weight on first half",
+        "norm share on first half",
+        "centre of weights",
+        "centre of norm shares",
+        "largest weight",
+    )
     rows = []
     for name, run in result.runs.items():
         heaviest = run.layers[int(np.argmax(run.weights[-1]))]
@@ -149,8 +158,8 @@ def summarize(result: LayersResult) -> Summary:
                 f"block {heaviest}",
             )
         )
-    said = "first half: mass on the first half of the blocks; centre: 0 all on the first, 1 all on the last"
-    return Summary(header, tuple(rows), (*(_reach(name, run) for name, run in result.runs.items()), said))
+    centre = "centre: the centre of mass in depth, from 0 (all on the first block) to 1 (all on the last)"
+    return Summary(header, tuple(rows), (*(_reach(name, run) for name, run in result.runs.items()), centre))
 
 
 def _reach(name: str, run: LayerWeights) -> str:
@@ -158,4 +167,4 @@ def _reach(name: str, run: LayerWeights) -> str:
     if run.logit_reach is None:
         return f"{total}; attention pooling: weights are means over heads, tokens and images"
     reach = f"{run.logit_lr_scale:g}, that is {run.logit_reach[-1]:.3g}"
-    return f"{total}; times {reach}, about how far a logit can have moved"
+    return f"{total}; multiplied by logit_lr_scale {reach}, about how far a logit can have moved"

@@ -1,4 +1,4 @@
-"""How sharp a loss is: the Hessian's largest and most negative eigenvalues, mini-batch by mini-batch."""
+"""The largest and most negative eigenvalues of a loss's Hessian, mini-batch by mini-batch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class HessianResult:
         return tuple(batch.top[0].value for batch in self.models[name])
 
     def density(self, name: str) -> Density | None:
-        """The density over all mini-batches, where it was asked for."""
+        """The density over all mini-batches; None where it was not computed."""
         found = [batch.density for batch in self.models[name] if batch.density is not None]
         return pooled(found) if found else None
 
@@ -131,15 +131,15 @@ def analyze_hessian(
     Raises:
         LaminaError: where there is no batch or task, and as `HessianOperator` does.
     """
-    looked_at = list(batches)
-    if not looked_at or not tasks:
+    batches = list(batches)
+    if not batches or not tasks:
         raise LaminaError("curvature needs a model and a batch of images; give one of each at least")
     if top < 1 or min(bottom, power, trace_probes, density_probes) < 0:
         raise LaminaError("curvature takes top of 1 or more, and bottom, power and probes of 0 or more")
     wanted = Wanted(top, bottom, power, trace_probes, density_probes, tol, seed)
     found: dict[str, list[BatchCurvature]] = {name: [] for name in tasks}
     sizes: dict[str, int] = {}
-    for i, batch in enumerate(looked_at):  # models in turn, so that one that cannot be derived says so early
+    for i, batch in enumerate(batches):  # models in turn, so that one that cannot be derived says so early
         for name, task in tasks.items():
             earlier = None if kept is None else kept.get(name, i)
             if earlier is not None and name in sizes:

@@ -42,17 +42,17 @@ def _ends(figure: Figure, place: Any, result: HessianResult) -> None:
     top, bottom = len(first[0].top), len(first[0].bottom)
     panels = [(_top, f"{top} largest eigenvalues" if top > 1 else "largest eigenvalue")]
     if bottom:
-        said = f"{bottom} most negative" if bottom > 1 else "most negative eigenvalue"
-        panels.append((_bottom, said))
+        title = f"{bottom} most negative" if bottom > 1 else "most negative eigenvalue"
+        panels.append((_bottom, title))
     widths = (2.2, 1) if bottom else None
     axes = figure.add_subfigure(place).subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
-    for panel, (of_batch, said) in zip(axes, panels, strict=True):
+    for panel, (of_batch, title) in zip(axes, panels, strict=True):
         for row, (batches, hue) in enumerate(zip(result.models.values(), hues(result.models), strict=True)):
             _row(panel, row, [of_batch(batch) for batch in batches], hue)
         panel.set_yticks(range(len(result.models)), [""] * len(result.models))
         panel.set_ylim(len(result.models) - 0.55, -0.65)
         panel.xaxis.set_major_locator(MaxNLocator(6 if panel is axes[0] else 4))
-        panel.set_title(said, fontsize="medium")
+        panel.set_title(title, fontsize="medium")
         panel.set_xlabel(_counted(first) if panel is axes[0] else "eigenvalue")
         tidy(panel, grid="x")
         panel.spines["left"].set_visible(False)
@@ -125,21 +125,30 @@ def _density(panel: Any, result: HessianResult) -> None:
 def _keys(result: HessianResult, dense: bool) -> list[Line2D]:
     first = next(iter(result.models.values()))[0]
     grey: dict[str, Any] = {"color": "0.3", "linestyle": ""}
-    keys = [Line2D([], [], marker="o", ms=5, label="outermost of each mini-batch", **grey)]
+    keys = [Line2D([], [], marker="o", ms=5, label="outermost value of each mini-batch", **grey)]
     if max(len(first.top), len(first.bottom)) > 1:
-        keys.append(Line2D([], [], marker="o", ms=5, mfc="none", label="others of it", **grey))
+        keys.append(Line2D([], [], marker="o", ms=5, mfc="none", label="other values", **grey))
     keys.append(Line2D([], [], color="0.15", linewidth=1.3, label="median of all points"))
     if dense:
         if len(result.models) > 1:
             keys += model_lines(result.models)
-        keys.append(Line2D([], [], marker="^", ms=7, label="medians of both ends", **grey))
-        keys.append(Line2D([], [], color="0.5", linestyle=":", label="a single eigenvalue, all mini-batches"))
+        keys.append(Line2D([], [], marker="^", ms=7, label="median of the outermost values", **grey))
+        keys.append(Line2D([], [], color="0.5", linestyle=":", label="height of a single eigenvalue"))
     return keys
 
 
 def summarize(result: HessianResult) -> Summary:
-    """Medians over mini-batches, the largest residual, and what a mini-batch took."""
-    header = ["model", "batches", "largest", "from", "to", "most negative", "residual up to", "products"]
+    """Medians over mini-batches, the largest relative residual, and the products of a mini-batch."""
+    header = [
+        "model",
+        "mini-batches",
+        "largest eigenvalue",
+        "minimum",
+        "maximum",
+        "most negative",
+        "largest residual",
+        "products",
+    ]
     first = next(iter(result.models.values()))[0]
     header += ["first by power iteration"] if first.magnitude else []
     header += ["trace"] if first.trace else []
@@ -162,7 +171,10 @@ def summarize(result: HessianResult) -> Summary:
             )
         )
     count = ", ".join(f"{name} {n:,}" for name, n in result.n_parameters.items())
-    notes = [f"medians over mini-batches; {result.parameters} parameters: {count}"]
+    notes = [
+        "values are medians over mini-batches; minimum and maximum are those of the largest eigenvalue",
+        f"{result.parameters} parameters: {count}",
+    ]
     return Summary(tuple(header), tuple(rows), (*notes, *_unconverged(result)))
 
 

@@ -1,4 +1,4 @@
-"""Where the useful information is: kNN and linear probe after every block, beside last and fused features."""
+"""kNN and a linear probe after every block of an encoder, beside its last and fused features."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def analyze_depth(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> DepthResult:
-    """Probe every layer of each model: where its useful information is, and what comes after the peak.
+    """Fit probes to every layer of each model, and find the best block and its gap to the last one.
 
     One pass through each encoder serves all layers. A layer's vector is the mean of its patch tokens, and the
     class token where there is one (but for the embedded input, where it is the same for all images). All are
@@ -161,13 +161,13 @@ def analyze_depth(
         knn, linear: the sweeps.
         batch_size, workers, device: see `Computing`.
         seed: of the images that are drawn and of the linear probe's validation part.
-        progress: told what is being done, how much of it is done, and how much there is.
+        progress: called with what is being done, how much of it is done, and how much there is.
 
     Raises:
         LaminaError: where there is no model, protocol or label, or too few images are left of a class.
     """
     if not models or not protocols or set(protocols) - {"knn", "linear"}:
-        raise LaminaError("depth needs a model, and protocols knn, linear or both")
+        raise LaminaError("name at least one model, and the protocols knn, linear or both")
     whole = open_labelled(data)
     labelled = _drawn(whole, images, seed)
     sweep = _Sweep(tuple(protocols), knn, linear, seed)
@@ -175,8 +175,8 @@ def analyze_depth(
     for name, model in models.items():
         computing = Computing(batch_size, workers, device, _reading(progress, f"{name}: images"))
         train, test = (_vectors(model, part, computing) for part in (labelled.train, labelled.test))
-        judged = _judged(model, train, test, sweep, _told(progress, f"{name}: probes"))
-        found[name] = replace(judged, notes=(*whole.notes, *whole.trained_on(model), *judged.notes))
+        probed = _probed(model, train, test, sweep, _named(progress, f"{name}: probes"))
+        found[name] = replace(probed, notes=(*whole.notes, *whole.trained_on(model), *probed.notes))
         assert train.labels is not None
         assert test.labels is not None
         majority = float(test.labels.eq(train.labels.mode().values).double().mean())
@@ -186,7 +186,7 @@ def analyze_depth(
 
 @dataclass(frozen=True)
 class _Sweep:
-    """What is asked of every layer."""
+    """The probes that are fitted to every layer."""
 
     protocols: tuple[Protocol, ...]
     knn: KNNOptions
@@ -224,7 +224,7 @@ def _drawn(labelled: LabelledData, images: int | None, seed: int) -> LabelledDat
         raise LaminaError(f"{images} images of each part are too few: {error}; take more images") from error
 
 
-def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
     return None if progress is None else partial(progress, what)
 
 
@@ -240,8 +240,8 @@ def _vectors(model: Backbone, source: Source, computing: Computing) -> Table:
     return collect(source, extractors, model.image_size, model.encoder.in_chans, reading, computing)
 
 
-def _judged(
-    model: Backbone, train: Table, test: Table, sweep: _Sweep, told: Callable[[int, int], None] | None
+def _probed(
+    model: Backbone, train: Table, test: Table, sweep: _Sweep, progress: Callable[[int, int], None] | None
 ) -> ModelDepth:
     assert train.labels is not None
     depth, width = model.encoder.depth, model.encoder.width
@@ -256,8 +256,8 @@ def _judged(
             found.append(score)
             right.append(hits)
             notes += remarks
-            if told is not None:
-                told(len(scores) + len(found), len(train.vectors) * len(sweep.protocols))
+            if progress is not None:
+                progress(len(scores) + len(found), len(train.vectors) * len(sweep.protocols))
         peaks[protocol] = _peak(found, right, depth, sweep.chosen_on(protocol, train.labels))
         scores += found
     return ModelDepth(
@@ -272,10 +272,10 @@ def _score(
     assert train.labels is not None
     assert test.labels is not None
     place: Place = "last" if key.features == "last" else "fused" if key.features == "fused" else "block"
-    fitted, asked = train.vectors[key], test.vectors[key]
+    fitted, tested = train.vectors[key], test.vectors[key]
     if place == "block":
-        fitted, asked = standardised(fitted, asked)
-    verdict = probe(fitted, train.labels, asked)
+        fitted, tested = standardised(fitted, tested)
+    verdict = probe(fitted, train.labels, tested)
     hits = verdict.predictions == test.labels
     n, correct = len(hits), int(hits.sum())
     layer = int(key.features) if place == "block" else depth - 1

@@ -127,7 +127,7 @@ def _keys(result: DepthResult) -> list[Line2D]:
             band = ", 95 % interval" if pool == "mean" else ""
             keys.append(Line2D([], [], color="0.3", linestyle=style, marker=marker, ms=4, label=name + band))
     fitted = " or ".join(str(n) for n in sorted({model.n_train for model in result.models.values()}))
-    best = f"best block by {fitted} training images"
+    best = f"best block, chosen on {fitted} training images"
     keys.append(Line2D([], [], color="0.3", linestyle="", marker="*", ms=10, label=best))
     below = ", below" if 100 * result.majority < _limits(result)[0] else ""
     largest = f"always the largest class ({100 * result.majority:.1f} %{below})"
@@ -136,15 +136,15 @@ def _keys(result: DepthResult) -> list[Line2D]:
 
 
 def summarize(result: DepthResult) -> Summary:
-    """The best block, how flat the peak is, and what comes after it."""
+    """The best block, the blocks that are about as good, and the gap to the last block."""
     header = (
         "model",
         "probe",
         "best block",
         "its top-1",
-        "as good",
-        "blocks after",
-        "gap, 95 %",
+        "within one standard error",
+        "blocks after it",
+        "gap to the last block (95 % interval)",
         "last",
         "fused",
     )
@@ -174,9 +174,9 @@ def summarize(result: DepthResult) -> Summary:
     model = next(iter(result.models.values()))
     images = (
         f"{model.n_train} training and {model.n_test} test images of {result.data}, {result.classes} "
-        f"classes, the largest {100 * result.majority:.0f} %; the best block is chosen on the training part"
+        f"classes (largest: {100 * result.majority:.0f} %); the best block is chosen on the training part"
     )
-    gap = "as good: within one standard error of the best block there; gap: best minus last block, in points"
+    gap = "gap: top-1 of the best block minus that of the last block, in percentage points"
     return Summary(header, tuple(rows), (images, gap, *notes))
 
 

@@ -1,4 +1,4 @@
-"""What is looked at: models by name, each with images that fit it."""
+"""Models by name, each with the images it is analysed on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lamina.train.distributed import choose_device
 
 @dataclass(frozen=True)
 class Images:
-    """Images of a source at one size, in batches; can be gone through as often as one likes.
+    """Images of a source at one size, in batches; they can be iterated over any number of times.
 
     `reading` are the data options of the model's own recipe: decoding and the share of the centre crop.
     """
@@ -39,9 +39,9 @@ class Images:
     reading: DataOptions | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Callable[[int, int], None] | None = None
-    """Told, once a batch was looked at, how many images of how many were."""
+    """Called after each batch with the number of images done and of all images."""
     unread: dict[int, Fault] = field(default_factory=dict, compare=False)
-    """Images that could not be read, as far as they were met, by their index."""
+    """Images that could not be read so far, by their index."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches in the source's order, on `device`; keys are indices in the source."""
@@ -62,7 +62,7 @@ class Images:
 
 @dataclass(frozen=True)
 class ModelOnImages:
-    """A model and the images it is looked at with; `batches` are gone through more than once by some."""
+    """A model and the images it is analysed on; some analyses iterate over `batches` more than once."""
 
     backbone: Backbone
     batches: Iterable[Batch]
@@ -86,9 +86,9 @@ def open_models(
         models: whatever `load_encoder` takes, and names for them; without names, the end of each path.
         data: images as `open_source` knows them; the validation part where there is one.
         images: how many; drawn by `seed` where there are more, in the source's order. None takes all.
-        encoder: timm name or options of the network, for weights files that do not say.
+        encoder: timm name or options of the network, for weights files that do not name it.
         batch_size, workers, device: how they are computed; the numbers do not depend on it.
-        progress: told what is looked at, how many images of it were, and how many there are.
+        progress: called with what is analysed, the number of images done, and the number of all images.
 
     Raises:
         LaminaError: where there is no model, or as `load_encoder` and `open_source`.
@@ -103,9 +103,9 @@ def open_models(
         backbone = load_encoder(spec, encoder=encoder, device=place)
         reading = backbone.origin.recipe.data if backbone.origin is not None else None
         size, channels = backbone.image_size, backbone.encoder.in_chans
-        told = None if progress is None else partial(progress, f"{name}: images")
-        looked_at = Images(source, size, channels, batch_size, workers, reading, place, told)
-        opened[name] = ModelOnImages(backbone, looked_at)
+        after_batch = None if progress is None else partial(progress, f"{name}: images")
+        batches = Images(source, size, channels, batch_size, workers, reading, place, after_batch)
+        opened[name] = ModelOnImages(backbone, batches)
     return opened
 
 
@@ -114,7 +114,7 @@ def subsample(source: Source, n: int | None, seed: int = 0) -> Source:
     if n is None or n >= len(source):
         return source
     if n < 1:
-        raise LaminaError(f"{n} images are no images; give 1 or more")
+        raise LaminaError(f"{n} images were requested; give 1 or more")
     generator = torch.Generator().manual_seed(seed_for(seed))
     drawn = torch.randperm(len(source), generator=generator)[:n]
     return Subset(source, sorted(drawn.tolist()))

@@ -70,9 +70,9 @@ def write_analysis(
         OSError: where they cannot be written.
     """
     files = AnalysisFiles(*(out / f"{name}.{suffix}" for suffix in ("json", "png", "svg")))
-    told = {"header": summary.header, "rows": summary.rows, "notes": summary.notes}
+    table = {"header": summary.header, "rows": summary.rows, "notes": summary.notes}
     head = {"analysis": name, "command": command, "lamina": version("lamina"), **about}
-    content = {**head, "summary": told, "result": _plain(result.to_json())}
+    content = {**head, "summary": table, "result": _plain(result.to_json())}
     save_figure(figure, (files.png, files.svg), command)
     svg = hashlib.sha256(files.svg.read_bytes()).hexdigest()
     write_json(files.json, {**content, "svg_sha256": svg})
@@ -91,7 +91,7 @@ def _plain(value: Any) -> Any:
 def save_figure(figure: Figure, files: Sequence[Path], command: str = "") -> None:
     """Save a figure in the formats of the files' suffixes, the command in small type under it."""
     with warnings.catch_warnings():
-        # An empty box stands for a letter that the font has not: enough said, a name may have many.
+        # The font draws an empty box for a letter that it lacks; a warning for each would be too many.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -99,15 +99,17 @@ def save_figure(figure: Figure, files: Sequence[Path], command: str = "") -> Non
         for legend in figure.legends:  # their own anchor is the page's edge, which moves once it is cropped
             legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
         if command:
-            _say(figure, printable(command))
+            _write_below(figure, printable(command))
         for place in files:
             with replacing(place) as file:
                 kind = place.suffix[1:]
-                told = {"Date": None} if kind == "svg" else None  # the same figure, the same file
-                figure.savefig(file, format=kind, dpi=160, metadata=told, bbox_inches="tight", pad_inches=0.1)
+                about = {"Date": None} if kind == "svg" else None  # the same figure, the same file
+                figure.savefig(
+                    file, format=kind, dpi=160, metadata=about, bbox_inches="tight", pad_inches=0.1
+                )
 
 
-def _say(figure: Figure, command: str) -> None:
-    said = textwrap.fill(command, int(figure.get_figwidth() * 16), break_on_hyphens=False)
+def _write_below(figure: Figure, command: str) -> None:
+    lines = textwrap.fill(command, int(figure.get_figwidth() * 16), break_on_hyphens=False)
     look: dict[str, Any] = {"fontsize": 6, "family": "monospace", "color": "0.35", "parse_math": False}
-    figure.text(0.5, -0.01, said, ha="center", va="top", **look)
+    figure.text(0.5, -0.01, lines, ha="center", va="top", **look)

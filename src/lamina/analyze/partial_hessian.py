@@ -51,8 +51,8 @@ class PartialHessian:
             content = read_object(file)
             found = {str(name): _read(each) for name, each in content["found"].items()}
             if content["settings"] == digest:
-                told = f"{len(found)} mini-batches of an interrupted call are taken from {file}"
-                return cls(file, digest, found, told)
+                note = f"{len(found)} mini-batches of an interrupted call are taken from {file}"
+                return cls(file, digest, found, note)
             return cls(file, digest, {}, f"{file} is of other models, images or settings, and is replaced")
         except FileNotFoundError:
             return cls(file, digest, {})

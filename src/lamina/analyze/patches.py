@@ -1,4 +1,4 @@
-"""What patch tokens hold: colours of principal components, norms that stand out, cosines, class attention."""
+"""Patch tokens: principal components as colours, outlier norms, cosines, attention of the class token."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class ShownImage:
         """All but the picture; maps to 4 digits."""
         maps = {"red": self.red, "green": self.green, "blue": self.blue, "norms": self.norms}
         maps |= {"cosines": self.cosines}
-        told = {name: rounded(values) for name, values in maps.items()}
+        rows = {name: rounded(values) for name, values in maps.items()}
         attention = None if self.attention is None else rounded(self.attention)
         counts = {"key": self.key, "name": self.name, "foreground": self.foreground}
         counts |= {"outliers": self.outliers, "attention_share": self.attention_share}
-        return {**counts, **told, "attention": attention}
+        return {**counts, **rows, "attention": attention}
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class ModelPatches:
 
     def to_json(self) -> dict[str, Any]:
         """All but the pictures."""
-        told = {name: value for name, value in vars(self).items() if name not in ("shown", "norms")}
-        return {**told, "norms": asdict(self.norms), "shown": [image.to_json() for image in self.shown]}
+        own = {name: value for name, value in vars(self).items() if name not in ("shown", "norms")}
+        return {**own, "norms": asdict(self.norms), "shown": [image.to_json() for image in self.shown]}
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ def analyze_patches(
     only_foreground: bool = False,
     seed: int = 0,
 ) -> PatchesResult:
-    """Look at the patch tokens of the last block: norms before the final norm, all else after it.
+    """Measure the patch tokens of the last block: norms before the final norm, all else after it.
 
     The colours are the first three principal components of the tokens of all shown images together, as
-    DINOv2 (Oquab et al., 2023) shows them; norms are judged over all images of a model.
+    DINOv2 (Oquab et al., 2023) shows them; outlier norms are found over all images of a model.
 
     Args:
         models: models with their images.
@@ -153,7 +153,7 @@ def analyze_patches(
         seen = _see(model, images, seed)
         first = first or seen.grid
         chosen = same_place(at or (first[0] // 2, first[1] // 2), first, seen.grid)
-        found[name] = _looked_at(model, seen, chosen, only_foreground)
+        found[name] = _maps_of(model, seen, chosen, only_foreground)
     return PatchesResult(found, seed)
 
 
@@ -188,21 +188,21 @@ def _see(model: ModelOnImages, n: int, seed: int) -> _Seen:
         last, patches = _tokens(model.backbone, images)
         lengths = last.double().norm(dim=-1)
         if not torch.isfinite(lengths).all():
-            raise LaminaError("tokens of the last block are not finite; is this the right weights file?")
+            raise LaminaError("tokens of the last block are not finite; check the weights file")
         norms.append(lengths[:, encoder.n_prefix :])
         prefix.append(lengths[:, : encoder.n_prefix])
         cosines.append(mean_cosine(patches))
         kept |= dict(zip(keys.tolist(), batch.images.cpu(), strict=True))
         kept = {key: kept[key] for key in drawn(kept, n, seed)}
     if not norms:
-        raise LaminaError("there are no images to look at; give one or more")
+        raise LaminaError("there are no images; give one or more")
     lengths_of_prefix = tuple(float(v) for v in torch.cat(prefix).mean(dim=0))
     return _Seen(
         grid, judge_norms(torch.cat(norms), lengths_of_prefix), float(torch.cat(cosines).mean()), kept
     )
 
 
-def _looked_at(model: ModelOnImages, seen: _Seen, at: tuple[int, int], only_foreground: bool) -> ModelPatches:
+def _maps_of(model: ModelOnImages, seen: _Seen, at: tuple[int, int], only_foreground: bool) -> ModelPatches:
     """The maps of the images that are shown."""
     backbone = model.backbone
     images = torch.stack(list(seen.kept.values())).to(device_of(model))

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from lamina.analyze.measures.patch_maps import OUTLIER_SIGMAS
 from lamina.analyze.output import Summary
 from lamina.analyze.patches import ModelPatches, PatchesResult, ShownImage
-from lamina.analyze.shown_images import channels_said
+from lamina.analyze.shown_images import channels_shown
 from lamina.core.plotting import figure_text, hues
 
 _WIDTH = 1.5  # of a column, in inches
@@ -39,10 +40,11 @@ def _height(model: ModelPatches) -> float:
 def _block(block: SubFigure, name: str, model: ModelPatches, hue: str) -> None:
     norms = model.norms
     explained = " + ".join(f"{100 * share:.0f}" for share in model.explained)
+    beyond = f"median {norms.median:.3g} + {OUTLIER_SIGMAS:g} robust deviations"
     block.suptitle(
         f"{figure_text(name, 50)}: the colours explain {explained} % of the variance\n"
-        f"{100 * norms.share:.2g} % of the {norms.n_tokens} patches of n = {norms.n_images} images are "
-        f"outliers (norm above {norms.threshold:.3g}: the median {norms.median:.3g} and 6 robust deviations)",
+        f"{100 * norms.share:.2g} % of the {norms.n_tokens} patches of {norms.n_images} images "
+        f"are outliers: norm above {norms.threshold:.3g} ({beyond})",
         color=hue,
         fontsize="small",
     )
@@ -51,8 +53,8 @@ def _block(block: SubFigure, name: str, model: ModelPatches, hue: str) -> None:
     axes, bars = axes[:-1], axes[-1]
     for bar in bars:
         bar.set_axis_off()
-    said = channels_said(model.channels)
-    image_title = f"image ({said})" if said else "image"
+    channels = channels_shown(model.channels)
+    image_title = f"image ({channels})" if channels else "image"
     titles = (image_title, "principal components", "norm", "cosine with \u25a1", "class attention")
     for panel, title in zip(axes[0], titles, strict=True):
         panel.set_title(title, fontsize="small")
@@ -120,8 +122,15 @@ def _marks(row: Any, image: ShownImage, model: ModelPatches) -> None:
 
 
 def summarize(result: PatchesResult) -> Summary:
-    """What the principal components explain, and tokens that stand out."""
-    header = ("model", "images", "grid", "three components explain", "outliers", "cosine of two patches")
+    """The variance that the principal components explain, and the share of outlier tokens."""
+    header = (
+        "model",
+        "images",
+        "grid",
+        "variance of three components",
+        "outlier patches",
+        "mean cosine of two patches",
+    )
     rows = [
         (
             name,
@@ -133,9 +142,12 @@ def summarize(result: PatchesResult) -> Summary:
         )
         for name, model in result.models.items()
     ]
-    said = "components of the shown images; outliers: share of patches with norms far beyond the median"
+    note = (
+        "variance: explained by the principal components of the shown images; outlier patches: norm more "
+        f"than {OUTLIER_SIGMAS:g} robust deviations above the median"
+    )
     notes = [f"{n}: {m.without_attention}" for n, m in result.models.items() if m.without_attention]
-    return Summary(header, tuple(rows), (said, *notes))
+    return Summary(header, tuple(rows), (note, *notes))
 
 
 def _percents(shares: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""How many dimensions features really use: RankMe, effective rank, alpha-ReQ and LiDAR, layer by layer."""
+"""The number of dimensions that features use, layer by layer: RankMe, effective rank, alpha-ReQ, LiDAR."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class ModelRank:
 
     @property
     def final(self) -> tuple[RankScore, ...]:
-        """Those of the features that a user takes."""
+        """The scores of the final features, which a user takes."""
         return tuple(score for score in self.scores if score.place != "block")
 
 
@@ -138,9 +138,7 @@ def analyze_rank(
     if not models:
         raise LaminaError("ranks need at least one model")
     if views < 0 or views == 1:
-        raise LaminaError(
-            f"{views} views of an image have no scatter; take 2 or more, or 0 to leave LiDAR out"
-        )
+        raise LaminaError(f"LiDAR needs 2 or more views of an image, not {views}; give 0 to leave LiDAR out")
     cropped = _Views(views, view_scale, seed)
     found = {name: _model(name, model, cropped) for name, model in models.items()}
     return RankResult(found, views, view_scale, seed)
@@ -184,7 +182,7 @@ def _model(name: str, model: ModelOnImages, views: _Views) -> ModelRank:
             scatters.setdefault(key, Scatters(each.shape[2])).add(each)
     n, width = max((m.n for m in moments.values()), default=0), backbone.encoder.width
     if n < 2:
-        raise LaminaError(f"{name} has {n} image(s), of which no rank can be told; take some hundreds")
+        raise LaminaError(f"{name} has {n} image(s), too few for a rank; take some hundreds")
     if bad := [key for key, m in moments.items() if not torch.isfinite(m.scatter).all()]:
         raise LaminaError(f"features {bad[0][0]} ({bad[0][1]}) of {name} are not finite")
     scores = tuple(_score(key, moments[key], scatters.get(key)) for key in moments)

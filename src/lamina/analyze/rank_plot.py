@@ -109,8 +109,8 @@ def _keys(result: RankResult) -> list[Line2D]:
 
 
 def summarize(result: RankResult) -> Summary:
-    """The features that a user takes."""
-    header = ("model", "features", "RankMe", "effective rank", "at most", "alpha (R²)", "LiDAR")
+    """The numbers of the final features."""
+    header = ("model", "features", "RankMe", "effective rank", "largest possible", "alpha (R²)", "LiDAR")
     rows, notes = [], []
     for name, model in result.models.items():
         for score in model.final:

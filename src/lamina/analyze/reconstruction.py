@@ -1,4 +1,4 @@
-"""What reconstructions leave out: the error at hidden patches by spatial frequency, beside the original."""
+"""The error of reconstructions at hidden patches by spatial frequency, relative to the original."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def draw(result: ReconstructionResult) -> Figure:
     for model, hue in zip(result.models.values(), hues(result.models), strict=True):
         _curve(ratios, model, model.ratio, hue)
     ratios.set_ylabel("energy of error / original")
-    ratios.set_title("left out (0: nothing, 1: as without a model)", fontsize="small")
+    ratios.set_title("relative error (0: exact, 1: baseline)", fontsize="small")
     for panel in (energies, ratios):
         panel.axvline(0.5, color="0.8", lw=0.8, zorder=0)
         panel.set_xticks([0, 0.5, 1], ["0: patch mean", "1/2", "1: Nyquist"])
@@ -86,7 +86,7 @@ def _bands(panel: Any, result: ReconstructionResult) -> None:
     panel.set_xticks(range(len(BANDS)), list(BANDS.values()))
     panel.set_xlim(-0.5, len(BANDS) - 0.5)
     panel.set_ylabel("energy of error / original")
-    panel.set_title("left out, ± standard error over images", fontsize="small")
+    panel.set_title("relative error, ± standard error over images", fontsize="small")
 
 
 def _scale(panel: Any, ratios: Any) -> None:
@@ -103,10 +103,10 @@ def _psnr(panel: Any, result: ReconstructionResult) -> None:
     for i, model in enumerate(result.models.values()):
         for value, aside, alpha in ((model.baseline_psnr, -0.21, PALE), (model.psnr, 0.21, FULL)):
             endless = value == float("inf")
-            said = "no error" if endless else " " * bool(turned) + f"{value:.1f}"
+            text = "no error" if endless else " " * bool(turned) + f"{value:.1f}"
             panel.bar(i + aside, 0 if endless else value, 0.4, color=hues(result.models)[i], alpha=alpha)
             look = {"ha": "center", "va": "bottom", "fontsize": "x-small"}
-            panel.text(i + aside, 0 if endless else value, said, rotation=90 if endless else turned, **look)
+            panel.text(i + aside, 0 if endless else value, text, rotation=90 if endless else turned, **look)
     panel.set_xticks([])
     panel.set_xlim(-0.6, len(result.models) - 0.4)
     panel.margins(y=0.2 if turned else 0.1)
@@ -118,13 +118,13 @@ def _keys(result: ReconstructionResult) -> list[Any]:
     keys: list[Any] = []
     for (name, model), hue in zip(result.models.items(), hues(result.models), strict=True):
         (rows, columns), hidden = model.patch, 100 * model.mask_ratio
-        told = f"{model.n_images} images, {hidden:.0f} % of {rows} x {columns} px hidden"
-        keys.append(Line2D([], [], color=hue, linewidth=3, label=f"{figure_text(name, 30)} ({told})"))
+        images = f"{model.n_images} images, {hidden:.0f} % of {rows} x {columns} px hidden"
+        keys.append(Line2D([], [], color=hue, linewidth=3, label=f"{figure_text(name, 30)} ({images})"))
     keys.append(Line2D([], [], color="0.45", linestyle="--", label="original"))
-    keys.append(Patch(color="0.3", alpha=PALE, label="without a model: a mean colour"))
+    keys.append(Patch(color="0.3", alpha=PALE, label="baseline: a mean colour"))
     if any(model.norm_pix for model in result.models.values()):
         given = Line2D([], [], color="0.3", marker="D", linestyle="", markerfacecolor="white")
-        given.set_label("colour of the patch mean; the rest is given")
+        given.set_label("patch mean: colour only, brightness is given")
         keys.append(given)
     return keys
 
@@ -136,26 +136,26 @@ def summarize(result: ReconstructionResult) -> Summary:
         "images",
         "hidden",
         "PSNR",
-        "without a model",
-        "left out: patch mean",
+        "PSNR of the baseline",
+        "relative error: patch mean",
         "below π/2",
         "from π/2 on",
     )
     rows, notes = [], dict[str, list[str]]()
     for name, model in result.models.items():
         psnrs = (f"{psnr:.2f} dB" for psnr in (model.psnr, model.baseline_psnr))
-        bands = (_left_out(band) for band in (model.mean, model.low, model.high))
+        bands = (_relative_error(band) for band in (model.mean, model.low, model.high))
         rows.append((name, str(model.n_images), f"{100 * model.mask_ratio:.0f} %", *psnrs, *bands))
         for note in _conditions(model):
             notes.setdefault(note, []).append(name)
-    said = (
-        "left out: energy of the error over that of the original at hidden patches, ± standard error over "
-        "images; 100 %: as without a model"
+    note = (
+        "relative error: energy of the error over that of the original at hidden patches, ± standard error "
+        "over images; 100 %: no better than the baseline"
     )
-    return Summary(header, tuple(rows), (said, *(f"{', '.join(of)}: {note}" for note, of in notes.items())))
+    return Summary(header, tuple(rows), (note, *(f"{', '.join(of)}: {note}" for note, of in notes.items())))
 
 
-def _left_out(band: Band | None) -> str:
+def _relative_error(band: Band | None) -> str:
     if band is None or band.ratio is None:
         return NONE
     error = "" if band.standard_error is None else f" ± {100 * band.standard_error:.1f}"
@@ -166,12 +166,15 @@ def _conditions(model: ModelReconstruction) -> list[str]:
     notes = []
     if model.norm_pix:
         notes.append(
-            "normalised patches: mean and deviation of the true patch, over pixels and channels, "
-            "are given; so is that mean without a model, and what is left of it is colour"
+            "the method predicts normalised patches, so its prediction is given the mean and deviation of "
+            "the true patch over pixels and channels; the baseline is that mean, and the column of the patch "
+            "mean holds differences between channels alone"
         )
     else:
-        notes.append("without a model: the mean colour of the visible patches")
+        notes.append("baseline: the mean colour of the visible patches")
     if model.low_pass is not None:
         cutoff = f"{model.low_pass:.2g} of Nyquist"
-        notes.append(f"the target holds nothing above {cutoff}; the error is against the images as they are")
+        notes.append(
+            f"the target has no frequencies above {cutoff}; the error is against the unfiltered images"
+        )
     return notes

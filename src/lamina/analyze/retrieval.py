@@ -1,4 +1,4 @@
-"""Which images a model takes for alike: nearest neighbours of some, and how often they share a class."""
+"""Nearest images by the cosine of their features, and how often they share a class."""
 
 from __future__ import annotations
 
@@ -129,8 +129,9 @@ def analyze_retrieval(
 ) -> RetrievalResult:
     """The `k` images nearest to each query by the cosine of pooled features, and precision@k and mAP.
 
-    The query itself and near-duplicates of it are left out. Those are told by their pixels, averaged to
-    32 x 32 (correlation above 0.999): told by features, a poor model would have its mistakes left out.
+    The query itself and near-duplicates of it are left out. Near-duplicates are found by their pixels,
+    averaged to 32 x 32 (correlation above 0.999): found by features, a poor model's mistakes would be left
+    out.
 
     Args:
         models: models with their images; all features of a model are held at once.
@@ -149,7 +150,7 @@ def analyze_retrieval(
     if not models:
         raise LaminaError("name at least one model")
     if k < 1 or queries < 1:
-        raise LaminaError(f"{queries} queries with {k} neighbours each show nothing; give 1 or more of both")
+        raise LaminaError(f"{queries} queries and {k} neighbours were requested; give 1 or more of both")
     found = {name: _sheet(model, queries, k, features, pool, centred, seed) for name, model in models.items()}
     return RetrievalResult(found, k, features, pool, centred, seed)
 
@@ -187,15 +188,15 @@ def pixel_units(images: Shaped[Tensor, "B C H W"]) -> Float64[Tensor, "B K"]:
 def judge_rankings(gallery: Gallery, labels: Int64[Tensor, "n"], k: int) -> Judged | None:
     """Precision@k and mean average precision, each image asking for the others of its class.
 
-    A query with fewer than `k` images left is judged by those; one without another image of its class is
+    A query with fewer than `k` images left is scored on those; one without another image of its class is
     left out. None where no query is left.
     """
     precisions, averages, chances = [], [], []
     for part, (order, cosines) in rankings(gallery, torch.arange(len(labels))):
         there = cosines > -torch.inf
         right = ((labels[order] == labels[part, None]) & there).double()
-        asked = right.sum(dim=1) > 0
-        right, there = right[asked], there[asked].double()
+        has_match = right.sum(dim=1) > 0
+        right, there = right[has_match], there[has_match].double()
         rank = torch.arange(1, len(labels) + 1, dtype=torch.float64)
         precisions.append(right[:, :k].sum(dim=1) / there[:, :k].sum(dim=1))
         averages.append((right * right.cumsum(dim=1) / rank).sum(dim=1) / right.sum(dim=1))
@@ -275,8 +276,8 @@ def _features(
         pixels.append(pixel_units(batch.images.cpu()))
         labels += [] if batch.labels is None else batch.labels.tolist()
     if not vectors:
-        raise LaminaError("there are no images to look at; give one or more")
+        raise LaminaError("there are no images; give one or more")
     found = torch.cat(vectors)
     if not torch.isfinite(found).all():
-        raise LaminaError("features are not finite; is this the right weights file?")
+        raise LaminaError("features are not finite; check the weights file")
     return keys, found, torch.cat(pixels), torch.tensor(labels) if len(labels) == len(keys) else None

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from lamina.analyze.output import NONE, Summary
 from lamina.analyze.retrieval import ModelRetrieval, RetrievalResult
-from lamina.analyze.shown_images import Picture, channels_said
+from lamina.analyze.shown_images import Picture, channels_shown
 from lamina.core.plotting import figure_text, hues
 
 _WIDTH = 1.25  # of a column, in inches
@@ -38,10 +38,10 @@ def draw(result: RetrievalResult) -> Figure:
 def _title(name: str, model: ModelRetrieval, result: RetrievalResult) -> str:
     centred = ", centred" if result.centred else ""
     kind = f"{result.features} features, {'class token' if result.pool == 'cls' else 'patch mean'}{centred}"
-    said = [f"n = {model.n_images} images", kind, channels_said(model.channels)]
-    first = f"{figure_text(name)}: {', '.join(part for part in said if part)}"
+    facts = [f"n = {model.n_images} images", kind, channels_shown(model.channels)]
+    first = f"{figure_text(name)}: {', '.join(fact for fact in facts if fact)}"
     if model.judged is None:
-        return f"{first}\nno classes, so no precision"
+        return f"{first}\nno class labels, so no precision"
     judged = model.judged
     return (
         f"{first}\nprecision@{result.k} {100 * judged.precision:.1f} % (chance {100 * judged.chance:.1f} %), "
@@ -95,6 +95,13 @@ def summarize(result: RetrievalResult) -> Summary:
         rows.append((name, str(model.n_images), *scores, str(model.duplicates)))
     tokens = {"mean": "mean of the patches", "cls": "class token"}[result.pool]
     centred = ", centred" if result.centred else ""
-    said = f"cosines of {result.features} features ({tokens}{centred}), a query's near-duplicates left out"
-    unjudged = () if any(model.judged for model in result.models.values()) else ("no labels to judge by",)
-    return Summary(header, tuple(rows), (said, *unjudged))
+    note = (
+        f"cosine similarity of {result.features} features ({tokens}{centred}); near-duplicates of a query "
+        "are left out"
+    )
+    unlabelled = (
+        ()
+        if any(model.judged for model in result.models.values())
+        else ("the images have no labels, so there is no precision",)
+    )
+    return Summary(header, tuple(rows), (note, *unlabelled))

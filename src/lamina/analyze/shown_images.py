@@ -32,8 +32,8 @@ def picture_of(image: Shaped[Tensor, "C H W"], most: int | None = None) -> Pictu
     return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
-def channels_said(channels: int) -> str:
-    """What of the channels is shown, where that is not all; for titles."""
+def channels_shown(channels: int) -> str:
+    """Which channels are shown, for titles; "" where all are."""
     if channels > 3:
         return f"first 3 of {channels} channels"
     return "first of 2 channels" if channels == 2 else ""
@@ -45,7 +45,7 @@ def drawn(keys: Iterable[int], n: int, seed: int) -> tuple[int, ...]:
     So the choice from a set of images does not depend on their order, on batches or on the model.
     """
     if n < 1:
-        raise LaminaError(f"{n} images are no images; give 1 or more")
+        raise LaminaError(f"{n} images were requested; give 1 or more")
     keys = sorted(keys)
     hashes = sample_keys(seed, 0, torch.tensor(keys, dtype=torch.int64)).tolist()
     order = sorted(range(len(keys)), key=lambda i: hashes[i])

@@ -1,4 +1,4 @@
-"""How alike layers are: debiased linear CKA between the layers of a model, and of one model and another."""
+"""Similarity of layers within a model and between models, by debiased linear CKA."""
 
 from __future__ import annotations
 

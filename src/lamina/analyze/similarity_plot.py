@@ -61,6 +61,6 @@ def summarize(result: SimilarityResult) -> Summary:
         first = "embedded input" if begins < 0 else f"block {begins}"
         what = f"{first} and last block" if within else "last blocks"
         rows.append((pair.first, pair.second, what, NONE if value is None else f"{value:.3f}"))
-    tokens = {"mean": "mean of the patches", "cls": "class token"}[result.pool]
-    said = f"debiased linear CKA of {result.n_images} images, {tokens}"
-    return Summary(("model", "and", "layers", "CKA"), tuple(rows), (said,))
+    tokens = _POOLS[result.pool]
+    note = f"debiased linear CKA over {result.n_images} images, by {tokens}"
+    return Summary(("model", "other model", "layers", "CKA"), tuple(rows), (note,))

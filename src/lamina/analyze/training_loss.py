@@ -25,14 +25,14 @@ from lamina.targets.missing import MissingTarget
 
 @dataclass(frozen=True)
 class OwnLoss:
-    """A task that can tell its loss, and the recipe that it was trained by."""
+    """A task with its own loss, and the recipe that it was trained by."""
 
     task: Task
     recipe: Recipe
 
 
 def open_loss(spec: str) -> OwnLoss:
-    """What a run trained (RUN, RUN@STEP), with the teacher or tokenizer that its target asks.
+    """What a run trained (RUN, RUN@STEP), with the teacher or tokenizer of its target.
 
     Of a classifier with a slow copy (`SupervisedOptions.ema`) it is the weights that were trained, not the
     copy.
@@ -43,8 +43,8 @@ def open_loss(spec: str) -> OwnLoss:
     task, recipe = load_task(*locate_step(spec))
     inner = mim_of(task)
     if inner is not None and isinstance(inner.target, MissingTarget):
-        asked, target = open_target(recipe)
-        if asked.target.target_sha256 != recipe.target.target_sha256:
+        resolved, target = open_target(recipe)
+        if resolved.target.target_sha256 != recipe.target.target_sha256:
             raise LaminaError(
                 f"{recipe.target.target_model} is not the network that {spec} was trained with; put that "
                 "one back"
@@ -108,11 +108,11 @@ def _check(losses: Mapping[str, OwnLoss], source: Source, crops: Crops) -> None:
     shapes = {(recipe.encoder.image_size, recipe.encoder.in_chans) for recipe in recipes.values()}
     if len(shapes) > 1:
         raise LaminaError(
-            "the runs take images of other sizes or channels; curvature compares on the same batches"
+            "the runs take images of different sizes or channels, and all need the same mini-batches"
         )
     if len({recipe.data.second_view for recipe in recipes.values()}) > 1:
         raise LaminaError(
-            "cmae compares two views of an image, which the other runs do not take; look at it apart"
+            "cmae compares two views of an image, which the other runs do not take; analyse it separately"
         )
     for name, recipe in recipes.items():
         if recipe.data.second_view != "none" and crops == "eval":

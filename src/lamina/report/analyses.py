@@ -1,4 +1,4 @@
-"""What `lamina analyze` found, as the report shows it: a picture, the main numbers, the command."""
+"""Results of `lamina analyze` as the report shows them: a picture, the main numbers, the command."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
         file = folder / f"{row.name}.json"
         try:
             content = read_object(file)
-            told = content["summary"]
-            header, rows, remarks = (_texts(told, key) for key in ("header", "rows", "notes"))
-            table = [[str(cell) for cell in row] for row in rows]
+            table = content["summary"]
+            header, rows, remarks = (_texts(table, key) for key in ("header", "rows", "notes"))
+            cells = [[str(cell) for cell in row] for row in rows]
             command = str(content.get("command") or "")
         except FileNotFoundError:
             continue
@@ -80,7 +80,7 @@ def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
             notes.append(f"the analysis in {file.name} could not be read and was left out")
             continue
         svg = _picture(folder / f"{row.name}.svg", content.get("svg_sha256"), notes)
-        found.append(ShownAnalysis(row.name, row.title, svg, header, table, remarks, command))
+        found.append(ShownAnalysis(row.name, row.title, svg, header, cells, remarks, command))
     return found
 
 
@@ -91,8 +91,8 @@ def write_analyses_page(folder: Path) -> Path:
     return write_page(folder / "index.html", "analyses.html", {"analyses": analyses, "notes": notes})
 
 
-def _texts(told: Mapping[str, Any], key: str) -> list[Any]:
-    values = told[key]
+def _texts(table: Mapping[str, Any], key: str) -> list[Any]:
+    values = table[key]
     if not isinstance(values, list):
         raise TypeError(key)
     return values

@@ -119,10 +119,10 @@ def _contents(page: dict[str, Any]) -> Iterator[tuple[str, str]]:
     pictures: Pictures = page["pictures"]
     yield "training", "Training"
     for there, anchor, name in (
-        (page["fusions"], "fusion", "Layers"),
+        (page["fusions"], "fusion", "Fusion weights"),
         (page["results"], "results", "Results"),
         (page["scores"], "downstream", "Downstream"),
-        (page["inside"], "inside", "Inside"),
+        (page["inside"], "inside", "Analyses"),
         (pictures.restored, "reconstructions", "Reconstructions" if pictures.filled else "Masked inputs"),
         (pictures.mapped, "features", "Patch features"),
         (pictures.sheets, "neighbours", "Neighbours"),

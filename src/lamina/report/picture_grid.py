@@ -48,8 +48,8 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Said:
-    """Words of a caption, and the runs that they hold for: none are named where they hold for all."""
+class Caption:
+    """A caption, and the runs that it is about; no names where it is about all."""
 
     text: str
     runs: Sequence[str]
@@ -65,11 +65,11 @@ class Pictures:
     mapped: Sequence[Card]
     sheets: Sequence[Sheet]
     labelled: bool
-    hidden: Sequence[Said]
-    undone: Sequence[Said]
-    channels: Sequence[Said]
-    pool: Sequence[Said]
-    steps: Sequence[Said]
+    hidden: Sequence[Caption]
+    undone: Sequence[Caption]
+    channels: Sequence[Caption]
+    pool: Sequence[Caption]
+    steps: Sequence[Caption]
     explained: Sequence[tuple[str, str]]
 
 
@@ -85,16 +85,16 @@ def arrange(runs: Sequence[RunData]) -> Pictures:
         mapped=_cards(_mapped(albums)),
         sheets=sheets,
         labelled=any(query.label for sheet in sheets for query, _ in sheet.rows),
-        hidden=_said((run.name, _hidden(run.album)) for run in restored),
+        hidden=_captions((run.name, _hidden(run.album)) for run in restored),
         undone=[
-            *_said(
+            *_captions(
                 (run.name, NORMALISED if run.setting("target.norm_pix") is True else "") for run in filled
             ),
-            *_said((run.name, LOW_PASSED if _low_passed(run) else "") for run in filled),
+            *_captions((run.name, LOW_PASSED if _low_passed(run) else "") for run in filled),
         ],
-        channels=_said((run.name, str(run.album.facts.get("channels", ""))) for run in restored),
-        pool=_said((name, _pool(album)) for name, album in albums if album.neighbours),
-        steps=_said((run.name, _step(run.album)) for run in restored),
+        channels=_captions((run.name, str(run.album.facts.get("channels", ""))) for run in restored),
+        pool=_captions((name, _pool(album)) for name, album in albums if album.neighbours),
+        steps=_captions((run.name, _step(run.album)) for run in restored),
         explained=[(name, text) for name, album in albums if (text := _explained(album))],
     )
 
@@ -138,12 +138,12 @@ def _distinct(different: dict[str, list[Tile]]) -> list[Tile]:
     ]
 
 
-def _said(values: Iterable[tuple[str, str]]) -> list[Said]:
-    """What each run has to say, equal words once; runs are named where not all of them say the same."""
+def _captions(values: Iterable[tuple[str, str]]) -> list[Caption]:
+    """The captions of all runs, equal ones once; runs are named where their captions differ."""
     runs: dict[str, list[str]] = {}
     for name, text in values:
         runs.setdefault(text, []).append(name)
-    return [Said(text, names if len(runs) > 1 else ()) for text, names in runs.items() if text]
+    return [Caption(text, names if len(runs) > 1 else ()) for text, names in runs.items() if text]
 
 
 def _step(album: Album) -> str:

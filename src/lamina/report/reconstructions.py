@@ -56,9 +56,9 @@ def reconstruct_files(run: Path, files: Sequence[Path], out: Path, step: int | N
 def remark(run: Path) -> str | None:
     """What is given in a run's reconstructions rather than predicted; None where nothing is."""
     options = Run(run).recipe().target
-    said = [NORMALISED] if options.kind == "pixels" and options.norm_pix else []
-    said += [LOW_PASSED] if options.kind == "pixels" and options.low_pass is not None else []
-    return f"hidden patches: {'; '.join(said)}" if said else None
+    given = [NORMALISED] if options.kind == "pixels" and options.norm_pix else []
+    given += [LOW_PASSED] if options.kind == "pixels" and options.low_pass is not None else []
+    return f"hidden patches: {'; '.join(given)}" if given else None
 
 
 def read_for(recipe: Recipe, file: Path) -> Float[Tensor, "C H W"]:

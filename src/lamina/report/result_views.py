@@ -131,7 +131,7 @@ def _view(runs: Sequence[RunData], group: Group, by_run: Mapping[int, Seeds]) ->
 def _largest(result: ShownResult) -> tuple[str, ...]:
     if result.majority is None:
         return ()
-    return (f"the largest of them with {percent(result.majority)} of the test images",)
+    return (f"the largest class has {percent(result.majority)} of the test images",)
 
 
 def _bars(runs: Sequence[RunData], by_run: Mapping[int, Seeds]) -> list[Bar]:

@@ -108,10 +108,12 @@ def _probe(run: RunData) -> Fact:
 
 def _against(top1: float, other: Cell) -> str:
     """How far it is from the better baseline."""
-    told = f"{other.label} ({percent(other.top1)})"
+    baseline = f"{other.label} ({percent(other.top1)})"
     if points(top1 - other.top1) == points(0.0):
-        return f"equal to {told}"
-    return f"{points(abs(top1 - other.top1))[1:]} points {'over' if top1 > other.top1 else 'under'} {told}"
+        return f"equal to {baseline}"
+    return (
+        f"{points(abs(top1 - other.top1))[1:]} points {'over' if top1 > other.top1 else 'under'} {baseline}"
+    )
 
 
 def progress(run: RunData) -> float | None:
@@ -192,11 +194,11 @@ def _reach(run: RunData, sums: Sequence[float]) -> str:
     verdict = (
         "too little to take the weights far from equal"
         if reach < 0.1
-        else "where a difference of 1 between two logits is a factor of 2.7 between their weights"
+        else "and a difference of 1 between two logits makes one weight 2.7 times the other"
     )
     return (
-        f"The learning rates add up to {number(sums[-1])} so far. Times logit_lr_scale {number(scale)}, "
-        f"no logit has moved by more than about {number(reach)}, {verdict}."
+        f"The learning rates add up to {number(sums[-1])} so far. Multiplied by logit_lr_scale "
+        f"{number(scale)}, they bound the change of a logit to about {number(reach)}, {verdict}."
     )
 
 

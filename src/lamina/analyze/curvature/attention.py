@@ -37,10 +37,10 @@ class TwiceDifferentiable(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **given)
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-        asked = {**dict(zip(names, args, strict=False)), **given}
-        bias, scale = asked.pop("attn_mask", None), asked.pop("scale", None)
-        q, k, v = (asked.pop(name) for name in names[:3])
-        if any(asked.values()) or (bias is not None and not bias.is_floating_point()):
+        arguments = {**dict(zip(names, args, strict=False)), **given}
+        bias, scale = arguments.pop("attn_mask", None), arguments.pop("scale", None)
+        q, k, v = (arguments.pop(name) for name in names[:3])
+        if any(arguments.values()) or (bias is not None and not bias.is_floating_point()):
             with sdpa_kernel(SDPBackend.MATH):
                 return func(*args, **given)
         return attend(q, k, v, bias, scale)

@@ -179,10 +179,10 @@ def _second_derivative() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = str(error).splitlines()[0]
-        if any(words in said for words in _ONCE):
+        sentence = str(error).splitlines()[0]
+        if any(words in sentence for words in _ONCE):
             raise LaminaError(
-                f"this loss has no second derivative ({said}); replace what lacks it"
+                f"this loss has no second derivative ({sentence}); replace what lacks it"
             ) from error
         raise
 
