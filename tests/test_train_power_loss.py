@@ -23,7 +23,7 @@ SETTINGS = {"max_steps": 6, "checkpoint_every_steps": 1, "keep_checkpoints": 2, 
 
 
 class Crashes:
-    """MonitorPlan at a run's folder after each change: as a kill leaves it, and as a loss of power does."""
+    """Looks at a run's folder after each change: as a kill leaves it, and as a loss of power does."""
 
     def __init__(self, root: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.run, self.scratch = root / "run", scratch
