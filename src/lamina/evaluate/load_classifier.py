@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -27,6 +26,7 @@ from lamina.features.pooling import BackboneVectors
 from lamina.interop.backbone import Pool
 from lamina.interop.export_classifier import class_names, crop_share_of, load_supervised
 from lamina.interop.load import load_encoder
+from lamina.interop.timm_models import fetch_published
 from lamina.runs.model_spec import TIMM, locate_step, parse_model
 from lamina.runs.run import load_task
 from lamina.supervised.classifier import Supervised
@@ -130,13 +130,7 @@ def _of_task(
 def _of_timm(spec: str, device: torch.device) -> Classifier:
     """timm's published classifier: its own normalisation, size and crop."""
     name = spec.removeprefix(TIMM)
-    try:
-        net = timm.create_model(name, pretrained=True)
-    except Exception as error:  # offline, unknown to the hub, gated: each library has its own
-        raise LaminaError(
-            f"the weights of {name} could not be loaded ({str(error).splitlines()[0]}); fetch them once "
-            "where there is a network, or give a run"
-        ) from error
+    net = fetch_published(name, "a run")
     known: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
     channels, height, width = known["input_size"]
     logits = Standardised(net, known["mean"], known["std"]).eval().requires_grad_(False).to(device)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import timm
-
 from lamina.core.config import to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.records import write_json
@@ -19,6 +17,7 @@ from lamina.encoder.options import EncoderOptions
 from lamina.fusion.options import FusionOptions
 from lamina.interop.fold_residual_decay import fold_fusion
 from lamina.interop.metadata import KEY, export_files
+from lamina.interop.timm_models import as_built, timm_config
 from lamina.recipes.build import Task
 from lamina.runs.model_spec import locate_step
 from lamina.runs.run import load_task
@@ -128,7 +127,9 @@ def write_encoder(
         "fusion": to_mapping(fusion) if fusion is not None and fused is not None else None,
         "fusion_left_out": left_out,
     }
-    config = {**timm_config(method, encoder, crop_share), KEY: about}
+    built, pool = as_built(encoder, method.encoder), method.encoder.vit.global_pool
+    arguments = {**timm_arguments(built), "global_pool": pool}
+    config = {**timm_config(built, method.encoder, arguments, crop_share, pool=pool), KEY: about}
     header = {KEY: json.dumps(config, indent=2)}
     if files.fusion is not None and fused is not None:
         save_tensors(fused.state_dict(), files.fusion, header)
@@ -145,32 +146,3 @@ def write_config(file: Path, content: Mapping[str, Any]) -> None:
         arguments = {name: value for name, value in arguments.items() if name != "num_classes"}
         content = {**content, "model_args": arguments}
     write_json(file, content, indent=2)
-
-
-def timm_config(method: Task, options: EncoderOptions, crop_share: float) -> dict[str, Any]:
-    """What timm needs to build the network, laid out as in a model folder of the Hugging Face hub."""
-    encoder = method.encoder
-    (rows, columns), (height, width) = encoder.grid, encoder.patch
-    size = [rows * height, columns * width]
-    sizes = replace(options, image_size=(size[0], size[1]), patch_size=height)
-    return {
-        "architecture": options.name.split(".")[0],
-        "num_classes": 0,
-        "num_features": encoder.width,
-        "global_pool": encoder.vit.global_pool,
-        "model_args": {**timm_arguments(sizes), "global_pool": encoder.vit.global_pool},
-        "pretrained_cfg": {
-            "input_size": [encoder.in_chans, *size],
-            "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": crop_share,
-            "crop_mode": "center",
-            "mean": encoder.mean.flatten().double().tolist(),
-            "std": encoder.std.flatten().double().tolist(),
-            "num_classes": 0,
-            "pool_size": None,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
-        "made_with": {"timm": timm.__version__},
-    }

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from lamina.interop.export import other_epsilon, tell_epsilon, write_config
 from lamina.interop.fold_residual_decay import fold_fusion
 from lamina.interop.foreign import read_weights
 from lamina.interop.metadata import KEY, check_one_export, export_files, export_metadata
+from lamina.interop.timm_models import as_built, timm_config
 from lamina.supervised.classifier import Supervised
 from lamina.supervised.options import SupervisedOptions
 from lamina.supervised.pooling import fold_batch_norm
@@ -99,7 +99,7 @@ def export_supervised(
     timms = fused is None and task.pool != "attentive"
     neck = task.options.neck if task.options.neck == "layer" else "none"
     # What loads these weights is a plain network: its shortcuts are whole.
-    kept = replace(encoder, residual_decay=None, **_sizes(task))
+    kept = replace(as_built(encoder, task.encoder), residual_decay=None)
     about = _described(task, kept, fused, class_names, step, crop_share, neck)
     plainly = _timm_config(task, kept, crop_share, class_names) if timms else {}
     config = {**plainly, KEY: about}
@@ -221,50 +221,27 @@ def _files(out: Path, fused: bool) -> ExportedClassifier:
     return ExportedClassifier(weights, config, fusion if fused else None)
 
 
-def _sizes(task: Supervised) -> dict[str, Any]:
-    """What the options may have left to the named model, as numbers."""
-    (rows, columns), (height, width) = task.encoder.grid, task.encoder.patch
-    mean, std = (t.flatten().double().tolist() for t in (task.encoder.mean, task.encoder.std))
-    sizes = {"image_size": (rows * height, columns * width), "patch_size": height}
-    return {**sizes, "mean": tuple(mean), "std": tuple(std)}
-
-
 def _timm_config(
     task: Supervised, options: EncoderOptions, crop_share: float, names: Sequence[str]
 ) -> dict[str, Any]:
-    """As in a model folder of the Hugging Face hub."""
-    assert options.image_size is not None
+    """As `timm_config`, of a classifier that plain timm can compute."""
     pool = "token" if task.pool == "cls" else "avg"
     heads = ["head", "head_dist"] if task.distilled else "head"
-    known = {"label_names": list(names)} if names else {}
     arguments = {**timm_arguments(options), "num_classes": task.n_classes}
     if not task.distilled:  # such a network has but one way to pool, and takes no other word for it
         arguments["global_pool"] = pool
     if task.options.neck == "layer" and task.pool == "mean":
         arguments |= {name: True for name in ("fc_norm", "use_fc_norm") if name in arguments}
-    return {
-        "architecture": options.name.split(".")[0],
-        "num_classes": task.n_classes,
-        "num_features": task.encoder.width,
-        "global_pool": pool,
-        **known,
-        "model_args": arguments,
-        "pretrained_cfg": {
-            "input_size": [task.encoder.in_chans, *options.image_size],
-            "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": crop_share,
-            "crop_mode": "center",
-            "mean": list(options.mean or ()),
-            "std": list(options.std or ()),
-            "num_classes": task.n_classes,
-            "pool_size": None,
-            "first_conv": "patch_embed.proj",
-            "classifier": heads,
-            **known,
-        },
-        "made_with": {"timm": timm.__version__},
-    }
+    return timm_config(
+        options,
+        task.encoder,
+        arguments,
+        crop_share,
+        pool=pool,
+        n_classes=task.n_classes,
+        heads=heads,
+        class_names=names,
+    )
 
 
 def _head(task: Supervised) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from lamina.interop.foreign.methods import settled
 from lamina.interop.load_weights import fill, load_weights_into, put_encoder
 from lamina.interop.metadata import check_one_export, export_files, export_metadata
 from lamina.interop.resizing import at_image_size
+from lamina.interop.timm_models import fetch_published
 from lamina.recipes.build import build_task, resolve
 from lamina.recipes.recipe import Recipe
 from lamina.runs.model_spec import locate_step, parse_model
@@ -248,17 +249,10 @@ def _from_timm(spec: str, options: EncoderOptions, pretrained: bool) -> Backbone
 
 
 def _fetch(options: EncoderOptions) -> Network:
-    try:
-        vit: Network = timm.create_model(  # type: ignore[assignment]
-            options.name, pretrained=True, **timm_arguments(options)
-        )
-    except Exception as error:  # offline, unknown to the hub, gated, damaged: each library has its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LaminaError(
-            f"the weights of {options.name} could not be loaded ({reason}); fetch them once where there is "
-            "a network, or give a weights file"
-        ) from error
-    return vit
+    found: Network = fetch_published(  # type: ignore[assignment]
+        options.name, "a weights file", **timm_arguments(options)
+    )
+    return found
 
 
 def _recipe(options: EncoderOptions, fusion: FusionOptions) -> Recipe:

@@ -16,6 +16,7 @@ from lamina.core.frozen import WeightsId, identify
 from lamina.core.interfaces import Target
 from lamina.interop.foreign import read_weights
 from lamina.interop.load import load_encoder, load_projected
+from lamina.interop.timm_models import fetch_published
 from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run, load_task
 from lamina.supervised.classifier import Supervised
@@ -97,14 +98,7 @@ def _with_head(spec: str, encoder: str | None) -> _Network:
             "(--target.no-projected), or take timm/vit_base_patch16_clip_224.openai"
         )
     if encoder is None:
-        try:
-            vit = timm.create_model(name, pretrained=True)
-        except Exception as error:  # offline, unknown to the hub, gated: each library has its own
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise LaminaError(
-                f"the weights of {name} could not be loaded ({reason}); fetch them once where there is "
-                "a network, or give a weights file and --target.teacher-encoder"
-            ) from error
+        vit = fetch_published(name, "a weights file and --target.teacher-encoder")
     else:
         vit = timm.create_model(name, num_classes=known.num_classes)
         try:
