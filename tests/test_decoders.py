@@ -8,8 +8,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.patches import sincos_2d
 from lamina.core.rng import sample_keys
 from lamina.core.weight_init import init_mae
-from lamina.decoder.cross import CrossDecoder
-from lamina.decoder.prompt import PromptDecoder
+from lamina.decoder.cross import CrossDecoder, PromptDecoder
 from lamina.masking.random import RandomMasking
 
 IN, OUT, GRID, PREFIX = 12, 5, (4, 6), 1

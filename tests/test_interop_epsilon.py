@@ -12,7 +12,7 @@ from dense_toys import toy_data
 from evaluate_toys import toy_recipe
 from lamina.api import recipe as named_recipe
 from lamina.data.sources import ArraySource
-from lamina.encoder.norms import set_epsilon
+from lamina.encoder.networks import set_epsilon
 from lamina.evaluate.finetune.adapt import adapt_recipe
 from lamina.evaluate.segment.build import build_encoder, plan_segmentation
 from lamina.interop.export import export_timm

@@ -36,7 +36,7 @@ from lamina.data.open import open_source
 from lamina.data.sources import ArraySource, Source
 from lamina.methods.catalog import recipe
 from lamina.recipes.build import build_method, compose_task, resolve
-from lamina.recipes.monitor import MonitorOptions
+from lamina.recipes.recipe import MonitorOptions
 from lamina.runs.run import Run
 from lamina.train.rows import CLOCK_FIELDS
 from lamina.train.state import TrainState

@@ -1,4 +1,4 @@
-"""CrossMAE's decoder: each patch is read out of the encoder's output by itself."""
+"""Decoders whose mask tokens read the encoder's output by cross-attention: those of CrossMAE and MILAN."""
 
 from __future__ import annotations
 
@@ -8,13 +8,46 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
-from lamina.core.patches import sincos_2d, split_indices
+from lamina.core.patches import sincos_2d, split_indices, take
 from lamina.core.rng import Purpose, bits, fresh_keys
 from lamina.decoder.options import check_size
-from lamina.decoder.reading import ReadingBlock
+
+
+class ReadingBlock(nn.Module):
+    """x + proj(attention(q(h), kv(memory))) with h = norm(x), then an MLP, pre-norm and residual too.
+
+    The memory is read as it comes: no norm of the block touches it.
+
+    Args:
+        width: D', channels of the queries.
+        heads: of the attention.
+        memory_width: D, channels of what is read.
+        reads_itself: whether the queries read each other too, after the memory (D = D' then).
+    """
+
+    def __init__(self, width: int, heads: int, memory_width: int, reads_itself: bool = False) -> None:
+        super().__init__()
+        self.heads, self.reads_itself = heads, reads_itself
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(memory_width, 2 * width)
+        self.proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, 4 * width)
+
+    def forward(self, x: Float[Tensor, "B m W"], memory: Float[Tensor, "B T D"]) -> Float[Tensor, "B m W"]:
+        """The queries after one reading; B, m, W = D' as they came."""
+        h = self.norm1(x)
+        if self.reads_itself:
+            memory = torch.cat([memory, h], dim=1)
+        q = self.q(h).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, m, d)
+        k, v = self.kv(memory).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        x = x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
 class CrossDecoder(nn.Module):
@@ -98,3 +131,67 @@ class CrossDecoder(nn.Module):
         keys = keys if keys is not None else fresh_keys(len(mask), mask.device)
         drawn = bits(keys, n_hidden, Purpose.PREDICT).argsort(dim=1, stable=True)[:, :m]
         return hidden.gather(1, drawn.sort(dim=1).values)
+
+
+class PromptDecoder(nn.Module):
+    """A transformer that updates the mask tokens alone (MILAN: Hou et al., arXiv 2208.06049, section 3.2).
+
+    The encoder's output is embedded and given positions once; every block's keys and values come from these
+    tokens, un-normed, and from the normed mask tokens, its queries from the mask tokens. Both kinds then pass
+    the final norm and the head, so that the encoder's own representation is held to the target too: all
+    patches are predicted. MILAN's prediction at the class token is not made, since targets are of patches.
+
+    Args:
+        in_width: D of the encoder.
+        out: K, numbers to predict for a patch.
+        grid: rows and columns of patches.
+        n_prefix: prefix tokens in the latent; they are read, and have no position.
+        width, depth, heads: of the decoder.
+
+    Raises:
+        LaminaError: for a size that cannot be.
+    """
+
+    takes: Literal["visible", "all"] = "visible"
+    n_latents = 1
+    positions: Tensor
+
+    def __init__(
+        self,
+        in_width: int,
+        out: int,
+        grid: tuple[int, int],
+        n_prefix: int,
+        width: int = 512,
+        depth: int = 8,
+        heads: int = 16,
+    ) -> None:
+        super().__init__()
+        check_size(width, depth, heads)
+        self.n_prefix = n_prefix
+        self.embed = nn.Linear(in_width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.register_buffer("positions", sincos_2d(width, grid)[None], persistent=False)
+        blocks = [ReadingBlock(width, heads, width, reads_itself=True) for _ in range(depth)]
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, out)
+
+    def forward(
+        self,
+        latent: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "B N"],
+        keys: Int64[Tensor, "B"] | None = None,
+    ) -> tuple[Float[Tensor, "B N K"], Int64[Tensor, "B N"]]:
+        """Values at all patches in order of place, and the indices 0..N-1. T = P + visible patches."""
+        p, table = self.n_prefix, self.positions[0]
+        visible, hidden = split_indices(mask, latent.shape[1] - p)
+        seen = self.embed(latent)  # (B, P + n, D')
+        # torch.cat promotes: under autocast what is read stays in single precision, as the mask tokens do.
+        seen = torch.cat([seen[:, :p], seen[:, p:] + F.embedding(visible, table)], dim=1)
+        x = F.embedding(hidden, self.mask_token[0] + table)  # (B, N - n, D')
+        for block in self.blocks:
+            x = block(x, seen)
+        values = self.head(self.norm(torch.cat([seen[:, p:], x], dim=1)))  # visible, then hidden
+        place = torch.cat([visible, hidden], dim=1).argsort(dim=1)
+        return take(values, place), torch.arange(mask.shape[1], device=mask.device).expand(len(mask), -1)

@@ -13,8 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
-from lamina.encoder.networks import Network
-from lamina.encoder.norms import epsilon_of, set_epsilon
+from lamina.encoder.networks import Network, epsilon_of, set_epsilon
 from lamina.encoder.options import EncoderOptions
 
 

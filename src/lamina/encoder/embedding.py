@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from timm.layers.patch_embed import PatchEmbed
+from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -56,3 +57,14 @@ def _take_rope(rope: Tensor, visible: Int64[Tensor, "B n"]) -> Tensor:
     return rope[:, :, visible].transpose(
         1, 2
     )  # (L, heads, N, d) -> (L, heads, B, n, d) -> (L, B, heads, n, d)
+
+
+def add_class_token(
+    vit: Beit, x: Float[Tensor, "B N D"]
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "heads T T"] | None]:
+    """The class token before the embedded patches (mask tokens among them), absolute positions where there
+    are any, and the bias that all blocks share where they do."""
+    x = torch.cat((vit.cls_token.expand(len(x), -1, -1), x), dim=1)
+    if vit.pos_embed is not None:
+        x = x + vit.pos_embed
+    return x, None if vit.rel_pos_bias is None else vit.rel_pos_bias()

@@ -16,11 +16,10 @@ from torch.utils.checkpoint import checkpoint
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.patches import split_indices
-from lamina.encoder.embedding import add_visible_positions, embed_patches, pair
+from lamina.encoder.embedding import add_class_token, add_visible_positions, embed_patches, pair
 from lamina.encoder.images import check_layout, check_range
 from lamina.encoder.networks import Network, checked
 from lamina.encoder.options import default_statistics
-from lamina.encoder.relative import add_class_token
 from lamina.encoder.residual_decay import Factors, check_foldable, decayed, folded, products, shortcut_factors
 
 

@@ -1,4 +1,4 @@
-"""Which of timm's networks an encoder may be, and what it asks of them."""
+"""Which networks of timm an encoder may be, the layer of each parameter, and the epsilon of layer norms."""
 
 from __future__ import annotations
 
@@ -33,3 +33,33 @@ def checked(vit: nn.Module) -> Network:
             f"this {name} drops patches or positions at random; build it with patch_drop_rate=pos_drop_rate=0"
         )
     return vit
+
+
+def layer_ids(task: nn.Module, depth: int) -> dict[str, int]:
+    """The layer of each trained parameter, as in BEiT, MAE and ViTDet: 0 for the embedding, i + 1 for block
+    i, depth + 1 for the final norm and all above.
+
+    Args:
+        task: a module whose `encoder` is an `Encoder`. depth: blocks of that.
+    """
+    trained = (name for name, parameter in task.named_parameters() if parameter.requires_grad)
+    return {name: _layer(name, depth) for name in trained}
+
+
+def _layer(name: str, depth: int) -> int:
+    part = name.removeprefix("encoder.vit.")
+    if part == name or part.startswith("norm."):
+        return depth + 1
+    return int(part.split(".")[1]) + 1 if part.startswith("blocks.") else 0
+
+
+def set_epsilon(module: nn.Module, eps: float) -> None:
+    """Give all layer norms that epsilon."""
+    for child in module.modules():
+        if isinstance(child, nn.LayerNorm):
+            child.eps = eps
+
+
+def epsilon_of(module: nn.Module) -> float | None:
+    """That of the first layer norm; None where there is none."""
+    return next((child.eps for child in module.modules() if isinstance(child, nn.LayerNorm)), None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lamina.encoder.build import own_epsilon
 from lamina.encoder.encoder import Encoder
-from lamina.encoder.norms import epsilon_of
+from lamina.encoder.networks import epsilon_of
 from lamina.encoder.options import ChannelRule, EncoderOptions
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import open_weights

@@ -16,8 +16,7 @@ from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.decoder.options import DecoderOptions
 from lamina.encoder.build import build_vit, timm_arguments, wrap_vit
-from lamina.encoder.networks import Network
-from lamina.encoder.norms import set_epsilon
+from lamina.encoder.networks import Network, set_epsilon
 from lamina.encoder.options import EncoderOptions
 from lamina.fusion.build import Fusion, build_fusion
 from lamina.fusion.layer_mix import LayerMix

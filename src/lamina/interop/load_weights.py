@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
 from lamina.encoder.build import build_vit, own_epsilon
-from lamina.encoder.networks import Network
-from lamina.encoder.norms import epsilon_of
+from lamina.encoder.networks import Network, epsilon_of
 from lamina.encoder.options import ChannelRule
 from lamina.encoder.residual_decay import Factors, folded
 from lamina.interop.channels import fit_channels

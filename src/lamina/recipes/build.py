@@ -15,10 +15,9 @@ from lamina.core.interfaces import Target
 from lamina.core.rng import Purpose, seed_for
 from lamina.core.weight_init import init_mae, init_vit_mae, init_vit_simmim, zero_branches
 from lamina.decoder.build import Decoder
-from lamina.decoder.cross import CrossDecoder
+from lamina.decoder.cross import CrossDecoder, PromptDecoder
 from lamina.decoder.linear import LinearDecoder
 from lamina.decoder.mae import MAEDecoder
-from lamina.decoder.prompt import PromptDecoder
 from lamina.encoder.build import build_vit, wrap_vit
 from lamina.encoder.encoder import Encoder, check_hiding
 from lamina.encoder.networks import Network

@@ -9,18 +9,62 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from lamina.cmae.options import CMAEOptions
-from lamina.core.choices import read_if
+from lamina.core.choices import read_if, read_unless
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
 from lamina.data.options import DataOptions
 from lamina.decoder.options import DecoderOptions
 from lamina.encoder.options import EncoderOptions
 from lamina.fusion.options import FusionOptions
 from lamina.masking.options import MaskingOptions
-from lamina.recipes.labels import LabelOptions
-from lamina.recipes.monitor import MonitorOptions
 from lamina.supervised.options import SupervisedOptions
 from lamina.targets.options import TargetOptions
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class MonitorOptions:
+    """Online evaluation of the encoder during pre-training (RankMe, kNN); the weights do not depend on it."""
+
+    images: Annotated[int | None, NOT_NEGATIVE] = None
+    """Number of images that each online evaluation uses for RankMe and, where they have labels, for kNN. They
+    are drawn as `lamina analyze` does, from the held-out part where the data have one. Unset: 256, or all
+    where there are fewer. 0: no evaluation."""
+    knn_data: Annotated[str | None, read_unless("images", 0)] = None
+    """Labelled images for the kNN evaluation, as many as monitor.images. Unset: the run's own images, where
+    they have labels."""
+    every_steps: Annotated[int | None, COUNT, read_unless("images", 0)] = None
+    """Number of steps between two evaluations. Unset: as often as fits into 2 % of the training time
+    (`lamina.callbacks.encoder_monitor.interval`)."""
+
+    def __post_init__(self) -> None:
+        """Refuse invalid values."""
+        check_ranges(self)
+        if self.images == 1:
+            raise LaminaError(f"monitor.images is {self.images}; give 2 or more, or 0 for none")
+        if self.knn_data is not None and self.images == 0:
+            raise LaminaError("monitor.knn_data is of no use with monitor.images 0; leave one of them out")
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """A teacher for distillation."""
+
+    teacher: str | None = None
+    """Teacher whose decisions the distillation token learns: a supervised run, or timm/NAME of a classifier
+    with as many classes (timm's deit_*_distilled networks have such a token). Unset: no teacher."""
+
+
+@dataclass(frozen=True)
+class LabelOptions(TeacherOptions):
+    """Labels of supervised training: the teacher, and the classes."""
+
+    classes: tuple[str, ...] = ()
+    """Names of the classes. They are filled in from the data."""
+    teacher_sha256: str | None = None
+    """SHA-256 of the teacher's weights. It is filled in when the teacher is opened."""
+
 
 LossName = Literal["mse", "l1", "cosine", "cross_entropy"]
 Size = Literal["ti", "s", "b", "l", "h"]

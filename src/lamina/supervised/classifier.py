@@ -15,7 +15,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.frozen import Frozen, WeightsId, identify
 from lamina.core.rng import fresh_keys
 from lamina.encoder.encoder import Encoder
-from lamina.encoder.layers import layer_ids
+from lamina.encoder.networks import layer_ids
 from lamina.fusion.build import Fusion, check_fusion
 from lamina.supervised.labels import MISSING, check_range, valid
 from lamina.supervised.mixup import draw, mix_images, mix_labels, placed

@@ -12,7 +12,7 @@ from torch import nn
 from lamina.core.errors import LaminaError
 from lamina.encoder.build import build_vit, wrap_vit
 from lamina.encoder.encoder import Encoder
-from lamina.encoder.layers import layer_ids
+from lamina.encoder.networks import layer_ids
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.interop.backbone import Backbone, Origin

@@ -10,8 +10,7 @@ from lamina.data.sources import Source
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes
 from lamina.evaluate.unused_options import check_options
 from lamina.interop.backbone import Backbone
-from lamina.recipes.labels import LabelOptions
-from lamina.recipes.recipe import Recipe, Size
+from lamina.recipes.recipe import LabelOptions, Recipe, Size
 
 _WIDTHS: dict[tuple[int, int], Size] = {
     (192, 12): "ti",

@@ -12,9 +12,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, SHARE_BELOW_1, check_ranges
 from lamina.data.options import AugmentOptions
 from lamina.fusion.options import FusionOptions
-from lamina.recipes.labels import TeacherOptions
-from lamina.recipes.monitor import MonitorOptions
-from lamina.recipes.recipe import PLAIN, Size
+from lamina.recipes.recipe import PLAIN, MonitorOptions, Size, TeacherOptions
 from lamina.supervised.options import SupervisedOptions
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions

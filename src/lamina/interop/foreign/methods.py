@@ -14,7 +14,7 @@ from torch import Tensor
 from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.encoder.build import build_vit, own_epsilon
-from lamina.encoder.norms import set_epsilon
+from lamina.encoder.networks import set_epsilon
 from lamina.encoder.options import EncoderOptions
 from lamina.interop.foreign import Foreign, read_foreign
 from lamina.interop.foreign.format import Tensors, depth_of, need
