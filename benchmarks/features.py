@@ -36,7 +36,7 @@ from lamina.encoder.build import wrap_vit
 from lamina.encoder.options import EncoderOptions
 from lamina.features.extract import collect
 from lamina.features.nearest import MOST_CELLS, nearest
-from lamina.features.options import Computing
+from lamina.features.options import ComputeOptions
 from lamina.features.pooling import BackboneVectors
 from lamina.interop.backbone import Backbone
 
@@ -141,7 +141,7 @@ def caching(rounds: int, n: int, workers: int, batch: int, encoder: str) -> None
         batches = [batch.images for batch in eval_batches(source, size, 3, batch, 0, DataOptions())]
         ratios, waits, again = [], [], []
         for i in range(rounds):
-            computing = Computing(batch, workers, "cpu", cache=Path(place) / f"cache-{i}")
+            computing = ComputeOptions(batch, workers, "cpu", cache=Path(place) / f"cache-{i}")
             started = time.perf_counter()
             with torch.inference_mode():
                 for each in batches:

@@ -19,7 +19,7 @@ from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.features.extract import collect
-from lamina.features.options import Computing
+from lamina.features.options import ComputeOptions
 from lamina.features.pooling import PixelVectors
 from test_bad_files import arguments
 
@@ -85,7 +85,7 @@ def test_training_says_each_kind_once(folder: Path, tmp_path: Path) -> None:
 
 
 def test_features_say_them_from_the_cache_too(folder: Path, tmp_path: Path) -> None:
-    computing = Computing(4, 0, "cpu", cache=tmp_path / "cache")
+    computing = ComputeOptions(4, 0, "cpu", cache=tmp_path / "cache")
     for _ in range(2):
         table = collect(open_source(str(folder)), {"pixels": PixelVectors()}, (16, 16), 3, None, computing)
         assert f"3 images: {FRAMES} (the first is stack-0.tif)" in table.notes

@@ -30,7 +30,7 @@ from lamina.evaluate.detect.inference import detect_images
 from lamina.evaluate.detect.protocol import evaluate_detect
 from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe, detect_recipes
 from lamina.evaluate.detect.windows import DetectWindows
-from lamina.evaluate.run_options import Going
+from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.score import Score, score_file
 from lamina.interop.load import load_encoder
 from lamina.train import checkpoint
@@ -52,7 +52,7 @@ HEAD = HeadOptions(
     mask_convs=1,
     least_score=0.2,
 )
-CPU = Going(device="cpu", workers=0)
+CPU = RunOptions(device="cpu", workers=0)
 
 
 def short(steps: int = 4, **changes) -> DetectRecipe:

@@ -15,13 +15,14 @@ from evaluate_toys import stripes_folder, toy_recipe, toy_run
 from lamina.cli import entry as cli
 from lamina.core.errors import LaminaError
 from lamina.core.records import read_json, write_json
-from lamina.evaluate.compare import run as comparing
 from lamina.evaluate.compare.models import columns_of
 from lamina.evaluate.compare.options import CompareOptions
-from lamina.evaluate.compare.recipes import classifier_recipe
 from lamina.evaluate.compare.run import compare
 from lamina.evaluate.compare.table import Comparison
+from lamina.evaluate.finetune import protocol as finetuning
+from lamina.evaluate.finetune.adapt import classifier_recipe
 from lamina.evaluate.probes import evaluate_knn
+from lamina.evaluate.robustness import protocol as robustness
 from lamina.evaluate.score import Score
 from lamina.features.options import FeatureOptions
 from lamina.report.compare_page import write_comparison
@@ -71,7 +72,7 @@ def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monke
     mae, mff = runs
     models = [f"MAE={mae}", f"MFF={mff}"]
     whole = compare(models, folder, tmp_path / "whole", OPTIONS)
-    asked, plain = [], comparing.evaluate_trained
+    asked, plain = [], finetuning.evaluate_trained
 
     def dying(protocol, spec, *args, **kwargs):
         asked.append((protocol, spec))
@@ -81,7 +82,7 @@ def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monke
             raise KeyboardInterrupt
         return plain(protocol, spec, *args, **kwargs)
 
-    monkeypatch.setattr(comparing, "evaluate_trained", dying)
+    monkeypatch.setattr(finetuning, "evaluate_trained", dying)
     with pytest.raises(KeyboardInterrupt) as stop:
         compare(models, folder, tmp_path / "broken", OPTIONS)
     kept = f"7 of 10 evaluations are kept in {tmp_path / 'broken'}: the same command goes on there"
@@ -161,14 +162,14 @@ def test_scores_of_other_images_do_not_stand_in_for_these(runs, tmp_path, monkey
 
 def test_robustness_says_of_which_classifier(folder, runs, tmp_path, monkeypatch):
     """Whatever the order and whoever is asked later, a row holds classifiers of one kind."""
-    asked, plain = [], comparing.evaluate_robustness
+    asked, plain = [], robustness.evaluate_robustness
 
-    def spied(model, data, options, going, computing, encoder=None):
+    def spied(model, data, options, run_options, compute, encoder=None):
         asked.append(str(model))
         few = replace(options, kinds=("brightness",), images=4)
-        return plain(model, data, few, going, computing=computing)
+        return plain(model, data, few, run_options, compute=compute)
 
-    monkeypatch.setattr(comparing, "evaluate_robustness", spied)
+    monkeypatch.setattr(robustness, "evaluate_robustness", spied)
     out, small = tmp_path / "out", {"seeds": 1, "epochs": 1.0, "workers": 0, "device": "cpu"}
     alone = CompareOptions(protocols=("robustness",), **small)
     both = CompareOptions(protocols=("robustness", "finetune"), **small)
@@ -199,7 +200,7 @@ def test_recipes_differ_by_protocol(folder, runs, tmp_path, capsys):
     assert cli.main(asked) == 2
     assert "other settings (recipes)" in capsys.readouterr().err
     assert classifier_recipe("finetune", runs[0], {}) is None
-    chosen = classifier_recipe("finetune", runs[0], {"finetune": {"optim": {"warmup_epochs": 10.0}}}, 4.0)
+    chosen = classifier_recipe("finetune", runs[0], {"optim": {"warmup_epochs": 10.0}}, 4.0)
     assert (chosen.name, chosen.train.epochs, chosen.optim.warmup_epochs) == ("finetune", 4.0, 0.4)
 
 
@@ -214,7 +215,7 @@ def test_dense_protocols_are_given_their_recipes(runs, tmp_path, monkeypatch):
         return evaluate
 
     for name in ("segment", "detect"):
-        monkeypatch.setattr(comparing, f"evaluate_{name}", measured(name))
+        monkeypatch.setattr(f"lamina.evaluate.{name}.protocol.evaluate_{name}", measured(name))
     options = CompareOptions(protocols=("segment", "detect"), seeds=1)
     recipes = {"segment": {"head": "upernet"}, "detect": {"head": {"masks": False}}}
     compare([runs[0]], "sample:doom", tmp_path / "out", options, recipes=recipes)
@@ -223,13 +224,13 @@ def test_dense_protocols_are_given_their_recipes(runs, tmp_path, monkeypatch):
 
 
 def test_a_probes_seconds_hold_all_of_it(folder, runs, tmp_path, monkeypatch):
-    plain = comparing.evaluate_knn
+    plain = evaluate_knn
 
     def slow(*args, **kwargs):
         time.sleep(0.3)
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(comparing, "evaluate_knn", slow)
+    monkeypatch.setattr("lamina.evaluate.probes.evaluate_knn", slow)
     options = CompareOptions(protocols=("knn",), workers=0, device="cpu")
     (score,) = compare([runs[0]], folder, tmp_path / "out", options)["mae"]
     assert score.seconds >= 0.3
@@ -238,7 +239,7 @@ def test_a_probes_seconds_hold_all_of_it(folder, runs, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("recipes", "sentence"),
     [
-        ("knn: {train: {epochs: 1}}", "not of 'knn'"),
+        ("knn: {train: {epochs: 1}}", "not for 'knn'"),
         ("finetune: 3", "finetune takes a mapping"),
         ("finetune: {train: {epoch: 1}}", "finetune.train.epoch is not an option; did you mean"),
         ("finetune: {recipe: finetuned}", "there is no recipe 'finetuned'"),
@@ -250,8 +251,8 @@ def test_a_probes_seconds_hold_all_of_it(folder, runs, tmp_path, monkeypatch):
         ("segment: {recipe: ade20k-dpt, head: upernet}", "has the head dpt"),
         ("detect: {train: {seed: 3}}", "detect.train.seed is given by --seed or --seeds"),
         ("finetune: {data: {workers: 3}}", "finetune.data.workers is given by --workers"),
-        ("segment: {recipe: 3}", "segment.recipe is the name of one"),
-        ("recipe: finetune-s", "not of 'recipe'"),
+        ("segment: {recipe: 3}", "segment.recipe is the name of a recipe"),
+        ("recipe: finetune-s", "not for 'recipe'"),
         ("- 3", "must hold a mapping"),
     ],
 )

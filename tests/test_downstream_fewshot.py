@@ -15,10 +15,10 @@ from lamina.data.sources import ArraySource, Subset
 from lamina.evaluate.fewshot.options import FewOptions
 from lamina.evaluate.fewshot.protocol import _way, evaluate_fewshot
 from lamina.evaluate.fewshot.subsets import draw_per_class, few, listed, per_class_of
-from lamina.evaluate.run_options import Going
+from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.score import Score, score_file
 from lamina.features.data import LabelledData
-from lamina.features.options import Computing
+from lamina.features.options import ComputeOptions
 
 LABELS = [0] * 50 + [1] * 20 + [2] * 3
 
@@ -86,7 +86,11 @@ def test_a_score_is_the_mean_of_its_draws(by, tmp_path):
     options = FewOptions(classifier=by, per_class=(1, 4), shares=(0.5,), draws=3)
     said = []
     scores = evaluate_fewshot(
-        tmp_path / "run", stripes_data(60, 30), options, computing=Computing(workers=0), say=said.append
+        tmp_path / "run",
+        stripes_data(60, 30),
+        options,
+        compute=ComputeOptions(workers=0),
+        say=said.append,
     )
     assert [score.protocol for score in scores] == [f"fewshot-{by}-{n}" for n in ("1", "4", "50%")]
     assert [score.n_train for score in scores] == [3, 12, 30]
@@ -123,7 +127,7 @@ def test_images_that_cannot_be_read_are_no_test_images_and_are_named(tmp_path):
     torn = Torn(whole.images, [whole.name(i) for i in range(12)], whole.labels, whole.class_names)
     options = FewOptions(classifier="knn", per_class=(2,), draws=2)
     data = LabelledData("torn", stripes(18, seed=1), torn)
-    (score,) = evaluate_fewshot(tmp_path / "run", data, options, computing=Computing(workers=0))
+    (score,) = evaluate_fewshot(tmp_path / "run", data, options, compute=ComputeOptions(workers=0))
     assert (score.n_train, score.n_test) == (6, 11)
     said = "1 of 12 test images could not be read: 1 truncated or corrupt; the first is image-3.png"
     assert said in score.notes
@@ -148,7 +152,7 @@ def test_two_lists_of_one_name_have_a_score_each(tmp_path):
         file.write_text("".join(f"image-{i}.png\n" for i in images))
         options = FewOptions(classifier="knn", per_class=(), lists=(file,))
         (score,) = evaluate_fewshot(
-            tmp_path / "run", stripes_data(24, 9), options, computing=Computing(workers=0)
+            tmp_path / "run", stripes_data(24, 9), options, compute=ComputeOptions(workers=0)
         )
         files.append(score_file(score))
     assert files[0] != files[1]
@@ -161,8 +165,8 @@ def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_o
     toy_run(tmp_path / "run", toy_recipe())
     data = stripes_data(24, 24)
     options, said = FewOptions(classifier="knn", per_class=(2, 100), shares=(), draws=5), []
-    computing = Computing(workers=0)
-    few_each, whole = evaluate_fewshot(tmp_path / "run", data, options, computing=computing, say=said.append)
+    computing = ComputeOptions(workers=0)
+    few_each, whole = evaluate_fewshot(tmp_path / "run", data, options, compute=computing, say=said.append)
     assert len(said) == 5 + 1
     assert [name for name in whole.more if name.startswith("draw")] == ["draw 0"]
     assert (whole.n_train, few_each.n_train) == (24, 6)
@@ -174,7 +178,7 @@ def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_o
     assert not any("fewer than" in note for note in few_each.notes)
     uneven = LabelledData("uneven", Subset(data.train, [*range(20), 21]), data.test)  # classes of 8, 7 and 6
     (score,) = evaluate_fewshot(
-        tmp_path / "run", uneven, FewOptions(classifier="knn", per_class=(7,), draws=2), computing=computing
+        tmp_path / "run", uneven, FewOptions(classifier="knn", per_class=(7,), draws=2), compute=computing
     )
     assert "1 of 3 classes have fewer than 7 images and give all: 20 in all" in score.notes
 
@@ -191,7 +195,7 @@ def test_an_interruption_says_which_amounts_are_kept_and_keeps_them(tmp_path):
     options = FewOptions(classifier="knn", per_class=(2, 4, 6), draws=2)
     with pytest.raises(KeyboardInterrupt) as stop:
         evaluate_fewshot(
-            tmp_path / "run", stripes_data(24, 9), options, computing=Computing(workers=0), say=say
+            tmp_path / "run", stripes_data(24, 9), options, compute=ComputeOptions(workers=0), say=say
         )
     (note,) = stop.value.__notes__
     results = tmp_path / "run" / "results"
@@ -220,7 +224,7 @@ def test_a_draw_sees_no_test_image(tmp_path, monkeypatch):
             tmp_path / "run",
             LabelledData("stripes", train, test),
             FewOptions(per_class=(2,), draws=2),
-            computing=Computing(workers=0),
+            compute=ComputeOptions(workers=0),
         )
     assert len(fitted) == 4
     for first, second in zip(fitted[:2], fitted[2:], strict=True):
@@ -238,7 +242,7 @@ def test_fine_tuning_on_a_draw(tmp_path):
         monitor=replace(chosen.monitor, images=0),
     )
     options = FewOptions(classifier="finetune", per_class=(2,), draws=2)
-    going = Going(out=tmp_path / "out", device="cpu", workers=0)
+    going = RunOptions(out=tmp_path / "out", device="cpu", workers=0)
     (score,) = evaluate_fewshot(tmp_path / "run", stripes_data(30, 9), options, going, recipe=chosen)
     assert score.protocol == "fewshot-finetune-2"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["2-draw0", "2-draw1"]

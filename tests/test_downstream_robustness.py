@@ -17,6 +17,7 @@ from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.evaluate import load_classifier as opening
 from lamina.evaluate.load_classifier import Classifier, open_classifier
+from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.robustness import protocol as robustness
 from lamina.evaluate.robustness.corruptions.corrupt import Corruption
 from lamina.evaluate.robustness.corruptions.kinds import KINDS, available_kinds
@@ -24,8 +25,7 @@ from lamina.evaluate.robustness.imagenet_variants import CLASSES, imagenet_wnids
 from lamina.evaluate.robustness.options import RobustnessOptions
 from lamina.evaluate.robustness.partial_results import MeasuredParts
 from lamina.evaluate.robustness.protocol import evaluate_robustness
-from lamina.evaluate.run_options import Going
-from lamina.features.options import Computing
+from lamina.features.options import ComputeOptions
 from lamina.interop.export_classifier import export_supervised
 from lamina.recipes.build import build_method
 from lamina.runs.run import Run
@@ -33,7 +33,7 @@ from lamina.train import checkpoint
 from test_resumable_folder import FORK, hold
 from test_supervised_heads import options_of, task_of
 
-CPU = Computing(batch_size=8, workers=0, device="cpu")
+CPU = ComputeOptions(batch_size=8, workers=0, device="cpu")
 TWO = ("brightness", "pixelate")
 
 
@@ -49,7 +49,7 @@ def run(tmp_path: Path) -> str:
 
 
 def test_an_encoder_is_judged_by_its_probe_and_errors_are_those_of_corrupted_images(folder, run):
-    score = evaluate_robustness(run, folder, RobustnessOptions(kinds=TWO), computing=CPU)
+    score = evaluate_robustness(run, folder, RobustnessOptions(kinds=TWO), compute=CPU)
     probe = open_classifier(run, open_source(folder, "train"), CPU)
     assert probe.kind.startswith("linear probe")
     test = open_source(folder, "val")
@@ -67,8 +67,8 @@ def test_an_encoder_is_judged_by_its_probe_and_errors_are_those_of_corrupted_ima
 
 
 def test_killed_and_called_again_it_measures_what_is_missing(folder, run, tmp_path, monkeypatch):
-    options, going = RobustnessOptions(kinds=TWO), Going(out=tmp_path / "out")
-    whole = evaluate_robustness(run, folder, options, Going(out=tmp_path / "whole"), computing=CPU)
+    options, going = RobustnessOptions(kinds=TWO), RunOptions(out=tmp_path / "out")
+    whole = evaluate_robustness(run, folder, options, RunOptions(out=tmp_path / "whole"), compute=CPU)
     asked = []
     plain = Classifier.answers
 
@@ -80,16 +80,16 @@ def test_killed_and_called_again_it_measures_what_is_missing(folder, run, tmp_pa
 
     monkeypatch.setattr(Classifier, "answers", counted)
     with pytest.raises(KeyboardInterrupt) as stop:
-        evaluate_robustness(run, folder, options, going, computing=CPU)
+        evaluate_robustness(run, folder, options, going, compute=CPU)
     kept = f"3 parts are kept in {tmp_path / 'out' / 'measured.json'}: the same command goes on from there"
     assert stop.value.__notes__ == [kept]
-    again = evaluate_robustness(run, folder, options, going, computing=CPU)
+    again = evaluate_robustness(run, folder, options, going, compute=CPU)
     assert (again.more, again.confusion) == (whole.more, whole.confusion)
     right, n = (sum(c[2] for c in again.confusion.counts if c[0] == c[1] or every) for every in (False, True))
     assert again.more["clean error"] == pytest.approx(1 - right / n)  # of images as they are
     assert len(asked) == 11 + 1  # clean and ten, the fourth twice
     with pytest.raises(LaminaError, match=r"other settings \(seed\)"):
-        evaluate_robustness(run, folder, options, Going(out=tmp_path / "out", seed=1), computing=CPU)
+        evaluate_robustness(run, folder, options, RunOptions(out=tmp_path / "out", seed=1), compute=CPU)
 
 
 def published(root: Path, wnids: list[str], kinds: tuple[str, ...]) -> None:
@@ -124,7 +124,7 @@ def test_published_sets_are_judged_among_their_own_classes(tmp_path, monkeypatch
     fake = Classifier("fake", None, "trained", logits, known, (32, 32), 3, DataOptions(), "0" * 64)
     monkeypatch.setattr(robustness, "open_classifier", lambda *_: fake)
     score = evaluate_robustness(
-        "fake", tmp_path / "c", RobustnessOptions(published="imagenet-c"), computing=CPU
+        "fake", tmp_path / "c", RobustnessOptions(published="imagenet-c"), compute=CPU
     )
     assert score.value == 0
     assert min(corners) > 100  # ImageNet-C's images are crops: all of each is looked at
@@ -135,7 +135,7 @@ def test_published_sets_are_judged_among_their_own_classes(tmp_path, monkeypatch
     assert next(value for name, value in score.more.items() if name.startswith("mCE")) == 0
     options = RobustnessOptions(published="imagenet-a")
     with pytest.raises(LaminaError, match="has 3 classes where imagenet-a has 200"):
-        evaluate_robustness("fake", tmp_path / "c" / "fog" / "1", options, computing=CPU)
+        evaluate_robustness("fake", tmp_path / "c" / "fog" / "1", options, compute=CPU)
 
 
 @pytest.mark.parametrize("name", ["imagenet-a", "imagenet-r", "imagenet-sketch"])
@@ -157,7 +157,7 @@ def test_other_published_sets_have_an_accuracy_among_their_classes(name, tmp_pat
 
     fake = Classifier("fake", None, "trained", logits, known, (32, 32), 3, DataOptions(), "0" * 64)
     monkeypatch.setattr(robustness, "open_classifier", lambda *_: fake)
-    score = evaluate_robustness("fake", tmp_path / name, RobustnessOptions(published=name), computing=CPU)
+    score = evaluate_robustness("fake", tmp_path / name, RobustnessOptions(published=name), compute=CPU)
     assert (score.metric, score.n_test, score.data) == ("top1", len(inside), name)
     assert score.value == pytest.approx(1 / len(inside))
     assert max(corners) <= 0  # photographs: their middle, without the frame
@@ -167,44 +167,44 @@ def test_what_was_measured_is_that_of_these_weights_and_kinds(tmp_path):
     """A checkpoint that was replaced, and other kinds in one folder."""
     folder = stripes_folder(tmp_path / "data")
     toy_run(tmp_path / "run", toy_recipe())
-    model, out = tmp_path / "run", Going(out=tmp_path / "out")
+    model, out = tmp_path / "run", RunOptions(out=tmp_path / "out")
     bright = RobustnessOptions(kinds=("brightness",), images=6)
-    first = evaluate_robustness(model, folder, bright, out, computing=CPU)
+    first = evaluate_robustness(model, folder, bright, out, compute=CPU)
     packed = RobustnessOptions(kinds=("jpeg_compression",), images=6)
-    found = evaluate_robustness(model, folder, packed, out, computing=CPU)
-    fresh = evaluate_robustness(model, folder, packed, Going(out=tmp_path / "fresh"), computing=CPU)
+    found = evaluate_robustness(model, folder, packed, out, compute=CPU)
+    fresh = evaluate_robustness(model, folder, packed, RunOptions(out=tmp_path / "fresh"), compute=CPU)
     assert (found.value, found.more) == (fresh.value, fresh.more)
     assert "brightness error" not in found.more
-    assert evaluate_robustness(model, folder, bright, out, computing=CPU).more == first.more
+    assert evaluate_robustness(model, folder, bright, out, compute=CPU).more == first.more
     write = checkpoint.Checkpoint(
         checkpoint.model_tensors(shaken(build_method(toy_recipe()), seed=9)), {}, {"step": 3}
     )
     shutil.rmtree(Run(model).checkpoints)
     checkpoint.write(Run(model).checkpoints, 3, write)
     with pytest.raises(LaminaError, match=r"other settings \(network_sha256\)"):
-        evaluate_robustness(model, folder, bright, out, computing=CPU)
+        evaluate_robustness(model, folder, bright, out, compute=CPU)
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_what_was_measured_is_of_these_images(part, folder, run, tmp_path):
     """The same words and names, and other pixels: those that are tested, or those that the probe learns."""
-    options, going = RobustnessOptions(kinds=("brightness",)), Going(out=tmp_path / "out")
-    first = evaluate_robustness(run, folder, options, going, computing=CPU)
+    options, going = RobustnessOptions(kinds=("brightness",)), RunOptions(out=tmp_path / "out")
+    first = evaluate_robustness(run, folder, options, going, compute=CPU)
     shutil.copytree(folder, tmp_path / "kept")
     stripes_folder(tmp_path / "other", seed=5)
     shutil.rmtree(Path(folder) / part)
     shutil.copytree(tmp_path / "other" / part, Path(folder) / part)
     said = {"train": r"other settings \(probe_images\)", "val": "holds clean of other images"}
     with pytest.raises(LaminaError, match=said[part]):
-        evaluate_robustness(run, folder, options, going, computing=CPU)
+        evaluate_robustness(run, folder, options, going, compute=CPU)
     shutil.rmtree(folder)
     shutil.copytree(tmp_path / "kept", folder)
-    assert evaluate_robustness(run, folder, options, going, computing=CPU).more == first.more
+    assert evaluate_robustness(run, folder, options, going, compute=CPU).more == first.more
     file = tmp_path / "out" / "measured.json"
     content = read_json(file)
     del content["images"], content["settings"]["probe_images"]  # as lamina wrote it before
     write_json(file, content)
-    again = evaluate_robustness(run, folder, options, going, computing=CPU)
+    again = evaluate_robustness(run, folder, options, going, compute=CPU)
     assert again.more == first.more
     assert any("does not say which images were measured" in note for note in again.notes)
 

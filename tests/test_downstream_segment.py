@@ -18,8 +18,8 @@ from lamina.core.errors import LaminaError
 from lamina.core.records import read_yaml, to_yaml
 from lamina.data.dense.sources import IGNORE
 from lamina.evaluate.dense.plot import palette
+from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.result_files import file_name
-from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score
 from lamina.evaluate.segment.build import estimate_segmentation, plan_segmentation
 from lamina.evaluate.segment.data import SegmentData, open_segment_data
@@ -73,7 +73,7 @@ def test_from_a_run_to_a_score(head, tmp_path: Path):
     assert Score.read(kept) == Score.read(folder / "score.json") == score
     assert Image.open(folder / "segmentation.png").size[0] > 500
     assert (folder / "checkpoints").exists() == (head != "knn")
-    again = evaluate_segment(tmp_path / "run", toy_data(), Going(resume=True), recipe=short(head))
+    again = evaluate_segment(tmp_path / "run", toy_data(), RunOptions(resume=True), recipe=short(head))
     assert replace(again, seconds=0) == replace(score, seconds=0)
     with pytest.raises(LaminaError, match="already holds an evaluation"):
         evaluate_segment(tmp_path / "run", toy_data(), recipe=short(head))
@@ -85,7 +85,7 @@ def test_what_pixels_say_is_found(head, tmp_path: Path):
     recipe = short(head, steps=60)
     if recipe.trains:
         recipe = replace(recipe, optim=replace(recipe.optim, base_lr=0.2))
-    score = evaluate_segment(toy_backbone(), toy_data(24, 6), Going(tmp_path / "out"), recipe=recipe)
+    score = evaluate_segment(toy_backbone(), toy_data(24, 6), RunOptions(tmp_path / "out"), recipe=recipe)
     assert score.value > 0.8
     assert score.more["pixel_accuracy"] > 0.85
 
@@ -93,17 +93,19 @@ def test_what_pixels_say_is_found(head, tmp_path: Path):
 def test_a_resumed_training_ends_as_one_that_was_not_stopped(tmp_path: Path):
     recipe = short("upernet", steps=4)
     recipe = replace(recipe, train=replace(recipe.train, checkpoint_every_steps=2))
-    whole = evaluate_segment(toy_backbone(), toy_data(), Going(tmp_path / "whole"), recipe=recipe)
+    whole = evaluate_segment(toy_backbone(), toy_data(), RunOptions(tmp_path / "whole"), recipe=recipe)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-4")
-    cut = evaluate_segment(toy_backbone(), toy_data(), Going(tmp_path / "cut", resume=True), recipe=recipe)
+    cut = evaluate_segment(
+        toy_backbone(), toy_data(), RunOptions(tmp_path / "cut", resume=True), recipe=recipe
+    )
     assert (cut.value, cut.interval, cut.more) == (whole.value, whole.interval, whole.more)
     first, second = (checkpoint.read(tmp_path / name / "checkpoints" / "step-4") for name in ("whole", "cut"))
     assert all(torch.equal(tensor, second.model[name]) for name, tensor in first.model.items())
     before = toy_backbone().encoder.vit.blocks[0].mlp.fc1.weight
     assert not torch.equal(first.model["encoder.vit.blocks.0.mlp.fc1.weight"], before)
     longer = replace(recipe, train=replace(recipe.train, max_steps=6))
-    going = Going(tmp_path / "cut", resume=True)
+    going = RunOptions(tmp_path / "cut", resume=True)
     with pytest.raises(LaminaError, match="max_steps"):
         evaluate_segment(toy_backbone(), toy_data(), going, recipe=longer)
     other = SegmentData("toys", toy_maps(12, noise=10.0), toy_data().test)  # the same names, other pixels
@@ -129,7 +131,7 @@ def test_images_of_any_size_by_windows_of_the_encoders(tmp_path: Path):
     data = SegmentData("sizes", toy_maps(12), toy_maps(3, (64, 80), seed=2))
     scores = [
         evaluate_segment(
-            toy_backbone(), data, Going(tmp_path / str(n)), recipe=short("linear", base=64, at_once=n)
+            toy_backbone(), data, RunOptions(tmp_path / str(n)), recipe=short("linear", base=64, at_once=n)
         )
         for n in (1, 5)
     ]
@@ -143,7 +145,9 @@ def test_any_number_of_channels(channels, tmp_path: Path):
     recipe = short("dpt", steps=1)
     recipe = replace(recipe, data=replace(recipe.data, jitter=(0.1, 0.1, 0.1, 0.1)))
     backbone = toy_backbone(in_chans=channels)
-    score = evaluate_segment(backbone, toy_data(channels=channels), Going(tmp_path / "out"), recipe=recipe)
+    score = evaluate_segment(
+        backbone, toy_data(channels=channels), RunOptions(tmp_path / "out"), recipe=recipe
+    )
     assert any("no colour jitter" in note for note in score.notes) == (channels == 4)
 
 
@@ -153,7 +157,10 @@ def test_the_encoder_grows_to_the_window(tmp_path: Path):
     assert planned.encoder.image_size == (64, 96)
     assert any("64 x 96 px" in note for note in planned.notes)
     score = evaluate_segment(
-        toy_backbone(), toy_data(), Going(tmp_path / "out"), recipe=short("upernet", steps=1, size=(60, 90))
+        toy_backbone(),
+        toy_data(),
+        RunOptions(tmp_path / "out"),
+        recipe=short("upernet", steps=1, size=(60, 90)),
     )
     assert 0 <= score.value <= 1
 
@@ -257,7 +264,10 @@ def odd(change) -> ToyMaps:
 def test_maps_that_teach_nothing_are_found_first(train, sentence, tmp_path: Path):
     with pytest.raises(LaminaError, match=sentence):
         evaluate_segment(
-            toy_backbone(), SegmentData("odd", train(), toy_maps(4)), Going(tmp_path / "out"), recipe=short()
+            toy_backbone(),
+            SegmentData("odd", train(), toy_maps(4)),
+            RunOptions(tmp_path / "out"),
+            recipe=short(),
         )
     assert not (tmp_path / "out").exists()
 
@@ -266,14 +276,14 @@ def test_a_class_out_of_range_is_a_bad_file(tmp_path: Path):
     train = toy_maps(12)
     train.maps[3, 20, 20] = 9
     data = SegmentData("odd", train, toy_maps(4, seed=1))
-    score = evaluate_segment(toy_backbone(), data, Going(tmp_path / "out"), recipe=short(steps=3))
+    score = evaluate_segment(toy_backbone(), data, RunOptions(tmp_path / "out"), recipe=short(steps=3))
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["faults"] >= 1
     assert math.isfinite(score.value)
     test = toy_maps(4, seed=1)
     test.maps[2, 20, 20] = 9
     data = SegmentData("odd", toy_maps(12), test)
-    score = evaluate_segment(toy_backbone(), data, Going(tmp_path / "test"), recipe=short(steps=1))
+    score = evaluate_segment(toy_backbone(), data, RunOptions(tmp_path / "test"), recipe=short(steps=1))
     assert score.n_test == 3
     said = "1 of 4 test images could not be read: 1 labels that do not fit the image; the first is 1/2"
     assert said in score.notes

@@ -11,11 +11,10 @@ from evaluate_toys import stripes, stripes_data, toy_recipe, toy_run
 from lamina.api import recipe
 from lamina.core.errors import LaminaError
 from lamina.data.sources import ArraySource
-from lamina.evaluate.compare.recipes import classifier_recipe
-from lamina.evaluate.finetune.adapt import adapt_recipe, protocol_recipe
+from lamina.evaluate.finetune.adapt import adapt_recipe, classifier_recipe, protocol_recipe
 from lamina.evaluate.finetune.protocol import _way, evaluate_trained
 from lamina.evaluate.predictions import classify
-from lamina.evaluate.run_options import Going
+from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.score import Score, Unfinished, score_file
 from lamina.features.data import LabelledData
 from lamina.interop.export_classifier import load_supervised
@@ -26,7 +25,7 @@ from lamina.runs.run import load_task
 from lamina.train import checkpoint
 from lamina.train.callbacks import Callback
 
-CPU = Going(device="cpu", workers=0)
+CPU = RunOptions(device="cpu", workers=0)
 
 
 @pytest.fixture
@@ -139,7 +138,7 @@ def test_a_score_names_what_differs_from_its_recipe(run):
     assert way(faster) == f"{way(plain)}, optim.base_lr 0.5, optim.layer_decay none"
     elsewhere = replace(plain, train=replace(plain.train, seed=3, device="cpu", checkpoint_every_steps=7))
     assert way(elsewhere) == way(plain)
-    shorter = classifier_recipe("finetune", str(run), {"finetune": {"recipe": "finetune-small"}}, epochs=2.0)
+    shorter = classifier_recipe("finetune", str(run), {"recipe": "finetune-small"}, epochs=2.0)
     assert way(shorter) == "finetune-small, 2 epochs"
     mine = [replace(plain, name="mine", optim=replace(plain.optim, base_lr=lr)) for lr in (0.1, 0.1, 0.2)]
     assert way(mine[0]) == way(mine[1]) != way(mine[2])

@@ -17,7 +17,7 @@ from lamina.evaluate.probes import evaluate_knn
 from lamina.features.cache import FeatureCache
 from lamina.features.embed import embed
 from lamina.features.extract import collect
-from lamina.features.options import Computing, FeatureOptions
+from lamina.features.options import ComputeOptions, FeatureOptions
 from lamina.features.pooling import BackboneVectors, PixelVectors
 from lamina.interop.backbone import Backbone
 from lamina.recipes.build import build_method
@@ -48,7 +48,7 @@ def counting(seed=1, **changes):
 
 def gather(source, folder, model=None, **others):
     extractors = {"trained": BackboneVectors(model or backbone()), "pixels": PixelVectors(), **others}
-    return collect(source, extractors, (32, 48), 3, None, Computing(7, 0, "cpu", cache=folder))
+    return collect(source, extractors, (32, 48), 3, None, ComputeOptions(7, 0, "cpu", cache=folder))
 
 
 def assert_same(one, other):

@@ -17,11 +17,11 @@ from lamina.evaluate.fewshot.protocol import evaluate_fewshot
 from lamina.evaluate.finetune.adapt import protocol_recipe
 from lamina.evaluate.finetune.protocol import evaluate_trained
 from lamina.evaluate.probes import evaluate_knn, results_file
+from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.results import ProbeResult
-from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score, of_probe
 from lamina.features.data import LabelledData
-from lamina.features.options import Computing
+from lamina.features.options import ComputeOptions
 from lamina.interop.load import load_encoder
 from lamina.report.class_tables import class_tables
 from lamina.runs.run import Run
@@ -130,9 +130,9 @@ def test_every_score_of_a_set_of_nearly_one_class_says_so(protocol, tmp_path):
     data = LabelledData("skewed", skewed(48, 1), skewed(48, 2))
     if protocol == "fewshot":
         options = FewOptions(classifier="knn", per_class=(1,), draws=1)
-        (score,) = evaluate_fewshot(tmp_path / "run", data, options, computing=Computing(workers=0))
+        (score,) = evaluate_fewshot(tmp_path / "run", data, options, compute=ComputeOptions(workers=0))
     else:
-        going = Going(device="cpu", workers=0)
+        going = RunOptions(device="cpu", workers=0)
         named = protocol_recipe(protocol, load_encoder(tmp_path / "run"))
         short = merge(named, {"train": {"max_steps": 1, "batch_size": 16}})
         score = evaluate_trained(protocol, tmp_path / "run", data, going, recipe=short)

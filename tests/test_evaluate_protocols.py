@@ -21,7 +21,7 @@ from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import collect
 from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear
-from lamina.features.options import Computing, FeatureOptions, KNNOptions, LinearOptions
+from lamina.features.options import ComputeOptions, FeatureOptions, KNNOptions, LinearOptions
 from lamina.features.pooling import BackboneVectors, PixelVectors
 from lamina.features.table import Key, Table
 from lamina.interop.backbone import Backbone
@@ -30,7 +30,7 @@ from lamina.report.page import write_report
 from lamina.report.read_run import read_runs
 from lamina.report.result_views import result_views
 
-HERE = Computing(batch_size=7, workers=0, device="cpu")
+HERE = ComputeOptions(batch_size=7, workers=0, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_every_image_passes_the_encoder_once_and_keeps_its_place(run):
     source, backbone = stripes(20, 1), load_encoder(run)
     counter = Counter(BackboneVectors(backbone))
     told = []
-    here = Computing(7, 0, "cpu", lambda *said: told.append(said))
+    here = ComputeOptions(7, 0, "cpu", lambda *said: told.append(said))
     table = collect(source, {"trained": counter, "pixels": PixelVectors()}, (32, 48), 3, None, here)
     assert counter.images == 20
     assert [said[:2] for said in told] == [(7, 20), (14, 20), (20, 20)]
@@ -91,7 +91,7 @@ def test_every_image_passes_the_encoder_once_and_keeps_its_place(run):
     with torch.no_grad():
         expected = backbone(images, "fused").patches.mean(1)
     # read through eval_batches' crop, which keeps images of this size whole
-    here = Computing(20, 0, "cpu")
+    here = ComputeOptions(20, 0, "cpu")
     whole = collect(source, {"t": BackboneVectors(backbone)}, (32, 48), 3, share_of_all(), here)
     torch.testing.assert_close(whole.vectors[Key("t", "fused", "mean")], expected, rtol=1e-5, atol=1e-5)
 

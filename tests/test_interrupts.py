@@ -16,7 +16,7 @@ from lamina.cli import progress as bars
 from lamina.cli.entry import main
 from lamina.cli.progress import AnalysisBar
 from lamina.core.batch import Batch
-from lamina.evaluate.compare import run as comparing
+from lamina.evaluate import probes
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear
 from lamina.train.signals import Stopped, StopRequest, raised_signals
 
@@ -81,14 +81,14 @@ def test_other_signals_end_a_probe_as_ctrl_c_does(name, run, folder, monkeypatch
     """`evaluate all` between two trainings: what is finished is kept and said; handlers come back."""
     number, seen = getattr(signal, name), []
     before = signal.signal(number, signal.SIG_DFL)
-    plain = comparing.evaluate_linear
+    plain = probes.evaluate_linear
 
     def asked(*args, **kwargs):
         seen.append(args)
         os.kill(os.getpid(), number)
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(comparing, "evaluate_linear", asked)
+    monkeypatch.setattr(probes, "evaluate_linear", asked)
     out = tmp_path / "out"
     command = ["evaluate", "all", str(run), folder, "--protocols", "knn", "linear", "--seeds", "1"]
     try:

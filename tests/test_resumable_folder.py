@@ -21,7 +21,7 @@ from lamina.data.loading.bad_files import FaultBudget
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.evaluate.dense.train import begin_evaluation, fit_protocol, opened_evaluation
-from lamina.evaluate.run_options import Going
+from lamina.evaluate.protocol import RunOptions
 from lamina.runs.resumable_folder import ResumableFolder, Started, opened
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer_training import train_tokenizer
@@ -295,7 +295,7 @@ def test_evaluations_that_train_keep_the_old_one_too(tmp_path: Path) -> None:
     loader.budget = FaultBudget(open_source(DATA), DataOptions())  # type: ignore[attr-defined]
 
     def train(task: ToyTask, **going: bool) -> None:
-        fit_protocol(task, loader, OPTIM, options, folder, {"lr": len(going)}, Going(**going))
+        fit_protocol(task, loader, OPTIM, options, folder, {"lr": len(going)}, RunOptions(**going))
 
     with pytest.raises(RuntimeError):
         train(Broken())
@@ -307,8 +307,8 @@ def test_evaluations_that_train_keep_the_old_one_too(tmp_path: Path) -> None:
     assert content(folder) == before
     train(ToyTask(), overwrite=True)
     assert content(folder)["evaluation.yaml"].endswith(b"lr: 1\n")
-    with suppress(RuntimeError), opened_evaluation(ONE, folder, Going(overwrite=True)) as opened:
-        begin_evaluation(ONE, opened, folder, {}, Going(overwrite=True))
+    with suppress(RuntimeError), opened_evaluation(ONE, folder, RunOptions(overwrite=True)) as opened:
+        begin_evaluation(ONE, opened, folder, {}, RunOptions(overwrite=True))
         raise RuntimeError  # kNN of patches, which trains nothing
     assert content(folder)["evaluation.yaml"].endswith(b"lr: 1\n")
 

@@ -100,7 +100,7 @@ _HOMES = {
     "encoder.options": ("EncoderOptions",),
     "evaluate.probes": ("evaluate_knn", "evaluate_linear"),
     "features.embed": ("embed",),
-    "features.pooling": ("FeatureOptions",),
+    "features.options": ("FeatureOptions",),
     "fusion.last_layer": ("LastLayer",),
     "fusion.layer_mix": ("LayerMix",),
     "fusion.mff": ("MultiLevelFusion",),

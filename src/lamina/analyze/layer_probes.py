@@ -21,10 +21,10 @@ from lamina.core.intervals import wilson_interval
 from lamina.data.sources import Source
 from lamina.encoder.options import network_options
 from lamina.features.data import LabelledData, open_labelled
-from lamina.features.extract import collect
+from lamina.features.extract import collect_for
 from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear, stratified_split
-from lamina.features.options import Computing, KNNOptions, LinearOptions
+from lamina.features.options import ComputeOptions, KNNOptions, LinearOptions
 from lamina.features.pooling import layer_vectors
 from lamina.features.probe import Verdict, grouped
 from lamina.features.standardize import standardised
@@ -159,7 +159,7 @@ def analyze_depth(
         images: at most so many of each part, drawn by `seed`; None takes all.
         protocols: "knn", "linear" or both.
         knn, linear: the sweeps.
-        batch_size, workers, device: see `Computing`.
+        batch_size, workers, device: see `ComputeOptions`.
         seed: of the images that are drawn and of the linear probe's validation part.
         progress: called with what is being done, how much of it is done, and how much there is.
 
@@ -173,8 +173,8 @@ def analyze_depth(
     sweep = _Sweep(tuple(protocols), knn, linear, seed)
     found, majority = {}, 0.0
     for name, model in models.items():
-        computing = Computing(batch_size, workers, device, _reading(progress, f"{name}: images"))
-        train, test = (_vectors(model, part, computing) for part in (labelled.train, labelled.test))
+        compute = ComputeOptions(batch_size, workers, device, _reading(progress, f"{name}: images"))
+        train, test = (_vectors(model, part, compute) for part in (labelled.train, labelled.test))
         probed = _probed(model, train, test, sweep, _named(progress, f"{name}: probes"))
         found[name] = replace(probed, notes=(*whole.notes, *whole.trained_on(model), *probed.notes))
         assert train.labels is not None
@@ -232,12 +232,10 @@ def _reading(progress: Progress | None, what: str) -> Callable[[int, int, float]
     return None if progress is None else lambda done, of, _: progress(what, done, of)
 
 
-def _vectors(model: Backbone, source: Source, computing: Computing) -> Table:
+def _vectors(model: Backbone, source: Source, compute: ComputeOptions) -> Table:
     """Of the images of one part, read as the model's own recipe says."""
-    model = model.to(choose_device(computing.device))
-    reading = model.origin.recipe.data if model.origin is not None else None
-    extractors = {"": layer_vectors(model)}
-    return collect(source, extractors, model.image_size, model.encoder.in_chans, reading, computing)
+    model = model.to(choose_device(compute.device))
+    return collect_for(model, source, {"": layer_vectors(model)}, compute)
 
 
 def _probed(

@@ -16,7 +16,7 @@ from lamina.data.samples.catalog import sample_names
 from lamina.encoder.options import EncoderOptions, network_options
 from lamina.evaluate.detect.recipes import DetectRecipe
 from lamina.evaluate.finetune.recipes import FinetuneRecipe
-from lamina.evaluate.run_options import Going, TrainingRecipe
+from lamina.evaluate.protocol import RunOptions, TrainingRecipe
 from lamina.evaluate.segment.recipes import SegmentRecipe
 from lamina.evaluate.unused_options import check_fields, without_old_fields
 from lamina.recipes.recipe import Recipe
@@ -128,9 +128,9 @@ class TrainingArguments(Generic[R]):
         return network_options(self.network, self.heads)
 
     @property
-    def going(self) -> Going:
+    def run_options(self) -> RunOptions:
         """Where the training is and how it goes on; seed, device and workers stand in the recipe too."""
-        return Going(self.out, self.resume, self.overwrite, self.fields.train.seed)
+        return RunOptions(self.out, self.resume, self.overwrite, self.fields.train.seed)
 
 
 A = TypeVar("A", bound=TrainingArguments[Any])

@@ -17,12 +17,12 @@ from lamina.core.ranges import COUNT
 from lamina.encoder.options import network_options
 from lamina.evaluate.compare.options import CompareOptions
 from lamina.evaluate.fewshot.options import FewOptions
+from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.robustness.options import RobustnessOptions
-from lamina.evaluate.run_options import Going
-from lamina.features.options import Computing, FeatureOptions, KNNOptions, LinearOptions
+from lamina.features.options import ComputeOptions, FeatureOptions, KNNOptions, LinearOptions
 
 FEATURES, KNN, LINEAR, COMPUTE = FeatureOptions(), KNNOptions(), LinearOptions(), ComputeArguments()
-FEW, GOING, ROBUSTNESS, COMPARE = FewOptions(), Going(), RobustnessOptions(), CompareOptions()
+FEW, GOING, ROBUSTNESS, COMPARE = FewOptions(), RunOptions(), RobustnessOptions(), CompareOptions()
 
 
 def knn(
@@ -110,7 +110,7 @@ def fewshot(
     config: Path | None = None,
     epochs: float | None = None,
     few: Flat[FewOptions] = FEW,
-    going: Flat[Going] = GOING,
+    run_options: Flat[RunOptions] = GOING,
 ) -> int:
     """Train on few labels, with n images of each class or with shares of all images, and test on all test
     images. Reported are the mean over random subsets and its 95 % interval.
@@ -122,7 +122,7 @@ def fewshot(
         epochs: Epochs of fine-tuning, in place of the recipe's; its warm-up keeps its share of them. Only
             with --classifier finetune.
         few: Label budgets, number of subsets, and the classifier.
-        going: Seed and device; for finetune also the folder of its trainings.
+        run_options: Seed and device; for finetune also the folder of its trainings.
     """
     check_json(json)
     changes: dict[str, Any] = {} if config is None else read_config(config)
@@ -132,14 +132,15 @@ def fewshot(
             "--recipe, --config and --epochs have an effect on fine-tuning alone, and the classifier is "
             f"{few.classifier}; add --classifier finetune"
         )
-    from lamina.evaluate.compare.recipes import check_recipes, classifier_recipe
+    from lamina.evaluate.compare.recipes import check_recipes
     from lamina.evaluate.fewshot.protocol import evaluate_fewshot
+    from lamina.evaluate.finetune.adapt import classifier_recipe
 
     recipes = {"finetune": changes} if changes else {}
     check_recipes(recipes)
     known = network_options(network, heads)
-    chosen = classifier_recipe("finetune", model, recipes, epochs, known)
-    scores = evaluate_fewshot(model, data, few, going, encoder=known, recipe=chosen, say=say)
+    chosen = classifier_recipe("finetune", model, changes, epochs, known)
+    scores = evaluate_fewshot(model, data, few, run_options, encoder=known, recipe=chosen, say=say)
     print_scores(scores, json)
     return 0
 
@@ -163,7 +164,7 @@ def robustness(
     heads: Heads = None,
     batch_size: Annotated[int, COUNT] = 64,
     options: Flat[RobustnessOptions] = ROBUSTNESS,
-    going: Flat[Going] = GOING,
+    run_options: Flat[RunOptions] = GOING,
 ) -> int:
     """Test a classifier on corrupted images, or on ImageNet-C, -A, -R or -Sketch as published.
 
@@ -172,14 +173,16 @@ def robustness(
     Args:
         batch_size: Images per forward pass.
         options: Which images.
-        going: Folder, seed and device.
+        run_options: Folder, seed and device.
     """
     check_json(json)
     from lamina.evaluate.robustness.protocol import evaluate_robustness
 
-    computing = Computing(batch_size, 2 if going.workers is None else going.workers, going.device or "auto")
+    compute = ComputeOptions(
+        batch_size, 2 if run_options.workers is None else run_options.workers, run_options.device or "auto"
+    )
     known = network_options(network, heads)
-    score = evaluate_robustness(model, data, options, going, computing=computing, encoder=known, say=say)
+    score = evaluate_robustness(model, data, options, run_options, compute=compute, encoder=known, say=say)
     print_scores((score,), json)
     return 0
 

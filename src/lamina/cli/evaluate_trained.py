@@ -17,7 +17,7 @@ from lamina.cli.output import check_json, print_scores, say
 from lamina.cli.parse import peek
 from lamina.evaluate.detect.recipes import detect_recipe
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
-from lamina.evaluate.run_options import Trained
+from lamina.evaluate.protocol import Trained
 from lamina.evaluate.segment.recipes import segment_recipe
 
 
@@ -85,7 +85,7 @@ def _train_and_test(
     """Train and test, and print the score, or with --dry-run print what would be done.
 
     Args:
-        evaluate: model, data and `Going` to a score, by `recipe` and `encoder`.
+        evaluate: model, data and `RunOptions` to a score, by `recipe` and `encoder`.
         say_folder: whether the folder is printed too.
     """
     from lamina.train.distributed import is_main
@@ -97,7 +97,7 @@ def _train_and_test(
     score = evaluate(
         arguments.model,
         arguments.data,
-        arguments.going,
+        arguments.run_options,
         recipe=arguments.fields,
         encoder=arguments.options,
     )

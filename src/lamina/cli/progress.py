@@ -47,7 +47,7 @@ class _Bar:
 
 class ImagesBar(_Bar):
     """Images that are read and computed, how fast, and how much waiting for them; told of each batch
-    (`Computing.progress`). Where fewer images are done than before, another pass has
+    (`ComputeOptions.progress`). Where fewer images are done than before, another pass has
     begun."""
 
     def __init__(self) -> None:

@@ -19,9 +19,9 @@ from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.predictions import Answers, Logits, classify
 from lamina.evaluate.robustness.imagenet_variants import imagenet_wnids
-from lamina.features.extract import collect
+from lamina.features.extract import collect_for
 from lamina.features.linear import fit_linear
-from lamina.features.options import Computing, FeatureOptions, LinearOptions
+from lamina.features.options import ComputeOptions, FeatureOptions, LinearOptions
 from lamina.features.pooling import BackboneVectors
 from lamina.interop.backbone import Pool
 from lamina.interop.export_classifier import class_names, crop_share_of, load_supervised
@@ -57,19 +57,19 @@ class Classifier:
     def answers(
         self,
         source: Source,
-        computing: Computing,
+        compute: ComputeOptions,
         subset: tuple[int, ...] | None = None,
         change: Change | None = None,
     ) -> Answers:
         """`classify` with this classifier."""
         size, channels = self.image_size, self.in_chans
-        return classify(self.logits, source, size, channels, self.reading, computing, subset, change)
+        return classify(self.logits, source, size, channels, self.reading, compute, subset, change)
 
 
 def open_classifier(
     model: str | Path,
     train: Source | None = None,
-    computing: Computing | None = None,
+    compute: ComputeOptions | None = None,
     seed: int = 0,
     pool: Pool = "mean",
     encoder: str | EncoderOptions | None = None,
@@ -83,14 +83,14 @@ def open_classifier(
     Raises:
         LaminaError: where nothing is called so, or an encoder comes without labelled training images.
     """
-    computing, spec = computing or Computing(), str(model)
-    device = choose_device(computing.device)
+    compute, spec = compute or ComputeOptions(), str(model)
+    device = choose_device(compute.device)
     trained = _trained(spec, device)
     if trained is not None:
         return trained
     if spec.startswith(TIMM) and train is None:
         return _of_timm(spec, device)
-    return _probe(spec, train, computing, seed, pool, encoder)
+    return _probe(spec, train, compute, seed, pool, encoder)
 
 
 def _trained(spec: str, device: torch.device) -> Classifier | None:
@@ -143,7 +143,7 @@ def _of_timm(spec: str, device: torch.device) -> Classifier:
 def _probe(
     spec: str,
     train: Source | None,
-    computing: Computing,
+    compute: ComputeOptions,
     seed: int,
     pool: Pool,
     encoder: str | EncoderOptions | None,
@@ -152,11 +152,11 @@ def _probe(
         raise LaminaError(
             f"{spec} is no classifier, and a probe needs labelled training images; fine-tune it first"
         )
-    backbone = load_encoder(spec, encoder=encoder, device=choose_device(computing.device))
+    backbone = load_encoder(spec, encoder=encoder, device=choose_device(compute.device))
     assert backbone.origin is not None
     size, channels, reading = backbone.image_size, backbone.encoder.in_chans, backbone.origin.recipe.data
     vectors = BackboneVectors(backbone, FeatureOptions(features=("last",), pools=(pool,)))
-    table = collect(train, {"it": vectors}, size, channels, reading, computing)
+    table = collect_for(backbone, train, {"it": vectors}, compute)
     labels, n = table.labels, len(train.class_names)
     assert labels is not None
     (bank,) = table.vectors.values()

@@ -19,7 +19,7 @@ from lamina.data.loading.loader import eval_batches
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 from lamina.evaluate.confusion import Confusion
-from lamina.features.options import Computing
+from lamina.features.options import ComputeOptions
 from lamina.train.distributed import choose_device
 
 Logits = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B classes"]]
@@ -70,16 +70,16 @@ def classify(
     image_size: tuple[int, int],
     in_chans: int,
     reading: DataOptions | None = None,
-    computing: Computing | None = None,
+    compute: ComputeOptions | None = None,
     subset: Sequence[int] | None = None,
     change: Change | None = None,
 ) -> Answers:
     """The most probable class of every image, by a centre crop.
 
     Args:
-        logits: a classifier in evaluation mode, on the device of `computing`. source: labelled images.
+        logits: a classifier in evaluation mode, on the device of `compute`. source: labelled images.
         image_size, in_chans, reading: how they are cropped and read, see `eval_batches`.
-        computing: batch size, workers, device. subset: the classifier's classes that the source's labels
+        compute: batch size, workers, device. subset: the classifier's classes that the source's labels
         count, where they are not all of its classes,
             or in another order; the others are no answer (ImageNet-A, -R).
         change: what is done to each image after the crop, such as a corruption.
@@ -92,13 +92,13 @@ def classify(
         raise LaminaError(
             f"these images have no classes{why}; give root/CLASS/..., or root/{{train,val}}/CLASS/..."
         )
-    computing = computing or Computing()
-    device = choose_device(computing.device)
+    compute = compute or ComputeOptions()
+    device = choose_device(compute.device)
     kept = None if subset is None else torch.tensor(list(subset), device=device)
     predicted, labels = [], []
     faults: list[Fault] = []
     remarks: list[Remark] = []
-    size, workers = computing.batch_size, computing.workers
+    size, workers = compute.batch_size, compute.workers
     for batch in eval_batches(source, image_size, in_chans, size, workers, reading, change):
         assert batch.labels is not None
         found = logits(batch.images.to(device, non_blocking=True))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -13,19 +14,19 @@ from torch import Tensor
 from lamina.core.config import describe_changes
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.intervals import wilson_interval
-from lamina.data.options import DataOptions
-from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.confusion import Confusion
+from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult, Row, mark_chosen
+from lamina.evaluate.score import Score, of_probe
 from lamina.features.baselines import subjects
 from lamina.features.data import LabelledData, open_labelled
-from lamina.features.extract import collect
+from lamina.features.extract import collect_for
 from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear
-from lamina.features.options import Computing, FeatureOptions, KNNOptions, LinearOptions, Progress
-from lamina.features.pooling import Extractor, standardised_first
+from lamina.features.options import ComputeOptions, FeatureOptions, KNNOptions, LinearOptions, Progress
+from lamina.features.pooling import standardised_first
 from lamina.features.probe import Verdict, grouped
 from lamina.features.standardize import standardised
 from lamina.features.table import Protocol, Table, Timing
@@ -83,12 +84,12 @@ def evaluate_knn(
         encoder: timm name or options of the network, for a weights file that does not say.
         image_size: a side, or height and width, in px, where it is not that of the training: positions are
             resampled, and a note says so.
-        batch_size, workers, device, cache, progress: see `features.Computing`.
+        batch_size, workers, device, cache, progress: see `features.ComputeOptions`.
 
     Raises:
         LaminaError: one line on what is wrong with the model or the data.
     """
-    computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    compute = ComputeOptions(batch_size, workers, device, progress, None if cache is None else Path(cache))
     options = options or KNNOptions()
     probe = partial(probe_knn, options=options, device=choose_device(device))
     selection = (
@@ -103,7 +104,7 @@ def evaluate_knn(
         features,
         encoder,
         image_size,
-        computing,
+        compute,
     )
 
 
@@ -127,7 +128,7 @@ def evaluate_linear(
     `seed` draws the part of the training images that choices are made on; the other arguments are those of
     `evaluate_knn`. Test images are to be others than the training images.
     """
-    computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    compute = ComputeOptions(batch_size, workers, device, progress, None if cache is None else Path(cache))
     labelled, options = open_labelled(data), options or LinearOptions()
     if labelled.one_part:
         raise LaminaError(f"a linear probe needs test images of its own; {labelled.name} is one part alone")
@@ -144,8 +145,27 @@ def evaluate_linear(
         features,
         encoder,
         image_size,
-        computing,
+        compute,
     )
+
+
+def run_knn(
+    model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
+) -> tuple[Score, ...]:
+    """`evaluate_knn` as a row of `lamina.evaluate.catalog`."""
+    return of_probe(evaluate_knn(model, data, **_asked(options, compute)))
+
+
+def run_linear(
+    model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
+) -> tuple[Score, ...]:
+    """`evaluate_linear` as a row of `lamina.evaluate.catalog`."""
+    return of_probe(evaluate_linear(model, data, seed=run_options.seed, **_asked(options, compute)))
+
+
+def _asked(options: ProtocolOptions, compute: ComputeOptions) -> dict[str, Any]:
+    features = FeatureOptions(features=options.features, pools=options.pools)
+    return {"features": features, "encoder": options.encoder, **vars(compute)}
 
 
 def _evaluate(
@@ -155,22 +175,20 @@ def _evaluate(
     features: FeatureOptions | None,
     encoder: str | EncoderOptions | None,
     image_size: tuple[int, ...] | None,
-    computing: Computing,
+    compute: ComputeOptions,
 ) -> ProbeResult:
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     backbone = backbone if image_size is None else at_image_size(backbone, image_size)
-    backbone = backbone.to(choose_device(computing.device))
+    backbone = backbone.to(choose_device(compute.device))
     extractors, notes = subjects(backbone, features)
     origin, one = backbone.origin, labelled.one_part
     told = *labelled.notes, *labelled.trained_on(backbone), *_resized(backbone)
     notes = (*told, *notes, *((LEFT_ONE_OUT,) if one else ()))
-    reading = origin.recipe.data if origin is not None else None
     finished: list[str] = []
-    with noted_on_interrupt(lambda: _kept_so_far(finished, computing.cache)):
-        look = partial(_look, extractors, backbone, reading, computing)
-        train = look(labelled.train)
+    with noted_on_interrupt(lambda: _kept_so_far(finished, compute.cache)):
+        train = collect_for(backbone, labelled.train, extractors, compute)
         finished.append("training images")
-        test = train if one else look(labelled.test)
+        test = train if one else collect_for(backbone, labelled.test, extractors, compute)
         finished += [] if one else ["test images"]
         rows, remarks = judge(train, test, judging.probe, labelled.classes)
     majority = next(row.confusion.majority for row in rows if row.confusion is not None)
@@ -194,17 +212,6 @@ def _evaluate(
     if not isinstance(model, Backbone) and Run(result.model).exists():
         return _kept(result, results_file(result, newest=Run(model).exists()))
     return result
-
-
-def _look(
-    extractors: Mapping[str, Extractor],
-    backbone: Backbone,
-    reading: DataOptions | None,
-    computing: Computing,
-    source: Source,
-) -> Table:
-    """Vectors of one part's images at the backbone's size."""
-    return collect(source, extractors, backbone.image_size, backbone.encoder.in_chans, reading, computing)
 
 
 def judge(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lamina.core.choices import refuse_unread, unread
-from lamina.core.config import differences, flatten, to_mapping
+from lamina.core.config import current_names, differences, flatten, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.data.options import LIMIT_FIELDS
 from lamina.recipes.recipe import Recipe
@@ -27,8 +27,10 @@ def without_old_fields(saved: Mapping[str, Any], recipe: Any, where: str = "") -
     Raises:
         LaminaError: where it is the recipe of a pre-training.
     """
-    if not where and saved.get("method", "supervised") != "supervised":
-        raise LaminaError("this is the recipe of a pre-training; give that of an evaluation")
+    if not where:
+        saved = current_names(saved, Recipe)
+        if saved.get("method", "supervised") != "supervised":
+            raise LaminaError("this is the recipe of a pre-training; give that of an evaluation")
     kept: dict[str, Any] = {}
     for name, value in saved.items():
         dotted = f"{where}{name}"

@@ -19,8 +19,8 @@ from lamina.data.file_names import printable
 from lamina.data.open import open_source
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
-from lamina.features.extract import collect
-from lamina.features.options import Computing, FeatureOptions, Progress
+from lamina.features.extract import collect_for
+from lamina.features.options import ComputeOptions, FeatureOptions, Progress
 from lamina.features.pooling import BackboneVectors
 from lamina.features.table import Table
 from lamina.interop.backbone import Backbone, FeatureKind, Pool
@@ -65,7 +65,7 @@ def embed(
         raise LaminaError(f"features go to a .npz or a .csv file, not {out.name}")
     check_writable(out)
     _check_list(out)
-    computing = Computing(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    compute = ComputeOptions(batch_size, workers, device, progress, None if cache is None else Path(cache))
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     backbone = backbone if image_size is None else at_image_size(backbone, image_size)
     backbone = backbone.to(choose_device(device))
@@ -73,16 +73,14 @@ def embed(
     source = open_source(data, "all")
     origin = backbone.origin
     resized = (origin.resized,) if origin is not None and origin.resized else ()
-    size, channels = backbone.image_size, backbone.encoder.in_chans
-    reading = origin.recipe.data if origin is not None else None
     with noted_on_interrupt(lambda: f"{out} is written at the end alone: nothing is kept"):
-        table = collect(source, {"encoder": vectors}, size, channels, reading, computing)
+        table = collect_for(backbone, source, {"encoder": vectors}, compute)
     about = {
         "model": origin.name if origin is not None else "a backbone",
         "step": origin.step if origin is not None else None,
         "features": features,
         "pool": pool,
-        "image_size": list(size),
+        "image_size": list(backbone.image_size),
         "unreadable": {printable(source.name(fault.index)): fault.reason for fault in table.faults},
     }
     removed = _write(out, source, table, about)

@@ -17,9 +17,10 @@ from lamina.data.loading.loader import eval_batches
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 from lamina.features.cache import FeatureCache
-from lamina.features.options import Computing
+from lamina.features.options import ComputeOptions
 from lamina.features.pooling import Extractor
 from lamina.features.table import Key, Table, Timing
+from lamina.interop.backbone import Backbone
 from lamina.train.distributed import choose_device
 
 _SLAB_CELLS = 1 << 22
@@ -33,7 +34,7 @@ def collect(
     image_size: tuple[int, int],
     in_chans: int,
     reading: DataOptions | None = None,
-    computing: Computing | None = None,
+    compute: ComputeOptions | None = None,
 ) -> Table:
     """Vectors of all images of `source` by every extractor, in float32 and in order.
 
@@ -43,13 +44,13 @@ def collect(
     Raises:
         LaminaError: where no image can be read, images do not fit an encoder, or nothing can be cached.
     """
-    computing, reading = computing or Computing(), reading or DataOptions()
+    compute, reading = compute or ComputeOptions(), reading or DataOptions()
     started = time.perf_counter()
-    if computing.cache is None:
-        return _computed(source, extractors, image_size, in_chans, reading, computing)
-    cache = FeatureCache.of(computing.cache, source, image_size, in_chans, reading)
+    if compute.cache is None:
+        return _computed(source, extractors, image_size, in_chans, reading, compute)
+    cache = FeatureCache.of(compute.cache, source, image_size, in_chans, reading)
     if cache is None:
-        table = _computed(source, extractors, image_size, in_chans, reading, computing)
+        table = _computed(source, extractors, image_size, in_chans, reading, compute)
         return replace(table, notes=(*table.notes, "vectors are not cached: these images have no identity"))
     known = {name: cache.read(name, extractor) for name, extractor in extractors.items()}
     if not _agree(known.values()):
@@ -58,14 +59,25 @@ def collect(
     missing = {name: extractor for name, extractor in extractors.items() if name not in found}
     if not missing:
         return replace(_joined(found), timing=Timing.of(0, time.perf_counter() - started, 0.0))
-    fresh = _computed(source, missing, image_size, in_chans, reading, computing)
+    fresh = _computed(source, missing, image_size, in_chans, reading, compute)
     if not _agree([*found.values(), fresh]):  # files became readable, or unreadable, since
         missing, found = dict(extractors), {}
-        fresh = _computed(source, missing, image_size, in_chans, reading, computing)
+        fresh = _computed(source, missing, image_size, in_chans, reading, compute)
     said = [cache.write(name, extractor, fresh) for name, extractor in missing.items()]
     whole = _joined({name: found.get(name, fresh) for name in extractors})
     notes = (*fresh.notes, *(note for note in said if note is not None))
     return replace(whole, timing=fresh.timing, notes=notes)
+
+
+def collect_for(
+    backbone: Backbone,
+    source: Source,
+    extractors: Mapping[str, Extractor],
+    compute: ComputeOptions | None = None,
+) -> Table:
+    """`collect` with images of the backbone's size and channels, read as for its training."""
+    reading = None if backbone.origin is None else backbone.origin.recipe.data
+    return collect(source, extractors, backbone.image_size, backbone.encoder.in_chans, reading, compute)
 
 
 def _agree(tables: Iterable[Table | None]) -> bool:
@@ -92,15 +104,15 @@ def _computed(
     image_size: tuple[int, int],
     in_chans: int,
     reading: DataOptions,
-    computing: Computing,
+    compute: ComputeOptions,
 ) -> Table:
-    device, clock = choose_device(computing.device), _Clock()
+    device, clock = choose_device(compute.device), _Clock()
     found: dict[Key, _Rows] = {}
     index: list[Tensor] = []
     labels: list[Tensor] = []
     faults: list[Fault] = []
     remarks: list[Remark] = []
-    batches = eval_batches(source, image_size, in_chans, computing.batch_size, computing.workers, reading)
+    batches = eval_batches(source, image_size, in_chans, compute.batch_size, compute.workers, reading)
     with noted_on_interrupt(lambda: f"{clock.images} of {len(source)} images had passed the encoder"):
         for batch in clock.batches(batches):
             assert batch.keys is not None
@@ -113,8 +125,8 @@ def _computed(
                 for (kind, pool), vectors in extract(images).items():
                     found.setdefault(Key(encoder, kind, pool), _Rows(len(source))).add(vectors)
             clock.images += len(batch)
-            if computing.progress is not None:
-                computing.progress(clock.images + len(faults), len(source), clock.wait)
+            if compute.progress is not None:
+                compute.progress(clock.images + len(faults), len(source), clock.wait)
     matrices = {key: rows.matrix() for key, rows in found.items()}
     timing = clock.timing()
     for key, matrix in matrices.items():

@@ -136,7 +136,7 @@ Progress = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True)
-class Computing:
+class ComputeOptions:
     """How features are computed; beyond rounding the numbers do not depend on it."""
 
     batch_size: Annotated[int, COUNT] = 64

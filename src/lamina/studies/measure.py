@@ -15,10 +15,10 @@ from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.models import Images, ModelOnImages, subsample
 from lamina.data.options import DataOptions
 from lamina.features.data import LabelledData
-from lamina.features.extract import collect
+from lamina.features.extract import collect_for
 from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear
-from lamina.features.options import Computing, KNNOptions, LinearOptions
+from lamina.features.options import ComputeOptions, KNNOptions, LinearOptions
 from lamina.features.probe import grouped
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder
@@ -46,10 +46,9 @@ class Bench:
         def extract(images: Shaped[Tensor, "B C H W"]) -> Mapping[tuple[str, str], Tensor]:
             return {("last", "mean"): backbone(images).pooled("mean")}
 
-        size, channels = backbone.image_size, backbone.encoder.in_chans
-        computing = Computing(256, self.options.workers, self.options.device)
+        compute = ComputeOptions(256, self.options.workers, self.options.device)
         train, test = (
-            collect(source, {"trained": extract}, size, channels, _reading(backbone), computing)
+            collect_for(backbone, source, {"trained": extract}, compute)
             for source in (
                 subsample(self.data.train, self.options.num_train),
                 subsample(self.data.test, self.options.num_test),

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any
 
 import tyro
 
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
+from lamina.encoder.options import network_options
+from lamina.evaluate.catalog import PROTOCOL_NAMES
+from lamina.evaluate.protocol import Protocol, ProtocolOptions
 from lamina.features.options import VectorPool, Wanted
 
-Protocol = Literal[
-    "knn", "linear", "linear-mae", "attentive", "finetune", "fewshot", "segment", "detect", "robustness"
-]
+_NAMES = tyro.conf.arg(metavar=f"{{{','.join(PROTOCOL_NAMES)}}} [...]")
 
 
 @dataclass(frozen=True)
 class CompareOptions:
     """Which protocols, how often, and what they may take."""
 
-    protocols: tuple[Protocol, ...] = ("knn", "linear", "finetune")
-    """In the order of the table's rows, but robustness last."""
+    protocols: Annotated[tuple[str, ...], _NAMES] = ("knn", "linear", "finetune")
+    """Protocols to run, in the order of the table's rows; robustness is run last, since it tests the
+    classifier that finetune trains."""
     seeds: Annotated[int, COUNT] = 3
     """Seeds of each protocol, for a model that is one run; of a model of several runs each is a seed."""
     epochs: Annotated[float | None, POSITIVE] = None
@@ -52,7 +55,20 @@ class CompareOptions:
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
         check_ranges(self)
-        if unknown := set(self.protocols) - set(get_args(Protocol)):
-            raise LaminaError(f"there is no protocol {min(unknown)!r}; take {', '.join(get_args(Protocol))}")
+        if unknown := set(self.protocols) - set(PROTOCOL_NAMES):
+            raise LaminaError(f"there is no protocol {min(unknown)!r}; take {', '.join(PROTOCOL_NAMES)}")
         if not self.protocols:
             raise LaminaError("name at least one protocol")
+
+    def of(self, protocol: Protocol, recipe: Mapping[str, Any]) -> ProtocolOptions:
+        """What is asked of one protocol."""
+        return ProtocolOptions(
+            protocol.name,
+            recipe,
+            network_options(self.network, self.heads),
+            self.epochs,
+            self.few_per_class,
+            self.corrupted_images,
+            self.features,
+            self.pools,
+        )

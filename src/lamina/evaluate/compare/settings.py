@@ -10,15 +10,15 @@ from lamina.core.errors import LaminaError
 from lamina.core.records import as_json, read_object, write_json
 from lamina.data.dense.open import open_maps, open_objects
 from lamina.evaluate.dense.data import TwoParts
+from lamina.evaluate.protocol import Protocol
 from lamina.features.data import open_labelled
 from lamina.runs.same_settings import check_same_settings
 
 SETTINGS = "comparison.json"
 IMAGES = "images"
-_DENSE = ("segment", "detect")
 
 
-def images_of(data: str, protocols: Sequence[str]) -> dict[str, str]:
+def images_of(data: str, protocols: Sequence[Protocol]) -> dict[str, str]:
     """Digests of the images of `data` and their labels, by kind: "labelled", "segment" and "detect", as far
     as the protocols need them.
 
@@ -26,11 +26,12 @@ def images_of(data: str, protocols: Sequence[str]) -> dict[str, str]:
         LaminaError: where the data lack what a protocol needs.
     """
     found = {}
-    if set(protocols) - set(_DENSE):
+    labels = {protocol.labels for protocol in protocols}
+    if "classes" in labels:
         found["labelled"] = open_labelled(data).images_digest
-    if "segment" in protocols:
+    if "maps" in labels:
         found["segment"] = TwoParts(data, *(open_maps(data, part) for part in ("train", "val"))).images_digest
-    if "detect" in protocols:
+    if "objects" in labels:
         objects = TwoParts(data, *(open_objects(data, part) for part in ("train", "val")))
         found["detect"] = objects.images_digest
     return found

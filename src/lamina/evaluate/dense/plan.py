@@ -20,8 +20,8 @@ from lamina.evaluate.dense.data import TwoParts
 from lamina.evaluate.dense.encoder import known_origin, resized_options
 from lamina.evaluate.dense.recipe import R
 from lamina.evaluate.finetune.protocol import digest_of, keep, own_folder, placed
+from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.result_files import file_name
-from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score
 from lamina.evaluate.unused_options import check_options
 from lamina.features.table import Setting
@@ -79,14 +79,14 @@ class DensePlan(Generic[D, R]):
         lr = self.recipe.optim.base_lr * batch / 256
         return {"batch": batch, "lr": lr, "steps": self.total_steps}
 
-    def placed(self, going: Going) -> Self:
+    def placed(self, run_options: RunOptions) -> Self:
         """With the seed, the device and the workers that were asked for."""
-        return replace(self, recipe=placed(self.recipe, going))
+        return replace(self, recipe=placed(self.recipe, run_options))
 
-    def folder(self, name: str, model: str | Path | Backbone, going: Going) -> Path:
+    def folder(self, name: str, model: str | Path | Backbone, run_options: RunOptions) -> Path:
         """The one that was asked for, or one in the run that the model is."""
-        called = f"{name}-{file_name(self.data.name)}-seed{going.seed}"
-        return going.out or own_folder(self.backbone, model, called)
+        called = f"{name}-{file_name(self.data.name)}-seed{run_options.seed}"
+        return run_options.out or own_folder(self.backbone, model, called)
 
     def loader(
         self, options: DataOptions, window: WindowOptions, ranks: Ranks, least_px: int = 1

@@ -11,7 +11,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, check_ranges
 from lamina.data.options import DenseDataOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
-from lamina.evaluate.run_options import TrainingRecipe
+from lamina.evaluate.protocol import TrainingRecipe
 from lamina.train.optim_options import OptimOptions
 
 

@@ -15,7 +15,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.records import parse_yaml, read_yaml, to_yaml, write_json
 from lamina.data.loading.bad_files import FaultBudget
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.run_options import Going
+from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.score import Unfinished
 from lamina.runs.resumable_folder import (
     FolderOnMain,
@@ -51,7 +51,7 @@ def fit_protocol(
     options: TrainOptions,
     folder: Path,
     settings: dict[str, Any],
-    going: Going,
+    run_options: RunOptions,
     callbacks: Sequence[Callback] = (),
 ) -> None:
     """Train the task in place, in `folder`: settings, metrics.jsonl, train.log, checkpoints; call it on every
@@ -61,7 +61,7 @@ def fit_protocol(
         task, loader, optim, options, callbacks: as `fit`.
         settings: all that the numbers depend on, in plain numbers and text; written down, and the same on a
             resume but for what `lamina.runs.same_settings.is_free` names.
-        going: whether to go on with the folder, or to replace it.
+        run_options: whether to go on with the folder, or to replace it.
 
     Raises:
         Unfinished: where the training was interrupted or stopped.
@@ -69,9 +69,9 @@ def fit_protocol(
     """
     with (
         process_group(options.device) as ranks,
-        opened_evaluation(ranks, folder, going) as opened,
+        opened_evaluation(ranks, folder, run_options) as opened,
     ):
-        begin_evaluation(ranks, opened, folder, settings, going, options)
+        begin_evaluation(ranks, opened, folder, settings, run_options, options)
         loader.budget.content_counts = "images" in settings
         outcome = fit(
             task,
@@ -80,21 +80,21 @@ def fit_protocol(
             options,
             folder,
             [*([Started(opened)] if opened else []), FaultMonitor(loader.budget), *callbacks],
-            resume=going.resume,
+            resume=run_options.resume,
         )
     if outcome.exit_code:
         raise Unfinished(outcome.sentence, outcome.exit_code)
 
 
-def opened_evaluation(ranks: Ranks, folder: Path, going: Going) -> FolderOnMain:
+def opened_evaluation(ranks: Ranks, folder: Path, run_options: RunOptions) -> FolderOnMain:
     """The folder of an evaluation for the one process that writes into it."""
     return opened_on_main(
         ranks,
         folder,
         (folder / SETTINGS).is_file,
         "evaluation",
-        resume=going.resume,
-        overwrite=going.overwrite,
+        resume=run_options.resume,
+        overwrite=run_options.overwrite,
     )
 
 
@@ -103,7 +103,7 @@ def begin_evaluation(
     opened: ResumableFolder | None,
     folder: Path,
     settings: dict[str, Any],
-    going: Going,
+    run_options: RunOptions,
     options: TrainOptions | None = None,
 ) -> None:
     """Write the settings, or see that they are the same; `options` are those of the training, where there is
@@ -119,7 +119,7 @@ def begin_evaluation(
         if _other_settings(file, text, options):
             replace_text(file, text)
 
-    if from_main(int(going.resume and file.is_file()), ranks):
+    if from_main(int(run_options.resume and file.is_file()), ranks):
         on_main(ranks, go_on)
     else:
         begin_on_main(ranks, opened, write)

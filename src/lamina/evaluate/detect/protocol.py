@@ -18,9 +18,10 @@ from lamina.evaluate.detect.data import DetectData
 from lamina.evaluate.detect.detector import Detector
 from lamina.evaluate.detect.inference import detect_images
 from lamina.evaluate.detect.plot import draw
-from lamina.evaluate.detect.recipes import DetectRecipe
-from lamina.evaluate.run_options import Going
+from lamina.evaluate.detect.recipes import DetectRecipe, recipe_from
+from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.score import Score
+from lamina.features.options import ComputeOptions
 from lamina.interop.backbone import Backbone
 from lamina.train.distributed import Ranks, process_group
 
@@ -30,7 +31,7 @@ PICTURE = "detections.png"
 def evaluate_detect(
     model: str | Path | Backbone,
     data: str | Path | DetectData,
-    going: Going | None = None,
+    run_options: RunOptions | None = None,
     *,
     recipe: DetectRecipe | None = None,
     encoder: str | EncoderOptions | None = None,
@@ -45,7 +46,7 @@ def evaluate_detect(
     Args:
         model: whatever `load_encoder` takes ("untrained:RUN" is a run's twin before training), or a backbone.
         data: images with objects: a COCO-like folder, `sample:doom`, or two opened parts.
-        going: folder, seed, device.
+        run_options: folder, seed, device.
         recipe: what is trained, and how; by default the one for small images.
         encoder: timm name or options of the network, for weights files that do not say.
         progress: told how many test images are done.
@@ -54,23 +55,31 @@ def evaluate_detect(
         Unfinished: where the training was interrupted; it goes on with `resume`.
         LaminaError: one line on what is wrong with the model, the data, the recipe or the folder.
     """
-    going, started = going or Going(), time.perf_counter()
-    planned = plan_detection(model, data, recipe, encoder).placed(going)
-    out = planned.folder("detect", model, going)
+    run_options, started = run_options or RunOptions(), time.perf_counter()
+    planned = plan_detection(model, data, recipe, encoder).placed(run_options)
+    out = planned.folder("detect", model, run_options)
     images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.reading, progress)
     with process_group(planned.recipe.train.device) as ranks:
-        detector = _trained(planned, out, going, ranks)
+        detector = _trained(planned, out, run_options, ranks)
         tested = detect_images(detector, images, planned.recipe.window, planned.fill, ranks.device)
         score = _score(planned, tested.ledger, out, images.notes)
     picture = partial(save_picture, draw, tested.shown, planned.data.classes, out / PICTURE)
     return keep_score(score, started, out, model, picture)
 
 
-def _trained(planned: Planned, out: Path, going: Going, ranks: Ranks) -> Detector:
+def run(
+    model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
+) -> tuple[Score, ...]:
+    """`evaluate_detect` as a row of `lamina.evaluate.catalog`."""
+    recipe = recipe_from(options.protocol, options.recipe)
+    return (evaluate_detect(model, data, run_options, recipe=recipe, encoder=options.encoder),)
+
+
+def _trained(planned: Planned, out: Path, run_options: RunOptions, ranks: Ranks) -> Detector:
     """The detector, trained in `out`, in evaluation mode."""
     recipe, detector = planned.recipe, build_detector(planned)
     loader = planned.loader(planned.reading, recipe.window.training(), ranks, recipe.window.least_px)
-    fit_protocol(detector, loader, recipe.optim, recipe.train, out, planned.settings("detect"), going)
+    fit_protocol(detector, loader, recipe.optim, recipe.train, out, planned.settings("detect"), run_options)
     return detector.eval()
 
 

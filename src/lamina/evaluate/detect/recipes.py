@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from lamina.core.choices import read_if
 from lamina.data.options import DenseDataOptions
@@ -13,6 +13,7 @@ from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
 from lamina.evaluate.detect.head_options import AttentionOptions, HeadOptions
 from lamina.evaluate.detect.windows import DetectWindows
+from lamina.evaluate.protocol import chosen_recipe
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
@@ -118,3 +119,8 @@ def detect_recipes() -> dict[str, Callable[[], DetectRecipe]]:
 def detect_recipe(name: str | None = None) -> DetectRecipe:
     """The recipe of that name; by default the one for small images. Raises where there is none."""
     return recipe_named(name or "detect-small", detect_recipes())
+
+
+def recipe_from(protocol: str, fields: Mapping[str, Any]) -> DetectRecipe:
+    """The recipe with other fields."""
+    return chosen_recipe(protocol, fields, detect_recipe)

@@ -23,13 +23,13 @@ from lamina.evaluate.fewshot.options import Classifier, FewOptions
 from lamina.evaluate.fewshot.subsets import Draw, draw_of_list, draw_per_class, few, per_class_of
 from lamina.evaluate.finetune.protocol import evaluate_trained, keep
 from lamina.evaluate.finetune.recipes import FinetuneRecipe
-from lamina.evaluate.run_options import Going
+from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.score import Score, Unfinished, score_file
 from lamina.features.data import LabelledData, open_labelled
-from lamina.features.extract import collect
+from lamina.features.extract import collect_for
 from lamina.features.knn import probe_knn
 from lamina.features.linear import fit_linear
-from lamina.features.options import Computing, FeatureOptions, KNNOptions, LinearOptions
+from lamina.features.options import ComputeOptions, FeatureOptions, KNNOptions, LinearOptions
 from lamina.features.pooling import BackboneVectors
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder
@@ -63,11 +63,11 @@ def evaluate_fewshot(
     model: str | Path | Backbone,
     data: str | Path | LabelledData,
     options: FewOptions | None = None,
-    going: Going | None = None,
+    run_options: RunOptions | None = None,
     *,
     encoder: str | EncoderOptions | None = None,
     recipe: FinetuneRecipe | None = None,
-    computing: Computing | None = None,
+    compute: ComputeOptions | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Score, ...]:
     """A score for each amount of labels: the mean of its draws' test accuracies, and Student's 95 % interval
@@ -79,21 +79,21 @@ def evaluate_fewshot(
         model: whatever `load_encoder` takes, or a backbone.
         data: labelled images in two parts; labels come from the first, all of the second is tested on.
         options: amounts, draws, and what learns.
-        going: seed, device; for finetune its folder, a subfolder for each draw.
+        run_options: seed, device; for finetune its folder, a subfolder for each draw.
         encoder: timm name or options of the network, for weights files that do not say.
         recipe: of fine-tuning.
-        computing: how features are computed.
+        compute: how features are computed.
         say: told a line for each draw.
 
     Raises:
         Unfinished: where fine-tuning was interrupted.
         LaminaError: one line on what is wrong with the model, the data, the lists or the folder.
     """
-    options, going = options or FewOptions(), going or Going()
+    options, run_options = options or FewOptions(), run_options or RunOptions()
     labelled = open_labelled(data)
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
-    drawn = list(_draws(labelled.train, options, going.seed))
-    judge = _judge(backbone, model, labelled, options, going, recipe, computing, encoder)
+    drawn = list(_draws(labelled.train, options, run_options.seed))
+    judge = _judge(backbone, model, labelled, options, run_options, recipe, compute, encoder)
     scores: list[Score] = []
     with noted_on_interrupt(lambda: _so_far(scores, drawn, model, options), (Unfinished,)):
         for amount, draws in groupby(drawn, key=lambda draw: draw.amount):
@@ -103,9 +103,17 @@ def evaluate_fewshot(
                 answer = judge(draw)
                 rows.append(Drawn(answer, time.perf_counter() - started))
                 say(f"{amount}, draw {draw.number}: top1 {100 * answer.top1:.1f} %")
-            scores.append(_score(draw, rows, backbone, labelled, options, going.seed))
+            scores.append(_score(draw, rows, backbone, labelled, options, run_options.seed))
             keep(scores[-1], model)
     return tuple(scores)
+
+
+def run(
+    model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
+) -> tuple[Score, ...]:
+    """`evaluate_fewshot` as a row of `lamina.evaluate.catalog`."""
+    few = FewOptions(per_class=options.few_per_class)
+    return evaluate_fewshot(model, data, few, run_options, encoder=options.encoder, compute=compute)
 
 
 def _so_far(
@@ -221,18 +229,20 @@ def _judge(
     model: str | Path | Backbone,
     labelled: LabelledData,
     options: FewOptions,
-    going: Going,
+    run_options: RunOptions,
     recipe: FinetuneRecipe | None,
-    computing: Computing | None,
+    compute: ComputeOptions | None,
     encoder: str | EncoderOptions | None,
 ) -> Callable[[Draw], Answer]:
     """What learns from a draw and is tested."""
     if options.classifier != "finetune":
-        return _frozen(backbone, labelled, options, computing or Computing(device=going.device or "auto"))
+        return _frozen(
+            backbone, labelled, options, compute or ComputeOptions(device=run_options.device or "auto")
+        )
 
     def tuned(draw: Draw) -> Answer:
         called = f"{draw.amount}-draw{draw.number}"
-        own = replace(going, out=None if going.out is None else going.out / called)
+        own = replace(run_options, out=None if run_options.out is None else run_options.out / called)
         subset = few(labelled.train, draw.indices)
         score = evaluate_trained(
             "finetune",
@@ -250,16 +260,13 @@ def _judge(
 
 
 def _frozen(
-    backbone: Backbone, labelled: LabelledData, options: FewOptions, computing: Computing
+    backbone: Backbone, labelled: LabelledData, options: FewOptions, compute: ComputeOptions
 ) -> Callable[[Draw], Answer]:
     """Features are computed once; a draw picks its rows."""
-    backbone = backbone.to(choose_device(computing.device))
+    backbone = backbone.to(choose_device(compute.device))
     vectors = BackboneVectors(backbone, FeatureOptions(features=("last",), pools=(options.pool,)))
-    reading = None if backbone.origin is None else backbone.origin.recipe.data
-    size, channels = backbone.image_size, backbone.encoder.in_chans
     train, test = (
-        collect(part, {"it": vectors}, size, channels, reading, computing)
-        for part in (labelled.train, labelled.test)
+        collect_for(backbone, part, {"it": vectors}, compute) for part in (labelled.train, labelled.test)
     )
     (bank,), (asked,) = train.vectors.values(), test.vectors.values()
     row = {index: i for i, index in enumerate(train.index.tolist())}

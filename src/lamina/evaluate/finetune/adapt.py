@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+from lamina.core.choices import check_read
+from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.data.options import with_reading_of
 from lamina.data.sources import Source
-from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes
+from lamina.encoder.options import EncoderOptions
+from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes, recipe_of
+from lamina.evaluate.protocol import chosen_recipe
 from lamina.evaluate.unused_options import check_options
 from lamina.interop.backbone import Backbone
+from lamina.interop.load import load_encoder
 from lamina.recipes.recipe import LabelOptions, Recipe, Size
 
 _WIDTHS: dict[tuple[int, int], Size] = {
@@ -80,3 +87,36 @@ def adapt_recipe(recipe: FinetuneRecipe, backbone: Backbone, train: Source) -> t
     published = finetune_recipes().get(recipe.name, finetune_recipes()["finetune"])()
     check_options(recipe, published, training)
     return training, tuple(notes)
+
+
+def classifier_recipe(
+    protocol: str,
+    model: str,
+    fields: Mapping[str, Any],
+    epochs: float | None = None,
+    encoder: str | EncoderOptions | None = None,
+) -> FinetuneRecipe | None:
+    """The recipe of linear-mae, attentive or finetune with other fields; None for the published one as it is.
+
+    Args:
+        protocol: which of the three.
+        model: its size decides which recipe is the published one.
+        fields: `recipe`, the name of the one to start from, and what differs from it.
+        epochs: in place of the recipe's; the warm-up keeps its share.
+        encoder: timm name or options of the network, for a weights file that does not say.
+    """
+    if epochs is None and not fields:
+        return None
+
+    def named(name: str | None) -> FinetuneRecipe:
+        if name is None:
+            return protocol_recipe(protocol, load_encoder(model, encoder=encoder, pretrained=False))
+        return recipe_of(protocol, name)
+
+    found = chosen_recipe(protocol, fields, named)
+    if epochs is None:
+        return found
+    warm_up = found.optim.warmup_epochs * epochs / found.train.epochs
+    shortened = merge(found, {"train": {"epochs": epochs}, "optim": {"warmup_epochs": warm_up}})
+    check_read(found, shortened, where=f"{protocol}.")
+    return shortened

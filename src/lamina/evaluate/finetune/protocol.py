@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from lamina.core.config import describe_changes, flatten, to_mapping
 from lamina.core.errors import LaminaError
@@ -17,14 +17,14 @@ from lamina.core.files import check_writable
 from lamina.data.digest import images_digest, joined_digests
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.finetune.adapt import adapt_recipe, protocol_recipe
+from lamina.evaluate.finetune.adapt import adapt_recipe, classifier_recipe, protocol_recipe
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
 from lamina.evaluate.predictions import Answers, classify
+from lamina.evaluate.protocol import ProtocolOptions, RunOptions, Trained, TrainingRecipe
 from lamina.evaluate.result_files import file_name
-from lamina.evaluate.run_options import Going, Trained, TrainingRecipe
 from lamina.evaluate.score import Score, Unfinished, score_file
 from lamina.features.data import LabelledData, open_labelled
-from lamina.features.options import Computing
+from lamina.features.options import ComputeOptions
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder
@@ -43,7 +43,7 @@ def evaluate_trained(
     protocol: Trained,
     model: str | Path | Backbone,
     data: str | Path | LabelledData,
-    going: Going | None = None,
+    run_options: RunOptions | None = None,
     *,
     recipe: FinetuneRecipe | None = None,
     encoder: str | EncoderOptions | None = None,
@@ -60,7 +60,7 @@ def evaluate_trained(
         protocol: "linear-mae", "attentive" or "finetune".
         model: whatever `load_encoder` takes, or a backbone.
         data: labelled images in two parts.
-        going: folder, seed, device.
+        run_options: folder, seed, device.
         recipe: what is trained by; by default the published one for networks of that size.
         encoder: timm name or options of the network, for weights files that do not say.
         train: training images in place of those of `data` (few labels).
@@ -71,21 +71,23 @@ def evaluate_trained(
         Unfinished: where the training was interrupted; it goes on with `resume`.
         LaminaError: one line on what is wrong with the model, the data or the folder.
     """
-    going, started = going or Going(), time.perf_counter()
+    run_options, started = run_options or RunOptions(), time.perf_counter()
     labelled = open_labelled(data)
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     source = labelled.train if train is None else train
     chosen, notes = adapt_recipe(recipe or protocol_recipe(protocol, backbone), backbone, source)
-    chosen, said = placed(chosen, going), (*labelled.notes, *labelled.trained_on(backbone), *notes)
+    chosen, said = placed(chosen, run_options), (*labelled.notes, *labelled.trained_on(backbone), *notes)
     name = protocol if called is None else f"{protocol}-{called}"
-    out = going.out or own_folder(backbone, model, f"{name}-{file_name(labelled.name)}-seed{going.seed}")
+    out = run_options.out or own_folder(
+        backbone, model, f"{name}-{file_name(labelled.name)}-seed{run_options.seed}"
+    )
     learned = images_digest(source)
     outcome = run_pretrain(
         chosen,
         labelled.name,
         out,
-        resume=going.resume,
-        overwrite=going.overwrite,
+        resume=run_options.resume,
+        overwrite=run_options.overwrite,
         init=backbone,
         callbacks=callbacks,
         source=source,
@@ -93,7 +95,9 @@ def evaluate_trained(
     )
     if outcome.exit_code:
         raise Unfinished(outcome.sentence, outcome.exit_code)
-    answers = test_run(out, labelled.test, Computing(workers=chosen.data.workers, device=chosen.train.device))
+    answers = test_run(
+        out, labelled.test, ComputeOptions(workers=chosen.data.workers, device=chosen.train.device)
+    )
     score = Score(
         protocol=name,
         model="a backbone" if backbone.origin is None else backbone.origin.name,
@@ -104,7 +108,7 @@ def evaluate_trained(
         interval=answers.interval,
         n_train=len(source),
         n_test=len(answers.labels),
-        seed=going.seed,
+        seed=run_options.seed,
         settings={**_settings(chosen), "folder": str(out)},
         notes=(*said, *answers.notes, *answers.confusion.no_better()),
         seconds=round(time.perf_counter() - started, 1),
@@ -117,17 +121,26 @@ def evaluate_trained(
     return score
 
 
-def test_run(run: Path, test: Source, computing: Computing) -> Answers:
+def run(
+    model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
+) -> tuple[Score, ...]:
+    """`evaluate_trained` as a row of `lamina.evaluate.catalog`."""
+    protocol, encoder = cast("Trained", options.protocol), options.encoder
+    recipe = classifier_recipe(protocol, model, options.recipe, options.epochs, encoder)
+    return (evaluate_trained(protocol, model, data, run_options, recipe=recipe, encoder=encoder),)
+
+
+def test_run(run: Path, test: Source, compute: ComputeOptions) -> Answers:
     """What the classifier that a run trained says of test images."""
     task, recipe = load_task(run)
     if not isinstance(task, Supervised):
         raise LaminaError(f"{run} was not trained on labels, so it has no classifier; fine-tune it first")
     if test.class_names and tuple(test.class_names) != recipe.labels.classes:
         raise LaminaError(f"the classes of the test images are not those that {run} was trained on")
-    task = task.to(choose_device(computing.device))
+    task = task.to(choose_device(compute.device))
     (rows, columns), (height, width) = task.encoder.grid, task.encoder.patch
     size = rows * height, columns * width
-    return classify(task.logits, test, size, task.encoder.in_chans, recipe.data, computing)
+    return classify(task.logits, test, size, task.encoder.in_chans, recipe.data, compute)
 
 
 def keep(score: Score, model: str | Path | Backbone) -> Path | None:
@@ -141,10 +154,10 @@ def keep(score: Score, model: str | Path | Backbone) -> Path | None:
     return file
 
 
-def placed(recipe: R, going: Going) -> R:
+def placed(recipe: R, run_options: RunOptions) -> R:
     """A protocol's recipe with the seed, the device and the workers that were asked for."""
-    train = replace(recipe.train, seed=going.seed, device=going.device or recipe.train.device)
-    workers = recipe.data.workers if going.workers is None else going.workers
+    train = replace(recipe.train, seed=run_options.seed, device=run_options.device or recipe.train.device)
+    workers = recipe.data.workers if run_options.workers is None else run_options.workers
     return replace(recipe, train=train, data=replace(recipe.data, workers=workers))
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from lamina.core.choices import read_if
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, SHARE_BELOW_1, check_ranges
 from lamina.data.options import AugmentOptions
+from lamina.evaluate.protocol import chosen_recipe
 from lamina.fusion.options import FusionOptions
 from lamina.recipes.recipe import PLAIN, MonitorOptions, Size, TeacherOptions
 from lamina.supervised.options import SupervisedOptions
@@ -175,3 +176,10 @@ def recipe_of(protocol: str, name: str) -> FinetuneRecipe:
     if name not in known:
         raise LaminaError(f"there is no recipe {name!r} of {protocol}; choose one of {', '.join(known)}")
     return known[name]()
+
+
+def recipe_from(protocol: str, fields: Mapping[str, Any]) -> FinetuneRecipe:
+    """The recipe of a protocol with other fields, whichever size is the published one."""
+    return chosen_recipe(
+        protocol, fields, lambda name: recipe_of(protocol, protocol if name is None else name)
+    )

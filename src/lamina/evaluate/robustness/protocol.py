@@ -16,6 +16,7 @@ from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.protocol import keep
 from lamina.evaluate.load_classifier import Classifier, open_classifier
+from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.result_files import file_name
 from lamina.evaluate.robustness.corruptions.corrupt import Corruption
 from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES, available_kinds
@@ -30,10 +31,9 @@ from lamina.evaluate.robustness.imagenet_variants import (
 )
 from lamina.evaluate.robustness.options import RobustnessOptions
 from lamina.evaluate.robustness.partial_results import MeasuredParts
-from lamina.evaluate.run_options import Going
 from lamina.evaluate.score import Score
 from lamina.features.data import open_labelled
-from lamina.features.options import Computing
+from lamina.features.options import ComputeOptions
 from lamina.runs.run import Run
 
 CLEAN = "clean"
@@ -53,9 +53,9 @@ def evaluate_robustness(
     model: str | Path,
     data: str | Path,
     options: RobustnessOptions | None = None,
-    going: Going | None = None,
+    run_options: RunOptions | None = None,
     *,
-    computing: Computing | None = None,
+    compute: ComputeOptions | None = None,
     encoder: str | EncoderOptions | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Score:
@@ -71,43 +71,55 @@ def evaluate_robustness(
             any other encoder a linear probe.
         data: labelled images in two parts, or the folder of a published set.
         options: which images.
-        going: folder of what was measured (by default in the run), seed, whether to go on.
-        computing: batch size, workers, device.
+        run_options: folder of what was measured (by default in the run), seed, whether to go on.
+        compute: batch size, workers, device.
         encoder: timm name or options of the network, for a weights file that does not say.
         say: told a line for each part.
 
     Raises:
         LaminaError: one line on what is wrong with the model, the data or the folder.
     """
-    options, going, started = options or RobustnessOptions(), going or Going(), time.perf_counter()
-    computing = computing or Computing()
+    options, run_options, started = (
+        options or RobustnessOptions(),
+        run_options or RunOptions(),
+        time.perf_counter(),
+    )
+    compute = compute or ComputeOptions()
     probed = options.probe_data or (str(data) if options.published is None else None)
     train = None if probed is None else open_labelled(probed).train
-    classifier = open_classifier(model, train, computing, going.seed, options.pool, encoder)
+    classifier = open_classifier(model, train, compute, run_options.seed, options.pool, encoder)
     name = options.published or str(data)
     learned = "" if train is None else images_digest(train)
-    settings = _settings(classifier, str(data), (probed, learned), options, going)
-    folder = _folder(classifier, name, going)
+    settings = _settings(classifier, str(data), (probed, learned), options, run_options)
+    folder = _folder(classifier, name, run_options)
     asked: list[str] = []
     said: dict[str, None] = {}
     digests = _Digests()
     with (
-        MeasuredParts.opened(folder, settings, going.overwrite) as known,
+        MeasuredParts.opened(folder, settings, run_options.overwrite) as known,
         noted_on_interrupt(lambda: known.kept(asked)),
     ):
-        for part in _parts(data, options, going.seed):
+        for part in _parts(data, options, run_options.seed):
             asked.append(part.name)
             remark = known.check(part.name, digests(part.source))
             said |= dict.fromkeys((*part.source.notes, *([remark] if remark else [])))
             if part.name not in known:
-                _measure(part, classifier, options, computing, known, digests(part.source))
+                _measure(part, classifier, options, compute, known, digests(part.source))
             say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
-        score = _score(classifier, name, options, asked, known, going.seed)
+        score = _score(classifier, name, options, asked, known, run_options.seed)
     seconds = round(time.perf_counter() - started, 1)
     images = joined_digests(digests.first, *([learned] if learned else []))
     score = replace(score, seconds=seconds, notes=(*said, *score.notes), images=images)
     keep(score, model)
     return score
+
+
+def run(
+    model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
+) -> tuple[Score, ...]:
+    """`evaluate_robustness` as a row of `lamina.evaluate.catalog`."""
+    images, encoder = RobustnessOptions(images=options.corrupted_images), options.encoder
+    return (evaluate_robustness(model, data, images, run_options, compute=compute, encoder=encoder),)
 
 
 class _Digests:
@@ -128,7 +140,7 @@ def _measure(
     part: Part,
     classifier: Classifier,
     options: RobustnessOptions,
-    computing: Computing,
+    compute: ComputeOptions,
     known: MeasuredParts,
     images: str,
 ) -> None:
@@ -136,7 +148,7 @@ def _measure(
     reader = classifier
     if options.published == "imagenet-c":  # its images are crops
         reader = replace(classifier, reading=replace(classifier.reading, eval_crop_share=1.0))
-    answers = reader.answers(part.source, computing, _subset(classifier, part.source), part.change)
+    answers = reader.answers(part.source, compute, _subset(classifier, part.source), part.change)
     confusion = answers.confusion if part.change is None and part.name in WHOLE else None
     known.add(part.name, answers.right, len(answers.labels), confusion, images)
 
@@ -171,7 +183,7 @@ def _settings(
     data: str,
     probed: tuple[str | None, str],
     options: RobustnessOptions,
-    going: Going,
+    run_options: RunOptions,
 ) -> dict[str, Any]:
     """What all parts have in common; `probed` names the images of a probe, with their digest."""
     return {
@@ -184,16 +196,16 @@ def _settings(
         "data": data,
         "published": options.published,
         "images": options.images,
-        "seed": going.seed,
+        "seed": run_options.seed,
     }
 
 
-def _folder(classifier: Classifier, name: str, going: Going) -> Path | None:
+def _folder(classifier: Classifier, name: str, run_options: RunOptions) -> Path | None:
     """The one that was asked for, or one in the run that the classifier is."""
-    if going.out is not None or not Run(classifier.name).exists():
-        return going.out
+    if run_options.out is not None or not Run(classifier.name).exists():
+        return run_options.out
     step = "" if classifier.step is None else f"@{classifier.step}"
-    called = f"robustness-{file_name(name)}-seed{going.seed}{step}"
+    called = f"robustness-{file_name(name)}-seed{run_options.seed}{step}"
     return Run(classifier.name).evaluations / called
 
 

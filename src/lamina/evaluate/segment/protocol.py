@@ -15,7 +15,7 @@ from lamina.evaluate.dense.images import DenseImages, Progress
 from lamina.evaluate.dense.plan import keep_score
 from lamina.evaluate.dense.plot import save_picture
 from lamina.evaluate.dense.train import begin_evaluation, fit_protocol, opened_evaluation
-from lamina.evaluate.run_options import Going
+from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.score import Score
 from lamina.evaluate.segment.build import Planned, build_encoder, build_segmenter, plan_segmentation
 from lamina.evaluate.segment.data import SegmentData
@@ -23,8 +23,9 @@ from lamina.evaluate.segment.inference import segment_images
 from lamina.evaluate.segment.knn import KNNSegmenter, block_of, build_bank, choose_k
 from lamina.evaluate.segment.miou import judge
 from lamina.evaluate.segment.plot import draw
-from lamina.evaluate.segment.recipes import HeadKind, SegmentRecipe
+from lamina.evaluate.segment.recipes import HeadKind, SegmentRecipe, recipe_from
 from lamina.evaluate.segment.windows import SaysOfWindows
+from lamina.features.options import ComputeOptions
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone
 from lamina.train.distributed import Ranks, process_group
@@ -35,7 +36,7 @@ PICTURE = "segmentation.png"
 def evaluate_segment(
     model: str | Path | Backbone,
     data: str | Path | SegmentData,
-    going: Going | None = None,
+    run_options: RunOptions | None = None,
     *,
     recipe: SegmentRecipe | HeadKind | None = None,
     encoder: str | EncoderOptions | None = None,
@@ -49,7 +50,7 @@ def evaluate_segment(
     Args:
         model: whatever `load_encoder` takes ("untrained:RUN" is a run's twin before training), or a backbone.
         data: images with a class for each pixel: a folder, `sample:doom`, or two opened parts.
-        going: folder, seed, device.
+        run_options: folder, seed, device.
         recipe: what is trained, and how; a head's name stands for its recipe for small images.
         encoder: timm name or options of the network, for weights files that do not say.
         progress: told how many test images are done.
@@ -58,22 +59,30 @@ def evaluate_segment(
         Unfinished: where the training was interrupted; it goes on with `resume`.
         LaminaError: one line on what is wrong with the model, the data, the recipe or the folder.
     """
-    going, started = going or Going(), time.perf_counter()
-    planned = plan_segmentation(model, data, recipe, encoder).placed(going)
+    run_options, started = run_options or RunOptions(), time.perf_counter()
+    planned = plan_segmentation(model, data, recipe, encoder).placed(run_options)
     name = f"segment-{planned.recipe.head}"
-    out = planned.folder(name, model, going)
+    out = planned.folder(name, model, run_options)
     images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.reading, progress)
     with process_group(planned.recipe.train.device) as ranks:
         learn = _trained if planned.recipe.trains else _bank
-        says, own = learn(planned, out, going, ranks)
+        says, own = learn(planned, out, run_options, ranks)
         tested = segment_images(says, images, planned.recipe.window, planned.fill, ranks.device)
     score = _score(name, planned, tested.counts, {**own, "folder": str(out)}, images.notes)
     picture = partial(save_picture, draw, tested.shown, planned.data.classes, out / PICTURE)
     return keep_score(score, started, out, model, picture)
 
 
+def run(
+    model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
+) -> tuple[Score, ...]:
+    """`evaluate_segment` as a row of `lamina.evaluate.catalog`."""
+    recipe = recipe_from(options.protocol, options.recipe)
+    return (evaluate_segment(model, data, run_options, recipe=recipe, encoder=options.encoder),)
+
+
 def _trained(
-    planned: Planned, out: Path, going: Going, ranks: Ranks
+    planned: Planned, out: Path, run_options: RunOptions, ranks: Ranks
 ) -> tuple[SaysOfWindows, dict[str, Setting]]:
     """The head, trained in `out`, perhaps with the encoder."""
     recipe = planned.recipe
@@ -81,17 +90,17 @@ def _trained(
     if ranks.world > 1 and ranks.device.type == "cuda":
         task.head = nn.SyncBatchNorm.convert_sync_batchnorm(task.head)  # type: ignore[no-untyped-call]
     loader = planned.loader(planned.reading, recipe.window.training(), ranks)
-    fit_protocol(task, loader, recipe.optim, recipe.train, out, planned.settings("segment"), going)
+    fit_protocol(task, loader, recipe.optim, recipe.train, out, planned.settings("segment"), run_options)
     task.eval()
     return task.logits, planned.schedule
 
 
 def _bank(
-    planned: Planned, out: Path, going: Going, ranks: Ranks
+    planned: Planned, out: Path, run_options: RunOptions, ranks: Ranks
 ) -> tuple[SaysOfWindows, dict[str, Setting]]:
     """Remembered patches, and the k that the training images chose."""
-    with opened_evaluation(ranks, out, going) as opened:
-        begin_evaluation(ranks, opened, out, planned.settings("segment"), going)
+    with opened_evaluation(ranks, out, run_options) as opened:
+        begin_evaluation(ranks, opened, out, planned.settings("segment"), run_options)
         found = _remember(planned, ranks)
         if opened:
             opened.started()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, get_args
+from functools import partial
+from typing import Annotated, Any, Literal, get_args
 
 from lamina.core.choices import read_if
 from lamina.core.config import did_you_mean
@@ -12,6 +13,7 @@ from lamina.core.errors import LaminaError
 from lamina.data.options import DenseDataOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
+from lamina.evaluate.protocol import chosen_recipe
 from lamina.evaluate.segment.head_options import DPTOptions, KNNHeadOptions, LinearHeadOptions, UperOptions
 from lamina.evaluate.segment.window_options import SegmentWindows
 from lamina.train.optim_options import OptimOptions
@@ -216,6 +218,11 @@ def segment_recipe(name: str | None = None, head: str | None = None) -> SegmentR
     if head is not None and found.head != head:
         raise LaminaError(f"the recipe {wanted} has the head {found.head}, not {head}; leave out one of them")
     return found
+
+
+def recipe_from(protocol: str, fields: Mapping[str, Any]) -> SegmentRecipe:
+    """The recipe with other fields; a head without the name of a recipe has the one for small images."""
+    return chosen_recipe(protocol, fields, partial(segment_recipe, head=fields.get("head")))
 
 
 def _ade20k_windows() -> SegmentWindows:

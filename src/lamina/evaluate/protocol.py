@@ -1,0 +1,127 @@
+"""What a protocol is: a row of `lamina.evaluate.catalog`, and what its function is given."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from lamina.core.choices import check_read
+from lamina.core.config import merge
+from lamina.core.errors import LaminaError
+from lamina.core.ranges import NOT_NEGATIVE, SEED, check_ranges
+from lamina.data.options import LoadingOptions
+from lamina.encoder.options import EncoderOptions
+from lamina.features.options import VectorPool, Wanted
+from lamina.train.options import TrainOptions
+
+Trained = Literal["linear-mae", "attentive", "finetune"]
+T = TypeVar("T")
+
+
+class TrainingRecipe(typing.Protocol):
+    """What a recipe says of any training; it is a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def data(self) -> LoadingOptions: ...
+
+    @property
+    def train(self) -> TrainOptions: ...
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Folder, seed and device of an evaluation; of these its scores depend on the seed alone."""
+
+    out: Path | None = None
+    """Folder of the evaluation; by default RUN/evaluations/PROTOCOL-DATA-seedS for a run."""
+    resume: bool = False
+    """Continue the evaluation in its folder where it stopped, or start it where there is none."""
+    overwrite: bool = False
+    """Replace the evaluation in its folder."""
+    seed: Annotated[int, SEED] = 0
+    """Random seed of weights, order, crops, mixing and drop path. Scores depend on it."""
+    device: str | None = None
+    """Device to compute on: auto (a GPU where there is one), cpu, cuda, ... Unset: the recipe's (auto)."""
+    workers: Annotated[int | None, NOT_NEGATIVE] = None
+    """Number of processes that read images; 0: the main process does it. Unset: the recipe's (2)."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """What `lamina evaluate all` asks of a protocol; each protocol reads the fields that it has a use for."""
+
+    protocol: str
+    """The name of its row."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """`recipe`, the name of the recipe to start from, and the fields that differ from it."""
+    encoder: EncoderOptions | None = None
+    """The network of a weights file that does not say it."""
+    epochs: float | None = None
+    few_per_class: tuple[int, ...] = ()
+    corrupted_images: int | None = None
+    features: tuple[Wanted, ...] = ()
+    pools: tuple[VectorPool, ...] = ()
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol: how models are evaluated on data."""
+
+    name: str
+    help: str
+    """What it measures, as a sentence."""
+    run: str
+    """The function, as MODULE:NAME. It takes a model, data, `ProtocolOptions`, `RunOptions` and
+    `ComputeOptions`, and returns a tuple of `lamina.evaluate.score.Score`."""
+    options: tuple[str, ...] = ()
+    """The fields of `ProtocolOptions` that it reads."""
+    recipe: str = ""
+    """Where it has recipes, the function that makes one of the protocol's name and fields, as MODULE:NAME."""
+    labels: Literal["classes", "maps", "objects"] = "classes"
+    """What of the data it learns: classes of images, class maps, or objects with boxes."""
+    seeded: bool = True
+    """Whether its scores depend on the seed."""
+    after: str = ""
+    """A protocol whose trained classifier it takes in place of the model, where both are chosen."""
+
+    @property
+    def on_features(self) -> bool:
+        """Whether it judges frozen features, so that scores of other features and pools are kept apart."""
+        return "features" in self.options
+
+
+def imported(path: str) -> Callable[..., Any]:
+    """The function that MODULE:NAME names, imported now."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+
+def chosen_recipe(protocol: str, fields: Mapping[str, Any], named: Callable[[str | None], T]) -> T:
+    """The recipe that `fields` name under `recipe`, with the other fields.
+
+    Args:
+        protocol: its name, which stands before the fields in errors.
+        fields: as in `ProtocolOptions.recipe`.
+        named: the recipe of a name, or the usual one for None.
+
+    Raises:
+        LaminaError: for a field that there is not, or that would have no effect.
+    """
+    others = dict(fields)
+    name = others.pop("recipe", None)
+    if not isinstance(name, str | None):
+        raise LaminaError(f"{protocol}.recipe is the name of a recipe, not {name!r}")
+    started = named(name)
+    chosen = merge(started, others, f"{protocol}.")
+    check_read(started, chosen, where=f"{protocol}.")
+    return chosen
