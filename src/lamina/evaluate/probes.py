@@ -19,7 +19,7 @@ from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult, Row, mark_chosen
-from lamina.evaluate.score import Score, of_probe
+from lamina.evaluate.score import Score, named, of_probe
 from lamina.features.baselines import subjects
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import collect_for
@@ -181,7 +181,7 @@ def _evaluate(
     backbone = backbone if image_size is None else at_image_size(backbone, image_size)
     backbone = backbone.to(choose_device(compute.device))
     extractors, notes = subjects(backbone, features)
-    origin, one = backbone.origin, labelled.one_part
+    one = labelled.one_part
     told = *labelled.notes, *labelled.trained_on(backbone), *_resized(backbone)
     notes = (*told, *notes, *((LEFT_ONE_OUT,) if one else ()))
     finished: list[str] = []
@@ -194,9 +194,8 @@ def _evaluate(
     majority = next(row.confusion.majority for row in rows if row.confusion is not None)
     result = ProbeResult(
         protocol=judging.protocol,
-        model=origin.name if origin is not None else "a backbone",
+        **named(backbone),
         data=f"{labelled.name}, leave-one-out" if one else labelled.name,
-        step=origin.step if origin is not None else None,
         n_train=len(train.index),
         n_test=len(test.index),
         classes=labelled.classes,

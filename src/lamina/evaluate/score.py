@@ -14,6 +14,7 @@ from lamina.evaluate.confusion import BALANCED, MAJORITY, Confusion
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import ProbeResult, Row
 from lamina.features.table import Setting
+from lamina.interop.backbone import Backbone
 from lamina.runs.run import Run
 
 KIND = "score"
@@ -100,6 +101,14 @@ def score_file(score: Score, newest: bool = True) -> Path | None:
         return None
     earlier = None if newest else score.step
     return result_file(run.results, score.protocol, score.data, score.way, score.seed, earlier, score.images)
+
+
+def named(backbone: Backbone) -> dict[str, Any]:
+    """The fields `model` and `step` of a score of this backbone."""
+    origin = backbone.origin
+    if origin is None:
+        return {"model": "a backbone", "step": None}
+    return {"model": origin.name, "step": origin.step}
 
 
 def of_probe(result: ProbeResult) -> tuple[Score, ...]:

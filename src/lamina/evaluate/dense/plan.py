@@ -19,9 +19,8 @@ from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.data import TwoParts
 from lamina.evaluate.dense.encoder import known_origin, resized_options
 from lamina.evaluate.dense.recipe import R
-from lamina.evaluate.finetune.protocol import digest_of, keep, own_folder, placed
+from lamina.evaluate.finetune.protocol import digest_of, folder_of, keep, placed
 from lamina.evaluate.protocol import RunOptions
-from lamina.evaluate.result_files import file_name
 from lamina.evaluate.score import Score
 from lamina.evaluate.unused_options import check_options
 from lamina.features.table import Setting
@@ -85,8 +84,7 @@ class DensePlan(Generic[D, R]):
 
     def folder(self, name: str, model: str | Path | Backbone, run_options: RunOptions) -> Path:
         """The one that was asked for, or one in the run that the model is."""
-        called = f"{name}-{file_name(self.data.name)}-seed{run_options.seed}"
-        return run_options.out or own_folder(self.backbone, model, called)
+        return folder_of(run_options, self.backbone, model, name, self.data.name)
 
     def loader(
         self, options: DataOptions, window: WindowOptions, ranks: Ranks, least_px: int = 1

@@ -24,7 +24,7 @@ from lamina.evaluate.fewshot.subsets import Draw, draw_of_list, draw_per_class, 
 from lamina.evaluate.finetune.protocol import evaluate_trained, keep
 from lamina.evaluate.finetune.recipes import FinetuneRecipe
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
-from lamina.evaluate.score import Score, Unfinished, score_file
+from lamina.evaluate.score import Score, Unfinished, named, score_file
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import collect_for
 from lamina.features.knn import probe_knn
@@ -142,7 +142,7 @@ def _score(
     seed: int,
 ) -> Score:
     """The score of an amount, of which `draw` is the last draw."""
-    values, n, origin = [row.answer.top1 for row in rows], rows[0].answer.n_test, backbone.origin
+    values, n = [row.answer.top1 for row in rows], rows[0].answer.n_test
     mean = estimate(values, SHARE)
     found = Confusion.summed([row.answer.confusion for row in rows if row.answer.confusion is not None])
     interval, note = wilson_interval(round(mean.mean * n), n), "a single draw of labels"
@@ -152,8 +152,7 @@ def _score(
         note = f"all {len(rows)} draws gave one accuracy; the interval is over test images"
     return Score(
         protocol=f"fewshot-{options.classifier}-{draw.amount}",
-        model="a backbone" if origin is None else origin.name,
-        step=None if origin is None else origin.step,
+        **named(backbone),
         data=labelled.name,
         metric="top1",
         value=mean.mean,

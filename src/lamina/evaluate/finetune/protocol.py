@@ -22,7 +22,7 @@ from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
 from lamina.evaluate.predictions import Answers, classify
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions, Trained, TrainingRecipe
 from lamina.evaluate.result_files import file_name
-from lamina.evaluate.score import Score, Unfinished, score_file
+from lamina.evaluate.score import Score, Unfinished, named, score_file
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.options import ComputeOptions
 from lamina.features.table import Setting
@@ -78,9 +78,7 @@ def evaluate_trained(
     chosen, notes = adapt_recipe(recipe or protocol_recipe(protocol, backbone), backbone, source)
     chosen, said = placed(chosen, run_options), (*labelled.notes, *labelled.trained_on(backbone), *notes)
     name = protocol if called is None else f"{protocol}-{called}"
-    out = run_options.out or own_folder(
-        backbone, model, f"{name}-{file_name(labelled.name)}-seed{run_options.seed}"
-    )
+    out = folder_of(run_options, backbone, model, name, labelled.name)
     learned = images_digest(source)
     outcome = run_pretrain(
         chosen,
@@ -95,13 +93,11 @@ def evaluate_trained(
     )
     if outcome.exit_code:
         raise Unfinished(outcome.sentence, outcome.exit_code)
-    answers = test_run(
-        out, labelled.test, ComputeOptions(workers=chosen.data.workers, device=chosen.train.device)
-    )
+    compute = ComputeOptions(workers=chosen.data.workers, device=chosen.train.device)
+    answers = test_run(out, labelled.test, compute)
     score = Score(
         protocol=name,
-        model="a backbone" if backbone.origin is None else backbone.origin.name,
-        step=None if backbone.origin is None else backbone.origin.step,
+        **named(backbone),
         data=labelled.name,
         metric="top1",
         value=answers.top1,
@@ -161,8 +157,13 @@ def placed(recipe: R, run_options: RunOptions) -> R:
     return replace(recipe, train=train, data=replace(recipe.data, workers=workers))
 
 
-def own_folder(backbone: Backbone, model: str | Path | Backbone, name: str) -> Path:
-    """A folder in the run that the model is."""
+def folder_of(
+    run_options: RunOptions, backbone: Backbone, model: str | Path | Backbone, protocol: str, data: str
+) -> Path:
+    """The folder that was given, else one in the run that the model is; raises where it is no run."""
+    if run_options.out is not None:
+        return run_options.out
+    name = f"{protocol}-{file_name(data)}-seed{run_options.seed}"
     if not isinstance(model, Backbone) and backbone.origin is not None and Run(backbone.origin.name).exists():
         place, step = locate_step(model)
         newest = Run(str(model)).exists()
