@@ -19,7 +19,7 @@ from lamina.mim import MIM
 from lamina.recipes.build import build_method, resolve
 from lamina.recipes.recipe import Recipe
 from lamina.report.bad_files import SkippedFile, write_skipped
-from lamina.report.gallery import Gallery, paint
+from lamina.report.gallery import Gallery, write_pictures
 from lamina.runs.data_facts import DataFacts
 from lamina.runs.run import Run
 
@@ -116,7 +116,7 @@ def toy_run(path: Path, fusion: str = "mff", names: list[str] | None = None) -> 
         result = toy_result(protocol, names[5], (names[6], names[7], names[8]))
         (run.results / f"{protocol}-data.json").write_text(json.dumps(result))
     write_skipped(path, [SkippedFile(names[9 + i % 2], name) for i, name in enumerate(names)])
-    paint(toy_method(fusion), toy_gallery(names, names[::-1]), run.pictures, 40)
+    write_pictures(toy_method(fusion), toy_gallery(names, names[::-1]), run.pictures, 40)
     return path
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from evaluate_toys import NAMES, shaken, stripes, stripes_data, toy_recipe
-from lamina.analyze.layer_probes import analyze_depth, paired_interval
+from lamina.analyze.layer_probes import analyze_depth, grouped_notes, paired_interval
 from lamina.analyze.layer_probes_plot import draw
 from lamina.core.errors import LaminaError
 from lamina.data.loading.loader import eval_batches
@@ -20,6 +20,7 @@ from lamina.evaluate.probes import evaluate_knn, evaluate_linear
 from lamina.features.data import LabelledData
 from lamina.features.options import KNNOptions, LinearOptions
 from lamina.features.pooling import layer_vectors
+from lamina.features.table import Key
 from lamina.fusion.mff import MultiLevelFusion
 from lamina.interop.backbone import Backbone, Origin
 from lamina.recipes.build import build_method
@@ -280,3 +281,14 @@ def test_what_cannot_be_probed_is_refused_with_a_sentence(tmp_path):
     broken.encoder.vit.blocks[1] = Change(lambda x: x / 0)
     with pytest.raises(LaminaError, match="not finite"):
         analyze_depth({"m": broken}, LabelledData("s", stripes(9, 1), stripes(9, 2)), **QUICK)
+
+
+def test_a_note_on_many_kinds_of_features_is_said_once():
+    keys = [Key("", str(layer), "mean") for layer in (-1, 0, 1, 2)] + [Key("", "fused", "cls")]
+    every = [("knn", key, "an edge") for key in keys]
+    one = ("linear", keys[0], "another")
+    assert list(grouped_notes([*every, one, ("linear", keys[-1], "another")], 5)) == [
+        "knn, all of 5 kinds of features: an edge",
+        "linear, input (mean), fused (cls): another",
+    ]
+    assert list(grouped_notes(every, 9)) == ["knn, 5 of 9 kinds of features: an edge"]

@@ -21,8 +21,8 @@ from lamina.analyze.measures.patch_maps import (
 )
 from lamina.analyze.models import Images, ModelOnImages
 from lamina.analyze.patches import analyze_patches
-from lamina.analyze.retrieval import Gallery, analyze_retrieval, judge_rankings, pixel_units
-from lamina.analyze.shown_images import drawn, picture_of
+from lamina.analyze.retrieval import UnitVectors, analyze_retrieval, pixel_units, score_rankings
+from lamina.analyze.shown_images import chosen_keys, picture_of
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.plotting import figure_text
@@ -220,7 +220,7 @@ def test_maps_of_every_encoder_against_a_plain_forward(name, channels):
         normed = vit.forward_features(model.encoder.normalise(batch.images))[:, vit.num_prefix_tokens :]
     norms = last["out"][:, vit.num_prefix_tokens :].norm(dim=-1)
     keys = [image.key for image in found.shown]
-    assert keys == list(drawn(range(8), 3, 0))
+    assert keys == list(chosen_keys(range(8), 3, 0))
     assert [image.name for image in found.shown] == [f"{key}.png" for key in keys]
     assert found.grid == (4, 6)
     chosen = normed[keys]
@@ -350,10 +350,14 @@ def test_batches_without_keys_are_counted():
 
 
 def test_which_images_are_shown_depends_on_their_keys_alone():
-    assert drawn(range(100), 5, 0) == drawn(reversed(range(100)), 5, 0) != drawn(range(100), 5, 1)
-    part = drawn(range(50), 5, 0)
-    assert set(drawn(range(100), 5, 0)) <= {*part, *range(50, 100)}
-    assert drawn([3, 1], 5, 0) == (1, 3)
+    assert (
+        chosen_keys(range(100), 5, 0)
+        == chosen_keys(reversed(range(100)), 5, 0)
+        != chosen_keys(range(100), 5, 1)
+    )
+    part = chosen_keys(range(50), 5, 0)
+    assert set(chosen_keys(range(100), 5, 0)) <= {*part, *range(50, 100)}
+    assert chosen_keys([3, 1], 5, 0) == (1, 3)
 
 
 def test_pictures_show_what_was_stored():
@@ -368,22 +372,22 @@ def test_pictures_show_what_was_stored():
 
 def gallery(rows, pixels=None):
     unit = torch.nn.functional.normalize(torch.as_tensor(rows, dtype=torch.float64), dim=1)
-    return Gallery(unit, torch.eye(len(unit), dtype=torch.float64) if pixels is None else pixels)
+    return UnitVectors(unit, torch.eye(len(unit), dtype=torch.float64) if pixels is None else pixels)
 
 
 def test_precision_and_map_by_hand():
     angles = torch.tensor([0.0, 0.1, 0.25, 0.45, 2.0])
     rows = torch.stack([angles.cos(), angles.sin()], 1)
-    found = judge_rankings(gallery(rows), torch.tensor([0, 1, 0, 0, 1]), 2)
+    found = score_rankings(gallery(rows), torch.tensor([0, 1, 0, 0, 1]), 2)
     # nearest first: 0: 1 2 3 4 -> -xx-; 1: 0 2 3 4 -> ---x; 2: 1 3 0 4 -> -xx-; 3: 2 1 0 4 -> x-x-; 4: 3 2 1 0 -> --x-
     average = [(1 / 2 + 2 / 3) / 2, 1 / 4, (1 / 2 + 2 / 3) / 2, (1 + 2 / 3) / 2, 1 / 3]
     assert found.mean_average_precision == pytest.approx(np.mean(average))
     assert found.precision == pytest.approx(np.mean([1 / 2, 0, 1 / 2, 1 / 2, 0]))
     assert found.chance == pytest.approx(np.mean([1 / 2, 1 / 4, 1 / 2, 1 / 2, 1 / 4]))
     assert found.n_queries == 5
-    alone = judge_rankings(gallery(rows[:3]), torch.tensor([0, 1, 0]), 1)
+    alone = score_rankings(gallery(rows[:3]), torch.tensor([0, 1, 0]), 1)
     assert alone.n_queries == 2  # nobody shares the class of the second
-    assert judge_rankings(gallery(rows[:2]), torch.tensor([0, 1]), 1) is None
+    assert score_rankings(gallery(rows[:2]), torch.tensor([0, 1]), 1) is None
 
 
 def test_average_precision_is_that_of_scikit_learn():
@@ -391,7 +395,7 @@ def test_average_precision_is_that_of_scikit_learn():
 
     rng = np.random.default_rng(0)
     rows, labels = rng.normal(size=(30, 4)), rng.integers(0, 3, 30)
-    found = judge_rankings(gallery(rows), torch.from_numpy(labels), 5)
+    found = score_rankings(gallery(rows), torch.from_numpy(labels), 5)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     similarity = unit @ unit.T
     others = ~np.eye(30, dtype=bool)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from evaluate_toys import NAMES, shaken, stripes, toy_recipe
-from lamina.analyze.measures.rank import alpha_req, effective_rank, lidar
+from lamina.analyze.measures.rank import alpha_req, effective_rank, lidar, rankme
 from lamina.analyze.models import Images, ModelOnImages
-from lamina.analyze.rank import analyze_rank, rankme
+from lamina.analyze.rank import analyze_rank
 from lamina.analyze.rank_plot import draw
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError

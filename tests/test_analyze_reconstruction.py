@@ -318,8 +318,8 @@ def test_the_picture_the_table_and_the_numbers(n):
     told = summarize(result)
     assert [row[0] for row in told.rows] == names
     assert told.rows[0][5:] == ("0.0 ± 0.0 %", "0.0 ± 0.0 %", "100.0 ± 0.0 %")
-    assert any("model 0: normalised patches" in note for note in told.notes)
-    assert any("nothing above 0.3 of Nyquist" in note for note in told.notes) == (n > 1)
+    assert any("model 0: the method predicts normalised patches" in note for note in told.notes)
+    assert any("cut off at 0.3 of Nyquist" in note for note in told.notes) == (n > 1)
     content = json.loads(json.dumps(result.to_json()))["models"]["model 0"]
     assert content["psnr"] == result.models["model 0"].psnr
     assert content["high"]["ratio"] == result.models["model 0"].high.ratio

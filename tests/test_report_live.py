@@ -109,7 +109,7 @@ def test_a_slow_report_is_made_less_often(
         painted.append(clock.now)
         clock.now += 30
 
-    monkeypatch.setattr(live_module, "paint", slow)
+    monkeypatch.setattr(live_module, "write_pictures", slow)
     for step in range(2500):
         live.on_log(step, {}, batch(), method)
         clock.now += 1
@@ -160,7 +160,7 @@ def test_skipped_files_are_kept_by_name_over_a_resume(run: Run, clock: Clock) ->
     assert "&lt;b&gt;.jpg" in html
 
 
-@pytest.mark.parametrize("where", ["gallery", "paint", "write"])
+@pytest.mark.parametrize("where", ["gallery", "write_pictures", "write"])
 def test_a_failing_report_is_said_once_and_training_goes_on(
     where: str,
     run: Run,
@@ -173,7 +173,9 @@ def test_a_failing_report_is_said_once_and_training_goes_on(
         raise RuntimeError("no such luck")
 
     if where != "gallery":
-        monkeypatch.setattr(live_module, {"paint": "paint", "write": "write_report"}[where], fail)
+        monkeypatch.setattr(
+            live_module, {"write_pictures": "write_pictures", "write": "write_report"}[where], fail
+        )
     live = LiveReport(run.path, fail if where == "gallery" else toy_gallery(["a", "b"], []))  # type: ignore[arg-type]
     with caplog.at_level(logging.INFO, "lamina"):
         live.on_start(STATE)

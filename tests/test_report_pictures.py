@@ -21,7 +21,7 @@ from lamina.core.patches import take
 from lamina.data.sources import ArraySource
 from lamina.mim import Prediction
 from lamina.report import reconstructions as strips_module
-from lamina.report.gallery import Gallery, paint
+from lamina.report.gallery import Gallery, write_pictures
 from lamina.report.model_pictures import (
     displayable,
     patch_features,
@@ -128,7 +128,7 @@ def test_looking_at_a_method_leaves_no_trace(tmp_path: Path) -> None:
     method.decoder.eval()  # as a frozen part would be
     before = {name: value.clone() for name, value in method.state_dict().items()}
     modes, state = [m.training for m in method.modules()], torch.get_rng_state()
-    paint(method, toy_gallery(["a"] * 5, []), tmp_path, 1)
+    write_pictures(method, toy_gallery(["a"] * 5, []), tmp_path, 1)
     assert torch.equal(torch.get_rng_state(), state)
     assert [m.training for m in method.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
@@ -137,8 +137,8 @@ def test_looking_at_a_method_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_pictures_of_the_same_weights_are_the_same(tmp_path: Path) -> None:
     method, gallery = toy_method(), toy_gallery(["a", "b", "c", "d"], [])
-    paint(method, gallery, tmp_path / "one", 1)
-    paint(method, gallery, tmp_path / "two", 1)
+    write_pictures(method, gallery, tmp_path / "one", 1)
+    write_pictures(method, gallery, tmp_path / "two", 1)
     files = sorted(p.name for p in (tmp_path / "one").iterdir())
     assert files == sorted(p.name for p in (tmp_path / "two").iterdir())
     assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
@@ -306,6 +306,6 @@ def test_a_gallery_of_a_source_has_its_names_and_labels() -> None:
 
 def test_the_index_is_plain_json_whatever_the_names(tmp_path: Path) -> None:
     names = ["\udcff.jpg", "\u202egpj", "a\nb", '"<'] * 2
-    paint(toy_method(), toy_gallery(names, names), tmp_path, 1)
+    write_pictures(toy_method(), toy_gallery(names, names), tmp_path, 1)
     index = json.loads((tmp_path / "index.json").read_bytes().decode("ascii"))
     assert [row["name"] for row in index["restored"]] == names[:3]

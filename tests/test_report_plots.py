@@ -199,3 +199,12 @@ def test_a_cell_says_among_how_many_features_its_own_were_chosen():
         cell_of([ShownResult("knn", "photos", 1, 9, 9, 2, rows)], "trained").remark for rows in (fused, plain)
     ]
     assert remarks == ["fused, mean (chosen among 2)", "last, mean"]
+
+
+@pytest.mark.parametrize("last", [0.00532, 0.532, 1e-7])
+def test_the_value_at_the_end_of_a_curve_fits_beside_it(last):
+    """It is within half a hundredth of the largest value's decade, and has no more than five characters."""
+    chart = line_chart("lr", [Series("lr", [0, 1], [1.24, last], MUTED)], label="value")
+    (line,) = chart.lines
+    assert len(line.label) <= 5
+    assert abs(float(line.label) - last) <= 0.005

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear, stratified_split
 from lamina.features.options import ComputeOptions, KNNOptions, LinearOptions
 from lamina.features.pooling import layer_vectors
-from lamina.features.probe import Verdict, grouped
+from lamina.features.probe import Verdict
 from lamina.features.standardize import standardised
 from lamina.features.table import Key, Protocol, Setting, Table
 from lamina.interop.backbone import Backbone
@@ -37,6 +37,8 @@ Place = Literal["block", "last", "fused"]
 Progress = Callable[[str, int, int], None]
 Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], Verdict]
 KNN = KNNOptions(k=(5, 10, 20))
+MOST_NAMED = 4
+"""Kinds of features that a note names; of more it gives the number."""
 LINEAR = LinearOptions(c=(1.0, 10.0, 100.0, 1000.0))
 
 
@@ -246,27 +248,38 @@ def _probed(
     scores: list[LayerScore] = []
     peaks: dict[Protocol, Peak] = {}
     unread = [*train.unread("training images"), *test.unread("test images")]
-    notes: list[tuple[str, str]] = []
+    notes: list[tuple[Protocol, Key, str]] = []
     for protocol in sweep.protocols:
         found, right = [], []
         for key in train.vectors:
             score, hits, remarks = _score(protocol, sweep.probe(protocol), key, train, test, depth)
             found.append(score)
             right.append(hits)
-            notes += remarks
+            notes += [(protocol, key, remark) for remark in remarks]
             if progress is not None:
                 progress(len(scores) + len(found), len(train.vectors) * len(sweep.protocols))
         peaks[protocol] = _peak(found, right, depth, sweep.chosen_on(protocol, train.labels))
         scores += found
-    return ModelDepth(
-        depth, width, len(train.index), len(test.index), tuple(scores), peaks, (*unread, *grouped(notes))
-    )
+    remarks = (*unread, *grouped_notes(notes, len(train.vectors)))
+    return ModelDepth(depth, width, len(train.index), len(test.index), tuple(scores), peaks, remarks)
+
+
+def grouped_notes(notes: Sequence[tuple[Protocol, Key, str]], n: int) -> Iterator[str]:
+    """Each note once, after the probe and the features that it is about; where these are many, after their
+    number out of `n` kinds of features."""
+    about: dict[tuple[Protocol, str], list[str]] = {}
+    for protocol, key, note in notes:
+        place = key.features if key.features in ("last", "fused") else f"block {key.features}"
+        about.setdefault((protocol, note), []).append(f"{place.replace('block -1', 'input')} ({key.pool})")
+    for (protocol, note), kinds in about.items():
+        counted = f"{'all' if len(kinds) == n else len(kinds)} of {n} kinds of features"
+        yield f"{protocol}, {counted if len(kinds) > MOST_NAMED else ', '.join(kinds)}: {note}"
 
 
 def _score(
     protocol: Protocol, probe: Probe, key: Key, train: Table, test: Table, depth: int
-) -> tuple[LayerScore, Tensor, list[tuple[str, str]]]:
-    """The score, which test images were right, and the probe's remarks by what they were made on."""
+) -> tuple[LayerScore, Tensor, tuple[str, ...]]:
+    """The score, which test images were right, and the probe's remarks."""
     assert train.labels is not None
     assert test.labels is not None
     place: Place = "last" if key.features == "last" else "fused" if key.features == "fused" else "block"
@@ -281,7 +294,7 @@ def _score(
     score = LayerScore(
         protocol, place, layer, key.pool, verdict.settings, verdict.validation_top1, accuracy, interval
     )
-    return score, hits, [(f"{protocol}, {key.features}, {key.pool}", note) for note in verdict.notes]
+    return score, hits, verdict.notes
 
 
 def _peak(scores: Sequence[LayerScore], hits: Sequence[Tensor], depth: int, n_chosen_on: int) -> Peak:

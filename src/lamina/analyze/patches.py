@@ -29,8 +29,8 @@ from lamina.analyze.session import AnalysisSession
 from lamina.analyze.shown_images import (
     Map,
     Picture,
+    chosen_keys,
     device_of,
-    drawn,
     grid_map,
     keys_of,
     name_of,
@@ -193,7 +193,7 @@ def _see(model: ModelOnImages, n: int, seed: int) -> _Seen:
         prefix.append(lengths[:, : encoder.n_prefix])
         cosines.append(mean_cosine(patches))
         kept |= dict(zip(keys.tolist(), batch.images.cpu(), strict=True))
-        kept = {key: kept[key] for key in drawn(kept, n, seed)}
+        kept = {key: kept[key] for key in chosen_keys(kept, n, seed)}
     if not norms:
         raise LaminaError("there are no images; give one or more")
     lengths_of_prefix = tuple(float(v) for v in torch.cat(prefix).mean(dim=0))

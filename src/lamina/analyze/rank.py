@@ -15,12 +15,8 @@ from lamina.analyze.measures.rank import (
     Moments,
     PowerLaw,
     Scatters,
-    alpha_req,
-    effective_rank,
     entropy_rank,
-    lidar,
     power_law,
-    rankme,
 )
 from lamina.analyze.models import ModelOnImages
 from lamina.analyze.session import AnalysisSession
@@ -29,18 +25,6 @@ from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, sample_keys, uniform
 from lamina.data.augment.crops import RandomResizedCrop
 from lamina.features.pooling import layer_vectors
-
-__all__ = [
-    "ModelRank",
-    "PowerLaw",
-    "RankResult",
-    "RankScore",
-    "alpha_req",
-    "analyze_rank",
-    "effective_rank",
-    "lidar",
-    "rankme",
-]
 
 Place = Literal["block", "last", "fused"]
 

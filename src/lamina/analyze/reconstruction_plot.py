@@ -174,7 +174,5 @@ def _conditions(model: ModelReconstruction) -> list[str]:
         notes.append("baseline: the mean colour of the visible patches")
     if model.low_pass is not None:
         cutoff = f"{model.low_pass:.2g} of Nyquist"
-        notes.append(
-            f"the target has no frequencies above {cutoff}; the error is against the unfiltered images"
-        )
+        notes.append(f"the target is cut off at {cutoff}; the error is against the unfiltered images")
     return notes

@@ -14,7 +14,7 @@ from torch import Tensor
 from lamina.analyze.catalog import RetrievalOptions
 from lamina.analyze.models import Images, ModelOnImages
 from lamina.analyze.session import AnalysisSession
-from lamina.analyze.shown_images import Picture, device_of, drawn, keys_of, name_of, picture_of
+from lamina.analyze.shown_images import Picture, chosen_keys, device_of, keys_of, name_of, picture_of
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
@@ -27,7 +27,7 @@ _THUMBNAIL_PX = 128
 
 
 @dataclass(frozen=True)
-class Found:
+class RetrievedImage:
     """An image in the sheet."""
 
     key: int
@@ -43,14 +43,14 @@ class Found:
 class Query:
     """An image and those nearest to it, nearest first."""
 
-    image: Found
-    neighbours: tuple[Found, ...]
+    image: RetrievedImage
+    neighbours: tuple[RetrievedImage, ...]
     duplicates: int
     """Near-duplicates that were left out."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class RetrievalScores:
     """How often neighbours share the query's class, every image being a query once."""
 
     precision: float
@@ -71,7 +71,7 @@ class ModelRetrieval:
     channels: int
     duplicates: int
     """Pairs of near-duplicates among the images."""
-    judged: Judged | None
+    judged: RetrievalScores | None
     queries: tuple[Query, ...]
     pictures: Mapping[int, Picture] = field(repr=False, compare=False)
     """(H, W, 3) bytes of each image in the sheet, by key; not in the JSON."""
@@ -155,14 +155,14 @@ def analyze_retrieval(
     return RetrievalResult(found, k, features, pool, centred, seed)
 
 
-class Gallery(NamedTuple):
+class UnitVectors(NamedTuple):
     """All images as unit vectors: of their features, and of their pixels, which tell duplicates."""
 
     features: Float64[Tensor, "n D"]
     pixels: Float64[Tensor, "n K"]
 
 
-def rankings(gallery: Gallery, rows: Int64[Tensor, "q"]) -> Iterator[tuple[Int64[Tensor, "s"], Ranking]]:
+def rankings(gallery: UnitVectors, rows: Int64[Tensor, "q"]) -> Iterator[tuple[Int64[Tensor, "s"], Ranking]]:
     """The rankings of the queries in `rows`, a slab of them at a time; of equals the first comes first."""
     size = max(1, _MAX_CELLS // len(gallery.features))
     for part in torch.split(rows, size):
@@ -185,7 +185,7 @@ def pixel_units(images: Shaped[Tensor, "B C H W"]) -> Float64[Tensor, "B K"]:
     return torch.cat([unit, flat.double()[:, None]], dim=1)
 
 
-def judge_rankings(gallery: Gallery, labels: Int64[Tensor, "n"], k: int) -> Judged | None:
+def score_rankings(gallery: UnitVectors, labels: Int64[Tensor, "n"], k: int) -> RetrievalScores | None:
     """Precision@k and mean average precision, each image asking for the others of its class.
 
     A query with fewer than `k` images left is scored on those; one without another image of its class is
@@ -205,7 +205,7 @@ def judge_rankings(gallery: Gallery, labels: Int64[Tensor, "n"], k: int) -> Judg
     if not len(found[0]):
         return None
     precision, average, chance = (float(values.mean()) for values in found)
-    return Judged(precision, average, chance, len(found[0]))
+    return RetrievalScores(precision, average, chance, len(found[0]))
 
 
 def _sheet(
@@ -217,9 +217,9 @@ def _sheet(
             f"{len(keys)} images have at most {len(keys) - 1} neighbours, not {k}; set k, or give more images"
         )
     vectors = vectors.double() - centred * vectors.double().mean(dim=0)
-    gallery = Gallery(F.normalize(vectors, dim=1), pixels)
+    gallery = UnitVectors(F.normalize(vectors, dim=1), pixels)
     place = {key: i for i, key in enumerate(keys)}
-    rows = torch.tensor([place[key] for key in drawn(keys, queries, seed)])
+    rows = torch.tensor([place[key] for key in chosen_keys(keys, queries, seed)])
     sheet: list[Query] = []
     for part, ranking in rankings(gallery, rows):
         for row, order, cosines in zip(part.tolist(), *ranking, strict=True):
@@ -228,7 +228,7 @@ def _sheet(
             neighbours = tuple(_found(model, keys[i], labels, i, cosine) for i, cosine in nearest)
             left_out = int((cosines == -torch.inf).sum()) - 1
             sheet.append(Query(_found(model, keys[row], labels, row, 1.0), neighbours, left_out))
-    judged = None if labels is None else judge_rankings(gallery, labels, k)
+    judged = None if labels is None else score_rankings(gallery, labels, k)
     wanted = {image.key for query in sheet for image in (query.image, *query.neighbours)}
     pictures = _pictures(model, wanted)
     channels = model.backbone.encoder.in_chans
@@ -241,13 +241,15 @@ def _pairs(pixels: Float64[Tensor, "n K"]) -> int:
     return (sum(int((slab @ pixels.T > SAME_IMAGE).sum()) for slab in slabs) - len(pixels)) // 2
 
 
-def _found(model: ModelOnImages, key: int, labels: Int64[Tensor, "n"] | None, i: int, cosine: float) -> Found:
+def _found(
+    model: ModelOnImages, key: int, labels: Int64[Tensor, "n"] | None, i: int, cosine: float
+) -> RetrievedImage:
     """An image with its name and class, as far as they are known."""
     label = None
     if labels is not None:
         known = model.batches.source.class_names if isinstance(model.batches, Images) else ()
         label = printable(known[int(labels[i])]) if known else str(int(labels[i]))
-    return Found(key, name_of(model, key), label, cosine)
+    return RetrievedImage(key, name_of(model, key), label, cosine)
 
 
 def _pictures(model: ModelOnImages, wanted: set[int]) -> dict[int, Picture]:

@@ -39,7 +39,7 @@ def channels_shown(channels: int) -> str:
     return "first of 2 channels" if channels == 2 else ""
 
 
-def drawn(keys: Iterable[int], n: int, seed: int) -> tuple[int, ...]:
+def chosen_keys(keys: Iterable[int], n: int, seed: int) -> tuple[int, ...]:
     """`n` of the keys (all where there are no more), ascending: those whose hash with `seed` is smallest.
 
     So the choice from a set of images does not depend on their order, on batches or on the model.

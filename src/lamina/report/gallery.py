@@ -21,7 +21,7 @@ from lamina.data.sources import Source
 from lamina.features.nearest import nearest
 from lamina.mim import MIM
 from lamina.recipes.recipe import Recipe
-from lamina.report.model_pictures import look, patch_features, pca_map
+from lamina.report.model_pictures import mask_and_reconstruct, patch_features, pca_map
 from lamina.report.picture_store import AlbumWriter
 
 MOST_NEIGHBOURS = 6
@@ -89,12 +89,12 @@ def crop_for(recipe: Recipe, image: Shaped[Tensor, "C H W"]) -> Float[Tensor, "C
     return unit_float(crop(image)[None])[0]
 
 
-def paint(method: MIM, gallery: Gallery, folder: Path, step: int) -> None:
+def write_pictures(method: MIM, gallery: Gallery, folder: Path, step: int) -> None:
     """Make all pictures of a method at this step and keep them in `folder`."""
     album = AlbumWriter(folder, step)
     n = min(gallery.n_shown, len(gallery.batch))
     shown = next(gallery.batch.split(n))
-    album.reconstructions(look(method, shown), gallery.names[:n])
+    album.reconstructions(mask_and_reconstruct(method, shown), gallery.names[:n])
     features = patch_features(method, gallery.batch)
     images = unit_float(gallery.batch.images)
     grid = method.encoder.grid_of(images)

@@ -16,7 +16,7 @@ from lamina.core.batch import Batch, Fault
 from lamina.data.sources import Source
 from lamina.mim import mim_of
 from lamina.report.bad_files import SkippedFile, read_skipped, write_skipped
-from lamina.report.gallery import Gallery, paint
+from lamina.report.gallery import Gallery, write_pictures
 from lamina.report.page import write_report
 from lamina.runs.run import Run
 from lamina.train.callbacks import Callback
@@ -110,7 +110,7 @@ class LiveReport(Callback):
     def _paint(self, step: int) -> None:
         method = None if self._task is None else mim_of(self._task)
         if self.gallery is not None and method is not None and self._painted != step:
-            paint(method, self.gallery, Run(self.run).pictures, step)
+            write_pictures(method, self.gallery, Run(self.run).pictures, step)
             self._painted = step
 
     def _write(self) -> None:

@@ -77,11 +77,11 @@ def reconstruct(method: MIM, batch: Batch) -> Reconstruction:
     Raises LaminaError for a target that is not made of pixels.
     """
     check_pixels(method)
-    return look(method, batch)
+    return mask_and_reconstruct(method, batch)
 
 
-def look(method: MIM, batch: Batch) -> Reconstruction:
-    """`reconstruct`, or for a target that is not made of pixels what was hidden alone."""
+def mask_and_reconstruct(method: MIM, batch: Batch) -> Reconstruction:
+    """As `reconstruct`; without a reconstruction for a target that is not made of pixels."""
     batch = keyed(batch, _device(method))
     given = unit_float(batch.images).float()
     patch, grid = method.encoder.patch, method.encoder.grid_of(batch.images)

@@ -242,9 +242,11 @@ def _label(s: Series, label: str, power: int) -> str:
     """What stands at the end of a curve; a value is in the unit of the axis."""
     if label == "value":
         drawn = [v / 10**power for v in s.y if _drawable(v)]
-        # What cannot be told from zero on this axis has no digits worth their room.
-        tiny = bool(drawn) and abs(drawn[-1]) < 1e-3 * max(map(abs, drawn))
-        return "" if not drawn else "0" if tiny else number(drawn[-1])
+        largest = max(map(abs, drawn), default=0.0)
+        if not largest:
+            return "0" if drawn else ""
+        # To the third digit of the largest value: more cannot be seen, and would not fit beside the curve.
+        return number(round(drawn[-1], 2 - math.floor(math.log10(largest))))
     return s.name if label == "name" else ""
 
 
