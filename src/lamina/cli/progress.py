@@ -11,7 +11,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -21,20 +20,20 @@ from lamina.core.text import printable
 
 
 class _Bar:
-    """On stderr, where that is a terminal; it goes when it is done."""
+    """A bar on stderr, where that is a terminal; it disappears when the work is done."""
 
-    def __init__(self, what: str, seconds: ProgressColumn, total: int | None = None) -> None:
+    def __init__(self, what: str = "") -> None:
         console = make_console(stderr=True)
         columns = (
             TextColumn("{task.description}", markup=False),
             MofNCompleteColumn(),
             BarColumn(),
-            seconds,
-            TextColumn("{task.fields[said]}", markup=False),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
         )
         self._terminal = console.is_terminal
         self._progress = Progress(*columns, console=console, transient=True, disable=not self._terminal)
-        self._task = self._progress.add_task(what, total=total, said="")
+        self._task = self._progress.add_task(what, total=None, detail="")
 
     def __enter__(self) -> Self:
         return self
@@ -46,12 +45,11 @@ class _Bar:
 
 
 class ImagesBar(_Bar):
-    """Images that are read and computed, how fast, and how much waiting for them; told of each batch
-    (`ComputeOptions.progress`). Where fewer images are done than before, another pass has
-    begun."""
+    """Images that are computed, how many per second, and the share of the time spent waiting for them. It is
+    called after each batch (`ComputeOptions.progress`); fewer images than before begin another pass."""
 
     def __init__(self) -> None:
-        super().__init__("images", TimeRemainingColumn())
+        super().__init__("images")
         self._done = 0
         self._first: tuple[float, int] | None = None
         """When the first batch of this pass was done, and how many images it had."""
@@ -65,10 +63,10 @@ class ImagesBar(_Bar):
             self._progress.reset(self._task, total=total)
         since, before = self._first
         self._done = done
-        said = f"data wait {wait:.0%}"
+        detail = f"data wait {wait:.0%}"
         if done > before:
-            said = f"{(done - before) / max(now - since, 1e-9):.1f} images/s  {said}"
-        self._progress.update(self._task, completed=done, said=said)
+            detail = f"{(done - before) / max(now - since, 1e-9):.1f} images/s  {detail}"
+        self._progress.update(self._task, completed=done, detail=detail)
 
 
 class AnalysisBar(_Bar):
@@ -76,7 +74,7 @@ class AnalysisBar(_Bar):
     but for analyses that report details: these get a line for each part that is done."""
 
     def __init__(self) -> None:
-        super().__init__("", TimeRemainingColumn())
+        super().__init__()
         self._what, self._done, self._total, self._detail = "", 0, 0, ""
         self._started = time.perf_counter()
 
@@ -98,7 +96,7 @@ class AnalysisBar(_Bar):
         elif done > self._done:
             self._print_part()
         self._what, self._done, self._total, self._detail = what, done, total, detail
-        self._progress.update(self._task, completed=done, said=printable(detail))
+        self._progress.update(self._task, completed=done, detail=printable(detail))
         self._progress.start()
 
     def _print_part(self) -> None:

@@ -56,13 +56,13 @@ VERBS = (
     ),
     Verb(
         "evaluate segment",
-        "Semantic segmentation: linear, UperNet, DPT or kNN head",
+        "Evaluate semantic segmentation: linear, UperNet, DPT or kNN head",
         "lamina.cli.evaluate_trained:segment",
         parses=True,
     ),
     Verb(
         "evaluate detect",
-        "Detection and instance masks: ViTDet's Mask R-CNN",
+        "Evaluate detection and instance masks by ViTDet's Mask R-CNN",
         "lamina.cli.evaluate_trained:detect",
         parses=True,
     ),
@@ -87,20 +87,20 @@ VERBS = (
     ),
     Verb(
         "study feature-bias",
-        "Fusion weights for pixels, a teacher's features and labels as target",
+        "Compare fusion weights for pixels, teacher features and labels as targets",
         "lamina.cli.study:study_bias",
     ),
-    Verb("study pair", "MAE and PixMIM, each with and without MFF", "lamina.cli.study:study_pair"),
-    Verb("study fusion", "Fused blocks, projections and poolings compared", "lamina.cli.study:study_fusion"),
+    Verb("study pair", "Compare MAE and PixMIM, each with and without MFF", "lamina.cli.study:study_pair"),
+    Verb("study fusion", "Compare fused blocks, projections and poolings", "lamina.cli.study:study_fusion"),
     Verb("tokenizer train", "Train a discrete tokenizer for BEiT", "lamina.cli.tokenizer:train"),
     Verb(
         "inspect",
-        "Describe a file or folder, and which of its weights are usable",
+        "Describe a file or folder, and its usable weights",
         "lamina.cli.info:inspect",
         printed=True,
     ),
     Verb("methods", "List all methods with their parts", "lamina.cli.info:methods", printed=True),
     Verb("recipes", "List all recipes that --recipe takes", "lamina.cli.info:recipes", printed=True),
-    Verb("demo", "Pre-train a small model on photographs, with its report", "lamina.cli.demo:demo"),
+    Verb("demo", "Pre-train a small model on photographs and write its report", "lamina.cli.demo:demo"),
 )
 """In the order of the overview."""
