@@ -21,7 +21,7 @@ VectorPool = Literal["cls", "mean", "cls+mean"]
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Which vectors of an encoder are judged: a row for each of the features in each of the pools.
+    """Which vectors of an encoder are evaluated: a row of the table for each of the features in each pool.
 
     "last" and "fused" are normed by the encoder's final norm. Block outputs are not: like all vectors that
     are put together of several parts, they are standardised channel by channel on the training images, as
@@ -29,17 +29,17 @@ class FeatureOptions:
     """
 
     features: tuple[Wanted, ...] = ("last", "fused")
-    """last: the last block. fused: what the decoder was given, where there is a fusion. layers: each block, a
-    row each."""
+    """last: the output of the last block. fused: the fused features that the decoder reads, where the model
+    has a fusion. layers: the output of each block, in a row of its own."""
     layers: Annotated[tuple[int, ...], NOT_NEGATIVE] = ()
-    """Blocks, counted from 0, whose outputs side by side make one more row: of 12 blocks, the last 4 of
-    DINOv2's probes are 8 9 10 11."""
+    """Also evaluate the concatenated outputs of these blocks, counted from 0, such as 8 9 10 11 for the last
+    four of 12 (DINOv2's linear probe)."""
     pools: tuple[VectorPool, ...] = ("cls", "mean")
-    """cls: the class token, where there is one. mean: the mean of the patch tokens. cls+mean: both side by
-    side."""
+    """Vector of an image: the class token (cls, where there is one), the mean of the patch tokens (mean), or
+    both concatenated (cls+mean)."""
     baselines: bool = True
-    """Whether the untrained network and raw pixels are judged beside. All kinds of vectors are in memory at
-    once: of ImageNet's training images raw pixels are 63 GB and one kind of a ViT-B's features 3.9 GB."""
+    """Also evaluate the untrained network and raw pixels. Turn it off for large data sets, since all vectors
+    are in memory: for ImageNet 63 GB of raw pixels, and 3.9 GB for each kind of features of a ViT-B."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""
@@ -78,18 +78,20 @@ class FeatureOptions:
 
 @dataclass(frozen=True)
 class KNNOptions:
-    """The sweep of a kNN evaluation; every combination is judged by leave-one-out on the training set."""
+    """Candidates of a kNN evaluation. Leave-one-out accuracy on the training images chooses among them."""
 
     k: Annotated[tuple[int, ...], COUNT] = (10, 20, 100, 200)
-    """Neighbours that vote; values beyond the training set are cut to its size."""
+    """Candidates for the number of neighbours. A number above that of the training images is reduced to
+    it."""
     temperature: Annotated[float, POSITIVE] = 0.07
-    """Of the vote exp(similarity / temperature)."""
+    """Temperature of the votes exp(similarity / temperature). A lower one gives near neighbours more
+    weight."""
     centred: tuple[bool, ...] = (False, True)
-    """Whether the mean of the training features is taken off before the cosine. DINO does not (False alone);
-    raw pixels and untrained features, all positive or nearly parallel, gain by it, and so does MAE."""
+    """Candidates for subtracting the mean of the training features before the cosine. DINO does not subtract
+    it (False alone); raw pixels, untrained features and MAE gain by it."""
     selection_samples: Annotated[int, COUNT] = 50_000
-    """At most so many training samples, evenly spread, judge the candidates; each of them against all others,
-    which for every one of 1.28 million would be their square."""
+    """Choose among the candidates on at most this many training images, evenly spread. The cost grows with
+    this number times that of the training images."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -102,7 +104,7 @@ class KNNOptions:
 
 @dataclass(frozen=True)
 class LinearOptions:
-    """The sweep of a linear probe."""
+    """Candidates of a linear probe, and the training images that choose among them."""
 
     c: Annotated[tuple[float, ...], POSITIVE] = (
         0.1,
@@ -117,13 +119,13 @@ class LinearOptions:
         3000.0,
         10000.0,
     )
-    """scikit-learn's C, ascending: the penalty is |W|^2 / (2 C) beside the summed cross-entropy, on features
-    whose rows have a mean squared length of 1."""
+    """Candidates for scikit-learn's C, ascending: |W|^2 / (2 C) is added to the summed cross-entropy, on
+    features with a mean squared length of 1. A larger C is a weaker penalty."""
     validation_share: Annotated[float, SHARE_BETWEEN] = 0.25
-    """Share of each class's training samples that the choice of C, features and pool is made on."""
+    """Share of the training images of each class on which C, features and pool are chosen."""
     patience: Annotated[int, COUNT] = 2
-    """With 5,000 or more validation samples the sweep ends after so many values of C in a row that are worse
-    than the best one; with fewer all values are tried."""
+    """With 5,000 or more validation images, stop after this many values of C in a row that are worse than the
+    best one. With fewer, all values are tried."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

@@ -20,37 +20,38 @@ _NAMES = tyro.conf.arg(metavar=f"{{{','.join(PROTOCOL_NAMES)}}} [...]")
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Which protocols, how often, and what they may take."""
+    """Protocols of a comparison, seeds, and the size of its evaluations."""
 
     protocols: Annotated[tuple[str, ...], _NAMES] = ("knn", "linear", "finetune")
     """Protocols to run, in the order of the table's rows; robustness is run last, since it tests the
     classifier that finetune trains."""
     seeds: Annotated[int, COUNT] = 3
-    """Seeds of each protocol, for a model that is one run; of a model of several runs each is a seed."""
+    """Number of seeds of each protocol. A model that is given as several runs (A=R1,R2,R3) has one seed per
+    run instead."""
     epochs: Annotated[float | None, POSITIVE] = None
-    """Epochs of fine-tuning, linear-mae and attentive, in place of their recipes'; warm-up keeps its
-    share."""
+    """Epochs of finetune, linear-mae and attentive, in place of those of their recipes; warm-up keeps its
+    share of them."""
     few_per_class: Annotated[tuple[int, ...], COUNT] = (1, 5, 10)
-    """Images of each class for fewshot."""
+    """Label budgets of fewshot: numbers of images of each class."""
     corrupted_images: Annotated[int | None, COUNT] = 1000
-    """Test images for robustness; unset means all."""
+    """Number of test images for robustness. None: all."""
     features: tuple[Wanted, ...] = ("last",)
-    """What knn and linear read, the same of all models: last (the last block) is there in each. Each of
-    several has rows of its own: fused (what the decoder was given) of models with a fusion, layers (each
-    block)."""
+    """Features that knn and linear read, each in rows of its own. last: the output of the last block, which
+    all models have. fused: the fused features that the decoder reads, of models with a fusion. layers: the
+    output of each block."""
     pools: tuple[VectorPool, ...] = ("mean",)
-    """How knn and linear pool it, the same for all models: mean (of the patches) is there in each. Each of
-    several has a row of its own: cls (the class token), cls+mean (both side by side)."""
+    """Vectors of an image for knn and linear, each in a row of its own: the mean of the patch tokens (mean),
+    which all models have, the class token (cls), or both concatenated (cls+mean)."""
     batch_size: Annotated[int, COUNT] = 64
-    """Images per forward of frozen encoders."""
+    """Images per forward pass of frozen encoders. Lower it where the device runs out of memory."""
     network: str | None = None
-    """timm name of the network, for weights files that do not say."""
+    """timm name of the network, for weights files that do not name it."""
     heads: Annotated[int | None, COUNT, tyro.conf.arg(name="encoder.heads")] = None
-    """Attention heads of the network, for weights files of an unusual width, which do not say."""
+    """Attention heads of the network, for weights files of an unusual width that do not name them."""
     workers: Annotated[int, NOT_NEGATIVE] = 2
-    """Processes that read images."""
+    """Number of processes that read images; 0 reads them in the main process."""
     device: str = "auto"
-    """auto, cpu, cuda, ..."""
+    """Device to compute on: auto, cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

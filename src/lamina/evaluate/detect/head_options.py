@@ -23,45 +23,48 @@ def check_scales(scales: Sequence[float]) -> None:
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """Pyramid and heads of Mask R-CNN; the defaults are ViTDet's."""
+    """Options of the pyramid and the heads of Mask R-CNN. The defaults are those of ViTDet."""
 
     scales: Annotated[tuple[float, ...] | None, POSITIVE] = (4.0, 2.0, 1.0, 0.5)
-    """Sizes of the pyramid's maps over that of the encoder's, the largest first; one more is pooled. Unset
-    means those with strides from 4 px on."""
+    """Sizes of the maps of the pyramid, relative to the map of the encoder, the largest first; one more map
+    is pooled from the last. None: those with a stride of 4 px or more."""
     channels: Annotated[int, COUNT] = 256
-    """Channels of the pyramid and of convolutions in the heads."""
+    """Number of channels of the pyramid and of the convolutions in the heads."""
     anchor_strides: Annotated[float, POSITIVE] = 8.0
-    """Side of a map's anchors over its stride (32 px at a stride of 4)."""
+    """Side of the anchors of a map, as a multiple of its stride: 8 gives 32 px at a stride of 4 px."""
     anchor_ratios: Annotated[tuple[float, ...], POSITIVE] = (0.5, 1.0, 2.0)
-    """Heights of anchors over their widths."""
+    """Aspect ratios (height / width) of the anchors."""
     anchor_iou: Annotated[float, Range(0.3, 1)] = 0.7
-    """Overlap from which on an anchor stands for an object; below 0.3 it stands for none."""
+    """Smallest IoU at which an anchor is a positive example of an object. Below 0.3 it is a negative one."""
     proposal_convs: Annotated[int, COUNT] = 2
-    """Convolutions of the head that proposes regions."""
+    """Number of convolutions in the region proposal head."""
     proposals_train: Annotated[int, COUNT] = 1000
-    """Regions of an image that are kept in training; twice as many of each map before they are thinned."""
+    """Number of proposals of an image that are kept in training; each map gives up to twice as many before
+    non-maximum suppression."""
     proposals_test: Annotated[int, COUNT] = 1000
-    """Regions of an image that are kept in the test, and of each map before they are thinned."""
+    """Number of proposals of an image that are kept in the test, and of each map before non-maximum
+    suppression."""
     anchor_samples: Annotated[int, COUNT] = 256
-    """Anchors of an image that proposing learns from, half of them on objects where there are as many."""
+    """Number of anchors of an image that the proposal loss is computed on, at most half of them positive."""
     region_samples: Annotated[int, COUNT] = 512
-    """Regions of an image that the heads learn from, a quarter of them on objects at most."""
+    """Number of regions of an image that the loss of the heads is computed on, at most a quarter of them
+    positive."""
     pool_samples: Annotated[int, NOT_NEGATIVE] = 0
-    """Samples along a side of each value that is pooled from a region; 0 means one for each cell there."""
+    """Number of samples along each side of a bin of RoIAlign. 0: as many as the bin has cells."""
     box_convs: Annotated[int, NOT_NEGATIVE] = 4
-    """Convolutions of the box head."""
+    """Number of convolutions in the box head."""
     box_width: Annotated[int, COUNT] = 1024
     """Width of the box head's fully connected layer."""
     mask_convs: Annotated[int, COUNT, read_if("masks", True)] = 4
-    """Convolutions of the mask head."""
+    """Number of convolutions in the mask head."""
     masks: bool = True
-    """Whether masks are learned too, where the objects have them."""
+    """Also train a mask head, where the objects have masks."""
     least_score: Annotated[float, SHARE] = 0.05
-    """Detections below it are left out."""
+    """Smallest score of a detection that is kept."""
     nms_iou: Annotated[float, SHARE] = 0.5
-    """Of two detections of a class that overlap more, the one with the lower score is left out."""
+    """IoU above which non-maximum suppression removes the detection with the lower score, within a class."""
     most_detections: Annotated[int, COUNT] = 100
-    """Detections of an image."""
+    """Largest number of detections of an image."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -74,13 +77,14 @@ class HeadOptions:
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """How far attention reaches."""
+    """Options of attention within windows."""
 
     window: Annotated[int | None, COUNT] = None
-    """Side, in patches, of the windows that attention keeps to outside of the global blocks (ViTDet: 14);
-    unset: attention is global in all blocks."""
+    """Side, in patches, of the windows within which the other blocks attend (ViTDet: 14). None: all blocks
+    attend globally."""
     global_blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE, read_unless("window", None)] = None
-    """Blocks in which attention is global; unset: the last of each quarter (2 5 8 11 of 12)."""
+    """Blocks, counted from 0, that attend globally. By default the last one of each quarter: 2 5 8 11 of
+    12."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""

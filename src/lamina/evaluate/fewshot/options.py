@@ -1,4 +1,4 @@
-"""How few labels, and what learns from them."""
+"""The options of few labels: budgets, random subsets and the classifier."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ Classifier = Literal["linear", "knn", "finetune"]
 
 @dataclass(frozen=True)
 class FewOptions:
-    """How few labels, how often they are drawn, and what learns from them."""
+    """Label budgets, the number of random subsets of each, and the classifier that is trained on them."""
 
     classifier: Classifier = "linear"
-    """linear or knn on frozen features, or finetune."""
+    """Classifier that is trained on the labels: linear or knn on frozen features, or finetune, which trains
+    the encoder too."""
     per_class: Annotated[tuple[int, ...], COUNT] = (1, 2, 5, 10)
-    """Images of each class."""
+    """Label budgets as a number of images of each class."""
     shares: Annotated[tuple[float, ...], SHARE_ABOVE_0] = ()
-    """Shares of the training images, such as 0.01 0.1: as many of each class as make that share of all."""
+    """Label budgets as shares of the training images, such as 0.01 0.1, with equally many of each class."""
     lists: tuple[Path, ...] = ()
-    """Official lists: text files that name the images, one on each line."""
+    """Label budgets as text files that name the images, one per line, such as the official 1 % of
+    ImageNet."""
     draws: Annotated[int, COUNT] = 5
-    """Draws of each amount; a list is one by itself."""
+    """Number of random subsets drawn for each budget. A list counts as one subset."""
     pool: Literal["cls", "mean"] = "mean"
-    """For linear and knn: what of the last layer is read."""
+    """Vector of an image for linear and knn: the class token (cls) or the mean of the patch tokens (mean)."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

@@ -16,17 +16,17 @@ class RobustnessOptions:
     """Which images a classifier is tested on."""
 
     published: Published | None = None
-    """A set as published, whose folder is DATA; unset means that the test images of DATA are corrupted
-    here."""
+    """Published set whose folder is DATA. By default the test images of DATA are corrupted here."""
     kinds: tuple[str, ...] = ()
-    """Corruptions; unset means all fifteen (without frost where its photographs are not installed)."""
+    """Names of the corruptions, such as gaussian_noise fog. By default all fifteen; frost only where its
+    photographs are installed."""
     images: Annotated[int | None, COUNT] = None
-    """So many of the test images, drawn by the seed; unset means all."""
+    """Number of test images, drawn at random by the seed. By default all."""
     probe_data: str | None = None
-    """Labelled images whose training part a linear probe is fitted on, for an encoder that is no classifier;
-    unset means DATA's own."""
+    """Labelled images that a linear probe is fitted on, for an encoder that is no classifier. By default the
+    training part of DATA."""
     pool: Literal["cls", "mean"] = "mean"
-    """What of the last layer that probe reads: the mean of the patches, or the class token."""
+    """Vector of an image for that probe: the mean of the patch tokens (mean) or the class token (cls)."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

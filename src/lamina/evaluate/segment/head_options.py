@@ -12,12 +12,13 @@ from lamina.core.ranges import COUNT, NOT_NEGATIVE, SHARE_BELOW_1, Range, check_
 
 @dataclass(frozen=True)
 class LinearHeadOptions:
-    """The linear head."""
+    """Options of the linear head."""
 
     blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
-    """Blocks to read, side by side; unset: the last one. DINOv2's "+ms" reads the last four."""
+    """Blocks, counted from 0, whose outputs are concatenated. By default the last one; DINOv2's "+ms" takes
+    the last four."""
     dropout: Annotated[float, SHARE_BELOW_1] = 0.1
-    """Of whole channels before the matrix."""
+    """Probability of dropping a whole channel before the linear layer, in training."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""
@@ -26,22 +27,23 @@ class LinearHeadOptions:
 
 @dataclass(frozen=True)
 class UperOptions:
-    """UperNet on a plain ViT."""
+    """Options of UperNet on a plain ViT."""
 
     blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
-    """Four blocks to read, the lowest first; unset: 3 5 7 11 of 12, as far up in other depths."""
+    """Four blocks, counted from 0 and ascending, whose outputs the head reads. By default 3 5 7 11 of 12, and
+    the same shares of other depths."""
     strides_px: Annotated[tuple[int, int, int, int], COUNT] = (4, 8, 16, 32)
-    """Px of the image from one value of a map to the next, for each map of the pyramid."""
+    """Stride of each map of the pyramid, in px of the image."""
     channels: Annotated[int | None, COUNT] = None
-    """Channels of the head; unset: the encoder's width (768 for ViT-B, as published)."""
+    """Number of channels of the head. By default the encoder's width (768 for ViT-B, as published)."""
     pools: Annotated[tuple[int, ...], COUNT] = (1, 2, 3, 6)
-    """Sides of the grids that the coarsest map is pooled to."""
+    """Sides of the grids that pyramid pooling averages the coarsest map to."""
     dropout: Annotated[float, SHARE_BELOW_1] = 0.1
-    """Of whole channels before the last matrix."""
+    """Probability of dropping a whole channel before the last layer, in training."""
     aux_share: Annotated[float, NOT_NEGATIVE] = 0.4
-    """Weight of the auxiliary head's loss; 0: no auxiliary head."""
+    """Weight of the loss of the auxiliary head. 0: no auxiliary head."""
     aux_channels: Annotated[int, COUNT, read_unless("aux_share", 0)] = 256
-    """Channels of the auxiliary head."""
+    """Number of channels of the auxiliary head."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -52,15 +54,16 @@ class UperOptions:
 
 @dataclass(frozen=True)
 class DPTOptions:
-    """DPT's decoder."""
+    """Options of the DPT head."""
 
     blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
-    """Four blocks to read, the lowest first; unset: 2 5 8 11 of 12, as far up in other depths."""
+    """Four blocks, counted from 0 and ascending, whose outputs the head reads. By default 2 5 8 11 of 12, and
+    the same shares of other depths."""
     reassemble: Annotated[tuple[int, int, int, int] | None, COUNT] = None
-    """Channels of the four maps before they are brought to one width; unset: 96 192 384 768 for a width of
-    768, in proportion for others, and 256 512 1024 1024 from 1024 on (DPT's)."""
+    """Number of channels of each of the four reassembled maps. By default 96 192 384 768 for an encoder of
+    width 768, in proportion for other widths, and 256 512 1024 1024 from 1024 on, as published."""
     channels: Annotated[int, COUNT] = 256
-    """Channels of the maps that are fused."""
+    """Number of channels of the fused maps."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""
@@ -69,16 +72,16 @@ class DPTOptions:
 
 @dataclass(frozen=True)
 class KNNHeadOptions:
-    """kNN segmentation, as CAPI evaluates (arXiv 2502.08769)."""
+    """Options of kNN segmentation, which CAPI evaluates by (arXiv 2502.08769)."""
 
     k: Annotated[tuple[int, ...], COUNT] = (1, 3, 10, 30)
-    """Neighbours that vote; which, is chosen on a tenth of the training images."""
+    """Candidates for the number of neighbours; a tenth of the training images chooses among them."""
     images: Annotated[int | None, Range(2)] = None
-    """Training images that are read, drawn by the seed; unset: all."""
+    """Number of training images, drawn at random by the seed. By default all."""
     patches: Annotated[int, COUNT] = 100_000
-    """Training patches that are remembered at most, as many of each image, drawn by the seed."""
+    """Largest number of training patches that are stored, equally many of each image, drawn by the seed."""
     block: Annotated[int | None, NOT_NEGATIVE] = None
-    """The block whose output is compared, after the final norm; unset: the last."""
+    """Block, counted from 0, whose output is compared, after the final norm. By default the last one."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
