@@ -81,7 +81,7 @@ def test_a_full_disk_at_the_first_file_of_a_run_is_one_line_and_no_dead_end(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lamina.core.durable.sync", full)
+        patch.setattr("lamina.core.files.sync", full)
         assert main(arguments) == 2
     said = capsys.readouterr().err
     assert f"{tmp_path}/run/recipe.yaml: No space left on device" in said

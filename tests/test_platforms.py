@@ -12,9 +12,8 @@ import torch
 
 import lamina
 import lamina.core.files
-from lamina.core.durable import remove_folder, sync
 from lamina.core.errors import LaminaError
-from lamina.core.files import portable_name, write_atomically
+from lamina.core.files import portable_name, remove_folder, sync, write_atomically
 from lamina.evaluate.compare.models import columns_of
 from lamina.report.reconstructions import _names
 from lamina.train import checkpoint

@@ -13,8 +13,8 @@ import lamina
 from evaluate_toys import toy_recipe, toy_run
 from lamina.callbacks.export_encoder import EncoderExport
 from lamina.cli.entry import main
-from lamina.core.durable import sealed
 from lamina.core.errors import LaminaError
+from lamina.core.records import sealed
 from lamina.evaluate.result_files import result_file
 from lamina.interop.export import export_timm
 from lamina.interop.inspect import inspect

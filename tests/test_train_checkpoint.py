@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from lamina.core.durable import unsealed
 from lamina.core.errors import LaminaError
+from lamina.core.records import unsealed
 from lamina.train import checkpoint
 from lamina.train.checkpoint import Checkpoint, Retention, newest_good, read, steps, verify, write
 from train_toys import ToyTask, fingerprint, train

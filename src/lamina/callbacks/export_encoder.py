@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from lamina.cmae.cmae import CMAE
-from lamina.core.durable import TEMPORARY, replace_folder
+from lamina.core.files import TEMPORARY, replace_folder
 from lamina.encoder.options import EncoderOptions
 from lamina.fusion.options import FusionOptions
 from lamina.interop.export import write_encoder

@@ -1,10 +1,14 @@
-"""Writing a file so that a reader sees the old one or the new one, never half of it."""
+"""Writing a file or a folder so that a reader sees the old one or the new one, never half of it.
+
+`write_atomically` does not wait for the disk; `replace_text` and `replace_folder` survive a loss of power."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +21,8 @@ from lamina.core.errors import LaminaError
 
 PATIENCE_SECONDS = 2.0
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{kind}{i}" for kind in ("COM", "LPT") for i in range(1, 10))}
+TEMPORARY = ".unfinished-"
+"""How names of files and folders begin that are not finished yet."""
 STALE_SECONDS = 3600.0
 """Age at which a temporary file is one that its process, killed, left behind."""
 
@@ -83,6 +89,64 @@ def write_atomically(file: Path, content: bytes | str) -> None:
     """Put `content` (text as UTF-8) in the place of what was there. Raises OSError."""
     with replacing(file) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync(path: Path) -> None:
+    """Make what was written to a file, or a folder's list of names, survive a loss of power.
+
+    Folders are left alone where the system or the file system knows no such call: Windows, whose NTFS keeps a
+    log of names, and some network file systems.
+    """
+    folder = path.is_dir()
+    if folder and not hasattr(os, "O_DIRECTORY"):  # Windows does not open folders
+        return
+    # Windows syncs only what was opened for writing.
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY if folder else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not folder or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    finally:
+        os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with all that it lies in, so that their names survive a loss of power."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+def replace_text(path: Path, text: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    temporary = path.with_name(TEMPORARY + path.name)
+    try:
+        with naming(path):
+            temporary.write_bytes(text.encode() if isinstance(text, str) else text)
+            sync(temporary)
+            patiently(lambda: os.replace(temporary, path))
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def replace_folder(temporary: Path, path: Path) -> None:
+    """Rename a finished folder to its name in the same parent, in place of one that is there already."""
+    if path.exists():
+        remove_folder(path)
+    patiently(lambda: os.rename(temporary, path))
+    sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Take a folder's name away first, then its files, so that it is never seen in parts."""
+    aside = path.with_name(f"{TEMPORARY}old-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    patiently(lambda: os.rename(path, aside))
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def json_text(content: Any, indent: int = 1) -> str:

@@ -5,6 +5,7 @@ Never a device, a pipe, or a link, which may show any file of this computer.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from io import BufferedReader
@@ -86,3 +87,9 @@ def read_text(file: Path, most_bytes: int = MOST_BYTES, *, links: bool = False, 
         return read_plain(file, most_bytes, links=links, mend=mend).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DamagedFile(file, f"byte {error.start} is no UTF-8", mend) from None
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a plain file's content, in hexadecimal; raises as `open_plain`."""
+    with open_plain(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -177,3 +177,21 @@ def _digest(plain: Mapping[str, Any]) -> str:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """JSON text that holds its own SHA-256, so that no changed byte of it goes unseen."""
+    body = json.dumps(content, indent=1, sort_keys=True)
+    seal = hashlib.sha256(body.encode()).hexdigest()
+    return json.dumps({**content, "seal": seal}, indent=1, sort_keys=True) + "\n"
+
+
+def unsealed(text: bytes) -> dict[str, Any] | None:
+    """The content of a `sealed` text; None where a byte of it was changed."""
+    try:
+        content = parse_json(text)
+        content.pop("seal")
+        intact = sealed(content).encode() == text
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return dict(content) if intact else None

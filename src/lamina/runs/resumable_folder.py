@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from lamina.core.durable import TEMPORARY, sync
 from lamina.core.errors import LaminaError
-from lamina.core.files import patiently
+from lamina.core.files import TEMPORARY, patiently, sync
 from lamina.core.locking import LOCK, one_writer
 from lamina.core.text import printable
 from lamina.train.callbacks import Callback
@@ -27,7 +26,7 @@ PICTURES = "pictures"
 """Of a run, written by its own process alone."""
 _TRASH = f"{TEMPORARY}replaced"
 _LEFT_OVER = re.compile(rf"{re.escape(TEMPORARY)}.*|\..*\.\d+\.tmp")
-"""What a process that was killed leaves behind (see `durable` and `files`)."""
+"""What a process that was killed leaves behind (see `lamina.core.files`)."""
 
 
 class ResumableFolder:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from lamina.core.config import differences, merge, to_mapping
-from lamina.core.durable import replace_text
 from lamina.core.errors import LaminaError
+from lamina.core.files import replace_text
 from lamina.core.records import read_yaml, to_yaml, write_json
 from lamina.core.text import printable
 from lamina.mim import MIM, mim_of

@@ -22,19 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lamina.core.durable import (
-    TEMPORARY,
-    make_folder,
-    remove_folder,
-    replace_folder,
-    sealed,
-    sha256,
-    sync,
-    unsealed,
-)
 from lamina.core.errors import LaminaError
-from lamina.core.plain_files import DamagedFile, check_plain, read_plain
-from lamina.core.records import parse_json
+from lamina.core.files import TEMPORARY, make_folder, remove_folder, replace_folder, sync
+from lamina.core.plain_files import DamagedFile, check_plain, read_plain, sha256
+from lamina.core.records import parse_json, sealed, unsealed
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds them."""

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lamina.core.config import merge
-from lamina.core.durable import remove_folder
 from lamina.core.errors import LaminaError
+from lamina.core.files import remove_folder
 from lamina.train.checkpoint import (
     CHECKPOINTS,
     MODEL,

@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lamina.core.durable import make_folder, sync
 from lamina.core.errors import LaminaError
+from lamina.core.files import make_folder, sync
 from lamina.core.plain_files import check_plain
 from lamina.train.rows import cut_back, row_text
 

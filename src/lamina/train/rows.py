@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lamina.core.durable import replace_text
 from lamina.core.errors import LaminaError
+from lamina.core.files import replace_text
 from lamina.core.plain_files import DamagedFile, open_plain
 from lamina.core.records import parse_json
 

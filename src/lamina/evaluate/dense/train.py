@@ -10,8 +10,8 @@ from torch import nn
 
 from lamina.callbacks.bad_files import FaultMonitor
 from lamina.core.config import current_names, flatten
-from lamina.core.durable import replace_text
 from lamina.core.errors import LaminaError
+from lamina.core.files import replace_text
 from lamina.core.records import parse_yaml, read_yaml, to_yaml, write_json
 from lamina.data.loading.bad_files import FaultBudget
 from lamina.encoder.options import EncoderOptions
