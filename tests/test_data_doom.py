@@ -35,7 +35,7 @@ from lamina.data.samples.doom.sources import (
     open_doom_maps,
     open_doom_objects,
 )
-from lamina.data.samples.doom.wad import MAGENTA, Plan, magenta_sky, read_plans
+from lamina.data.samples.doom.wad import MAGENTA, FloorPlan, magenta_sky, read_plans
 
 QUERY = "train=24&val=12"
 VIZDOOM = find_spec("vizdoom")
@@ -62,7 +62,7 @@ def val(cache: Path) -> DoomFrames:
 
 
 @pytest.fixture(scope="module")
-def plans() -> list[Plan]:
+def plans() -> list[FloorPlan]:
     assert VIZDOOM is not None
     assert VIZDOOM.origin is not None
     folder = Path(VIZDOOM.origin).parent
@@ -81,7 +81,7 @@ def maps(source: DoomFrames) -> set[str]:
 
 
 @renders
-def test_the_split_is_by_map_and_a_function_of_the_seed(plans: list[Plan]) -> None:
+def test_the_split_is_by_map_and_a_function_of_the_seed(plans: list[FloorPlan]) -> None:
     assert len(plans) == 68
     for seed in (0, 1):
         parts = maps_of(plans, seed)
@@ -91,7 +91,9 @@ def test_the_split_is_by_map_and_a_function_of_the_seed(plans: list[Plan]) -> No
 
 
 @renders
-def test_parts_share_no_map_and_use_both_games(plans: list[Plan], train: DoomFrames, val: DoomFrames) -> None:
+def test_parts_share_no_map_and_use_both_games(
+    plans: list[FloorPlan], train: DoomFrames, val: DoomFrames
+) -> None:
     parts = maps_of(plans, 0)
     assert maps(train) <= {plans[n].name for n in parts["train"]}
     assert maps(val) <= {plans[n].name for n in parts["val"]}
@@ -100,7 +102,7 @@ def test_parts_share_no_map_and_use_both_games(plans: list[Plan], train: DoomFra
         assert {name[:3] == "MAP" for name in maps(source)} == {True, False}
 
 
-def two_rooms() -> Plan:
+def two_rooms() -> FloorPlan:
     """Rooms of 1000 x 1000 units with a wall between them, things in each; a stump of a wall in the first."""
     corners = [(0, 0), (1000, 0), (2000, 0), (2000, 1000), (1000, 1000), (0, 1000)]
     ends = [
@@ -108,7 +110,7 @@ def two_rooms() -> Plan:
         ((1000, 0), (1000, 1000)),
         ((300, 0), (300, 600)),
     ]
-    return Plan(
+    return FloorPlan(
         "freedoom1", "E1M1", np.array(ends, float), np.array([(150, 150), (800, 500), (1100, 500)], float)
     )
 
@@ -229,7 +231,7 @@ def test_small_objects_are_crowds(cache: Path) -> None:
 
 
 @renders
-def test_depth_is_distance_in_the_stated_unit(plans: list[Plan], train: DoomFrames) -> None:
+def test_depth_is_distance_in_the_stated_unit(plans: list[FloorPlan], train: DoomFrames) -> None:
     """Rays through the middle row meet a wall of the plan, or something before it: a step, a door."""
     by_name = {plan.name: plan for plan in plans}
     ratios = []

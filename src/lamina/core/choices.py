@@ -26,9 +26,9 @@ class ReadIf:
     """Its values under which the field is read, or, where `holds` is false, is not read."""
     holds: bool = True
     only: tuple[str, ...] = ()
-    """For a group of options: the fields that the condition is about; empty for all."""
+    """Fields of a group of options that the condition is about; empty for all."""
     but: tuple[str, ...] = ()
-    """For a group of options: fields that are read whatever the other option is."""
+    """Fields of a group of options that are read whatever the other option is."""
 
     def about(self, name: str) -> bool:
         """Whether a field of the group is subject to the condition."""
@@ -119,7 +119,7 @@ Scope = tuple[str, Any]
 
 
 def _unread(scopes: list[Scope], outer: tuple[ReadIf, ...]) -> Iterator[tuple[str, Cause]]:
-    """Of the innermost of nested groups; `outer` are conditions on it as a group."""
+    """The unread fields of the innermost of nested groups; `outer` are conditions on it as a group."""
     prefix, group = scopes[-1]
     for name, conditions in _conditions(type(group)).items():  # type: ignore[arg-type]
         about = (*(c for c in outer if c.about(name)), *conditions)
@@ -131,7 +131,7 @@ def _unread(scopes: list[Scope], outer: tuple[ReadIf, ...]) -> Iterator[tuple[st
 
 
 def _cause(scopes: list[Scope], conditions: Iterable[ReadIf]) -> Cause | None:
-    """Of the first condition that is not met; one on an option that no group has is met."""
+    """The cause by the first condition that is not met; one on an option that no group has is met."""
     for condition in conditions:
         first, *further = condition.option.split(".")
         for prefix, group in reversed(scopes):
@@ -148,7 +148,7 @@ def _cause(scopes: list[Scope], conditions: Iterable[ReadIf]) -> Cause | None:
 
 @cache
 def _conditions(kind: type) -> dict[str, tuple[ReadIf, ...]]:
-    """By the field's name what is declared beside its type."""
+    """The conditions declared beside each field's type, by the field's name."""
     hints = get_type_hints(kind, include_extras=True)
     beside = {
         name: get_args(hint)[1:] if get_origin(hint) is Annotated else () for name, hint in hints.items()

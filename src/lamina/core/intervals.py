@@ -82,7 +82,7 @@ def seeds_of(n: int) -> str:
 
 
 def estimate(values: Sequence[float], bounds: Bounds | None = None) -> Estimate:
-    """Of one number for each seed; `bounds` where the numbers can lie nowhere else (`SHARE`).
+    """Mean and interval of one number for each seed; all numbers lie within `bounds`, where given (`SHARE`).
 
     Raises:
         LaminaError: where there is no number.
@@ -98,7 +98,8 @@ def estimate(values: Sequence[float], bounds: Bounds | None = None) -> Estimate:
 
 
 def difference(values: Sequence[float], others: Sequence[float], bounds: Bounds | None = None) -> Estimate:
-    """Of the differences, seed by seed: both arms of a seed start from the same weights, order and masks.
+    """Mean and interval of the differences of two arms, seed by seed: both arms of a seed have the same first
+    weights, order and masks.
 
     `bounds` are those of the differences (`SHARES_APART`).
     """

@@ -14,7 +14,7 @@ from pathlib import Path
 from lamina.core.errors import LaminaError
 
 MOST_BYTES = 64 << 20
-"""Of a text that is read as a whole: far more than lamina ever writes, far less than a computer's memory."""
+"""Most bytes of a text that is read as a whole: far more than lamina writes, far less than memory."""
 RESTORE = "restore it from a copy"
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY"))
 

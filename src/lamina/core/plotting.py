@@ -16,7 +16,7 @@ from matplotlib.transforms import Bbox
 from lamina.core.text import printable
 
 HUES = ("#0072b2", "#d55e00", "#00825f", "#a8497f", "#6b4200", "#6a1fd0", "#3d3d3d")
-"""Of models and runs, here and in reports, dark enough for lines on white."""
+"""Colours of models and runs, here and in reports, dark enough for lines on white."""
 HUES_ON_DARK = ("#56b4e9", "#e69f00", "#2fc79c", "#d98fb8", "#f0e442", "#7a7aff", "#e8e8e8")
 """The same on a dark page."""
 METHODS = {"MAE": 0, "MAE + MFF": 1, "PixMIM": 2, "PixMIM + MFF": 3, "EVA + MFF": 5, "DeiT + MFF": 6}
@@ -24,7 +24,7 @@ METHODS = {"MAE": 0, "MAE + MFF": 1, "PixMIM": 2, "PixMIM + MFF": 3, "EVA + MFF"
 _CALLED = {"mff": "maemff"}  # what people call a run of a method
 
 WIDTH = 8.0
-"""Of a picture, in inches: printed over 7 inches of text, letters of 8 pt are 7 pt high."""
+"""Width of a picture, in inches: printed over 7 inches of text, letters of 8 pt are 7 pt high."""
 
 
 def hues(names: Iterable[str]) -> list[str]:

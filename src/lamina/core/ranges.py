@@ -70,7 +70,7 @@ def check_ranges(options: Any) -> None:
 
 @cache
 def _ranges(kind: type) -> dict[str, tuple[Range, bool]]:
-    """By the field's name its range, and whether its type takes text too."""
+    """The range of each field by its name, and whether its type takes text too."""
     hints = get_type_hints(kind, include_extras=True)
     found = {}
     for field in fields(kind):

@@ -105,7 +105,7 @@ class _Search:
 
 
 def _names(entries: Iterable[os.DirEntry[str]]) -> tuple[set[str], list[str]]:
-    """Of all entries, and of the image files among them."""
+    """Names of all entries, and names of the image files among them."""
     names = {entry.name for entry in entries}
     return names, [name for name in names if is_image_name(name)]
 

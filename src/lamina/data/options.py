@@ -46,7 +46,7 @@ LIMIT_FIELDS = ("max_pixels", "max_decode_mb", "max_decode_seconds")
 """The fields of `FileLimits` that say which files are too large, or take too long, to be read."""
 
 FourChanges = tuple[float, float, float, float]
-"""Of brightness, contrast, saturation and hue."""
+"""Largest changes of brightness, contrast, saturation and hue."""
 _RANDOM_RESIZED = read_if("crop", "random_resized")
 _SECOND_VIEW = read_if("second_view", "cmae")
 

@@ -96,12 +96,12 @@ def _tokens(name: str) -> list[str]:
 
 
 def most_usual(names: Iterable[str], role: Role) -> list[str]:
-    """Of names, those of such a part by the most usual word for it: of val and test, val is held out."""
+    """The names of such a part with the most usual word for it: where there are val and test, val."""
     return usual_first([name for name in names if role_of(name) == role])
 
 
 def usual_first(names: Iterable[str]) -> list[str]:
-    """Of names of one role, those with the most usual word for it."""
+    """Those of the names of one role that use the most usual word for it."""
     names = list(names)
     first = min(map(rank, names), default=None)
     return [name for name in names if rank(name) == first]

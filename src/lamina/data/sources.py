@@ -110,7 +110,7 @@ class FileSource(Source):
         return decode_file(self.path(i), how)
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
-        """Of the place, size and time of change of each file."""
+        """Digest of the path, size and time of change of each file."""
         digest = hashlib.sha256(os.fsencode(os.path.realpath(self.root)))
         for i in indices:
             try:
@@ -122,7 +122,7 @@ class FileSource(Source):
         return digest.digest()
 
     def content(self, indices: Sequence[int]) -> bytes:
-        """Of the sizes of the files and a sample of their bytes (`content.files_digest`)."""
+        """Digest of the sizes of the files and a sample of their bytes (`content.files_digest`)."""
         return files_digest([self.path(i) for i in indices])
 
 
@@ -172,7 +172,7 @@ class ArraySource(Source):
         return Decoded(image, "memory", str(image.dtype).removeprefix("torch."))
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
-        """Of the pixels."""
+        """Digest of the pixels."""
         digest = hashlib.sha256(f"{self.images.dtype} {tuple(self.images.shape[1:])}".encode())
         for i in indices:
             digest.update(self.images[i].contiguous().numpy().data)

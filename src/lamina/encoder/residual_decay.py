@@ -24,7 +24,7 @@ from lamina.core.errors import LaminaError
 from lamina.encoder.networks import Network
 
 Factors = tuple[tuple[float, float], ...]
-"""For each block, those of attention's and the MLP's shortcut."""
+"""For each block the factors of attention's and of the MLP's shortcut."""
 
 PreNorm = Block | EvaBlock | BeitBlock
 """x + branch(norm(x)), twice; subclasses may do something else."""

@@ -105,7 +105,7 @@ def _with_statistics(recipe: Recipe, source: Source) -> EncoderOptions:
 
 
 def _with_classes(recipe: Recipe, source: Source) -> Recipe:
-    """For training on labels, with the names of the classes; refuses images without labels."""
+    """The recipe with the names of the classes, where it trains on labels; refuses images without labels."""
     if recipe.method != "supervised":
         return recipe
     if source.labels is None:

@@ -234,7 +234,7 @@ def load_projected(
 
 
 def _timm_options(name: str, options: EncoderOptions) -> EncoderOptions:
-    """Of a timm model: as given, with the statistics that it was published with."""
+    """The options of a timm model: as given, with the statistics that it was published with."""
     known = timm.get_pretrained_cfg(name)
     if known is not None and options.in_chans == len(known.mean):
         options = replace(options, mean=options.mean or known.mean, std=options.std or known.std)

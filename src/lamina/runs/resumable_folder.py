@@ -23,7 +23,7 @@ ASIDE = ".replaced"
 """Where the old content waits until the new one has taken its first step."""
 _MOVING = ".replacing"
 PICTURES = "pictures"
-"""Of a run, written by its own process alone."""
+"""Folder of a run that only its own process writes into."""
 _TRASH = f"{TEMPORARY}replaced"
 _LEFT_OVER = re.compile(rf"{re.escape(TEMPORARY)}.*|\..*\.\d+\.tmp")
 """What a process that was killed leaves behind (see `lamina.core.files`)."""

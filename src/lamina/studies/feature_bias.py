@@ -29,10 +29,10 @@ from lamina.fusion.mff import MOST_IMAGES
 from lamina.fusion.options import Projection
 from lamina.interop.load import load_encoder
 from lamina.recipes.recipe import Recipe
-from lamina.studies.measure import SPECTRUM_IMAGES, Bench
+from lamina.studies.measure import SPECTRUM_IMAGES, StudyMeasurements
 from lamina.studies.options import LOGIT_LR_SCALE, StudyOptions, base_recipe
-from lamina.studies.page import Table, Told
-from lamina.studies.run import Arm, Measured, Plan, Study
+from lamina.studies.page import StudyReport, Table
+from lamina.studies.run import Arm, Measured, Study, StudyPlan
 from lamina.supervised.options import SupervisedOptions
 from lamina.targets.options import TargetOptions
 
@@ -42,7 +42,7 @@ PROJECTIONS: tuple[Projection, ...] = ("none", "linear")
 MEASURES = ("weight on the first half", "its norm share", "highest frequency of the last layer")
 
 
-def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Plan:
+def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> StudyPlan:
     base = base_recipe(options, source, steps)
     labels = replace(
         base,
@@ -52,7 +52,7 @@ def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Plan:
         supervised=SupervisedOptions(pool=options.pool, mixup=0.0, cutmix=0.0),
     )
     teacher = Arm("teacher", replace(labels, fusion=replace(base.fusion, kind="none")))
-    place = out / "runs" / f"teacher-seed{Plan.teacher_seed}"
+    place = out / "runs" / f"teacher-seed{StudyPlan.teacher_seed}"
     features = replace(
         base, name="eva", target=TargetOptions(kind="teacher", teacher=str(place)), loss="cosine"
     )
@@ -62,10 +62,10 @@ def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Plan:
         for target, r in recipes.items()
         for projection in PROJECTIONS
     )
-    return Plan(arms, _measure, _tell, teacher)
+    return StudyPlan(arms, _measure, _tell, teacher)
 
 
-def _measure(run: Path, bench: Bench) -> dict[str, Any]:
+def _measure(run: Path, bench: StudyMeasurements) -> dict[str, Any]:
     layers = analyze_layers({"it": run}).runs["it"]
     backbone = load_encoder(run)
     return {
@@ -80,7 +80,7 @@ def _measure(run: Path, bench: Bench) -> dict[str, Any]:
     }
 
 
-def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
+def _tell(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
     rows = []
     for name, seeds in measured.items():
         rows.append(
@@ -122,7 +122,7 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         f"up to {MOST_IMAGES} images of the last training batch.",
         uncorrected(len(MEASURES) * len(PROJECTIONS) * len(TARGETS[1:])),
     ]
-    return Told((table,), tuple(findings), _figure(measured))
+    return StudyReport((table,), tuple(findings), _figure(measured))
 
 
 def _finding(measured: Measured, projection: str, other: str) -> str:

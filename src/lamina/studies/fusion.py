@@ -14,10 +14,10 @@ from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, see
 from lamina.core.plotting import WIDTH, method_colour
 from lamina.data.sources import Source
 from lamina.interop.load import load_encoder
-from lamina.studies.measure import Bench
+from lamina.studies.measure import StudyMeasurements
 from lamina.studies.options import StudyOptions, base_recipe
-from lamina.studies.page import Table, Told
-from lamina.studies.run import Arm, Measured, Plan, Study
+from lamina.studies.page import StudyReport, Table
+from lamina.studies.run import Arm, Measured, Study, StudyPlan
 
 PLAIN = "plain MAE"
 SPREAD = 5
@@ -42,7 +42,7 @@ def tap_sets(depth: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Plan:
+def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> StudyPlan:
     base = base_recipe(options, source, steps)
     sets = tap_sets(options.depth)
     fusions = {PLAIN: replace(base.fusion, kind="none")}
@@ -52,14 +52,14 @@ def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Plan:
     fusions["mlp projection"] = replace(middle, projection="mlp")
     fusions["attention pooling"] = replace(middle, pooling="attention")
     arms = tuple(Arm(name, replace(base, fusion=fusion)) for name, fusion in fusions.items())
-    return Plan(arms, _measure, _tell)
+    return StudyPlan(arms, _measure, _tell)
 
 
-def _measure(run: Path, bench: Bench) -> dict[str, Any]:
+def _measure(run: Path, bench: StudyMeasurements) -> dict[str, Any]:
     return dict(bench.probes(load_encoder(run)))
 
 
-def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
+def _tell(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
     plain = measured[PLAIN]
     rows = []
     for name, seeds in measured.items():
@@ -80,7 +80,7 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         uncorrected(2 * (len(measured) - 1)),
     )
     figure = _figure(measured, about["options"]["test"])
-    return Told((Table(title, header, tuple(rows)),), findings, figure)
+    return StudyReport((Table(title, header, tuple(rows)),), findings, figure)
 
 
 def _blocks(fusion: Mapping[str, Any], depth: int) -> str:

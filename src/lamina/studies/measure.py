@@ -31,7 +31,7 @@ CURVED_BATCHES, CURVED_IMAGES = 4, 16
 
 
 @dataclass(frozen=True)
-class Bench:
+class StudyMeasurements:
     """Labelled images and how they are read: the same for all runs of a study."""
 
     data: LabelledData

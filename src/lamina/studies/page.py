@@ -37,7 +37,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Told:
+class StudyReport:
     """What a study says: tables, findings in a sentence each, and the figure."""
 
     tables: tuple[Table, ...]
@@ -49,7 +49,7 @@ def write_study(
     out: Path,
     name: str,
     asks: str,
-    told: Told,
+    told: StudyReport,
     settings: Mapping[str, Any],
     measured: Mapping[str, Sequence[Mapping[str, Any]]],
     command: str,
@@ -82,7 +82,9 @@ def _remarks(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[str, 
     return tuple(f"{remark} ({n} of {len(runs)} runs)." for remark, n in said.items())
 
 
-def _page(name: str, asks: str, told: Told, settings: Mapping[str, Any], seeds: int, command: str) -> str:
+def _page(
+    name: str, asks: str, told: StudyReport, settings: Mapping[str, Any], seeds: int, command: str
+) -> str:
     options, data = settings["options"], settings["data"]
     encoder = next(iter(settings["arms"].values()))["encoder"]
     height, width = encoder["image_size"]

@@ -16,10 +16,10 @@ from lamina.core.plotting import WIDTH, legend_below, method_colour
 from lamina.data.sources import Source
 from lamina.interop.load import load_encoder
 from lamina.runs.run import Run
-from lamina.studies.measure import Bench
+from lamina.studies.measure import StudyMeasurements
 from lamina.studies.options import StudyOptions, base_recipe
-from lamina.studies.page import Table, Told
-from lamina.studies.run import Arm, Measured, Plan, Study, seconds_of
+from lamina.studies.page import StudyReport, Table
+from lamina.studies.run import Arm, Measured, Study, StudyPlan, seconds_of
 from lamina.train import checkpoint
 
 LOOKS = 6
@@ -28,7 +28,7 @@ PAIRS = (("MAE", "MAE + MFF"), ("PixMIM", "PixMIM + MFF"))
 PROBES = {"knn": "kNN", "linear": "linear probe"}
 
 
-def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Plan:
+def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> StudyPlan:
     base = base_recipe(options, source, steps)
     base = replace(
         base,
@@ -47,10 +47,10 @@ def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Plan:
             Arm(plain, replace(recipe, fusion=replace(recipe.fusion, kind="none"))),
             Arm(fused, recipe),
         ]
-    return Plan(tuple(arms), _measure, _tell)
+    return StudyPlan(tuple(arms), _measure, _tell)
 
 
-def _measure(run: Path, bench: Bench) -> dict[str, Any]:
+def _measure(run: Path, bench: StudyMeasurements) -> dict[str, Any]:
     batch = Run(run).recipe().train.batch_size
     epoch = batch / Run(run).data().images
     curves: dict[str, list[float]] = {"epochs": [], "knn": [], "linear": []}
@@ -70,7 +70,7 @@ def _measure(run: Path, bench: Bench) -> dict[str, Any]:
     }
 
 
-def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
+def _tell(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
     findings = tuple(_finding(measured, pair) for pair in PAIRS)
     notes = (
         "The bands are amplitudes of the last block's output before the final norm, DC left out. The "
@@ -83,7 +83,7 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> Told:
         "score at the share that stands beside.",
     )
     tables = _final(measured), _when(measured, about["epochs"])
-    return Told(tables, findings + notes, _figure(measured, about["options"]["test"]))
+    return StudyReport(tables, findings + notes, _figure(measured, about["options"]["test"]))
 
 
 def _final(measured: Measured) -> Table:

@@ -22,9 +22,9 @@ from lamina.runs.data_facts import data_facts
 from lamina.runs.resumable_folder import opened_to_go_on
 from lamina.runs.run import Run
 from lamina.runs.same_settings import check_same_settings, is_free
-from lamina.studies.measure import Bench
+from lamina.studies.measure import StudyMeasurements
 from lamina.studies.options import StudyOptions
-from lamina.studies.page import Told, write_study
+from lamina.studies.page import StudyReport, write_study
 from lamina.train import checkpoint
 
 Measured = Mapping[str, Sequence[dict[str, Any]]]
@@ -48,12 +48,12 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """The arms of a study, how they are measured and told; `teacher` is trained before them, once."""
 
     arms: tuple[Arm, ...]
-    measure: Callable[[Path, Bench], dict[str, Any]]
-    tell: Callable[[Measured, Mapping[str, Any]], Told]
+    measure: Callable[[Path, StudyMeasurements], dict[str, Any]]
+    tell: Callable[[Measured, Mapping[str, Any]], StudyReport]
     teacher: Arm | None = None
     teacher_seed: int = 1000
 
@@ -73,7 +73,7 @@ class Study:
     name: str
     asks: str
     steps: Mapping[str, int]
-    plan: Callable[[StudyOptions, Source, int, Path], Plan]
+    plan: Callable[[StudyOptions, Source, int, Path], StudyPlan]
 
 
 def run_study(
@@ -101,7 +101,7 @@ def run_study(
     """
     options = options or StudyOptions()
     out = Path(out)
-    bench = Bench(open_labelled(data), options)
+    bench = StudyMeasurements(open_labelled(data), options)
     source = open_source(data)
     steps = options.steps or study.steps[options.size]
     plan = study.plan(options, source, steps, out)
@@ -121,7 +121,9 @@ def run_study(
             return _run(study, plan, settings, _Trainer(data, out, bench, options, say), command)
 
 
-def _run(study: Study, plan: Plan, settings: dict[str, Any], trained: _Trainer, command: str) -> StudyRun:
+def _run(
+    study: Study, plan: StudyPlan, settings: dict[str, Any], trained: _Trainer, command: str
+) -> StudyRun:
     """Train and measure what is missing, then write the page."""
     options, out = trained.options, trained.out
     about: dict[str, Any] = {}
@@ -148,7 +150,7 @@ def _run(study: Study, plan: Plan, settings: dict[str, Any], trained: _Trainer, 
 class _Trainer:
     data: str
     out: Path
-    bench: Bench
+    bench: StudyMeasurements
     options: StudyOptions
     say: Tell
 
@@ -156,7 +158,7 @@ class _Trainer:
         self,
         arm: Arm,
         seed: int,
-        measure: Callable[[Path, Bench], dict[str, Any]],
+        measure: Callable[[Path, StudyMeasurements], dict[str, Any]],
         place: str,
         needed: bool = False,
     ) -> tuple[int, dict[str, Any]]:
@@ -200,7 +202,7 @@ def seconds_of(run: Path) -> float:
     return int(rows[-1]["step"]) * recipe.train.batch_size / speeds[len(speeds) // 2]
 
 
-def _of_teacher(run: Path, bench: Bench) -> dict[str, Any]:
+def _of_teacher(run: Path, bench: StudyMeasurements) -> dict[str, Any]:
     backbone = load_encoder(run)
     return {**bench.probes(backbone), "sha256": identify("teacher", backbone).sha256}
 
@@ -220,7 +222,7 @@ def _brief(found: Mapping[str, Any]) -> str:
 
 
 def _settings(
-    study: Study, data: LabelledData, source: Source, options: StudyOptions, steps: int, plan: Plan
+    study: Study, data: LabelledData, source: Source, options: StudyOptions, steps: int, plan: StudyPlan
 ) -> dict[str, Any]:
     facts = data_facts(data.name, source)
     # More seeds may be added later; the number of steps stands by itself.

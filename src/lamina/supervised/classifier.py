@@ -175,7 +175,7 @@ class Supervised(nn.Module):
         return layer_ids(self, self.encoder.depth)
 
     def read(self, features: list[Float[Tensor, "B T D"]]) -> list[Float[Tensor, "B t D"]]:
-        """Of each tap the tokens that a head reads: class and distillation tokens, or the patches.
+        """The tokens of each tap that a head reads: class and distillation tokens, or the patches.
 
         Fusion and norm are token by token, so the others need none.
         """

@@ -23,7 +23,7 @@ class TokenizerResult:
 
     images: int
     psnr: float
-    """Of the reconstruction in dB: 10 log10(1 / mean squared error) over all pixels on [0, 1]."""
+    """PSNR of the reconstruction in dB: 10 log10(1 / mean squared error) over all pixels on [0, 1]."""
     psnr_of_means: float
     """The same with the mean colour of each 8 x 8 px in place of the reconstruction."""
     vocabulary: int

@@ -60,7 +60,7 @@ class Outcome:
     """The last row of metrics.jsonl; empty where none was written."""
 
     why: str = ""
-    """For bad files: the sentence of the callback that asked the run to stop."""
+    """Why a callback stopped the run (too many unreadable files), as a sentence; else empty."""
 
     @property
     def exit_code(self) -> int:

@@ -27,7 +27,7 @@ from lamina.data.sources import Source
 REPLACEMENTS = 16
 """Draws to fill a bad file's slot; they all fail only where bad files are the rule."""
 FEW = 100
-"""Of so many files, most may be bad before a run stops (`DataOptions.bad_files_min`)."""
+"""Number of files up to which most may be unreadable before a run stops (`DataOptions.bad_files_min`)."""
 
 
 class Masking(Protocol):

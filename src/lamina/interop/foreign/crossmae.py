@@ -20,7 +20,7 @@ _RULES = [
     (r"((?:cls_token|pos_embed|patch_embed|blocks|norm)(?:\..*)?)", r"encoder.\1"),
 ]
 _DECODER_HEADS = {256: 8, 512: 16}
-"""By width, of the decoders of that repository."""
+"""Attention heads by width, of the decoders of that repository."""
 
 
 def convert(tensors: Tensors, clues: Clues) -> Foreign:

@@ -98,8 +98,8 @@ def read_file(path: str | Path) -> tuple[Tensors, Clues]:
 def _opened(
     content: Mapping[Any, Any], name: str, wanted: str
 ) -> tuple[Mapping[Any, Any], str, tuple[str, ...]]:
-    """Of the dictionaries in a file the one that is wanted, else the one that tools call the weights, else
-    the only one with a network in it; under which key it is, and under which there are others."""
+    """The dictionary with the weights: the one that is wanted, else the one that tools call the weights, else
+    the only one with a network in it; then its key, and the keys of the others."""
     there = [str(key) for key, value in content.items() if _has_network(value)]
     if wanted:
         if wanted not in there:

@@ -15,7 +15,7 @@ from lamina.interop.foreign.format import Clues, Foreign, Format, Tensors, depth
 
 _ANCHOR = "patch_embed.proj.weight"
 OWN_PREFIXES = ("encoder.vit.", "mim.encoder.vit.")
-"""Of the networks that a run keeps, the one that it hands over: CMAE and distillation keep two."""
+"""Prefixes of the network that a run exports; CMAE and distillation keep two networks."""
 OWN_TITLE = "a checkpoint of lamina"
 _SHORTCUTS = "shortcuts"
 _ARGUMENTS = {"patch_size": "patch_size", "embed_dim": "width", "depth": "depth", "num_heads": "heads"}

@@ -82,7 +82,7 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
 
 
 def epsilon(config: Any) -> float | None:
-    """Of the layer norms."""
+    """Epsilon of the layer norms; None where the configuration does not say it."""
     eps = config.get("layer_norm_eps")
     return None if eps is None else float(eps)
 

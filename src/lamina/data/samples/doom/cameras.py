@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float64
 
 from lamina.core.rng import Purpose, sample_keys, uniform
-from lamina.data.samples.doom.wad import Plan
+from lamina.data.samples.doom.wad import FloorPlan
 
 NEAREST, FARTHEST = 48.0, 320.0
 """Distance from the thing that a camera stands near, in map units."""
@@ -26,7 +26,7 @@ class Place(NamedTuple):
     yaw: float
 
 
-def places(plan: Plan, seed: int, number: int, draws: int) -> Iterator[Place]:
+def places(plan: FloorPlan, seed: int, number: int, draws: int) -> Iterator[Place]:
     """What fits of so many random places, a function of the map, the seed and the map's number.
 
     Each is near a thing that is chosen uniformly, in the same room (no wall in between), more often close
@@ -39,7 +39,7 @@ def places(plan: Plan, seed: int, number: int, draws: int) -> Iterator[Place]:
             yield place
 
 
-def _place(plan: Plan, draws: list[float]) -> Place | None:
+def _place(plan: FloorPlan, draws: list[float]) -> Place | None:
     which, far, direction, at_it, aim, anywhere = draws
     thing = plan.things[int(which * len(plan.things))]
     distance, angle = NEAREST + (FARTHEST - NEAREST) * far**2, 2 * np.pi * direction

@@ -20,7 +20,7 @@ from jaxtyping import Bool, UInt8
 from lamina.core.errors import LaminaError
 from lamina.data.samples.doom.cameras import Place, places
 from lamina.data.samples.doom.classes import CEILING, FARTHEST, FIRST_OBJECT, FLOOR, KIND_OF, SKY, WALL
-from lamina.data.samples.doom.wad import MAGENTA, Plan, magenta_sky
+from lamina.data.samples.doom.wad import MAGENTA, FloorPlan, magenta_sky
 
 MOST_OBJECTS = 250
 """A frame with more of them is not taken."""
@@ -57,7 +57,7 @@ def import_vizdoom() -> ModuleType:
 
 
 def render(
-    plans: Sequence[tuple[int, Plan]], frames: int, size: tuple[int, int], seed: int
+    plans: Sequence[tuple[int, FloorPlan]], frames: int, size: tuple[int, int], seed: int
 ) -> Iterator[Shot]:
     """So many frames of `size` (height, width) from maps and their numbers, evenly, in the maps' order.
 
@@ -80,7 +80,7 @@ def render(
 
 
 @contextmanager
-def _camera(first: Plan, size: tuple[int, int]) -> Iterator[_Camera]:
+def _camera(first: FloorPlan, size: tuple[int, int]) -> Iterator[_Camera]:
     """Two games while they last; what vizdoom raises becomes a sentence."""
     vizdoom = import_vizdoom()
     with tempfile.TemporaryDirectory(prefix="lamina-doom-") as folder:
@@ -107,7 +107,7 @@ def _camera(first: Plan, size: tuple[int, int]) -> Iterator[_Camera]:
                 game.close()
 
 
-def _game(vizdoom: ModuleType, first: Plan, size: tuple[int, int], config: Path) -> Any:
+def _game(vizdoom: ModuleType, first: FloorPlan, size: tuple[int, int], config: Path) -> Any:
     game = vizdoom.DoomGame()
     game.set_doom_config_path(str(config))
     game.set_doom_game_path(str(game_file(vizdoom, first.game)))
@@ -153,7 +153,7 @@ class _Camera:
     def __init__(self, game: Any, twin: Any, size: tuple[int, int]) -> None:
         self._game, self._twin, self._size, self._yaw = game, twin, size, 0.0
 
-    def shots(self, number: int, plan: Plan, frames: int, seed: int) -> Iterator[Shot]:
+    def shots(self, number: int, plan: FloorPlan, frames: int, seed: int) -> Iterator[Shot]:
         """At most so many shots of a map that are worth being looked at."""
         self._enter(plan, seed)
         for place in places(plan, seed, number, frames * _DRAWS_PER_FRAME):
@@ -164,7 +164,7 @@ class _Camera:
                 frames -= 1
                 yield shot
 
-    def _enter(self, plan: Plan, seed: int) -> None:
+    def _enter(self, plan: FloorPlan, seed: int) -> None:
         for game in (self._game, self._twin):
             game.set_doom_map(plan.name)
             game.set_seed(seed)

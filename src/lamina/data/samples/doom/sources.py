@@ -40,7 +40,7 @@ from lamina.data.samples.catalog import parts_of
 from lamina.data.samples.doom.classes import FIRST_OBJECT, KINDS, SCENES, SURFACE_OF, SURFACES, scene
 from lamina.data.samples.doom.records import NO_KIND, Records, is_whole, record_type, write_records
 from lamina.data.samples.doom.render import Shot, game_file, import_vizdoom, render
-from lamina.data.samples.doom.wad import Plan, read_plans
+from lamina.data.samples.doom.wad import FloorPlan, read_plans
 from lamina.data.samples.query import parse_query
 from lamina.data.sources import Source, Split
 
@@ -87,7 +87,7 @@ class DoomOptions:
 class DoomFrames(Source):
     """The frames as images, with scenes as labels and a depth map for each."""
 
-    def __init__(self, records: Records, plans: Sequence[Plan]) -> None:
+    def __init__(self, records: Records, plans: Sequence[FloorPlan]) -> None:
         maps, places, yaws = (records.column(name) for name in ("map", "place", "yaw"))
         names = [
             f"{plans[m].name}@{x},{y},{yaw:.0f}" for m, (x, y), yaw in zip(maps, places, yaws, strict=True)
@@ -105,7 +105,7 @@ class DoomFrames(Source):
         return torch.from_numpy(self.records[i]["depth"].copy())
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
-        """Of the frames' checksums."""
+        """Digest of the frames' checksums."""
         return hashlib.sha256(self.records.column("crc32")[list(indices)].tobytes()).digest()
 
 
@@ -191,7 +191,7 @@ def open_doom_objects(query: str, split: Split | None) -> DoomObjects:
     return DoomObjects(open_doom(query, split), options.smallest_px, bool(options.kinds))
 
 
-def maps_of(plans: Sequence[Plan], seed: int) -> dict[str, list[int]]:
+def maps_of(plans: Sequence[FloorPlan], seed: int) -> dict[str, list[int]]:
     """Which maps, as numbers in `plans`, are for which part: a function of the seed alone.
 
     They are in random order, the games taking turns, so that the first few are a fair choice.
@@ -208,7 +208,7 @@ def maps_of(plans: Sequence[Plan], seed: int) -> dict[str, list[int]]:
     return found
 
 
-def _rendered(plans: Sequence[Plan], options: DoomOptions, part: str, version: str) -> Path:
+def _rendered(plans: Sequence[FloorPlan], options: DoomOptions, part: str, version: str) -> Path:
     """The file of one part, rendered if it is not there or damaged."""
     count, (height, width) = getattr(options, part), options.size
     name = f"vizdoom-{version}-{part}-{count}-{width}x{height}-seed-{options.seed}-format-{_FORMAT}.npy"

@@ -18,7 +18,7 @@ _ENTRY = struct.Struct("<ii8s")  # where a lump begins, its bytes, its name
 _ONE_SIDED = 0xFFFF
 
 
-class Plan(NamedTuple):
+class FloorPlan(NamedTuple):
     """A map seen from above, in map units (the player is 32 wide and 56 high)."""
 
     game: str
@@ -29,7 +29,7 @@ class Plan(NamedTuple):
     """Where monsters, items and the like are at the start, those of other skill levels included."""
 
 
-def read_plans(file: Path) -> list[Plan]:
+def read_plans(file: Path) -> list[FloorPlan]:
     """The maps in a WAD, in its order.
 
     Raises:
@@ -46,11 +46,13 @@ def read_plans(file: Path) -> list[Plan]:
     ]
 
 
-def _plan(game: str, name: str, lumps: dict[str, bytes]) -> Plan:
+def _plan(game: str, name: str, lumps: dict[str, bytes]) -> FloorPlan:
     corners = np.frombuffer(lumps["VERTEXES"], "<i2").reshape(-1, 2).astype(np.float64)
     lines = np.frombuffer(lumps["LINEDEFS"], "<u2").reshape(-1, 7)  # ends, flags, action, tag, two sides
     things = np.frombuffer(lumps["THINGS"], "<i2").reshape(-1, 5)  # x, y, angle, type, flags
-    return Plan(game, name, corners[lines[lines[:, 6] == _ONE_SIDED, :2]], things[:, :2].astype(np.float64))
+    return FloorPlan(
+        game, name, corners[lines[lines[:, 6] == _ONE_SIDED, :2]], things[:, :2].astype(np.float64)
+    )
 
 
 def magenta_sky() -> bytes:
