@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib import import_module
 
 import pytest
 import torch
@@ -14,7 +13,8 @@ from lamina.core.errors import LaminaError
 from lamina.data.dense.open import open_maps, open_objects
 from lamina.data.open import held_out, open_source
 from lamina.data.samples import catalog
-from lamina.data.samples.catalog import SAMPLES, SampleRow, parts_of, sample_names
+from lamina.data.samples.catalog import SAMPLES, SampleRow, at_path, parts_of, sample_names
+from lamina.data.samples.query import parse_query
 from lamina.data.sources import ArraySource
 
 
@@ -24,16 +24,20 @@ def open_mine(query: str, split: str | None) -> ArraySource:
     return ArraySource(torch.zeros(len(names), 1, 1, 1, dtype=torch.uint8), names, [0] * len(names), ["it"])
 
 
+MINE = SampleRow("mine", "Mine.", "a=1", f"{__name__}.MineOptions", f"{__name__}.open_mine")
+
+
 def test_each_row_names_functions_that_are_there() -> None:
     for row in SAMPLES:
         assert row.help.endswith(".")
         for path in filter(None, (row.images, row.maps, row.objects)):
-            module, _, name = path.rpartition(".")
-            assert callable(getattr(import_module(module), name))
+            assert callable(at_path(path))
+        example = parse_query(row.example, at_path(row.options))
+        assert example != at_path(row.options)()  # it changes something
 
 
 def test_a_row_is_all_that_a_sample_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "SAMPLES", (*SAMPLES, SampleRow("mine", "Mine.", f"{__name__}.open_mine")))
+    monkeypatch.setattr(catalog, "SAMPLES", (*SAMPLES, MINE))
     assert held_out("sample:mine") == "val"
     for split, names in (
         (None, ["train"]),

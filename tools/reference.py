@@ -23,9 +23,7 @@ from unittest.mock import patch
 from lamina.cli.entry import main
 from lamina.cli.verbs import VERBS
 from lamina.core.ranges import Range
-from lamina.data.samples.doom.sources import DoomOptions
-from lamina.data.samples.fashion_mnist import FashionOptions
-from lamina.data.samples.photos import PhotosOptions
+from lamina.data.samples.catalog import SAMPLES, at_path
 from lamina.evaluate.detect.recipes import detect_recipe
 from lamina.evaluate.finetune.recipes import recipe_of
 from lamina.evaluate.segment.recipes import segment_recipe
@@ -57,9 +55,10 @@ ROOTS: tuple[tuple[str, str, Any], ...] = (
     ("Detection", "Of `lamina evaluate detect`. Defaults are those of `detect-small`.", detect_recipe(None)),
     ("Tokenizers", "Of `lamina tokenizer train`.", TokenizerOptions()),
     ("Studies", "Of `lamina study`.", StudyOptions()),
-    ("`sample:photos`", 'Given as `"sample:photos?crop=32&most=100"`.', PhotosOptions()),
-    ("`sample:fashion-mnist`", 'Given as `"sample:fashion-mnist?most=2000"`.', FashionOptions()),
-    ("`sample:doom`", 'Given as `"sample:doom?train=1000&val=200"`.', DoomOptions()),
+    *(
+        (f"`{row.spec}`", f'{row.help} Given as `"{row.spec}?{row.example}"`.', at_path(row.options)())
+        for row in SAMPLES
+    ),
 )
 """A heading, what the options belong to, and an instance that holds the defaults."""
 

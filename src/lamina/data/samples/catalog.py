@@ -26,6 +26,10 @@ class SampleRow:
     """The word after `sample:`."""
     help: str
     """What the images are: their number, size and classes."""
+    example: str
+    """Parameters, as an example for the documentation."""
+    options: str
+    """The dataclass of the parameters, with their defaults and what they mean."""
     images: str
     """The function that opens the images; like the others it takes parameters (`crop=64&grey=1`) and a
     part."""
@@ -45,17 +49,23 @@ SAMPLES = (
         "photos",
         "Crops of 17 photographs that the packages scikit-image and scikit-learn contain; a class for each "
         "photograph.",
+        "crop=32&most=100",
+        "lamina.data.samples.photos.PhotosOptions",
         "lamina.data.samples.photos.open_photos",
     ),
     SampleRow(
         "fashion-mnist",
         "70,000 grey pictures of clothes, 28 x 28 px, in 10 classes; from Debian's package, or downloaded.",
+        "most=2000",
+        "lamina.data.samples.fashion_mnist.FashionOptions",
         "lamina.data.samples.fashion_mnist.open_fashion_mnist",
     ),
     SampleRow(
         "doom",
         "3,600 frames of the free Freedoom maps, 112 x 160 px, with a class for each pixel, objects and "
         "depth; rendered once, with the extra doom.",
+        "train=1000&val=200",
+        "lamina.data.samples.doom.sources.DoomOptions",
         "lamina.data.samples.doom.sources.open_doom",
         "lamina.data.samples.doom.sources.open_doom_maps",
         "lamina.data.samples.doom.sources.open_doom_objects",
@@ -88,9 +98,14 @@ def open_sample(data: str, split: str | None, kind: Kind = "images") -> Any:
     if path is None:
         what = {"maps": "no class for each pixel", "objects": "no objects"}[kind]
         raise LaminaError(f"{row.spec} has {what}; take {sample_names(kind)}")
-    module, _, name = path.rpartition(".")
-    opened: Callable[[str, str | None], Any] = getattr(import_module(module), name)
+    opened: Callable[[str, str | None], Any] = at_path(path)
     return opened(query, split)
+
+
+def at_path(path: str) -> Any:
+    """The function or class of that dotted path, imported now."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def parts_of(split: str | None) -> tuple[Part, ...]:
