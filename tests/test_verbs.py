@@ -138,3 +138,12 @@ def test_an_old_flag_is_mentioned_on_stderr(tmp_path, capsys):
         == "lamina: --chosen-on is now called --selection-samples; the next version will refuse --chosen-on"
     )
     assert "there is no encoder" in second
+
+
+def test_a_help_text_is_broken_where_the_terminal_ends_alone(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "knn", "--help"])
+    help_of_cache = next(line for line in capsys.readouterr().out.splitlines() if "--cache" in line)
+    for word in ("Folder", "hash", "deleted at any time"):
+        assert word in help_of_cache

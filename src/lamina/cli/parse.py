@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tyro
+from tyro import _strings
 
 from lamina.core.errors import LaminaError
 from lamina.recipes.short_names import SHORT_NAMES
 
 T = TypeVar("T")
+
+# tyro joins the lines of a docstring, but takes an indented one for a paragraph of its own; below the fields
+# of a dataclass all lines but the first are indented.
+_join_lines = _strings.remove_single_line_breaks
+_strings.remove_single_line_breaks = lambda helptext: _join_lines(inspect.cleandoc(helptext))
 
 
 def parse(what: type[T] | Callable[..., T], args: Sequence[str], prog: str, default: Any = None) -> T:
