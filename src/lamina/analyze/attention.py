@@ -32,7 +32,7 @@ class LayerAttention:
     entropy: tuple[float, ...]
     """In nats: 0 for one key, log N for all alike."""
     entropy_share: tuple[float, ...]
-    """Over log N, so in [0, 1]."""
+    """The entropy over log N, so in [0, 1]."""
     prefix_mass: tuple[float, ...]
     """Share of a patch's attention that class tokens and registers take; 0 where there are none."""
 

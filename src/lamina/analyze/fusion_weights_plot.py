@@ -1,4 +1,4 @@
-"""The picture of layer weights: for each run its weights and norm shares by step; then how all runs ended."""
+"""The picture of fusion weights: weights and norm shares of each run by step, and of all runs at the end."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _heat(panel: Any, run: LayerWeights, mass: tuple[tuple[float, ...], ...], ti
 
 
 def _shown(places: range) -> list[int]:
-    """Every so many-th, so that no more than eight numbers stand beside an axis."""
+    """At most eight evenly spaced places, so that their labels fit beside an axis."""
     return list(places[:: -(-len(places) // 8)])
 
 

@@ -113,17 +113,17 @@ def analyze_hessian(
     2022, arXiv 2202.06709), who take batches of augmented training images.
 
     Args:
-        tasks: methods or classifiers by name; drop path and dropout are off.
-        batches: the same for all tasks.
-        top, bottom: how many eigenvalues of each end; at least one of the largest.
+        tasks: methods or classifiers by name, computed without drop path and dropout.
+        batches: mini-batches, the same for all tasks.
+        top, bottom: number of largest (1 or more) and of most negative eigenvalues.
         parameters: "encoder", so that methods with other decoders and fusions compare, or "all".
-        weight_decay: of an L2 term that is added to the loss (`HessianOperator`).
+        weight_decay: coefficient of an L2 term that is added to the loss (`HessianOperator`).
         mixed: classifiers mix images and smooth labels as in training.
-        power: how many values by power iteration too, up to 100 products each; Park and Kim take 5.
+        power: number of values by power iteration too, up to 100 products each; Park and Kim take 5.
         trace_probes: random vectors for the trace, a product each; 0 leaves it out.
         density_probes: random vectors for the density, `DENSITY_STEPS` products each; 0 leaves it out.
         tol: residual of each value over its own magnitude at which Lanczos stops.
-        seed: of keys where batches have none, and of starting vectors.
+        seed: random seed of keys where batches have none, and of starting vectors.
         progress: called after each product; the residual is relative to its own value, NaN where there is
             none.
         kept: mini-batches of an interrupted call, which are not computed again, and where new ones are kept.

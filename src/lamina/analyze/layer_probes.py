@@ -57,27 +57,27 @@ class LayerScore:
     pool: str
     settings: dict[str, Setting]
     validation_top1: float
-    """On the training part alone: leave-one-out (kNN), or a held-out share of each class (linear)."""
+    """Accuracy on the training part: leave-one-out (kNN), or on a held-out share of each class (linear)."""
     top1: float
-    """On the test part."""
+    """Accuracy on the test part."""
     interval: tuple[float, float]
     """95 % Wilson interval of `top1`; it speaks of the choice of test images alone."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The block whose features serve best, chosen on the training part; of equals the shallowest."""
+    """The block with the most accurate probe, chosen on the training part; of equals the shallowest."""
 
     best: LayerScore
     last: LayerScore
     """The last block's output in the same pool."""
     blocks_after: int
-    """How many blocks come after the peak."""
+    """Number of blocks after the best one."""
     plateau: tuple[int, int]
     """The shallowest and the deepest layer, in the same pool, whose accuracy on the training part is within
     one standard error of the peak's: where the peak may as well be."""
     gap: float
-    """Test accuracy at the peak minus that after the last block."""
+    """Test accuracy after the best block minus that after the last block."""
     gap_interval: tuple[float, float]
     """95 % interval of the gap, paired image by image (Agresti and Min, 2005)."""
 
@@ -110,7 +110,7 @@ class DepthResult:
     """Test accuracy of always answering the most frequent training class."""
     protocols: tuple[Protocol, ...]
     images: int | None
-    """How many images of each part were asked for; None for all."""
+    """Largest number of images of each part; None for all."""
     seed: int
 
     def to_json(self) -> dict[str, Any]:
@@ -160,9 +160,9 @@ def analyze_depth(
         data: labelled images as `open_labelled` knows them.
         images: at most so many of each part, drawn by `seed`; None takes all.
         protocols: "knn", "linear" or both.
-        knn, linear: the sweeps.
+        knn, linear: the settings that are searched.
         batch_size, workers, device: see `ComputeOptions`.
-        seed: of the images that are drawn and of the linear probe's validation part.
+        seed: random seed of the choice of images and of the linear probe's validation part.
         progress: called with what is being done, how much of it is done, and how much there is.
 
     Raises:

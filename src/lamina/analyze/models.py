@@ -85,7 +85,7 @@ def open_models(
     Args:
         models: whatever `load_encoder` takes, and names for them; without names, the end of each path.
         data: images as `open_source` knows them; the validation part where there is one.
-        images: how many; drawn by `seed` where there are more, in the source's order. None takes all.
+        images: number of images, drawn by `seed` where there are more, in the source's order. None: all.
         encoder: timm name or options of the network, for weights files that do not name it.
         batch_size, workers, device: how they are computed; the numbers do not depend on it.
         progress: called with what is analysed, the number of images done, and the number of all images.

@@ -1,4 +1,4 @@
-"""What an interrupted Hessian analysis has found, on disk after each mini-batch, so that another goes on."""
+"""Results of a Hessian analysis on disk after each mini-batch, so that an interrupted one can continue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILE = "hessian.partial.json"
 
 
 class PartialHessian:
-    """Mini-batches by model and number; the file goes when the analysis is written."""
+    """Mini-batches by model and number; the file is deleted once the analysis is written."""
 
     def __init__(self, file: Path, settings: str, found: dict[str, Any], note: str = "") -> None:
         self.file, self._settings, self._found, self.note = file, settings, found, note

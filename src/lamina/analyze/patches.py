@@ -53,15 +53,15 @@ class ShownImage:
     blue: Map
     """First, second and third principal component, stretched to [0, 1]."""
     foreground: float
-    """Share of the patches that have colours; 1 where no foreground was asked for."""
+    """Share of the patches that have colours; 1 where the foreground is not separated."""
     norms: Map
     outliers: int
     cosines: Map
-    """With the chosen patch."""
+    """Cosine of each patch with the chosen one."""
     attention: Map | None
-    """Of the class token in the last block, mean over heads, relative to the mean of the patches."""
+    """Attention of the class token in the last block, mean over heads, relative to its mean over patches."""
     attention_share: float | None
-    """What the patches get of it in all; class tokens and registers get the rest."""
+    """Share of that attention that goes to the patches; class tokens and registers get the rest."""
     picture: Picture = field(repr=False, compare=False)
     """The image as the model saw it, (H, W, 3) bytes; not in the JSON."""
 
@@ -90,7 +90,7 @@ class ModelPatches:
     """Share of the variance that each principal component explains, over the patches that have colours."""
     norms: Norms
     mean_cosine: float
-    """Of two different patches of an image, mean over all images."""
+    """Mean cosine of two different patches of an image, over all images."""
     shown: tuple[ShownImage, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -135,12 +135,12 @@ def analyze_patches(
 
     Args:
         models: models with their images.
-        images: how many are shown, chosen by `seed`: the same for all models.
+        images: number of images that are shown, chosen by `seed`: the same for all models.
         at: row and column of the patch whose cosines are shown, in the first model's grid (other grids take
             the patch at the same place); the centre by default.
         only_foreground: colours for the patches on one side of the first component alone, by principal
             components of their own.
-        seed: of the choice of images.
+        seed: random seed of the choice of images.
 
     Raises:
         LaminaError: where there is no model or image, or `at` is outside of the grid.
@@ -159,7 +159,7 @@ def analyze_patches(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one pass over all images leaves."""
+    """The results of one pass over all images."""
 
     grid: tuple[int, int]
     norms: Norms

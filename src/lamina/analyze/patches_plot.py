@@ -32,7 +32,7 @@ def draw(result: PatchesResult) -> Figure:
 
 
 def _height(model: ModelPatches) -> float:
-    """Of a row, in inches."""
+    """Height of a row in inches."""
     tall, wide = model.shown[0].picture.shape[:2]
     return float(_WIDTH * min(2.0, max(0.25, tall / wide)))
 

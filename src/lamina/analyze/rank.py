@@ -45,7 +45,7 @@ class RankScore:
     power_law: PowerLaw | None
     """alpha-ReQ; None where its range holds too few ranks, or the spectrum ends within it."""
     lidar: float | None
-    """None where no views were asked for."""
+    """None where no views were computed."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def analyze_rank(
             model is given it, resized back: MAE's, of a random share of its area and aspect ratio. Each is
             a function of the seed, the image's key and the number of the view.
         view_scale: smallest and largest share of the area.
-        seed: of the views.
+        seed: random seed of the views.
 
     Raises:
         LaminaError: where there is no model or a single image, views are 1 or images have no keys for them.

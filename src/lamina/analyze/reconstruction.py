@@ -40,14 +40,14 @@ class Filler:
 
 @dataclass(frozen=True)
 class Band:
-    """Some of the coefficients; energies are means per coefficient, of pixels on [0, 1]."""
+    """One frequency band; energies are means per coefficient, of pixels on [0, 1]."""
 
     original: float
     error: float
     ratio: float | None
     """Error over original: 0 where all is predicted, 1 where nothing is. None where the original has none."""
     standard_error: float | None
-    """Of the ratio, over images; None for a single one."""
+    """Standard error of the ratio over images; None for a single image."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ModelReconstruction:
     patch: tuple[int, int]
     """Height and width in px."""
     n_hidden: int
-    """Patches of each image."""
+    """Number of hidden patches of each image."""
     norm_pix: bool
     """Whether each patch's mean and deviation, over pixels and channels together, are given to it."""
     low_pass: float | None
@@ -82,7 +82,7 @@ class ModelReconstruction:
     mse: float
     """Mean squared error of the hidden pixels on [0, 1], not clamped."""
     baseline_mse: float
-    """The same of what takes no model."""
+    """PSNR of the baseline."""
 
     @property
     def mask_ratio(self) -> float:
@@ -96,7 +96,7 @@ class ModelReconstruction:
 
     @property
     def baseline_psnr(self) -> float:
-        """The same of what takes no model."""
+        """PSNR of the baseline."""
         return decibels(self.baseline_mse)
 
 

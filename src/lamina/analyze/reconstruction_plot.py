@@ -90,7 +90,7 @@ def _bands(panel: Any, result: ReconstructionResult) -> None:
 
 
 def _scale(panel: Any, ratios: Any) -> None:
-    """From 0 on, with a line at 1; logarithmic where a model is far worse than none."""
+    """An axis from 0 on with a line at 1; logarithmic where a model is far worse than the baseline."""
     panel.axhline(1, color="0.45", linestyle=":", lw=1.2)
     if max((ratio for each in ratios for ratio in each if ratio is not None), default=1.0) > LARGEST:
         panel.set_yscale("log")

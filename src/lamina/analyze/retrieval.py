@@ -28,7 +28,7 @@ _THUMBNAIL_PX = 128
 
 @dataclass(frozen=True)
 class RetrievedImage:
-    """An image in the sheet."""
+    """An image among the queries and neighbours that are shown."""
 
     key: int
     """Its index in the source."""
@@ -36,17 +36,17 @@ class RetrievedImage:
     label: str | None
     """Its class, where the data have classes."""
     cosine: float
-    """With the query; 1 for the query itself."""
+    """Cosine with the query; 1 for the query itself."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """An image and those nearest to it, nearest first."""
+    """A query image and its neighbours, nearest first."""
 
     image: RetrievedImage
     neighbours: tuple[RetrievedImage, ...]
     duplicates: int
-    """Near-duplicates that were left out."""
+    """Number of near-duplicates of the query, which are left out."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class RetrievalScores:
 
 @dataclass(frozen=True)
 class ModelRetrieval:
-    """One model's sheet, and its score where there are labels."""
+    """The queries of one model with their neighbours, and its scores where there are labels."""
 
     n_images: int
     channels: int
     duplicates: int
-    """Pairs of near-duplicates among the images."""
+    """Number of pairs of near-duplicates among the images."""
     judged: RetrievalScores | None
     queries: tuple[Query, ...]
     pictures: Mapping[int, Picture] = field(repr=False, compare=False)
@@ -135,13 +135,14 @@ def analyze_retrieval(
 
     Args:
         models: models with their images; all features of a model are held at once.
-        queries: how many queries are shown, chosen by `seed`: the same for all models. Scores are over all.
-        k: neighbours.
+        queries: number of queries that are shown, chosen by `seed`: the same for all models. Scores are over
+            all images as queries.
+        k: number of neighbours of each query.
         features: "last" or "fused".
         pool: "mean" of the patch tokens, or "cls".
         centred: take off the mean of all images first; features that share a large part, as masked
             autoencoders' do, are all nearly parallel without.
-        seed: of the choice of queries.
+        seed: random seed of the choice of queries.
 
     Raises:
         LaminaError: where there is no model, query or neighbour, no more than `k` images, or a model lacks
@@ -156,7 +157,7 @@ def analyze_retrieval(
 
 
 class UnitVectors(NamedTuple):
-    """All images as unit vectors: of their features, and of their pixels, which tell duplicates."""
+    """All images as unit vectors: of their features, and of their pixels, by which duplicates are found."""
 
     features: Float64[Tensor, "n D"]
     pixels: Float64[Tensor, "n K"]
@@ -236,7 +237,7 @@ def _sheet(
 
 
 def _pairs(pixels: Float64[Tensor, "n K"]) -> int:
-    """Pairs of near-duplicates."""
+    """Number of pairs of near-duplicates."""
     slabs = torch.split(pixels, max(1, _MAX_CELLS // len(pixels)))
     return (sum(int((slab @ pixels.T > SAME_IMAGE).sum()) for slab in slabs) - len(pixels)) // 2
 
@@ -253,7 +254,7 @@ def _found(
 
 
 def _pictures(model: ModelOnImages, wanted: set[int]) -> dict[int, Picture]:
-    """A second pass over the images, for those in the sheet."""
+    """The pixels of the images that are shown, by a second pass over all images."""
     found, done = {}, 0
     for batch in model.batches:
         for key, image in zip(keys_of(batch, done).tolist(), batch.images, strict=True):

@@ -1,4 +1,4 @@
-"""One analysis of some models: from what they are called to the files that it writes."""
+"""One analysis from start to end: its models are opened, its numbers computed, its files written."""
 
 from __future__ import annotations
 

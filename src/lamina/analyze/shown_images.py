@@ -1,4 +1,4 @@
-"""What pictures show of images and names: colours as stored, and text that means only itself."""
+"""Helpers of the analyses that show images: which images, their pixels, names and maps."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def keys_of(batch: Batch, done: int) -> Int64[Tensor, "B"]:
 
 
 def device_of(model: ModelOnImages) -> torch.device:
-    """Where a model's model is."""
+    """The device of a model."""
     return next(model.backbone.parameters()).device
 
 
 def name_of(model: ModelOnImages, key: int) -> str:
-    """What an image is called, without control characters, where its source is known; else its number."""
+    """The name of an image without control characters; its number where the source is unknown."""
     if isinstance(model.batches, Images):
         return printable(model.batches.source.name(key))
     return f"image {key}"

@@ -86,7 +86,7 @@ class SimilarityResult:
     """All pairs of models, on the same images."""
 
     layers: Mapping[str, tuple[int, ...]]
-    """By model: block outputs, un-normed; -1 is the embedded input."""
+    """Layers of each model: outputs of blocks before the final norm; -1 is the embedded input."""
     pairs: tuple[Pair, ...]
     """Each pair once, the first model before the second."""
     pool: Pool
@@ -156,7 +156,7 @@ def analyze_similarity(
 class _Chunk(NamedTuple):
     keys: Int64[Tensor, "m"] | None
     features: tuple[Float[Tensor, "m d"], ...]
-    """Of each layer."""
+    """One matrix for each layer."""
 
 
 def _layers(name: str, model: ModelOnImages, pool: Pool) -> tuple[int, ...]:

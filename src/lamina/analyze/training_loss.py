@@ -1,4 +1,4 @@
-"""The loss that a run was trained on, and mini-batches for it: held out, or as its training sees images."""
+"""The loss that a run was trained with, and mini-batches for it, held out or augmented as in training."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def mini_batches(
 
 
 def _check(losses: Mapping[str, OwnLoss], source: Source, crops: Crops) -> None:
-    """Refuse runs whose losses are not of the same images, or not of these."""
+    """Refuse runs whose losses cannot be computed on the same mini-batches, or not on these images."""
     recipes = {name: loss.recipe for name, loss in losses.items()}
     shapes = {(recipe.encoder.image_size, recipe.encoder.in_chans) for recipe in recipes.values()}
     if len(shapes) > 1:

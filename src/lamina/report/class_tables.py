@@ -1,4 +1,4 @@
-"""What a classifier does class by class, as the report shows it: accuracy of each, and what is mixed up."""
+"""Results of a classifier by class, as the report shows them: accuracy of each class, and confusions."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from lamina.core.plotting import HUES, HUES_ON_DARK, places
 
 @dataclass(frozen=True)
 class Colour:
-    """One meaning, two colours: on a light page and on a dark one, and a dash where it returns."""
+    """A colour for light pages and one for dark pages, and a dash pattern where it is used twice."""
 
     light: str
     dark: str

@@ -1,4 +1,4 @@
-"""A comparison of models downstream on disk: a page, its table as Markdown, and all numbers as JSON."""
+"""The files of a downstream comparison: a page, its table as Markdown, and all numbers as JSON."""
 
 from __future__ import annotations
 

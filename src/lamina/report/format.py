@@ -1,4 +1,4 @@
-"""Numbers and names as a reader wants to see them."""
+"""Numbers and names as text for people."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def moment(timestamp: float) -> str:
 
 
 def setting(value: object) -> str:
-    """A recipe's value, a list by its items."""
+    """A value of a recipe as text; a list as its items."""
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""From a template and its content to a page on disk."""
+"""Writes a page from a template and its content."""
 
 from __future__ import annotations
 

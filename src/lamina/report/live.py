@@ -1,4 +1,4 @@
-"""The report of a run that is still training: pictures and page made anew now and then."""
+"""The report of a run that is still training: pictures and page are refreshed at intervals."""
 
 from __future__ import annotations
 

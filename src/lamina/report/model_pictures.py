@@ -1,4 +1,4 @@
-"""What a method sees: reconstructions, and a map of its patch features, as plain tensors.
+"""Reconstructions of a method and maps of its patch features, as plain tensors.
 
 Nothing here draws from torch's own generator, so looking at a method while it trains changes nothing.
 """

@@ -36,7 +36,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The neighbours that one run finds: each query with what is nearest to it."""
+    """The nearest neighbours of each query, by the features of one run."""
 
     name: str
     rows: Sequence[tuple[Neighbour, Sequence[Neighbour]]]

@@ -32,7 +32,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture, ready to stand in the page: a data URI and its size in pixels."""
+    """One picture of the page: a data URI and its size in pixels."""
 
     uri: str
     width: int
@@ -41,7 +41,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Restored:
-    """An image, what the encoder saw of it, and what the method made of that, if it made a picture."""
+    """An image, the masked input of the encoder, and the reconstruction, if the method predicts pixels."""
 
     name: str
     original: Picture
@@ -166,7 +166,7 @@ class AlbumWriter:
 
 
 def as_pil(image: UInt8[Tensor, "C H W"], shown: Bool[Tensor, "H W"] | None = None) -> Image.Image:
-    """An image for the eye: grey or colour, transparent where `shown` is False."""
+    """An image as a picture: grey or colour, transparent where `shown` is False."""
     planes = displayable(image[None])[0]
     if shown is not None:
         colour = planes.expand(3, -1, -1)
@@ -176,7 +176,7 @@ def as_pil(image: UInt8[Tensor, "C H W"], shown: Bool[Tensor, "H W"] | None = No
 
 
 def embedded(picture: Image.Image) -> Picture:
-    """A picture that stands in the page by itself."""
+    """A picture as a data URI, so that the page needs no other file."""
     return Picture(_uri(_png(picture)), *picture.size)
 
 
@@ -245,7 +245,7 @@ def _album(folder: Path, index: Mapping[str, Any]) -> Album:
 
 
 def _picture(folder: Path, name: str, sha256: str | None) -> Picture:
-    """A PNG of this folder and of no other: the index may come from a stranger."""
+    """A PNG file of this folder; other paths are refused, since the index may be foreign."""
     if not isinstance(name, str) or Path(name).name != name or not name.endswith(".png"):
         raise ValueError(f"{name!r} is not a picture of this run")
     content = read_plain(folder / name, MOST_BYTES)

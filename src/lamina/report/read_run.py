@@ -1,4 +1,4 @@
-"""Read a run folder for its report. Whatever is missing, half written or broken is left out and noted."""
+"""Read a run folder for its report. What is missing, incomplete or damaged is left out, with a note."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ R = TypeVar("R", ShownResult, Score)
 
 @dataclass(frozen=True)
 class RunData:
-    """What is known of one run; every part may be empty. `notes` says what could not be read."""
+    """All data of one run; every part may be empty. `notes` lists what could not be read."""
 
     name: str
     recipe_text: str = ""
@@ -60,7 +60,7 @@ class RunData:
 
 
 def read_run(path: Path) -> RunData:
-    """Gather all that a run folder holds, at any time of its life."""
+    """Read all that a run folder holds, whether the run is finished or not."""
     run = Run(path)
     notes: list[str] = []
     recipe_text = _text(run.recipe_file, notes)

@@ -1,4 +1,4 @@
-"""Results of probes as the report arranges them: by what was measured, seeds together, runs side by side."""
+"""Results of probes as the report arranges them: grouped by setting, seeds averaged, runs side by side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Group = tuple[str, str, str, int | None]
 
 @dataclass(frozen=True)
 class Cell:
-    """What a probe chose of one encoder: the mean over seeds and its interval; of one seed its own."""
+    """The chosen row of one encoder: its mean over seeds and the interval; of a single seed the row's own."""
 
     label: str
     top1: float
@@ -77,7 +77,7 @@ def _which(seeds: Seeds, rows: Sequence[ShownRow]) -> str:
 
 
 def baseline_of(seeds: Seeds) -> Cell | None:
-    """The better of the baselines: what pre-training has to beat."""
+    """The better of the baselines, with which pre-training is compared."""
     names = _baselines(seeds)
     return max((cell for name in names if (cell := cell_of(seeds, name))), key=lambda c: c.top1, default=None)
 

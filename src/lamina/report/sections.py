@@ -47,7 +47,7 @@ class FusionView:
     charts: Sequence[LineChart | None]
     reach: str
     leans: bool
-    """Whether its bias was logged."""
+    """Whether the run logged how its weights are distributed over depth."""
 
 
 def facts(run: RunData) -> list[Fact]:
@@ -107,7 +107,7 @@ def _probe(run: RunData) -> Fact:
 
 
 def _against(top1: float, other: Cell) -> str:
-    """How far it is from the better baseline."""
+    """The difference to the better baseline, in words."""
     baseline = f"{other.label} ({percent(other.top1)})"
     if points(top1 - other.top1) == points(0.0):
         return f"equal to {baseline}"
@@ -175,7 +175,7 @@ def _fusion(run: RunData) -> FusionView:
 
 
 def _lean(run: RunData, name: str, title: str, unit: str) -> LineChart | None:
-    """A bias number by weight and by norm share."""
+    """The chart of one number of how deep the fusion is, by weight and by norm share."""
     series = [
         Series(what, *run.curve(f"bias_{what}_{name}"), colour, strong=what == "weight")
         for what, colour in (("weight", ACCENT), ("share", MUTED))
@@ -223,7 +223,7 @@ def differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
 
 
 def fairness(rows: Sequence[tuple[str, list[str]]]) -> str:
-    """What the differing fields mean for a comparison."""
+    """Whether the differing fields make the comparison a fair one, as a sentence."""
     if rows and all(name == "fusion" or name.startswith("fusion.") for name, _ in rows):
         return "The recipes differ in the fusion and in nothing else: a fair pair."
     plural = "s" if len(rows) != 1 else ""

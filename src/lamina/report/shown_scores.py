@@ -120,7 +120,7 @@ def _row(row: Mapping[str, Any]) -> ShownRow:
 
 
 def _way(content: Mapping[str, Any]) -> str:
-    """The settings that differ; results of lamina before they said so name unusual features in their rows."""
+    """Settings that differ from the defaults; in files of earlier versions, the features of the rows."""
     if "way" in content:
         return str(content["way"])
     usual = {*FeatureOptions.features, "pixels"}

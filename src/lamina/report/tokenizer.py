@@ -1,4 +1,4 @@
-"""The page of a tokenizer: originals beside what comes back from their ids, and how the ids are used."""
+"""The page of a tokenizer: images beside their reconstructions from ids, and how often each id is used."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, what comes back from its ids, and the mean colours that this is compared with."""
+    """An image, its reconstruction from ids, and the mean colours that this is compared with."""
 
     name: str
     original: Picture

@@ -1,4 +1,4 @@
-"""Both ends of a symmetric operator's spectrum: Lanczos with full reorthogonalisation and thick restarts."""
+"""Both ends of a symmetric operator's spectrum by Lanczos, with full reorthogonalisation and restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is computed of the Hessian of one mini-batch: both ends of its spectrum, trace and density."""
+"""The Hessian of one mini-batch: its largest and most negative eigenvalues, trace and spectral density."""
 
 from __future__ import annotations
 

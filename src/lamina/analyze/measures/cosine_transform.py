@@ -1,4 +1,4 @@
-"""Energy of patches by spatial frequency: the cosine transform, which takes no patch for periodic."""
+"""Energy of patches by spatial frequency: the cosine transform, which assumes no periodic patch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arithmetic of patch maps: principal components as colours, foreground, norms that stand out, cosines."""
+"""Arithmetic of patch maps: principal components as colours, foreground, outlier norms, cosines."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def foreground(first: Float64[Tensor, "B N"], grid: tuple[int, int]) -> Bool[Ten
 
 @dataclass(frozen=True)
 class Norms:
-    """Norms of un-normed patch tokens over all images, and those that stand out."""
+    """Norms of patch tokens before the final norm, over all images, and the outliers among them."""
 
     n_images: int
     n_tokens: int
@@ -95,7 +95,7 @@ class Norms:
     largest: float
     outliers: int
     share: float
-    """Of the tokens, that are outliers."""
+    """Share of the tokens that are outliers."""
     images_with: float
     """Share of the images that have an outlier."""
     prefix: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Measures of how many dimensions features use: RankMe, effective rank, alpha-ReQ and LiDAR."""
+"""Measures of the number of dimensions that features use: RankMe, effective rank, alpha-ReQ and LiDAR."""
 
 from __future__ import annotations
 
