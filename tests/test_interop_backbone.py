@@ -12,7 +12,7 @@ from lamina.core.errors import LaminaError
 from lamina.encoder.build import build_vit, wrap_vit
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder, untrained_like
-from lamina.interop.resizing import adopt
+from lamina.interop.resizing import copy_weights
 from lamina.recipes.build import build_method
 
 
@@ -132,11 +132,11 @@ def test_an_encoder_of_another_size_adopts_the_weights(name, tmp_path):
     backbone = load_encoder(tmp_path / "run")
     options = backbone.origin.recipe.encoder
     same, larger = (wrap_vit(build_vit(o), o) for o in (options, replace(options, image_size=(48, 64))))
-    assert not adopt(same, backbone)
+    assert not copy_weights(same, backbone)
     images = torch.rand(2, 3, 32, 48)
     assert torch.equal(same.eval()(images, (2,))[0], backbone.encoder(images, (2,))[0])
     own = backbone.encoder.vit.pos_embed
-    assert adopt(larger, backbone) == (own is not None)
+    assert copy_weights(larger, backbone) == (own is not None)
     if own is not None:
         prefix = own.shape[1] - 24
         expected = resample_abs_pos_embed(own, [6, 8], [4, 6], num_prefix_tokens=prefix)
@@ -150,4 +150,6 @@ def test_another_network_does_not_adopt(tmp_path):
     options = backbone.origin.recipe.encoder
     for change, sentence in (({"depth": 2}, "unexpected"), ({"heads": 6}, "3 attention heads, .* has 6")):
         with pytest.raises(LaminaError, match=sentence):
-            adopt(wrap_vit(build_vit(replace(options, **change)), replace(options, **change)), backbone)
+            copy_weights(
+                wrap_vit(build_vit(replace(options, **change)), replace(options, **change)), backbone
+            )

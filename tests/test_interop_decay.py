@@ -18,9 +18,9 @@ from lamina.interop.backbone import Backbone
 from lamina.interop.export import write_encoder
 from lamina.interop.fold_residual_decay import fold_fusion
 from lamina.interop.foreign.methods import load_foreign_method
-from lamina.interop.init_weights import start_from
+from lamina.interop.init_weights import init_from_file
 from lamina.interop.load import load_encoder
-from lamina.interop.resizing import adopt
+from lamina.interop.resizing import copy_weights
 from lamina.recipes.build import build_method
 from lamina.train import checkpoint
 
@@ -142,10 +142,10 @@ def test_an_export_starts_a_run_with_what_it_computes(tmp_path, images, ending):
     expected = Backbone(method.encoder)(images).patches
     for least in (LEAST, 0.8, None):
         encoder = fresh(least)
-        start_from(encoder, exported.weights)
+        init_from_file(encoder, exported.weights)
         torch.testing.assert_close(Backbone(encoder)(images).patches, expected, **CLOSE)
     same = fresh(LEAST)
-    start_from(same, exported.weights)
+    init_from_file(same, exported.weights)
     for name, tensor in method.encoder.vit.state_dict().items():
         torch.testing.assert_close(same.vit.state_dict()[name], tensor, rtol=1e-6, atol=1e-7)
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_starts_an_encoder_of_any_decay_with_what_it_computes(tmp_p
     method, _ = decayed()
     save_file(checkpoint.model_tensors(method), tmp_path / "model.safetensors")
     encoder = fresh(least)
-    loaded = start_from(encoder, tmp_path / "model.safetensors")
+    loaded = init_from_file(encoder, tmp_path / "model.safetensors")
     assert not [name for name in loaded.ignored if name.startswith("encoder.")]
     assert ("residual decay converted" in str(loaded)) == (least != LEAST)
     expected = Backbone(method.encoder)(images).patches
@@ -164,7 +164,7 @@ def test_a_checkpoint_starts_an_encoder_of_any_decay_with_what_it_computes(tmp_p
         weight = encoder.vit.blocks[2].mlp.fc2.weight
         assert torch.equal(weight, method.encoder.vit.blocks[2].mlp.fc2.weight)
     adopted = fresh(least)
-    adopt(adopted, Backbone(method.encoder))
+    copy_weights(adopted, Backbone(method.encoder))
     torch.testing.assert_close(Backbone(adopted)(images).patches, expected, **CLOSE)
 
 
@@ -180,7 +180,7 @@ def test_weights_that_a_decayed_run_keeps_give_its_features(tmp_path, images, ke
     with pytest.raises(LaminaError, match=r"lamina\.load_method"):
         load_foreign_method(tmp_path / "RUN/checkpoints/step-3")
     encoder = fresh(None)
-    start_from(encoder, tmp_path / kept)
+    init_from_file(encoder, tmp_path / kept)
     plain = Encoder(encoder.vit).eval()
     torch.testing.assert_close(Backbone(plain)(images).patches, found(images).patches, **CLOSE)
 
@@ -199,7 +199,7 @@ def test_other_files_are_taken_as_they_are(tmp_path):
     vit = build_vit(replace(toy_recipe().encoder))
     save_file(vit.state_dict(), tmp_path / "theirs.safetensors")
     encoder = fresh(LEAST)
-    start_from(encoder, tmp_path / "theirs.safetensors")
+    init_from_file(encoder, tmp_path / "theirs.safetensors")
     assert torch.equal(encoder.vit.blocks[2].mlp.fc2.weight, vit.blocks[2].mlp.fc2.weight)
 
 
@@ -208,7 +208,7 @@ def test_a_folded_network_comes_back_from_a_lost_header(tmp_path, images):
     exported = write_encoder(method, recipe.encoder, None, tmp_path / "vit.safetensors", 3)
     save_file(load_file(exported.weights), exported.weights)
     encoder = fresh(LEAST)
-    start_from(encoder, exported.weights)
+    init_from_file(encoder, exported.weights)
     torch.testing.assert_close(
         Backbone(encoder)(images).patches, Backbone(method.encoder)(images).patches, **CLOSE
     )

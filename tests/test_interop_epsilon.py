@@ -16,10 +16,10 @@ from lamina.encoder.networks import set_epsilon
 from lamina.evaluate.finetune.adapt import adapt_recipe
 from lamina.evaluate.segment.build import build_encoder, plan_segmentation
 from lamina.interop.export import export_timm
-from lamina.interop.init_weights import start_from, with_epsilon_of
+from lamina.interop.init_weights import init_from_file, with_epsilon_of
 from lamina.interop.load import load_encoder, untrained_like
 from lamina.interop.load_weights import load_weights_into
-from lamina.interop.resizing import adopt, at_image_size
+from lamina.interop.resizing import at_image_size, copy_weights
 from lamina.pretraining import run_pretrain
 from lamina.recipes.build import build_task, resolve
 from lamina.runs.run import Run, load_task
@@ -79,7 +79,7 @@ def test_fine_tuning_starts_from_it(folder, images):
     source = ArraySource(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), list("abcd"))
     recipe, _ = adapt_recipe(named_recipe("finetune"), backbone, source)
     task = build_task(resolve(replace(recipe, labels=replace(recipe.labels, classes=("a", "b")))))
-    adopt(task.encoder, backbone)
+    copy_weights(task.encoder, backbone)
     same(task.encoder, backbone, images)
 
 
@@ -144,4 +144,4 @@ def test_another_epsilon_is_said(folder):
     assert "trained with an epsilon of 0.01, here it is 1e-06" in str(load_weights_into(vit, folder))
     asked = replace(load_encoder(folder).origin.recipe.encoder, norm_eps=1e-5)
     assert with_epsilon_of(asked, folder).norm_eps == 1e-5
-    assert start_from(load_encoder(folder).encoder, folder).notes == ()
+    assert init_from_file(load_encoder(folder).encoder, folder).notes == ()

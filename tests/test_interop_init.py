@@ -16,7 +16,7 @@ from lamina.core.errors import LaminaError
 from lamina.encoder.build import build_vit, wrap_vit
 from lamina.encoder.options import EncoderOptions
 from lamina.interop.export import export_timm
-from lamina.interop.init_weights import start_from
+from lamina.interop.init_weights import init_from_file
 from lamina.interop.load import load_encoder
 from lamina.methods.catalog import recipe as named_recipe
 from lamina.recipes.build import build_task, resolve
@@ -51,9 +51,9 @@ def test_positions_come_from_the_grid_that_lamina_states(tmp_path, spec):
     if "run" not in spec:
         export_timm(tmp_path / "run", tmp_path / spec)
     same, turned = encoder_like(recipe), encoder_like(recipe, image_size=(64, 16))
-    assert not start_from(same, tmp_path / spec).resampled
+    assert not init_from_file(same, tmp_path / spec).resampled
     assert torch.equal(same.vit.pos_embed, old)
-    loaded = start_from(turned, tmp_path / spec)
+    loaded = init_from_file(turned, tmp_path / spec)
     expected = resample_abs_pos_embed(old, new_size=[8, 2], old_size=[2, 8], num_prefix_tokens=1)
     torch.testing.assert_close(turned.vit.pos_embed, expected)
     assert "from 2 x 8 patches, to 8 x 2" in str(loaded)
@@ -69,7 +69,7 @@ def test_positions_come_from_the_grid_that_a_configuration_states(tmp_path):
         theirs = peer(backbone.encoder.normalise(images)).last_hidden_state
     torch.testing.assert_close(backbone(images).patches, theirs[:, 1:], rtol=1e-5, atol=1e-5)
     turned = encoder_like(backbone.origin.recipe, image_size=(64, 16))
-    start_from(turned, tmp_path)
+    init_from_file(turned, tmp_path)
     old = peer.embeddings.position_embeddings
     expected = resample_abs_pos_embed(old, new_size=[8, 2], old_size=[2, 8], num_prefix_tokens=1)
     torch.testing.assert_close(turned.vit.pos_embed, expected)
@@ -80,7 +80,7 @@ def test_a_grid_that_nothing_states_is_taken_to_be_square_and_said(tmp_path):
     source = encoder_like(recipe)
     save_file(source.vit.state_dict(), tmp_path / "vit.safetensors")
     wide = encoder_like(recipe, image_size=(16, 64))
-    loaded = start_from(wide, tmp_path / "vit.safetensors")
+    loaded = init_from_file(wide, tmp_path / "vit.safetensors")
     expected = resample_abs_pos_embed(source.vit.pos_embed, new_size=[2, 8], num_prefix_tokens=1)
     torch.testing.assert_close(wide.vit.pos_embed, expected)
     assert "from 4 x 4 patches, which was taken to be square, to 2 x 8" in str(loaded)
@@ -95,8 +95,8 @@ def test_relative_positions_come_from_the_grid_that_a_run_states(tmp_path, kind)
     backbone = load_encoder(tmp_path / "run")
     assert backbone.image_size == (32, 128)
     again, turned = encoder_like(recipe), encoder_like(recipe, image_size=(128, 32))
-    start_from(again, tmp_path / "run")
-    start_from(turned, tmp_path / "run")
+    init_from_file(again, tmp_path / "run")
+    init_from_file(turned, tmp_path / "run")
     tables = [name for name in old if name.endswith("relative_position_bias_table")]
     assert len(tables) == (1 if kind == "shared" else 2)
     for name in tables:
@@ -127,7 +127,7 @@ def test_a_contrastive_run_starts_another_with_the_encoder_that_it_hands_over(tm
         run.checkpoints, 3, checkpoint.Checkpoint(checkpoint.model_tensors(task), {}, {"step": 3})
     )
     encoder = encoder_like(recipe)
-    start_from(encoder, tmp_path / "run")
+    init_from_file(encoder, tmp_path / "run")
     for name, tensor in task.encoder.vit.state_dict().items():
         assert torch.equal(encoder.vit.state_dict()[name], tensor)
 
@@ -140,7 +140,7 @@ def test_heads_that_a_file_states_must_be_those_of_the_network(tmp_path):
     with pytest.raises(
         LaminaError, match=r"has 3 attention heads, this network has 6; set --encoder\.heads 3"
     ):
-        start_from(encoder, tmp_path)
+        init_from_file(encoder, tmp_path)
 
 
 def kernels(tmp_path, channels, rule, before=3):
@@ -150,7 +150,7 @@ def kernels(tmp_path, channels, rule, before=3):
     save_file(source.state_dict(), tmp_path / "vit.safetensors")
     own = encoder_like(recipe, in_chans=channels, mean=None, std=None)
     fresh = own.vit.patch_embed.proj.weight.clone(), own.vit.patch_embed.proj.bias.clone()
-    loaded = start_from(own, tmp_path / "vit.safetensors", rule)
+    loaded = init_from_file(own, tmp_path / "vit.safetensors", rule)
     assert f"of {before} channel(s) for {channels} by rule '{rule}'" in str(loaded)
     assert torch.equal(own.vit.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
     return source.patch_embed.proj, own.vit.patch_embed.proj, fresh
@@ -181,11 +181,11 @@ def test_other_channels_without_a_rule_are_refused_with_the_rules(tmp_path):
     grey = encoder_like(recipe, in_chans=1, mean=None, std=None)
     before = grey.vit.pos_embed.clone()
     with pytest.raises(LaminaError, match=r"--encoder\.init-channels how to take .*: repeat, mean or new"):
-        start_from(grey, tmp_path / "vit.safetensors")
+        init_from_file(grey, tmp_path / "vit.safetensors")
     with pytest.raises(LaminaError, match="repeat is for more channels"):
-        start_from(grey, tmp_path / "vit.safetensors", "repeat")
+        init_from_file(grey, tmp_path / "vit.safetensors", "repeat")
     assert torch.equal(grey.vit.pos_embed, before)
-    same = start_from(encoder_like(recipe), tmp_path / "vit.safetensors", "mean")
+    same = init_from_file(encoder_like(recipe), tmp_path / "vit.safetensors", "mean")
     assert "init_channels mean has no effect" in str(same)
     mean = load_encoder(
         tmp_path / "vit.safetensors",
@@ -227,7 +227,7 @@ def test_a_timm_model_by_name_is_what_training_starts_from(monkeypatch):
         recipe.encoder, image_size=(32, 48), patch_size=16, width=None, depth=None, heads=None
     )
     encoder = wrap_vit(build_vit(options), options)
-    loaded = start_from(encoder, "timm/vit_tiny_patch16_224")
+    loaded = init_from_file(encoder, "timm/vit_tiny_patch16_224")
     assert ("vit_tiny_patch16_224", True) in asked
     assert torch.equal(encoder.vit.blocks[3].mlp.fc1.weight, published.blocks[3].mlp.fc1.weight)
     expected = resample_abs_pos_embed(published.pos_embed, new_size=[2, 3], num_prefix_tokens=1)
@@ -235,4 +235,4 @@ def test_a_timm_model_by_name_is_what_training_starts_from(monkeypatch):
     assert loaded.mean == (0.5, 0.5, 0.5)  # of the published weights
     assert "from 14 x 14 patches, to 2 x 3" in str(loaded)
     with pytest.raises(LaminaError, match="there are no weights 'timm/vit_tiny_nowhere'"):
-        start_from(encoder, "timm/vit_tiny_nowhere")
+        init_from_file(encoder, "timm/vit_tiny_nowhere")

@@ -116,7 +116,7 @@ def test_bf16_on_request():
             "class token",
         ),
         (lambda: Teacher(vit("eva02_tiny_patch14_224"), MEAN, STD, (4, 4), scores=True), "rotary"),
-        (lambda: Teacher(torch.nn.Linear(2, 2), MEAN, STD, (4, 4)), "cannot teach"),
+        (lambda: Teacher(torch.nn.Linear(2, 2), MEAN, STD, (4, 4)), "cannot be a teacher"),
         (lambda: Teacher(vit(), MEAN, STD, (4, 4), image_size=(40, 40)), "reads 32 x 32"),
         (lambda: Teacher(vit(), MEAN, STD, (4, 4))(torch.rand(1, 1, 32, 32)), "3 channels"),
     ],

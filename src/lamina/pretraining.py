@@ -20,9 +20,9 @@ from lamina.data.open import Spec, open_source
 from lamina.data.sources import Source
 from lamina.interop.backbone import Backbone
 from lamina.interop.complete import complete
-from lamina.interop.init_weights import start_from
+from lamina.interop.init_weights import init_from_file
 from lamina.interop.load_weights import Loaded
-from lamina.interop.resizing import adopt
+from lamina.interop.resizing import copy_weights
 from lamina.masking.attention_guided import AttentionGuidedMasking
 from lamina.mim import mim_of
 from lamina.recipes.build import Task, build_task
@@ -116,10 +116,10 @@ def _begin(method: Task, init: str | Path | Backbone, recipe: Recipe, ranks: Ran
     """Put what training starts from into the encoder, and into what follows it."""
     warning = None
     if isinstance(init, Backbone):
-        resampled = adopt(method.encoder, init)
+        resampled = copy_weights(method.encoder, init)
         told = "positions resampled to the new grid" if resampled else "all of its weights"
     else:
-        loaded = start_from(method.encoder, init, recipe.encoder.init_channels)
+        loaded = init_from_file(method.encoder, init, recipe.encoder.init_channels)
         told, warning = str(loaded), _other_statistics(loaded, recipe)
     if isinstance(method, CMAE):
         method.restart_target()

@@ -17,7 +17,7 @@ from lamina.evaluate.detect.build import estimate_detection, plan_detection
 from lamina.evaluate.finetune.adapt import adapt_recipe
 from lamina.evaluate.segment.build import estimate_segmentation, plan_segmentation
 from lamina.interop.complete import complete
-from lamina.interop.init_weights import start_from
+from lamina.interop.init_weights import init_from_file
 from lamina.interop.load import load_encoder
 from lamina.pretraining import changes_of_run
 from lamina.recipes.build import build_task, compose_task
@@ -51,7 +51,7 @@ def describe(
         task = compose_task(resolved)
     warnings = check_training(task, recipe.optim, recipe.train, plan)
     if init is not None and own is None:
-        loaded = start_from(build_task(resolved).encoder, init, resolved.encoder.init_channels)
+        loaded = init_from_file(build_task(resolved).encoder, init, resolved.encoder.init_channels)
         say(f"would start from {init}: {loaded}")
     say(
         f"{images} images, {plan.total_steps} steps of {recipe.train.batch_size}, "

@@ -14,7 +14,7 @@ from lamina.interop.load import open_weights
 from lamina.interop.load_weights import Loaded, put_weights, trained_epsilon
 
 
-def start_from(encoder: Encoder, path: str | Path, channels: ChannelRule | None = None) -> Loaded:
+def init_from_file(encoder: Encoder, path: str | Path, channels: ChannelRule | None = None) -> Loaded:
     """Fill the encoder from a run, an export, what others trained, or a timm model (timm/NAME) with its
     published weights, as `load_weights_into` does for a bare network. `channels` is the rule by which weights
     for another number of channels are taken.
@@ -31,7 +31,7 @@ def start_from(encoder: Encoder, path: str | Path, channels: ChannelRule | None 
 
 def with_epsilon_of(options: EncoderOptions, init: str | Path | Backbone) -> EncoderOptions:
     """The options with the epsilon of the layer norms of what training starts from, where they leave it open
-    and the named model's own is another. Raises as `start_from` where there is nothing of that name."""
+    and the named model's own is another. Raises as `init_from_file` where there is nothing of that name."""
     if options.norm_eps is not None:
         return options
     eps = epsilon_of(init.encoder.vit) if isinstance(init, Backbone) else _stated(init)

@@ -35,7 +35,7 @@ def at_image_size(backbone: Backbone, size: tuple[int, ...]) -> Backbone:
         raise LaminaError("this backbone does not say how it is built; load it by its name")
     options = replace(origin.recipe.encoder, image_size=asked)
     encoder = wrap_vit(build_vit(options), options)
-    resampled = adopt(encoder, backbone)
+    resampled = copy_weights(encoder, backbone)
     (rows, columns), (new_rows, new_columns) = backbone.encoder.grid, encoder.grid
     how = "positions resampled" if resampled else "positions follow the grid"
     told = (
@@ -46,7 +46,7 @@ def at_image_size(backbone: Backbone, size: tuple[int, ...]) -> Backbone:
     return resized.to(backbone.encoder.mean.device)
 
 
-def adopt(encoder: Encoder, backbone: Backbone) -> bool:
+def copy_weights(encoder: Encoder, backbone: Backbone) -> bool:
     """Fill the encoder with the weights of another that is open, of the same network but for its image size
     and its residual decay; whether positions were resampled to another grid.
 

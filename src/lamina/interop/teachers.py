@@ -122,8 +122,8 @@ def open_teacher(recipe: Recipe) -> tuple[Recipe, nn.Module | None]:
         classes = its.labels.classes
         if not isinstance(task, Supervised) or classes != options.classes:
             raise LaminaError(
-                f"{options.teacher} cannot teach: it was not trained on the same {len(options.classes)} "
-                "classes"
+                f"{options.teacher} cannot be the teacher: it was not trained on the same "
+                f"{len(options.classes)} classes"
             )
         teacher: nn.Module = _Logits(task, None, None)
     else:

@@ -36,7 +36,10 @@ class BlockMasking:
         total = units[0] * units[1]
         hidden = math.ceil(self.mask_ratio * total - 1e-6)
         if not 0 < hidden < total:
-            raise LaminaError(f"mask_ratio {self.mask_ratio} of {total} masking units hides {hidden} of them")
+            raise LaminaError(
+                f"mask_ratio {self.mask_ratio} hides {hidden} of {total} masking units; change mask_ratio, "
+                "or take a smaller masking.unit_px"
+            )
         return units, hidden
 
     def n_visible(self, grid: Grid) -> int:

@@ -44,7 +44,7 @@ class MonitorOptions:
         if self.images == 1:
             raise LaminaError(f"monitor.images is {self.images}; give 2 or more, or 0 for none")
         if self.knn_data is not None and self.images == 0:
-            raise LaminaError("monitor.knn_data is of no use with monitor.images 0; leave one of them out")
+            raise LaminaError("monitor.knn_data has no effect with monitor.images 0; leave one of them out")
 
 
 @dataclass(frozen=True)

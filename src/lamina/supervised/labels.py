@@ -26,7 +26,7 @@ def check_range(labels: Int64[Tensor, "B"], n_classes: int) -> None:
     if len(odd):
         label = int(odd[0])
         why = "an image without a label" if label < 0 else f"a label {label}"
-        raise LaminaError(f"{why} among classes 0 to {n_classes - 1}; mend the labels, or set n_classes")
+        raise LaminaError(f"{why} among classes 0 to {n_classes - 1}; correct the labels, or set n_classes")
 
 
 def valid(labels: Int64[Tensor, "B"], n_classes: int) -> Tensor:

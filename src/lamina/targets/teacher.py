@@ -155,8 +155,8 @@ class Teacher(nn.Module):
 def _check(vit: Any, projected: bool, scores: bool) -> None:
     if not isinstance(vit, (VisionTransformer, Eva, Beit)):
         raise LaminaError(
-            f"a {type(vit).__name__} cannot teach; give a timm VisionTransformer, Eva or Beit, such as "
-            "vit_base_patch16_clip_224"
+            f"a {type(vit).__name__} cannot be a teacher; give a timm VisionTransformer, Eva or Beit, such "
+            "as vit_base_patch16_clip_224"
         )
     if projected and (getattr(vit, "attn_pool", None) is not None or not isinstance(vit.head, nn.Linear)):
         raise LaminaError(

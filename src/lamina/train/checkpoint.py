@@ -223,7 +223,7 @@ def understood(path: Path) -> Iterator[None]:
         raise
     except _NOT_OURS as error:
         raise LaminaError(
-            f"the checkpoint {path} cannot be gone on from: its {STATE} is not what this version writes "
+            f"the checkpoint {path} cannot be resumed from: its {STATE} is not what this version writes "
             f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); use an earlier one"
         ) from error
 

@@ -144,7 +144,7 @@ def check_trained(path: Path) -> None:
     proven = _newest_proven(path.parent)
     way = "train again with --overwrite" if proven is None else f"take the one of step {proven}"
     raise LaminaError(
-        f"{path} is of no use: {reason}; {way}, or go on with --resume and another {_or(REMEDIES)}"
+        f"{path} cannot be used: {reason}; {way}, or resume with --resume and another {_or(REMEDIES)}"
     )
 
 

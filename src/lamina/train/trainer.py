@@ -209,7 +209,7 @@ class Trainer:
         except (OSError, SafetensorError) as error:
             raise LaminaError(
                 f"step {step} could not be saved in {self.folder} ({error}); "
-                "mend that, and go on with --resume"
+                "remove the cause, and resume with --resume"
             ) from error
 
     def _content(self, reporter: Reporter, finite: bool) -> Checkpoint:

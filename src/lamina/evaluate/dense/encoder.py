@@ -16,7 +16,7 @@ from lamina.encoder.networks import layer_ids
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.interop.backbone import Backbone, Origin
-from lamina.interop.resizing import adopt
+from lamina.interop.resizing import copy_weights
 
 
 class DenseTask(nn.Module):
@@ -90,5 +90,5 @@ def resized_encoder(backbone: Backbone, options: EncoderOptions) -> Encoder:
     """The network that `resized_options` describes, with the model's weights; positions are resampled where
     its grid is another."""
     encoder = wrap_vit(build_vit(options), options)
-    adopt(encoder, backbone)
+    copy_weights(encoder, backbone)
     return encoder
