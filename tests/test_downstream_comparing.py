@@ -298,7 +298,7 @@ def test_all_models_are_read_alike_and_other_features_are_rows_of_their_own(fold
     mae, mff = runs
     options = CompareOptions(protocols=("knn", "linear"), seeds=1, workers=0, device="cpu")
     found = compare([mae, mff], folder, tmp_path / "out", options)
-    assert {name: [(s.protocol, s.way) for s in scores] for name, scores in found.items()} == {
+    assert {name: [(s.protocol, s.variant) for s in scores] for name, scores in found.items()} == {
         name: [("knn", "last, mean"), ("linear", "last, mean")] for name in ("mae", "mff")
     }
     both = FeatureOptions(features=("last", "fused"), pools=("mean", "cls"))
@@ -319,7 +319,7 @@ def test_scores_whose_features_were_chosen_for_each_model_are_left_out(folder, r
     (found,) = compare([runs[0]], folder, out, options)["mae"]
     old = out / "scores" / "knn" / "mae-seed0.json"
     old.parent.mkdir()
-    old.write_text(json.dumps([asdict(replace(found, value=0.123, way=""))]))
+    old.write_text(json.dumps([asdict(replace(found, value=0.123, variant=""))]))
     said = []
     assert compare([runs[0]], folder, out, options, said.append)["mae"] == [found]
     assert said == ["left out: knn of an earlier version, which chose features for each model"]
@@ -328,7 +328,7 @@ def test_scores_whose_features_were_chosen_for_each_model_are_left_out(folder, r
 def test_a_page_says_where_ways_differ(tmp_path):
     from test_downstream_comparison import tuned
 
-    unlike = {"a": [tuned(0.5)], "b": [tuned(0.6, way="finetune-b, 50 epochs")]}
+    unlike = {"a": [tuned(0.5)], "b": [tuned(0.6, variant="finetune-b, 50 epochs")]}
     alike = {"a": [tuned(0.5)], "b": [tuned(0.6)]}
     for columns, told in ((unlike, True), (alike, False)):
         page = write_comparison(columns, "data", tmp_path)[2].read_text()

@@ -40,8 +40,8 @@ def test_other_seeds_are_no_pairs():
     assert not any(cell.best for cell in row.cells)
 
 
-def tuned(value: float, seed: int = 0, way: str = "finetune-s, 100 epochs", **changed) -> Score:
-    return replace(score(value, seed, "finetune"), way=way, **changed)
+def tuned(value: float, seed: int = 0, variant: str = "finetune-s, 100 epochs", **changed) -> Score:
+    return replace(score(value, seed, "finetune"), variant=variant, **changed)
 
 
 def rows_of(**columns: list[Score]) -> dict[str, list[float | None]]:
@@ -54,7 +54,7 @@ def rows_of(**columns: list[Score]) -> dict[str, list[float | None]]:
 
 def test_ways_of_one_model_are_rows_and_seeds_are_not():
     """Scores of one run by other recipes are no seeds of one number."""
-    shorter = tuned(0.9, way="finetune-s, 5 epochs")
+    shorter = tuned(0.9, variant="finetune-s, 5 epochs")
     assert rows_of(a=[tuned(0.5), tuned(0.6, 1)]) == {
         "finetune (finetune-s, 100 epochs)": [pytest.approx(0.55)]  # what all have in common is said too
     }
@@ -63,7 +63,7 @@ def test_ways_of_one_model_are_rows_and_seeds_are_not():
         "finetune (finetune-s, 100 epochs)": [pytest.approx(0.6), 0.7],
         "finetune (finetune-s, 5 epochs)": [0.9, None],
     }
-    assert rows_of(a=[tuned(0.5, way=""), tuned(0.7)]) == {
+    assert rows_of(a=[tuned(0.5, variant=""), tuned(0.7)]) == {
         "finetune": [0.5],
         "finetune (finetune-s, 100 epochs)": [0.7],
     }
@@ -71,7 +71,10 @@ def test_ways_of_one_model_are_rows_and_seeds_are_not():
 
 def test_models_of_other_ways_share_a_row_but_none_is_the_best():
     """As S and B by the recipe of their size; what a difference comes from nobody knows."""
-    far = {"a": [tuned(0.5, interval=(0.4, 0.6))], "b": [tuned(0.9, interval=(0.8, 0.95), way="finetune-b")]}
+    far = {
+        "a": [tuned(0.5, interval=(0.4, 0.6))],
+        "b": [tuned(0.9, interval=(0.8, 0.95), variant="finetune-b")],
+    }
     comparison = Comparison.of(far)
     (row,) = comparison.rows
     assert not row.alike
@@ -79,7 +82,10 @@ def test_models_of_other_ways_share_a_row_but_none_is_the_best():
     assert row.gain(1, over=0) is None
     assert comparison.table()[1][0][-1] == "90.0 (80.0 to 95.0) [finetune-b]"
     assert (
-        Comparison.of({"a": far["a"], "b": [replace(far["b"][0], way=far["a"][0].way)]}).rows[0].cells[1].best
+        Comparison.of({"a": far["a"], "b": [replace(far["b"][0], variant=far["a"][0].variant)]})
+        .rows[0]
+        .cells[1]
+        .best
     )
 
 

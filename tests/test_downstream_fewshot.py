@@ -13,7 +13,7 @@ from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import AS_STORED
 from lamina.data.sources import ArraySource, Subset
 from lamina.evaluate.fewshot.options import FewOptions
-from lamina.evaluate.fewshot.protocol import _way, evaluate_fewshot
+from lamina.evaluate.fewshot.protocol import _variant, evaluate_fewshot
 from lamina.evaluate.fewshot.subsets import draw_per_class, few, listed, per_class_of
 from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.score import Score, score_file
@@ -136,9 +136,9 @@ def test_images_that_cannot_be_read_are_no_test_images_and_are_named(tmp_path):
 def test_the_number_of_draws_is_told_where_it_is_not_the_usual_one(tmp_path):
     file = tmp_path / "1percent.txt"
     options = FewOptions(draws=2, lists=(file,))
-    assert _way("cls", 2, options) == "cls, 2 draws"
-    assert _way("", 1, options) == ""  # a list, or all images
-    assert _way("", 5, FewOptions()) == ""
+    assert _variant("cls", 2, options) == "cls, 2 draws"
+    assert _variant("", 1, options) == ""  # a list, or all images
+    assert _variant("", 5, FewOptions()) == ""
     with pytest.raises(LaminaError, match="two lists are called 1percent"):
         FewOptions(lists=(file, tmp_path / "other" / "1percent.txt"))
 

@@ -69,7 +69,7 @@ def test_from_a_run_to_a_score(head, tmp_path: Path):
     assert score.interval[0] <= score.value <= score.interval[1]
     assert {"pixel_accuracy", "mIoU_per_image"} < set(score.more)
     folder = tmp_path / "run" / "evaluations" / f"segment-{head}-toys-seed0"
-    kept = Run(tmp_path / "run").results / f"segment-{head}-toys-{file_name(score.way)}-seed0.json"
+    kept = Run(tmp_path / "run").results / f"segment-{head}-toys-{file_name(score.variant)}-seed0.json"
     assert Score.read(kept) == Score.read(folder / "score.json") == score
     assert Image.open(folder / "segmentation.png").size[0] > 500
     assert (folder / "checkpoints").exists() == (head != "knn")

@@ -12,7 +12,7 @@ from lamina.api import recipe
 from lamina.core.errors import LaminaError
 from lamina.data.sources import ArraySource
 from lamina.evaluate.finetune.adapt import adapt_recipe, classifier_recipe, protocol_recipe
-from lamina.evaluate.finetune.protocol import _way, evaluate_trained
+from lamina.evaluate.finetune.protocol import _variant, evaluate_trained
 from lamina.evaluate.predictions import classify
 from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.score import Score, Unfinished, score_file
@@ -130,7 +130,7 @@ def test_a_score_names_what_differs_from_its_recipe(run):
     backbone, source = load_encoder(run), stripes_data(20, 9).train
 
     def way(chosen):
-        return _way(adapt_recipe(chosen, backbone, source)[0], "finetune", backbone, source)
+        return _variant(adapt_recipe(chosen, backbone, source)[0], "finetune", backbone, source)
 
     plain = recipe("finetune-small")
     assert way(plain) == f"finetune-small, {plain.train.epochs:g} epochs"

@@ -16,10 +16,9 @@ from lamina.evaluate.fewshot.options import FewOptions
 from lamina.evaluate.fewshot.protocol import evaluate_fewshot
 from lamina.evaluate.finetune.adapt import protocol_recipe
 from lamina.evaluate.finetune.protocol import evaluate_trained
-from lamina.evaluate.probes import evaluate_knn, results_file
+from lamina.evaluate.probes import evaluate_knn
 from lamina.evaluate.protocol import RunOptions
-from lamina.evaluate.results import ProbeResult
-from lamina.evaluate.score import Score, of_probe
+from lamina.evaluate.score import Score, score_file, scores_of_rows
 from lamina.features.data import LabelledData
 from lamina.features.options import ComputeOptions
 from lamina.interop.load import load_encoder
@@ -88,7 +87,7 @@ def test_a_set_of_nearly_one_class_says_so_everywhere(tmp_path, capsys):
     assert "one class has 93.8 % of the test images" in " ".join(result.notes)
     assert row.confusion.counts == ((0, 0, 45), (1, 0, 3))
     assert all(other.confusion is None for other in result.rows if not other.chosen)
-    saved = json.loads(results_file(result).read_text())
+    saved = json.loads(score_file(result).read_text())
     chosen = next(row for row in saved["rows"] if row["chosen"])
     assert chosen["confusion"]["per_class"][1] == {
         "class": "<b>rare</b>",
@@ -96,8 +95,8 @@ def test_a_set_of_nearly_one_class_says_so_everywhere(tmp_path, capsys):
         "recall": 0,
         "precision": None,
     }
-    assert "[0, 0, 45]" in results_file(result).read_text()  # on one line
-    assert ProbeResult.read(results_file(result)) == result
+    assert "[0, 0, 45]" in score_file(result).read_text()  # on one line
+    assert Score.read(score_file(result)) == result
     print_probe(result, None)
     told = capsys.readouterr().out
     assert "2 classes, the largest with 93.8 % of the test images" in told
@@ -106,7 +105,7 @@ def test_a_set_of_nearly_one_class_says_so_everywhere(tmp_path, capsys):
     assert "the largest class has 93.8\u202f% of the test images" in page
     assert "Class by class: <bdi>trained" in page
     assert "&lt;b&gt;rare" in page
-    (score, *_) = of_probe(result)
+    (score, *_) = scores_of_rows(result)
     assert score.more == {"balanced accuracy": 0.5, "share of the largest class": 45 / 48}
     score.save(tmp_path / "score.json")
     assert Score.read(tmp_path / "score.json") == score
@@ -144,15 +143,16 @@ def test_results_of_before_are_read(tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
     data = LabelledData("skewed", skewed(32, 1), skewed(16, 2))
     result = evaluate_knn(tmp_path / "run", data, workers=0, device="cpu")
-    file = results_file(result)
+    file = score_file(result)
     before = json.loads(file.read_text())
-    for name in ("majority", "way", "content_sha256"):
+    for name in ("kind", "metric", "value", "interval", "more", "variant", "content_sha256", "confusion"):
         del before[name]
+    del before["seconds"], before["settings"]
     before["rows"] = [
         {k: v for k, v in r.items() if k not in ("balanced", "confusion")} for r in before["rows"]
     ]
     file.write_text(json.dumps(before))
-    read = ProbeResult.read(file)
+    read = Score.read(file)
     assert (read.majority, read.chosen().balanced, read.chosen().confusion) == (None, None, None)
     assert read.chosen().top1 == result.chosen().top1
 

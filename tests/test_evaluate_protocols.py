@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,9 +15,9 @@ from torch import nn
 from evaluate_toys import stripes, stripes_data, stripes_folder, toy_recipe, toy_run
 from lamina.core.errors import LaminaError
 from lamina.data.sources import ArraySource
-from lamina.evaluate.probes import evaluate_knn, evaluate_linear, judge, results_file
+from lamina.evaluate.probes import evaluate_knn, evaluate_linear, judge
 from lamina.evaluate.result_files import result_file
-from lamina.evaluate.results import ProbeResult
+from lamina.evaluate.score import Score, score_file
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import collect
 from lamina.features.knn import probe_knn
@@ -158,8 +159,9 @@ def test_end_to_end_beside_both_baselines(run, evaluate):
     assert kinds == [*networks, ("pixels", "pixels", "-")]
     assert [row.encoder for row in result.rows if row.chosen] == ["trained", "untrained", "pixels"]
     assert result.chosen("trained").top1 > 0.6
-    assert ProbeResult.read(results_file(result)) == result
-    assert evaluate(run, stripes_data(), workers=0, device="cpu") == result
+    assert Score.read(score_file(result)) == result
+    again = evaluate(run, stripes_data(), workers=0, device="cpu")
+    assert replace(again, seconds=result.seconds) == result
 
 
 def test_no_result_replaces_one_of_other_settings_or_seeds(tmp_path):
@@ -175,16 +177,18 @@ def test_no_result_replaces_one_of_other_settings_or_seeds(tmp_path):
         evaluate_linear(tmp_path / "run", data, features=mean, **here),
         evaluate_linear(tmp_path / "run", data, features=mean, seed=1, **here),
     ]
-    assert [result.way for result in judged] == ["", "features layers", "k 3", "pools mean", "pools mean"]
-    files = [results_file(result) for result in judged]
+    assert [result.variant for result in judged] == ["", "features layers", "k 3", "pools mean", "pools mean"]
+    files = [score_file(result) for result in judged]
     assert len(set(files)) == 5
-    assert [ProbeResult.read(file) for file in files] == judged
+    assert [Score.read(file) for file in files] == judged
     before = json.loads(files[0].read_text())  # as lamina kept it before it said so
     before["notes"] = ["an old one"]
-    del before["way"], before["content_sha256"]
+    for name in ("variant", "content_sha256", "kind", "metric", "value", "interval", "more", "settings"):
+        del before[name]
+    del before["seconds"], before["confusion"]
     old.write_text(json.dumps(before))
     evaluate_knn(tmp_path / "run", data, **here)
-    assert ProbeResult.read(old).notes == ("an old one",)
+    assert Score.read(old).notes == ("an old one",)
     os.utime(old, (0, 0))
     page = write_report([tmp_path / "run"], tmp_path / "run" / "report.html").read_text()
     for title in (

@@ -12,9 +12,9 @@ from lamina.data.content import SAMPLED_BYTES, SAMPLED_FILES
 from lamina.data.digest import images_digest
 from lamina.data.open import open_source
 from lamina.data.sources import FileSource, Subset
-from lamina.evaluate.probes import evaluate_knn, results_file
+from lamina.evaluate.probes import evaluate_knn
 from lamina.evaluate.result_files import result_file
-from lamina.evaluate.results import ProbeResult
+from lamina.evaluate.score import Score, score_file
 from lamina.features.options import KNNOptions
 from lamina.report.read_run import read_runs
 
@@ -25,7 +25,7 @@ def test_other_content_of_the_same_files_is_another_result(change, tmp_path):
     run, folder = tmp_path / "run", stripes_folder(tmp_path / "data")
     toy_run(run, toy_recipe())
     asked = {"options": KNNOptions(k=(1,)), "workers": 0, "device": "cpu"}
-    first = results_file(evaluate_knn(run, folder, **asked))
+    first = score_file(evaluate_knn(run, folder, **asked))
     kept = first.read_text()
     if change == "other pictures":
         stripes_folder(tmp_path / "data", seed=7)
@@ -35,7 +35,7 @@ def test_other_content_of_the_same_files_is_another_result(change, tmp_path):
         content[-1] ^= 1  # in the checksum of the chunk that ends a PNG
         file.write_bytes(content)
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    second = results_file(evaluate_knn(run, folder, **asked))
+    second = score_file(evaluate_knn(run, folder, **asked))
     assert second != first
     assert first.read_text() == kept
     shutil.move(folder, tmp_path / "moved")  # the same files elsewhere are the same images
@@ -81,7 +81,7 @@ def test_one_relative_path_in_two_folders_is_two_results(tmp_path, monkeypatch):
             stripes_folder(tmp_path / place / "data", seed=int(place[1]))
         monkeypatch.chdir(tmp_path / place)
         result = evaluate_knn(run, "data", options=KNNOptions(k=(1,)), workers=0, device="cpu")
-        found.setdefault(place, set()).add(results_file(result))
+        found.setdefault(place, set()).add(score_file(result))
     assert all(len(files) == 1 for files in found.values())
     assert found["w1"] != found["w2"]
     files = sorted((run / "results").glob("knn-*.json"))
@@ -94,5 +94,5 @@ def test_one_relative_path_in_two_folders_is_two_results(tmp_path, monkeypatch):
     content = json.loads(old.read_text())
     del content["images"], content["content_sha256"]
     old.write_text(json.dumps(content))
-    assert ProbeResult.read(old).images == ""
-    assert result_file(run / "results", "knn", "data", content["way"], 0, None, "another") == old
+    assert Score.read(old).images == ""
+    assert result_file(run / "results", "knn", "data", content["variant"], 0, None, "another") == old

@@ -11,9 +11,10 @@ from scipy.stats import binomtest
 from lamina.core.errors import LaminaError
 from lamina.core.intervals import wilson_interval
 from lamina.core.records import read_json, write_json
-from lamina.evaluate.results import ProbeResult, Row, mark_chosen
+from lamina.evaluate.results import Row, mark_chosen
+from lamina.evaluate.score import Score, scores_of_rows
 from lamina.features.table import Timing
-from lamina.report.shown_scores import read_result
+from lamina.report.shown_scores import read_score
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -41,18 +42,18 @@ def result():
         row("untrained", "fused", 0.4, 0.8),
         row("pixels", "pixels", 0.2, 0.45),
     ]
-    return ProbeResult(
-        "knn",
-        "runs/mff",
-        "photos",
-        100,
-        50,
-        20,
-        ("a", "b"),
-        0,
-        "leave-one-out",
+    return Score.of_rows(
         mark_chosen(rows),
-        ("a note",),
+        protocol="knn",
+        model="runs/mff",
+        data="photos",
+        step=100,
+        n_train=50,
+        n_test=20,
+        classes=("a", "b"),
+        seed=0,
+        selection="leave-one-out",
+        notes=("a note",),
     )
 
 
@@ -80,7 +81,7 @@ def test_json_is_as_agreed_and_comes_back(tmp_path):
         "balanced": None,
         "confusion": None,
     }
-    assert ProbeResult.read(file) == result()
+    assert Score.read(file) == result()
     assert [f.name for f in file.parent.iterdir()] == ["knn.json"]
 
 
@@ -100,10 +101,75 @@ def test_the_time_that_features_took_is_kept_and_shown_and_makes_no_difference(t
     timed.save(tmp_path / "knn.json")
     saved = read_json(tmp_path / "knn.json")
     assert saved["timing"] == {"images": 40, "seconds": 4.0, "images_per_second": 10.0, "data_wait": 0.5}
-    assert ProbeResult.read(tmp_path / "knn.json").timing == both
-    shown = read_result(saved, "knn", [])
-    assert shown.timing == "features of 40 images in 4.0 s: 10.0 images/s, data wait 50%"
+    assert Score.read(tmp_path / "knn.json").timing == both
+    shown = read_score(saved, "knn", [])
+    assert str(shown.timing) == "features of 40 images in 4.0 s: 10.0 images/s, data wait 50%"
     del saved["timing"]  # as older results are
     write_json(tmp_path / "knn.json", saved)
-    assert ProbeResult.read(tmp_path / "knn.json").timing is None
-    assert read_result(saved, "knn", []).timing == ""
+    assert Score.read(tmp_path / "knn.json").timing is None
+    assert read_score(saved, "knn", []).timing is None
+
+
+EARLIER = {
+    "protocol": "knn",
+    "model": "runs/mff",
+    "data": "photos",
+    "step": 100,
+    "n_train": 50,
+    "n_test": 20,
+    "classes": ["a", "b"],
+    "seed": 3,
+    "selection": "leave-one-out",
+    "rows": [
+        {
+            "encoder": "trained",
+            "features": "last",
+            "pool": "mean",
+            "settings": {"k": 10},
+            "top1": 0.5,
+            "interval": [0.25, 0.75],
+            "validation_top1": 0.7,
+            "chosen": True,
+            "balanced": 0.4,
+            "confusion": None,
+        }
+    ],
+    "notes": ["a note"],
+    "way": "k 3",
+    "majority": 0.6,
+    "images": "12ab",
+    "timing": {"images": 40, "seconds": 4.0, "images_per_second": 10.0, "data_wait": 0.5},
+}
+"""A probe's file of lamina 0.1, by the fields of its `ProbeResult`."""
+
+
+def test_a_probes_file_of_an_earlier_version_is_a_score(tmp_path):
+    write_json(tmp_path / "knn.json", EARLIER)
+    score = Score.read(tmp_path / "knn.json")
+    assert (score.metric, score.value, score.interval, score.seconds) == ("top1", 0.5, (0.25, 0.75), 4.0)
+    assert (score.variant, score.majority, score.images, score.seed) == ("k 3", 0.6, "12ab", 3)
+    assert score.chosen().balanced == 0.4
+    score.save(tmp_path / "again.json")
+    assert Score.read(tmp_path / "again.json") == score
+    assert scores_of_rows(score)[0].variant == "last, mean"
+
+
+def test_a_score_of_an_earlier_version_calls_its_variant_a_way(tmp_path):
+    (today,) = [replace(score, variant="finetune-s") for score in scores_of_rows(result())[:1]]
+    fields = {"kind": "score", **today.to_json()}
+    variant = fields.pop("variant")
+    assert not {"rows", "classes", "selection", "timing"} & fields.keys()  # probes alone have them
+    write_json(tmp_path / "old.json", {**fields, "way": variant})
+    assert "variant" not in read_json(tmp_path / "old.json")
+    assert Score.read(tmp_path / "old.json") == today
+    with pytest.warns(DeprecationWarning, match="Score.variant"):
+        assert today.way == variant == "finetune-s"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rows": []}, {"rows": [{}]}, {"n_train": "x"}, {"step": [1]}, {"frob": 1}]
+)
+def test_what_is_no_score_is_left_out_of_a_report_with_a_note(changes):
+    notes = []
+    assert read_score({**EARLIER, **changes}, "knn", notes) is None
+    assert notes == ["results/knn.json is not a result of an evaluation and was left out"]

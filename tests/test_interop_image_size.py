@@ -63,7 +63,7 @@ def test_an_evaluation_at_another_size_says_so_and_has_a_file_of_its_own(run):
     large = evaluate_knn(run, stripes_data(30, 9), image_size=(48, 64), **here)
     assert any("positions resampled" in note for note in large.notes)
     assert not any("positions" in note for note in plain.notes)
-    assert (plain.way, large.way) == ("", "image_size 48 64")
+    assert (plain.variant, large.variant) == ("", "image_size 48 64")
     names = {file.name for file in (run / "results").iterdir()}
     assert {"knn-stripes-seed0.json", "knn-stripes-image-size-48-64-seed0.json"} <= names
 

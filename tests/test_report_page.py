@@ -479,7 +479,7 @@ def test_scores_of_runs_stand_side_by_side(runs: dict[str, Path], tmp_path: Path
     assert "50.5 ± 6.3" in html
     assert "<strong>75.5 (68.6 to 81.3)</strong>" in html
     assert "finetune: mff minus mae +25.0 ± 0.0 points (2 seeds)." in html
-    assert "broken.json is not a score" in html
+    assert "broken.json is not a result" in html
     one = write_report([tmp_path / "mae"], tmp_path / "one.html").read_text()
     assert 'id="downstream"' in one
 

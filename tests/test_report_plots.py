@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamina.evaluate.results import Row
+from lamina.evaluate.score import Score
 from lamina.report import page as page_module
 from lamina.report.colours import MUTED, Colour, depth_colours, run_colours
 from lamina.report.format import number, points, visible
 from lamina.report.plots import LABEL_GAP, Bar, Series, bar_chart, line_chart, thin, ticks
 from lamina.report.result_views import cell_of
-from lamina.report.shown_scores import ShownResult, ShownRow
 
 BLUE = Colour("#0072b2", "#56b4e9")
 finite = st.floats(allow_nan=False)
@@ -190,14 +191,17 @@ def test_a_visible_name_hides_nothing(name: str) -> None:
 
 
 def test_a_cell_says_among_how_many_features_its_own_were_chosen():
-    def row(encoder: str, features: str, chosen: bool) -> ShownRow:
-        return ShownRow(encoder, features, "mean", "", 0.5, 0.4, 0.6, 0.5, chosen)
+    def row(encoder: str, features: str, chosen: bool) -> Row:
+        return Row(encoder, features, "mean", {}, 0.5, (0.4, 0.6), 0.5, chosen)
+
+    def score(rows: list[Row]) -> Score:
+        return Score.of_rows(
+            tuple(rows), protocol="knn", model="", data="photos", step=1, n_train=9, n_test=9, seed=0
+        )
 
     fused = [row("trained", "last", False), row("trained", "fused", True), row("untrained", "last", True)]
     plain = [row("trained", "last", True)]
-    remarks = [
-        cell_of([ShownResult("knn", "photos", 1, 9, 9, 2, rows)], "trained").remark for rows in (fused, plain)
-    ]
+    remarks = [cell_of([score(rows)], "trained").remark for rows in (fused, plain)]
     assert remarks == ["fused, mean (chosen among 2)", "last, mean"]
 
 

@@ -12,12 +12,12 @@ from lamina.core.config import merge
 from lamina.methods.catalog import demo as demo_recipe
 
 if TYPE_CHECKING:
-    from lamina.evaluate.results import ProbeResult
+    from lamina.evaluate.score import Score
 
 DATA = "sample:photos?crop=20"
 
 
-def run_demo(out: Path, seed: int = 0) -> tuple[ProbeResult, ProbeResult]:
+def run_demo(out: Path, seed: int = 0) -> tuple[Score, Score]:
     """Pre-train by the demo recipe, then kNN and linear probe beside their baselines, all kept in `out`.
 
     Raises:

@@ -17,7 +17,6 @@ from lamina.core.terminal import why
 from lamina.core.text import printable
 
 if TYPE_CHECKING:
-    from lamina.evaluate.results import ProbeResult
     from lamina.evaluate.score import Score
 
 # A table that goes to a file or a pipe may be as wide as it needs.
@@ -43,7 +42,7 @@ def check_json(file: Path | None) -> None:
         check_writable(file)
 
 
-def print_probe(result: ProbeResult, file: Path | None) -> None:
+def print_probe(result: Score, file: Path | None) -> None:
     """Print the table of a probe, save it to a file where one is given, and write the run's report anew."""
     if file is not None:
         result.save(file)

@@ -17,9 +17,8 @@ from lamina.core.intervals import wilson_interval
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
-from lamina.evaluate.result_files import result_file
-from lamina.evaluate.results import ProbeResult, Row, mark_chosen
-from lamina.evaluate.score import Score, named, of_probe
+from lamina.evaluate.results import Row, mark_chosen
+from lamina.evaluate.score import Score, named, score_file, scores_of_rows
 from lamina.features.baselines import subjects
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import collect_for
@@ -47,7 +46,7 @@ class _Judging:
     probe: Probe
     selection: str
     seed: int
-    way: str
+    variant: str
     """What of the sweep differs from the usual one."""
 
 
@@ -71,7 +70,7 @@ def evaluate_knn(
     device: str = "auto",
     cache: str | Path | None = None,
     progress: Progress | None = None,
-) -> ProbeResult:
+) -> Score:
     """k nearest neighbours on frozen features (`knn.probe_knn`), beside the untrained network and raw pixels.
 
     Args:
@@ -122,7 +121,7 @@ def evaluate_linear(
     cache: str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> ProbeResult:
+) -> Score:
     """A linear probe on frozen features (`linear.probe_linear`), beside the untrained network and raw pixels.
 
     `seed` draws the part of the training images that choices are made on; the other arguments are those of
@@ -153,14 +152,14 @@ def run_knn(
     model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
 ) -> tuple[Score, ...]:
     """`evaluate_knn` as a row of `lamina.evaluate.catalog`."""
-    return of_probe(evaluate_knn(model, data, **_asked(options, compute)))
+    return scores_of_rows(evaluate_knn(model, data, **_asked(options, compute)))
 
 
 def run_linear(
     model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
 ) -> tuple[Score, ...]:
     """`evaluate_linear` as a row of `lamina.evaluate.catalog`."""
-    return of_probe(evaluate_linear(model, data, seed=run_options.seed, **_asked(options, compute)))
+    return scores_of_rows(evaluate_linear(model, data, seed=run_options.seed, **_asked(options, compute)))
 
 
 def _asked(options: ProtocolOptions, compute: ComputeOptions) -> dict[str, Any]:
@@ -176,7 +175,7 @@ def _evaluate(
     encoder: str | EncoderOptions | None,
     image_size: tuple[int, ...] | None,
     compute: ComputeOptions,
-) -> ProbeResult:
+) -> Score:
     backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
     backbone = backbone if image_size is None else at_image_size(backbone, image_size)
     backbone = backbone.to(choose_device(compute.device))
@@ -192,7 +191,7 @@ def _evaluate(
         finished += [] if one else ["test images"]
         rows, remarks = judge(train, test, judging.probe, labelled.classes)
     majority = next(row.confusion.majority for row in rows if row.confusion is not None)
-    result = ProbeResult(
+    result = Score.of_rows(
         protocol=judging.protocol,
         **named(backbone),
         data=f"{labelled.name}, leave-one-out" if one else labelled.name,
@@ -204,13 +203,12 @@ def _evaluate(
         rows=rows,
         notes=(*notes, *_remarks(train, test), *_no_better(rows), *remarks),
         majority=majority,
-        way=_way(features or FeatureOptions(), judging, backbone),
+        variant=_variant(features or FeatureOptions(), judging, backbone),
         timing=_timing(train, test),
         images=labelled.images_digest,
     )
-    if not isinstance(model, Backbone) and Run(result.model).exists():
-        return _kept(result, results_file(result, newest=Run(model).exists()))
-    return result
+    file = None if isinstance(model, Backbone) else score_file(result, newest=Run(model).exists())
+    return result if file is None else _kept(result, file)
 
 
 def judge(
@@ -250,14 +248,7 @@ def judge(
     return mark_chosen(rows), grouped(notes)
 
 
-def results_file(result: ProbeResult, newest: bool = True) -> Path:
-    """Where the result of a run is kept (`result_files.result_file`)."""
-    earlier = None if newest else result.step
-    results = Run(result.model).results
-    return result_file(results, result.protocol, result.data, result.way, result.seed, earlier, result.images)
-
-
-def _kept(result: ProbeResult, file: Path) -> ProbeResult:
+def _kept(result: Score, file: Path) -> Score:
     """The result, written to `file`; where that cannot be, it says so and is not lost."""
     try:
         result.save(file)
@@ -279,10 +270,10 @@ def _resized(backbone: Backbone) -> tuple[str, ...]:
     return (backbone.origin.resized,) if backbone.origin is not None and backbone.origin.resized else ()
 
 
-def _way(features: FeatureOptions, judging: _Judging, backbone: Backbone) -> str:
+def _variant(features: FeatureOptions, judging: _Judging, backbone: Backbone) -> str:
     """Features, settings of the sweep and an image size that are not the usual ones."""
     size = None if backbone.origin is None else backbone.origin.image_size
-    told = describe_changes(FeatureOptions(), features), judging.way
+    told = describe_changes(FeatureOptions(), features), judging.variant
     return ", ".join(filter(None, (*told, "" if size is None else f"image_size {size[0]} {size[1]}")))
 
 

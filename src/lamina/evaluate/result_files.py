@@ -21,12 +21,12 @@ def result_file(
     results: Path,
     protocol: str,
     data: str,
-    way: str,
+    variant: str,
     seed: int,
     earlier_step: int | None = None,
     images: str = "",
 ) -> Path:
-    """PROTOCOL-DATA-WAY-seedS.json in the folder `results`, with @STEP for a step that is not the newest.
+    """PROTOCOL-DATA-VARIANT-seedS.json in the folder `results`, with @STEP for a step that is not the newest.
 
     Other data or settings have another file: where the file is taken, since their names differ in punctuation
     alone or one name (a relative path) stands for other images, a digest is added.
@@ -34,24 +34,26 @@ def result_file(
     Args:
         results: folder of the run.
         protocol, data, seed: of the result.
-        way: the settings that differ from the usual ones, as text; "" for none.
+        variant: the settings that differ from the usual ones, as text; "" for none.
         earlier_step: the step of the run that was evaluated, where it is not the newest.
         images: `images_digest` of the data; "" where it is not known.
     """
     step = "" if earlier_step is None else f"@{earlier_step}"
-    called = file_name(data) + (f"-{file_name(way)}" if way else "")
+    called = file_name(data) + (f"-{file_name(variant)}" if variant else "")
     file = results / f"{protocol}-{called}-seed{seed}{step}.json"
-    texts = (f"{data}|{way}", f"{data}|{way}|{images}")
+    texts = (f"{data}|{variant}", f"{data}|{variant}|{images}")
     files = (file, *(results / f"{protocol}-{called}-{short_digest(t)}-seed{seed}{step}.json" for t in texts))
-    return next((each for each in files if _is_of(each, data, way, images)), files[-1])
+    return next((each for each in files if _is_of(each, data, variant, images)), files[-1])
 
 
-def _is_of(file: Path, data: str, way: str, images: str) -> bool:
+def _is_of(file: Path, data: str, variant: str, images: str) -> bool:
     """Whether the file is free for these data and settings: not there, of the same, or damaged. A result of
     an earlier version does not say its images; it counts as one of the same."""
     try:
         content = read_object(file)
         same = images == "" or content.get("images", "") in ("", images)
-        return bool(same and (content["data"], content.get("way", "")) == (data, way))
+        return bool(
+            same and (content["data"], content.get("variant", content.get("way", ""))) == (data, variant)
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from lamina.core.plain_files import DamagedFile
 from lamina.core.records import read_object, write_json
 from lamina.evaluate.confusion import BALANCED, MAJORITY, Confusion
 from lamina.evaluate.result_files import result_file
-from lamina.evaluate.results import ProbeResult, Row
-from lamina.features.table import Setting
+from lamina.evaluate.results import Row, share, table
+from lamina.features.options import FeatureOptions
+from lamina.features.table import Setting, Timing
 from lamina.interop.backbone import Backbone
 from lamina.runs.run import Run
 
@@ -42,20 +44,82 @@ class Score:
     more: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    way: str = ""
-    """What was asked for that makes it another number of the same protocol, for people: recipe, length and
-    other fields of it, features, kinds and number of images; "" where all is as usual."""
+    variant: str = ""
+    """Settings that differ from the protocol's usual ones, as text: recipe, length and other fields of it,
+    features, kinds and number of images; "" for the usual ones."""
 
     confusion: Confusion | None = None
     """Of a protocol that classifies: which classes the test images were taken for, in all draws."""
 
     images: str = ""
-    """Digest of the images (`result_files.images_digest`); "" where it is not known."""
+    """Digest of the images (`lamina.data.digest.images_digest`); "" where it is not known."""
+
+    classes: tuple[str, ...] = ()
+    """Of a probe of frozen features: the names of the classes."""
+    rows: tuple[Row, ...] = ()
+    """Of such a probe: its rows, of which the training set chose one for each encoder; the score is that of
+    the trained encoder's."""
+    selection: str = ""
+    """What the choice among rows and settings was made on."""
+    timing: Timing | None = field(default=None, compare=False)
+    """How long the features of both parts took."""
+
+    @classmethod
+    def of_rows(cls, rows: tuple[Row, ...], majority: float | None = None, **others: Any) -> Score:
+        """The score of a probe: the row of the trained encoder that the training set chose.
+
+        Args:
+            rows: see `Score.rows`.
+            majority: the share of the largest class among the test images.
+            others: the other fields.
+        """
+        chosen = [row for row in rows if row.chosen] or list(rows)
+        row = next((row for row in chosen if row.encoder == "trained"), chosen[0])
+        timing = others.get("timing")
+        return cls(
+            metric="top1",
+            value=row.top1,
+            interval=row.interval,
+            rows=rows,
+            more=_balance(row, majority),
+            seconds=0.0 if timing is None else timing.seconds,
+            **others,
+        )
+
+    def chosen(self, encoder: str = "trained") -> Row:
+        """The row of `encoder` ("trained", "untrained" or "pixels") that the training set chose."""
+        for row in self.rows:
+            if row.encoder == encoder and row.chosen:
+                return row
+        held = ", ".join(dict.fromkeys(row.encoder for row in self.rows))
+        raise LaminaError(f"this result has no encoder {encoder!r}; it has {held}")
+
+    @property
+    def way(self) -> str:
+        """The former name of `variant`."""
+        warnings.warn("Score.way is now called Score.variant", DeprecationWarning, stacklevel=2)
+        return self.variant
+
+    @property
+    def gain(self) -> float:
+        """Accuracy of the trained encoder minus that of the better baseline, each as chosen."""
+        baselines = [row.top1 for row in self.rows if row.chosen and row.encoder != "trained"]
+        return self.chosen().top1 - max(baselines, default=0.0)
+
+    @property
+    def majority(self) -> float | None:
+        """Share of the largest class among the test images: the accuracy of one answer to all of them."""
+        return self.more.get(MAJORITY)
+
+    def table(self) -> list[tuple[str, ...]]:
+        """The rows of a probe as text, with a header; a star marks what the training set chose."""
+        return table({"knn": "kNN top1"}.get(self.protocol, f"{self.protocol} top1"), self.rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists, numbers and text."""
-        found = None if self.confusion is None else self.confusion.to_json()
-        return {**asdict(self), "confusion": found}
+        """Plain lists, numbers and text; what probes alone have is left out for others."""
+        fields = {**asdict(self), "rows": [row.to_json() for row in self.rows]}
+        fields["confusion"] = None if self.confusion is None else self.confusion.to_json()
+        return fields if self.rows else {name: fields[name] for name in fields if name not in _OF_PROBES}
 
     def save(self, path: Path) -> None:
         """Write it as JSON; the file is replaced once the new one is whole. Raises OSError."""
@@ -63,7 +127,7 @@ class Score:
 
     @classmethod
     def read(cls, path: Path) -> Score:
-        """Read what `save` wrote.
+        """Read what `save` wrote, or an earlier version.
 
         Raises:
             LaminaError: for another file.
@@ -71,7 +135,7 @@ class Score:
         mend = "remove it, or choose another"
         try:
             fields = read_object(path, links=True, mend=mend)
-            if fields.pop("kind") != KIND:
+            if not is_score(fields):
                 raise KeyError
             return cls.of(fields)
         except DamagedFile:
@@ -81,26 +145,56 @@ class Score:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Score:
-        """From plain lists, numbers and text, as in JSON."""
-        interval = fields["interval"]
-        pair = None if interval is None else (float(interval[0]), float(interval[1]))
-        found = Confusion.read(fields.get("confusion"))
-        return cls(**{**fields, "interval": pair, "notes": tuple(fields["notes"]), "confusion": found})
+        """From plain lists, numbers and text, as in JSON; also as earlier versions wrote them."""
+        given = {name: value for name, value in fields.items() if name not in ("kind", "content_sha256")}
+        if "way" in given:
+            given["variant"] = given.pop("way")
+        rows, timing = tuple(Row.of(row) for row in given.pop("rows", ())), given.pop("timing", None)
+        read: dict[str, Any] = {
+            "notes": tuple(str(note) for note in given.pop("notes", None) or ()),
+            "classes": tuple(given.pop("classes", None) or ()),
+            "timing": None if timing is None else Timing(**timing),
+        }
+        if not isinstance(given.get("step"), int | None):
+            raise ValueError("a step is a whole number")
+        read |= {name: int(given.pop(name, None) or 0) for name in ("n_train", "n_test", "seed")}
+        if "metric" not in given:  # a probe, before it was a score
+            if not rows:
+                raise ValueError("a probe has rows")
+            return cls.of_rows(rows, **{**_EARLIER, "variant": _features_of(rows), **given, **read})
+        low_high = given.pop("interval")
+        interval = None if low_high is None else (float(low_high[0]), float(low_high[1]))
+        found = Confusion.read(given.pop("confusion", None))
+        given["value"] = share(given["value"])
+        return cls(**{**given, **read, "interval": interval, "confusion": found, "rows": rows})
+
+
+_OF_PROBES = ("classes", "rows", "selection", "timing")
+_EARLIER = {"model": "", "data": "", "step": None}
+"""What the first versions did not say of a probe."""
+
+
+def _features_of(rows: Sequence[Row]) -> str:
+    """The variant of a probe that does not say it: earlier versions named unusual features in their rows."""
+    other = dict.fromkeys(row.features for row in rows)
+    return "" if {*FeatureOptions.features, "pixels"}.issuperset(other) else f"features {' '.join(other)}"
 
 
 def is_score(content: Any) -> bool:
-    """Whether the content of a JSON file says that it is a score."""
-    return isinstance(content, Mapping) and content.get("kind") == KIND
+    """Whether the content of a JSON file is a score, or the result of a probe of an earlier version."""
+    return isinstance(content, Mapping) and (content.get("kind") == KIND or "rows" in content)
 
 
 def score_file(score: Score, newest: bool = True) -> Path | None:
-    """Where the score of a run is kept, results/PROTOCOL-DATA-WAY-seedS.json with @STEP for a step that
+    """Where the score of a run is kept, results/PROTOCOL-DATA-VARIANT-seedS.json with @STEP for a step that
     is not the newest; None for what is no run."""
     run = Run(score.model)
     if not run.exists():
         return None
     earlier = None if newest else score.step
-    return result_file(run.results, score.protocol, score.data, score.way, score.seed, earlier, score.images)
+    return result_file(
+        run.results, score.protocol, score.data, score.variant, score.seed, earlier, score.images
+    )
 
 
 def named(backbone: Backbone) -> dict[str, Any]:
@@ -111,33 +205,26 @@ def named(backbone: Backbone) -> dict[str, Any]:
     return {"model": origin.name, "step": origin.step}
 
 
-def of_probe(result: ProbeResult) -> tuple[Score, ...]:
-    """What a probe of frozen features says of the trained encoder: a score for each of features and pools.
+def scores_of_rows(score: Score) -> tuple[Score, ...]:
+    """What a probe found of the trained encoder: a score for each of features and pools.
 
-    `way` names them; nothing is chosen among them.
+    `variant` names them; nothing is chosen among them.
     """
-    timing = result.timing
     return tuple(
-        Score(
-            protocol=result.protocol,
-            model=result.model,
-            step=result.step,
-            data=result.data,
-            metric="top1",
+        replace(
+            score,
             value=row.top1,
             interval=row.interval,
-            n_train=result.n_train,
-            n_test=result.n_test,
-            seed=result.seed,
             settings={**row.settings, "features": row.features, "pool": row.pool},
-            notes=result.notes,
-            seconds=0.0 if timing is None else timing.seconds,
-            way=f"{row.features}, {row.pool}",
-            more=_balance(row, result.majority),
+            variant=f"{row.features}, {row.pool}",
+            more=_balance(row, score.majority),
             confusion=row.confusion,
-            images=result.images,
+            classes=(),
+            rows=(),
+            selection="",
+            timing=None,
         )
-        for row in result.rows
+        for row in score.rows
         if row.encoder == "trained"
     )
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lamina.core.files import write_atomically
 from lamina.report.class_tables import class_tables
-from lamina.report.format import moment, number, percent, visible
+from lamina.report.format import moment, number, percent, setting, visible
 
 
 def write_page(file: Path, template: str, page: Mapping[str, Any]) -> Path:
@@ -44,6 +44,7 @@ def _templates() -> Environment:
         "visible": visible,
         "number": number,
         "percent": percent,
+        "setting": setting,
         "class_tables": class_tables,
     }
     return environment

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lamina.core.config import current_names, flatten
 from lamina.core.errors import LaminaError
 from lamina.core.plain_files import DamagedFile, read_text
 from lamina.core.records import MOST_YAML_BYTES, parse_yaml, read_json
-from lamina.evaluate.score import Score, is_score
+from lamina.evaluate.score import Score
 from lamina.recipes.recipe import Recipe
 from lamina.report.analyses import ShownAnalysis, read_analyses
 from lamina.report.bad_files import SkippedFile, read_skipped
 from lamina.report.picture_store import Album, read_album
-from lamina.report.shown_scores import ShownResult, read_result
+from lamina.report.shown_scores import read_score
 from lamina.runs.run import Run
 from lamina.train import checkpoint
 from lamina.train.rows import read_rows
-
-R = TypeVar("R", ShownResult, Score)
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,10 @@ class RunData:
     environment: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
     updated: float | None = None
-    results: Sequence[ShownResult] = ()
+    results: Sequence[Score] = ()
+    """Of probes of frozen features, which have rows."""
     scores: Sequence[Score] = ()
+    """Of all other protocols."""
     album: Album = field(default_factory=Album)
     analyses: Sequence[ShownAnalysis] = ()
     skipped: Sequence[SkippedFile] = ()
@@ -65,10 +65,8 @@ def read_run(path: Path) -> RunData:
     notes: list[str] = []
     recipe_text = _text(run.recipe_file, notes)
     contents = [(file, _json(file, notes)) for file in _files(run.results, "*.json")]
-    scores = [_score(content, file.stem, notes) for file, content in contents if is_score(content)]
-    results = [
-        (file, read_result(content, file.stem, notes)) for file, content in contents if not is_score(content)
-    ]
+    read = [(file, read_score(content, file.stem, notes)) for file, content in contents]
+    found = [(file, score) for file, score in read if score is not None]
     return RunData(
         name=path.resolve().name,
         recipe_text=recipe_text,
@@ -76,8 +74,8 @@ def read_run(path: Path) -> RunData:
         environment=_flat(_json(run.environment_file, notes)),
         metrics=_rows(run.metrics_file, notes),
         updated=run.metrics_file.stat().st_mtime if run.metrics_file.is_file() else None,
-        results=_of_images(_newest(results, notes)),
-        scores=_of_images([score for score in scores if score is not None]),
+        results=_of_images(_newest([(file, score) for file, score in found if score.rows], notes)),
+        scores=_of_images([score for _, score in found if not score.rows]),
         album=read_album(run.pictures, notes),
         analyses=read_analyses(run.analyses, notes),
         skipped=read_skipped(path, notes),
@@ -96,13 +94,11 @@ def read_runs(paths: Sequence[Path]) -> list[RunData]:
     ]
 
 
-def _newest(results: Sequence[tuple[Path, ShownResult | None]], notes: list[str]) -> list[ShownResult]:
+def _newest(results: Sequence[tuple[Path, Score]], notes: list[str]) -> list[Score]:
     """The newest file of each result; a note on older files of the same."""
-    found: dict[tuple[object, ...], tuple[Path, ShownResult]] = {}
+    found: dict[tuple[object, ...], tuple[Path, Score]] = {}
     for file, result in sorted(results, key=lambda each: each[0].stat().st_mtime):
-        if result is None:
-            continue
-        same = (result.protocol, result.data, result.way, result.seed, result.step, result.images)
+        same = (result.protocol, result.data, result.variant, result.seed, result.step, result.images)
         if same in found:
             older = f"results/{found[same][0].name} was left out"
             notes.append(f"{older}: results/{file.name} is of the same settings, and newer")
@@ -110,7 +106,7 @@ def _newest(results: Sequence[tuple[Path, ShownResult | None]], notes: list[str]
     return [result for _, result in found.values()]
 
 
-def _of_images(results: Sequence[R]) -> list[R]:
+def _of_images(results: Sequence[Score]) -> list[Score]:
     """The same, with a digest in the data's name where one name (a relative path) stood for several sets of
     images, so that they are not taken for one."""
     sets: dict[tuple[str, str], set[str]] = {}
@@ -122,14 +118,6 @@ def _of_images(results: Sequence[R]) -> list[R]:
         else result
         for result in results
     ]
-
-
-def _score(content: Mapping[str, Any], name: str, notes: list[str]) -> Score | None:
-    try:
-        return Score.of({key: value for key, value in content.items() if key != "kind"})
-    except (KeyError, TypeError, ValueError):
-        notes.append(f"results/{name}.json is not a score of an evaluation and was left out")
-        return None
 
 
 def _flat(content: Any) -> dict[str, Any]:

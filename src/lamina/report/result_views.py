@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, seeds_of
+from lamina.evaluate.results import Row
+from lamina.evaluate.score import Score
 from lamina.report.colours import MUTED, run_colours
 from lamina.report.format import DASH, count, percent, points
 from lamina.report.plots import Bar, BarChart, bar_chart
 from lamina.report.read_run import RunData
-from lamina.report.shown_scores import ENCODERS, ShownResult, ShownRow
+from lamina.report.shown_scores import chosen_rows, rank, title_of
 
-Seeds = Sequence[ShownResult]
+Seeds = Sequence[Score]
 """Results of one run that differ in the seed alone."""
 Group = tuple[str, str, str, int | None]
 """Protocol, data, settings, and the step where it is not the newest that was evaluated."""
@@ -40,10 +42,10 @@ class ResultView:
     chart: BarChart | None
     columns: Sequence[tuple[str, Sequence[Cell | None]]]
     gains: Sequence[str]
-    shown: Sequence[tuple[str, ShownResult]]
+    shown: Sequence[tuple[str, Score]]
 
 
-def headline(results: Sequence[ShownResult]) -> Seeds | None:
+def headline(results: Sequence[Score]) -> Seeds | None:
     """What the page's first lines show: the linear probe where there is one, else kNN; the usual settings
     before others."""
     groups = _groups(results)
@@ -53,14 +55,14 @@ def headline(results: Sequence[ShownResult]) -> Seeds | None:
 
 def cell_of(seeds: Seeds, encoder: str) -> Cell | None:
     """The chosen rows of an encoder as one cell; None where a seed has none."""
-    rows = [row for result in seeds for row in result.chosen if row.encoder == encoder]
+    rows = [row for result in seeds for row in chosen_rows(result) if row.encoder == encoder]
     if not rows or len(rows) < len(seeds):
         return None
     remark = "" if encoder == "pixels" else _which(seeds, rows)
     alike = len({row.label for row in rows}) == 1
     label = rows[0].label if alike else encoder
     if len(rows) == 1:
-        return Cell(label, rows[0].top1, rows[0].low, rows[0].high, remark)
+        return Cell(label, rows[0].top1, *rows[0].interval, remark)
     found = estimate([row.top1 for row in rows], SHARE)
     low, high = found.interval or (found.mean, found.mean)
     return Cell(
@@ -68,7 +70,7 @@ def cell_of(seeds: Seeds, encoder: str) -> Cell | None:
     )
 
 
-def _which(seeds: Seeds, rows: Sequence[ShownRow]) -> str:
+def _which(seeds: Seeds, rows: Sequence[Row]) -> str:
     """Features and pool, and among how many they were chosen: an encoder with a fusion has more to choose
     from than one without, which a reader of two runs side by side has to know."""
     which = " or ".join(dict.fromkeys(f"{row.features}, {row.pool}" for row in rows))
@@ -91,35 +93,39 @@ def result_views(runs: Sequence[RunData]) -> list[ResultView]:
     return [_view(runs, group, groups[group]) for group in sorted(groups, key=_order)]
 
 
-def _groups(results: Sequence[ShownResult]) -> dict[Group, list[ShownResult]]:
+def _groups(results: Sequence[Score]) -> dict[Group, list[Score]]:
     newest: dict[tuple[str, str, str], int] = {}
     for result in results:
-        kind = (result.protocol, result.data, result.way)
+        kind = (result.protocol, result.data, result.variant)
         newest[kind] = max(newest.get(kind, 0), result.step or 0)
-    groups: dict[Group, list[ShownResult]] = {}
+    groups: dict[Group, list[Score]] = {}
     for result in sorted(results, key=lambda each: each.seed):
-        kind = (result.protocol, result.data, result.way)
+        kind = (result.protocol, result.data, result.variant)
         earlier = None if (result.step or 0) == newest[kind] else result.step
         groups.setdefault((*kind, earlier), []).append(result)
     return groups
 
 
 def _order(group: Group) -> tuple[bool, bool, bool, str, str, str, int]:
-    protocol, data, way, earlier = group
-    return earlier is not None, protocol != "linear", way != "", protocol, data, way, earlier or 0
+    protocol, data, variant, earlier = group
+    return earlier is not None, protocol != "linear", variant != "", protocol, data, variant, earlier or 0
 
 
 def _view(runs: Sequence[RunData], group: Group, by_run: Mapping[int, Seeds]) -> ResultView:
     first = next(iter(by_run.values()))[0]
-    encoders = {row.encoder for seeds in by_run.values() for result in seeds for row in result.chosen}
+    encoders = {row.encoder for seeds in by_run.values() for result in seeds for row in chosen_rows(result)}
     columns = [
         (name, [cell_of(by_run[i], name) if i in by_run else None for i in range(len(runs))])
-        for name in sorted(encoders, key=_rank)
+        for name in sorted(encoders, key=rank)
     ]
-    sizes = ((first.n_train, "training images"), (first.n_test, "test images"), (first.n_classes, "classes"))
+    sizes = (
+        (first.n_train, "training images"),
+        (first.n_test, "test images"),
+        (len(first.classes), "classes"),
+    )
     step = "" if group[3] is None else f", step {group[3]}"
     return ResultView(
-        title=first.title + step,
+        title=title_of(first) + step,
         sizes=", ".join([*(f"{count(n)} {text}" for n, text in sizes if n), *_largest(first)]),
         chart=bar_chart("Top-1 accuracy", _bars(runs, by_run)),
         columns=columns,
@@ -128,7 +134,7 @@ def _view(runs: Sequence[RunData], group: Group, by_run: Mapping[int, Seeds]) ->
     )
 
 
-def _largest(result: ShownResult) -> tuple[str, ...]:
+def _largest(result: Score) -> tuple[str, ...]:
     if result.majority is None:
         return ()
     return (f"the largest class has {percent(result.majority)} of the test images",)
@@ -149,12 +155,8 @@ def _bars(runs: Sequence[RunData], by_run: Mapping[int, Seeds]) -> list[Bar]:
 
 
 def _baselines(seeds: Seeds) -> list[str]:
-    names = {row.encoder for result in seeds for row in result.chosen} - {"trained"}
-    return sorted(names, key=_rank)
-
-
-def _rank(encoder: str) -> tuple[int, str]:
-    return (ENCODERS.index(encoder) if encoder in ENCODERS else len(ENCODERS), encoder)
+    names = {row.encoder for result in seeds for row in chosen_rows(result)} - {"trained"}
+    return sorted(names, key=rank)
 
 
 def _gain(seeds: Seeds) -> str:
@@ -163,12 +165,8 @@ def _gain(seeds: Seeds) -> str:
     if cell_of(seeds, "trained") is None or other is None:
         return DASH
     best = next(name for name in _baselines(seeds) if cell_of(seeds, name) == other)
-    ours, theirs = ([_chosen(result, name).top1 for result in seeds] for name in ("trained", best))
+    ours, theirs = ([result.chosen(name).top1 for result in seeds] for name in ("trained", best))
     gain = difference(ours, theirs, SHARES_APART)
     if gain.interval is None:
         return f"{points(gain.mean)} points"
     return f"{points(gain.mean)} points ({points(gain.interval[0])} to {points(gain.interval[1])})"
-
-
-def _chosen(result: ShownResult, encoder: str) -> ShownRow:
-    return next(row for row in result.chosen if row.encoder == encoder)

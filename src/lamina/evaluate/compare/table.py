@@ -25,8 +25,8 @@ class Cell:
     values: tuple[float, ...]
     """By seed."""
     seeds: tuple[int, ...]
-    way: str
-    """`Score.way` of all of them."""
+    variant: str
+    """`Score.variant` of all of them."""
     best: bool = False
     """Whether it is better than every other model by more than its interval."""
 
@@ -54,7 +54,7 @@ class ComparisonRow:
     @property
     def alike(self) -> bool:
         """Whether all models were measured in one way: else nothing says what a difference comes from."""
-        return len({cell.way for cell in self.cells if cell is not None}) == 1
+        return len({cell.variant for cell in self.cells if cell is not None}) == 1
 
     @property
     def seeds(self) -> int:
@@ -64,7 +64,7 @@ class ComparisonRow:
     def gain(self, column: int, over: int) -> Estimate | None:
         """The difference to another model, seed by seed; None where seeds are not paired, or ways differ."""
         ours, theirs = self.cells[column], self.cells[over]
-        if ours is None or theirs is None or (ours.seeds, ours.way) != (theirs.seeds, theirs.way):
+        if ours is None or theirs is None or (ours.seeds, ours.variant) != (theirs.seeds, theirs.variant):
             return None
         bounds = SHARES_APART if _shares(ours.values + theirs.values) else None
         return difference(ours.values, theirs.values, bounds)
@@ -81,9 +81,9 @@ class Comparison:
     def of(cls, scores: Mapping[str, Sequence[Score]]) -> Comparison:
         """From the scores of each model, of any protocols and seeds.
 
-        What was measured in several ways by one protocol (`Score.way`), or of several steps of one run, has a
-        row for each, named after them: they are no seeds. Models that were measured once each, in ways of
-        their own, share a row, whose cells say the way and of which none is the best.
+        What was measured in several ways by one protocol (`Score.variant`), or of several steps of one run,
+        has a row for each, named after them: they are no seeds. Models that were measured once each, each in
+        another variant, share a row, whose cells say the variant and of which none is the best.
         """
         named = _several(scores) | _alike(scores)
         found: dict[Kind, dict[str, list[Score]]] = {}
@@ -91,7 +91,7 @@ class Comparison:
             newest = _newest(each)
             for score in each:
                 kind = _kind(score)
-                told = [score.way] if kind in named and score.way else []
+                told = [score.variant] if kind in named and score.variant else []
                 told += [f"step {score.step}"] if score.step != newest[score.model, *kind] else []
                 row = (f"{score.protocol} ({', '.join(told)})" if told else score.protocol, *kind[1:])
                 found.setdefault(row, {}).setdefault(column, []).append(score)
@@ -157,7 +157,7 @@ def _several(scores: Mapping[str, Sequence[Score]]) -> set[Kind]:
     ways: dict[tuple[str, Kind], set[str]] = {}
     for column, each in scores.items():
         for score in each:
-            ways.setdefault((column, _kind(score)), set()).add(score.way)
+            ways.setdefault((column, _kind(score)), set()).add(score.variant)
     return {kind for (_, kind), found in ways.items() if len(found) > 1}
 
 
@@ -165,7 +165,7 @@ def _alike(scores: Mapping[str, Sequence[Score]]) -> set[Kind]:
     """What all models were measured at in one way."""
     ways: dict[Kind, set[str]] = {}
     for score in (score for each in scores.values() for score in each):
-        ways.setdefault(_kind(score), set()).add(score.way)
+        ways.setdefault(_kind(score), set()).add(score.variant)
     return {kind for kind, found in ways.items() if len(found) == 1}
 
 
@@ -180,7 +180,7 @@ def _newest(scores: Sequence[Score]) -> dict[tuple[str, str, str, str], int | No
 
 def _shown(cell: Cell, alike: bool) -> str:
     text = f"**{cell.tell()}**" if cell.best else cell.tell()
-    return text if alike or not cell.way else f"{text} [{cell.way}]"
+    return text if alike or not cell.variant else f"{text} [{cell.variant}]"
 
 
 def _row(kind: Kind, by_column: Mapping[str, list[Score]], columns: Sequence[str]) -> ComparisonRow:
@@ -201,7 +201,7 @@ def _cell(scores: Sequence[Score]) -> Cell:
     values = tuple(score.value for score in ordered)
     alone = ordered[0].interval if len(ordered) == 1 else None
     over_seeds = estimate(values, SHARE if _shares(values) else None)
-    return Cell(over_seeds, alone, values, tuple(sorted(by_seed)), ordered[0].way)
+    return Cell(over_seeds, alone, values, tuple(sorted(by_seed)), ordered[0].variant)
 
 
 def _shares(values: Sequence[float]) -> bool:

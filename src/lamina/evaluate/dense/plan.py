@@ -147,13 +147,13 @@ class DensePlan(Generic[D, R]):
             n_test=n_test,
             seed=self.recipe.train.seed,
             settings={**told, **settings},
-            way=self._way(settings.get("steps")),
+            variant=self._variant(settings.get("steps")),
             more=more,
             notes=(*self.notes, *notes),
             images=self.data.images_digest,
         )
 
-    def _way(self, steps: Setting | None) -> str:
+    def _variant(self, steps: Setting | None) -> str:
         """The recipe's name, the steps of a training, and the fields that differ from the recipe of that
         name."""
         told = self.recipe.name if steps is None else f"{self.recipe.name}, {steps} steps"

@@ -42,11 +42,11 @@ C_OF_ONE = 10.0
 
 
 class Answer(NamedTuple):
-    """What was learned from a draw: test accuracy, in which way, on how many images, and remarks."""
+    """What was learned from a draw: test accuracy, in which variant, on how many images, and remarks."""
 
     top1: float
     confusion: Confusion | None
-    way: str
+    variant: str
     n_train: int
     n_test: int
     notes: tuple[str, ...] = ()
@@ -175,16 +175,16 @@ def _score(
             *(() if found is None else found.no_better()),
         ),
         seconds=round(sum(row.seconds for row in rows), 1),
-        way=_way(rows[0].answer.way, len(rows), options, draw.listing),
+        variant=_variant(rows[0].answer.variant, len(rows), options, draw.listing),
         images=labelled.images_digest,
     )
 
 
-def _way(way: str, draws: int, options: FewOptions, listing: str = "") -> str:
+def _variant(learned: str, draws: int, options: FewOptions, listing: str = "") -> str:
     """How it was learned, which images a list names, and the number of draws where it is not the usual one; a
     list is one draw."""
     usual = draws in (FewOptions.draws, 1 if options.draws > 1 else FewOptions.draws)
-    return ", ".join(filter(None, (way, listing, "" if usual else f"{draws} draws")))
+    return ", ".join(filter(None, (learned, listing, "" if usual else f"{draws} draws")))
 
 
 def _short(train: Source, amount: str, options: FewOptions) -> tuple[str, ...]:
@@ -253,7 +253,7 @@ def _judge(
             train=subset,
             called=called,
         )
-        return Answer(score.value, score.confusion, score.way, score.n_train, score.n_test)
+        return Answer(score.value, score.confusion, score.variant, score.n_train, score.n_test)
 
     return tuned
 
@@ -273,7 +273,7 @@ def _frozen(
     assert test.labels is not None
     known, truth = train.labels, test.labels
 
-    way = "" if options.pool == "mean" else options.pool
+    variant = "" if options.pool == "mean" else options.pool
     unread = (*train.unread("training images"), *test.unread("test images"))
 
     def probed(draw: Draw) -> Answer:
@@ -282,7 +282,7 @@ def _frozen(
         predicted, notes = _predict(options.classifier, bank[rows], known[rows], asked)
         found = Confusion.of(truth, predicted, labelled.classes)
         top1 = float((predicted == truth).double().mean())
-        return Answer(top1, found, way, len(rows), len(truth), (*unread, *notes))
+        return Answer(top1, found, variant, len(rows), len(truth), (*unread, *notes))
 
     return probed
 

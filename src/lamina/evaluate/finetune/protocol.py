@@ -110,7 +110,7 @@ def evaluate_trained(
         seconds=round(time.perf_counter() - started, 1),
         more=answers.confusion.numbers,
         confusion=answers.confusion,
-        way=_way(chosen, protocol, backbone, source),
+        variant=_variant(chosen, protocol, backbone, source),
         images=joined_digests(learned, images_digest(labelled.test)),
     )
     keep(score, model)
@@ -177,7 +177,7 @@ def length_of(recipe: Recipe) -> str:
     return f"{recipe.train.epochs:g} epochs" if steps is None else f"{steps} steps"
 
 
-def _way(chosen: Recipe, protocol: str, backbone: Backbone, source: Source) -> str:
+def _variant(chosen: Recipe, protocol: str, backbone: Backbone, source: Source) -> str:
     """The recipe's name, its length, and the fields that differ from the recipe of that name."""
     told = f"{chosen.name}, {length_of(chosen)}"
     said = (*free_names(chosen), "train.seed", "train.epochs", "train.max_steps")

@@ -230,7 +230,7 @@ def _score(
         seed=seed,
         settings={"classifier": classifier.kind},
         notes=classifier.notes,
-        way=_way(options),
+        variant=_variant(options),
     )
     if options.published in CLASSES:
         right, n = known.counts(options.published)
@@ -259,7 +259,7 @@ def _score(
     return replace(base, metric=metric, value=value, n_test=n, more=more, notes=notes, confusion=found)
 
 
-def _way(options: RobustnessOptions) -> str:
+def _variant(options: RobustnessOptions) -> str:
     """What differs from all kinds and all images."""
     images = [f"{options.images} images"] if options.images else []
     probe = [f"probe of {options.probe_data}"] if options.probe_data else []
