@@ -119,7 +119,7 @@ def test_scales_and_places_are_drawn_over_their_whole_range():
 def test_no_class_covers_too_much_where_another_place_is_found():
     classes = torch.zeros(40, 40, dtype=torch.uint8)
     classes[:, 30:] = 1
-    limited = WindowOptions((20, 20), (1.0, 1.0), base=40, most_of_one_class=0.75)
+    limited = WindowOptions((20, 20), (1.0, 1.0), base=40, max_class_share=0.75)
     free = WindowOptions((20, 20), (1.0, 1.0), base=40)
     generator = torch.Generator().manual_seed(0)
     shares = {True: [], False: []}

@@ -199,7 +199,7 @@ def test_what_is_found_lies_in_the_image_at_its_own_size():
         label = torch.zeros(1, dtype=torch.int64)
         objects = [Objects(box, label, masks, torch.zeros(1, dtype=torch.bool))] * 5
         source = ToyObjects(toy_objects(5, 0, size).images, objects)
-        windows = DetectWindows(at_once=2).resolved((32, 48), (8, 8))
+        windows = DetectWindows(batch_size=2).resolved((32, 48), (8, 8))
         images = DenseImages(source, 3, DataOptions(workers=0))
         tested = detect_images(oracle, images, windows, (0.5,) * 3, torch.device("cpu"))
         assert len(tested.ledger) == 5

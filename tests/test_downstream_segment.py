@@ -131,7 +131,7 @@ def test_images_of_any_size_by_windows_of_the_encoders(tmp_path: Path):
     data = SegmentData("sizes", toy_maps(12), toy_maps(3, (64, 80), seed=2))
     scores = [
         evaluate_segment(
-            toy_backbone(), data, RunOptions(tmp_path / str(n)), recipe=short("linear", base=64, at_once=n)
+            toy_backbone(), data, RunOptions(tmp_path / str(n)), recipe=short("linear", base=64, batch_size=n)
         )
         for n in (1, 5)
     ]
@@ -223,7 +223,7 @@ def test_published_recipes_are_published():
         found += (recipe.train.max_steps, recipe.encoder.drop_path, recipe.encoder.frozen)
         assert found[0] == pytest.approx(expected[0])
         assert found[1:] == expected[1:]
-        assert recipe.window.most_of_one_class == (1.0 if name == "ade20k-linear" else 0.75)
+        assert recipe.window.max_class_share == (1.0 if name == "ade20k-linear" else 0.75)
         assert (recipe.data.jitter is None) == (name == "ade20k-linear")
         assert (optim.betas, optim.warmup_steps, optim.min_lr) == ((0.9, 0.999), 1500, 0.0)
     upernet = plan_segmentation(

@@ -55,7 +55,7 @@ def test_windows_end_at_the_edge(length, window, stride, expected):
 @pytest.mark.parametrize("at_once", [1, 8])
 def test_what_depends_on_pixels_alone_is_that_of_the_whole_image(size, at_once):
     """Also of images smaller than a window."""
-    found = slide(of_pixels, image(*size), windows((12, 8), min(size), (5, 5), at_once=at_once), FILL, CPU)
+    found = slide(of_pixels, image(*size), windows((12, 8), min(size), (5, 5), batch_size=at_once), FILL, CPU)
     torch.testing.assert_close(found, of_pixels(image(*size)[None])[0])
 
 
@@ -83,7 +83,7 @@ def test_a_strip_does_not_become_endless():
         seen.append(images.shape)
         return of_pixels(images)
 
-    found = slide(watch, image(4, 400), windows((16, 16), 16, (16, 16), longest=64), FILL, CPU)
+    found = slide(watch, image(4, 400), windows((16, 16), 16, (16, 16), max_side=64), FILL, CPU)
     assert found.shape == (3, 4, 400)
     assert sum(shape[0] for shape in seen) == 4  # 64 px, not 1600
 
@@ -103,6 +103,12 @@ def test_sizes_follow_from_the_encoder():
     assert published.resolved((224, 224), (16, 16)) == published
     assert published.resolved((224, 224), (14, 14)).pixels == (518, 518)
     assert own.training().size == (112, 160)
-    for wrong in ({"size": (0,)}, {"stride": (1, 2, 3)}, {"base": 0}, {"at_once": 0}, {"scale": (2.0, 0.5)}):
+    for wrong in (
+        {"size": (0,)},
+        {"stride": (1, 2, 3)},
+        {"base": 0},
+        {"batch_size": 0},
+        {"scale": (2.0, 0.5)},
+    ):
         with pytest.raises(LaminaError, match=next(iter(wrong))):
             SegmentWindows(**wrong)

@@ -8,10 +8,18 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from lamina.cli.entry import main
 from lamina.cli.old_flags import RENAMED, with_new_flags
 from lamina.cli.verbs import VERBS
+from lamina.core.config import merge, to_mapping
+from lamina.core.errors import LaminaError
+from lamina.core.records import to_yaml
+from lamina.evaluate.dense.train import begin_evaluation
+from lamina.evaluate.protocol import RunOptions
+from lamina.evaluate.segment.recipes import SegmentRecipe, segment_recipe
+from lamina.train.distributed import Ranks
 
 NAMES = [verb.name for verb in VERBS]
 MISTAKES = {
@@ -147,3 +155,19 @@ def test_a_help_text_is_broken_where_the_terminal_ends_alone(monkeypatch, capsys
     help_of_cache = next(line for line in capsys.readouterr().out.splitlines() if "--cache" in line)
     for word in ("Folder", "hash", "deleted at any time"):
         assert word in help_of_cache
+
+
+def test_settings_and_recipes_of_earlier_versions_have_former_names(tmp_path):
+    recipe = segment_recipe("ade20k-linear")
+    former = {"batch_size": "at_once", "max_side": "longest", "max_class_share": "most_of_one_class"}
+    now = to_mapping(recipe)
+    before = {**now, "window": {former.get(name, name): value for name, value in now["window"].items()}}
+    assert set(former.values()) < set(before["window"])
+    assert merge(recipe, before) == recipe
+    assert merge(recipe, {"window": {"at_once": 2}}).window.batch_size == 2
+    ranks, go_on = Ranks(0, 1, torch.device("cpu")), RunOptions(resume=True)
+    (tmp_path / "evaluation.yaml").write_text(to_yaml({"recipe": before}))
+    begin_evaluation(ranks, None, tmp_path, {"recipe": now}, go_on, kind=SegmentRecipe)
+    other = merge(recipe, {"window": {"max_side": 9}})
+    with pytest.raises(LaminaError, match="max_side"):
+        begin_evaluation(ranks, None, tmp_path, {"recipe": to_mapping(other)}, go_on, kind=SegmentRecipe)

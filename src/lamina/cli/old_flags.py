@@ -13,6 +13,10 @@ RENAMED = (
     ("analyze patches", "--shown", "--num-shown"),
     ("evaluate knn", "--chosen-on", "--selection-samples"),
     ("evaluate fewshot", "--by", "--classifier"),
+    ("evaluate segment", "--window.at-once", "--window.batch-size"),
+    ("evaluate segment", "--window.longest", "--window.max-side"),
+    ("evaluate segment", "--window.most-of-one-class", "--window.max-class-share"),
+    ("evaluate detect", "--window.at-once", "--window.batch-size"),
     ("study", "--bank", "--num-train"),
     ("study", "--test", "--num-test"),
 )

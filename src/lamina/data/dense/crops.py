@@ -75,7 +75,7 @@ def draw_window(
 ) -> Window:
     """The window that `N_DRAWS` numbers in [0, 1) stand for, of an image of `height` x `width` px.
 
-    With `classes`, the first of `TRIES` places at which no class covers more than `most_of_one_class` of the
+    With `classes`, the first of `TRIES` places at which no class covers more than `max_class_share` of the
     pixels that have one; if there is none, the last.
     """
     low, high = options.scale
@@ -88,9 +88,9 @@ def draw_window(
     for t in range(TRIES):
         top, left = (int(draws[2 + 2 * t + axis] * (room[axis] + 1)) for axis in (0, 1))
         window = Window(resized, top, left, options.size, flip)
-        if classes is None or options.most_of_one_class == 1 or not any(room):
+        if classes is None or options.max_class_share == 1 or not any(room):
             return window
-        if _largest_share(window.map(classes)) <= options.most_of_one_class:
+        if _largest_share(window.map(classes)) <= options.max_class_share:
             return window
     return window
 

@@ -22,7 +22,7 @@ class WindowOptions:
     side: Literal["short", "long"] = "short"
     """Which side `base` is: the short one (mmsegmentation), or the long one, so that the whole image fits
     (large-scale jitter)."""
-    most_of_one_class: Annotated[float, SHARE_ABOVE_0] = 1.0
+    max_class_share: Annotated[float, SHARE_ABOVE_0] = 1.0
     """Largest share of a window that one class may cover (mmsegmentation: 0.75); other places are tried."""
     flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip."""

@@ -20,7 +20,7 @@ class Windows:
     """Windows of images; what is unset follows from the encoder."""
 
     size: Annotated[tuple[int, ...] | None, COUNT] = None
-    """Side, or height and width, of a window in px; unset: the encoder's image size."""
+    """Side, or height and width, of a window in px. By default the image size of the encoder."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

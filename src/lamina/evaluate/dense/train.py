@@ -53,6 +53,7 @@ def fit_protocol(
     settings: dict[str, Any],
     run_options: RunOptions,
     callbacks: Sequence[Callback] = (),
+    kind: type | None = None,
 ) -> None:
     """Train the task in place, in `folder`: settings, metrics.jsonl, train.log, checkpoints; call it on every
     rank. A training that is finished is only read back.
@@ -62,6 +63,7 @@ def fit_protocol(
         settings: all that the numbers depend on, in plain numbers and text; written down, and the same on a
             resume but for what `lamina.runs.same_settings.is_free` names.
         run_options: whether to go on with the folder, or to replace it.
+        kind: as `begin_evaluation`.
 
     Raises:
         Unfinished: where the training was interrupted or stopped.
@@ -71,7 +73,7 @@ def fit_protocol(
         process_group(options.device) as ranks,
         opened_evaluation(ranks, folder, run_options) as opened,
     ):
-        begin_evaluation(ranks, opened, folder, settings, run_options, options)
+        begin_evaluation(ranks, opened, folder, settings, run_options, options, kind)
         loader.budget.content_counts = "images" in settings
         outcome = fit(
             task,
@@ -105,9 +107,11 @@ def begin_evaluation(
     settings: dict[str, Any],
     run_options: RunOptions,
     options: TrainOptions | None = None,
+    kind: type | None = None,
 ) -> None:
     """Write the settings, or see that they are the same; `options` are those of the training, where there is
-    one: one that diverged may go on with another rate, clipping or precision."""
+    one: one that diverged may go on with another rate, clipping or precision. `kind` is the type of the
+    recipe in the settings: files of earlier versions have the former names of its fields."""
     file = folder / SETTINGS
     text = to_yaml(settings)
 
@@ -116,7 +120,7 @@ def begin_evaluation(
         write_json(folder / "environment.json", environment())
 
     def go_on() -> None:
-        if _other_settings(file, text, options):
+        if _other_settings(file, text, options, kind):
             replace_text(file, text)
 
     if from_main(int(run_options.resume and file.is_file()), ranks):
@@ -125,10 +129,10 @@ def begin_evaluation(
         begin_on_main(ranks, opened, write)
 
 
-def _other_settings(file: Path, text: str, options: TrainOptions | None) -> bool:
+def _other_settings(file: Path, text: str, options: TrainOptions | None, kind: type | None) -> bool:
     """Whether those in the file differ, in limits of files that are raised, or in what a training that
     diverged may change; others are refused."""
-    before, now = flatten(_mapping(file)), flatten(parse_yaml(text))
+    before, now = flatten(_mapping(file, kind)), flatten(parse_yaml(text))
     # The file of an older training may also hold fields that other options switch off.
     before = {name: value for name, value in before.items() if name in now}
     changed = changes_on_resume(before, now, file, options, [name for name in LATER if name not in before])
@@ -136,10 +140,12 @@ def _other_settings(file: Path, text: str, options: TrainOptions | None) -> bool
     return bool(changed)
 
 
-def _mapping(file: Path) -> dict[str, Any]:
+def _mapping(file: Path, kind: type | None) -> dict[str, Any]:
     content = read_yaml(file)
     if not isinstance(content, dict):
         raise LaminaError(f"{file} holds no settings; start anew with --overwrite")
     if isinstance(network := content.get("network"), dict):
         content["network"] = current_names(network, EncoderOptions)
+    if kind is not None and isinstance(recipe := content.get("recipe"), dict):
+        content["recipe"] = current_names(recipe, kind)
     return content

@@ -52,7 +52,7 @@ def detect_images(
     """
     ledger = CocoLedger(tuple(images.source.classes), detector.roi_heads.has_mask())
     shown: list[Shown] = []
-    for group in images.groups(windows.at_once):
+    for group in images.groups(windows.batch_size):
         for batch, found in zip(group, _found(detector, group, windows, fill, device), strict=True):
             assert batch.objects is not None
             image, truth = batch.images[0], batch.objects[0]

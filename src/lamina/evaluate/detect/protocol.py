@@ -79,7 +79,16 @@ def _trained(planned: Planned, out: Path, run_options: RunOptions, ranks: Ranks)
     """The detector, trained in `out`, in evaluation mode."""
     recipe, detector = planned.recipe, build_detector(planned)
     loader = planned.loader(planned.reading, recipe.window.training(), ranks, recipe.window.least_px)
-    fit_protocol(detector, loader, recipe.optim, recipe.train, out, planned.settings("detect"), run_options)
+    fit_protocol(
+        detector,
+        loader,
+        recipe.optim,
+        recipe.train,
+        out,
+        planned.settings("detect"),
+        run_options,
+        kind=type(recipe),
+    )
     return detector.eval()
 
 

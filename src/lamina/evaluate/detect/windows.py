@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
+from lamina.core.config import Formerly
 from lamina.core.ranges import COUNT, POSITIVE, SHARE
 from lamina.data.dense.window_options import WindowOptions, check_scale
 from lamina.evaluate.dense.recipe import Windows
@@ -18,15 +19,17 @@ class DetectWindows(Windows):
     """Windows of images; what is unset follows from the encoder."""
 
     base: Annotated[int | None, COUNT] = None
-    """Long side in px of a training image at scale 1; unset: that of a window."""
+    """Long side in px of a training image at scale 1. By default that of a window."""
     scale: Annotated[tuple[float, float], POSITIVE] = (0.1, 2.0)
-    """Smallest and largest size of a training image over `base`, drawn evenly (large-scale jitter)."""
+    """Smallest and largest size of a training image relative to window.base, drawn uniformly (large-scale
+    jitter)."""
     flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip in training."""
     least_px: Annotated[int, COUNT] = 1
-    """Px of an object that a training window must show for it to count."""
-    at_once: Annotated[int, COUNT] = 8
-    """Images per forward in the test; the numbers do not depend on it."""
+    """Smallest number of px of an object in a training window for it to count."""
+    batch_size: Annotated[int, COUNT, Formerly("at_once")] = 8
+    """Number of images per forward pass in the test. Results do not depend on it; lower it where the device
+    runs out of memory."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

@@ -90,7 +90,8 @@ def _trained(
     if ranks.world > 1 and ranks.device.type == "cuda":
         task.head = nn.SyncBatchNorm.convert_sync_batchnorm(task.head)  # type: ignore[no-untyped-call]
     loader = planned.loader(planned.reading, recipe.window.training(), ranks)
-    fit_protocol(task, loader, recipe.optim, recipe.train, out, planned.settings("segment"), run_options)
+    settings = planned.settings("segment")
+    fit_protocol(task, loader, recipe.optim, recipe.train, out, settings, run_options, kind=type(recipe))
     task.eval()
     return task.logits, planned.schedule
 
@@ -100,7 +101,8 @@ def _bank(
 ) -> tuple[SaysOfWindows, dict[str, Setting]]:
     """Remembered patches, and the k that the training images chose."""
     with opened_evaluation(ranks, out, run_options) as opened:
-        begin_evaluation(ranks, opened, out, planned.settings("segment"), run_options)
+        settings = planned.settings("segment")
+        begin_evaluation(ranks, opened, out, settings, run_options, kind=type(planned.recipe))
         found = _remember(planned, ranks)
         if opened:
             opened.started()

@@ -23,7 +23,7 @@ HeadKind = Literal["linear", "upernet", "dpt", "knn"]
 _ADE20K_BATCH = 16
 _TRAINED_HEADS = ("linear", "upernet", "dpt")
 _TRAINED = read_if("head", *_TRAINED_HEADS)
-_WINDOWS_TRAINED = read_if("head", *_TRAINED_HEADS, only=("scale", "most_of_one_class", "flip"))
+_WINDOWS_TRAINED = read_if("head", *_TRAINED_HEADS, only=("scale", "max_class_share", "flip"))
 _COLOURS_TRAINED = read_if("head", *_TRAINED_HEADS, only=("jitter",))
 _LAYERS_TRAINED = read_if("encoder.frozen", False, only=("layer_decay",))
 _SCHEDULE_TRAINED = read_if("head", *_TRAINED_HEADS, but=("batch_size", "device", "seed"))
@@ -117,7 +117,7 @@ def ade20k_linear() -> SegmentRecipe:
         name="ade20k-linear",
         head="linear",
         encoder=EncoderChanges(frozen=True),
-        window=replace(_ade20k_windows(), most_of_one_class=1.0),
+        window=replace(_ade20k_windows(), max_class_share=1.0),
         data=DenseDataOptions(),
         optim=OptimOptions(
             base_lr=1e-3 * 256 / _ADE20K_BATCH, betas=(0.9, 0.999), weight_decay=1e-3, warmup_steps=1500
@@ -147,7 +147,7 @@ def linear_small() -> SegmentRecipe:
     return replace(
         published,
         name="linear-small",
-        window=SegmentWindows(scale=(0.75, 1.5), most_of_one_class=1.0),
+        window=SegmentWindows(scale=(0.75, 1.5), max_class_share=1.0),
         optim=replace(published.optim, warmup_steps=50),
         train=TrainOptions(max_steps=1000, batch_size=_ADE20K_BATCH),
     )
@@ -163,7 +163,7 @@ def upernet_small() -> SegmentRecipe:
     return replace(
         published,
         name="upernet-small",
-        window=replace(small.window, most_of_one_class=0.75),
+        window=replace(small.window, max_class_share=0.75),
         uper=UperOptions(channels=128, aux_channels=64),
         optim=replace(published.optim, base_lr=5e-4 * 256 / _ADE20K_BATCH, warmup_steps=100),
         train=replace(small.train, max_steps=2000),

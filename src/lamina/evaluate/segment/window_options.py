@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+from lamina.core.config import Formerly
 from lamina.core.ranges import COUNT, POSITIVE, SHARE, SHARE_ABOVE_0
 from lamina.data.dense.window_options import WindowOptions, check_scale
 from lamina.evaluate.dense.recipe import Windows, check_sides
@@ -15,19 +16,22 @@ class SegmentWindows(Windows):
     """Windows of images; what is unset follows from the encoder."""
 
     base: Annotated[int | None, COUNT] = None
-    """Short side in px of an image in the test, and of a training image at scale 1; unset: a window's."""
-    longest: Annotated[int, COUNT] = 2048
-    """Most px of the long side in the test, where `base` would make it longer (mmsegmentation's)."""
+    """Short side in px of a test image, and of a training image at scale 1. By default that of a window."""
+    max_side: Annotated[int, COUNT, Formerly("longest")] = 2048
+    """Largest long side of a test image in px; a longer one is scaled down to it, as mmsegmentation does."""
     scale: Annotated[tuple[float, float], POSITIVE] = (0.5, 2.0)
-    """Smallest and largest size of a training image over `base`, drawn evenly."""
-    most_of_one_class: Annotated[float, SHARE_ABOVE_0] = 0.75
-    """Largest share of a training window that one class may cover; other places are tried."""
+    """Smallest and largest size of a training image relative to window.base, drawn uniformly."""
+    max_class_share: Annotated[float, SHARE_ABOVE_0, Formerly("most_of_one_class")] = 0.75
+    """Largest share of a training window that one class may cover; other places are tried until it holds. 1:
+    any share."""
     flip: Annotated[float, SHARE] = 0.5
     """Probability of a horizontal flip in training."""
     stride: Annotated[tuple[int, ...] | None, COUNT] = None
-    """Px from one window to the next in the test; unset: two thirds of a window (341 for 512)."""
-    at_once: Annotated[int, COUNT] = 8
-    """Windows per forward in the test; the numbers do not depend on it."""
+    """Distance in px from one window to the next in the test. By default two thirds of a window: 341 for
+    512."""
+    batch_size: Annotated[int, COUNT, Formerly("at_once")] = 8
+    """Number of windows per forward pass in the test. Results do not depend on it; lower it where the device
+    runs out of memory."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -56,7 +60,7 @@ class SegmentWindows(Windows):
             self.pixels,
             self.scale,
             self.base,
-            most_of_one_class=self.most_of_one_class,
+            max_class_share=self.max_class_share,
             flip=self.flip,
         )
 

@@ -27,7 +27,7 @@ def slide(
 ) -> Float[Tensor, "K H W"]:
     """Logits of each pixel of an image, on `device`.
 
-    The image is resized so that its short side is `windows.base` (or its long side `windows.longest`, where
+    The image is resized so that its short side is `windows.base` (or its long side `windows.max_side`, where
     that is less), covered by windows `windows.stride` apart, the last of which end at its edge, and logits
     are averaged where windows overlap, then resized to the image's own size: mmsegmentation's "slide" mode.
     An image smaller than a window is continued by `fill`, values of the channels on [0, 1].
@@ -43,8 +43,8 @@ def slide(
     ]
     whole = (max(size[0], window[0]), max(size[1], window[1]))
     total, seen = None, torch.zeros(whole, device=device)
-    for i in range(0, len(places), windows.at_once):
-        part = places[i : i + windows.at_once]
+    for i in range(0, len(places), windows.batch_size):
+        part = places[i : i + windows.batch_size]
         cut = torch.stack([Window(size, top, left, window).image(image, fill) for top, left in part])
         said = says(cut.to(device, non_blocking=True))
         if total is None:
@@ -66,5 +66,5 @@ def starts(length: int, window: int, stride: int) -> list[int]:
 
 def _tested_at(own: tuple[int, int], windows: SegmentWindows) -> tuple[int, int]:
     assert windows.base is not None
-    factor = min(windows.base / min(own), max(windows.longest, windows.base) / max(own))
+    factor = min(windows.base / min(own), max(windows.max_side, windows.base) / max(own))
     return max(1, round(own[0] * factor)), max(1, round(own[1] * factor))
