@@ -40,7 +40,7 @@ class MeanPool(nn.Module):
     """The mean of the tokens."""
 
     def forward(self, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
-        """B vectors."""
+        """One vector for each image of the batch."""
         return tokens.mean(dim=1)
 
 

@@ -45,4 +45,4 @@ class MissingTarget(nn.Module):
         return torch.empty(len(images), n, self.width, device="meta"), scores
 
     def after_step(self, step: int) -> None:
-        """Nothing moves."""
+        """Nothing changes after a step."""

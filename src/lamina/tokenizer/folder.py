@@ -35,7 +35,7 @@ class TokenizerFolder:
 
     @property
     def config(self) -> Path:
-        """Options and data."""
+        """The JSON file with the options and the name of the data."""
         return self.path / "config.json"
 
     @property
@@ -50,7 +50,7 @@ class TokenizerFolder:
 
     @property
     def report(self) -> Path:
-        """The page."""
+        """The HTML page about the tokenizer."""
         return self.path / "report.html"
 
     def exists(self) -> bool:

@@ -31,14 +31,15 @@ _MASK_SUFFIXES = (".png", ".PNG")
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """How the numbers in mask files are meant."""
+    """What the numbers in mask files mean."""
 
     reduce_zero_label: bool | None = None
-    """0 counts as nothing and k is class k - 1, as in ADE20K; unset: where objectInfo150.txt is there."""
+    """Treat 0 as no class and k as class k - 1, as ADE20K does. Unset: only where the folder has
+    objectInfo150.txt."""
 
 
 PLAIN = MaskOptions()
-"""Nothing is said."""
+"""No option is given."""
 
 
 class MaskFolder:

@@ -30,9 +30,9 @@ class FashionOptions:
     """How many pictures, and how large."""
 
     most: int = 0
-    """Only the first so many pictures of each part; 0 is all of them."""
+    """Number of pictures of each part, the first ones. 0: all of them."""
     pad: int = 0
-    """Black pixels put on each side: 2 makes 32 x 32 px."""
+    """Number of black pixels added on each side; 2 makes 32 x 32 px."""
 
 
 def open_fashion_mnist(query: str, split: Split | None, folder: Path = DEBIAN_FOLDER) -> ArraySource:

@@ -43,17 +43,19 @@ class PhotosOptions:
     """How the photographs are cut: harder with smaller crops, more regions, or in grey."""
 
     crop: int = 64
-    """Side of a crop, in pixels."""
+    """Side of a crop in pixels."""
     stride: int = 0
-    """Distance between the corners of neighbouring crops, in pixels; 0 is `crop`: they do not overlap."""
+    """Distance in pixels between the corners of neighbouring crops. 0: that of crop, so that crops do not
+    overlap."""
     regions: int = 1
-    """Stretches that each photograph is divided into along its long side, each a class of its own."""
+    """Number of stretches that each photograph is divided into along its long side; each is a class of its
+    own."""
     grey: bool = False
-    """Luminance in one channel instead of RGB."""
+    """Give one grey channel (luminance) instead of RGB."""
     most: int = 200
-    """At most so many training crops of each class, evenly spread, and in proportion for validation."""
+    """Most training crops of each class, evenly spread; validation has crops in proportion."""
     val_percent: int = 30
-    """Share of the usable length of each stretch that is for validation."""
+    """Percentage of the usable length of each stretch that is for validation."""
 
     def __post_init__(self) -> None:
         """Refuse invalid values."""

@@ -57,19 +57,19 @@ class DoomOptions:
     """How many frames, and how large."""
 
     train: int = 3000
-    """Training frames, from 56 maps."""
+    """Number of training frames, from 56 maps."""
     val: int = 600
-    """Validation frames, from the 12 other maps."""
+    """Number of validation frames, from the 12 other maps."""
     height: int = 112
     """Height of a frame in pixels, a multiple of 16."""
     width: int = 160
     """Width of a frame in pixels, a multiple of 16."""
     seed: int = 0
-    """Decides which maps are for validation, and where the camera stands."""
+    """Random seed that decides which maps are for validation, and where the camera stands."""
     smallest_px: int = 150
-    """Objects of which fewer pixels are seen count as crowds: neither learned nor judged."""
+    """Objects with fewer visible pixels than this count as crowds, which are neither learned nor scored."""
     kinds: bool = False
-    """Whether objects have eight kinds, most of them rare, and not the three classes of the surfaces."""
+    """Give objects eight kinds, most of them rare, instead of the three classes of the surfaces."""
 
     def __post_init__(self) -> None:
         """Refuse invalid values."""
