@@ -1,5 +1,8 @@
-"""All protocols, a row each. `lamina evaluate all` loops over `PROTOCOLS`; a new protocol is its own file or
-folder and a row here. Nothing here imports torch, so that help is quick."""
+"""All protocols, a row each.
+
+`lamina evaluate all` loops over `PROTOCOLS`: a new protocol is its own file or folder and a row here. Nothing
+here imports torch, so that help is quick.
+"""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class KNNOptions:
     this number times that of the training images."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         if not self.k:
             raise LaminaError("k must be one or more numbers")
@@ -128,7 +128,7 @@ class LinearOptions:
     best one. With fewer, all values are tried."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         if not self.c or any(a >= b for a, b in pairwise(self.c)):
             raise LaminaError(f"c must ascend, not {self.c}")

@@ -54,7 +54,7 @@ class CompareOptions:
     """Device to compute on: auto, cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         if unknown := set(self.protocols) - set(PROTOCOL_NAMES):
             raise LaminaError(f"there is no protocol {min(unknown)!r}; take {', '.join(PROTOCOL_NAMES)}")

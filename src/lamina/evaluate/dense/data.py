@@ -51,7 +51,7 @@ class TwoParts(Generic[S]):
 
 @dataclass(frozen=True)
 class CheckedSource(Generic[S]):
-    """A source in which labels that cannot be meant cannot be read."""
+    """A source whose invalid labels count as unreadable."""
 
     source: S
 

@@ -17,11 +17,12 @@ class EncoderChanges:
     """What a dense protocol changes of a model's network."""
 
     frozen: bool = False
-    """Whether it stays as it is: in evaluation mode, without gradients, in no checkpoint."""
+    """Keep the encoder as it is: in evaluation mode, without gradients, and out of the checkpoints."""
     drop_path: Annotated[float, SHARE_BELOW_1, read_if("frozen", False)] = 0.0
-    """Largest rate of stochastic depth."""
+    """Largest rate of stochastic depth, that of the last block. Raise it for large networks and few
+    images."""
     activation_checkpointing: Annotated[bool, read_if("frozen", False)] = False
-    """Recompute blocks in the backward pass: less memory, more time."""
+    """Recompute the blocks in the backward pass: less memory, but more time for each step."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""

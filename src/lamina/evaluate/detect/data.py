@@ -64,7 +64,7 @@ class Checked(CheckedSource[ObjectSource]):
         return Counter(getattr(self.source, "left_out", {}))
 
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
-        """Objects of image i; raises `Unreadable`, also where they cannot be meant."""
+        """Objects of image i; raises `Unreadable`, also where they are invalid."""
         found = self.source.read_objects(i, how)
         odd = [label for label in found.labels.tolist() if not 0 <= label < len(self.classes)]
         if odd:

@@ -67,7 +67,7 @@ class HeadOptions:
     """Largest number of detections of an image."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         if not self.anchor_ratios:
             raise LaminaError("head.anchor_ratios is empty; give one ratio or more")

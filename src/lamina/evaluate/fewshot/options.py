@@ -33,7 +33,7 @@ class FewOptions:
     """Vector of an image for linear and knn: the class token (cls) or the mean of the patch tokens (mean)."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         if not (self.per_class or self.shares or self.lists):
             raise LaminaError("few labels need an amount: per_class, shares or lists")

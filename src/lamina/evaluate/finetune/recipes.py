@@ -27,11 +27,12 @@ class FinetuneEncoder:
     """What fine-tuning changes of the model's network."""
 
     image_size: Annotated[tuple[int, ...] | None, COUNT] = None
-    """Side, or height and width, of the images in px; unset means the model's. Positions are resampled."""
+    """Side, or height and width, of the images in pixels; positions are resampled. Unset: the model's."""
     drop_path: Annotated[float, SHARE_BELOW_1] = 0.0
-    """Largest rate of stochastic depth; raise it for large networks and few images."""
+    """Largest rate of stochastic depth, that of the last block. Raise it for large networks and few
+    images."""
     activation_checkpointing: bool = False
-    """Recompute the blocks in the backward pass: less memory, about a third more time."""
+    """Recompute the blocks in the backward pass: less memory, but more time for each step."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""

@@ -29,7 +29,7 @@ class RobustnessOptions:
     """Vector of an image for that probe: the mean of the patch tokens (mean) or the class token (cls)."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         for kind in self.kinds:
             check_corruption(kind, SEVERITIES[0])

@@ -46,7 +46,7 @@ class UperOptions:
     """Number of channels of the auxiliary head."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         if not self.pools:
             raise LaminaError("uper.pools is empty; give the side of one grid or more")
@@ -84,7 +84,7 @@ class KNNHeadOptions:
     """Block, counted from 0, whose output is compared, after the final norm. By default the last one."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         if not self.k:
             raise LaminaError("knn.k is empty; give one number of neighbours or more")
