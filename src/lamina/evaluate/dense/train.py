@@ -129,7 +129,7 @@ def begin_evaluation(
         begin_on_main(ranks, opened, write)
 
 
-def _other_settings(file: Path, text: str, options: TrainOptions | None, kind: type | None) -> bool:
+def _other_settings(file: Path, text: str, options: TrainOptions | None, kind: type | None = None) -> bool:
     """Whether those in the file differ, in limits of files that are raised, or in what a training that
     diverged may change; others are refused."""
     before, now = flatten(_mapping(file, kind)), flatten(parse_yaml(text))
