@@ -15,7 +15,6 @@ from lamina.core.records import read_json, write_json
 from lamina.data.loading.loader import eval_batches
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
-from lamina.evaluate import load_classifier as opening
 from lamina.evaluate.load_classifier import Classifier, open_classifier
 from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.robustness import protocol as robustness
@@ -249,9 +248,7 @@ def test_what_is_no_classifier_says_so(run, monkeypatch):
         open_classifier(run)
     with pytest.raises(LaminaError, match="no corruption 'rain'"):
         RobustnessOptions(kinds=("rain",))
-    monkeypatch.setattr(
-        opening.timm, "create_model", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
-    )
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
     with pytest.raises(LaminaError, match="could not be loaded"):
         open_classifier("timm/vit_tiny_patch16_224")
 
