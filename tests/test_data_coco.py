@@ -349,7 +349,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         open_objects(tmp_path, "train")
     with pytest.raises(LaminaError, match="there is no folder"):
         open_objects(tmp_path / "nothing", "train")
-    with pytest.raises(LaminaError, match="neither masks nor boxes"):
+    with pytest.raises(LaminaError, match="sample:photos has no objects; take sample:doom"):
         open_objects("sample:photos", "train")
     file = write(tmp_path, [{}])
     with pytest.raises(LaminaError, match="there is no folder"):

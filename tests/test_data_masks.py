@@ -196,7 +196,9 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         open_maps(tmp_path, "train")
     with pytest.raises(LaminaError, match="there is no folder"):
         open_maps(tmp_path / "nothing", "val")
-    with pytest.raises(LaminaError, match="neither masks nor boxes"):
+    with pytest.raises(
+        LaminaError, match="sample:fashion-mnist has no class for each pixel; take sample:doom"
+    ):
         open_maps("sample:fashion-mnist", "val")
     put(tmp_path, "training", "a", numbers(0, 1))
     put(tmp_path, "training", "b", numbers(0, 1)).unlink()

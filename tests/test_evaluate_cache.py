@@ -10,17 +10,25 @@ from safetensors.torch import load_file, save_file
 
 from evaluate_toys import shaken, stripes, stripes_data, toy_recipe, toy_run
 from lamina.core.errors import LaminaError
+from lamina.core.frozen import network_sha256
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.data.sources import ArraySource, Subset
+from lamina.encoder.build import build_vit
+from lamina.encoder.encoder import Encoder
+from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.probes import evaluate_knn
 from lamina.features.cache import FeatureCache
 from lamina.features.embed import embed
 from lamina.features.extract import collect
 from lamina.features.options import ComputeOptions, FeatureOptions
 from lamina.features.pooling import BackboneVectors, PixelVectors
+from lamina.fusion.last_layer import LastLayer
+from lamina.fusion.layer_mix import LayerMix
 from lamina.interop.backbone import Backbone
 from lamina.recipes.build import build_method
+from lamina.supervised.classifier import Supervised
+from lamina.supervised.options import SupervisedOptions
 
 SMALL = {"width": 24, "heads": 2}
 
@@ -258,3 +266,28 @@ def test_embedding_takes_the_cache_too(folder, tmp_path):
         )
     assert table.timing.images == 0
     assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("made", "sha256"),
+    [
+        (lambda: LastLayer(2), "7408fe5a82906ff07be1baeec64b79d06acaa7b538f9afd83cffbfe7d17026c4"),
+        (lambda: LayerMix(24, 2, 2), "1f01e6b07c98dfcd57a11fc4f509ca941a9b328302c612c5790c180443b1c40a"),
+        (lambda: of_pool("cls"), "985b65c3acb0070699f2ad3ad1933c7927275edbf46bdd4b7d511a0f49b4ac39"),
+        (lambda: of_pool("attentive"), "3dad904e3c9f91165905ec936091c3956ccd7f7e70a26beba9baca2ac8811bad"),
+    ],
+)
+def test_a_file_that_moves_changes_no_networks_hash(made, sha256):
+    """The hashes are those of the code before its files were moved into packages."""
+    network = made()
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    with torch.no_grad():
+        for i, (_, tensor) in enumerate(sorted(tensors.items())):
+            tensor.copy_(torch.full_like(tensor, (i % 7) / 8) if tensor.is_floating_point() else tensor)
+    assert network_sha256(network) == sha256
+
+
+def of_pool(pool):
+    options = EncoderOptions(image_size=(16, 16), patch_size=8, width=24, depth=2, heads=2)
+    encoder = Encoder(build_vit(options), "drop", (0.5,) * 3, (0.25,) * 3)
+    return Supervised(encoder, LastLayer(2), 3, SupervisedOptions(pool=pool, mixup=0.0, cutmix=0.0))

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from lamina.core.config import merge
 from lamina.data.sources import ArraySource
 from lamina.evaluate.compare.table import Comparison
 from lamina.evaluate.score import Score
@@ -47,7 +48,9 @@ def of_study(result: dict[str, Any]) -> list[str]:
     one = ArraySource(
         torch.zeros(1, encoder["in_chans"], *encoder["image_size"], dtype=torch.uint8), ["0"], [0], ["0"]
     )
-    plan = STUDIES[result["study"]].plan(StudyOptions(**settings["options"]), one, settings["steps"], Path())
+    plan = STUDIES[result["study"]].plan(
+        merge(StudyOptions(), settings["options"]), one, settings["steps"], Path()
+    )
     return [table.markdown() for table in plan.tell(result["measured"], settings).tables]
 
 

@@ -81,6 +81,21 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+_FIRST_HOMES = {
+    "lamina.cmae.cmae": "lamina.cmae",
+    "lamina.fusion.last_layer": "lamina.fusion.last",
+    "lamina.fusion.layer_mix": "lamina.fusion.mix",
+    "lamina.supervised.classifier": "lamina.supervised.supervised",
+    "lamina.supervised.normalized": "lamina.supervised.teacher",
+    "lamina.supervised.pooling": "lamina.supervised.reading",
+}
+"""Where the modules of networks were when hashes of them were first kept: moving a file changes no network."""
+
+
+def _first_home(kind: type) -> str:
+    return _FIRST_HOMES.get(kind.__module__, kind.__module__)
+
+
 def network_sha256(network: nn.Module) -> str:
     """SHA-256 over all tensors of a network, those that a checkpoint leaves out too, and its structure.
 
@@ -89,7 +104,7 @@ def network_sha256(network: nn.Module) -> str:
     """
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     structure = [
-        [name, f"{type(module).__module__}.{type(module).__qualname__}", _plain(vars(module))]
+        [name, f"{_first_home(type(module))}.{type(module).__qualname__}", _plain(vars(module))]
         for name, module in network.named_modules()
     ]
     text = json.dumps([weights_sha256(tensors), structure], sort_keys=True)

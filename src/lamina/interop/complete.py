@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from lamina.core.errors import LaminaError
@@ -13,6 +14,8 @@ from lamina.core.interfaces import Target
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.sources import Source
 from lamina.data.stats import channel_stats
+from lamina.encoder.build import build_vit
+from lamina.encoder.encoder import check_hiding
 from lamina.encoder.options import EncoderOptions
 from lamina.interop.backbone import Backbone
 from lamina.interop.init_weights import with_epsilon_of
@@ -64,9 +67,17 @@ def complete(
     elif init is not None:
         encoder = with_epsilon_of(encoder, init)
     recipe = resolve(_with_classes(replace(recipe, encoder=encoder), source))
+    _check_hiding(recipe)
     recipe, target = open_target(recipe)
     recipe, teacher = open_teacher(recipe)
     return CompleteRecipe(recipe, target, teacher)
+
+
+def _check_hiding(recipe: Recipe) -> None:
+    """Refuse a network that cannot be trained with patches left out; evaluations show it whole images."""
+    if recipe.method != "supervised":
+        with torch.device("meta"):
+            check_hiding(build_vit(recipe.encoder), recipe.encoder.hide)
 
 
 def check_readable(source: Source, recipe: Recipe) -> None:

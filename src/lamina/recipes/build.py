@@ -19,7 +19,7 @@ from lamina.decoder.cross import CrossDecoder, PromptDecoder
 from lamina.decoder.linear import LinearDecoder
 from lamina.decoder.mae import MAEDecoder
 from lamina.encoder.build import build_vit, wrap_vit
-from lamina.encoder.encoder import Encoder, check_hiding
+from lamina.encoder.encoder import Encoder
 from lamina.encoder.networks import Network
 from lamina.encoder.options import EncoderOptions, default_statistics
 from lamina.fusion.build import Fusion, build_fusion
@@ -63,8 +63,6 @@ def resolve(recipe: Recipe) -> Recipe:
         options, image_size=(height, width), patch_size=int(embed.patch_size[0]), mean=mean, std=std
     )
     _check_parts(recipe)
-    if recipe.method != "supervised":
-        check_hiding(vit, recipe.encoder.hide)
     fusion = recipe.fusion
     if fusion.kind == "mff":
         fusion = replace(fusion, layers=resolve_layers(fusion.layers, len(vit.blocks)))
