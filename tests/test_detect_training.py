@@ -19,7 +19,7 @@ from lamina.core.batch import Batch, Objects
 from lamina.core.errors import LaminaError
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.dense.loader import DenseLoader
-from lamina.data.options import DenseDataOptions
+from lamina.data.options import DataOptions, DenseDataOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.images import DenseImages
 from lamina.evaluate.detect.build import build_detector, estimate_detection, plan_detection
@@ -200,7 +200,7 @@ def test_what_is_found_lies_in_the_image_at_its_own_size():
         objects = [Objects(box, label, masks, torch.zeros(1, dtype=torch.bool))] * 5
         source = ToyObjects(toy_objects(5, 0, size).images, objects)
         windows = DetectWindows(batch_size=2).resolved((32, 48), (8, 8))
-        images = DenseImages(source, 3, DenseDataOptions(workers=0))
+        images = DenseImages(source, 3, DataOptions(workers=0))
         tested = detect_images(oracle, images, windows, (0.5,) * 3, torch.device("cpu"))
         assert len(tested.ledger) == 5
         for kind in ("bbox", "segm"):
@@ -378,7 +378,7 @@ def test_images_without_objects_are_not_trained_on():
     assert again.settings("detect") == planned.settings("detect")
     loaders = [
         planned.loader(
-            DenseDataOptions(workers=n), planned.recipe.window.training(), Ranks(0, 1, torch.device("cpu"))
+            DataOptions(workers=n), planned.recipe.window.training(), Ranks(0, 1, torch.device("cpu"))
         )
         for n in (0, 2)
     ]

@@ -18,13 +18,12 @@ from typing import Any
 
 import torch
 
-from lamina.core.config import merge
 from lamina.data.sources import ArraySource
 from lamina.evaluate.compare.table import Comparison
 from lamina.evaluate.score import Score
 from lamina.studies.feature_bias import feature_bias
 from lamina.studies.fusion import fusion
-from lamina.studies.options import StudyOptions
+from lamina.studies.options import FORMER_NAMES, StudyOptions
 from lamina.studies.pair import pair
 
 STUDIES = {study.name: study for study in (feature_bias, fusion, pair)}
@@ -48,9 +47,9 @@ def of_study(result: dict[str, Any]) -> list[str]:
     one = ArraySource(
         torch.zeros(1, encoder["in_chans"], *encoder["image_size"], dtype=torch.uint8), ["0"], [0], ["0"]
     )
-    plan = STUDIES[result["study"]].plan(
-        merge(StudyOptions(), settings["options"]), one, settings["steps"], Path()
-    )
+    names = {former: name for name, former in FORMER_NAMES.items()}
+    options = StudyOptions(**{names.get(name, name): value for name, value in settings["options"].items()})
+    plan = STUDIES[result["study"]].plan(options, one, settings["steps"], Path())
     return [table.markdown() for table in plan.tell(result["measured"], settings).tables]
 
 

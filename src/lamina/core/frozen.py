@@ -89,7 +89,7 @@ _FIRST_HOMES = {
     "lamina.supervised.normalized": "lamina.supervised.teacher",
     "lamina.supervised.pooling": "lamina.supervised.reading",
 }
-"""Where the modules of networks were when hashes of them were first kept: moving a file changes no network."""
+"""Where the modules of networks were when their hashes were first kept: moving a file changes no network."""
 
 
 def _first_home(kind: type) -> str:

@@ -43,7 +43,7 @@ class Score:
     settings: dict[str, Setting] = field(default_factory=dict)
     more: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     variant: str = ""
     """Settings that differ from the protocol's usual ones, as text: recipe, length and other fields of it,
     features, kinds and number of images; "" for the usual ones."""

@@ -18,6 +18,10 @@ LOGIT_LR_SCALE = 30.0
 """Short runs: without it the softmax logits of the layers could not move, whatever the data says."""
 
 
+FORMER_NAMES = {"num_train": "bank", "num_test": "test"}
+"""Options by the names that study.json and result.json have for them, since the first studies."""
+
+
 @dataclass(frozen=True)
 class StudyOptions:
     """Length of a study's runs, and what they are measured on."""

@@ -23,7 +23,7 @@ from lamina.runs.resumable_folder import opened_to_go_on
 from lamina.runs.run import Run
 from lamina.runs.same_settings import check_same_settings, is_free
 from lamina.studies.measure import StudyMeasurements
-from lamina.studies.options import StudyOptions
+from lamina.studies.options import FORMER_NAMES, StudyOptions
 from lamina.studies.page import StudyReport, write_study
 from lamina.train import checkpoint
 
@@ -227,9 +227,10 @@ def _settings(
     facts = data_facts(data.name, source)
     # More seeds may be added later; the number of steps stands by itself.
     further = ("seeds", "size", "steps")
-    old = {"num_train": "bank", "num_test": "test"}  # as the studies of earlier versions have them
     kept = {
-        old.get(n, n): value for n, value in asdict(options).items() if not is_free(n) and n not in further
+        FORMER_NAMES.get(n, n): value
+        for n, value in asdict(options).items()
+        if not is_free(n) and n not in further
     }
     return {
         "study": study.name,
