@@ -3,7 +3,7 @@
     python tools/architecture.py            # writes docs/architecture.md
     python tools/architecture.py --check    # only says whether it is up to date
 
-`FLOORS` is the only place where the order of the packages stands: tests/test_layering.py reads it too.
+`FLOORS` is the only place where the order of the packages stands: tests/docs/test_layering.py reads it too.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def page() -> str:
         "*This page is written by `python tools/architecture.py`.*",
         "",
         "A package imports only packages on lower floors; packages on one floor do not import each other",
-        "unless the table says so (`tests/test_layering.py`). `lamina/__init__.py` names what is public.",
+        "unless the table says so (`tests/docs/test_layering.py`). `lamina/__init__.py` has the public names.",
         "",
         "| floor | packages | what it is |",
         "|---|---|---|",

@@ -3,7 +3,7 @@
     python benchmarks/reliability/hostile_files.py --json hostile.json
     python benchmarks/reliability/hostile_files.py --without-large
 
-The files are those of tests/hostile_files.py, under the default limits of `data.max_pixels`,
+The files are those of tests/helpers/hostile_files.py, under the default limits of `data.max_pixels`,
 `data.max_decode_mb` and `data.max_decode_seconds` unless the corpus names smaller ones. Each is read in a
 process of its own, forked from one in which everything is imported. Seconds are those of its processor, one
 thread; memory is the highest beyond what that process had before (Linux).
@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from hostile_files import Hostile, corpus, large
+from helpers.hostile_files import Hostile, corpus, large
 from lamina.data.decode.decode import decode_file
 from lamina.data.options import Decoding
 
