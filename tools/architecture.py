@@ -69,7 +69,7 @@ def page() -> str:
         "*This page is written by `python tools/architecture.py`.*",
         "",
         "A package imports only packages on lower floors; packages on one floor do not import each other",
-        "unless the table says so (`tests/docs/test_layering.py`). Public names are those of `lamina` itself.",
+        "unless the table says so (`tests/docs/test_layering.py`). Names of `lamina` itself are public.",
         "",
         "| floor | packages | what it is |",
         "|---|---|---|",
