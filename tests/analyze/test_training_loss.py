@@ -93,7 +93,7 @@ def test_training_crops_are_those_of_training_whatever_the_batches(labelled):
 def test_runs_that_do_not_see_the_same_images_are_refused(labelled):
     mae = masked()
     small = replace(mae.recipe, encoder=replace(mae.recipe.encoder, image_size=(32, 32)))
-    with pytest.raises(LaminaError, match="other sizes or channels"):
+    with pytest.raises(LaminaError, match="different sizes or channels"):
         mini_batches({"a": mae, "b": OwnLoss(mae.task, small)}, str(labelled), "eval", 1, 2, 0)
     views = OwnLoss(mae.task, replace(mae.recipe, data=DataOptions(second_view="cmae")))
     with pytest.raises(LaminaError, match="take --crops train"):

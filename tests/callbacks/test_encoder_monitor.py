@@ -347,7 +347,7 @@ def test_a_held_out_part_that_cannot_be_opened_is_done_without(tmp_path):
     [
         ({"images": 500}, r"monitor\.images is 500, but there are 153 images"),
         ({"images": 1}, r"monitor\.images is 1; give 2 or more, or 0"),
-        ({"images": 0, "knn_data": "x"}, "of no use"),
+        ({"images": 0, "knn_data": "x"}, "has no effect with monitor.images 0"),
         ({"every_steps": 0}, r"every_steps is 0"),
         ({"knn_data": "{bare}"}, "has no classes"),
         ({"knn_data": "{few}"}, r"4 images of 2 class\(es\) .* too few for kNN"),

@@ -39,17 +39,6 @@ def transformers():
     return pytest.importorskip("transformers", reason="the peer's own classes (the bench extra)")
 
 
-@pytest.fixture
-def images():
-    return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def mask():
-    order = torch.rand(2, 16, generator=torch.Generator().manual_seed(2)).argsort(1)
-    return order >= 4
-
-
 def saved(model, folder):
     shaken(model)
     model.save_pretrained(folder)

@@ -209,9 +209,7 @@ class Trainer:
 
 def test_another_class_beside_weights_is_named(tmp_path):
     torch.save({"model": mae_file(table()), "trainer": Trainer()}, tmp_path / "mae.pth")
-    with pytest.raises(
-        LaminaError, match=r"wants to run code when it is read \(test_interop_files\.Trainer\)"
-    ):
+    with pytest.raises(LaminaError, match=r"wants to run code when it is read \(\S*test_files\.Trainer\)"):
         read_weights(tmp_path / "mae.pth")
 
 

@@ -58,6 +58,17 @@ from lamina.recipes.build import build_method, resolve
 from lamina.train import checkpoint
 
 
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def mask():
+    order = torch.rand(2, 16, generator=torch.Generator().manual_seed(2)).argsort(1)
+    return order >= 4
+
+
 def vit_mae(folder, **changes):
     t = transformers()
     decoder = {
