@@ -98,7 +98,7 @@ def test_runs_that_do_not_see_the_same_images_are_refused(labelled):
     views = OwnLoss(mae.task, replace(mae.recipe, data=DataOptions(second_view="cmae")))
     with pytest.raises(LaminaError, match="take --crops train"):
         mini_batches({"cmae": views}, str(labelled), "eval", 1, 2, 0)
-    with pytest.raises(LaminaError, match="look at it apart"):
+    with pytest.raises(LaminaError, match="analyse it separately"):
         mini_batches({"mae": mae, "cmae": views}, str(labelled), "train", 1, 2, 0)
     assert mini_batches({"cmae": views}, str(labelled), "train", 1, 2, 0)[0].view is not None
     deit = replace(mae.recipe, method="supervised")
