@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import struct
@@ -294,11 +295,21 @@ def test_things_that_are_no_files(tmp_path: Path) -> None:
     assert reason("a\0b.jpg") == Reason.MISSING
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission(tmp_path: Path) -> None:
-    Image.fromarray(RGB).save(tmp_path / "a.png")
-    (tmp_path / "a.png").chmod(0)
-    assert reason(tmp_path / "a.png") == Reason.FORBIDDEN
+def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so for root the system's refusal is imitated."""
+    file = tmp_path / "a.png"
+    Image.fromarray(RGB).save(file)
+    file.chmod(0)
+    if os.geteuid() == 0:
+        open_file = os.open
+
+        def refusing(path: object, *args: object) -> int:
+            if str(path) == str(file):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+            return open_file(path, *args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("os.open", refusing)
+    assert reason(file) == Reason.FORBIDDEN
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:

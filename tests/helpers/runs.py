@@ -29,6 +29,13 @@ NAMES = [
     "vit_small_patch16_dinov3",  # class token and registers, rotary
 ]
 
+# For tests of what is done with an encoder's outputs: every network on RGB, and two of them on 1 and 4 channels, since the
+# number of channels changes only the first layer, which all networks have from the same class.
+NAMES_AND_CHANNELS = [
+    *((name, 3) for name in NAMES),
+    *((name, channels) for name in NAMES[:2] for channels in (1, 4)),
+]
+
 
 def toy_recipe(name: str = "vit_tiny_patch16_224", fusion: str = "mff", **encoder) -> Recipe:
     """32 x 48 px, 8 px patches, three blocks of width 96."""
