@@ -86,13 +86,9 @@ class MIM(nn.Module):
     ) -> list[Float[Tensor, "B T D"]]:
         """The un-normed block outputs that the fusion reads."""
         grid = self.encoder.grid_of(images)
-        if (
-            grid != self.encoder.grid
-        ):  # a network of dynamic size would take it, the decoder's positions would not fit
-            (rows, columns), (ph, pw) = self.encoder.grid, self.encoder.patch
-            raise LaminaError(
-                f"the decoder was built for {rows * ph} x {columns * pw} px; give images of that size"
-            )
+        if grid != self.encoder.grid:  # a network of dynamic size takes it, the decoder's positions do not
+            height, width = self.encoder.image_size
+            raise LaminaError(f"the decoder was built for {height} x {width} px; give images of that size")
         n_visible = self.masking.n_visible(grid)
         return self.encoder(images, self.fusion.layers, mask, n_visible)  # type: ignore[no-any-return]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from helpers.runs import stripes_folder, toy_recipe, toy_run
+from lamina.cli.verbs import VERBS
 from lamina.core.errors import LaminaError
 from lamina.evaluate import catalog
 from lamina.evaluate.compare import options, recipes, run
@@ -30,6 +31,8 @@ def test_what_a_row_names_is_there(protocol: Protocol) -> None:
     if protocol.recipe:
         assert imported(protocol.recipe)(protocol.name, {"train": {"seed": 0}}).train.seed == 0
     assert not protocol.after or catalog.protocol_named(protocol.after)
+    verb = next(verb for verb in VERBS if verb.name == f"evaluate {protocol.name}")
+    assert f"{verb.help}." == protocol.help
 
 
 def constant(

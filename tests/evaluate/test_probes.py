@@ -24,6 +24,7 @@ from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear
 from lamina.features.options import ComputeOptions, FeatureOptions, KNNOptions, LinearOptions
 from lamina.features.pooling import BackboneVectors, PixelVectors
+from lamina.features.probe import Verdict
 from lamina.features.table import Key, Table
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder
@@ -145,6 +146,21 @@ def test_selection_never_sees_the_test_set(protocol):
     assert [row.pool for row in chosen] == ["cls"]
     assert chosen[0].top1 == 0  # a bad test result does not make another row the chosen one
     assert rows["true"][0].top1 == 1
+
+
+def test_a_remark_names_few_rows_and_counts_many():
+    def probe(train, labels, test):
+        notes = ("an edge", *(("slow",) if train[0, 0] < 2 else ()))
+        return Verdict({}, 0.5, torch.zeros(len(test), dtype=torch.int64), notes)
+
+    def remarks(n):
+        vectors = {f"trained kind{i} mean": torch.full((4, 2), float(i)) for i in range(n - 1)}
+        of = table({**vectors, "pixels pixels -": torch.full((4, 2), 9.0)}, torch.arange(4) % 2)
+        return judge(of, replace(of), probe)[1]
+
+    first = "trained · kind0 · mean, trained · kind1 · mean"
+    assert remarks(3) == (f"{first}, raw pixels: an edge", f"{first}: slow")
+    assert remarks(5) == ("all of 5 kinds of features: an edge", f"{first}: slow")
 
 
 @pytest.mark.parametrize("evaluate", [evaluate_knn, evaluate_linear])

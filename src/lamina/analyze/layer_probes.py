@@ -26,7 +26,7 @@ from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear, stratified_split
 from lamina.features.options import ComputeOptions, KNNOptions, LinearOptions
 from lamina.features.pooling import layer_vectors
-from lamina.features.probe import Verdict
+from lamina.features.probe import Verdict, grouped
 from lamina.features.standardize import standardised
 from lamina.features.table import Key, Protocol, Setting, Table
 from lamina.interop.backbone import Backbone
@@ -37,8 +37,6 @@ Place = Literal["block", "last", "fused"]
 Progress = Callable[[str, int, int], None]
 Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], Verdict]
 KNN = KNNOptions(k=(5, 10, 20))
-MOST_NAMED = 4
-"""Kinds of features that a note names; of more it gives the number."""
 LINEAR = LinearOptions(c=(1.0, 10.0, 100.0, 1000.0))
 
 
@@ -265,15 +263,14 @@ def _probed(
 
 
 def grouped_notes(notes: Sequence[tuple[Protocol, Key, str]], n: int) -> Iterator[str]:
-    """Each note once, after the probe and the features that it is about; where these are many, after their
-    number out of `n` kinds of features."""
-    about: dict[tuple[Protocol, str], list[str]] = {}
+    """Each note once, after the probe and the features that it is about (`grouped`, of `n` kinds)."""
+    about: dict[Protocol, list[tuple[str, str]]] = {}
     for protocol, key, note in notes:
         place = key.features if key.features in ("last", "fused") else f"block {key.features}"
-        about.setdefault((protocol, note), []).append(f"{place.replace('block -1', 'input')} ({key.pool})")
-    for (protocol, note), kinds in about.items():
-        counted = f"{'all' if len(kinds) == n else len(kinds)} of {n} kinds of features"
-        yield f"{protocol}, {counted if len(kinds) > MOST_NAMED else ', '.join(kinds)}: {note}"
+        name = f"{place.replace('block -1', 'input')} ({key.pool})"
+        about.setdefault(protocol, []).append((name, note))
+    for protocol, each in about.items():
+        yield from (f"{protocol}, {remark}" for remark in grouped(each, n))
 
 
 def _score(

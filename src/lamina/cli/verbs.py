@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from lamina.analyze.catalog import ANALYSES
+from lamina.evaluate.catalog import protocol_named
 
 
 @dataclass(frozen=True)
@@ -33,39 +34,26 @@ class Verb:
         return getattr(import_module(module), name)  # type: ignore[no-any-return]
 
 
+def _protocol(name: str, function: str) -> Verb:
+    """The verb of one protocol. Those that train from a recipe parse their arguments; others print."""
+    row = protocol_named(name)
+    trains = bool(row.recipe)
+    return Verb(f"evaluate {name}", row.help.rstrip("."), function, printed=not trains, parses=trains)
+
+
 _LABELS = "lamina.cli.evaluate_trained:train_on_labels"
 
 VERBS = (
     Verb("pretrain", "Pre-train on a folder of images", "lamina.cli.pretrain:pretrain", parses=True),
-    Verb("evaluate knn", "Classify by k nearest neighbours", "lamina.cli.evaluate:knn", printed=True),
-    Verb("evaluate linear", "Fit a linear probe on features", "lamina.cli.evaluate:linear", printed=True),
-    Verb("evaluate linear-mae", "Train MAE's linear probe: LARS, random crops", _LABELS, parses=True),
-    Verb("evaluate attentive", "Train an attentive probe on frozen patch tokens", _LABELS, parses=True),
-    Verb("evaluate finetune", "Fine-tune the encoder on labels", _LABELS, parses=True),
-    Verb(
-        "evaluate fewshot",
-        "Train on few labels: n images per class, or 1 %, 10 %",
-        "lamina.cli.evaluate:fewshot",
-        printed=True,
-    ),
-    Verb(
-        "evaluate robustness",
-        "Test on corrupted images, ImageNet-C, -A, -R, -Sketch",
-        "lamina.cli.evaluate:robustness",
-        printed=True,
-    ),
-    Verb(
-        "evaluate segment",
-        "Evaluate semantic segmentation: linear, UperNet, DPT or kNN head",
-        "lamina.cli.evaluate_trained:segment",
-        parses=True,
-    ),
-    Verb(
-        "evaluate detect",
-        "Evaluate detection and instance masks by ViTDet's Mask R-CNN",
-        "lamina.cli.evaluate_trained:detect",
-        parses=True,
-    ),
+    _protocol("knn", "lamina.cli.evaluate:knn"),
+    _protocol("linear", "lamina.cli.evaluate:linear"),
+    _protocol("linear-mae", _LABELS),
+    _protocol("attentive", _LABELS),
+    _protocol("finetune", _LABELS),
+    _protocol("fewshot", "lamina.cli.evaluate:fewshot"),
+    _protocol("robustness", "lamina.cli.evaluate:robustness"),
+    _protocol("segment", "lamina.cli.evaluate_trained:segment"),
+    _protocol("detect", "lamina.cli.evaluate_trained:detect"),
     Verb(
         "evaluate all",
         "Run several models through several protocols: one table",

@@ -122,6 +122,12 @@ class Encoder(nn.Module):
         h, w = self.vit.patch_embed.grid_size
         return int(h), int(w)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in px of the images that the network was built for."""
+        (rows, columns), (height, width) = self.grid, self.patch
+        return rows * height, columns * width
+
     def grid_of(self, images: Shaped[Tensor, "..."]) -> tuple[int, int]:
         """Rows and columns of patches of images (B, C, H, W); raises where the network cannot take them."""
         check_layout(images, self.in_chans)

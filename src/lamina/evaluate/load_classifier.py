@@ -112,15 +112,13 @@ def _trained(spec: str, device: torch.device) -> Classifier | None:
 def _of_task(
     task: Supervised, name: str, step: int | None, classes: tuple[str, ...], reading: DataOptions
 ) -> Classifier:
-    (rows, columns), (height, width) = task.encoder.grid, task.encoder.patch
-    size = rows * height, columns * width
     return Classifier(
         name,
         step,
         "trained",
         task.logits,
         classes,
-        size,
+        task.encoder.image_size,
         task.encoder.in_chans,
         reading,
         network_sha256(task),

@@ -77,11 +77,12 @@ def classify(
     """The most probable class of every image, by a centre crop.
 
     Args:
-        logits: a classifier in evaluation mode, on the device of `compute`. source: labelled images.
+        logits: a classifier in evaluation mode, on the device of `compute`.
+        source: labelled images.
         image_size, in_chans, reading: how they are cropped and read, see `eval_batches`.
-        compute: batch size, workers, device. subset: the classifier's classes that the source's labels
-        count, where they are not all of its classes,
-            or in another order; the others are no answer (ImageNet-A, -R).
+        compute: batch size, workers, device.
+        subset: for each class of the source its place among the classifier's classes, where these are more
+            or in another order; the classifier's other classes are never predicted (ImageNet-A, -R).
         change: what is done to each image after the crop, such as a corruption.
 
     Raises:

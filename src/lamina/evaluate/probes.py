@@ -244,8 +244,8 @@ def judge(
                 confusion=found,
             )
         )
-        notes += [(", ".join(key), note) for note in verdict.notes]
-    return mark_chosen(rows), grouped(notes)
+        notes += [(rows[-1].label, note) for note in verdict.notes]
+    return mark_chosen(rows), grouped(notes, len(rows))
 
 
 def _kept(result: Score, file: Path) -> Score:

@@ -67,10 +67,15 @@ class ProtocolOptions:
     encoder: EncoderOptions | None = None
     """The network of a weights file that does not say it."""
     epochs: float | None = None
+    """Epochs in place of the recipe's; None: the recipe's."""
     few_per_class: tuple[int, ...] = ()
+    """Label budgets as numbers of images of each class."""
     corrupted_images: int | None = None
+    """Number of test images to corrupt; None: all."""
     features: tuple[Wanted, ...] = ()
+    """Features of the encoder, each in rows of its own."""
     pools: tuple[VectorPool, ...] = ()
+    """Vectors of an image, each in a row of its own."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Protocol:
 
     name: str
     help: str
-    """What it measures, as a sentence."""
+    """What it does, as a short sentence; the overview of the command line shows it too."""
     run: str
     """The function, as MODULE:NAME. It takes a model, data, `ProtocolOptions`, `RunOptions` and
     `ComputeOptions`, and returns a tuple of `lamina.evaluate.score.Score`."""

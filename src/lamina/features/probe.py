@@ -10,6 +10,9 @@ from torch import Tensor
 
 from lamina.features.table import Setting
 
+MOST_NAMED = 4
+"""Kinds of features that a remark names; of more it gives the number."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -34,9 +37,16 @@ def at_an_edge(name: str, chosen: float, values: Sequence[float]) -> tuple[str, 
     return (f"the chosen {name}, {chosen:g}, is the {edge} of the sweep; a {beyond} one may be better",)
 
 
-def grouped(remarks: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """A sentence for each remark, after the names of all that it was made on: (name, remark) in any order."""
+def grouped(remarks: Iterable[tuple[str, str]], n: int) -> tuple[str, ...]:
+    """A sentence for each remark, after the names of what it was made on; where these are more than
+    `MOST_NAMED`, after their number out of `n` kinds of features. `remarks` are (name, remark)."""
     names: dict[str, list[str]] = {}
     for name, remark in remarks:
         names.setdefault(remark, []).append(name)
-    return tuple(f"{'; '.join(found)}: {remark}" for remark, found in names.items())
+    return tuple(f"{_named(found, n)}: {remark}" for remark, found in names.items())
+
+
+def _named(names: Sequence[str], n: int) -> str:
+    if len(names) <= MOST_NAMED:
+        return ", ".join(names)
+    return f"{'all' if len(names) == n else len(names)} of {n} kinds of features"

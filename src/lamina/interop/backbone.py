@@ -81,8 +81,7 @@ class Backbone(nn.Module):
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images that it was built for, in px."""
-        (rows, columns), (height, width) = self.encoder.grid, self.encoder.patch
-        return rows * height, columns * width
+        return self.encoder.image_size
 
     def forward(self, images: Shaped[Tensor, "B C H W"], features: FeatureKind = "last") -> Features:
         """Features of images (uint8, or float on [0, 1]).

@@ -37,11 +37,8 @@ def fetch_published(name: str, otherwise: str, **arguments: Any) -> nn.Module:
 
 def as_built(options: EncoderOptions, encoder: Encoder) -> EncoderOptions:
     """The options with what they left to the named model, as numbers of the encoder that was built."""
-    (rows, columns), (height, width) = encoder.grid, encoder.patch
     mean, std = (tuple(t.flatten().double().tolist()) for t in (encoder.mean, encoder.std))
-    return replace(
-        options, image_size=(rows * height, columns * width), patch_size=height, mean=mean, std=std
-    )
+    return replace(options, image_size=encoder.image_size, patch_size=encoder.patch[0], mean=mean, std=std)
 
 
 def timm_config(

@@ -65,7 +65,9 @@ class StudyMeasurements:
             name: float((verdict.predictions == test.labels).double().mean())
             for name, verdict in verdicts.items()
         }
-        remarks = grouped((name, note) for name, verdict in verdicts.items() for note in verdict.notes)
+        remarks = grouped(
+            ((name, note) for name, each in verdicts.items() for note in each.notes), len(verdicts)
+        )
         return {**top1, "remarks": list(remarks)}
 
     def spectrum(self, backbone: Backbone) -> dict[str, Any]:

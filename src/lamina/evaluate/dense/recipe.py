@@ -23,7 +23,7 @@ class Windows:
     """Side, or height and width, of a window in px. By default the image size of the encoder."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         check_ranges(self)
         check_sides("size", self.size)
 

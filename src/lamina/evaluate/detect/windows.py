@@ -32,7 +32,7 @@ class DetectWindows(Windows):
     runs out of memory."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         super().__post_init__()
         check_scale(self.scale)
 

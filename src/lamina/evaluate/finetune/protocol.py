@@ -134,9 +134,8 @@ def test_run(run: Path, test: Source, compute: ComputeOptions) -> Answers:
     if test.class_names and tuple(test.class_names) != recipe.labels.classes:
         raise LaminaError(f"the classes of the test images are not those that {run} was trained on")
     task = task.to(choose_device(compute.device))
-    (rows, columns), (height, width) = task.encoder.grid, task.encoder.patch
-    size = rows * height, columns * width
-    return classify(task.logits, test, size, task.encoder.in_chans, recipe.data, compute)
+    encoder = task.encoder
+    return classify(task.logits, test, encoder.image_size, encoder.in_chans, recipe.data, compute)
 
 
 def keep(score: Score, model: str | Path | Backbone) -> Path | None:

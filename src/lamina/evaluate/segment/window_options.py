@@ -34,7 +34,7 @@ class SegmentWindows(Windows):
     runs out of memory."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
+        """Refuse invalid values."""
         super().__post_init__()
         check_sides("stride", self.stride)
         check_scale(self.scale)
