@@ -8,36 +8,22 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from lamina.cmae.options import CMAEOptions
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.core.patches import sincos_2d, split_indices, take
+from lamina.core.patches import split_indices, take
+from lamina.decoder.tokens import TokenDecoder
 from lamina.encoder.encoder import Encoder
 from lamina.fusion.build import Fusion
 from lamina.mim import MIM
 
 
-class FeatureDecoder(nn.Module):
-    """From the visible tokens and mask tokens to features of all patches, as wide as the encoder's."""
+class FeatureDecoder(TokenDecoder):
+    """From the visible tokens and mask tokens to features of all patches."""
 
-    positions: Tensor
-
-    def __init__(
-        self, in_width: int, grid: tuple[int, int], n_prefix: int, width: int, depth: int, heads: int
-    ) -> None:
-        super().__init__()
-        self.n_prefix = n_prefix
-        self.embed = nn.Linear(in_width, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.register_buffer("positions", sincos_2d(width, grid)[None], persistent=False)
-        self.blocks = nn.ModuleList([Block(width, heads, qkv_bias=True) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, in_width)
-
-    def forward(self, latent: Float[Tensor, "B T D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+    def forward(self, latent: Float[Tensor, "B T D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N K"]:
         """Features of all patches, the visible ones first: their mean is taken, which knows no order."""
         p, table = self.n_prefix, self.positions[0]
         visible, hidden = split_indices(mask, latent.shape[1] - p)
@@ -86,6 +72,7 @@ class CMAE(nn.Module):
             )
         self.mim, self.options = mim, options
         self.feature_decoder = FeatureDecoder(
+            encoder.width,
             encoder.width,
             encoder.grid,
             encoder.n_prefix,

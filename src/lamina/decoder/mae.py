@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
-from timm.models.vision_transformer import Block
-from torch import Tensor, nn
+from torch import Tensor
 
-from lamina.core.patches import sincos_2d, split_indices
-from lamina.decoder.options import check_size
+from lamina.core.patches import split_indices
+from lamina.decoder.tokens import TokenDecoder
 
 
-class MAEDecoder(nn.Module):
+class MAEDecoder(TokenDecoder):
     """MAE's transformer decoder (He et al., arXiv 2111.06377, section 3), of any width and depth.
 
     Tokens are ordered prefix, visible, hidden rather than by place: attention does not see the order, the
@@ -22,38 +21,7 @@ class MAEDecoder(nn.Module):
     twice: the first block's norm and queries, keys and values of a hidden patch depend on its place alone,
     so they are made once for the whole batch. What nobody reads is not computed: the last block's queries
     and MLP, and the head, run at the hidden patches only, where the loss looks.
-
-    Args:
-        in_width: D of the encoder.
-        out: K, numbers to predict for a patch.
-        grid: rows and columns of patches.
-        n_prefix: prefix tokens in the latent; they have no position.
-        width, depth, heads: of the decoder.
     """
-
-    takes: Literal["visible", "all"] = "visible"
-    n_latents = 1
-    positions: Tensor
-
-    def __init__(
-        self,
-        in_width: int,
-        out: int,
-        grid: tuple[int, int],
-        n_prefix: int,
-        width: int = 512,
-        depth: int = 8,
-        heads: int = 16,
-    ) -> None:
-        super().__init__()
-        check_size(width, depth, heads)
-        self.n_prefix = n_prefix
-        self.embed = nn.Linear(in_width, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.register_buffer("positions", sincos_2d(width, grid)[None], persistent=False)
-        self.blocks = nn.ModuleList([Block(width, heads, qkv_bias=True) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, out)
 
     def forward(
         self,
@@ -62,11 +30,8 @@ class MAEDecoder(nn.Module):
         keys: Int64[Tensor, "B"] | None = None,
     ) -> tuple[Float[Tensor, "B m K"], Int64[Tensor, "B m"]]:
         """Predicted values at the hidden patches, and their indices. T = P + visible patches."""
-        p = self.n_prefix
-        visible, hidden = split_indices(mask, latent.shape[1] - p)
-        seen = self.embed(latent)  # (B, P + n, D')
-        # torch.cat promotes: under autocast the residual stream stays in single precision, as in MAE.
-        seen = torch.cat([seen[:, :p], seen[:, p:] + F.embedding(visible, self.positions[0])], dim=1)
+        visible, hidden = split_indices(mask, latent.shape[1] - self.n_prefix)
+        seen = self.seen(latent, visible)  # (B, P + n, D')
         blank = self.mask_token[0] + self.positions[0]  # (N, D'), a hidden patch at each place
         x = torch.cat([seen, F.embedding(hidden, blank)], dim=1)  # (B, P + N, D')
         blocks: list[Any] = list(self.blocks)
