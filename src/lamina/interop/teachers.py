@@ -10,7 +10,6 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import WeightsId, identify
 from lamina.core.interfaces import Target
@@ -20,6 +19,7 @@ from lamina.interop.timm_models import fetch_published
 from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run, load_task
 from lamina.supervised.classifier import Supervised
+from lamina.supervised.normalized import Standardised
 from lamina.targets.teacher import Teacher, TeacherVit
 from lamina.targets.token_ids import TokenIds
 from lamina.tokenizer.folder import load_tokenizer
@@ -125,7 +125,7 @@ def open_teacher(recipe: Recipe) -> tuple[Recipe, nn.Module | None]:
                 f"{options.teacher} cannot be the teacher: it was not trained on the same "
                 f"{len(options.classes)} classes"
             )
-        teacher: nn.Module = _Logits(task, None, None)
+        teacher: nn.Module = _Logits(task)
     else:
         network = _with_head(options.teacher, None)
         if network.vit.num_classes != len(options.classes):
@@ -133,23 +133,18 @@ def open_teacher(recipe: Recipe) -> tuple[Recipe, nn.Module | None]:
                 f"{options.teacher} knows {network.vit.num_classes} classes and the data have "
                 f"{len(options.classes)}; take a run on the same classes"
             )
-        teacher = _Logits(network.vit, network.mean, network.std)
+        teacher = Standardised(network.vit, network.mean, network.std)
     sha256 = identify(options.teacher, teacher).sha256
     return replace(recipe, labels=replace(options, teacher_sha256=sha256)), teacher
 
 
 class _Logits(nn.Module):
-    """A classifier as a function of stored images."""
+    """A trained classifier as a function of stored images; it owns its normalisation."""
 
-    def __init__(self, net: nn.Module, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
+    def __init__(self, net: Supervised) -> None:
         super().__init__()
-        self.net, self.mean, self.std = net, mean, std
+        self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, K)."""
-        if isinstance(self.net, Supervised):
-            return self.net.logits(images)
-        images = unit_float(images)
-        mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
-        logits: Tensor = self.net((images - mean) / std)
-        return logits
+        return self.net.logits(images)
