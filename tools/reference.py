@@ -7,12 +7,9 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import inspect
 import io
 import os
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from unittest.mock import patch
 
 from lamina.cli.entry import main
 from lamina.cli.verbs import VERBS
+from lamina.core.field_texts import field_texts
 from lamina.core.ranges import Range
 from lamina.data.samples.catalog import SAMPLES, at_path
 from lamina.evaluate.detect.recipes import detect_recipe
@@ -94,23 +92,6 @@ def options(root: Any, prefix: str = "") -> Iterator[Option]:
         yield Option(f"{prefix}{field.name}", _kind(hint), _value(value), texts.get(field.name, ""), allowed)
     for name, group in groups:
         yield from options(group, name)
-
-
-def field_texts(kind: type) -> dict[str, str]:
-    """The docstring below each field of a dataclass, its bases included."""
-    found: dict[str, str] = {}
-    for base in reversed([each for each in kind.__mro__ if is_dataclass(each)]):
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(tree, ast.ClassDef)
-        for field, text in zip(tree.body, tree.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                said = text.value if isinstance(text, ast.Expr) else None
-                found[field.target.id] = (
-                    " ".join(inspect.cleandoc(said.value).split())
-                    if isinstance(said, ast.Constant) and isinstance(said.value, str)
-                    else ""
-                )
-    return found
 
 
 def _without_extras(hint: Any) -> tuple[Any, str]:

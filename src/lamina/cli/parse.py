@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tyro
-from tyro import _strings
 
+from lamina.cli.help_texts import RULES
 from lamina.core.errors import LaminaError
 from lamina.recipes.short_names import SHORT_NAMES
 
 T = TypeVar("T")
-
-# tyro joins the lines of a docstring, but takes an indented one for a paragraph of its own; below the fields
-# of a dataclass all lines but the first are indented.
-_join_lines = _strings.remove_single_line_breaks
-_strings.remove_single_line_breaks = lambda helptext: _join_lines(inspect.cleandoc(helptext))
 
 
 def parse(what: type[T] | Callable[..., T], args: Sequence[str], prog: str, default: Any = None) -> T:
@@ -30,7 +24,7 @@ def parse(what: type[T] | Callable[..., T], args: Sequence[str], prog: str, defa
     extra = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(text):
-            return tyro.cli(what, args=list(args), prog=prog, **extra)  # type: ignore[no-any-return]
+            return tyro.cli(what, args=list(args), prog=prog, registry=RULES, **extra)  # type: ignore[no-any-return]
     except SystemExit as end:
         if end.code in (0, None):
             raise
