@@ -12,7 +12,7 @@ from lamina.cli.entry import main
 from lamina.core.errors import LaminaError
 from lamina.evaluate.probes import evaluate_knn
 from lamina.interop.backbone import Backbone
-from lamina.interop.load import load_encoder, untrained_like
+from lamina.interop.load import as_backbone, load_encoder, untrained_like
 from lamina.interop.resizing import at_image_size
 
 
@@ -38,6 +38,8 @@ def test_positions_are_timms_resampling_and_nothing_else_changes(run):
         "6 x 8 patches"
     )
     assert at_image_size(small, (32, 48)) is small
+    assert as_backbone(small) is small
+    assert [as_backbone(each, None, (48, 64)).image_size for each in (run, small)] == [(48, 64)] * 2
     twin = untrained_like(large)
     assert twin.image_size == (48, 64)
     theirs = untrained_like(small).encoder.vit.state_dict()

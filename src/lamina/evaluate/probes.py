@@ -30,8 +30,7 @@ from lamina.features.probe import Verdict, grouped
 from lamina.features.standardize import standardised
 from lamina.features.table import Protocol, Table, Timing
 from lamina.interop.backbone import Backbone
-from lamina.interop.load import load_encoder
-from lamina.interop.resizing import at_image_size
+from lamina.interop.load import as_backbone
 from lamina.runs.run import Run
 from lamina.train.distributed import choose_device
 
@@ -83,7 +82,7 @@ def evaluate_knn(
         encoder: timm name or options of the network, for a weights file that does not say.
         image_size: a side, or height and width, in px, where it is not that of the training: positions are
             resampled, and a note says so.
-        batch_size, workers, device, cache, progress: see `features.ComputeOptions`.
+        batch_size, workers, device, cache, progress: see `ComputeOptions`.
 
     Raises:
         LaminaError: one line on what is wrong with the model or the data.
@@ -176,9 +175,7 @@ def _evaluate(
     image_size: tuple[int, ...] | None,
     compute: ComputeOptions,
 ) -> Score:
-    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
-    backbone = backbone if image_size is None else at_image_size(backbone, image_size)
-    backbone = backbone.to(choose_device(compute.device))
+    backbone = as_backbone(model, encoder, image_size).to(choose_device(compute.device))
     extractors, notes = subjects(backbone, features)
     one = labelled.one_part
     told = *labelled.notes, *labelled.trained_on(backbone), *_resized(backbone)

@@ -24,8 +24,7 @@ from lamina.features.options import ComputeOptions, FeatureOptions, Progress
 from lamina.features.pooling import BackboneVectors
 from lamina.features.table import Table
 from lamina.interop.backbone import Backbone, FeatureKind, Pool
-from lamina.interop.load import load_encoder
-from lamina.interop.resizing import at_image_size
+from lamina.interop.load import as_backbone
 from lamina.train.distributed import choose_device
 
 LIST_HEADER = ["name", "reason"]
@@ -66,9 +65,7 @@ def embed(
     check_writable(out)
     _check_list(out)
     compute = ComputeOptions(batch_size, workers, device, progress, None if cache is None else Path(cache))
-    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
-    backbone = backbone if image_size is None else at_image_size(backbone, image_size)
-    backbone = backbone.to(choose_device(device))
+    backbone = as_backbone(model, encoder, image_size).to(choose_device(device))
     vectors = BackboneVectors(backbone, FeatureOptions((features,), pools=(pool,)))
     source = open_source(data, "all")
     origin = backbone.origin

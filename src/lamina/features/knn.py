@@ -39,7 +39,7 @@ def knn_predict(
     Similarity is the cosine s, after `centre` is taken off; a vote weighs exp(s / temperature). Of equal sums
     the lower class wins, of equally similar samples the earlier ones vote. `queries=None` asks for
     training samples themselves, all or those that `own` lists, each without its own vote (leave-one-out).
-    Memory stays bounded whatever n and Q are: `device` and `chunks` as for `neighbours.nearest`. Classes come
+    Memory stays bounded whatever n and Q are: `device` and `chunks` as for `nearest`. Classes come
     back where the labels are.
     """
     most = min(max(k), len(train) - (queries is None))

@@ -69,6 +69,13 @@ class Backbone(nn.Module):
         self.eval()
 
     @property
+    def known_origin(self) -> Origin:
+        """How it is built; raises `LaminaError` where it was put together by hand."""
+        if self.origin is None:
+            raise LaminaError("this backbone does not say how it is built; load it by its name")
+        return self.origin
+
+    @property
     def kinds(self) -> tuple[FeatureKind, ...]:
         """The features that this encoder has."""
         return ("last",) if self.fusion is None else ("last", "fused")

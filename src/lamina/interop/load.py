@@ -92,6 +92,16 @@ def load_encoder(
     return backbone.to(device)
 
 
+def as_backbone(
+    model: str | Path | Backbone,
+    encoder: str | EncoderOptions | None = None,
+    image_size: tuple[int, ...] | None = None,
+) -> Backbone:
+    """A backbone as it is, anything else by `load_encoder`; at another image size where one is given."""
+    found = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    return found if image_size is None else at_image_size(found, image_size)
+
+
 def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | None:
     """The same network before any training: for a run, its own first weights (or those of another `seed`).
 

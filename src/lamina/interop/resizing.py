@@ -20,7 +20,7 @@ def at_image_size(backbone: Backbone, size: tuple[int, ...]) -> Backbone:
     Raises:
         LaminaError: for a size that is no multiple of the patch, or a backbone that was put together by hand.
     """
-    origin, patch, before = backbone.origin, backbone.encoder.patch, backbone.image_size
+    patch, before = backbone.encoder.patch, backbone.image_size
     if len(size) not in (1, 2):
         raise LaminaError(f"an image size is a side, or height and width, not {len(size)} numbers")
     asked = (size[0], size[-1])
@@ -31,8 +31,7 @@ def at_image_size(backbone: Backbone, size: tuple[int, ...]) -> Backbone:
         )
     if asked == before:
         return backbone
-    if origin is None:
-        raise LaminaError("this backbone does not say how it is built; load it by its name")
+    origin = backbone.known_origin
     options = replace(origin.recipe.encoder, image_size=asked)
     encoder = wrap_vit(build_vit(options), options)
     resampled = copy_weights(encoder, backbone)

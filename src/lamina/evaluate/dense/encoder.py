@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Self
 
 import torch
@@ -15,7 +14,8 @@ from lamina.encoder.encoder import Encoder
 from lamina.encoder.networks import layer_ids
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.encoder_options import EncoderChanges
-from lamina.interop.backbone import Backbone, Origin
+from lamina.evaluate.finetune.adapt import options_to_train
+from lamina.interop.backbone import Backbone
 from lamina.interop.resizing import copy_weights
 
 
@@ -56,34 +56,19 @@ class DenseTask(nn.Module):
         return layer_ids(self, self.encoder.depth)
 
 
-def known_origin(backbone: Backbone) -> Origin:
-    """How the backbone is built; raises `LaminaError` for one that was put together by hand."""
-    if backbone.origin is None:
-        raise LaminaError("this backbone does not say how it is built; load it by its name")
-    return backbone.origin
-
-
 def resized_options(backbone: Backbone, size: tuple[int, int], changes: EncoderChanges) -> EncoderOptions:
     """The options of the model's network for images of `size`, height and width in px.
 
     Raises:
         LaminaError: for a backbone that was put together by hand, or a size that patches do not divide.
     """
-    origin = known_origin(backbone)
+    origin = backbone.known_origin
     if any(side % patch for side, patch in zip(size, backbone.encoder.patch, strict=True)):
         rows, columns = backbone.encoder.patch
         raise LaminaError(
             f"windows of {size[0]} x {size[1]} px are no multiple of the encoder's patch, {rows} x {columns}"
         )
-    return replace(
-        origin.recipe.encoder,
-        image_size=size,
-        drop_path=changes.drop_path,
-        activation_checkpointing=changes.activation_checkpointing,
-        hide="drop",
-        weight_init="timm",  # positions learn, whatever they were in pre-training
-        zero_branches=False,
-    )
+    return options_to_train(origin.recipe.encoder, size, changes)
 
 
 def resized_encoder(backbone: Backbone, options: EncoderOptions) -> Encoder:

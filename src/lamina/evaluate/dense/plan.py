@@ -17,7 +17,7 @@ from lamina.data.dense.window_options import WindowOptions
 from lamina.data.options import DECODING_FIELDS, DataOptions, higher_limits, with_reading_of
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.data import TwoParts
-from lamina.evaluate.dense.encoder import known_origin, resized_options
+from lamina.evaluate.dense.encoder import resized_options
 from lamina.evaluate.dense.recipe import R
 from lamina.evaluate.finetune.protocol import digest_of, folder_of, keep, placed
 from lamina.evaluate.protocol import RunOptions
@@ -25,7 +25,7 @@ from lamina.evaluate.score import Score
 from lamina.evaluate.unused_options import check_options
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone, Origin
-from lamina.interop.load import load_encoder
+from lamina.interop.load import as_backbone
 from lamina.runs.same_settings import free_names
 from lamina.train.distributed import Ranks, is_main
 from lamina.train.options import plan_run
@@ -59,7 +59,7 @@ class DensePlan(Generic[D, R]):
     @property
     def origin(self) -> Origin:
         """How the model was built, and what it is called."""
-        return known_origin(self.backbone)
+        return self.backbone.known_origin
 
     @property
     def reading(self) -> DataOptions:
@@ -181,7 +181,7 @@ def plan_dense(
     Raises:
         LaminaError: one line on what is wrong with the model, the data or the recipe.
     """
-    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    backbone = as_backbone(model, encoder)
     n_train = len(data.train.images)
     asked = recipe
     recipe, notes = _fitted(asked, backbone, n_train)
@@ -199,7 +199,7 @@ def plan_dense(
 def _fitted(recipe: R, backbone: Backbone, n_train: int) -> tuple[R, tuple[str, ...]]:
     """The recipe with windows in numbers, the model's way of reading images and no larger a batch than there
     are images; and remarks on what of it did not fit."""
-    own, notes = known_origin(backbone).recipe.data, []
+    own, notes = backbone.known_origin.recipe.data, []
     window = recipe.window.resolved(backbone.image_size, backbone.encoder.patch)
     asked = recipe.window.size
     if asked is not None and window.pixels != (asked[0], asked[-1]):

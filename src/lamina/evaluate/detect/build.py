@@ -34,7 +34,7 @@ def plan_detection(
     """Open model and images, fill in what the recipe leaves open, and find out what does not fit. Where there
     are no masks, none are learned.
 
-    Args: as `detecting.evaluate_detect`.
+    Args: as `evaluate_detect` of `lamina.evaluate.detect.protocol`.
 
     Raises:
         LaminaError: one line on what is wrong with the model, the data or the recipe.

@@ -32,7 +32,7 @@ from lamina.features.linear import fit_linear
 from lamina.features.options import ComputeOptions, FeatureOptions, KNNOptions, LinearOptions
 from lamina.features.pooling import BackboneVectors
 from lamina.interop.backbone import Backbone
-from lamina.interop.load import load_encoder
+from lamina.interop.load import as_backbone
 from lamina.runs.run import Run
 from lamina.train.distributed import choose_device
 
@@ -91,7 +91,7 @@ def evaluate_fewshot(
     """
     options, run_options = options or FewOptions(), run_options or RunOptions()
     labelled = open_labelled(data)
-    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    backbone = as_backbone(model, encoder)
     drawn = list(_draws(labelled.train, options, run_options.seed))
     judge = _judge(backbone, model, labelled, options, run_options, recipe, compute, encoder)
     scores: list[Score] = []

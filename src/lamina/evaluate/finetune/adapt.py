@@ -8,11 +8,11 @@ from typing import Any
 
 from lamina.core.choices import check_read
 from lamina.core.config import merge
-from lamina.core.errors import LaminaError
 from lamina.data.options import with_reading_of
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes, recipe_of
+from lamina.evaluate.dense.encoder_options import EncoderChanges
+from lamina.evaluate.finetune.recipes import FinetuneEncoder, FinetuneRecipe, finetune_recipes, recipe_of
 from lamina.evaluate.protocol import chosen_recipe
 from lamina.evaluate.unused_options import check_options
 from lamina.interop.backbone import Backbone
@@ -44,18 +44,9 @@ def adapt_recipe(recipe: FinetuneRecipe, backbone: Backbone, train: Source) -> t
         LaminaError: for a backbone that was put together by hand, and for options of the recipe that would
             have no effect.
     """
-    if backbone.origin is None:
-        raise LaminaError("this backbone does not say how it is built; load it by its name")
-    own, given = backbone.origin.recipe, recipe.encoder
-    encoder = replace(
-        own.encoder,
-        image_size=given.image_size if given.image_size is not None else backbone.image_size,
-        drop_path=given.drop_path,
-        activation_checkpointing=given.activation_checkpointing,
-        hide="drop",
-        weight_init="timm",  # positions learn, whatever they were in pre-training
-        zero_branches=False,
-    )
+    own, given = backbone.known_origin.recipe, recipe.encoder
+    size = given.image_size if given.image_size is not None else backbone.image_size
+    encoder = options_to_train(own.encoder, size, given)
     data, notes = with_reading_of(recipe.data, own.data), []
     if data.auto_augment is not None and encoder.in_chans != 3:
         data = replace(data, auto_augment=None)
@@ -87,6 +78,21 @@ def adapt_recipe(recipe: FinetuneRecipe, backbone: Backbone, train: Source) -> t
     published = finetune_recipes().get(recipe.name, finetune_recipes()["finetune"])()
     check_options(recipe, published, training)
     return training, tuple(notes)
+
+
+def options_to_train(
+    own: EncoderOptions, size: tuple[int, ...], changes: FinetuneEncoder | EncoderChanges
+) -> EncoderOptions:
+    """A model's network for images of `size`, a side or height and width in px, as a protocol trains it."""
+    return replace(
+        own,
+        image_size=size,
+        drop_path=changes.drop_path,
+        activation_checkpointing=changes.activation_checkpointing,
+        hide="drop",
+        weight_init="timm",  # positions learn, whatever they were in pre-training
+        zero_branches=False,
+    )
 
 
 def classifier_recipe(

@@ -27,7 +27,7 @@ from lamina.features.data import LabelledData, open_labelled
 from lamina.features.options import ComputeOptions
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone
-from lamina.interop.load import load_encoder
+from lamina.interop.load import as_backbone
 from lamina.pretraining import MoreCallbacks, run_pretrain
 from lamina.recipes.recipe import Recipe
 from lamina.runs.model_spec import locate_step
@@ -73,7 +73,7 @@ def evaluate_trained(
     """
     run_options, started = run_options or RunOptions(), time.perf_counter()
     labelled = open_labelled(data)
-    backbone = model if isinstance(model, Backbone) else load_encoder(model, encoder=encoder)
+    backbone = as_backbone(model, encoder)
     source = labelled.train if train is None else train
     chosen, notes = adapt_recipe(recipe or protocol_recipe(protocol, backbone), backbone, source)
     chosen, said = placed(chosen, run_options), (*labelled.notes, *labelled.trained_on(backbone), *notes)

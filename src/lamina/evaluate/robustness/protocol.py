@@ -20,7 +20,7 @@ from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.result_files import file_name
 from lamina.evaluate.robustness.corruptions.corrupt import Corruption
 from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES, available_kinds
-from lamina.evaluate.robustness.corruptions.mce import CorruptionScores
+from lamina.evaluate.robustness.corruptions.mce import CorruptionScores, mean_error
 from lamina.evaluate.robustness.imagenet_variants import (
     CLASSES,
     class_subset,
@@ -249,8 +249,8 @@ def _score(
     more = {} if clean is None else {"clean error": clean}
     found = known.confusion(CLEAN) if options.published is None else None
     more |= {} if found is None else {f"clean images: {name}": value for name, value in found.numbers.items()}
-    more |= scores.named() | {f"{kind} error": _mean(each) for kind, each in errors.items()}
-    value = _mean([_mean(each) for each in errors.values()])
+    more |= scores.named() | {f"{kind} error": mean_error({kind: each}) for kind, each in errors.items()}
+    value = mean_error(errors)
     constant = () if found is None else found.no_better("top-1 on clean images")
     n = known.counts(f"{kinds[0]} {SEVERITIES[0]}")[1]
     remark = f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities"
@@ -265,7 +265,3 @@ def _variant(options: RobustnessOptions) -> str:
     probe = [f"probe of {options.probe_data}"] if options.probe_data else []
     pool = [options.pool] if options.pool != RobustnessOptions.pool else []
     return ", ".join([*sorted(options.kinds), *images, *probe, *pool])
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -37,7 +37,7 @@ def plan_segmentation(
 ) -> Planned:
     """Open model and images, fill in what the recipe leaves open, and find out what does not fit.
 
-    Args: as `segmenting.evaluate_segment`; a head's name stands for its recipe for small images.
+    Args: as `evaluate_segment` of `lamina.evaluate.segment.protocol`.
 
     Raises:
         LaminaError: one line on what is wrong with the model, the data or the recipe.

@@ -40,7 +40,7 @@ def segment_images(
     fill: Sequence[float],
     device: torch.device,
 ) -> Tested:
-    """Predict every pixel of every image by overlapping windows (`sliding.slide`).
+    """Predict every pixel of every image by overlapping windows (`windows.slide`).
 
     Args:
         says: windows to logits, on `device`. images: with maps.
