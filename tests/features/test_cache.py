@@ -10,10 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from helpers.runs import shaken, stripes, stripes_data, toy_recipe, toy_run
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import network_sha256
+from lamina.core.frozen import WeightsId, network_sha256
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.data.sources import ArraySource, Subset
+from lamina.decoder.cross import CrossDecoder, PromptDecoder
 from lamina.encoder.build import build_vit
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.options import EncoderOptions
@@ -29,6 +30,8 @@ from lamina.interop.backbone import Backbone
 from lamina.recipes.build import build_method
 from lamina.supervised.classifier import Supervised
 from lamina.supervised.options import SupervisedOptions
+from lamina.targets.token_ids import TokenIds
+from lamina.tokenizer.vae import DiscreteVAE
 
 SMALL = {"width": 24, "heads": 2}
 
@@ -275,6 +278,18 @@ def test_embedding_takes_the_cache_too(folder, tmp_path):
         (lambda: LayerMix(24, 2, 2), "1f01e6b07c98dfcd57a11fc4f509ca941a9b328302c612c5790c180443b1c40a"),
         (lambda: of_pool("cls"), "985b65c3acb0070699f2ad3ad1933c7927275edbf46bdd4b7d511a0f49b4ac39"),
         (lambda: of_pool("attentive"), "3dad904e3c9f91165905ec936091c3956ccd7f7e70a26beba9baca2ac8811bad"),
+        (
+            lambda: CrossDecoder(24, 5, (2, 2), 1, 16, 2, 2),
+            "acee6dccd5fa865de15e912c8a4c9bb87d4e1da4b623ebd110f8db42ac0f5d1e",
+        ),
+        (
+            lambda: PromptDecoder(24, 5, (2, 2), 1, 16, 2, 2),
+            "8de8acc33ee8f68f3bb629271d252b87fe59ce15e07a2cd36d1ead6790de698a",
+        ),
+        (
+            lambda: TokenIds(DiscreteVAE((2, 2), 8, 1, 3), (8, 8), WeightsId("it", "00")),
+            "edebebc5d67d7a948a4cecd0fb0a16ae65aed4c2257f5ff5b940b67d6c8fd61b",
+        ),
     ],
 )
 def test_a_file_that_moves_changes_no_networks_hash(made, sha256):

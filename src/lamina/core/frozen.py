@@ -83,17 +83,26 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 _FIRST_HOMES = {
     "lamina.cmae.cmae": "lamina.cmae",
+    "lamina.core.frozen": "lamina.frozen",
+    "lamina.decoder.cross.PromptDecoder": "lamina.decoder.prompt",
+    "lamina.decoder.cross.ReadingBlock": "lamina.decoder.reading",
     "lamina.fusion.last_layer": "lamina.fusion.last",
     "lamina.fusion.layer_mix": "lamina.fusion.mix",
     "lamina.supervised.classifier": "lamina.supervised.supervised",
     "lamina.supervised.normalized": "lamina.supervised.teacher",
     "lamina.supervised.pooling": "lamina.supervised.reading",
+    "lamina.targets.token_ids": "lamina.targets.tokens",
+    "lamina.tokenizer.vae": "lamina.tokenizer.own",
 }
-"""Where the modules of networks were when their hashes were first kept: moving a file changes no network."""
+"""Where the modules of networks, or single classes of them, were when their hashes were first kept: moving a
+file changes no network."""
 
 
-def _first_home(kind: type) -> str:
-    return _FIRST_HOMES.get(kind.__module__, kind.__module__)
+def _first_name(kind: type) -> str:
+    """The dotted name that a class had then."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    home = _FIRST_HOMES.get(name) or _FIRST_HOMES.get(kind.__module__) or kind.__module__
+    return f"{home}.{kind.__qualname__}"
 
 
 def network_sha256(network: nn.Module) -> str:
@@ -104,8 +113,7 @@ def network_sha256(network: nn.Module) -> str:
     """
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     structure = [
-        [name, f"{_first_home(type(module))}.{type(module).__qualname__}", _plain(vars(module))]
-        for name, module in network.named_modules()
+        [name, _first_name(type(module)), _plain(vars(module))] for name, module in network.named_modules()
     ]
     text = json.dumps([weights_sha256(tensors), structure], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -16,6 +16,9 @@ from lamina.core.errors import LaminaError
 MOST_BYTES = 64 << 20
 """Most bytes of a text that is read as a whole: far more than lamina writes, far less than memory."""
 RESTORE = "restore it from a copy"
+SEAL = "content_sha256"
+"""Under which key of a JSON object, or of a header of tensors, the digest of all else in it stands."""
+CHANGED = "it was changed after lamina wrote it (its SHA-256 is another)"
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY"))
 
 

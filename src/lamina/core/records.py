@@ -15,11 +15,8 @@ from typing import Any
 import yaml
 
 from lamina.core.files import json_text, write_atomically
-from lamina.core.plain_files import MOST_BYTES, RESTORE, DamagedFile, read_plain, read_text
+from lamina.core.plain_files import CHANGED, MOST_BYTES, RESTORE, SEAL, DamagedFile, read_plain, read_text
 
-SEAL = "content_sha256"
-"""Key of a JSON object under which the digest of all else in it stands."""
-CHANGED = "it was changed after lamina wrote it (its SHA-256 is another)"
 MOST_YAML_BYTES = 1 << 20
 MOST_YAML_NODES = 200_000
 _YAML_SEAL_START = "# sha256 of the lines below"

@@ -16,10 +16,7 @@ from torch import Tensor
 
 from lamina.core.files import replacing
 from lamina.core.frozen import weights_sha256
-from lamina.core.plain_files import RESTORE, DamagedFile, check_plain
-
-SEAL = "content_sha256"
-CHANGED = "it was changed after lamina wrote it (its SHA-256 is another)"
+from lamina.core.plain_files import CHANGED, RESTORE, SEAL, DamagedFile, check_plain
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str]) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lamina.core.config import merge
-from lamina.core.plain_files import DamagedFile
+from lamina.core.plain_files import SEAL, DamagedFile
 from lamina.core.records import parse_json, read_object
-from lamina.core.tensor_files import SEAL, read_header
+from lamina.core.tensor_files import read_header
 from lamina.encoder.options import EncoderOptions
 from lamina.runs.model_spec import checkpoint_folder
 from lamina.runs.run import Run
