@@ -100,6 +100,8 @@ def test_lists_need_no_torch(without_torch):
     for command in ("--help", "--version", "methods", "recipes", "pretrain --help-all"):
         assert without_torch[command][0] == 0, without_torch[command]
     assert all(f"lamina {name} " in without_torch["--help"][1] for name in NAMES)
+    rows = without_torch["--help"][1].split("\n\n")[1].splitlines()
+    assert len(rows) == len(NAMES), "a row of the overview is longer than its line"
     assert "2111.06377" in without_torch["methods"][1]
     assert "ade20k-upernet" in without_torch["recipes"][1]
 

@@ -168,7 +168,7 @@ class Analysis:
 ANALYSES = (
     Analysis(
         "layers",
-        "Show the weight of each fused block over training, and how much it contributes.",
+        "Show each fused block's weight and contribution over training.",
         "Fusion weights of the blocks",
         FusionWeightsOptions,
         "lamina.analyze.fusion_weights",
@@ -183,14 +183,14 @@ ANALYSES = (
     ),
     Analysis(
         "frequency",
-        "Measure the spatial frequencies of the tokens after every attention and MLP.",
+        "Measure the spatial frequencies of the tokens in every block.",
         "Spatial frequencies of the tokens",
         FrequencyOptions,
         "lamina.analyze.frequency",
     ),
     Analysis(
         "reconstruction",
-        "Measure the reconstruction error of hidden patches by spatial frequency.",
+        "Measure the error on hidden patches by spatial frequency.",
         "Reconstruction error by spatial frequency",
         AnalysisOptions,
         "lamina.analyze.reconstruction",
@@ -198,7 +198,7 @@ ANALYSES = (
     ),
     Analysis(
         "hessian",
-        "Compute the largest and most negative Hessian eigenvalues of a run's loss.",
+        "Measure the sharpness of a run's loss: Hessian eigenvalues.",
         "Sharpness: Hessian eigenvalues of the loss",
         HessianOptions,
         "lamina.analyze.hessian",
@@ -213,28 +213,28 @@ ANALYSES = (
     ),
     Analysis(
         "similarity",
-        "Compare layers within a model and between models by debiased linear CKA.",
+        "Compare layers within and between models by debiased linear CKA.",
         "Similarity of layers (CKA)",
         SimilarityOptions,
         "lamina.analyze.similarity",
     ),
     Analysis(
         "rank",
-        "Measure how many dimensions features use: RankMe, effective rank, alpha-ReQ, LiDAR.",
+        "Measure how many dimensions features use: RankMe, LiDAR and others.",
         "Rank of the features",
         RankOptions,
         "lamina.analyze.rank",
     ),
     Analysis(
         "patches",
-        "Show patch features as colours, their norms, cosines and class attention.",
+        "Show patch features: colours, norms, cosines and class attention.",
         "Patch features",
         PatchesOptions,
         "lamina.analyze.patches",
     ),
     Analysis(
         "retrieval",
-        "Find the nearest images of queries; precision and mAP where there are labels.",
+        "Find the nearest images; with labels, measure precision and mAP.",
         "Nearest images by feature similarity",
         RetrievalOptions,
         "lamina.analyze.retrieval",

@@ -4,73 +4,55 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, make_dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from lamina.cli.arguments import Flat
 from lamina.cli.output import say
+from lamina.cli.parse import parse
 from lamina.studies.options import StudyOptions
 
-if TYPE_CHECKING:
-    from lamina.studies.run import Study
-
-Data = Annotated[
-    str, tyro.conf.arg(help="Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.")
-]
-
 QUICK = StudyOptions()
+STUDIES = {
+    "feature-bias": "Compare the fusion weights, norm shares and spectra of models that predict pixels, a "
+    "teacher's features and labels.",
+    "pair": "Compare MAE with MAE + MFF, and PixMIM with PixMIM + MFF: probes over epochs, spectra and "
+    "curvature.",
+    "fusion": "Compare sets of fused blocks, projections and poolings, each with plain MAE.",
+}
+"""What each does; its module and its function are called like it."""
 
 
-def study_bias(out: Path, data: Data = "sample:fashion-mnist", options: Flat[StudyOptions] = QUICK) -> int:
-    """Compare the fusion weights, norm shares and spectra of models that predict pixels, a teacher's features
-    and labels.
+@dataclass(frozen=True)
+class StudyArguments:
+    """The arguments of every study."""
 
-    Called again, the command continues where it stopped.
-
-    Args:
-        out: Folder of the study.
-        options: Size, seeds and network of the study.
-    """
-    from lamina.studies.feature_bias import feature_bias
-
-    return _run(feature_bias, data, out, options)
+    out: Path
+    """Folder of the study."""
+    data: Annotated[
+        str, tyro.conf.arg(help="Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample.")
+    ] = "sample:fashion-mnist"
+    options: Flat[StudyOptions] = QUICK
+    """Size, seeds and network of the study."""
 
 
-def study_pair(out: Path, data: Data = "sample:fashion-mnist", options: Flat[StudyOptions] = QUICK) -> int:
-    """Compare MAE with MAE + MFF, and PixMIM with PixMIM + MFF: probes over epochs, spectra and curvature.
+def study(name: str, args: Sequence[str]) -> int:
+    """Run one study, or continue it where it stopped; returns the exit code, raises `LaminaError`."""
+    about = {"__doc__": f"{STUDIES[name]}\n\nCalled again, the command continues where it stopped."}
+    kind = make_dataclass("Arguments", (), bases=(StudyArguments,), namespace=about, frozen=True)
+    given: StudyArguments = parse(kind, args, f"lamina study {name}")
 
-    Called again, the command continues where it stopped.
-
-    Args:
-        out: Folder of the study.
-        options: Size, seeds and network of the study.
-    """
-    from lamina.studies.pair import pair
-
-    return _run(pair, data, out, options)
-
-
-def study_fusion(out: Path, data: Data = "sample:fashion-mnist", options: Flat[StudyOptions] = QUICK) -> int:
-    """Compare sets of fused blocks, projections and poolings, each with plain MAE.
-
-    Called again, the command continues where it stopped.
-
-    Args:
-        out: Folder of the study.
-        options: Size, seeds and network of the study.
-    """
-    from lamina.studies.fusion import fusion
-
-    return _run(fusion, data, out, options)
-
-
-def _run(study: Study, data: str, out: Path, options: StudyOptions) -> int:
     from lamina.studies.run import run_study
 
+    stem = name.replace("-", "_")
+    run = getattr(import_module(f"lamina.studies.{stem}"), stem)
     command = shlex.join(["lamina", *sys.argv[1:]])
-    outcome = run_study(study, data, out, options, say=say, command=command)
+    outcome = run_study(run, given.data, given.out, given.options, say=say, command=command)
     if outcome.page is not None:
         say(outcome.page.read_text(encoding="utf-8"))
         say(f"page {outcome.page}")

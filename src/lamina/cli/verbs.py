@@ -42,6 +42,7 @@ def _protocol(name: str, function: str) -> Verb:
 
 
 _LABELS = "lamina.cli.evaluate_trained:train_on_labels"
+_STUDY = "lamina.cli.study:study"
 
 VERBS = (
     Verb("pretrain", "Pre-train on a folder of images", "lamina.cli.pretrain:pretrain", parses=True),
@@ -75,11 +76,12 @@ VERBS = (
     ),
     Verb(
         "study feature-bias",
-        "Compare fusion weights for pixels, teacher features and labels as targets",
-        "lamina.cli.study:study_bias",
+        "Compare fusion weights by target: pixels, features, labels",
+        _STUDY,
+        parses=True,
     ),
-    Verb("study pair", "Compare MAE and PixMIM, each with and without MFF", "lamina.cli.study:study_pair"),
-    Verb("study fusion", "Compare fused blocks, projections and poolings", "lamina.cli.study:study_fusion"),
+    Verb("study pair", "Compare MAE and PixMIM, each with and without MFF", _STUDY, parses=True),
+    Verb("study fusion", "Compare fused blocks, projections and poolings", _STUDY, parses=True),
     Verb("tokenizer train", "Train a discrete tokenizer for BEiT", "lamina.cli.tokenizer:train"),
     Verb(
         "inspect",
