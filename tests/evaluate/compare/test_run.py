@@ -313,6 +313,18 @@ def test_all_models_are_read_alike_and_other_features_are_rows_of_their_own(fold
     assert compare([mae, mff], folder, tmp_path / "out", options) == found  # narrow again: as it was
 
 
+def test_options_that_no_protocol_reads_are_said(folder, runs, tmp_path):
+    out, said = tmp_path / "out", []
+    asked = CompareOptions(
+        protocols=("knn",), epochs=2.0, few_per_class=(3,), pools=("cls",), workers=0, device="cpu"
+    )
+    recipes = {"finetune": {"train": {"batch_size": 4}}}
+    compare([runs[0]], folder, out, asked, said.append, recipes)
+    given = ("--epochs", "--few-per-class", "the recipe of finetune")
+    assert said[:-2] == [f"{each} has no effect on knn" for each in given]
+    assert said[-2] == "knn, mae, seed 0"
+
+
 def test_scores_whose_features_were_chosen_for_each_model_are_left_out(folder, runs, tmp_path):
     options = CompareOptions(protocols=("knn",), workers=0, device="cpu")
     out = tmp_path / "out"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import tyro
@@ -11,7 +11,7 @@ import tyro
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
 from lamina.encoder.options import network_options
-from lamina.evaluate.catalog import PROTOCOL_NAMES
+from lamina.evaluate.catalog import PROTOCOL_NAMES, PROTOCOLS
 from lamina.evaluate.protocol import Protocol, ProtocolOptions
 from lamina.features.options import VectorPool, Wanted
 
@@ -60,6 +60,13 @@ class CompareOptions:
             raise LaminaError(f"there is no protocol {min(unknown)!r}; take {', '.join(PROTOCOL_NAMES)}")
         if not self.protocols:
             raise LaminaError("name at least one protocol")
+
+    def without_effect(self, protocols: Sequence[Protocol]) -> tuple[str, ...]:
+        """Names of the given options that are for some protocols, but for none of these."""
+        known = {name for protocol in PROTOCOLS for name in protocol.options}
+        read = {name for protocol in protocols for name in protocol.options}
+        given = [option.name for option in fields(self) if getattr(self, option.name) != option.default]
+        return tuple(name for name in given if name in known - read)
 
     def of(self, protocol: Protocol, recipe: Mapping[str, Any]) -> ProtocolOptions:
         """What is asked of one protocol."""

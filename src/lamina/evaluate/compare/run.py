@@ -77,6 +77,10 @@ def compare(
         )
         if old := [p.name for p in PROTOCOLS if p.on_features and (out / "scores" / p.name).is_dir()]:
             say(f"left out: {' and '.join(old)} of an earlier version, which chose features for each model")
+        idle = [f"--{name.replace('_', '-')}" for name in options.without_effect(chosen)]
+        idle += [f"the recipe of {name}" for name in recipes if name not in options.protocols]
+        for each in idle:
+            say(f"{each} has no effect on {', '.join(options.protocols)}")
         write_settings(out, settings)
         return _measured(tasks, {column.name: [] for column in columns}, say)
 
