@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from lamina.core.config import differences, to_mapping
+from lamina.core.config import differences, marks, to_mapping
 from lamina.core.errors import LaminaError
 
 
@@ -149,11 +149,4 @@ def _cause(scopes: list[Scope], conditions: Iterable[ReadIf]) -> Cause | None:
 @cache
 def _conditions(kind: type) -> dict[str, tuple[ReadIf, ...]]:
     """The conditions declared beside each field's type, by the field's name."""
-    hints = get_type_hints(kind, include_extras=True)
-    beside = {
-        name: get_args(hint)[1:] if get_origin(hint) is Annotated else () for name, hint in hints.items()
-    }
-    return {
-        field.name: tuple(extra for extra in beside[field.name] if isinstance(extra, ReadIf))
-        for field in fields(kind)
-    }
+    return marks(kind, ReadIf)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import (
-    Annotated,
     Any,
     Literal,
     NamedTuple,
@@ -90,13 +89,15 @@ def current_names(mapping: Mapping[str, Any], kind: type) -> dict[str, Any]:
 @cache
 def _former_names(kind: Any) -> dict[str, str]:
     """The names of now by the former ones."""
-    hints = get_type_hints(kind, include_extras=True).items()
-    return {
-        extra.name: name
-        for name, hint in hints
-        for extra in (get_args(hint)[1:] if get_origin(hint) is Annotated else ())
-        if isinstance(extra, Formerly)
-    }
+    return {mark.name: name for name, found in marks(kind, Formerly).items() for mark in found}
+
+
+def marks(kind: Any, mark: type[T]) -> dict[str, tuple[T, ...]]:
+    """What of the type `mark` is declared beside the type of each field of a dataclass (`Annotated`), by the
+    field's name."""
+    hints = get_type_hints(kind, include_extras=True)
+    beside = {name: getattr(hints[name], "__metadata__", ()) for name in (f.name for f in fields(kind))}
+    return {name: tuple(each for each in found if isinstance(each, mark)) for name, found in beside.items()}
 
 
 def differences(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from lamina.core.config import marks
 from lamina.core.errors import RangeError
 
 
@@ -71,15 +72,12 @@ def check_ranges(options: Any) -> None:
 @cache
 def _ranges(kind: type) -> dict[str, tuple[Range, bool]]:
     """The range of each field by its name, and whether its type takes text too."""
-    hints = get_type_hints(kind, include_extras=True)
-    found = {}
-    for field in fields(kind):
-        hint, *extras = get_args(hints[field.name]) or (None,)
-        if get_origin(hints[field.name]) is not Annotated:
-            continue
-        text = any(part is str or get_origin(part) is Literal for part in (hint, *get_args(hint)))
-        if allowed := next((extra for extra in extras if isinstance(extra, Range)), None):
-            found[field.name] = allowed, text
+    hints, found = get_type_hints(kind), {}
+    for name, allowed in marks(kind, Range).items():
+        if allowed:
+            parts = (hints[name], *get_args(hints[name]))
+            text = any(part is str or get_origin(part) is Literal for part in parts)
+            found[name] = allowed[0], text
     return found
 
 
