@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 import lamina
-from helpers.options import as_read
+from helpers.options import TINY_NETWORK, as_read
 from lamina.analyze.fusion_weights import LayersResult, LayerWeights, analyze_layers, bias
 from lamina.analyze.fusion_weights_plot import draw, summarize
 from lamina.analyze.output import save_figure
@@ -16,9 +16,9 @@ from lamina.runs.run import Run
 
 
 def train(out, fusion="mff", **more):
-    options = {"encoder.width": 24, "encoder.depth": 4, "encoder.heads": 2, "fusion.layers": (0, 1, 3)}
-    options |= {"decoder.width": 16, "decoder.depth": 1, "decoder.heads": 2, "train.log_every_steps": 2}
-    options |= more
+    options = (
+        TINY_NETWORK | {"encoder.depth": 4, "fusion.layers": (0, 1, 3), "train.log_every_steps": 2} | more
+    )
     sizes = {"image_size": 16, "patch_size": 4, "batch_size": 8, "workers": 0, "max_steps": 6}
     options = as_read("mae-small", options, fusion)
     lamina.pretrain("sample:photos?crop=16&most=2", out, "mae-small", options=options, fusion=fusion, **sizes)

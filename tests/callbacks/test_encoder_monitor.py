@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import lamina
-from helpers.options import as_read
+from helpers.options import TINY_NETWORK, as_read
 from helpers.report_runs import toy_method, toy_recipe
 from lamina.analyze.fusion_weights import analyze_layers
 from lamina.analyze.measures.rank import rankme as published_rankme
@@ -45,15 +45,9 @@ from lamina.train.state import TrainState
 
 DATA = "sample:photos?crop=16&most=20"
 SIZES = {"image_size": 16, "patch_size": 4, "batch_size": 16, "workers": 0, "max_steps": 8}
-TINY = {
-    "encoder.width": 24,
+TINY = TINY_NETWORK | {
     "encoder.depth": 3,
-    "encoder.heads": 2,
     "encoder.drop_path": 0.1,
-    "decoder.width": 16,
-    "decoder.depth": 1,
-    "decoder.heads": 2,
-    "fusion.layers": "all",
     "train.log_every_steps": 3,
     "train.keep_checkpoints": 1000,
     "train.checkpoint_every_seconds": None,

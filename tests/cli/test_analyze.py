@@ -11,24 +11,14 @@ import pytest
 from PIL import Image
 
 import lamina
-from helpers.options import as_read
+from helpers.options import TINY_NETWORK, as_read
 from lamina.cli.demo import analyze_demo
 from lamina.cli.entry import main
 from lamina.cli.progress import AnalysisBar
 from lamina.interop import load as loading
 from lamina.report.page import write_report
 
-TINY = {
-    "encoder.width": 24,
-    "encoder.depth": 2,
-    "encoder.heads": 2,
-    "decoder.width": 16,
-    "decoder.depth": 1,
-    "decoder.heads": 2,
-    "fusion.layers": "all",
-    "train.max_steps": 3,
-    "data.workers": 0,
-}
+TINY = TINY_NETWORK | {"train.max_steps": 3, "data.workers": 0}
 VERBS = {
     "layers": [],
     "frequency": ["--images", "8"],

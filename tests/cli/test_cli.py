@@ -19,39 +19,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from helpers.options import TINY_RUN, words
 from lamina.cli.entry import main
 from lamina.runs.run import Run
 from lamina.train.rows import CLOCK_FIELDS
 
 DATA = "sample:photos?crop=16&most=6"
-TINY = [
-    "--recipe",
-    "mae-small",
-    "--image-size",
-    "16",
-    "--patch-size",
-    "4",
-    "--batch-size",
-    "16",
-    "--workers",
-    "0",
-    "--encoder.width",
-    "24",
-    "--encoder.depth",
-    "3",
-    "--encoder.heads",
-    "2",
-    "--decoder.width",
-    "16",
-    "--decoder.depth",
-    "1",
-    "--decoder.heads",
-    "2",
-    "--fusion.layers",
-    "all",
-    "--train.log-every-steps",
-    "5",
-]
+OPTIONS = TINY_RUN | {"batch-size": 16, "encoder.depth": 3, "train.log-every-steps": 5}
+TINY = words(OPTIONS)
 
 
 def environment() -> dict[str, str]:
@@ -328,7 +303,7 @@ def test_all_three_ways_to_set_an_option_together(tmp_path, capsys):
         "--dry-run",
         "--config",
         str(tmp_path / "c.yaml"),
-        *TINY[:-4],
+        *words({name: value for name, value in OPTIONS.items() if name != "fusion.layers"}),
     ]
     assert main([*args, "--fusion", "mff", "--epochs", "2", "--fusion.layers", "0", "2"]) == 0
     text = capsys.readouterr().out

@@ -12,6 +12,7 @@ import torch
 
 import lamina
 import lamina.core.files
+from helpers.options import TINY_NETWORK
 from helpers.training import train
 from lamina.core.errors import LaminaError
 from lamina.core.files import portable_name, remove_folder, sync, write_atomically
@@ -172,15 +173,18 @@ def test_files_of_a_checkpoint_are_as_they_were_written(tmp_path):
 def test_workers_that_are_spawned_give_the_same_run(tmp_path):
     """macOS and Windows start workers afresh: all that they get is pickled."""
     settings = {"image_size": 16, "patch_size": 4, "batch_size": 8, "max_steps": 2, "device": "cpu"}
-    tiny = {"encoder.width": 24, "encoder.depth": 2, "encoder.heads": 2, "fusion.layers": "all", "decoder.width": 16,
-            "decoder.depth": 1, "decoder.heads": 2}  # fmt: skip
     before = torch.multiprocessing.get_start_method()
     torch.multiprocessing.set_start_method("spawn", force=True)
     try:
         for workers in (0, 1):
             out = tmp_path / str(workers)
             lamina.pretrain(
-                "sample:photos?crop=16&most=2", out, "mae-small", workers=workers, options=tiny, **settings
+                "sample:photos?crop=16&most=2",
+                out,
+                "mae-small",
+                workers=workers,
+                options=TINY_NETWORK,
+                **settings,
             )
     finally:
         torch.multiprocessing.set_start_method(before, force=True)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lamina
+from helpers.options import TINY_NETWORK
 from helpers.runs import NAMES, toy_recipe, toy_run
 from lamina.callbacks.export_encoder import EncoderExport
 from lamina.core.errors import LaminaError
@@ -150,13 +151,11 @@ def test_the_weights_that_a_run_keeps_of_itself_load(tmp_path, images, place):
 
 def test_a_network_with_an_attention_pool_comes_back(tmp_path):
     """Its pool is taken off for masked modelling, so its export has none."""
-    options = {"encoder.width": 24, "encoder.depth": 2, "encoder.heads": 2, "fusion.layers": "all"}
-    options |= {"decoder.width": 16, "decoder.depth": 1, "decoder.heads": 2}
     sizes = {"image_size": 16, "patch_size": 4, "batch_size": 4, "workers": 0, "max_steps": 1}
     out = tmp_path / "run"
     encoder = "vit_base_patch16_siglip_224"
     lamina.pretrain(
-        "sample:photos?crop=16&most=1", out, "mae-small", options=options, encoder=encoder, **sizes
+        "sample:photos?crop=16&most=1", out, "mae-small", options=TINY_NETWORK, encoder=encoder, **sizes
     )
     exported = lamina.export_timm(out, tmp_path / "vit.safetensors")
     images = torch.rand(2, 3, 16, 16)

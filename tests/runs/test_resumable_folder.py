@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from helpers.locks import FORK, hold
+from helpers.options import TINY_RUN, words
 from helpers.training import OPTIM, ToyLoader, ToyTask
 from lamina.cli.entry import main
 from lamina.core import locking
@@ -31,12 +32,7 @@ from lamina.train.options import TrainOptions
 
 torch.set_num_threads(1)
 DATA = "sample:photos?crop=16&most=2"
-TINY = [
-    *("--recipe", "mae-small", "--image-size", "16", "--patch-size", "4", "--batch-size", "16"),
-    *("--encoder.width", "24", "--encoder.depth", "2", "--encoder.heads", "2", "--decoder.width", "16"),
-    *("--decoder.depth", "1", "--decoder.heads", "2", "--fusion.layers", "all", "--workers", "0"),
-    *("--monitor.images", "0", "--max-steps", "1", "--device", "cpu"),
-]
+TINY = words(TINY_RUN | {"batch-size": 16, "max-steps": 1, "monitor.images": 0})
 ONE = Ranks(0, 1, torch.device("cpu"))
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lamina
+from helpers.options import TINY_NETWORK
 from helpers.runs import toy_recipe, toy_run
 from lamina.callbacks.export_encoder import EncoderExport
 from lamina.cli.entry import main
@@ -27,10 +28,7 @@ from lamina.tokenizer_training import train_tokenizer
 from lamina.train import checkpoint
 
 DATA = "sample:photos?crop=16&most=2"
-TINY = {
-    "encoder.width": 24, "encoder.depth": 3, "encoder.heads": 2, "decoder.width": 16, "decoder.depth": 1,
-    "decoder.heads": 2, "fusion.layers": "all", "train.log_every_steps": 1,
-}  # fmt: skip
+TINY = TINY_NETWORK | {"encoder.depth": 3, "train.log_every_steps": 1}
 TOKENIZER = {"image_size": 16, "batch_size": 8, "levels": (4, 4), "width": 8, "depth": 1, "workers": 0}
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import lamina
+from helpers.options import TINY_RUN, words
 from helpers.training import OPTIM, Counting, ToyLoader, ToyTask, fingerprint, train
 from lamina.cli.entry import main
 from lamina.core.config import merge
@@ -244,34 +245,11 @@ def exploded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-TINY = [
-    *(
-        "--recipe",
-        "mae-small",
-        "--image-size",
-        "16",
-        "--patch-size",
-        "4",
-        "--batch-size",
-        "16",
-        "--max-steps",
-        "8",
-    ),
-    *("--encoder.width", "24", "--encoder.depth", "2", "--encoder.heads", "2", "--decoder.width", "16"),
-    *(
-        "--decoder.depth",
-        "1",
-        "--decoder.heads",
-        "2",
-        "--fusion.layers",
-        "all",
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-    ),
-    *("--optim.warmup-epochs", "0", "--monitor.images", "0", "--train.log-every-steps", "4"),
-]
+TINY = words(
+    TINY_RUN
+    | {"batch-size": 16, "max-steps": 8}
+    | {"optim.warmup-epochs": 0, "monitor.images": 0, "train.log-every-steps": 4}
+)
 
 
 def test_nothing_is_made_of_a_run_that_exploded(exploded: Path, tmp_path: Path, capsys) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import lamina
-from helpers.options import as_read
+from helpers.options import TINY_NETWORK, as_read
 from helpers.training import check_resumes
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
@@ -28,14 +28,8 @@ from lamina.runs.run import Run, load_method
 from lamina.train.rows import CLOCK_FIELDS
 
 DATA = "sample:photos?crop=16&most=4"
-TINY = {
-    "encoder.width": 24,
+TINY = TINY_NETWORK | {
     "encoder.depth": 3,
-    "encoder.heads": 2,
-    "decoder.width": 16,
-    "decoder.depth": 1,
-    "decoder.heads": 2,
-    "fusion.layers": "all",
     "train.log_every_steps": 3,
     "train.keep_checkpoints": 1000,
     "train.checkpoint_every_seconds": None,

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from helpers.image_files import SLOW_JPEG
+from helpers.options import TINY_RUN, words
 from lamina.cli.entry import main
 from lamina.core.batch import Fault
 from lamina.core.config import merge
@@ -25,16 +26,10 @@ from lamina.train import checkpoint
 from lamina.train.options import TrainOptions
 
 LIMITS = {"data.max-pixels": "100000", "data.max-decode-mb": "1", "data.max-decode-seconds": "0.1"}
-TINY = {
-    "recipe": "mae-small", "image-size": "16", "patch-size": "4", "batch-size": "8", "max-steps": "4",
-    "workers": "0", "device": "cpu", "encoder.width": "24", "encoder.depth": "2", "encoder.heads": "2",
-    "decoder.width": "16", "decoder.depth": "1", "decoder.heads": "2", "fusion.layers": "all",
-    "monitor.images": "0", "data.bad-files-max-share": "0", "data.bad-files-min": "2",
+TINY = TINY_RUN | {
+    "batch-size": 8, "max-steps": 4, "monitor.images": 0,
+    "data.bad-files-max-share": 0, "data.bad-files-min": 2,
 }  # fmt: skip
-
-
-def words(options: dict[str, str]) -> list[str]:
-    return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
 def recorded(run: Path) -> dict[str, float]:
