@@ -17,14 +17,21 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 from unittest.mock import patch
 
+import tyro
+
+from lamina.analyze.catalog import ANALYSES
 from lamina.cli.entry import main
 from lamina.cli.verbs import VERBS
 from lamina.core.field_texts import field_texts
 from lamina.core.ranges import Range
 from lamina.data.samples.catalog import SAMPLES, at_path
+from lamina.evaluate.compare.options import CompareOptions
 from lamina.evaluate.detect.recipes import detect_recipe
+from lamina.evaluate.fewshot.options import FewOptions
 from lamina.evaluate.finetune.recipes import recipe_of
+from lamina.evaluate.robustness.options import RobustnessOptions
 from lamina.evaluate.segment.recipes import segment_recipe
+from lamina.features.options import FeatureOptions, KNNOptions, LinearOptions
 from lamina.methods.catalog import recipe
 from lamina.recipes.short_names import SHORT_NAMES
 from lamina.studies.options import StudyOptions
@@ -51,6 +58,16 @@ ROOTS: tuple[tuple[str, str, Any], ...] = (
         segment_recipe(None, "linear"),
     ),
     ("Detection", "Of `lamina evaluate detect`. Defaults are those of `detect-small`.", detect_recipe(None)),
+    ("Frozen features", "Of `lamina evaluate knn` and `linear`.", FeatureOptions()),
+    ("Nearest neighbours", "Of `lamina evaluate knn`.", KNNOptions()),
+    ("Linear probe", "Of `lamina evaluate linear`.", LinearOptions()),
+    ("Few labels", "Of `lamina evaluate fewshot`.", FewOptions()),
+    ("Robustness", "Of `lamina evaluate robustness`.", RobustnessOptions()),
+    ("Several models", "Of `lamina evaluate all`.", CompareOptions()),
+    *(
+        (row.title, f"Of `lamina analyze {row.name}`. {row.help} It takes: {row.takes}", row.options())
+        for row in ANALYSES
+    ),
     ("Tokenizers", "Of `lamina tokenizer train`.", TokenizerOptions()),
     ("Studies", "Of `lamina study`.", StudyOptions()),
     *(
@@ -82,24 +99,29 @@ def options(root: Any, prefix: str = "") -> Iterator[Option]:
     """The options of a dataclass, those of its groups after its own."""
     hints = get_type_hints(type(root), include_extras=True)
     texts = field_texts(type(root))
+    own: list[Option] = []
     groups = []
     for field in fields(root):
         value = getattr(root, field.name)
         if is_dataclass(value):
             groups.append((f"{prefix}{field.name}.", value))
             continue
-        hint, allowed = _without_extras(hints[field.name])
-        yield Option(f"{prefix}{field.name}", _kind(hint), _value(value), texts.get(field.name, ""), allowed)
+        hint, extras = _without_extras(hints[field.name])
+        allowed = "; ".join(str(extra) for extra in extras if isinstance(extra, Range))
+        given = [extra.name for extra in extras if isinstance(extra, type(tyro.conf.arg())) and extra.name]
+        name = f"{prefix}{given[0] if given else field.name}"
+        own.append(Option(name, _kind(hint), _value(value), texts.get(field.name, ""), allowed))
+    yield from sorted(own, key=lambda option: option.name.count("."))
     for name, group in groups:
         yield from options(group, name)
 
 
-def _without_extras(hint: Any) -> tuple[Any, str]:
-    """The type alone, and the range that is written beside it."""
+def _without_extras(hint: Any) -> tuple[Any, list[Any]]:
+    """The type alone, and what is written beside it."""
     if get_origin(hint) is not Annotated:
-        return hint, ""
+        return hint, []
     inner, *extras = get_args(hint)
-    return inner, "; ".join(str(extra) for extra in extras if isinstance(extra, Range))
+    return inner, extras
 
 
 def _kind(hint: Any) -> str:

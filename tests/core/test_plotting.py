@@ -49,10 +49,11 @@ def test_a_method_keeps_its_colour_and_shares_it_with_none():
     assert hues([str(i) for i in range(9)]) == [*HUES, *HUES[:2]]
 
 
-def test_depth_darkens_towards_the_first_block_and_never_fades_into_paper():
+def test_depth_darkens_towards_the_first_block_and_never_fades_into_a_page():
     lightness = [lab(depths()(share)[:3], np.eye(3))[0] for share in np.linspace(0, 1, 24)]
     assert np.all(np.diff(lightness) > 0)
     assert lightness[-1] < 85  # white is 100
+    assert lightness[0] > 30  # a dark page is 11
 
 
 def lines_in(file):

@@ -57,8 +57,9 @@ def method_colour(name: str) -> str:
 
 
 def depths() -> Colormap:
-    """Colours from the first block to the last: viridis without the yellow that white paper swallows."""
-    return ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)))
+    """Colours from the first block to the last: viridis without the yellow that white paper swallows, and
+    without the violet that a dark page swallows."""
+    return ListedColormap(colormaps["viridis"](np.linspace(0.25, 0.88, 256)))
 
 
 def tidy(panel: Any, grid: Literal["x", "y", "both"] | None = "y") -> None:
