@@ -348,7 +348,7 @@ def test_a_held_out_part_that_cannot_be_opened_is_done_without(tmp_path):
         ({"knn_data": "{bare}/nothing"}, "there is no"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_a_run_is_made(tmp_path, monitor, sentence):
+def test_what_makes_no_sense_is_refused_before_a_run_is_made(tmp_path, monitor, sentence):
     places = {"bare": folder(tmp_path / "bare", None, 3), "few": folder(tmp_path / "few", ["a", "b"], 2)}
     given = {k: v.format(**places) if isinstance(v, str) else v for k, v in monitor.items()}
     with pytest.raises(LaminaError, match=sentence) as error:

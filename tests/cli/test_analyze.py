@@ -175,7 +175,7 @@ def test_the_curvature_of_what_fine_tuning_left(runs, images, tmp_path):
         ("similarity {mff} --images 2", "images"),
     ],
 )
-def test_what_cannot_be_meant_gets_one_line_and_writes_nothing(line, said, runs, images, tmp_path, capsys):
+def test_what_makes_no_sense_gets_one_line_and_writes_nothing(line, said, runs, images, tmp_path, capsys):
     words = line.format(**runs, data=images, out=tmp_path).split()
     assert main(["analyze", *words]) == 2
     told = capsys.readouterr().err.strip()

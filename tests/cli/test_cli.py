@@ -220,7 +220,7 @@ WRONG = [
 @pytest.mark.parametrize(
     ("args", "says"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_what_cannot_be_meant_gets_one_line_and_exit_code_2(args, says, tmp_path, capsys, monkeypatch):
+def test_what_makes_no_sense_gets_one_line_and_exit_code_2(args, says, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "FULL").mkdir()

@@ -134,7 +134,7 @@ def test_without_anything_to_do_the_image_is_the_same_object() -> None:
     assert TrainAugment(None, 0.0)(image, KEYS[0]) is image
 
 
-def test_what_cannot_be_meant_is_refused() -> None:
+def test_what_makes_no_sense_is_refused() -> None:
     cases = [
         ("no RandAugment policy", lambda: TrainAugment("nonsense", 0.0)),
         ("no RandAugment policy", lambda: TrainAugment("rand-mx-n2", 0.0)),

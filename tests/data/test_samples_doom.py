@@ -419,7 +419,7 @@ def test_without_vizdoom_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "query", ["train=0", "val=0", "height=100", "width=0", "wide=3", "seed=x", "seed=2147483648"]
 )
-def test_parameters_that_cannot_be_meant(query: str) -> None:
+def test_parameters_that_make_no_sense(query: str) -> None:
     with pytest.raises(LaminaError) as error:
         open_doom(query, None)
     assert "\n" not in str(error.value)

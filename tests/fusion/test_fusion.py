@@ -121,7 +121,7 @@ def test_taps(layers, depth, taps):
         ((-1, 11), 12, "within"),
     ],
 )
-def test_taps_that_cannot_be_meant(layers, depth, says):
+def test_taps_that_make_no_sense(layers, depth, says):
     with pytest.raises(LaminaError, match=says):
         resolve_layers(layers, depth)
 

@@ -155,7 +155,7 @@ def test_another_teacher_is_no_resume(tmp_path, teacher):
         ("crossmae", {"decoder.kind": "mae"}, "fusion mix"),
     ],
 )
-def test_what_cannot_be_meant_gets_one_line(tmp_path, teacher, name, options, says):
+def test_what_makes_no_sense_gets_one_line(tmp_path, teacher, name, options, says):
     with pytest.raises(LaminaError, match=says) as error:
         train(tmp_path / "run", name, teacher, options)
     assert "\n" not in str(error.value)

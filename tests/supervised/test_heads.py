@@ -164,7 +164,7 @@ def test_layers_are_those_of_mae():
     assert ids["encoder.vit.blocks.1.attn.qkv.weight"] == 2
 
 
-def test_what_cannot_be_meant():
+def test_what_makes_no_sense():
     with pytest.raises(LaminaError, match="ema"):
         SupervisedOptions(ema=1.0)
     with pytest.raises(LaminaError, match="head_std"):

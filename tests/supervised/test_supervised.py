@@ -486,7 +486,7 @@ def test_decay_is_folded(tmp_path: Path) -> None:
         )
 
 
-def test_exports_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+def test_exports_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     options = options_of("cls")
     task, fused = task_of(options), task_of(options, MFF)
     several = options_of("cls", class_tokens=3)

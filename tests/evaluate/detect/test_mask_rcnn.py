@@ -124,7 +124,7 @@ def test_heads_speak_in_single_precision():
     assert [each.dtype for part in lists for each in part] == [torch.float32] * 2
 
 
-def test_options_that_cannot_be_meant():
+def test_options_that_make_no_sense():
     for wrong in (
         {"channels": 0},
         {"region_samples": 0},
