@@ -12,13 +12,16 @@ from lamina.core.intervals import SHARE, estimate, wilson_interval
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import AS_STORED
 from lamina.data.sources import ArraySource, Subset
+from lamina.evaluate.fewshot import protocol as fewshot
 from lamina.evaluate.fewshot.options import FewOptions
 from lamina.evaluate.fewshot.protocol import _variant, evaluate_fewshot
 from lamina.evaluate.fewshot.subsets import draw_per_class, few, listed, per_class_of
 from lamina.evaluate.protocol import RunOptions
+from lamina.evaluate.robustness import protocol as robustness
 from lamina.evaluate.score import Score, score_file
 from lamina.features.data import LabelledData
 from lamina.features.options import ComputeOptions
+from lamina.interop.load import load_encoder
 
 LABELS = [0] * 50 + [1] * 20 + [2] * 3
 
@@ -231,6 +234,20 @@ def test_a_draw_sees_no_test_image(tmp_path, monkeypatch):
         assert torch.equal(first[0], second[0])
         assert torch.equal(first[1], second[1])
     assert [len(labels) for _, labels in fitted] == [6] * 4
+
+
+@pytest.mark.parametrize("protocol", [fewshot, robustness])
+def test_device_and_workers_are_those_of_the_run_options(protocol, monkeypatch):
+    def asked(*given, **named):
+        raise InterruptedError(next(each for each in given if isinstance(each, ComputeOptions)))
+
+    monkeypatch.setattr(fewshot, "collect_for", asked)
+    monkeypatch.setattr(robustness, "open_classifier", asked)
+    evaluate = evaluate_fewshot if protocol is fewshot else robustness.evaluate_robustness
+    backbone = load_encoder("timm/vit_tiny_patch16_224", pretrained=False)
+    with pytest.raises(InterruptedError) as found:
+        evaluate(backbone, "sample:photos", run_options=RunOptions(device="cpu", workers=0))
+    assert found.value.args == (ComputeOptions(workers=0, device="cpu"),)
 
 
 def test_fine_tuning_on_a_draw(tmp_path):

@@ -19,7 +19,7 @@ from lamina.evaluate.compare.options import CompareOptions
 from lamina.evaluate.fewshot.options import FewOptions
 from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.robustness.options import RobustnessOptions
-from lamina.features.options import ComputeOptions, FeatureOptions, KNNOptions, LinearOptions
+from lamina.features.options import FeatureOptions, KNNOptions, LinearOptions
 
 FEATURES, KNN, LINEAR, COMPUTE = FeatureOptions(), KNNOptions(), LinearOptions(), ComputeArguments()
 FEW, GOING, ROBUSTNESS, COMPARE = FewOptions(), RunOptions(), RobustnessOptions(), CompareOptions()
@@ -122,15 +122,18 @@ def fewshot(
         epochs: Epochs of fine-tuning, in place of the recipe's; its warm-up keeps its share of them. Only
             with --classifier finetune.
         few: Label budgets, number of subsets, and the classifier.
-        run_options: Seed and device; for finetune also the folder of its trainings.
+        run_options: Seed and device; with --classifier finetune also the folder of its trainings.
     """
     check_json(json)
     changes: dict[str, Any] = {} if config is None else read_config(config)
     changes |= {"recipe": recipe} if recipe else {}
-    if few.classifier != "finetune" and (changes or epochs is not None):
+    trains = {"--recipe": recipe, "--config": config, "--epochs": epochs, "--out": run_options.out}
+    given = [name for name, value in trains.items() if value is not None]
+    given += [f"--{name}" for name in ("resume", "overwrite") if getattr(run_options, name)]
+    if few.classifier != "finetune" and given:
         raise LaminaError(
-            "--recipe, --config and --epochs have an effect on fine-tuning alone, and the classifier is "
-            f"{few.classifier}; add --classifier finetune"
+            f"without fine-tuning {', '.join(given)} would have no effect, and the classifier is "
+            f"{few.classifier}; add --classifier finetune, or leave {'it' if len(given) == 1 else 'them'} out"
         )
     from lamina.evaluate.compare.recipes import check_recipes
     from lamina.evaluate.fewshot.protocol import evaluate_fewshot
@@ -178,10 +181,7 @@ def robustness(
     check_json(json)
     from lamina.evaluate.robustness.protocol import evaluate_robustness
 
-    compute = ComputeOptions(
-        batch_size, 2 if run_options.workers is None else run_options.workers, run_options.device or "auto"
-    )
-    known = network_options(network, heads)
+    compute, known = run_options.compute(batch_size), network_options(network, heads)
     score = evaluate_robustness(model, data, options, run_options, compute=compute, encoder=known, say=say)
     print_scores((score,), json)
     return 0

@@ -15,7 +15,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.ranges import NOT_NEGATIVE, SEED, check_ranges
 from lamina.data.options import LoadingOptions
 from lamina.encoder.options import EncoderOptions
-from lamina.features.options import VectorPool, Wanted
+from lamina.features.options import ComputeOptions, VectorPool, Wanted
 from lamina.train.options import TrainOptions
 
 Trained = Literal["linear-mae", "attentive", "finetune"]
@@ -54,6 +54,11 @@ class RunOptions:
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""
         check_ranges(self)
+
+    def compute(self, batch_size: int = ComputeOptions.batch_size) -> ComputeOptions:
+        """How features are computed with this device and these workers."""
+        workers = ComputeOptions.workers if self.workers is None else self.workers
+        return ComputeOptions(batch_size, workers, self.device or ComputeOptions.device)
 
 
 @dataclass(frozen=True)

@@ -79,10 +79,10 @@ def evaluate_fewshot(
         model: whatever `load_encoder` takes, or a backbone.
         data: labelled images in two parts; labels come from the first, all of the second is tested on.
         options: amounts, draws, and what learns.
-        run_options: seed, device; for finetune its folder, a subfolder for each draw.
+        run_options: seed, device, workers; for finetune its folder, a subfolder for each draw.
         encoder: timm name or options of the network, for weights files that do not say.
         recipe: of fine-tuning.
-        compute: how features are computed.
+        compute: how features are computed; by default with the device and workers of `run_options`.
         say: told a line for each draw.
 
     Raises:
@@ -235,9 +235,7 @@ def _judge(
 ) -> Callable[[Draw], Answer]:
     """What learns from a draw and is tested."""
     if options.classifier != "finetune":
-        return _frozen(
-            backbone, labelled, options, compute or ComputeOptions(device=run_options.device or "auto")
-        )
+        return _frozen(backbone, labelled, options, compute or run_options.compute())
 
     def tuned(draw: Draw) -> Answer:
         called = f"{draw.amount}-draw{draw.number}"

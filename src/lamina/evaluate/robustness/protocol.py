@@ -72,7 +72,7 @@ def evaluate_robustness(
         data: labelled images in two parts, or the folder of a published set.
         options: which images.
         run_options: folder of what was measured (by default in the run), seed, whether to go on.
-        compute: batch size, workers, device.
+        compute: batch size, workers, device; by default with the device and workers of `run_options`.
         encoder: timm name or options of the network, for a weights file that does not say.
         say: told a line for each part.
 
@@ -84,7 +84,7 @@ def evaluate_robustness(
         run_options or RunOptions(),
         time.perf_counter(),
     )
-    compute = compute or ComputeOptions()
+    compute = compute or run_options.compute()
     probed = options.probe_data or (str(data) if options.published is None else None)
     train = None if probed is None else open_labelled(probed).train
     classifier = open_classifier(model, train, compute, run_options.seed, options.pool, encoder)
