@@ -100,8 +100,8 @@ class Recipe:
     decoder: Annotated[DecoderOptions, _MASKED] = field(default_factory=DecoderOptions)
     target: Annotated[TargetOptions, _MASKED] = field(default_factory=TargetOptions)
     method: Literal["mim", "cmae", "supervised"] = "mim"
-    """Forward pass and loss. mim: masked image modelling with the parts below. cmae: with a second view and a
-    contrastive branch (CMAE). supervised: no mask, labels (DeiT)."""
+    """Forward pass and loss. mim: masked image modelling of one view (masking, decoder, target, loss). cmae:
+    the same, and a contrastive branch that sees a second view (CMAE). supervised: no mask, labels (DeiT)."""
     loss: Annotated[LossName, _MASKED] = "mse"
     """Loss over the predicted patches: mse (MAE, MaskFeat), l1 (SimMIM), cosine (EVA, MILAN) or cross_entropy
     (BEiT)."""
