@@ -10,7 +10,7 @@ from timm.models.vision_transformer import ParallelScalingBlock
 
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.frequency_plot import draw
-from lamina.analyze.measures.fourier import amplitudes, band_amplitudes, curve, log_amplitudes, magnitudes
+from lamina.analyze.measures.fourier import amplitudes, bands_of, curve, log_amplitudes, magnitudes
 from lamina.analyze.models import ModelOnImages
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
@@ -108,11 +108,11 @@ def test_diagonal_holds_nyquist_and_shared_frequencies_alone():
 
 def test_bands_of_noise_and_blur():
     noise = torch.randn(64, 8, 9, 12, generator=torch.Generator().manual_seed(0))
-    flat = band_amplitudes(noise)
+    flat = bands_of(amplitudes(noise) / (64 * 8))
     assert flat.low == pytest.approx(math.sqrt(math.pi) / 2, rel=0.02)
     assert flat.high == pytest.approx(flat.low, rel=0.02)
     blurred = (noise + noise.roll(1, 2) + noise.roll(1, 3) + noise.roll((1, 1), (2, 3))) / 4
-    assert band_amplitudes(blurred).share_high < 0.8 * flat.share_high
+    assert bands_of(amplitudes(blurred)).share_high < 0.8 * flat.share_high
 
 
 def test_refusals():

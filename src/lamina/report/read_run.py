@@ -54,9 +54,9 @@ class RunData:
         values = [[_float(row[key][i]) for row in rows] for i in range(width)]
         return [float(row["step"]) for row in rows], values
 
-    def setting(self, *names: str) -> Any:
-        """The first of these dotted recipe fields that there is, else None."""
-        return next((self.recipe[name] for name in names if name in self.recipe), None)
+    def setting(self, name: str) -> Any:
+        """A field of the recipe by its dotted name; None where it is not there."""
+        return self.recipe.get(name)
 
 
 def read_run(path: Path) -> RunData:

@@ -105,8 +105,3 @@ def bands_of(spectrum: Float[Tensor, "h w"]) -> Bands:
     total = float(low.sum() + high.sum())
     share = float(high.sum()) / total if total else 0.0
     return Bands(float(low.mean()) if len(low) else None, float(high.mean()), share)
-
-
-def band_amplitudes(maps: Float[Tensor, "B D h w"]) -> Bands:
-    """Low and high band of |fft2| / sqrt(h w), not logged, mean over batch and channel."""
-    return bands_of(amplitudes(maps) / (maps.shape[0] * maps.shape[1]))
