@@ -41,6 +41,7 @@ MISTAKES = {
     "evaluate finetune runs/mff photos/ --epochs many": ["many"],
     "evaluate fewshot runs/mff photos/ --epochs 3": ["--epochs would", "add --classifier finetune"],
     "evaluate fewshot runs/mff photos/ --out a --resume": ["--out, --resume would", "leave them out"],
+    "evaluate robustness a b --published imagenet-a --kinds fog": ["kinds have no effect on imagenet-a"],
     "evaluate segment runs/mff photos/ --head none": ["no head 'none'"],
     "evaluate detect runs/mff photos/ --recipe coco": ["no recipe 'coco'"],
     "evaluate all runs/mff --out runs/all": ["MODEL ... DATA"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, check_ranges
 from lamina.evaluate.robustness.corruptions.kinds import SEVERITIES, check_corruption
 
@@ -33,3 +34,7 @@ class RobustnessOptions:
         check_ranges(self)
         for kind in self.kinds:
             check_corruption(kind, SEVERITIES[0])
+        if self.kinds and self.published not in (None, "imagenet-c"):
+            raise LaminaError(
+                f"kinds have no effect on {self.published}, which is not corrupted: leave them out"
+            )
