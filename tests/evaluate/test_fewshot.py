@@ -268,3 +268,8 @@ def test_fine_tuning_on_a_draw(tmp_path):
 
 def test_a_subset_keeps_its_classes():
     assert Subset(stripes(9, seed=0), [0, 1]).labels == [0, 1]
+
+
+def test_the_pool_of_a_probe_is_refused_where_the_encoder_is_trained():
+    with pytest.raises(LaminaError, match="pool has no effect where classifier is finetune"):
+        evaluate_fewshot("nowhere", "nothing", FewOptions(classifier="finetune", pool="cls"))

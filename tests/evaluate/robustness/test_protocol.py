@@ -243,6 +243,18 @@ def test_exported_classifiers_and_runs_on_labels_are_taken_as_they_are(tmp_path)
     assert (found.kind, found.image_size) == ("trained", (16, 24))
 
 
+@pytest.mark.parametrize("changes", [{"pool": "cls"}, {"probe_data": "FOLDER"}])
+def test_options_of_a_probe_are_refused_for_a_trained_classifier(changes, folder, tmp_path):
+    options = options_of()
+    files = export_supervised(
+        task_of(options).eval(), options, None, tmp_path / "x.safetensors", class_names=list("abcde")
+    )
+    asked = RobustnessOptions(**{k: folder if v == "FOLDER" else v for k, v in changes.items()})
+    with pytest.raises(LaminaError, match=f"leave out --{next(iter(changes)).replace('_', '-')}"):
+        evaluate_robustness(files.weights, folder, asked, RunOptions(out=tmp_path / "out"), compute=CPU)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_no_classifier_says_so(run, monkeypatch):
     with pytest.raises(LaminaError, match="is no classifier"):
         open_classifier(run)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from lamina.core.choices import read_if
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, SHARE_ABOVE_0, check_ranges
 
@@ -29,7 +30,7 @@ class FewOptions:
     ImageNet."""
     draws: Annotated[int, COUNT] = 5
     """Number of random subsets drawn for each budget. A list counts as one subset."""
-    pool: Literal["cls", "mean"] = "mean"
+    pool: Annotated[Literal["cls", "mean"], read_if("classifier", "linear", "knn")] = "mean"
     """Vector of an image for linear and knn: the class token (cls) or the mean of the patch tokens (mean)."""
 
     def __post_init__(self) -> None:

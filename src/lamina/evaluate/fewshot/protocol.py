@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lamina.core.choices import check_read
 from lamina.core.errors import noted_on_interrupt
 from lamina.core.intervals import SHARE, estimate, wilson_interval
 from lamina.data.sources import Source
@@ -90,6 +91,7 @@ def evaluate_fewshot(
         LaminaError: one line on what is wrong with the model, the data, the lists or the folder.
     """
     options, run_options = options or FewOptions(), run_options or RunOptions()
+    check_read(FewOptions(), options)
     labelled = open_labelled(data)
     backbone = as_backbone(model, encoder)
     drawn = list(_draws(labelled.train, options, run_options.seed))

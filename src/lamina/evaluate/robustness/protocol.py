@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lamina.analyze.models import subsample
-from lamina.core.errors import noted_on_interrupt
+from lamina.core.config import differences
+from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.intervals import wilson_interval
 from lamina.data.digest import images_digest, joined_digests
 from lamina.data.sources import Source
@@ -88,6 +89,7 @@ def evaluate_robustness(
     probed = options.probe_data or (str(data) if options.published is None else None)
     train = None if probed is None else open_labelled(probed).train
     classifier = open_classifier(model, train, compute, run_options.seed, options.pool, encoder)
+    _check_probe_options(options, classifier)
     name = options.published or str(data)
     learned = "" if train is None else images_digest(train)
     settings = _settings(classifier, str(data), (probed, learned), options, run_options)
@@ -112,6 +114,17 @@ def evaluate_robustness(
     score = replace(score, seconds=seconds, notes=(*said, *score.notes), images=images)
     keep(score, model)
     return score
+
+
+def _check_probe_options(options: RobustnessOptions, classifier: Classifier) -> None:
+    """Refuse options of the linear probe for a classifier that came trained."""
+    changed = differences(RobustnessOptions(), options)
+    given = [f"--{name.replace('_', '-')}" for name in ("probe_data", "pool") if name in changed]
+    if given and classifier.n_train == 0:
+        raise LaminaError(
+            f"{classifier.name} is a trained classifier, for which no probe is fitted: leave out "
+            f"{' and '.join(given)}"
+        )
 
 
 def run(
