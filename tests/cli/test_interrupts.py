@@ -123,7 +123,7 @@ def test_an_analysis_says_how_far_it_was():
     bar.__exit__(KeyboardInterrupt, stop, None)
     assert stop.__notes__ == [
         "mae: images (64 of 256)",
-        "an analysis is written once it is whole: nothing of it is kept",
+        "nothing of it is kept: an analysis is written when it is complete",
     ]
 
 

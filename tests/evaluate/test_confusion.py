@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_score, recall_score
 
 from helpers.runs import stripes, toy_recipe, toy_run
-from lamina.cli.output import print_probe
+from lamina.cli.output import print_scores
 from lamina.core.config import merge
 from lamina.data.sources import ArraySource
 from lamina.evaluate.confusion import Confusion
@@ -97,7 +97,7 @@ def test_a_set_of_nearly_one_class_says_so_everywhere(tmp_path, capsys):
     }
     assert "[0, 0, 45]" in score_file(result).read_text()  # on one line
     assert Score.read(score_file(result)) == result
-    print_probe(result, None)
+    print_scores((result,))
     told = capsys.readouterr().out
     assert "2 classes, the largest with 93.8 % of the test images" in told
     assert "50.0 %" in told

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import field, make_dataclass
 from typing import Annotated, Any
@@ -11,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from lamina.analyze.catalog import analysis
-from lamina.cli.output import print_table, say
+from lamina.cli.output import print_table, say, typed_command
 from lamina.cli.parse import parse
 from lamina.core.text import printable
 
@@ -36,7 +34,7 @@ def analyze(name: str, args: Sequence[str]) -> int:
 
     with AnalysisBar() as bar:
         session = AnalysisSession(row, given.models, given.fields, bar, say)
-        summary, files = session.run(shlex.join(["lamina", *sys.argv[1:]]))
+        summary, files = session.run(typed_command())
     page = write_page_of_analyses(session.folder, session.run_analysed)
     print_table(summary.header, summary.rows)
     for line in (*summary.notes, *map(str, (files.json, files.png, files.svg, page))):

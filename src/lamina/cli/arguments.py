@@ -9,9 +9,9 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
-from lamina.cli.config_file import with_config
+from lamina.cli.config_file import Start, with_config
 from lamina.cli.parse import long_names, parse, peek
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
+from lamina.core.ranges import COUNT
 from lamina.data.samples.catalog import sample_names
 from lamina.encoder.options import EncoderOptions, network_options
 from lamina.evaluate.detect.recipes import DetectRecipe
@@ -19,6 +19,7 @@ from lamina.evaluate.finetune.recipes import FinetuneRecipe
 from lamina.evaluate.protocol import RunOptions, TrainingRecipe
 from lamina.evaluate.segment.recipes import SegmentRecipe
 from lamina.evaluate.unused_options import check_fields, without_old_fields
+from lamina.features.options import ComputeOptions, Progress
 from lamina.recipes.recipe import Recipe
 
 T = TypeVar("T")
@@ -44,33 +45,20 @@ Flat = Annotated[T, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True)
-class ComputeArguments:
+class ComputeArguments(ComputeOptions):
     """How features are computed. Of these options only the image size changes the numbers."""
 
+    progress: tyro.conf.Suppress[tyro.conf.Fixed[Progress | None]] = None
     network: Network = None
     heads: Heads = None
     image_size: Annotated[tuple[int, ...] | None, COUNT] = None
     """Side, or height and width, of the images in px. By default the size that the encoder was trained at;
     at another size its position embeddings are resampled."""
-    batch_size: Annotated[int, COUNT] = 64
-    """Images per forward pass. Lower it where the device runs out of memory."""
-    workers: Annotated[int, NOT_NEGATIVE] = 2
-    """Number of processes that read images. Raise it where the device waits for images; 0 reads them in the
-    main process."""
-    device: str = "auto"
-    """Device to compute on: auto, cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
-    cache: Path | None = None
-    """Folder that features are kept in and read from. They are found again by a hash of weights, images and
-    transform; the folder may be deleted at any time."""
 
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
-
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, progress: Progress) -> dict[str, Any]:
         """As the functions of `lamina.features` and `embed` take them, the network's options as one."""
         given = {name: value for name, value in vars(self).items() if name not in ("network", "heads")}
-        return {**given, "encoder": network_options(self.network, self.heads)}
+        return {**given, "encoder": network_options(self.network, self.heads), "progress": progress}
 
 
 @dataclass(frozen=True)
@@ -181,36 +169,32 @@ def parse_training(
     kind: type[A],
     verb: str,
     args: Sequence[str],
-    first: Callable[[Sequence[str]], TrainingRecipe],
+    first: TrainingRecipe,
     of_model: Callable[[A], TrainingRecipe] | None = None,
 ) -> A:
     """Arguments of `lamina evaluate VERB`: a recipe, then --config, then the options given.
 
     Args:
-        first: the recipe by the arguments as they were typed; imports nothing that is slow.
+        first: the recipe that is known before the arguments are parsed.
         of_model: the recipe by the parsed arguments, in place of the first one where no --recipe is given.
-            It may read the model, so that mistakes in arguments are found before it is asked.
+            It may read the model: by then mistakes in the arguments are found.
 
     Raises:
         LaminaError: in one line, for arguments that cannot be used.
     """
     args = long_names(args)
-    recipe = first(args)
-    check_fields(_field_names(args), recipe, verb)
-    parsed, check = _parse_from(kind, verb, args, recipe)
+    check_fields(_field_names(args), first, verb)
+
+    def parsed(recipe: TrainingRecipe) -> tuple[A, Start[TrainingRecipe]]:
+        start = with_config(recipe, args, without_old_fields)
+        default = kind(model=tyro.MISSING, data=tyro.MISSING, fields=start.recipe)
+        return parse(kind, args, f"lamina evaluate {verb}", default), start
+
+    arguments, start = parsed(first)
     if of_model is not None and peek(args, "--recipe") is None:
-        parsed, check = _parse_from(kind, verb, args, of_model(parsed))
-    check(parsed.fields)
-    return parsed
-
-
-def _parse_from(
-    kind: type[A], verb: str, args: Sequence[str], recipe: TrainingRecipe
-) -> tuple[A, Callable[[Any], None]]:
-    """The arguments with this recipe as default, and the check of options that have no effect."""
-    start = with_config(recipe, args, without_old_fields)
-    default = kind(model=tyro.MISSING, data=tyro.MISSING, fields=start.recipe)
-    return parse(kind, args, f"lamina evaluate {verb}", default), start.check
+        arguments, start = parsed(of_model(arguments))
+    start.check(arguments.fields)
+    return arguments
 
 
 def _field_names(args: Sequence[str]) -> list[str]:

@@ -79,7 +79,7 @@ def _fields_of(content: dict[str, Any]) -> dict[str, Any]:
 
 def _read_mapping(file: Path) -> dict[str, Any]:
     try:
-        # Where it began as a run's recipe.yaml it may have been edited since, so its digest is no matter.
+        # Where it began as a run's recipe.yaml it may have been edited since, so its digest is not checked.
         content = parse_yaml(file.read_text(encoding="utf-8"), verify=False, kind=_Loader)
     except OSError as error:
         raise LaminaError(f"--config {file} cannot be read: {error.strerror}") from error

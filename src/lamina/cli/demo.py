@@ -18,7 +18,7 @@ DATA = "sample:photos?crop=20"
 
 
 def run_demo(out: Path, seed: int = 0) -> tuple[Score, Score]:
-    """Pre-train by the demo recipe, then kNN and linear probe beside their baselines, all kept in `out`.
+    """Pre-train by the demo recipe, then evaluate by kNN and a linear probe; all is kept in `out`.
 
     Raises:
         Unfinished: where the training was interrupted.

@@ -64,7 +64,7 @@ def describe(
 
 
 def describe_on_labels(arguments: LabelTrainingArguments) -> None:
-    """The same of a training on labels, from a pre-trained encoder."""
+    """As `describe`, of a training on labels from a pre-trained encoder."""
     backbone = load_encoder(arguments.model, encoder=arguments.options)
     chosen, notes = adapt_recipe(arguments.fields, backbone, open_source(arguments.data, "train"))
     describe(chosen, arguments.data, "train")
@@ -73,7 +73,7 @@ def describe_on_labels(arguments: LabelTrainingArguments) -> None:
 
 
 def describe_segment(arguments: SegmentArguments) -> None:
-    """The same of a training for segmentation."""
+    """As `describe`, of a training for segmentation."""
     plan = plan_segmentation(arguments.model, arguments.data, arguments.fields, encoder=arguments.options)
     if not plan.recipe.trains:
         _describe_dense(plan, "nothing is trained")
@@ -84,7 +84,7 @@ def describe_segment(arguments: SegmentArguments) -> None:
 
 
 def describe_detect(arguments: DetectArguments) -> None:
-    """The same of a training for detection."""
+    """As `describe`, of a training for detection."""
     plan = plan_detection(arguments.model, arguments.data, arguments.fields, encoder=arguments.options)
     images = plan.recipe.train.micro_batch_size or 1
     memory, more = (estimate_detection(plan, count) for count in (images, images + 1))

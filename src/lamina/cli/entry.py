@@ -1,4 +1,4 @@
-"""The command line from what was typed to the exit code: finds the verb, runs it and words its errors."""
+"""The command line from what was typed to the exit code: it finds the verb, runs it and prints its errors."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _code(args)
         finally:
             lost = finish_output()
-        if lost is None or isinstance(lost, BrokenPipeError):  # a reader that has seen enough
+        if lost is None or isinstance(lost, BrokenPipeError):  # such as that of `| head`
             return code
-        _complain(f"standard output could not be written ({why(lost)}); what was printed is incomplete")
+        _print_error(f"standard output could not be written ({why(lost)}); what was printed is incomplete")
         return code or (2 if _is_printed(args) else 0)
 
 
 def _is_printed(args: list[str]) -> bool:
-    """Whether what was printed is the result itself, and is kept in no file."""
+    """Whether the result of the command is what it prints, so that no file has it."""
     verb = _find(args)
     return verb.printed if verb is not None else not args or args[0] in (*_HELP, "--version")
 
@@ -58,29 +58,29 @@ def _code(args: list[str]) -> int:
     try:
         return _run(args)
     except LaminaError as error:
-        _complain(_with_notes(error, str(error)))
+        _print_error(str(error), *_notes(error))
         return error.exit_code
     except OSError as error:
         parts = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
-        _complain(_with_notes(error, parts or str(error)))
+        _print_error(parts or str(error), *_notes(error))
         return 2
     except KeyboardInterrupt as stop:
-        notes = getattr(stop, "__notes__", ["give the same command again"])
         signal = getattr(stop, "signal", None)
-        _complain("; ".join(["interrupted" if signal is None else f"interrupted by {signal.name}", *notes]))
+        interrupted = "interrupted" if signal is None else f"interrupted by {signal.name}"
+        _print_error(interrupted, *(_notes(stop) or ["give the same command again"]))
         return 130 if signal is None else 75
 
 
-def _with_notes(error: Exception, sentence: str) -> str:
-    """The sentence, and what was noted on the way, such as where the last step is saved."""
-    return "; ".join([sentence, *getattr(error, "__notes__", [])])
+def _notes(error: BaseException) -> list[str]:
+    """What was noted on the way, such as where the last step is saved."""
+    return getattr(error, "__notes__", [])
 
 
-def _complain(sentence: str) -> None:
+def _print_error(*parts: str) -> None:
     """One line on stderr; under torchrun with the rank that prints it."""
     rank = int(os.environ.get("RANK", "0"))
     prefix = f"rank {rank}: " if rank else ""
-    print(f"lamina: {prefix}{printable(' '.join(sentence.split()))}", file=sys.stderr)
+    print(f"lamina: {prefix}{printable(' '.join('; '.join(parts).split()))}", file=sys.stderr)
 
 
 def _run(args: list[str]) -> int:
@@ -95,7 +95,7 @@ def _run(args: list[str]) -> int:
         raise LaminaError(_unknown(args))
     given, notes = with_new_flags(verb.name, args[len(verb.name.split()) :])
     for note in notes:
-        _complain(note)
+        _print_error(note)
     from lamina.train.signals import raised_signals
 
     with raised_signals():
@@ -118,7 +118,7 @@ def _find(args: Sequence[str]) -> Verb | None:
 
 
 def _unknown(args: list[str]) -> str:
-    """What is wrong with words that are no verb."""
+    """The error for words that are no verb, with the nearest verb."""
     group = [verb.name.split()[1] for verb in VERBS if verb.name.startswith(f"{args[0]} ")]
     if group:
         near = did_you_mean(args[1], group) if len(args) > 1 else ""

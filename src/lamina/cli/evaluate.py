@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from lamina.cli.arguments import ComputeArguments, Flat, Heads, Json, Labelled, Model, Network
 from lamina.cli.config_file import read_config
-from lamina.cli.output import check_json, print_probe, print_scores, print_table, refresh_report, say
+from lamina.cli.output import check_json, print_scores, print_table, refresh_report, say, typed_command
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT
 from lamina.encoder.options import network_options
@@ -21,8 +21,11 @@ from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.robustness.options import RobustnessOptions
 from lamina.features.options import FeatureOptions, KNNOptions, LinearOptions
 
+if TYPE_CHECKING:
+    from lamina.evaluate.score import Score
+
 FEATURES, KNN, LINEAR, COMPUTE = FeatureOptions(), KNNOptions(), LinearOptions(), ComputeArguments()
-FEW, GOING, ROBUSTNESS, COMPARE = FewOptions(), RunOptions(), RobustnessOptions(), CompareOptions()
+FEW, RUN_OPTIONS, ROBUSTNESS, COMPARE = FewOptions(), RunOptions(), RobustnessOptions(), CompareOptions()
 
 
 def knn(
@@ -48,21 +51,10 @@ def knn(
         compute: How features are computed.
     """
     check_json(json)
-    from lamina.cli.progress import ImagesBar
     from lamina.evaluate.probes import evaluate_knn
 
-    with ImagesBar() as bar:
-        result = evaluate_knn(
-            model,
-            data,
-            options=options,
-            features=features,
-            leave_one_out=leave_one_out,
-            progress=bar,
-            **compute.arguments(),
-        )
-    print_probe(result, json)
-    return 0
+    evaluate = partial(evaluate_knn, model, data, options=options, leave_one_out=leave_one_out)
+    return _probe(evaluate, features, compute, json)
 
 
 def linear(
@@ -88,14 +80,20 @@ def linear(
         compute: How features are computed.
     """
     check_json(json)
-    from lamina.cli.progress import ImagesBar
     from lamina.evaluate.probes import evaluate_linear
 
+    evaluate = partial(evaluate_linear, model, data, options=options, seed=seed)
+    return _probe(evaluate, features, compute, json)
+
+
+def _probe(
+    evaluate: Callable[..., Score], features: FeatureOptions, compute: ComputeArguments, json: Path | None
+) -> int:
+    from lamina.cli.progress import ImagesBar
+
     with ImagesBar() as bar:
-        result = evaluate_linear(
-            model, data, options=options, features=features, seed=seed, progress=bar, **compute.arguments()
-        )
-    print_probe(result, json)
+        score = evaluate(features=features, **compute.arguments(bar))
+    print_scores((score,), json)
     return 0
 
 
@@ -110,7 +108,7 @@ def fewshot(
     config: Path | None = None,
     epochs: float | None = None,
     few: Flat[FewOptions] = FEW,
-    run_options: Flat[RunOptions] = GOING,
+    run_options: Flat[RunOptions] = RUN_OPTIONS,
 ) -> int:
     """Train on few labels, with n images of each class or with shares of all images, and test on all test
     images. Reported are the mean over random subsets and its 95 % interval.
@@ -167,7 +165,7 @@ def robustness(
     heads: Heads = None,
     batch_size: Annotated[int, COUNT] = 64,
     options: Flat[RobustnessOptions] = ROBUSTNESS,
-    run_options: Flat[RunOptions] = GOING,
+    run_options: Flat[RunOptions] = RUN_OPTIONS,
 ) -> int:
     """Test a classifier on corrupted images, or on ImageNet-C, -A, -R or -Sketch as published.
 
@@ -219,7 +217,7 @@ def compare_all(
 
     *models, data = models_and_data
     scores = compare(models, data, out, options, say, recipes)
-    files = write_comparison(scores, data, out, shlex.join(["lamina", *sys.argv[1:]]))
+    files = write_comparison(scores, data, out, typed_command())
     for model in sorted({score.model for each in scores.values() for score in each}):
         refresh_report(model)
     comparison = Comparison.of(scores)

@@ -35,7 +35,8 @@ def train_on_labels(verb: str, args: Sequence[str]) -> int:
 
 
 def parse_label_training(protocol: Trained, args: Sequence[str]) -> LabelTrainingArguments:
-    """Arguments of `lamina evaluate PROTOCOL`; raises as `parse_training`."""
+    """Arguments of `lamina evaluate PROTOCOL`; raises as `parse_training`. The first recipe is the one that
+    is named, or the one for networks of any size."""
 
     def of_model(arguments: LabelTrainingArguments) -> FinetuneRecipe:
         from lamina.evaluate.finetune.adapt import protocol_recipe
@@ -44,65 +45,56 @@ def parse_label_training(protocol: Trained, args: Sequence[str]) -> LabelTrainin
         backbone = load_encoder(arguments.model, encoder=arguments.options, pretrained=False)
         return protocol_recipe(protocol, backbone)
 
-    return parse_training(LabelTrainingArguments, protocol, args, partial(_label_recipe, protocol), of_model)
-
-
-def _label_recipe(protocol: str, args: Sequence[str]) -> FinetuneRecipe:
-    """The recipe that is named; else the one for networks of any size."""
-    return recipe_of(protocol, peek(args, "--recipe") or protocol)
+    first = recipe_of(protocol, peek(args, "--recipe") or protocol)
+    return parse_training(LabelTrainingArguments, protocol, args, first, of_model)
 
 
 def segment(verb: str, args: Sequence[str]) -> int:
     """`lamina evaluate segment`; returns the exit code, raises `LaminaError`."""
-    arguments = parse_training(
-        SegmentArguments, verb, args, lambda a: segment_recipe(peek(a, "--recipe"), peek(a, "--head"))
-    )
+    first = segment_recipe(peek(args, "--recipe"), peek(args, "--head"))
+    arguments = parse_training(SegmentArguments, verb, args, first)
     from lamina.cli.dry_run import describe_segment
     from lamina.evaluate.segment.protocol import evaluate_segment
 
-    return _train_and_test(arguments, describe_segment, partial(_with_bar, evaluate_segment), True)
+    return _train_and_test(arguments, describe_segment, evaluate_segment, dense=True)
 
 
 def detect(verb: str, args: Sequence[str]) -> int:
     """`lamina evaluate detect`; returns the exit code, raises `LaminaError`."""
-    arguments = parse_training(DetectArguments, verb, args, lambda a: detect_recipe(peek(a, "--recipe")))
+    arguments = parse_training(DetectArguments, verb, args, detect_recipe(peek(args, "--recipe")))
     from lamina.cli.dry_run import describe_detect
     from lamina.evaluate.detect.protocol import evaluate_detect
 
-    return _train_and_test(arguments, describe_detect, partial(_with_bar, evaluate_detect), True)
-
-
-def _with_bar(evaluate: Callable[..., Any], *given: Any, **named: Any) -> Any:
-    from lamina.cli.progress import ImagesBar
-
-    with ImagesBar() as bar:
-        return evaluate(*given, **named, progress=bar)
+    return _train_and_test(arguments, describe_detect, evaluate_detect, dense=True)
 
 
 def _train_and_test(
-    arguments: A, describe: Callable[[A], None], evaluate: Callable[..., Any], say_folder: bool = False
+    arguments: A, describe: Callable[[A], None], evaluate: Callable[..., Any], dense: bool = False
 ) -> int:
     """Train and test, and print the score, or with --dry-run print what would be done.
 
     Args:
         evaluate: model, data and `RunOptions` to a score, by `recipe` and `encoder`.
-        say_folder: whether the folder is printed too.
+        dense: whether `evaluate` has a `progress`, and a folder to print.
     """
-    from lamina.train.distributed import is_main
-
     if arguments.dry_run:
         describe(arguments)
         return 0
     check_json(arguments.json)
-    score = evaluate(
-        arguments.model,
-        arguments.data,
-        arguments.run_options,
-        recipe=arguments.fields,
-        encoder=arguments.options,
-    )
+    from lamina.cli.progress import ImagesBar
+    from lamina.train.distributed import is_main
+
+    with ImagesBar() as bar:
+        score = evaluate(
+            arguments.model,
+            arguments.data,
+            arguments.run_options,
+            recipe=arguments.fields,
+            encoder=arguments.options,
+            **({"progress": bar} if dense else {}),
+        )
     if is_main():
         print_scores((score,), arguments.json)
-        if say_folder:
+        if dense:
             say(f"folder {score.settings['folder']}")
     return 0

@@ -121,8 +121,8 @@ def _decoder(recipe: Recipe) -> str:
 def _target(recipe: Recipe) -> str:
     options = recipe.target
     if options.kind == "pixels":
-        told = "normalised pixels" if options.norm_pix else "pixels"
-        return told if options.low_pass is None else f"{told}, low-passed"
+        text = "normalised pixels" if options.norm_pix else "pixels"
+        return text if options.low_pass is None else f"{text}, low-passed"
     return {"hog": "gradient histograms", "tokens": "tokenizer's ids"}.get(options.kind, "teacher's features")
 
 
@@ -133,7 +133,7 @@ def _encoder(recipe: Recipe) -> str:
 
 
 def _sentence(build: Callable[..., Any]) -> str:
-    """The first sentence of what a recipe says of itself."""
+    """The first sentence of the docstring of a recipe."""
     text = " ".join(_docstring(build).split("\n\n")[0].split())
     return text.split(": ")[0].rstrip(".") if len(text) > 90 and ": " in text else text.rstrip(".")
 

@@ -67,9 +67,7 @@ def embed(
     from lamina.features.embed import embed as embed_images
 
     with ImagesBar() as bar:
-        table = embed_images(
-            model, data, out, features=features, pool=pool, progress=bar, **compute.arguments()
-        )
+        table = embed_images(model, data, out, features=features, pool=pool, **compute.arguments(bar))
     n, bad = len(table.index), len(table.faults)
     say(f"{n} images in {out}")
     for note in table.notes:

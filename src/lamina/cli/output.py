@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from lamina.core.text import printable
 if TYPE_CHECKING:
     from lamina.evaluate.score import Score
 
+SCORE_COLUMNS = ("protocol", "metric", "value", "95 % interval", "train", "test")
 # A table that goes to a file or a pipe may be as wide as it needs.
 console = make_console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
@@ -36,47 +38,51 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], gap: int =
     console.print(table)
 
 
+def typed_command() -> str:
+    """The command as it was typed, for the pages and pictures that it makes."""
+    return shlex.join(["lamina", *sys.argv[1:]])
+
+
 def check_json(file: Path | None) -> None:
     """Raise before any work where a result could not be written to this file after it."""
     if file is not None:
         check_writable(file)
 
 
-def print_probe(result: Score, file: Path | None) -> None:
-    """Print the table of a probe, save it to a file where one is given, and write the run's report anew."""
+def print_scores(scores: Sequence[Score], file: Path | None = None) -> None:
+    """Print scores as a table, or the table of one probe; save the last score to a file where one is given,
+    and write the run's report anew."""
     if file is not None:
-        result.save(file)
-    header, *rows = result.table()
-    largest = f"the largest with {100 * (result.majority or 0):.1f} % of the test images"
-    say(
-        f"{result.protocol} on {result.data}: {result.n_train} training and {result.n_test} test images, "
-        f"{len(result.classes)} classes, {largest}"
-    )
-    print_table(header, rows)
-    for note in (*result.notes, *(() if result.timing is None else (str(result.timing),))):
-        say(note)
-    refresh_report(result.model)
-
-
-def print_scores(scores: tuple[Score, ...], file: Path | None) -> None:
-    """Print scores as a table, save the last one to a file where one is given, and write the run's report
-    anew."""
-    if file is not None and scores:
         scores[-1].save(file)
-    rows = []
+    if scores[0].rows:
+        _print_probe(scores[0])
+    else:
+        print_table(
+            ("protocol", "metric", "value", "95 % interval", "train", "test"), map(_row, scores), gap=3
+        )
     for score in scores:
-        low_high = () if score.interval is None else score.interval
-        interval = " to ".join(f"{100 * value:.1f}" for value in low_high)
-        value = f"{100 * score.value:.1f} %"
-        rows.append((score.protocol, score.metric, value, interval, str(score.n_train), str(score.n_test)))
-    print_table(("protocol", "metric", "value", "95 % interval", "train", "test"), rows, gap=3)
-    for score in scores:
-        for name, value_of in score.more.items():
-            if not name.startswith("draw "):
-                say(f"{name}: {100 * value_of:.1f} %")
-        for note in score.notes:
+        for name, value in score.more.items():
+            if not score.rows and not name.startswith("draw "):
+                say(f"{name}: {100 * value:.1f} %")
+        for note in (*score.notes, *(() if score.timing is None else (str(score.timing),))):
             say(note)
     refresh_report(scores[0].model)
+
+
+def _print_probe(score: Score) -> None:
+    largest = f"the largest with {100 * (score.majority or 0):.1f} % of the test images"
+    say(
+        f"{score.protocol} on {score.data}: {score.n_train} training and {score.n_test} test images, "
+        f"{len(score.classes)} classes, {largest}"
+    )
+    header, *rows = score.table()
+    print_table(header, rows)
+
+
+def _row(score: Score) -> tuple[str, ...]:
+    interval = " to ".join(f"{100 * value:.1f}" for value in score.interval or ())
+    value, counts = f"{100 * score.value:.1f} %", (str(score.n_train), str(score.n_test))
+    return (score.protocol, score.metric, value, interval, *counts)
 
 
 def refresh_report(model: str) -> None:

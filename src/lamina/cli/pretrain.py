@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import tyro
 from rich.table import Table
@@ -12,33 +13,16 @@ from lamina.cli.arguments import PretrainArguments
 from lamina.cli.config_file import with_config
 from lamina.cli.output import say
 from lamina.cli.parse import long_names, parse, peek
-from lamina.core.config import flatten, to_mapping
 from lamina.core.console import make_console
+from lamina.core.field_texts import field_texts
 from lamina.data.samples.catalog import sample_names
+from lamina.methods.catalog import METHODS
 from lamina.methods.catalog import recipe as named_recipe
-from lamina.methods.catalog import recipes
 from lamina.recipes.recipe import Recipe
 from lamina.recipes.short_names import SHORT_NAMES
 
-_COMMON = {
-    "encoder": "timm name of a VisionTransformer or Eva",
-    "image_size": "side, or height and width, of the training images in px",
-    "patch_size": "side of a patch in px",
-    "in_chans": "number of channels of the images",
-    "mean": "channel means on [0, 1]: numbers, or auto to measure them",
-    "std": "channel standard deviations: numbers, or auto to measure them",
-    "fusion": "mff for Multi-level Feature Fusion, or none",
-    "mask_ratio": "share of the patches that is masked",
-    "epochs": "passes over the images",
-    "max_steps": "number of steps, in place of epochs",
-    "batch_size": "images per step, over all ranks and micro-batches",
-    "base_lr": "learning rate at batch 256; it is scaled by batch_size / 256",
-    "workers": "number of processes that read images",
-    "device": "auto, cpu, cuda, cuda:1, mps, ...",
-    "precision": "fp32, bf16 or fp16",
-    "seed": "random seed for weights, data order, crops, masks and drop path",
-    "checkpoint_every_steps": "also save every N steps (always: every 15 minutes and at the end)",
-}
+_FLAGS = {"recipe": " NAME", "config": " FILE", "resume": "", "overwrite": "", "init": " FILE", "dry_run": ""}
+"""The options that are no fields of the recipe, and the values that they take."""
 _USAGE = f"""\
 usage: lamina pretrain DATA --out RUN [options]
 
@@ -46,7 +30,10 @@ DATA is a folder (searched in depth), a .txt list, a quoted glob, or a sample:
 {sample_names()}.
 RUN is a new folder; everything about the run is kept in it.
 """
-_END = """
+_END = f"""
+Methods: {", ".join(method.name for method in METHODS)}.
+--recipe takes METHOD or METHOD-small, or METHOD-ti, -s, -b, -l or -h as published.
+
 --help-all lists all other options. They have dotted names, such as --fusion.layers 0 2 11 or
 --optim.weight-decay 0.1.
 
@@ -121,31 +108,21 @@ def _starting_recipe(args: Sequence[str]) -> Recipe:
 
 def _print_help() -> None:
     console = make_console()
-    defaults = flatten(to_mapping(named_recipe("mae")))
+    mae = named_recipe("mae")
     table = Table("option", "default", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for flag, default, text in (
-        ("--recipe NAME", "mae", f"method and schedule to start from: {', '.join(_recipe_names())}"),
-        ("--config FILE", "", "YAML file with fields of the recipe; options of the command line override it"),
-        ("--resume", "", "continue RUN exactly where it stopped; start it where there is none"),
-        ("--overwrite", "", "replace RUN once the new run has taken its first step"),
-        (
-            "--init FILE",
-            "",
-            "initialise the encoder from a run, an export, third-party weights or timm/NAME",
-        ),
-        ("--dry-run", "", "print the complete recipe, the steps and the memory, and train nothing"),
-        ("--help-all", "", "list every field of the recipe by its dotted name"),
-    ):
-        table.add_row(flag, default, text)
-    for name, text in _COMMON.items():
-        default = defaults[SHORT_NAMES[name]]
-        table.add_row(f"--{name.replace('_', '-')}", "" if default is None else str(default), text)
+    texts = field_texts(PretrainArguments)
+    for name, value in _FLAGS.items():
+        table.add_row(_flag(name) + value, "mae" if name == "recipe" else "", texts[name])
+    table.add_row("--help-all", "", "List every field of the recipe by its dotted name.")
+    for name, dotted in SHORT_NAMES.items():
+        group, _, field = dotted.partition(".")
+        options = getattr(mae, group)
+        default, kind = getattr(options, field), cast(type, type(options))
+        table.add_row(_flag(name), "" if default is None else str(default), field_texts(kind)[field])
     console.print(_USAGE, markup=False)
     console.print(table)
     console.print(_END, markup=False)
 
 
-def _recipe_names() -> list[str]:
-    """Names of recipes, the sizes of a method as one."""
-    names = [name for name in recipes() if name.rpartition("-")[2] not in ("ti", "s", "l", "h", "demo")]
-    return [f"{name[:-2]}-{{ti,s,b,l,h}}" if name.endswith("-b") else name for name in names]
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

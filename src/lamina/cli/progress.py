@@ -55,7 +55,7 @@ class ImagesBar(_Bar):
         """When the first batch of this pass was done, and how many images it had."""
 
     def __call__(self, done: int, total: int, wait: float) -> None:
-        """So many images of so many are done; so large a share of the time went into waiting for them."""
+        """Show the number of images done, and the share of the time that was spent waiting for them."""
         self._progress.start()  # not before: a training that comes first has a bar of its own
         now = time.perf_counter()
         if self._first is None or done <= self._done:
@@ -87,10 +87,10 @@ class AnalysisBar(_Bar):
         if isinstance(error, KeyboardInterrupt) and not getattr(error, "__notes__", None):
             what, done = printable(self._what), f"({self._done} of {self._total})"
             error.add_note(f"{what} {done}" if what else "nothing was finished")
-            error.add_note("an analysis is written once it is whole: nothing of it is kept")
+            error.add_note("nothing of it is kept: an analysis is written when it is complete")
 
     def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
-        """So much of so much is done; another `what`, or less than before, is another pass."""
+        """Show how much of an analysis is done. Another `what`, or a smaller number, begins a pass."""
         if what != self._what or done < self._done:
             self._progress.reset(self._task, total=total, description=printable(what))
         elif done > self._done:
@@ -100,7 +100,7 @@ class AnalysisBar(_Bar):
         self._progress.start()
 
     def _print_part(self) -> None:
-        """A line on the part that is done, where there is no terminal."""
+        """Print a line on the part that is done, where there is no terminal."""
         if self._detail and not self._terminal:
             seconds = time.perf_counter() - self._started
             part = f"{self._what} {self._done + 1} of {self._total}"

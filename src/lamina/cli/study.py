@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 from importlib import import_module
@@ -13,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from lamina.cli.arguments import Flat
-from lamina.cli.output import say
+from lamina.cli.output import say, typed_command
 from lamina.cli.parse import parse
 from lamina.studies.options import StudyOptions
 
@@ -51,8 +49,7 @@ def study(name: str, args: Sequence[str]) -> int:
 
     stem = name.replace("-", "_")
     run = getattr(import_module(f"lamina.studies.{stem}"), stem)
-    command = shlex.join(["lamina", *sys.argv[1:]])
-    outcome = run_study(run, given.data, given.out, given.options, say=say, command=command)
+    outcome = run_study(run, given.data, given.out, given.options, say=say, command=typed_command())
     if outcome.page is not None:
         say(outcome.page.read_text(encoding="utf-8"))
         say(f"page {outcome.page}")

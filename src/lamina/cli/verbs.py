@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import Any
 
 from lamina.analyze.catalog import ANALYSES
-from lamina.evaluate.catalog import protocol_named
+from lamina.evaluate.catalog import PROTOCOLS
+from lamina.evaluate.protocol import Protocol
 
 
 @dataclass(frozen=True)
@@ -34,27 +35,27 @@ class Verb:
         return getattr(import_module(module), name)  # type: ignore[no-any-return]
 
 
-def _protocol(name: str, function: str) -> Verb:
+_PROTOCOLS = {
+    **dict.fromkeys(("knn", "linear", "fewshot", "robustness"), "lamina.cli.evaluate:{}"),
+    **dict.fromkeys(("linear-mae", "attentive", "finetune"), "lamina.cli.evaluate_trained:train_on_labels"),
+    **dict.fromkeys(("segment", "detect"), "lamina.cli.evaluate_trained:{}"),
+}
+"""The functions of the protocols that have a verb of their own."""
+
+
+def _evaluate(row: Protocol) -> Verb:
     """The verb of one protocol. Those that train from a recipe parse their arguments; others print."""
-    row = protocol_named(name)
-    trains = bool(row.recipe)
-    return Verb(f"evaluate {name}", row.help.rstrip("."), function, printed=not trains, parses=trains)
+    function, trains = _PROTOCOLS[row.name].format(row.name), bool(row.recipe)
+    return Verb(f"evaluate {row.name}", row.help.rstrip("."), function, printed=not trains, parses=trains)
 
 
-_LABELS = "lamina.cli.evaluate_trained:train_on_labels"
-_STUDY = "lamina.cli.study:study"
+def _study(name: str, text: str) -> Verb:
+    return Verb(f"study {name}", text, "lamina.cli.study:study", parses=True)
+
 
 VERBS = (
     Verb("pretrain", "Pre-train on a folder of images", "lamina.cli.pretrain:pretrain", parses=True),
-    _protocol("knn", "lamina.cli.evaluate:knn"),
-    _protocol("linear", "lamina.cli.evaluate:linear"),
-    _protocol("linear-mae", _LABELS),
-    _protocol("attentive", _LABELS),
-    _protocol("finetune", _LABELS),
-    _protocol("fewshot", "lamina.cli.evaluate:fewshot"),
-    _protocol("robustness", "lamina.cli.evaluate:robustness"),
-    _protocol("segment", "lamina.cli.evaluate_trained:segment"),
-    _protocol("detect", "lamina.cli.evaluate_trained:detect"),
+    *(_evaluate(row) for row in PROTOCOLS if row.name in _PROTOCOLS),
     Verb(
         "evaluate all",
         "Run several models through several protocols: one table",
@@ -74,14 +75,9 @@ VERBS = (
         Verb(f"analyze {row.name}", row.help.rstrip("."), "lamina.cli.analyze:analyze", parses=True)
         for row in ANALYSES
     ),
-    Verb(
-        "study feature-bias",
-        "Compare fusion weights by target: pixels, features, labels",
-        _STUDY,
-        parses=True,
-    ),
-    Verb("study pair", "Compare MAE and PixMIM, each with and without MFF", _STUDY, parses=True),
-    Verb("study fusion", "Compare fused blocks, projections and poolings", _STUDY, parses=True),
+    _study("feature-bias", "Compare fusion weights by target: pixels, features, labels"),
+    _study("pair", "Compare MAE and PixMIM, each with and without MFF"),
+    _study("fusion", "Compare fused blocks, projections and poolings"),
     Verb("tokenizer train", "Train a discrete tokenizer for BEiT", "lamina.cli.tokenizer:train"),
     Verb(
         "inspect",

@@ -142,15 +142,18 @@ class ComputeOptions:
     """How features are computed; beyond rounding the numbers do not depend on it."""
 
     batch_size: Annotated[int, COUNT] = 64
-    """Images per forward."""
+    """Images per forward pass. Lower it where the device runs out of memory."""
     workers: Annotated[int, NOT_NEGATIVE] = 2
-    """Processes that read images while others pass the encoder; 0: reading and computing take turns."""
+    """Number of processes that read images. Raise it where the device waits for images; 0 reads them in the
+    main process."""
     device: str = "auto"
-    """auto (the GPU where there is one), cpu, cuda, ..."""
+    """Device to compute on: auto, cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
     progress: Progress | None = None
-    """Told how many images of how many are done, and the share of the time spent waiting for images."""
+    """It is called after each batch with the number of images that are done, the number of all, and the share
+    of the time that was spent waiting for images."""
     cache: Path | None = None
-    """Folder that vectors are kept in and taken from; it may be deleted at any time."""
+    """Folder that features are kept in and read from. They are found again by a hash of weights, images and
+    transform; the folder may be deleted at any time."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range."""
