@@ -27,7 +27,7 @@ from lamina.core.ranges import Range
 from lamina.data.samples.catalog import SAMPLES, at_path
 from lamina.evaluate.compare.options import CompareOptions
 from lamina.evaluate.detect.recipes import detect_recipe
-from lamina.evaluate.fewshot.options import FewOptions
+from lamina.evaluate.fewshot.options import FewshotOptions
 from lamina.evaluate.finetune.recipes import recipe_of
 from lamina.evaluate.robustness.options import RobustnessOptions
 from lamina.evaluate.segment.recipes import segment_recipe
@@ -61,7 +61,7 @@ ROOTS: tuple[tuple[str, str, Any], ...] = (
     ("Frozen features", "Of `lamina evaluate knn` and `linear`.", FeatureOptions()),
     ("Nearest neighbours", "Of `lamina evaluate knn`.", KNNOptions()),
     ("Linear probe", "Of `lamina evaluate linear`.", LinearOptions()),
-    ("Few labels", "Of `lamina evaluate fewshot`.", FewOptions()),
+    ("Few labels", "Of `lamina evaluate fewshot`.", FewshotOptions()),
     ("Robustness", "Of `lamina evaluate robustness`.", RobustnessOptions()),
     ("Several models", "Of `lamina evaluate all`.", CompareOptions()),
     *(

@@ -32,10 +32,10 @@ from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.evaluate.compare.models import _read as read_models
 from lamina.evaluate.kept_scores import read_scores, write_scores
-from lamina.evaluate.robustness.partial_results import MeasuredParts
+from lamina.evaluate.robustness.partial_results import PartialResults
 from lamina.evaluate.score import Score
 from lamina.features.cache import FeatureCache
-from lamina.features.table import Key, Table
+from lamina.features.table import FeatureKey, FeatureTable
 from lamina.interop.load import load_encoder
 from lamina.report.read_run import read_run
 from lamina.runs.run import Run
@@ -121,14 +121,16 @@ def measurements(root: Path) -> list[Kind]:
     write_scores(scores, [SCORE, SCORE])
     write_json(models, {"mae": [["run/mae", "0" * 64]]})
     parts = {"model": "mae", "severity": 5}
-    MeasuredParts.open(root, parts).add("fog", 7, 9)
+    PartialResults.open(root, parts).add("fog", 7, 9)
     source = open_source(DATA)
     cache = FeatureCache.of(root / "cache", source, (16, 16), 3, DataOptions())
     assert cache is not None
     extractor = _Extractor()
     vectors = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
     cache.write(
-        "trained", extractor, Table({Key("trained", "last", "mean"): vectors}, torch.arange(8), None, ())
+        "trained",
+        extractor,
+        FeatureTable({FeatureKey("trained", "last", "mean"): vectors}, torch.arange(8), None, ()),
     )
 
     def read_cache(said: list[str]) -> Any:
@@ -142,7 +144,7 @@ def measurements(root: Path) -> list[Kind]:
         return found
 
     def read_parts(said: list[str]) -> Any:
-        kept = MeasuredParts.open(root, parts)
+        kept = PartialResults.open(root, parts)
         said += [] if "fog" in kept else ["measured again"]
         return "fog" in kept and kept.counts("fog")
 

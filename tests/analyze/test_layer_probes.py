@@ -20,7 +20,7 @@ from lamina.evaluate.probes import evaluate_knn, evaluate_linear
 from lamina.features.data import LabelledData
 from lamina.features.options import KNNOptions, LinearOptions
 from lamina.features.pooling import layer_vectors
-from lamina.features.table import Key
+from lamina.features.table import FeatureKey
 from lamina.fusion.mff import MultiLevelFusion
 from lamina.interop.backbone import Backbone, Origin
 from lamina.recipes.build import build_method
@@ -281,7 +281,7 @@ def test_what_cannot_be_probed_is_refused_with_a_sentence(tmp_path):
 
 
 def test_a_note_on_many_kinds_of_features_is_said_once():
-    keys = [Key("", str(layer), "mean") for layer in (-1, 0, 1, 2)] + [Key("", "fused", "cls")]
+    keys = [FeatureKey("", str(layer), "mean") for layer in (-1, 0, 1, 2)] + [FeatureKey("", "fused", "cls")]
     every = [("knn", key, "an edge") for key in keys]
     one = ("linear", keys[0], "another")
     assert list(grouped_notes([*every, one, ("linear", keys[-1], "another")], 5)) == [

@@ -12,7 +12,7 @@ from lamina.cli.output import print_scores
 from lamina.core.config import merge
 from lamina.data.sources import ArraySource
 from lamina.evaluate.confusion import Confusion
-from lamina.evaluate.fewshot.options import FewOptions
+from lamina.evaluate.fewshot.options import FewshotOptions
 from lamina.evaluate.fewshot.protocol import evaluate_fewshot
 from lamina.evaluate.finetune.adapt import protocol_recipe
 from lamina.evaluate.finetune.protocol import evaluate_trained
@@ -119,7 +119,7 @@ def test_an_accuracy_that_one_answer_has_too_is_named(right, said):
     expected = (
         "one class has 93.8 % of the test images, and top-1 is not above that: look at the balanced accuracy"
     )
-    assert found.no_better() == ((expected,) if said else ())
+    assert found.majority_note() == ((expected,) if said else ())
 
 
 @pytest.mark.parametrize("protocol", ["fewshot", "linear-mae", "attentive", "finetune"])
@@ -128,7 +128,7 @@ def test_every_score_of_a_set_of_nearly_one_class_says_so(protocol, tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
     data = LabelledData("skewed", skewed(48, 1), skewed(48, 2))
     if protocol == "fewshot":
-        options = FewOptions(classifier="knn", per_class=(1,), draws=1)
+        options = FewshotOptions(classifier="knn", per_class=(1,), draws=1)
         (score,) = evaluate_fewshot(tmp_path / "run", data, options, compute=ComputeOptions(workers=0))
     else:
         going = RunOptions(device="cpu", workers=0)

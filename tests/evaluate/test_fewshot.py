@@ -13,7 +13,7 @@ from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import AS_STORED
 from lamina.data.sources import ArraySource, Subset
 from lamina.evaluate.fewshot import protocol as fewshot
-from lamina.evaluate.fewshot.options import FewOptions
+from lamina.evaluate.fewshot.options import FewshotOptions
 from lamina.evaluate.fewshot.protocol import _variant, evaluate_fewshot
 from lamina.evaluate.fewshot.subsets import draw_per_class, few, listed, per_class_of
 from lamina.evaluate.protocol import RunOptions
@@ -86,7 +86,7 @@ def test_few_labels_of_one_class_teach_nothing():
 @pytest.mark.parametrize("by", ["linear", "knn"])
 def test_a_score_is_the_mean_of_its_draws(by, tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
-    options = FewOptions(classifier=by, per_class=(1, 4), shares=(0.5,), draws=3)
+    options = FewshotOptions(classifier=by, per_class=(1, 4), shares=(0.5,), draws=3)
     said = []
     scores = evaluate_fewshot(
         tmp_path / "run",
@@ -128,7 +128,7 @@ def test_images_that_cannot_be_read_are_no_test_images_and_are_named(tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
     whole = stripes(12, seed=2)
     torn = Torn(whole.images, [whole.name(i) for i in range(12)], whole.labels, whole.class_names)
-    options = FewOptions(classifier="knn", per_class=(2,), draws=2)
+    options = FewshotOptions(classifier="knn", per_class=(2,), draws=2)
     data = LabelledData("torn", stripes(18, seed=1), torn)
     (score,) = evaluate_fewshot(tmp_path / "run", data, options, compute=ComputeOptions(workers=0))
     assert (score.n_train, score.n_test) == (6, 11)
@@ -138,12 +138,12 @@ def test_images_that_cannot_be_read_are_no_test_images_and_are_named(tmp_path):
 
 def test_the_number_of_draws_is_told_where_it_is_not_the_usual_one(tmp_path):
     file = tmp_path / "1percent.txt"
-    options = FewOptions(draws=2, lists=(file,))
+    options = FewshotOptions(draws=2, lists=(file,))
     assert _variant("cls", 2, options) == "cls, 2 draws"
     assert _variant("", 1, options) == ""  # a list, or all images
-    assert _variant("", 5, FewOptions()) == ""
+    assert _variant("", 5, FewshotOptions()) == ""
     with pytest.raises(LaminaError, match="two lists are called 1percent"):
-        FewOptions(lists=(file, tmp_path / "other" / "1percent.txt"))
+        FewshotOptions(lists=(file, tmp_path / "other" / "1percent.txt"))
 
 
 def test_two_lists_of_one_name_have_a_score_each(tmp_path):
@@ -153,7 +153,7 @@ def test_two_lists_of_one_name_have_a_score_each(tmp_path):
         file = tmp_path / folder / "one.txt"
         file.parent.mkdir()
         file.write_text("".join(f"image-{i}.png\n" for i in images))
-        options = FewOptions(classifier="knn", per_class=(), lists=(file,))
+        options = FewshotOptions(classifier="knn", per_class=(), lists=(file,))
         (score,) = evaluate_fewshot(
             tmp_path / "run", stripes_data(24, 9), options, compute=ComputeOptions(workers=0)
         )
@@ -167,7 +167,7 @@ def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_o
     """fewshot-linear-100 of 24 images: five draws of all of them are one, and "77.1 to 77.1" is no interval."""
     toy_run(tmp_path / "run", toy_recipe())
     data = stripes_data(24, 24)
-    options, said = FewOptions(classifier="knn", per_class=(2, 100), shares=(), draws=5), []
+    options, said = FewshotOptions(classifier="knn", per_class=(2, 100), shares=(), draws=5), []
     computing = ComputeOptions(workers=0)
     few_each, whole = evaluate_fewshot(tmp_path / "run", data, options, compute=computing, say=said.append)
     assert len(said) == 5 + 1
@@ -181,7 +181,7 @@ def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_o
     assert not any("fewer than" in note for note in few_each.notes)
     uneven = LabelledData("uneven", Subset(data.train, [*range(20), 21]), data.test)  # classes of 8, 7 and 6
     (score,) = evaluate_fewshot(
-        tmp_path / "run", uneven, FewOptions(classifier="knn", per_class=(7,), draws=2), compute=computing
+        tmp_path / "run", uneven, FewshotOptions(classifier="knn", per_class=(7,), draws=2), compute=computing
     )
     assert "1 of 3 classes have fewer than 7 images and give all: 20 in all" in score.notes
 
@@ -195,7 +195,7 @@ def test_an_interruption_says_which_amounts_are_kept_and_keeps_them(tmp_path):
         if len(said) == 3:
             raise KeyboardInterrupt
 
-    options = FewOptions(classifier="knn", per_class=(2, 4, 6), draws=2)
+    options = FewshotOptions(classifier="knn", per_class=(2, 4, 6), draws=2)
     with pytest.raises(KeyboardInterrupt) as stop:
         evaluate_fewshot(
             tmp_path / "run", stripes_data(24, 9), options, compute=ComputeOptions(workers=0), say=say
@@ -226,7 +226,7 @@ def test_a_draw_sees_no_test_image(tmp_path, monkeypatch):
         evaluate_fewshot(
             tmp_path / "run",
             LabelledData("stripes", train, test),
-            FewOptions(per_class=(2,), draws=2),
+            FewshotOptions(per_class=(2,), draws=2),
             compute=ComputeOptions(workers=0),
         )
     assert len(fitted) == 4
@@ -258,7 +258,7 @@ def test_fine_tuning_on_a_draw(tmp_path):
         train=replace(chosen.train, max_steps=2, batch_size=4),
         monitor=replace(chosen.monitor, images=0),
     )
-    options = FewOptions(classifier="finetune", per_class=(2,), draws=2)
+    options = FewshotOptions(classifier="finetune", per_class=(2,), draws=2)
     going = RunOptions(out=tmp_path / "out", device="cpu", workers=0)
     (score,) = evaluate_fewshot(tmp_path / "run", stripes_data(30, 9), options, going, recipe=chosen)
     assert score.protocol == "fewshot-finetune-2"
@@ -272,4 +272,4 @@ def test_a_subset_keeps_its_classes():
 
 def test_the_pool_of_a_probe_is_refused_where_the_encoder_is_trained():
     with pytest.raises(LaminaError, match="pool has no effect where classifier is finetune"):
-        evaluate_fewshot("nowhere", "nothing", FewOptions(classifier="finetune", pool="cls"))
+        evaluate_fewshot("nowhere", "nothing", FewshotOptions(classifier="finetune", pool="cls"))

@@ -15,7 +15,7 @@ from torch import nn
 from helpers.runs import stripes, stripes_data, stripes_folder, toy_recipe, toy_run
 from lamina.core.errors import LaminaError
 from lamina.data.sources import ArraySource
-from lamina.evaluate.probes import evaluate_knn, evaluate_linear, judge
+from lamina.evaluate.probes import evaluate_knn, evaluate_linear, probe_rows
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.score import Score, score_file
 from lamina.features.data import LabelledData, open_labelled
@@ -24,8 +24,8 @@ from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear
 from lamina.features.options import ComputeOptions, FeatureOptions, KNNOptions, LinearOptions
 from lamina.features.pooling import BackboneVectors, PixelVectors
-from lamina.features.probe import Verdict
-from lamina.features.table import Key, Table
+from lamina.features.probe import ProbeResult
+from lamina.features.table import FeatureKey, FeatureTable
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder
 from lamina.report.page import write_report
@@ -87,7 +87,7 @@ def test_every_image_passes_the_encoder_once_and_keeps_its_place(run):
     assert table.index.tolist() == list(range(20))
     assert table.labels.tolist() == source.labels
     assert {k for k in table.vectors if k.encoder == "trained"} == {
-        Key("trained", f, p) for f in ("last", "fused") for p in ("cls", "mean")
+        FeatureKey("trained", f, p) for f in ("last", "fused") for p in ("cls", "mean")
     }
     images = torch.stack([source.read(i) for i in range(20)])
     with torch.no_grad():
@@ -95,7 +95,9 @@ def test_every_image_passes_the_encoder_once_and_keeps_its_place(run):
     # read through eval_batches' crop, which keeps images of this size whole
     here = ComputeOptions(20, 0, "cpu")
     whole = collect(source, {"t": BackboneVectors(backbone)}, (32, 48), 3, share_of_all(), here)
-    torch.testing.assert_close(whole.vectors[Key("t", "fused", "mean")], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        whole.vectors[FeatureKey("t", "fused", "mean")], expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def share_of_all():
@@ -119,7 +121,9 @@ def test_features_that_are_not_finite_are_refused():
 
 
 def table(vectors, labels):
-    return Table({Key(*k.split()): v for k, v in vectors.items()}, torch.arange(len(labels)), labels, ())
+    return FeatureTable(
+        {FeatureKey(*k.split()): v for k, v in vectors.items()}, torch.arange(len(labels)), labels, ()
+    )
 
 
 PROBES = {
@@ -139,7 +143,7 @@ def test_selection_never_sees_the_test_set(protocol):
     for name, truth in (("true", labels), ("scrambled", (labels + 1) % 3)):
         train = table({"trained last cls": good, "trained last mean": bad}, labels)
         test = table({"trained last cls": good, "trained last mean": good}, truth)
-        rows[name], _ = judge(train, test, PROBES[protocol])
+        rows[name], _ = probe_rows(train, test, PROBES[protocol])
     for a, b in zip(rows["true"], rows["scrambled"], strict=True):
         assert (a.chosen, a.settings, a.validation_top1) == (b.chosen, b.settings, b.validation_top1)
     chosen = [row for row in rows["scrambled"] if row.chosen]
@@ -151,12 +155,12 @@ def test_selection_never_sees_the_test_set(protocol):
 def test_a_remark_names_few_rows_and_counts_many():
     def probe(train, labels, test):
         notes = ("an edge", *(("slow",) if train[0, 0] < 2 else ()))
-        return Verdict({}, 0.5, torch.zeros(len(test), dtype=torch.int64), notes)
+        return ProbeResult({}, 0.5, torch.zeros(len(test), dtype=torch.int64), notes)
 
     def remarks(n):
         vectors = {f"trained kind{i} mean": torch.full((4, 2), float(i)) for i in range(n - 1)}
         of = table({**vectors, "pixels pixels -": torch.full((4, 2), 9.0)}, torch.arange(4) % 2)
-        return judge(of, replace(of), probe)[1]
+        return probe_rows(of, replace(of), probe)[1]
 
     first = "trained · kind0 · mean, trained · kind1 · mean"
     assert remarks(3) == (f"{first}, raw pixels: an edge", f"{first}: slow")

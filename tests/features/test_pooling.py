@@ -6,12 +6,12 @@ import torch
 from helpers.runs import NAMES, shaken, stripes_data, toy_recipe
 from lamina.analyze.layer_probes import analyze_depth
 from lamina.core.errors import LaminaError
-from lamina.evaluate.probes import LEFT_ONE_OUT, evaluate_knn, evaluate_linear, judge
+from lamina.evaluate.probes import LEFT_ONE_OUT, evaluate_knn, evaluate_linear, probe_rows
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.knn import probe_knn
 from lamina.features.options import FeatureOptions, KNNOptions, LinearOptions
 from lamina.features.pooling import BackboneVectors, PixelVectors
-from lamina.features.table import Key, Table
+from lamina.features.table import FeatureKey, FeatureTable
 from lamina.interop.backbone import Backbone
 from lamina.recipes.build import build_method
 
@@ -125,9 +125,11 @@ def test_parts_of_different_scale_are_standardised_by_the_training_images(name):
     truth = {}
     for change in (1.0, scale):
         *features, pool = name.split(" ")
-        key = Key("trained", " ".join(features), pool)
-        parts = [Table({key: part * change}, torch.arange(60), labels, ()) for part in (train, test)]
-        truth[id(change)] = judge(*parts, lambda a, b, c: probe_knn(a, b, c, KNNOptions(k=(5,))))[0][0].top1
+        key = FeatureKey("trained", " ".join(features), pool)
+        parts = [FeatureTable({key: part * change}, torch.arange(60), labels, ()) for part in (train, test)]
+        truth[id(change)] = probe_rows(*parts, lambda a, b, c: probe_knn(a, b, c, KNNOptions(k=(5,))))[0][
+            0
+        ].top1
     first, second = truth.values()
     several = name.startswith("block") or "+" in name
     assert (first == second) == several

@@ -26,16 +26,16 @@ from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear, stratified_split
 from lamina.features.options import ComputeOptions, KNNOptions, LinearOptions
 from lamina.features.pooling import layer_vectors
-from lamina.features.probe import Verdict, grouped
+from lamina.features.probe import ProbeResult, group_notes
 from lamina.features.standardize import standardised
-from lamina.features.table import Key, Protocol, Setting, Table
+from lamina.features.table import FeatureKey, FeatureTable, ProbeName, Setting
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder
 from lamina.train.distributed import choose_device
 
 Place = Literal["block", "last", "fused"]
 Progress = Callable[[str, int, int], None]
-Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], Verdict]
+Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]], ProbeResult]
 KNN = KNNOptions(k=(5, 10, 20))
 LINEAR = LinearOptions(c=(1.0, 10.0, 100.0, 1000.0))
 
@@ -49,7 +49,7 @@ class LayerScore:
     "fused" those of the backbone's fusion, both as they are, so that they equal `lamina.features`'s.
     """
 
-    protocol: Protocol
+    protocol: ProbeName
     place: Place
     layer: int
     pool: str
@@ -89,10 +89,10 @@ class ModelDepth:
     n_train: int
     n_test: int
     scores: tuple[LayerScore, ...]
-    peaks: Mapping[Protocol, Peak]
+    peaks: Mapping[ProbeName, Peak]
     notes: tuple[str, ...]
 
-    def curve(self, protocol: Protocol, pool: str) -> tuple[LayerScore, ...]:
+    def curve(self, protocol: ProbeName, pool: str) -> tuple[LayerScore, ...]:
         """The blocks' scores, shallow to deep; none where the model has no such pool."""
         return tuple(s for s in self.scores if (s.protocol, s.place, s.pool) == (protocol, "block", pool))
 
@@ -106,7 +106,7 @@ class DepthResult:
     classes: int
     majority: float
     """Test accuracy of always answering the most frequent training class."""
-    protocols: tuple[Protocol, ...]
+    protocols: tuple[ProbeName, ...]
     images: int | None
     """Largest number of images of each part; None for all."""
     seed: int
@@ -138,7 +138,7 @@ def analyze_depth(
     data: str | Path | LabelledData,
     *,
     images: int | None = 1000,
-    protocols: Sequence[Protocol] = ("knn", "linear"),
+    protocols: Sequence[ProbeName] = ("knn", "linear"),
     knn: KNNOptions = KNN,
     linear: LinearOptions = LINEAR,
     batch_size: int = 64,
@@ -188,17 +188,17 @@ def analyze_depth(
 class _Sweep:
     """The probes that are fitted to every layer."""
 
-    protocols: tuple[Protocol, ...]
+    protocols: tuple[ProbeName, ...]
     knn: KNNOptions
     linear: LinearOptions
     seed: int
 
-    def probe(self, protocol: Protocol) -> Probe:
+    def probe(self, protocol: ProbeName) -> Probe:
         if protocol == "knn":
             return partial(probe_knn, options=self.knn)
         return partial(probe_linear, options=self.linear, seed=self.seed)
 
-    def chosen_on(self, protocol: Protocol, labels: Int64[Tensor, "n"]) -> int:
+    def chosen_on(self, protocol: ProbeName, labels: Int64[Tensor, "n"]) -> int:
         """How many training images a validation accuracy counts."""
         if protocol == "knn":
             return min(len(labels), self.knn.selection_samples)
@@ -232,21 +232,25 @@ def _reading(progress: Progress | None, what: str) -> Callable[[int, int, float]
     return None if progress is None else lambda done, of, _: progress(what, done, of)
 
 
-def _vectors(model: Backbone, source: Source, compute: ComputeOptions) -> Table:
+def _vectors(model: Backbone, source: Source, compute: ComputeOptions) -> FeatureTable:
     """Of the images of one part, read as the model's own recipe says."""
     model = model.to(choose_device(compute.device))
     return collect_for(model, source, {"": layer_vectors(model)}, compute)
 
 
 def _probed(
-    model: Backbone, train: Table, test: Table, sweep: _Sweep, progress: Callable[[int, int], None] | None
+    model: Backbone,
+    train: FeatureTable,
+    test: FeatureTable,
+    sweep: _Sweep,
+    progress: Callable[[int, int], None] | None,
 ) -> ModelDepth:
     assert train.labels is not None
     depth, width = model.encoder.depth, model.encoder.width
     scores: list[LayerScore] = []
-    peaks: dict[Protocol, Peak] = {}
+    peaks: dict[ProbeName, Peak] = {}
     unread = [*train.unread("training images"), *test.unread("test images")]
-    notes: list[tuple[Protocol, Key, str]] = []
+    notes: list[tuple[ProbeName, FeatureKey, str]] = []
     for protocol in sweep.protocols:
         found, right = [], []
         for key in train.vectors:
@@ -262,19 +266,19 @@ def _probed(
     return ModelDepth(depth, width, len(train.index), len(test.index), tuple(scores), peaks, remarks)
 
 
-def grouped_notes(notes: Sequence[tuple[Protocol, Key, str]], n: int) -> Iterator[str]:
-    """Each note once, after the probe and the features that it is about (`grouped`, of `n` kinds)."""
-    about: dict[Protocol, list[tuple[str, str]]] = {}
+def grouped_notes(notes: Sequence[tuple[ProbeName, FeatureKey, str]], n: int) -> Iterator[str]:
+    """Each note once, after the probe and the features that it is about (`group_notes`, of `n` kinds)."""
+    about: dict[ProbeName, list[tuple[str, str]]] = {}
     for protocol, key, note in notes:
         place = key.features if key.features in ("last", "fused") else f"block {key.features}"
         name = f"{place.replace('block -1', 'input')} ({key.pool})"
         about.setdefault(protocol, []).append((name, note))
     for protocol, each in about.items():
-        yield from (f"{protocol}, {remark}" for remark in grouped(each, n))
+        yield from (f"{protocol}, {remark}" for remark in group_notes(each, n))
 
 
 def _score(
-    protocol: Protocol, probe: Probe, key: Key, train: Table, test: Table, depth: int
+    protocol: ProbeName, probe: Probe, key: FeatureKey, train: FeatureTable, test: FeatureTable, depth: int
 ) -> tuple[LayerScore, Tensor, tuple[str, ...]]:
     """The score, which test images were right, and the probe's remarks."""
     assert train.labels is not None

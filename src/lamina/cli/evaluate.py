@@ -16,7 +16,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT
 from lamina.encoder.options import network_options
 from lamina.evaluate.compare.options import CompareOptions
-from lamina.evaluate.fewshot.options import FewOptions
+from lamina.evaluate.fewshot.options import FewshotOptions
 from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.robustness.options import RobustnessOptions
 from lamina.features.options import FeatureOptions, KNNOptions, LinearOptions
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lamina.evaluate.score import Score
 
 FEATURES, KNN, LINEAR, COMPUTE = FeatureOptions(), KNNOptions(), LinearOptions(), ComputeArguments()
-FEW, RUN_OPTIONS, ROBUSTNESS, COMPARE = FewOptions(), RunOptions(), RobustnessOptions(), CompareOptions()
+FEW, RUN_OPTIONS, ROBUSTNESS, COMPARE = FewshotOptions(), RunOptions(), RobustnessOptions(), CompareOptions()
 
 
 def knn(
@@ -107,7 +107,7 @@ def fewshot(
     recipe: str | None = None,
     config: Path | None = None,
     epochs: float | None = None,
-    few: Flat[FewOptions] = FEW,
+    few: Flat[FewshotOptions] = FEW,
     run_options: Flat[RunOptions] = RUN_OPTIONS,
 ) -> int:
     """Train on few labels, with n images of each class or with shares of all images, and test on all test

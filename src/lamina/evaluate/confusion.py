@@ -16,7 +16,7 @@ MAJORITY = "share of the largest class"
 """Names of both numbers among a score's others."""
 
 
-class OfClass(NamedTuple):
+class ClassAccuracy(NamedTuple):
     """One class among the test images; shares in [0, 1], None where there is nothing to take a share of."""
 
     name: str
@@ -77,7 +77,7 @@ class Confusion:
         return {"classes": list(self.classes), "counts": [list(c) for c in self.counts], "per_class": each}
 
     @cached_property
-    def each(self) -> tuple[OfClass, ...]:
+    def each(self) -> tuple[ClassAccuracy, ...]:
         """Images, recall and precision of every class."""
         images, given, right = ([0] * len(self.classes) for _ in range(3))
         for true, said, n in self.counts:
@@ -85,7 +85,7 @@ class Confusion:
             given[said] += n
             right[true] += n if true == said else 0
         return tuple(
-            OfClass(name, n, r / n if n else None, r / g if g else None)
+            ClassAccuracy(name, n, r / n if n else None, r / g if g else None)
             for name, n, g, r in zip(self.classes, images, given, right, strict=True)
         )
 
@@ -101,7 +101,7 @@ class Confusion:
         images = [found.images for found in self.each]
         return max(images) / sum(images)
 
-    def no_better(self, of: str = "top-1") -> tuple[str, ...]:
+    def majority_note(self, of: str = "top-1") -> tuple[str, ...]:
         """What has to be said of an accuracy that one answer to all images has too; `of` is its name."""
         right = sum(n for true, given, n in self.counts if true == given)
         if right > max(found.images for found in self.each):

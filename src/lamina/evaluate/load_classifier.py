@@ -17,7 +17,7 @@ from lamina.data.loading.dataset import Change
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.predictions import Answers, Logits, classify
+from lamina.evaluate.predictions import Logits, Predictions, classify
 from lamina.evaluate.robustness.imagenet_variants import imagenet_wnids
 from lamina.features.extract import collect_for
 from lamina.features.linear import fit_linear
@@ -60,7 +60,7 @@ class Classifier:
         compute: ComputeOptions,
         subset: tuple[int, ...] | None = None,
         change: Change | None = None,
-    ) -> Answers:
+    ) -> Predictions:
         """`classify` with this classifier."""
         size, channels = self.image_size, self.in_chans
         return classify(self.logits, source, size, channels, self.reading, compute, subset, change)

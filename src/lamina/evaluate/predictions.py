@@ -26,7 +26,7 @@ Logits = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B classes"]]
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """Predicted and true classes of the images that could be read, and those that could not."""
 
     predicted: Int64[Tensor, "n"]
@@ -73,7 +73,7 @@ def classify(
     compute: ComputeOptions | None = None,
     subset: Sequence[int] | None = None,
     change: Change | None = None,
-) -> Answers:
+) -> Predictions:
     """The most probable class of every image, by a centre crop.
 
     Args:
@@ -108,4 +108,4 @@ def classify(
         faults += batch.faults
         remarks += batch.remarks
     classes = tuple(source.class_names)
-    return Answers(torch.cat(predicted).cpu(), torch.cat(labels), tuple(faults), classes, tuple(remarks))
+    return Predictions(torch.cat(predicted).cpu(), torch.cat(labels), tuple(faults), classes, tuple(remarks))

@@ -19,29 +19,29 @@ from lamina.evaluate.confusion import Confusion
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.results import Row, mark_chosen
 from lamina.evaluate.score import Score, named, score_file, scores_of_rows
-from lamina.features.baselines import subjects
+from lamina.features.baselines import extractors_with_baselines
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import collect_for
 from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear
 from lamina.features.options import ComputeOptions, FeatureOptions, KNNOptions, LinearOptions, Progress
 from lamina.features.pooling import standardised_first
-from lamina.features.probe import Verdict, grouped
+from lamina.features.probe import ProbeResult, group_notes
 from lamina.features.standardize import standardised
-from lamina.features.table import Protocol, Table, Timing
+from lamina.features.table import FeatureTable, ProbeName, Timing
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import as_backbone
 from lamina.runs.run import Run
 from lamina.train.distributed import choose_device
 
-Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"] | None], Verdict]
+Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"] | None], ProbeResult]
 
 
 @dataclass(frozen=True)
-class _Judging:
+class _ProbeRun:
     """A protocol, and what its choices are made on."""
 
-    protocol: Protocol
+    protocol: ProbeName
     probe: Probe
     selection: str
     seed: int
@@ -96,7 +96,7 @@ def evaluate_knn(
     )
     labelled = open_labelled(data, leave_one_out)
     return _evaluate(
-        _Judging("knn", probe, selection, 0, describe_changes(KNNOptions(), options)),
+        _ProbeRun("knn", probe, selection, 0, describe_changes(KNNOptions(), options)),
         model,
         labelled,
         features,
@@ -131,13 +131,13 @@ def evaluate_linear(
     if labelled.one_part:
         raise LaminaError(f"a linear probe needs test images of its own; {labelled.name} is one part alone")
 
-    def probe(train: Tensor, labels: Tensor, test: Tensor | None) -> Verdict:
+    def probe(train: Tensor, labels: Tensor, test: Tensor | None) -> ProbeResult:
         assert test is not None
         return probe_linear(train, labels, test, options, seed)
 
     selection = "C, features and pool on a stratified part of the training images"
     return _evaluate(
-        _Judging("linear", probe, selection, seed, describe_changes(LinearOptions(), options)),
+        _ProbeRun("linear", probe, selection, seed, describe_changes(LinearOptions(), options)),
         model,
         labelled,
         features,
@@ -167,7 +167,7 @@ def _asked(options: ProtocolOptions, compute: ComputeOptions) -> dict[str, Any]:
 
 
 def _evaluate(
-    judging: _Judging,
+    probe_run: _ProbeRun,
     model: str | Path | Backbone,
     labelled: LabelledData,
     features: FeatureOptions | None,
@@ -176,7 +176,7 @@ def _evaluate(
     compute: ComputeOptions,
 ) -> Score:
     backbone = as_backbone(model, encoder, image_size).to(choose_device(compute.device))
-    extractors, notes = subjects(backbone, features)
+    extractors, notes = extractors_with_baselines(backbone, features)
     one = labelled.one_part
     told = *labelled.notes, *labelled.trained_on(backbone), *_resized(backbone)
     notes = (*told, *notes, *((LEFT_ONE_OUT,) if one else ()))
@@ -186,21 +186,21 @@ def _evaluate(
         finished.append("training images")
         test = train if one else collect_for(backbone, labelled.test, extractors, compute)
         finished += [] if one else ["test images"]
-        rows, remarks = judge(train, test, judging.probe, labelled.classes)
+        rows, remarks = probe_rows(train, test, probe_run.probe, labelled.classes)
     majority = next(row.confusion.majority for row in rows if row.confusion is not None)
     result = Score.of_rows(
-        protocol=judging.protocol,
+        protocol=probe_run.protocol,
         **named(backbone),
         data=f"{labelled.name}, leave-one-out" if one else labelled.name,
         n_train=len(train.index),
         n_test=len(test.index),
         classes=labelled.classes,
-        seed=judging.seed,
-        selection=judging.selection,
+        seed=probe_run.seed,
+        selection=probe_run.selection,
         rows=rows,
         notes=(*notes, *_remarks(train, test), *_no_better(rows), *remarks),
         majority=majority,
-        variant=_variant(features or FeatureOptions(), judging, backbone),
+        variant=_variant(features or FeatureOptions(), probe_run, backbone),
         timing=_timing(train, test),
         images=labelled.images_digest,
     )
@@ -208,8 +208,8 @@ def _evaluate(
     return result if file is None else _kept(result, file)
 
 
-def judge(
-    train: Table, test: Table, probe: Probe, classes: Sequence[str] | None = None
+def probe_rows(
+    train: FeatureTable, test: FeatureTable, probe: Probe, classes: Sequence[str] | None = None
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """A row for each kind of vectors, and the probe's notes on them.
 
@@ -242,7 +242,7 @@ def judge(
             )
         )
         notes += [(rows[-1].label, note) for note in verdict.notes]
-    return mark_chosen(rows), grouped(notes, len(rows))
+    return mark_chosen(rows), group_notes(notes, len(rows))
 
 
 def _kept(result: Score, file: Path) -> Score:
@@ -255,7 +255,7 @@ def _kept(result: Score, file: Path) -> Score:
     return result
 
 
-def _remarks(train: Table, test: Table) -> tuple[str, ...]:
+def _remarks(train: FeatureTable, test: FeatureTable) -> tuple[str, ...]:
     """What could not be read, or cached."""
     parts = [("training", train)] if test is train else [("training", train), ("test", test)]
     unread = [note for part, table in parts for note in table.unread(f"{part} images")]
@@ -267,10 +267,10 @@ def _resized(backbone: Backbone) -> tuple[str, ...]:
     return (backbone.origin.resized,) if backbone.origin is not None and backbone.origin.resized else ()
 
 
-def _variant(features: FeatureOptions, judging: _Judging, backbone: Backbone) -> str:
+def _variant(features: FeatureOptions, probe_run: _ProbeRun, backbone: Backbone) -> str:
     """Features, settings of the sweep and an image size that are not the usual ones."""
     size = None if backbone.origin is None else backbone.origin.image_size
-    told = describe_changes(FeatureOptions(), features), judging.variant
+    told = describe_changes(FeatureOptions(), features), probe_run.variant
     return ", ".join(filter(None, (*told, "" if size is None else f"image_size {size[0]} {size[1]}")))
 
 
@@ -286,11 +286,14 @@ def _no_better(rows: Sequence[Row]) -> tuple[str, ...]:
     """What has to be said where the trained encoder does no better than one answer to all images."""
     found = [row.confusion for row in rows if row.encoder == "trained" and row.chosen]
     return tuple(
-        note for each in found if each is not None for note in each.no_better("top-1 of the trained encoder")
+        note
+        for each in found
+        if each is not None
+        for note in each.majority_note("top-1 of the trained encoder")
     )
 
 
-def _timing(train: Table, test: Table) -> Timing | None:
+def _timing(train: FeatureTable, test: FeatureTable) -> Timing | None:
     if train.timing is None or test.timing is None or test is train:
         return train.timing
     return train.timing + test.timing

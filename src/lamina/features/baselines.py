@@ -11,7 +11,7 @@ NO_BASELINES = "no baselines: they were left out"
 NO_UNTRAINED = "no untrained baseline: the encoder was handed over without its recipe"
 
 
-def subjects(
+def extractors_with_baselines(
     backbone: Backbone, features: FeatureOptions | None = None
 ) -> tuple[dict[str, Extractor], tuple[str, ...]]:
     """The trained encoder and, unless they are not wanted, the two baselines; and a note where one of them

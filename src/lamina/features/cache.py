@@ -22,7 +22,7 @@ from lamina.core.records import parse_json
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 from lamina.features.pooling import Extractor, Identified
-from lamina.features.table import Key, Table
+from lamina.features.table import FeatureKey, FeatureTable
 
 FORMAT = 1
 """Goes up when files of before must not be read: other content, or other reading of images."""
@@ -72,7 +72,7 @@ class FeatureCache:
         text = json.dumps([self.facts, extractor.identity()], sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
 
-    def read(self, encoder: str, extractor: Extractor) -> Table | None:
+    def read(self, encoder: str, extractor: Extractor) -> FeatureTable | None:
         """The vectors under that encoder's name; None where they are not there, or not whole."""
         file = self.file(extractor)
         if file is None or not file.is_file():
@@ -85,14 +85,14 @@ class FeatureCache:
                 tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             if (header["name"], seal) != (file.stem, _seal(header, tensors)):
                 return None
-            vectors = {Key(encoder, *kind): tensors["/".join(kind)] for kind in header["kinds"]}
+            vectors = {FeatureKey(encoder, *kind): tensors["/".join(kind)] for kind in header["kinds"]}
             faults = tuple(Fault(*fault) for fault in header["faults"])
             notes = tuple(str(note) for note in header.get("notes", ()))
-            return Table(vectors, tensors["index"], tensors.get("labels"), faults, notes=notes)
+            return FeatureTable(vectors, tensors["index"], tensors.get("labels"), faults, notes=notes)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def write(self, encoder: str, extractor: Extractor, table: Table) -> str | None:
+    def write(self, encoder: str, extractor: Extractor, table: FeatureTable) -> str | None:
         """Keep an encoder's vectors of a table; says why where that cannot be."""
         file = self.file(extractor)
         if file is None:

@@ -22,7 +22,7 @@ from lamina.encoder.options import EncoderOptions
 from lamina.features.extract import collect_for
 from lamina.features.options import ComputeOptions, FeatureOptions, Progress
 from lamina.features.pooling import BackboneVectors
-from lamina.features.table import Table
+from lamina.features.table import FeatureTable
 from lamina.interop.backbone import Backbone, FeatureKind, Pool
 from lamina.interop.load import as_backbone
 from lamina.train.distributed import choose_device
@@ -45,7 +45,7 @@ def embed(
     device: str = "auto",
     cache: str | Path | None = None,
     progress: Progress | None = None,
-) -> Table:
+) -> FeatureTable:
     """Write a feature vector for each image of `data` (all parts of it) and return what was written.
 
     A .npz holds `features` (n, D) float32, `names` (n,), `labels` (n,) and `class_names` where there are
@@ -105,12 +105,12 @@ def _check_list(out: Path) -> None:
     )
 
 
-def _unread(out: Path, table: Table) -> tuple[str, ...]:
+def _unread(out: Path, table: FeatureTable) -> tuple[str, ...]:
     place = f" ({unreadable_file(out)} names all)" if out.suffix == ".csv" else ""
     return tuple(note + place for note in table.unread())
 
 
-def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> tuple[str, ...]:
+def _write(out: Path, source: Source, table: FeatureTable, about: dict[str, Any]) -> tuple[str, ...]:
     """Write the vectors; returns what is to be said of the list of an earlier call."""
     names = [source.name(i) for i in table.index.tolist()]
     (vectors,) = (matrix.numpy() for matrix in table.vectors.values())
@@ -127,7 +127,7 @@ def _write(out: Path, source: Source, table: Table, about: dict[str, Any]) -> tu
     return ()
 
 
-def _write_unreadable(file: Path, source: Source, table: Table) -> tuple[str, ...]:
+def _write_unreadable(file: Path, source: Source, table: FeatureTable) -> tuple[str, ...]:
     """A line for each image that could not be read: name and reason; no file where there is none. The list
     of an earlier call goes then, which is said."""
     if not table.faults:
@@ -147,7 +147,11 @@ def _text(path: Path) -> TextIO:
 
 
 def _write_csv(
-    path: Path, names: list[str], source: Source, table: Table, vectors: np.ndarray[Any, np.dtype[np.float32]]
+    path: Path,
+    names: list[str],
+    source: Source,
+    table: FeatureTable,
+    vectors: np.ndarray[Any, np.dtype[np.float32]],
 ) -> None:
     labels = [""] * len(names)
     if table.labels is not None:

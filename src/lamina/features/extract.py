@@ -19,7 +19,7 @@ from lamina.data.sources import Source
 from lamina.features.cache import FeatureCache
 from lamina.features.options import ComputeOptions
 from lamina.features.pooling import Extractor
-from lamina.features.table import Key, Table, Timing
+from lamina.features.table import FeatureKey, FeatureTable, Timing
 from lamina.interop.backbone import Backbone
 from lamina.train.distributed import choose_device
 
@@ -35,7 +35,7 @@ def collect(
     in_chans: int,
     reading: DataOptions | None = None,
     compute: ComputeOptions | None = None,
-) -> Table:
+) -> FeatureTable:
     """Vectors of all images of `source` by every extractor, in float32 and in order.
 
     Images are read and cropped as `eval_batches` does with `reading`. With a cache only those extractors are
@@ -74,19 +74,19 @@ def collect_for(
     source: Source,
     extractors: Mapping[str, Extractor],
     compute: ComputeOptions | None = None,
-) -> Table:
+) -> FeatureTable:
     """`collect` with images of the backbone's size and channels, read as for its training."""
     reading = None if backbone.origin is None else backbone.origin.recipe.data
     return collect(source, extractors, backbone.image_size, backbone.encoder.in_chans, reading, compute)
 
 
-def _agree(tables: Iterable[Table | None]) -> bool:
+def _agree(tables: Iterable[FeatureTable | None]) -> bool:
     """Whether they are of the same images."""
     places = [table.index for table in tables if table is not None]
     return all(torch.equal(places[0], other) for other in places[1:])
 
 
-def _joined(tables: Mapping[str, Table]) -> Table:
+def _joined(tables: Mapping[str, FeatureTable]) -> FeatureTable:
     """The vectors of each encoder from its own table."""
     first = next(iter(tables.values()))
     vectors = {
@@ -105,9 +105,9 @@ def _computed(
     in_chans: int,
     reading: DataOptions,
     compute: ComputeOptions,
-) -> Table:
+) -> FeatureTable:
     device, clock = choose_device(compute.device), _Clock()
-    found: dict[Key, _Rows] = {}
+    found: dict[FeatureKey, _Rows] = {}
     index: list[Tensor] = []
     labels: list[Tensor] = []
     faults: list[Fault] = []
@@ -123,7 +123,7 @@ def _computed(
             images = batch.images.to(device, non_blocking=True)
             for encoder, extract in extractors.items():
                 for (kind, pool), vectors in extract(images).items():
-                    found.setdefault(Key(encoder, kind, pool), _Rows(len(source))).add(vectors)
+                    found.setdefault(FeatureKey(encoder, kind, pool), _Rows(len(source))).add(vectors)
             clock.images += len(batch)
             if compute.progress is not None:
                 compute.progress(clock.images + len(faults), len(source), clock.wait)
@@ -136,7 +136,7 @@ def _computed(
                 "weights of an earlier step, or another model"
             )
     known = torch.cat(labels) if labels else None
-    return Table(matrices, torch.cat(index), known, tuple(faults), timing, remark_lines(remarks))
+    return FeatureTable(matrices, torch.cat(index), known, tuple(faults), timing, remark_lines(remarks))
 
 
 class _Rows:

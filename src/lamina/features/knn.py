@@ -12,7 +12,7 @@ from torch import Tensor
 from lamina.core.errors import LaminaError
 from lamina.features.nearest import Chunks, nearest
 from lamina.features.options import KNNOptions
-from lamina.features.probe import Verdict, at_an_edge
+from lamina.features.probe import ProbeResult, edge_note
 from lamina.features.table import Setting
 
 
@@ -61,7 +61,7 @@ def probe_knn(
     test: Float[Tensor, "m D"] | None,
     options: KNNOptions,
     device: torch.device | None = None,
-) -> Verdict:
+) -> ProbeResult:
     """Choose k and centring by leave-one-out on the training set, then classify the test set once.
 
     Of equal candidates the first listed wins; a note says where the chosen k is the smallest or the largest
@@ -81,8 +81,8 @@ def probe_knn(
     top1, centred, value = max(candidates, key=lambda candidate: candidate[0])
     (predictions,) = ask(test, (value,), centre=mean if centred else None)
     settings: dict[str, Setting] = {"k": value, "temperature": options.temperature, "centred": centred}
-    notes = () if top1 == 1 or value in (1, len(train) - 1) else at_an_edge("k", value, sorted(k))
-    return Verdict(settings, top1, predictions, notes)
+    notes = () if top1 == 1 or value in (1, len(train) - 1) else edge_note("k", value, sorted(k))
+    return ProbeResult(settings, top1, predictions, notes)
 
 
 def _at_hand(train: Float[Tensor, "n D"], device: torch.device | None) -> Float[Tensor, "n D"]:

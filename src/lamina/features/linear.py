@@ -27,7 +27,7 @@ from torch import Tensor
 from lamina.core.errors import LaminaError
 from lamina.core.rng import permutation
 from lamina.features.options import LinearOptions
-from lamina.features.probe import Verdict, at_an_edge
+from lamina.features.probe import ProbeResult, edge_note
 from lamina.features.standardize import Compact, Standardiser
 
 SINGLE = "each class has a single training image; a linear probe needs more"
@@ -122,7 +122,7 @@ def _chosen(
             top1, best = right, copy.deepcopy(model)
         if may_end and worse >= options.patience:
             break
-    return best, top1, () if top1 == 1 else at_an_edge("C", best.C, options.c)
+    return best, top1, () if top1 == 1 else edge_note("C", best.C, options.c)
 
 
 def probe_linear(
@@ -131,7 +131,7 @@ def probe_linear(
     test: Float[Tensor, "m D"],
     options: LinearOptions,
     seed: int,
-) -> Verdict:
+) -> ProbeResult:
     """`fit_linear` on the training set, then classify the test set once.
 
     The labels of the test set are not an argument, so nothing here can look at them.
@@ -139,7 +139,7 @@ def probe_linear(
     probe = fit_linear(train, labels, options, seed)
     if probe.validation_top1 is None:
         raise LaminaError(SINGLE)
-    return Verdict({"C": probe.model.C}, probe.validation_top1, probe.predict(test), probe.notes)
+    return ProbeResult({"C": probe.model.C}, probe.validation_top1, probe.predict(test), probe.notes)
 
 
 def _model() -> LogisticRegression:

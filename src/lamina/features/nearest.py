@@ -32,7 +32,7 @@ class Chunks:
         return cls(max(1, MOST_CELLS // max(bank, width, 2 * most)), bank)
 
 
-class Found(NamedTuple):
+class Neighbours(NamedTuple):
     """The neighbours of consecutive queries from number `start` on, nearest first."""
 
     start: int
@@ -51,7 +51,7 @@ def nearest(
     centre: Float[Tensor, "D"] | None = None,
     device: torch.device | None = None,
     chunks: Chunks | None = None,
-) -> Iterator[Found]:
+) -> Iterator[Neighbours]:
     """The `most` rows of the bank with the largest cosine, for each query; of equal ones the lower rows.
 
     Args:
@@ -82,7 +82,7 @@ def nearest(
             values, columns = _largest(cosines, most)
             best = _merged(best, values, columns + first, most)
         assert best is not None
-        yield Found(start, *best)
+        yield Neighbours(start, *best)
 
 
 def _parts(

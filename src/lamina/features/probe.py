@@ -15,7 +15,7 @@ MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProbeResult:
     """The settings chosen on the training set, the accuracy there, the predicted test classes, and remarks.
 
     A probe is given the features of the test set but never its labels: the caller keeps them and
@@ -28,7 +28,7 @@ class Verdict:
     notes: tuple[str, ...] = ()
 
 
-def at_an_edge(name: str, chosen: float, values: Sequence[float]) -> tuple[str, ...]:
+def edge_note(name: str, chosen: float, values: Sequence[float]) -> tuple[str, ...]:
     """A remark where the best of several values of a setting, in ascending order, is the first or the last:
     others may be better yet."""
     if len(values) == 1 or chosen not in (values[0], values[-1]):
@@ -37,7 +37,7 @@ def at_an_edge(name: str, chosen: float, values: Sequence[float]) -> tuple[str, 
     return (f"the chosen {name}, {chosen:g}, is the {edge} of the sweep; a {beyond} one may be better",)
 
 
-def grouped(remarks: Iterable[tuple[str, str]], n: int) -> tuple[str, ...]:
+def group_notes(remarks: Iterable[tuple[str, str]], n: int) -> tuple[str, ...]:
     """A sentence for each remark, after the names of what it was made on; where these are more than
     `MOST_NAMED`, after their number out of `n` kinds of features. `remarks` are (name, remark)."""
     names: dict[str, list[str]] = {}

@@ -11,11 +11,11 @@ from torch import Tensor
 from lamina.core.batch import Fault
 from lamina.data.loading.bad_files import unread_notes
 
-Protocol = Literal["knn", "linear"]
+ProbeName = Literal["knn", "linear"]
 Setting = bool | int | float | str
 
 
-class Key(NamedTuple):
+class FeatureKey(NamedTuple):
     """Names one kind of vector: "trained", "fused", "mean"."""
 
     encoder: str
@@ -56,14 +56,14 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Table:
+class FeatureTable:
     """Vectors of the images that could be read, in the source's order, on the CPU.
 
     `index` are their places in the source; `faults` the images that could not be read; `notes` say what is
     worth knowing of those that were read, and what a cache could not do.
     """
 
-    vectors: dict[Key, Float[Tensor, "n D"]]
+    vectors: dict[FeatureKey, Float[Tensor, "n D"]]
     index: Int64[Tensor, "n"]
     labels: Int64[Tensor, "n"] | None
     faults: tuple[Fault, ...]

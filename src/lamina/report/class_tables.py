@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lamina.evaluate.confusion import Confusion, OfClass
+from lamina.evaluate.confusion import ClassAccuracy, Confusion
 
 MOST_IN_A_MATRIX = 20
 """Classes of which the whole matrix is shown; of more, the pairs that are mixed up most often."""
@@ -19,7 +19,7 @@ class ClassTables:
 
     balanced: float
     majority: float
-    each: Sequence[OfClass]
+    each: Sequence[ClassAccuracy]
     left_out: int
     names: Sequence[str]
     """Of the matrix' rows (true) and columns (given); empty where there are too many."""

@@ -20,7 +20,7 @@ from lamina.core.batch import unit_float
 from lamina.core.files import write_atomically
 from lamina.core.plain_files import DamagedFile, read_plain
 from lamina.core.records import read_object, write_json
-from lamina.features.nearest import Found
+from lamina.features.nearest import Neighbours
 from lamina.report.model_pictures import PcaMap, Reconstruction, displayable, to_uint8
 
 INDEX_FILE = "index.json"
@@ -121,7 +121,7 @@ class AlbumWriter:
     def neighbours(
         self,
         images: Tensor,
-        neighbours: Iterable[Found],
+        neighbours: Iterable[Neighbours],
         names: Sequence[str],
         labels: Sequence[str],
     ) -> None:

@@ -19,7 +19,7 @@ from lamina.features.extract import collect_for
 from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear
 from lamina.features.options import ComputeOptions, KNNOptions, LinearOptions
-from lamina.features.probe import grouped
+from lamina.features.probe import group_notes
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import load_encoder
 from lamina.runs.run import load_task
@@ -65,7 +65,7 @@ class StudyMeasurements:
             name: float((verdict.predictions == test.labels).double().mean())
             for name, verdict in verdicts.items()
         }
-        remarks = grouped(
+        remarks = group_notes(
             ((name, note) for name, each in verdicts.items() for note in each.notes), len(verdicts)
         )
         return {**top1, "remarks": list(remarks)}

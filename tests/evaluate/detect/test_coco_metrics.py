@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from helpers.detection import KINDS, SIZE, guesses, toy_objects
-from lamina.evaluate.detect.coco_metrics import GROUPS, CocoLedger
+from lamina.evaluate.detect.coco_metrics import GROUPS, CocoEvaluation
 from lamina.evaluate.detect.detector import Detections
 from lamina.evaluate.detect.paste_masks import paste
-from lamina.evaluate.detect.protocol import named
+from lamina.evaluate.detect.protocol import numbers_by_name
 
 STATS = ("mean", "at50", "at75", "small", "medium", "large")
 
@@ -59,8 +59,8 @@ def rows(n: int = 12, seed: int = 0, size=SIZE):
     return [(each, guesses(each, i + 100 * seed, size), size) for i, each in enumerate(source.objects)]
 
 
-def ledger_of(judged) -> CocoLedger:
-    ledger = CocoLedger(KINDS, masks=True)
+def ledger_of(judged) -> CocoEvaluation:
+    ledger = CocoEvaluation(KINDS, masks=True)
     for objects, found, size in judged:
         ledger.add(objects, found, size)
     return ledger
@@ -122,8 +122,10 @@ def test_nothing_found_and_nothing_to_find():
     precision = ledger_of(one).precision("bbox")
     assert math.isnan(precision.of_class[1])  # no such object: no part of the mean
     assert precision.mean == pytest.approx(precision.of_class[0])
-    assert "AP50 green" not in named("bbox", precision, KINDS)
-    assert {"bbox_mAP", "bbox_AP50", "bbox_AP75", "AP50 red"} <= set(named("bbox", precision, KINDS))
+    assert "AP50 green" not in numbers_by_name("bbox", precision, KINDS)
+    assert {"bbox_mAP", "bbox_AP50", "bbox_AP75", "AP50 red"} <= set(
+        numbers_by_name("bbox", precision, KINDS)
+    )
 
 
 def test_the_interval_holds_what_other_images_give():
@@ -181,12 +183,12 @@ def test_a_mask_that_was_pooled_comes_back():
 
 def test_a_box_without_masks_is_judged_by_boxes():
     objects, guess, size = rows()[1]
-    ledger = CocoLedger(KINDS, masks=False)
+    ledger = CocoEvaluation(KINDS, masks=False)
     ledger.add(objects, guess._replace(masks=None), size)
-    whole = CocoLedger(KINDS, masks=True)
+    whole = CocoEvaluation(KINDS, masks=True)
     whole.add(objects, guess, size)
     alone, beside = (
-        named("bbox", ledger.precision("bbox"), KINDS),
-        named("bbox", whole.precision("bbox"), KINDS),
+        numbers_by_name("bbox", ledger.precision("bbox"), KINDS),
+        numbers_by_name("bbox", whole.precision("bbox"), KINDS),
     )
     assert alone == beside

@@ -11,7 +11,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from lamina.core.errors import LaminaError
 from lamina.evaluate.detect.head_options import HeadOptions
-from lamina.evaluate.detect.mask_rcnn import Anchors, Single, region_pool
+from lamina.evaluate.detect.mask_rcnn import Anchors, Float32Output, region_pool
 from lamina.evaluate.detect.simple_pyramid import SimplePyramid, scales_for
 
 
@@ -116,11 +116,11 @@ def test_regions_are_pooled_where_they_are_and_from_the_map_of_their_size(patch)
 
 
 def test_heads_speak_in_single_precision():
-    head = Single(torch.nn.Linear(4, 2))
+    head = Float32Output(torch.nn.Linear(4, 2))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.nn.Linear(4, 2)(torch.ones(1, 4)).dtype == torch.bfloat16
         assert head(torch.ones(1, 4)).dtype == torch.float32
-    lists = Single(torch.nn.Identity())(([torch.ones(1, dtype=torch.half)], [torch.ones(1)]))
+    lists = Float32Output(torch.nn.Identity())(([torch.ones(1, dtype=torch.half)], [torch.ones(1)]))
     assert [each.dtype for part in lists for each in part] == [torch.float32] * 2
 
 

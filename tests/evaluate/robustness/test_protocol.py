@@ -24,7 +24,7 @@ from lamina.evaluate.robustness.corruptions.corrupt import Corruption
 from lamina.evaluate.robustness.corruptions.kinds import KINDS, available_kinds
 from lamina.evaluate.robustness.imagenet_variants import CLASSES, imagenet_wnids
 from lamina.evaluate.robustness.options import RobustnessOptions
-from lamina.evaluate.robustness.partial_results import MeasuredParts
+from lamina.evaluate.robustness.partial_results import PartialResults
 from lamina.evaluate.robustness.protocol import evaluate_robustness
 from lamina.features.options import ComputeOptions
 from lamina.interop.export_classifier import export_supervised
@@ -216,12 +216,12 @@ def test_one_process_measures_into_a_folder(tmp_path):
     assert ready.wait(30)
     with (
         pytest.raises(LaminaError, match="is being written by another process"),
-        MeasuredParts.opened(tmp_path, {}),
+        PartialResults.opened(tmp_path, {}),
     ):
         pass
     ends.set()
     other.join(30)
-    with MeasuredParts.opened(tmp_path, {}):
+    with PartialResults.opened(tmp_path, {}):
         ready.clear()
         other = FORK.Process(target=hold, args=(str(tmp_path), ready, ends))
         other.start()
@@ -266,11 +266,11 @@ def test_what_is_no_classifier_says_so(run, monkeypatch):
 
 
 def test_a_damaged_file_of_measurements_is_one_line(tmp_path):
-    parts = MeasuredParts.open(tmp_path, {"a": 1})
+    parts = PartialResults.open(tmp_path, {"a": 1})
     parts.add("x", 3, 4)
-    assert MeasuredParts.open(tmp_path, {"a": 1}).error("x") == 0.25
-    assert "x" not in MeasuredParts.open(tmp_path, {"a": 1}, overwrite=True)
+    assert PartialResults.open(tmp_path, {"a": 1}).error("x") == 0.25
+    assert "x" not in PartialResults.open(tmp_path, {"a": 1}, overwrite=True)
     (tmp_path / "measured.json").write_text("{")
     with pytest.raises(LaminaError, match="cannot be used: it is no JSON"):
-        MeasuredParts.open(tmp_path, {"a": 1})
+        PartialResults.open(tmp_path, {"a": 1})
     assert set(available_kinds()) <= set(KINDS)

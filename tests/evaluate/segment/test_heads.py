@@ -11,7 +11,7 @@ from lamina.core.errors import LaminaError
 from lamina.data.dense.sources import IGNORE
 from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.dpt import DPT
-from lamina.evaluate.segment.feature_maps import Taps, chosen, spread
+from lamina.evaluate.segment.feature_maps import Taps, choose_blocks, spread_blocks
 from lamina.evaluate.segment.head_options import DPTOptions, LinearHeadOptions, UperOptions
 from lamina.evaluate.segment.linear import LinearHead
 from lamina.evaluate.segment.pyramid import Pyramid, octaves
@@ -47,15 +47,15 @@ def random_maps(channels, sides, batch=2, seed=1):
 
 
 def test_blocks_are_those_of_beit_and_dpt():
-    assert spread(12, (3, 5, 7, 11)) == (3, 5, 7, 11)
-    assert spread(24, (3, 5, 7, 11)) == (7, 11, 15, 23)
-    assert spread(24, (2, 5, 8, 11)) == (5, 11, 17, 23)
-    assert spread(4, (2, 5, 8, 11)) == (0, 1, 2, 3)
-    assert all(spread(depth, (3, 5, 7, 11))[-1] == depth - 1 for depth in range(1, 40))
+    assert spread_blocks(12, (3, 5, 7, 11)) == (3, 5, 7, 11)
+    assert spread_blocks(24, (3, 5, 7, 11)) == (7, 11, 15, 23)
+    assert spread_blocks(24, (2, 5, 8, 11)) == (5, 11, 17, 23)
+    assert spread_blocks(4, (2, 5, 8, 11)) == (0, 1, 2, 3)
+    assert all(spread_blocks(depth, (3, 5, 7, 11))[-1] == depth - 1 for depth in range(1, 40))
     with pytest.raises(LaminaError, match="0 to 11"):
-        chosen(12, (3, 5, 7, 12), (3, 5, 7, 11))
+        choose_blocks(12, (3, 5, 7, 12), (3, 5, 7, 11))
     with pytest.raises(LaminaError, match="give 4, the lowest first"):
-        chosen(12, (3, 5, 11), (3, 5, 7, 11))
+        choose_blocks(12, (3, 5, 11), (3, 5, 7, 11))
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -11,8 +11,8 @@ from lamina.evaluate.segment.miou import (
     bootstrap_interval,
     count_image,
     intersection_over_union,
-    judge,
     mean_iou,
+    segmentation_metrics,
 )
 
 torchmetrics = pytest.importorskip("torchmetrics")
@@ -51,13 +51,15 @@ def test_torchmetrics_says_the_same(ignored, absent):
     assert each.isnan().nonzero()[:, 0].tolist() == list(absent)
     torch.testing.assert_close(each.nan_to_num(0).float(), theirs, rtol=0, atol=1e-6)
     accuracy = torchmetrics.classification.MulticlassAccuracy(K, average="micro", ignore_index=IGNORE)
-    assert judge(counts).pixel_accuracy == pytest.approx(float(accuracy(predicted, truth)), abs=1e-6)
+    assert segmentation_metrics(counts).pixel_accuracy == pytest.approx(
+        float(accuracy(predicted, truth)), abs=1e-6
+    )
 
 
 def test_the_mean_over_images_is_another_number():
     """torchmetrics' MeanIoU is that mean; here it is many points away from the data set's."""
     predicted, truth = predictions(ignored=False)
-    quality = judge(counted(predicted, truth))
+    quality = segmentation_metrics(counted(predicted, truth))
     metric = segmentation.MeanIoU(K, per_class=False, input_format="index")
     per_image = [float(metric(p[None], t[None])) for p, t in zip(predicted, truth, strict=True)]
     assert quality.miou_per_image == pytest.approx(sum(per_image) / len(per_image), abs=1e-5)
@@ -68,20 +70,20 @@ def test_predicted_and_nowhere_true_is_zero():
     predicted, truth = torch.tensor([[0, 0, 1, 2]]), torch.tensor([[0, 0, 1, 1]])
     counts = counted(predicted[None], truth[None], 4)
     assert counts[0].tolist() == [[2, 1, 0, 0], [2, 1, 1, 0], [2, 2, 0, 0]]
-    iou = judge(counts).iou
+    iou = segmentation_metrics(counts).iou
     assert iou[:3] == (1.0, 0.5, 0.0)
     assert math.isnan(iou[3])
-    assert judge(counts).miou == pytest.approx(0.5)
+    assert segmentation_metrics(counts).miou == pytest.approx(0.5)
 
 
 def test_without_a_class_there_is_nothing_to_measure():
     nothing = torch.full((1, 2, 4), IGNORE)
     with pytest.raises(LaminaError, match="no pixel"):
-        judge(counted(torch.zeros(1, 2, 4, dtype=torch.int64), nothing))
+        segmentation_metrics(counted(torch.zeros(1, 2, 4, dtype=torch.int64), nothing))
     predicted, truth = predictions(3)
     truth[1] = IGNORE  # an image of it is in no mean
-    quality = judge(counted(predicted, truth))
-    others = judge(counted(predicted[[0, 2]], truth[[0, 2]]))
+    quality = segmentation_metrics(counted(predicted, truth))
+    others = segmentation_metrics(counted(predicted[[0, 2]], truth[[0, 2]]))
     assert (quality.miou, quality.miou_per_image) == (others.miou, others.miou_per_image)
 
 

@@ -24,7 +24,7 @@ from lamina.evaluate.score import Score
 from lamina.evaluate.segment.build import estimate_segmentation, plan_segmentation
 from lamina.evaluate.segment.data import SegmentData, open_segment_data
 from lamina.evaluate.segment.head_options import DPTOptions
-from lamina.evaluate.segment.inference import Shown
+from lamina.evaluate.segment.inference import ShownImage
 from lamina.evaluate.segment.plot import draw
 from lamina.evaluate.segment.protocol import evaluate_segment
 from lamina.evaluate.segment.recipes import SegmentRecipe, segment_recipe, segment_recipes
@@ -374,7 +374,7 @@ def test_pictures_show_classes_in_colours_of_their_own():
         assert colours.shape == (n + 1, 3)
         assert len({tuple(c.round(3)) for c in colours}) == n + 1
     truth = torch.tensor([[0, 1, IGNORE], [1, 1, 0]], dtype=torch.uint8)
-    shown = Shown(
+    shown = ShownImage(
         "a$b$c", torch.zeros(3, 2, 3, dtype=torch.uint8), truth, torch.ones(2, 3, dtype=torch.uint8)
     )
     figure = draw([shown, shown], ("left", "right", "nowhere"))

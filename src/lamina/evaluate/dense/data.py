@@ -13,7 +13,7 @@ from lamina.data.sources import Source
 
 S = TypeVar("S", MapSource, ObjectSource)
 
-MOST_LOOKED_AT = 500
+MOST_CHECKED = 500
 """Images of each part whose labels are looked at before anything starts, evenly spread."""
 
 

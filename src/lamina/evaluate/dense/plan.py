@@ -169,13 +169,13 @@ def plan_dense(
     data: D,
     recipe: R,
     encoder: str | EncoderOptions | None,
-    look: Callable[[D], tuple[str, ...]],
+    label_notes: Callable[[D], tuple[str, ...]],
     named: Callable[[str], R],
 ) -> DensePlan[D, R]:
     """Open the model, fill in what the recipe leaves open, and find out what does not fit.
 
     Args:
-        look: what is odd in the data, in sentences.
+        label_notes: what is odd in the data, in sentences.
         named: the recipe of a name; raises where there is none.
 
     Raises:
@@ -193,7 +193,7 @@ def plan_dense(
         check_options(asked, named(recipe.name), recipe)
     options = resized_options(backbone, recipe.window.pixels, recipe.encoder)
     found = dict.fromkeys((*data.train.images.notes, *data.test.images.notes))
-    return DensePlan(backbone, data, recipe, options, (*found, *notes, *look(data)), published)
+    return DensePlan(backbone, data, recipe, options, (*found, *notes, *label_notes(data)), published)
 
 
 def _fitted(recipe: R, backbone: Backbone, n_train: int) -> tuple[R, tuple[str, ...]]:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 MOST_NAMED = 24
 """Classes in the legend."""
-NOTHING = (0.86, 0.86, 0.86)
+NO_CLASS = (0.86, 0.86, 0.86)
 _TURN = 0.61803398875  # of the golden section: hues of neighbours are far apart
 
 
@@ -50,7 +50,9 @@ def rows_of_panels(
     return figure, panels
 
 
-def keys_of(labels: Iterable[int], classes: Sequence[str], colours: NDArray[np.float64]) -> list[Patch]:
+def legend_patches(
+    labels: Iterable[int], classes: Sequence[str], colours: NDArray[np.float64]
+) -> list[Patch]:
     """Of classes, as a legend shows them."""
     return [Patch(color=colours[k], label=figure_text(classes[k], 24)) for k in labels]
 
@@ -64,4 +66,4 @@ def palette(n_classes: int) -> NDArray[np.float64]:
         places = np.arange(n_classes)
         hue, light = (places * _TURN) % 1, np.array([0.95, 0.65, 0.8])[places % 3]
         colours = list(hsv_to_rgb(np.stack([hue, np.full(n_classes, 0.75), light], axis=1)))
-    return np.array([*colours, NOTHING], dtype=np.float64)
+    return np.array([*colours, NO_CLASS], dtype=np.float64)

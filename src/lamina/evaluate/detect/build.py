@@ -15,14 +15,14 @@ from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.encoder import resized_encoder
 from lamina.evaluate.dense.plan import DensePlan, plan_dense
 from lamina.evaluate.detect.coco_metrics import check_metric
-from lamina.evaluate.detect.data import DetectData, look, open_detect_data
+from lamina.evaluate.detect.data import DetectData, label_notes, open_detect_data
 from lamina.evaluate.detect.detector import Detector
-from lamina.evaluate.detect.memory_model import Outline
+from lamina.evaluate.detect.memory_model import MemoryModel
 from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe
 from lamina.interop.backbone import Backbone
 from lamina.recipes.memory import MemoryEstimate, count_memory
 
-Planned = DensePlan[DetectData, DetectRecipe]
+DetectPlan = DensePlan[DetectData, DetectRecipe]
 
 
 def plan_detection(
@@ -30,7 +30,7 @@ def plan_detection(
     data: str | Path | DetectData,
     recipe: DetectRecipe | None = None,
     encoder: str | EncoderOptions | None = None,
-) -> Planned:
+) -> DetectPlan:
     """Open model and images, fill in what the recipe leaves open, and find out what does not fit. Where there
     are no masks, none are learned.
 
@@ -42,13 +42,13 @@ def plan_detection(
     check_metric()
     opened, chosen = open_detect_data(data), recipe or detect_recipe()
     chosen = replace(chosen, head=replace(chosen.head, masks=chosen.head.masks and opened.has_masks))
-    planned = plan_dense(model, opened, chosen, encoder, look, detect_recipe)
+    planned = plan_dense(model, opened, chosen, encoder, label_notes, detect_recipe)
     with torch.device("meta"):  # options that do not fit this encoder say so
         _meta(planned)
     return planned
 
 
-def build_detector(planned: Planned) -> Detector:
+def build_detector(planned: DetectPlan) -> Detector:
     """What is trained: the model's network at the windows' size, with its weights, and pyramid and heads that
     start from the recipe's seed; torch's own generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -56,18 +56,18 @@ def build_detector(planned: Planned) -> Detector:
         return _detector(planned, resized_encoder(planned.backbone, planned.encoder))
 
 
-def estimate_detection(planned: Planned, images: int = 1) -> MemoryEstimate:
+def estimate_detection(planned: DetectPlan, images: int = 1) -> MemoryEstimate:
     """Memory of a training step with so many images at a time, without computing anything."""
     with torch.device("meta"):
         batch = Batch(torch.empty(images, planned.encoder.in_chans, *planned.recipe.window.pixels))
-        return count_memory(Outline(_meta(planned), planned.recipe.head), batch)
+        return count_memory(MemoryModel(_meta(planned), planned.recipe.head), batch)
 
 
-def _meta(planned: Planned) -> Detector:
+def _meta(planned: DetectPlan) -> Detector:
     encoder = wrap_vit(build_vit(planned.encoder), planned.encoder)
     return _detector(planned, encoder).train()
 
 
-def _detector(planned: Planned, encoder: Encoder) -> Detector:
+def _detector(planned: DetectPlan, encoder: Encoder) -> Detector:
     recipe = planned.recipe
     return Detector(encoder, len(planned.data.classes), recipe.attention, recipe.head, recipe.encoder.frozen)

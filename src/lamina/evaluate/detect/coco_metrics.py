@@ -24,7 +24,7 @@ _AREAS = ("all", "small", "medium", "large")
 
 
 @dataclass(frozen=True)
-class Precision:
+class AveragePrecision:
     """Average precisions by COCO's rules: means over classes with objects, of recalls from 0 to 1; NaN where
     there is no such object."""
 
@@ -44,7 +44,7 @@ class Precision:
 
 
 @dataclass
-class CocoLedger:
+class CocoEvaluation:
     """Truth and detections of images, kept as COCO keeps them until they are judged.
 
     An object's area is that of its mask, also for boxes, as in COCO's own annotations. Crowds are no object
@@ -82,7 +82,7 @@ class CocoLedger:
                 entry["segmentation"] = encode(paste(found.masks[i], found.boxes[i], size))
             self._found.append(entry)
 
-    def precision(self, kind: Kind, images: Sequence[int] | None = None) -> Precision:
+    def precision(self, kind: Kind, images: Sequence[int] | None = None) -> AveragePrecision:
         """Of all images, or of some of them, counted in the order in which they came."""
         judge = self._judge(kind)
         if images is not None:
@@ -149,11 +149,11 @@ def _for(kind: Kind, entry: dict[str, Any]) -> dict[str, Any]:
 def _read(
     precision: Float[np.ndarray, "thresholds recalls classes areas"],
     recall: Float[np.ndarray, "thresholds classes areas"],
-) -> Precision:
+) -> AveragePrecision:
     """COCO's summary, in which -1 stands for what there is no object of."""
     sizes = {area: _mean(precision[..., i]) for i, area in enumerate(_AREAS)}
     whole = precision[..., 0]
-    return Precision(
+    return AveragePrecision(
         sizes["all"],
         _mean(whole[0]),
         _mean(whole[5]),

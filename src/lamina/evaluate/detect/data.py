@@ -17,7 +17,7 @@ from lamina.data.dense.sources import ObjectSource
 from lamina.data.file_names import printable
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.sources import Subset
-from lamina.evaluate.dense.data import MOST_LOOKED_AT, CheckedSource, TwoParts
+from lamina.evaluate.dense.data import MOST_CHECKED, CheckedSource, TwoParts
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DetectData(TwoParts[ObjectSource]):
 
 
 @dataclass(frozen=True)
-class Checked(CheckedSource[ObjectSource]):
+class CheckedObjects(CheckedSource[ObjectSource]):
     """An `ObjectSource` in which objects of a class that there is not, or with a box that is none, cannot be
     read."""
 
@@ -76,7 +76,7 @@ class Checked(CheckedSource[ObjectSource]):
 
 
 @dataclass(frozen=True)
-class Chosen(Checked):
+class WithObjects(CheckedObjects):
     """Some images of an `ObjectSource`."""
 
     indices: tuple[int, ...]
@@ -92,7 +92,7 @@ class Chosen(Checked):
         return len(self.source.images) - len(self.indices)
 
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
-        """As `Checked`, of the i-th that was chosen."""
+        """As `CheckedObjects`, of the i-th that was chosen."""
         return super().read_objects(self.indices[i], how)
 
 
@@ -106,21 +106,21 @@ def open_detect_data(data: str | Path | DetectData) -> DetectData:
     if not isinstance(data, DetectData):
         train, test = (open_objects(data, part) for part in ("train", "val"))
         data = DetectData(printable(str(data)), train, test)
-    if isinstance(data.train, Chosen):  # opened before
+    if isinstance(data.train, WithObjects):  # opened before
         return data
     indices = tuple(with_objects(data.train))
-    # Where there are none, `look` says so.
-    train = Chosen(data.train, indices) if indices else Checked(data.train)
-    return DetectData(data.name, train, Checked(data.test))
+    # Where there are none, `label_notes` says so.
+    train = WithObjects(data.train, indices) if indices else CheckedObjects(data.train)
+    return DetectData(data.name, train, CheckedObjects(data.test))
 
 
-def look(data: DetectData) -> tuple[str, ...]:
-    """What is odd in the objects, in sentences; of each part `MOST_LOOKED_AT` images at most are read.
+def label_notes(data: DetectData) -> tuple[str, ...]:
+    """What is odd in the objects, in sentences; of each part `MOST_CHECKED` images at most are read.
 
     Raises:
         LaminaError: where none can be read, or there are no objects.
     """
-    counts = [count_objects(part, MOST_LOOKED_AT) for part in (data.train, data.test)]
+    counts = [count_objects(part, MOST_CHECKED) for part in (data.train, data.test)]
     notes = list(check_counts(counts[0], counts[1], fewest=1))
     for part, source in (("training", data.train), ("test", data.test)):
         if dropped := getattr(source, "dropped", 0):

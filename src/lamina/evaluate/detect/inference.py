@@ -11,13 +11,13 @@ from torch import Tensor
 
 from lamina.core.batch import Batch, Objects
 from lamina.evaluate.dense.images import DenseImages
-from lamina.evaluate.detect.coco_metrics import CocoLedger
+from lamina.evaluate.detect.coco_metrics import CocoEvaluation
 from lamina.evaluate.detect.detector import Detections, Detector
 from lamina.evaluate.detect.windows import DetectWindows
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownImage:
     """A test image with its objects and what was found, both in its px."""
 
     name: str
@@ -27,11 +27,11 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Tested:
+class DetectionResult:
     """Truth and detections of each image that could be read, and some to show."""
 
-    ledger: CocoLedger
-    shown: tuple[Shown, ...]
+    ledger: CocoEvaluation
+    shown: tuple[ShownImage, ...]
 
 
 def detect_images(
@@ -40,7 +40,7 @@ def detect_images(
     windows: DetectWindows,
     fill: Sequence[float],
     device: torch.device,
-) -> Tested:
+) -> DetectionResult:
     """Find the objects of every image, resized so that a window shows all of it.
 
     Args:
@@ -50,16 +50,16 @@ def detect_images(
     Raises:
         LaminaError: where no image can be read, or faster-coco-eval is not installed.
     """
-    ledger = CocoLedger(tuple(images.source.classes), detector.roi_heads.has_mask())
-    shown: list[Shown] = []
+    ledger = CocoEvaluation(tuple(images.source.classes), detector.roi_heads.has_mask())
+    shown: list[ShownImage] = []
     for group in images.groups(windows.batch_size):
         for batch, found in zip(group, _found(detector, group, windows, fill, device), strict=True):
             assert batch.objects is not None
             image, truth = batch.images[0], batch.objects[0]
             ledger.add(truth, found, (image.shape[-2], image.shape[-1]))
             if (name := images.shown(batch)) is not None:
-                shown.append(Shown(name, image, truth, found))
-    return Tested(ledger, tuple(shown))
+                shown.append(ShownImage(name, image, truth, found))
+    return DetectionResult(ledger, tuple(shown))
 
 
 def _found(

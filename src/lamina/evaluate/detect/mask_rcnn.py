@@ -50,7 +50,7 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]  # torchvision is untyped
         return [anchors] * len(image_list.image_sizes)
 
 
-class Single(nn.Module):
+class Float32Output(nn.Module):
     """A head whose outputs are in float32 where autocast computes in less: boxes need px."""
 
     def __init__(self, head: nn.Module) -> None:
@@ -59,7 +59,7 @@ class Single(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """What the head says, a tensor or sequences of them."""
-        return _single(self.head(x))
+        return _float32(self.head(x))
 
 
 def region_pool(
@@ -104,7 +104,7 @@ def build_rcnn(
     )
     common: dict[str, Any] = {
         "rpn_anchor_generator": Anchors(strides, sides, head.anchor_ratios),
-        "rpn_head": Single(RPNHead(channels, len(head.anchor_ratios), head.proposal_convs)),
+        "rpn_head": Float32Output(RPNHead(channels, len(head.anchor_ratios), head.proposal_convs)),
         "rpn_pre_nms_top_n_train": 2 * head.proposals_train,
         "rpn_post_nms_top_n_train": head.proposals_train,
         "rpn_pre_nms_top_n_test": head.proposals_test,
@@ -114,7 +114,7 @@ def build_rcnn(
         "box_batch_size_per_image": head.region_samples,
         "box_roi_pool": region_pool(names, pooled, patch_px, BOX_SIDE, head.pool_samples),
         "box_head": box_head,
-        "box_predictor": Single(FastRCNNPredictor(head.box_width, n_classes + 1)),
+        "box_predictor": Float32Output(FastRCNNPredictor(head.box_width, n_classes + 1)),
         "box_score_thresh": head.least_score,
         "box_nms_thresh": head.nms_iou,
         "box_detections_per_img": head.most_detections,
@@ -125,12 +125,12 @@ def build_rcnn(
         maps,
         mask_roi_pool=region_pool(names, pooled, patch_px, MASK_SIDE, head.pool_samples),
         mask_head=MaskRCNNHeads(channels, [channels] * head.mask_convs, 1, LayerNorm2d),
-        mask_predictor=Single(MaskRCNNPredictor(channels, channels, n_classes + 1)),
+        mask_predictor=Float32Output(MaskRCNNPredictor(channels, channels, n_classes + 1)),
         **common,
     )
 
 
-def _single(value: Any) -> Any:
+def _float32(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.float()
-    return type(value)(_single(each) for each in value)
+    return type(value)(_float32(each) for each in value)

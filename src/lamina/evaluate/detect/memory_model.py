@@ -11,7 +11,7 @@ from lamina.evaluate.detect.head_options import HeadOptions
 from lamina.evaluate.detect.mask_rcnn import BOX_SIDE, MASK_SIDE
 
 
-class Outline(nn.Module):
+class MemoryModel(nn.Module):
     """What `Detector.forward` computes, with as many regions as an image can have.
 
     Which regions there are depends on numbers, and torch's "meta" device has none. Matching and thinning of

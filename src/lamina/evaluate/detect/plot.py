@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lamina.analyze.shown_images import picture_of
 from lamina.core.plotting import figure_text, legend_below
-from lamina.evaluate.dense.plot import MOST_NAMED, keys_of, palette, rows_of_panels
-from lamina.evaluate.detect.inference import Shown
+from lamina.evaluate.dense.plot import MOST_NAMED, legend_patches, palette, rows_of_panels
+from lamina.evaluate.detect.inference import ShownImage
 from lamina.evaluate.detect.paste_masks import paste
 
 LEAST_SCORE = 0.3
@@ -34,7 +34,7 @@ class _Drawn(NamedTuple):
     score: float | None
 
 
-def draw(shown: Sequence[Shown], classes: Sequence[str]) -> Figure:
+def draw(shown: Sequence[ShownImage], classes: Sequence[str]) -> Figure:
     """A row for each image, and the colours of the classes in them below."""
     colours = palette(len(classes))
     figure, panels = rows_of_panels(len(shown), 2, shown[0].image.shape[-2:], tallest=1.5)
@@ -45,18 +45,18 @@ def draw(shown: Sequence[Shown], classes: Sequence[str]) -> Figure:
             _panel(panel, each, objects, colours)
             used |= {one.label for one in objects}
     panels[0][1].set_title(f"found, score {LEAST_SCORE} or more", fontsize="small", loc="left", color="0.3")
-    legend_below(figure, keys_of(sorted(used)[:MOST_NAMED], classes, colours))
+    legend_below(figure, legend_patches(sorted(used)[:MOST_NAMED], classes, colours))
     return figure
 
 
-def _true(each: Shown) -> list[_Drawn]:
+def _true(each: ShownImage) -> list[_Drawn]:
     truth = each.truth
     known = truth.take(~truth.crowd)
     rows = zip(known.boxes, known.labels.tolist(), known.masks, strict=True)
     return [_Drawn(box, label, mask, None) for box, label, mask in rows]
 
 
-def _found(each: Shown) -> list[_Drawn]:
+def _found(each: ShownImage) -> list[_Drawn]:
     found, size = each.found, (each.image.shape[-2], each.image.shape[-1])
     drawn = []
     for i, score in reversed(list(enumerate(found.scores.tolist()))):  # the surest lie on top
@@ -66,7 +66,7 @@ def _found(each: Shown) -> list[_Drawn]:
     return drawn
 
 
-def _panel(panel: Axes, each: Shown, objects: Sequence[_Drawn], colours: NDArray[np.float64]) -> None:
+def _panel(panel: Axes, each: ShownImage, objects: Sequence[_Drawn], colours: NDArray[np.float64]) -> None:
     """The image under the masks, boxes and scores of objects."""
     picture = np.asarray(picture_of(each.image), dtype=np.float64)
     picture = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)

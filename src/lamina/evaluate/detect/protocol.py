@@ -12,8 +12,8 @@ from lamina.evaluate.dense.images import DenseImages, Progress
 from lamina.evaluate.dense.plan import keep_score
 from lamina.evaluate.dense.plot import save_picture
 from lamina.evaluate.dense.train import fit_protocol
-from lamina.evaluate.detect.build import Planned, build_detector, plan_detection
-from lamina.evaluate.detect.coco_metrics import GROUPS, CocoLedger, Precision
+from lamina.evaluate.detect.build import DetectPlan, build_detector, plan_detection
+from lamina.evaluate.detect.coco_metrics import GROUPS, AveragePrecision, CocoEvaluation
 from lamina.evaluate.detect.data import DetectData
 from lamina.evaluate.detect.detector import Detector
 from lamina.evaluate.detect.inference import detect_images
@@ -75,7 +75,7 @@ def run(
     return (evaluate_detect(model, data, run_options, recipe=recipe, encoder=options.encoder),)
 
 
-def _trained(planned: Planned, out: Path, run_options: RunOptions, ranks: Ranks) -> Detector:
+def _trained(planned: DetectPlan, out: Path, run_options: RunOptions, ranks: Ranks) -> Detector:
     """The detector, trained in `out`, in evaluation mode."""
     recipe, detector = planned.recipe, build_detector(planned)
     loader = planned.loader(planned.reading, recipe.window.training(), ranks, recipe.window.least_px)
@@ -92,12 +92,12 @@ def _trained(planned: Planned, out: Path, run_options: RunOptions, ranks: Ranks)
     return detector.eval()
 
 
-def _score(planned: Planned, ledger: CocoLedger, out: Path, notes: tuple[str, ...]) -> Score:
+def _score(planned: DetectPlan, ledger: CocoEvaluation, out: Path, notes: tuple[str, ...]) -> Score:
     """What was found, with what a reader wants to know of how."""
     boxes, reach = ledger.precision("bbox"), planned.recipe.attention.window
-    more = named("bbox", boxes, planned.data.classes)
+    more = numbers_by_name("bbox", boxes, planned.data.classes)
     if ledger.masks:
-        more |= named("segm", ledger.precision("segm"), planned.data.classes)
+        more |= numbers_by_name("segm", ledger.precision("segm"), planned.data.classes)
     interval = ledger.interval("bbox", boxes.mean)
     if interval is None:
         notes = (*notes, f"no interval is known of {len(ledger)} test images; it takes {2 * GROUPS}")
@@ -114,7 +114,7 @@ def _score(planned: Planned, ledger: CocoLedger, out: Path, notes: tuple[str, ..
     )
 
 
-def named(kind: str, found: Precision, classes: tuple[str, ...]) -> dict[str, float]:
+def numbers_by_name(kind: str, found: AveragePrecision, classes: tuple[str, ...]) -> dict[str, float]:
     """The numbers under the names that COCO's have in papers; those of which there is no object are left
     out."""
     numbers = {

@@ -15,7 +15,7 @@ Classifier = Literal["linear", "knn", "finetune"]
 
 
 @dataclass(frozen=True)
-class FewOptions:
+class FewshotOptions:
     """Label budgets, the number of random subsets of each, and the classifier that is trained on them."""
 
     classifier: Classifier = "linear"

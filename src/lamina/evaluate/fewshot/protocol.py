@@ -20,8 +20,8 @@ from lamina.core.intervals import SHARE, estimate, wilson_interval
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.confusion import Confusion
-from lamina.evaluate.fewshot.options import Classifier, FewOptions
-from lamina.evaluate.fewshot.subsets import Draw, draw_of_list, draw_per_class, few, per_class_of
+from lamina.evaluate.fewshot.options import Classifier, FewshotOptions
+from lamina.evaluate.fewshot.subsets import Draw, draw_from_list, draw_per_class, few, per_class_of
 from lamina.evaluate.finetune.protocol import evaluate_trained, keep
 from lamina.evaluate.finetune.recipes import FinetuneRecipe
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
@@ -63,7 +63,7 @@ class Drawn(NamedTuple):
 def evaluate_fewshot(
     model: str | Path | Backbone,
     data: str | Path | LabelledData,
-    options: FewOptions | None = None,
+    options: FewshotOptions | None = None,
     run_options: RunOptions | None = None,
     *,
     encoder: str | EncoderOptions | None = None,
@@ -90,8 +90,8 @@ def evaluate_fewshot(
         Unfinished: where fine-tuning was interrupted.
         LaminaError: one line on what is wrong with the model, the data, the lists or the folder.
     """
-    options, run_options = options or FewOptions(), run_options or RunOptions()
-    check_read(FewOptions(), options)
+    options, run_options = options or FewshotOptions(), run_options or RunOptions()
+    check_read(FewshotOptions(), options)
     labelled = open_labelled(data)
     backbone = as_backbone(model, encoder)
     drawn = list(_draws(labelled.train, options, run_options.seed))
@@ -114,12 +114,12 @@ def run(
     model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
 ) -> tuple[Score, ...]:
     """`evaluate_fewshot` as a row of `lamina.evaluate.catalog`."""
-    few = FewOptions(per_class=options.few_per_class)
+    few = FewshotOptions(per_class=options.few_per_class)
     return evaluate_fewshot(model, data, few, run_options, encoder=options.encoder, compute=compute)
 
 
 def _so_far(
-    scores: Sequence[Score], drawn: Sequence[Draw], model: str | Path | Backbone, options: FewOptions
+    scores: Sequence[Score], drawn: Sequence[Draw], model: str | Path | Backbone, options: FewshotOptions
 ) -> str:
     """What an interruption leaves, and how to go on."""
     amounts = list(dict.fromkeys(draw.amount for draw in drawn))
@@ -140,7 +140,7 @@ def _score(
     rows: list[Drawn],
     backbone: Backbone,
     labelled: LabelledData,
-    options: FewOptions,
+    options: FewshotOptions,
     seed: int,
 ) -> Score:
     """The score of an amount, of which `draw` is the last draw."""
@@ -174,7 +174,7 @@ def _score(
             note,
             *_short(labelled.train, draw.amount, options),
             *_remarks(rows),
-            *(() if found is None else found.no_better()),
+            *(() if found is None else found.majority_note()),
         ),
         seconds=round(sum(row.seconds for row in rows), 1),
         variant=_variant(rows[0].answer.variant, len(rows), options, draw.listing),
@@ -182,14 +182,14 @@ def _score(
     )
 
 
-def _variant(learned: str, draws: int, options: FewOptions, listing: str = "") -> str:
+def _variant(learned: str, draws: int, options: FewshotOptions, listing: str = "") -> str:
     """How it was learned, which images a list names, and the number of draws where it is not the usual one; a
     list is one draw."""
-    usual = draws in (FewOptions.draws, 1 if options.draws > 1 else FewOptions.draws)
+    usual = draws in (FewshotOptions.draws, 1 if options.draws > 1 else FewshotOptions.draws)
     return ", ".join(filter(None, (learned, listing, "" if usual else f"{draws} draws")))
 
 
-def _short(train: Source, amount: str, options: FewOptions) -> tuple[str, ...]:
+def _short(train: Source, amount: str, options: FewshotOptions) -> tuple[str, ...]:
     """What is to be said where classes have fewer images than were asked for."""
     assert train.labels is not None
     n = _amounts(train.labels, options).get(amount)
@@ -208,7 +208,7 @@ def _remarks(rows: list[Drawn]) -> tuple[str, ...]:
     return tuple(note if times == n else f"in {times} of {n} draws {note}" for note, times in said.items())
 
 
-def _draws(train: Source, options: FewOptions, seed: int) -> Iterator[Draw]:
+def _draws(train: Source, options: FewshotOptions, seed: int) -> Iterator[Draw]:
     labels = train.labels
     assert labels is not None
     most = max(Counter(labels).values())
@@ -216,10 +216,10 @@ def _draws(train: Source, options: FewOptions, seed: int) -> Iterator[Draw]:
         for number in range(options.draws if n < most else 1):  # of all images there is one draw
             yield Draw(amount, number, draw_per_class(labels, n, seed, number))
     for file in options.lists:
-        yield draw_of_list(train, file)
+        yield draw_from_list(train, file)
 
 
-def _amounts(labels: Sequence[int], options: FewOptions) -> dict[str, int]:
+def _amounts(labels: Sequence[int], options: FewshotOptions) -> dict[str, int]:
     """Images of each class by what the amount is called."""
     amounts = {str(n): n for n in options.per_class}
     return amounts | {f"{100 * share:g}%": per_class_of(labels, share) for share in options.shares}
@@ -229,7 +229,7 @@ def _judge(
     backbone: Backbone,
     model: str | Path | Backbone,
     labelled: LabelledData,
-    options: FewOptions,
+    options: FewshotOptions,
     run_options: RunOptions,
     recipe: FinetuneRecipe | None,
     compute: ComputeOptions | None,
@@ -259,7 +259,7 @@ def _judge(
 
 
 def _frozen(
-    backbone: Backbone, labelled: LabelledData, options: FewOptions, compute: ComputeOptions
+    backbone: Backbone, labelled: LabelledData, options: FewshotOptions, compute: ComputeOptions
 ) -> Callable[[Draw], Answer]:
     """Features are computed once; a draw picks its rows."""
     backbone = backbone.to(choose_device(compute.device))

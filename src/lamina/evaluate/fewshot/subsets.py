@@ -78,7 +78,7 @@ class Draw(NamedTuple):
     """Of a list: how many images it names, and a digest of their names."""
 
 
-def draw_of_list(source: Source, file: Path) -> Draw:
+def draw_from_list(source: Source, file: Path) -> Draw:
     """The one draw of an official list, called as the file is; raises as `listed`."""
     indices = listed(source, file)
     names = "\n".join(source.name(i) for i in indices)

@@ -19,7 +19,7 @@ from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.adapt import adapt_recipe, classifier_recipe, protocol_recipe
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
-from lamina.evaluate.predictions import Answers, classify
+from lamina.evaluate.predictions import Predictions, classify
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions, Trained, TrainingRecipe
 from lamina.evaluate.result_files import file_name
 from lamina.evaluate.score import Score, Unfinished, named, score_file
@@ -106,7 +106,7 @@ def evaluate_trained(
         n_test=len(answers.labels),
         seed=run_options.seed,
         settings={**_settings(chosen), "folder": str(out)},
-        notes=(*said, *answers.notes, *answers.confusion.no_better()),
+        notes=(*said, *answers.notes, *answers.confusion.majority_note()),
         seconds=round(time.perf_counter() - started, 1),
         more=answers.confusion.numbers,
         confusion=answers.confusion,
@@ -126,7 +126,7 @@ def run(
     return (evaluate_trained(protocol, model, data, run_options, recipe=recipe, encoder=encoder),)
 
 
-def test_run(run: Path, test: Source, compute: ComputeOptions) -> Answers:
+def test_run(run: Path, test: Source, compute: ComputeOptions) -> Predictions:
     """What the classifier that a run trained says of test images."""
     task, recipe = load_task(run)
     if not isinstance(task, Supervised):

@@ -21,7 +21,7 @@ LATER = ("probe_images",)
 """Settings that files of earlier versions do not hold."""
 
 
-class MeasuredParts:
+class PartialResults:
     """How many of how many images were right, by the part's name, and a digest of those images."""
 
     def __init__(
@@ -39,7 +39,7 @@ class MeasuredParts:
     @contextmanager
     def opened(
         cls, folder: Path | None, settings: Mapping[str, Any], overwrite: bool = False
-    ) -> Iterator[MeasuredParts]:
+    ) -> Iterator[PartialResults]:
         """`open`, while no other process may write into the folder.
 
         Raises:
@@ -53,7 +53,9 @@ class MeasuredParts:
             yield cls.open(folder, settings, overwrite)
 
     @classmethod
-    def open(cls, folder: Path | None, settings: Mapping[str, Any], overwrite: bool = False) -> MeasuredParts:
+    def open(
+        cls, folder: Path | None, settings: Mapping[str, Any], overwrite: bool = False
+    ) -> PartialResults:
         """What the folder holds of a measurement with these settings; nothing where there is none, or
         `overwrite`. `folder` None keeps the parts in memory alone.
 

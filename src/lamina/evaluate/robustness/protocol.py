@@ -31,7 +31,7 @@ from lamina.evaluate.robustness.imagenet_variants import (
     open_variant,
 )
 from lamina.evaluate.robustness.options import RobustnessOptions
-from lamina.evaluate.robustness.partial_results import MeasuredParts
+from lamina.evaluate.robustness.partial_results import PartialResults
 from lamina.evaluate.score import Score
 from lamina.features.data import open_labelled
 from lamina.features.options import ComputeOptions
@@ -98,7 +98,7 @@ def evaluate_robustness(
     said: dict[str, None] = {}
     digests = _Digests()
     with (
-        MeasuredParts.opened(folder, settings, run_options.overwrite) as known,
+        PartialResults.opened(folder, settings, run_options.overwrite) as known,
         noted_on_interrupt(lambda: known.kept(asked)),
     ):
         for part in _parts(data, options, run_options.seed):
@@ -154,7 +154,7 @@ def _measure(
     classifier: Classifier,
     options: RobustnessOptions,
     compute: ComputeOptions,
-    known: MeasuredParts,
+    known: PartialResults,
     images: str,
 ) -> None:
     """How many images of a part are right, kept at once."""
@@ -227,7 +227,7 @@ def _score(
     data: str,
     options: RobustnessOptions,
     asked: list[str],
-    known: MeasuredParts,
+    known: PartialResults,
     seed: int,
 ) -> Score:
     base = Score(
@@ -249,7 +249,7 @@ def _score(
         right, n = known.counts(options.published)
         found = known.confusion(options.published)
         numbers = {} if found is None else found.numbers
-        told = (*base.notes, *(() if found is None else found.no_better()))
+        told = (*base.notes, *(() if found is None else found.majority_note()))
         interval = wilson_interval(right, n)
         return replace(
             base, value=right / n, interval=interval, n_test=n, more=numbers, confusion=found, notes=told
@@ -264,7 +264,7 @@ def _score(
     more |= {} if found is None else {f"clean images: {name}": value for name, value in found.numbers.items()}
     more |= scores.named() | {f"{kind} error": mean_error({kind: each}) for kind, each in errors.items()}
     value = mean_error(errors)
-    constant = () if found is None else found.no_better("top-1 on clean images")
+    constant = () if found is None else found.majority_note("top-1 on clean images")
     n = known.counts(f"{kinds[0]} {SEVERITIES[0]}")[1]
     remark = f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities"
     notes = (*base.notes, remark, *constant)

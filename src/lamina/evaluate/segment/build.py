@@ -15,7 +15,7 @@ from lamina.encoder.encoder import Encoder
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.encoder import resized_encoder
 from lamina.evaluate.dense.plan import DensePlan, plan_dense
-from lamina.evaluate.segment.data import SegmentData, look, open_segment_data
+from lamina.evaluate.segment.data import SegmentData, label_notes, open_segment_data
 from lamina.evaluate.segment.dpt import DPT, check_dpt
 from lamina.evaluate.segment.knn import block_of
 from lamina.evaluate.segment.linear import LinearHead
@@ -26,7 +26,7 @@ from lamina.evaluate.segment.upernet import UperNet
 from lamina.interop.backbone import Backbone
 from lamina.recipes.memory import MemoryEstimate, count_memory
 
-Planned = DensePlan[SegmentData, SegmentRecipe]
+SegmentPlan = DensePlan[SegmentData, SegmentRecipe]
 
 
 def plan_segmentation(
@@ -34,7 +34,7 @@ def plan_segmentation(
     data: str | Path | SegmentData,
     recipe: SegmentRecipe | HeadKind | None = None,
     encoder: str | EncoderOptions | None = None,
-) -> Planned:
+) -> SegmentPlan:
     """Open model and images, fill in what the recipe leaves open, and find out what does not fit.
 
     Args: as `evaluate_segment` of `lamina.evaluate.segment.protocol`.
@@ -46,7 +46,7 @@ def plan_segmentation(
     chosen = recipe if isinstance(recipe, SegmentRecipe) else segment_recipe(head=recipe)
     if chosen.head == "dpt":
         check_dpt()
-    planned = plan_dense(model, open_segment_data(data), chosen, encoder, look, segment_recipe)
+    planned = plan_dense(model, open_segment_data(data), chosen, encoder, label_notes, segment_recipe)
     train = planned.recipe.train
     if chosen.head == "upernet" and _ends_alone(train.batch_size, train.micro_batch_size):
         raise LaminaError(
@@ -58,12 +58,12 @@ def plan_segmentation(
     return planned
 
 
-def build_encoder(planned: Planned) -> Encoder:
+def build_encoder(planned: SegmentPlan) -> Encoder:
     """The model's network at the windows' size, with its weights."""
     return resized_encoder(planned.backbone, planned.encoder)
 
 
-def build_segmenter(planned: Planned, encoder: Encoder) -> Segmenter:
+def build_segmenter(planned: SegmentPlan, encoder: Encoder) -> Segmenter:
     """What is trained; the head starts from the recipe's seed, and torch's own generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(planned.recipe.train.seed, Purpose.INIT))
@@ -71,7 +71,7 @@ def build_segmenter(planned: Planned, encoder: Encoder) -> Segmenter:
     return Segmenter(encoder, head, planned.recipe.encoder.frozen)
 
 
-def estimate_segmentation(planned: Planned) -> MemoryEstimate:
+def estimate_segmentation(planned: SegmentPlan) -> MemoryEstimate:
     """Memory of a training step, without computing anything."""
     recipe = planned.recipe
     n = recipe.train.micro_batch_size or recipe.train.batch_size
@@ -81,7 +81,7 @@ def estimate_segmentation(planned: Planned) -> MemoryEstimate:
         return count_memory(_meta(planned), Batch(images, labels=labels))
 
 
-def _meta(planned: Planned) -> Segmenter:
+def _meta(planned: SegmentPlan) -> Segmenter:
     encoder = wrap_vit(build_vit(planned.encoder), planned.encoder)
     head = _head(planned.recipe, encoder, len(planned.data.classes))
     return Segmenter(encoder, head, planned.recipe.encoder.frozen).train()

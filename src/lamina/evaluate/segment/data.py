@@ -15,7 +15,7 @@ from lamina.data.dense.open import open_maps
 from lamina.data.dense.sources import IGNORE, MapSource
 from lamina.data.file_names import printable
 from lamina.data.options import AS_STORED, Decoding
-from lamina.evaluate.dense.data import MOST_LOOKED_AT, CheckedSource, TwoParts
+from lamina.evaluate.dense.data import MOST_CHECKED, CheckedSource, TwoParts
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SegmentData(TwoParts[MapSource]):
 
 
 @dataclass(frozen=True)
-class Checked(CheckedSource[MapSource]):
+class CheckedMaps(CheckedSource[MapSource]):
     """A `MapSource` in which a map with a class that there is not cannot be read."""
 
     def read_map(self, i: int, how: Decoding = AS_STORED) -> UInt8[Tensor, "H W"]:
@@ -54,17 +54,17 @@ def open_segment_data(data: str | Path | SegmentData) -> SegmentData:
         LaminaError: where there is no such data, or as `SegmentData`.
     """
     if isinstance(data, SegmentData):
-        return SegmentData(data.name, Checked(data.train), Checked(data.test))
-    train, test = (Checked(open_maps(data, part)) for part in ("train", "val"))
+        return SegmentData(data.name, CheckedMaps(data.train), CheckedMaps(data.test))
+    train, test = (CheckedMaps(open_maps(data, part)) for part in ("train", "val"))
     return SegmentData(printable(str(data)), train, test)
 
 
-def look(data: SegmentData) -> tuple[str, ...]:
-    """What is odd in the maps, in sentences; of each part `MOST_LOOKED_AT` at most are read.
+def label_notes(data: SegmentData) -> tuple[str, ...]:
+    """What is odd in the maps, in sentences; of each part `MOST_CHECKED` at most are read.
 
     Raises:
         LaminaError: where none can be read, nothing is labelled, or one class alone.
     """
     return check_counts(
-        count_pixels(data.train, MOST_LOOKED_AT), count_pixels(data.test, MOST_LOOKED_AT), fewest=2
+        count_pixels(data.train, MOST_CHECKED), count_pixels(data.test, MOST_CHECKED), fewest=2
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
-from lamina.evaluate.segment.feature_maps import Logits, Taps, chosen
+from lamina.evaluate.segment.feature_maps import Logits, Taps, choose_blocks
 from lamina.evaluate.segment.head_options import DPTOptions
 
 BLOCKS = (2, 5, 8, 11)
@@ -35,7 +35,7 @@ class DPT(nn.Module):
     def __init__(self, encoder: Encoder, n_classes: int, options: DPTOptions) -> None:
         super().__init__()
         decoder, head = _parts()
-        self.blocks = chosen(encoder.depth, options.blocks, BLOCKS)
+        self.blocks = choose_blocks(encoder.depth, options.blocks, BLOCKS)
         self.stride = 2 ** round(math.log2(encoder.patch[0]))
         self.reads_cls = encoder.n_class > 0
         self.decoder = decoder(

@@ -29,7 +29,7 @@ class Logits(NamedTuple):
     share: float = 0.0
 
 
-def spread(depth: int, of_twelve: Sequence[int]) -> tuple[int, ...]:
+def spread_blocks(depth: int, of_twelve: Sequence[int]) -> tuple[int, ...]:
     """Blocks of a network of any depth, as far up as `of_twelve` are among twelve.
 
     (3, 5, 7, 11) become 7, 11, 15, 23 of 24, as BEiT has them. In shallow networks two may be one.
@@ -37,13 +37,13 @@ def spread(depth: int, of_twelve: Sequence[int]) -> tuple[int, ...]:
     return tuple(max(0, round((block + 1) * depth / 12) - 1) for block in of_twelve)
 
 
-def chosen(depth: int, asked: tuple[int, ...] | None, of_twelve: Sequence[int]) -> tuple[int, ...]:
+def choose_blocks(depth: int, asked: tuple[int, ...] | None, of_twelve: Sequence[int]) -> tuple[int, ...]:
     """The blocks that were asked for, or the published ones, ascending.
 
     Raises:
         LaminaError: where the network has no such block, or there are not as many as the head reads.
     """
-    blocks = spread(depth, of_twelve) if asked is None else asked
+    blocks = spread_blocks(depth, of_twelve) if asked is None else asked
     if len(blocks) != len(of_twelve) or sorted(blocks) != list(blocks):
         raise LaminaError(f"blocks {blocks} do not fit this head; give {len(of_twelve)}, the lowest first")
     if not 0 <= blocks[0] <= blocks[-1] < depth:

@@ -12,11 +12,11 @@ from torch import Tensor
 from lamina.evaluate.dense.images import DenseImages
 from lamina.evaluate.segment.miou import count_image
 from lamina.evaluate.segment.window_options import SegmentWindows
-from lamina.evaluate.segment.windows import SaysOfWindows, slide
+from lamina.evaluate.segment.windows import WindowLogits, slide
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownImage:
     """A test image with the classes of its pixels, true and predicted."""
 
     name: str
@@ -26,20 +26,20 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Tested:
+class SegmentationResult:
     """Counts of each image that could be read (`miou.count_image`), and some to show."""
 
     counts: Int64[Tensor, "n 3 K"]
-    shown: tuple[Shown, ...]
+    shown: tuple[ShownImage, ...]
 
 
 def segment_images(
-    says: SaysOfWindows,
+    says: WindowLogits,
     images: DenseImages,
     windows: SegmentWindows,
     fill: Sequence[float],
     device: torch.device,
-) -> Tested:
+) -> SegmentationResult:
     """Predict every pixel of every image by overlapping windows (`windows.slide`).
 
     Args:
@@ -50,12 +50,12 @@ def segment_images(
         LaminaError: where no image can be read.
     """
     counts: list[Tensor] = []
-    shown: list[Shown] = []
+    shown: list[ShownImage] = []
     for (batch,) in images.groups(1):
         assert batch.labels is not None
         image, truth = batch.images[0], batch.labels[0]
         predicted = slide(says, image, windows, fill, device).argmax(0)
         counts.append(count_image(predicted, truth.to(device), len(images.source.classes)).cpu())
         if (name := images.shown(batch)) is not None:
-            shown.append(Shown(name, image, truth, predicted.to("cpu", torch.uint8)))
-    return Tested(torch.stack(counts), tuple(shown))
+            shown.append(ShownImage(name, image, truth, predicted.to("cpu", torch.uint8)))
+    return SegmentationResult(torch.stack(counts), tuple(shown))

@@ -18,7 +18,7 @@ from lamina.evaluate.segment.feature_maps import read_taps
 from lamina.evaluate.segment.head_options import KNNHeadOptions
 from lamina.evaluate.segment.miou import count_image, mean_iou
 from lamina.evaluate.segment.segmenter import resized
-from lamina.features.nearest import Found, nearest
+from lamina.features.nearest import Neighbours, nearest
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class KNNSegmenter(nn.Module):
         maps = votes.view(len(images), rows, columns, -1).permute(0, 3, 1, 2)
         return resized(maps, (images.shape[-2], images.shape[-1]))
 
-    def _votes(self, found: Found) -> Float[Tensor, "q K"]:
+    def _votes(self, found: Neighbours) -> Float[Tensor, "q K"]:
         return self.shares[found.rows].mean(1)
 
 

@@ -20,7 +20,7 @@ _AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
-class Quality:
+class SegmentationMetrics:
     """What a segmentation is worth.
 
     A class without a pixel in the truth and in the predictions of all images is left out of the mean, its
@@ -62,7 +62,7 @@ def count_image(
     return torch.stack((matrix.diagonal(), matrix.sum(0), matrix.sum(1)))
 
 
-def judge(counts: Int64[Tensor, "n 3 K"], seed: int = 0) -> Quality:
+def segmentation_metrics(counts: Int64[Tensor, "n 3 K"], seed: int = 0) -> SegmentationMetrics:
     """All numbers from the counts of each image.
 
     Raises:
@@ -73,7 +73,7 @@ def judge(counts: Int64[Tensor, "n 3 K"], seed: int = 0) -> Quality:
         raise LaminaError("no pixel of the test images has a class, so there is nothing to measure")
     each = intersection_over_union(counts)
     shown = each.isnan().logical_not().any(1)
-    return Quality(
+    return SegmentationMetrics(
         miou=float(mean_iou(total)),
         interval=bootstrap_interval(counts, seed),
         iou=tuple(intersection_over_union(total).tolist()),

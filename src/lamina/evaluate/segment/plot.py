@@ -14,13 +14,13 @@ from torch import Tensor
 from lamina.analyze.shown_images import picture_of
 from lamina.core.plotting import figure_text, legend_below
 from lamina.data.dense.sources import IGNORE
-from lamina.evaluate.dense.plot import MOST_NAMED, NOTHING, keys_of, palette, rows_of_panels
-from lamina.evaluate.segment.inference import Shown
+from lamina.evaluate.dense.plot import MOST_NAMED, NO_CLASS, legend_patches, palette, rows_of_panels
+from lamina.evaluate.segment.inference import ShownImage
 
 _TITLES = ("image", "true", "predicted")
 
 
-def draw(shown: Sequence[Shown], classes: Sequence[str]) -> Figure:
+def draw(shown: Sequence[ShownImage], classes: Sequence[str]) -> Figure:
     """A row for each image, and the colours of the classes in them below."""
     colours = palette(len(classes))
     figure, panels = rows_of_panels(len(shown), len(_TITLES), shown[0].truth.shape, tallest=2.0)
@@ -40,14 +40,14 @@ def _coloured(classes: UInt8[Tensor, "H W"], colours: NDArray[np.float64]) -> ND
     return np.asarray(colours[np.where(numbers == IGNORE, len(colours) - 1, numbers)])
 
 
-def _keys(shown: Sequence[Shown], classes: Sequence[str], colours: NDArray[np.float64]) -> list[Patch]:
+def _keys(shown: Sequence[ShownImage], classes: Sequence[str], colours: NDArray[np.float64]) -> list[Patch]:
     """Those that cover most first; what has no class last, where there is any."""
     maps = [each.numpy().ravel() for one in shown for each in (one.truth, one.predicted)]
     counts = np.bincount(np.concatenate(maps), minlength=IGNORE + 1)
     order = [k for k in np.argsort(-counts[: len(classes)], kind="stable") if counts[k]]
-    keys = keys_of(order[:MOST_NAMED], classes, colours)
+    keys = legend_patches(order[:MOST_NAMED], classes, colours)
     if len(order) > MOST_NAMED:
         keys.append(Patch(color="none", label=f"and {len(order) - MOST_NAMED} more"))
     if counts[IGNORE]:
-        keys.append(Patch(color=NOTHING, label="no class"))
+        keys.append(Patch(color=NO_CLASS, label="no class"))
     return keys

@@ -17,14 +17,14 @@ from lamina.evaluate.dense.plot import save_picture
 from lamina.evaluate.dense.train import begin_evaluation, fit_protocol, opened_evaluation
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.score import Score
-from lamina.evaluate.segment.build import Planned, build_encoder, build_segmenter, plan_segmentation
+from lamina.evaluate.segment.build import SegmentPlan, build_encoder, build_segmenter, plan_segmentation
 from lamina.evaluate.segment.data import SegmentData
 from lamina.evaluate.segment.inference import segment_images
 from lamina.evaluate.segment.knn import KNNSegmenter, block_of, build_bank, choose_k
-from lamina.evaluate.segment.miou import judge
+from lamina.evaluate.segment.miou import segmentation_metrics
 from lamina.evaluate.segment.plot import draw
 from lamina.evaluate.segment.recipes import HeadKind, SegmentRecipe, recipe_from
-from lamina.evaluate.segment.windows import SaysOfWindows
+from lamina.evaluate.segment.windows import WindowLogits
 from lamina.features.options import ComputeOptions
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone
@@ -44,8 +44,8 @@ def evaluate_segment(
 ) -> Score:
     """Semantic segmentation by the recipe: train on the training images, then test once, after the last step.
 
-    The score is the data set's mIoU (see `miou.Quality`), beside each class's IoU, pixel accuracy and the
-    mean of the images' own mIoU. Folder: settings, checkpoints, metrics, score.json, segmentation.png.
+    The score is the data set's mIoU (see `SegmentationMetrics`), beside each class's IoU, pixel accuracy and
+    the mean of the images' own mIoU. Folder: settings, checkpoints, metrics, score.json, segmentation.png.
 
     Args:
         model: whatever `load_encoder` takes ("untrained:RUN" is a run's twin before training), or a backbone.
@@ -82,8 +82,8 @@ def run(
 
 
 def _trained(
-    planned: Planned, out: Path, run_options: RunOptions, ranks: Ranks
-) -> tuple[SaysOfWindows, dict[str, Setting]]:
+    planned: SegmentPlan, out: Path, run_options: RunOptions, ranks: Ranks
+) -> tuple[WindowLogits, dict[str, Setting]]:
     """The head, trained in `out`, perhaps with the encoder."""
     recipe = planned.recipe
     task = build_segmenter(planned, build_encoder(planned))
@@ -97,8 +97,8 @@ def _trained(
 
 
 def _bank(
-    planned: Planned, out: Path, run_options: RunOptions, ranks: Ranks
-) -> tuple[SaysOfWindows, dict[str, Setting]]:
+    planned: SegmentPlan, out: Path, run_options: RunOptions, ranks: Ranks
+) -> tuple[WindowLogits, dict[str, Setting]]:
     """Remembered patches, and the k that the training images chose."""
     with opened_evaluation(ranks, out, run_options) as opened:
         settings = planned.settings("segment")
@@ -109,7 +109,7 @@ def _bank(
     return found
 
 
-def _remember(planned: Planned, ranks: Ranks) -> tuple[SaysOfWindows, dict[str, Setting]]:
+def _remember(planned: SegmentPlan, ranks: Ranks) -> tuple[WindowLogits, dict[str, Setting]]:
     recipe, n = planned.recipe, len(planned.data.train.images)
     options = recipe.knn
     n = min(n, options.images or n)
@@ -125,13 +125,13 @@ def _remember(planned: Planned, ranks: Ranks) -> tuple[SaysOfWindows, dict[str, 
 
 def _score(
     name: str,
-    planned: Planned,
+    planned: SegmentPlan,
     counts: Int64[Tensor, "n 3 K"],
     own: dict[str, Setting],
     notes: tuple[str, ...],
 ) -> Score:
     """What was found, with what a reader wants to know of how."""
-    quality, classes, steps = judge(counts), planned.data.classes, planned.recipe.window.steps
+    quality, classes, steps = segmentation_metrics(counts), planned.data.classes, planned.recipe.window.steps
     absent = [label for label, iou in zip(classes, quality.iou, strict=True) if iou != iou]
     if absent:
         notes = (*notes, f"{len(absent)} classes are neither in the test images nor predicted, and left out")

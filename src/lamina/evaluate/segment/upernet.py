@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
-from lamina.evaluate.segment.feature_maps import Logits, Taps, chosen
+from lamina.evaluate.segment.feature_maps import Logits, Taps, choose_blocks
 from lamina.evaluate.segment.head_options import UperOptions
 from lamina.evaluate.segment.pyramid import Pyramid
 
@@ -30,7 +30,7 @@ class UperNet(nn.Module):
     def __init__(self, encoder: Encoder, n_classes: int, options: UperOptions) -> None:
         super().__init__()
         width = encoder.width
-        self.blocks = chosen(encoder.depth, options.blocks, BLOCKS)
+        self.blocks = choose_blocks(encoder.depth, options.blocks, BLOCKS)
         self.share = options.aux_share
         self.pyramid = Pyramid(width, encoder.patch[0], options.strides_px)
         channels = options.channels or width

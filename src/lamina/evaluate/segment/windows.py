@@ -13,13 +13,13 @@ from lamina.data.dense.crops import Window
 from lamina.evaluate.segment.segmenter import resized
 from lamina.evaluate.segment.window_options import SegmentWindows
 
-SaysOfWindows = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B K H W"]]
+WindowLogits = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B K H W"]]
 """Windows to logits of the same size; in evaluation mode."""
 
 
 @torch.inference_mode()
 def slide(
-    says: SaysOfWindows,
+    says: WindowLogits,
     image: Shaped[Tensor, "C H W"],
     windows: SegmentWindows,
     fill: Sequence[float],
