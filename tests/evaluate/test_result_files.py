@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.runs import stripes_folder, toy_recipe, toy_run
-from lamina.data.content import SAMPLED_BYTES, SAMPLED_FILES
-from lamina.data.digest import images_digest
+from lamina.data.digest import SAMPLED_BYTES, SAMPLED_FILES, images_digest
 from lamina.data.open import open_source
 from lamina.data.sources import FileSource, Subset
 from lamina.evaluate.probes import evaluate_knn

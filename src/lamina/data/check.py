@@ -19,7 +19,7 @@ from lamina.data.decode.unreadable import Unreadable
 from lamina.data.file_names import printable
 from lamina.data.loading.dataloader import in_order
 from lamina.data.options import DataOptions, Decoding
-from lamina.data.sources import FileSource, Source
+from lamina.data.sources import Source
 
 Progress = Callable[[int, int, float], None]
 
@@ -224,15 +224,15 @@ class _Inspector(Dataset[list[_Fact]]):
             found = self.source.inspect(i, replace(self.how, in_chans=None))
             if not _fits(len(found.image), self.how.in_chans):
                 self.source.read(i, self.how)  # raises where the channels do not fit
+            n_bytes, digest = self._stored(i)
         except Unreadable as error:
             return _Fact(
                 bad=BadFile(printable(self.source.name(i)), str(error.reason), printable(error.detail))
             )
         channels, height, width = found.image.shape
-        path = self.source.path(i) if isinstance(self.source, FileSource) else None
         return _Fact(
-            n_bytes=os.path.getsize(path) if path else found.image.nbytes,
-            digest=_digest(path) if path and self.digests else b"",
+            n_bytes=found.image.nbytes if n_bytes is None else n_bytes,
+            digest=digest,
             format=f"{found.format} {found.mode}",
             pixels=f"{str(found.image.dtype).removeprefix('torch.')} x {channels}",
             size=(width, height),
@@ -241,15 +241,19 @@ class _Inspector(Dataset[list[_Fact]]):
             remarks=tuple(remarks_on(i, self.source.name(i), found.notes)),
         )
 
+    def _stored(self, i: int) -> tuple[int | None, bytes]:
+        """The number of bytes of the image's file, and, if wanted, their SHA-256; None where it has none."""
+        file = self.source.open(i)
+        if file is None:
+            return None, b""
+        with file:
+            digest = hashlib.file_digest(file, "sha256").digest() if self.digests else b""
+            return file.seek(0, os.SEEK_END), digest
+
 
 def _fits(channels: int, wanted: int | None) -> bool:
     """Whether no second look is needed: the same channels, or grey for colour or the other way round."""
     return wanted in (None, channels) or {channels, wanted} == {1, 3}
-
-
-def _digest(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _inspect_all(source: Source, how: Decoding, options: DataOptions, digests: bool) -> Iterable[list[_Fact]]:

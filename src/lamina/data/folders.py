@@ -13,13 +13,13 @@ from lamina.data.find_files import find_images
 from lamina.data.found import Found
 from lamina.data.part_names import loose_role
 from lamina.data.parts import Parts, find_parts, maybe_parts
-from lamina.data.sources import FileSource, Split
+from lamina.data.sources import FileSource, Source, Split, Subset
 
 _WHOLE = Parts(train=("",), val=())
 """A folder without parts."""
 
 
-def open_folder(root: str, split: Split | None, val_share: float, split_seed: int) -> FileSource:
+def open_folder(root: str, split: Split | None, val_share: float, split_seed: int) -> Source:
     """The images of a folder, as `open_source` describes; perhaps none.
 
     Raises:
@@ -148,31 +148,24 @@ def _named(root: str) -> str:
     return os.path.realpath(root) if os.path.normpath(root).strip("." + os.sep) == "" else root
 
 
-def take_part(source: FileSource, validation: bool, val_share: float, seed: int) -> FileSource:
+def take_part(source: Source, validation: bool, val_share: float, seed: int) -> Subset:
     """One side of the split that `open_source` describes; a class of two or more has both sides."""
     labels = source.labels or [0] * len(source)
-    names = [source.name(i) for i in range(len(source))]
-    keys = [hashlib.sha256(f"{seed}/".encode() + os.fsencode(name)).digest() for name in names]
+    keys = [
+        hashlib.sha256(f"{seed}/".encode() + os.fsencode(source.name(i))).digest() for i in range(len(source))
+    ]
     left = {c: _validation_count(n, val_share) for c, n in Counter(labels).items()}
     chosen = set()
-    for i in sorted(range(len(names)), key=keys.__getitem__):
+    for i in sorted(range(len(source)), key=keys.__getitem__):
         if left[labels[i]]:
             left[labels[i]] -= 1
             chosen.add(i)
-    keep = [i for i in range(len(names)) if (i in chosen) == validation]
+    keep = [i for i in range(len(source)) if (i in chosen) == validation]
     if not keep:
         raise LaminaError(
             "too few images for a validation part; give more, or root/train and root/val folders"
         )
-    kept_labels = [labels[i] for i in keep] if source.labels is not None else None
-    return FileSource(
-        source.root,
-        [names[i] for i in keep],
-        kept_labels,
-        source.class_names,
-        notes=source.notes,
-        no_labels=source.no_labels,
-    )
+    return Subset(source, keep)
 
 
 def _validation_count(n: int, share: float) -> int:

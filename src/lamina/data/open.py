@@ -44,12 +44,12 @@ def open_source(
     if split not in (None, "train", "val", "all"):
         raise LaminaError(f"there is no split {split!r}; take train, val or all")
     if isinstance(spec, str) and is_sample(spec):
-        source: Source = open_sample(spec, split)
-        return source
+        sample: Source = open_sample(spec, split)
+        return sample
     if isinstance(spec, str | os.PathLike):
         spec = os.path.expanduser(spec)  # a configuration file has no shell to do it
     if isinstance(spec, str) and os.path.isdir(spec):
-        source = open_folder(spec, split, val_share, split_seed)
+        source: Source = open_folder(spec, split, val_share, split_seed)
     else:
         source = _listed(spec)
         if len(source) and split in ("train", "val"):

@@ -1,19 +1,37 @@
-"""Where images come from: a `Source` gives image i, its name and, where there are classes, its label."""
+"""The one interface through which lamina sees images, `Source`, and the ways in which images are kept.
+
+A source is a fixed sequence of images, numbered from 0 to len(source) - 1. Of image i it gives:
+
+- `name(i)`: a text that errors and tables show, and by which a run knows its images again;
+- `inspect(i, how)`, or `read(i, how)` without what the file says: the decoded image;
+- `size(i, how)`: the height and width of that image, where possible without decoding it;
+- `open(i)`: the bytes of its file, or None where it is not kept as a file (their number, equal files).
+
+Of all images it gives `labels` and `class_names`, sentences for users (`notes`, `no_labels`), and digests:
+`content` is the same for copies in other places, `fingerprint` may differ for them. Nothing else asks where
+an image lies. A source is copied into each worker process, so it holds no open file and takes little memory;
+its methods are called in any order, in several processes at the same time.
+
+Another way to keep images: those that are files within something else derive from `EncodedSource` and write
+`open`, and are then decoded, limited and reported like files in a folder; pixels in memory are an
+`ArraySource`; others derive from `Source` and write `inspect`. `data/open.py` gives a source for its name.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from jaxtyping import Shaped
 from torch import Tensor
 
-from lamina.data.content import files_digest
 from lamina.data.decode.channels import fit_channels
-from lamina.data.decode.decode import Decoded, decode_file
+from lamina.data.decode.decode import Decoded, decode, image_size, open_regular
+from lamina.data.decode.limits import Stream
+from lamina.data.digest import files_digest, names_and_labels
 from lamina.data.file_names import Names
 from lamina.data.options import AS_STORED, Decoding
 
@@ -21,10 +39,14 @@ Split = Literal["train", "val", "all"]
 
 
 class Source(ABC):
-    """A fixed sequence of images; a source of one's own needs only `inspect`.
+    """A fixed sequence of images; see the docstring of this file.
 
-    `labels` are indices into `class_names`, or None where there are no classes; `no_labels` says why.
-    `notes` are sentences for users: what was found beside the images and is not used, which parts there are.
+    Args:
+        names: a text for each image.
+        labels: of each image an index into `class_names`; None where there are no classes.
+        class_names: names of the classes.
+        notes: sentences for users: what was found beside the images and is not used, which parts there are.
+        no_labels: why there are no classes, where there are none; it completes a sentence.
     """
 
     def __init__(
@@ -56,6 +78,16 @@ class Source(ABC):
         """Image i in its stored range (uint8, or float in [0, 1]); raises `Unreadable`."""
         return self.inspect(i, how).image
 
+    def size(self, i: int, how: Decoding = AS_STORED) -> tuple[int, int]:
+        """Height and width in pixels of `read(i, how)`; raises `Unreadable`."""
+        _, height, width = self.read(i, how).shape
+        return height, width
+
+    def open(self, i: int) -> Stream | None:
+        """The bytes of the file of image i, seekable; who asks closes them. None where the image is not kept
+        as a file. Raises `Unreadable` where the file cannot be opened."""
+        return None
+
     def fingerprint(self, indices: Sequence[int]) -> bytes | None:
         """What differs where the content of these images may; None where a source cannot tell."""
         return None
@@ -67,25 +99,27 @@ class Source(ABC):
 
     def identity(self) -> str | None:
         """SHA-256 over names, classes and `fingerprint`, for what is kept of these images elsewhere."""
-        content = self.fingerprint(range(len(self)))
-        if content is None:
-            return None
-        digest = hashlib.sha256(content)
-        for i in range(len(self)):
-            digest.update(os.fsencode(self.name(i)) + b"\0")
-        digest.update(repr((self.labels, self.class_names)).encode())
-        return digest.hexdigest()
+        known = self.fingerprint(range(len(self)))
+        return None if known is None else names_and_labels(self, known)
 
 
-def names_sha256(names: Iterable[str]) -> str:
-    """SHA-256 of names in their order, by which a run knows its images again."""
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()
+class EncodedSource(Source):
+    """Images that are kept as bytes of a file's format, wherever these bytes lie."""
+
+    @abstractmethod
+    def open(self, i: int) -> Stream:
+        """The bytes of the file of image i, seekable, from the first one on; raises `Unreadable`."""
+
+    def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
+        """Image i and what its file says about it; raises `Unreadable`."""
+        return decode(self.open(i), how)
+
+    def size(self, i: int, how: Decoding = AS_STORED) -> tuple[int, int]:
+        """Height and width in pixels of `read(i, how)`, mostly from the header; raises `Unreadable`."""
+        return image_size(self.open(i), how)
 
 
-class FileSource(Source):
+class FileSource(EncodedSource):
     """Images in files; names are paths relative to `root`."""
 
     def __init__(
@@ -105,9 +139,9 @@ class FileSource(Source):
         """The path of image i."""
         return os.path.join(self.root, self.name(i))
 
-    def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
-        """Image i and what its file says about it; raises `Unreadable`."""
-        return decode_file(self.path(i), how)
+    def open(self, i: int) -> Stream:
+        """The file of image i; raises `Unreadable`."""
+        return open_regular(self.path(i))
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
         """Digest of the path, size and time of change of each file."""
@@ -122,7 +156,7 @@ class FileSource(Source):
         return digest.digest()
 
     def content(self, indices: Sequence[int]) -> bytes:
-        """Digest of the sizes of the files and a sample of their bytes (`content.files_digest`)."""
+        """Digest of the sizes of the files and a sample of their bytes (`digest.files_digest`)."""
         return files_digest([self.path(i) for i in indices])
 
 
@@ -131,25 +165,34 @@ class Subset(Source):
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         labels = None if source.labels is None else [source.labels[i] for i in indices]
-        super().__init__(
-            [source.name(i) for i in indices],
-            labels,
-            source.class_names,
-            notes=source.notes,
-            no_labels=source.no_labels,
-        )
+        super().__init__((), labels, source.class_names, notes=source.notes, no_labels=source.no_labels)
         self.source, self.indices = source, list(indices)
 
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, i: int) -> str:
+        """As of the source."""
+        return self.source.name(self.indices[i])
+
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
-        """Image i and what its file says about it; raises `Unreadable`."""
+        """As of the source."""
         return self.source.inspect(self.indices[i], how)
 
+    def size(self, i: int, how: Decoding = AS_STORED) -> tuple[int, int]:
+        """As of the source."""
+        return self.source.size(self.indices[i], how)
+
+    def open(self, i: int) -> Stream | None:
+        """As of the source."""
+        return self.source.open(self.indices[i])
+
     def fingerprint(self, indices: Sequence[int]) -> bytes | None:
-        """That of the source."""
+        """As of the source."""
         return self.source.fingerprint([self.indices[i] for i in indices])
 
     def content(self, indices: Sequence[int]) -> bytes | None:
-        """That of the source."""
+        """As of the source."""
         return self.source.content([self.indices[i] for i in indices])
 
 

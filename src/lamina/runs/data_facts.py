@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
+from lamina.data.digest import names_sha256
 from lamina.data.open import Spec
-from lamina.data.sources import Source, names_sha256
+from lamina.data.sources import Source
 
 
 class DataFacts(NamedTuple):

@@ -1,4 +1,4 @@
-"""A file as an image: opened safely, judged by its header, decoded without a silent change of value.
+"""A file as an image: opened safely, checked by its header, decoded without a silent change of value.
 
 - 8-bit images stay uint8: grey (1 channel), grey + alpha (2), RGB (3), RGBA (4). A palette becomes RGB, or
   RGBA where it has transparency; 1-bit becomes 0 and 255; CMYK and YCCK become RGB as Pillow does
@@ -30,15 +30,13 @@ from torch import Tensor
 
 from lamina.data.decode.arrays import read_npy
 from lamina.data.decode.channels import fit_channels
-from lamina.data.decode.limits import TimedFile, check_memory, check_pixels
+from lamina.data.decode.limits import Stream, TimedFile, check_memory, check_pixels
 from lamina.data.decode.notes import Note, NoteKind, collected
 from lamina.data.decode.orientation import orientation_of, turn
 from lamina.data.decode.pillow import read_pillow
 from lamina.data.decode.tiff import TIFF_MAGIC, read_tiff
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
-
-__all__ = ["Decoded", "decode_file", "guarded", "image_size", "turn"]
 
 # Pillow knows more, among them EPS, which it hands to Ghostscript: not for files from anywhere.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "AVIF")
@@ -71,13 +69,21 @@ class _Stored:
 
 
 def decode_file(path: str | bytes, how: Decoding) -> Decoded:
-    """Read one image file.
+    """Read one image file; as `decode` and `open_regular`."""
+    return decode(open_regular(path), how)
+
+
+def decode(stream: Stream, how: Decoding) -> Decoded:
+    """Read an image from the bytes of its file, and close them.
+
+    Args:
+        stream: the bytes, seekable, from the first one on (`sources.EncodedSource.open`).
+        how: channels, orientation and limits.
 
     Raises:
-        Unreadable: for whatever is wrong with the file; nothing else is raised for a bad file, and a
-            device, a pipe or a folder is refused without being read.
+        Unreadable: for whatever is wrong with the bytes; nothing else is raised for a bad file.
     """
-    with collected() as notes, guarded(path, how) as file:
+    with collected() as notes, guarded(stream, how) as file:
         found = _decode(file, how)
     upright = turn(found.image, found.orientation) if how.exif_orientation else found.image
     image = fit_channels(upright, how.in_chans, found.alpha, how.alpha_background)
@@ -86,13 +92,13 @@ def decode_file(path: str | bytes, how: Decoding) -> Decoded:
     return Decoded(image, found.format, found.mode, found.orientation, found.animated, tuple(notes))
 
 
-def image_size(path: str | bytes, how: Decoding) -> tuple[int, int]:
-    """Height and width of what `decode_file` gives, for most files from the header alone.
+def image_size(stream: Stream, how: Decoding) -> tuple[int, int]:
+    """Height and width of what `decode` gives, for most files from the header alone; closes the stream.
 
     Raises:
         Unreadable: for whatever is wrong with the file, as far as it is looked at.
     """
-    with collected(), guarded(path, how) as file:
+    with collected(), guarded(stream, how) as file:
         _check_whole_file(file, how)
         try:
             opened = Image.open(file, formats=_formats())
@@ -112,10 +118,13 @@ def image_size(path: str | bytes, how: Decoding) -> tuple[int, int]:
 
 
 @contextmanager
-def guarded(path: str | bytes, how: Decoding) -> Iterator[TimedFile]:
-    """A regular file, open for as long as `how` allows; what a decoder raises becomes `Unreadable`."""
-    with _open_regular(path, how.max_decode_seconds) as file:
+def guarded(stream: Stream, how: Decoding) -> Iterator[TimedFile]:
+    """A stream that can be read for as long as `how` allows and is closed at the end; what a decoder raises
+    becomes `Unreadable`."""
+    with TimedFile(stream, how.max_decode_seconds) as file:
         try:
+            if not file.peek(1):
+                raise Unreadable(Reason.EMPTY)
             yield file
         except (Unreadable, KeyboardInterrupt):
             raise
@@ -133,10 +142,15 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _open_regular(path: str | bytes, seconds: float) -> TimedFile:
-    """Open without waiting (a pipe cannot block), and judge what was opened, not what was there before."""
+def open_regular(path: str | bytes) -> io.FileIO:
+    """Open a file without waiting (a pipe cannot block), and look at what was opened, not at what was there
+    before.
+
+    Raises:
+        Unreadable: for what is not there, is no regular file, or may not be read. Nothing is read of it.
+    """
     try:
-        file = TimedFile(io.FileIO(path, "rb", opener=_without_waiting), seconds)
+        file = io.FileIO(path, "rb", opener=_without_waiting)
     except IsADirectoryError:
         raise Unreadable(Reason.NOT_A_FILE, "a folder") from None
     except PermissionError:
@@ -145,11 +159,10 @@ def _open_regular(path: str | bytes, seconds: float) -> TimedFile:
         if getattr(error, "errno", None) in (errno.ENXIO, errno.ENODEV):
             raise Unreadable(Reason.NOT_A_FILE, "a socket or a device") from None
         raise Unreadable(Reason.MISSING, getattr(error, "strerror", None) or str(error)) from None
-    status = os.fstat(file.fileno())
-    if stat.S_ISREG(status.st_mode) and status.st_size:
-        return file
-    file.close()
-    raise Unreadable(Reason.EMPTY if stat.S_ISREG(status.st_mode) else Reason.NOT_A_FILE)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise Unreadable(Reason.NOT_A_FILE)
+    return file
 
 
 def _without_waiting(path: str, flags: int) -> int:

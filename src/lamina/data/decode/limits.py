@@ -9,6 +9,8 @@ from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
 
 _MIB = 2**20
+Stream = io.RawIOBase | io.BufferedIOBase
+"""Bytes that can be read in any order: a file, a part of one, or `io.BytesIO`."""
 
 
 def check_pixels(height: int, width: int, how: Decoding) -> None:
@@ -54,7 +56,7 @@ class TimedFile(io.BufferedReader):
     processor time of the thread, so that a slow disk or a busy machine costs no image.
     """
 
-    def __init__(self, raw: io.FileIO, seconds: float) -> None:
+    def __init__(self, raw: Stream, seconds: float) -> None:
         super().__init__(raw)
         self._seconds = seconds
         self._end = time.thread_time() + seconds

@@ -20,7 +20,7 @@ from torch import Tensor
 from lamina.core.batch import Objects
 from lamina.core.errors import LaminaError
 from lamina.core.records import parse_json
-from lamina.data.decode.decode import Decoded, image_size
+from lamina.data.decode.decode import Decoded
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.coco_annotations import Annotation, by_image
 from lamina.data.file_names import Names, printable
@@ -95,7 +95,7 @@ class CocoObjects:
 
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
         """Objects of image i; raises `Unreadable` where they do not fit it."""
-        self.images.check_size(i, image_size(self.images.path(i), how))
+        self.images.check_size(i, self.images.size(i, how))
         return self.annotated(i)
 
     def has_objects(self, i: int) -> bool:

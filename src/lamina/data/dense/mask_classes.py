@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +12,27 @@ from PIL import Image
 
 from lamina.core.errors import LaminaError
 from lamina.data.decode.decode import guarded
-from lamina.data.decode.limits import check_memory, check_pixels
+from lamina.data.decode.limits import Stream, check_memory, check_pixels
 from lamina.data.decode.notes import collected
 from lamina.data.decode.pillow import grey_factor
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.sources import IGNORE
 from lamina.data.file_names import printable
 from lamina.data.options import AS_STORED, Decoding
+from lamina.data.sources import EncodedSource
 
 NAME_FILES = ("classes.txt", "objectInfo150.txt")
 LOOKED_AT = 20
 """Masks that are looked at where a file names the classes, evenly spread."""
 
 
-def read_numbers(path: str, how: Decoding = AS_STORED) -> NDArray[np.int64]:
-    """The values in a mask file: indices of a palette, or grey of 1 to 16 bits.
+def read_numbers(file: Stream, how: Decoding = AS_STORED) -> NDArray[np.int64]:
+    """The values in a mask file, which is closed: indices of a palette, or grey of 1 to 16 bits.
 
     Raises:
         Unreadable: where it cannot be read, is in colour, or has values above 255.
     """
-    with collected(), guarded(path, how) as file, Image.open(file, formats=("PNG",)) as im:
+    with collected(), guarded(file, how) as timed, Image.open(timed, formats=("PNG",)) as im:
         check_pixels(im.height, im.width, how)
         check_memory(im.height * im.width * 28, how)  # Pillow's 4, its copies of 4, three arrays of 8 bytes
         if im.mode not in ("1", "L", "P", "I", "I;16"):
@@ -51,7 +52,7 @@ def reduced(numbers: NDArray[np.int64], reduce: bool) -> NDArray[np.int64]:
     return np.where((numbers == 0) | (numbers == IGNORE), IGNORE, numbers - 1) if reduce else numbers
 
 
-def class_names(root: str, masks: Sequence[str], reduce: bool) -> list[str]:
+def class_names(root: str, masks: EncodedSource, reduce: bool) -> list[str]:
     """The lines of root/classes.txt, or of ADE20K's objectInfo150.txt; else "0", "1", ... as far as the
     training masks go.
 
@@ -60,7 +61,7 @@ def class_names(root: str, masks: Sequence[str], reduce: bool) -> list[str]:
     """
     file = next((Path(root, name) for name in NAME_FILES if Path(root, name).is_file()), None)
     if file is None:
-        seen, unread = _values(masks)
+        seen, unread = _values(masks, range(len(masks)))
         _check_values(root, seen, unread)
         numbers = reduced(np.array(sorted(seen)), reduce)
         counted = numbers[numbers != IGNORE]
@@ -70,7 +71,9 @@ def class_names(root: str, masks: Sequence[str], reduce: bool) -> list[str]:
             )
         return [str(k + reduce) for k in range(int(counted.max()) + 1)]
     names = _listed(file)
-    _check_values(root, *_values([masks[k * len(masks) // LOOKED_AT] for k in range(LOOKED_AT) if masks]))
+    _check_values(
+        root, *_values(masks, {k * len(masks) // LOOKED_AT for k in range(LOOKED_AT) if len(masks)})
+    )
     return names
 
 
@@ -86,12 +89,12 @@ def _listed(file: Path) -> list[str]:
     return lines
 
 
-def _values(masks: Sequence[str]) -> tuple[set[int], Counter[str]]:
-    """All values in mask files, and why some of these cannot be read."""
+def _values(masks: EncodedSource, indices: Iterable[int]) -> tuple[set[int], Counter[str]]:
+    """All values in some mask files, and why some of these cannot be read."""
     seen, unread = np.zeros(IGNORE + 1, np.int64), Counter[str]()
-    for path in dict.fromkeys(masks):
+    for i in indices:
         try:
-            seen += np.bincount(read_numbers(path).ravel(), minlength=IGNORE + 1)
+            seen += np.bincount(read_numbers(masks.open(i)).ravel(), minlength=IGNORE + 1)
         except Unreadable as error:
             unread[str(error)] += 1
     return set(np.flatnonzero(seen).tolist()), unread

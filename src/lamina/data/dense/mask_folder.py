@@ -13,17 +13,15 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
-from lamina.data.content import files_digest
-from lamina.data.decode.decode import image_size
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.mask_classes import NAME_FILES, class_names, read_numbers, reduced
 from lamina.data.dense.sources import IGNORE
-from lamina.data.file_names import Names, printable
+from lamina.data.file_names import printable
 from lamina.data.find_files import find_images
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.part_names import Role
 from lamina.data.parts import folders_in, folders_of
-from lamina.data.sources import FileSource
+from lamina.data.sources import EncodedSource, FileSource, Source
 
 _FOLDERS = ("annotations", "masks", "labels")
 _MASK_SUFFIXES = (".png", ".PNG")
@@ -45,23 +43,16 @@ PLAIN = MaskOptions()
 class MaskFolder:
     """A `MapSource` of images and mask files: palette or grey PNG whose values are the classes.
 
-    255 counts as nothing, and 0 too with `reduce_zero_label`. `folder` has the masks, in the order of images.
+    255 counts as nothing, and 0 too with `reduce_zero_label`. `masks` are in the order of the images.
     """
 
-    def __init__(
-        self, images: FileSource, folder: str, masks: Sequence[str], classes: Sequence[str], reduce: bool
-    ) -> None:
-        self.images, self.classes, self.reduce_zero_label = images, tuple(classes), reduce
-        self._folder, self._masks = folder, Names(masks)
-
-    def path(self, i: int) -> str:
-        """The path of mask i."""
-        return os.path.join(self._folder, self._masks[i])
+    def __init__(self, images: Source, masks: EncodedSource, classes: Sequence[str], reduce: bool) -> None:
+        self.images, self.masks = images, masks
+        self.classes, self.reduce_zero_label = tuple(classes), reduce
 
     def labels_content(self) -> bytes:
-        """A digest of the mask files (`content.files_digest`) and of how their numbers are meant."""
-        files = files_digest([self.path(i) for i in range(len(self.images))])
-        return files + bytes([self.reduce_zero_label])
+        """A digest of the mask files (`digest.files_digest`) and of how their numbers are meant."""
+        return (self.masks.content(range(len(self.masks))) or b"") + bytes([self.reduce_zero_label])
 
     def read_map(self, i: int, how: Decoding = AS_STORED) -> UInt8[Tensor, "H W"]:
         """Classes of image i, `IGNORE` where none; raises `Unreadable` where the mask does not fit.
@@ -69,8 +60,8 @@ class MaskFolder:
         The image's size is read from its header. Nothing is resized, and a mask is never turned: where EXIF
         turns the image alone, their sizes differ.
         """
-        numbers = reduced(read_numbers(self.path(i), how), self.reduce_zero_label)
-        height, width = image_size(self.images.path(i), how)
+        numbers = reduced(read_numbers(self.masks.open(i), how), self.reduce_zero_label)
+        height, width = self.images.size(i, how)
         if numbers.shape != (height, width):
             size = f"{numbers.shape[1]} x {numbers.shape[0]} px"
             raise Unreadable(Reason.LABELS, f"the mask is {size}, the image {width} x {height}")
@@ -124,14 +115,13 @@ def open_masks(root: str, part: Role, options: MaskOptions = PLAIN) -> MaskFolde
     if reduce is None:
         reduce = not Path(root, NAME_FILES[0]).is_file() and Path(root, NAME_FILES[1]).is_file()
     source = FileSource(images, list(pairs), notes=(*notes, *found.passed_over.notes()))
-    return MaskFolder(source, masks, list(pairs.values()), _classes(root, reduce), reduce)
+    return MaskFolder(source, FileSource(masks, list(pairs.values())), _classes(root, reduce), reduce)
 
 
 def _classes(root: str, reduce: bool) -> list[str]:
     places = find_masks(root, "train")
-    folder = None if places is None else str(places[1])
-    masks = [] if folder is None else [os.path.join(folder, name) for name in find_images(folder).names]
-    return class_names(root, masks, reduce)
+    folder = "" if places is None else str(places[1])
+    return class_names(root, FileSource(folder, find_images(folder).names if folder else ()), reduce)
 
 
 def _paired(names: Sequence[str], masks: str) -> tuple[dict[str, str], tuple[str, ...]]:
