@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from helpers.runs import stripes_folder, toy_recipe, toy_run
-from lamina.data.digest import SAMPLED_BYTES, SAMPLED_FILES, images_digest
+from lamina.data.digest import SAMPLED_BYTES, SAMPLED_FILES
 from lamina.data.open import open_source
-from lamina.data.sources import FileSource, Subset
+from lamina.data.sources import FileSource, Subset, images_digest
 from lamina.evaluate.probes import evaluate_knn
 from lamina.evaluate.result_files import result_file
 from lamina.evaluate.score import Score, score_file

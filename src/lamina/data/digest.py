@@ -1,4 +1,4 @@
-"""Digests of images: by which results tell them from others of the same name, and runs know them again."""
+"""Digests of files and names, by which results and runs know images again and tell them from others."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # which reads its digests from here
-    from lamina.data.sources import Source
 
 SAMPLED_FILES = 1024
 """Files whose bytes are read, evenly spread over all of them."""
@@ -50,29 +46,19 @@ def _of_file(path: str, with_bytes: bool) -> bytes:
         return b"unreadable "
 
 
-def images_digest(*sources: Source, labels: Iterable[bytes] = ()) -> str:
-    """A digest by which a result tells its images from others of the same name, and knows copies again.
-
-    It covers the names in their order, the classes and their labels, and of the content what
-    `Source.content` covers: of files the sizes of all and the bytes of a sample (`files_digest`), of images
-    in memory all pixels. Where the images lie does not count. `labels` are digests of what else is known of
-    them, such as masks.
-    """
-    known = (names_and_labels(each, each.content(range(len(each))) or b"") for each in sources)
-    return joined_digests(*(each[:12] for each in known), *(each.hex() for each in labels))
-
-
 def joined_digests(*digests: str) -> str:
     """One digest for several: of images in parts, each of which has its own."""
     return digests[0] if len(digests) == 1 else short_digest(" ".join(digests))
 
 
-def names_and_labels(source: Source, content: bytes) -> str:
-    """SHA-256 of what is known of the content, the names in their order, the labels and the classes."""
+def images_sha256(
+    content: bytes, names: Iterable[str], labels: Sequence[int] | None, class_names: Sequence[str]
+) -> str:
+    """SHA-256 of what is known of the content of images, and of their names, labels and classes."""
     digest = hashlib.sha256(content)
-    for i in range(len(source)):
-        digest.update(os.fsencode(source.name(i)) + b"\0")
-    digest.update(repr((source.labels, source.class_names)).encode(errors="surrogateescape"))
+    for name in names:
+        digest.update(os.fsencode(name) + b"\0")
+    digest.update(repr((labels, tuple(class_names))).encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

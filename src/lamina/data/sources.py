@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from jaxtyping import Shaped
@@ -31,7 +31,7 @@ from torch import Tensor
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded, decode, image_size, open_regular
 from lamina.data.decode.limits import Stream
-from lamina.data.digest import files_digest, names_and_labels
+from lamina.data.digest import files_digest, images_sha256, joined_digests
 from lamina.data.file_names import Names
 from lamina.data.options import AS_STORED, Decoding
 
@@ -100,7 +100,12 @@ class Source(ABC):
     def identity(self) -> str | None:
         """SHA-256 over names, classes and `fingerprint`, for what is kept of these images elsewhere."""
         known = self.fingerprint(range(len(self)))
-        return None if known is None else names_and_labels(self, known)
+        return None if known is None else self.sha256(known)
+
+    def sha256(self, content: bytes) -> str:
+        """SHA-256 of what is known of the content of all images, of their names and of their classes."""
+        names = (self.name(i) for i in range(len(self)))
+        return images_sha256(content, names, self.labels, self.class_names)
 
 
 class EncodedSource(Source):
@@ -220,3 +225,15 @@ class ArraySource(Source):
         for i in indices:
             digest.update(self.images[i].contiguous().numpy().data)
         return digest.digest()
+
+
+def images_digest(*sources: Source, labels: Iterable[bytes] = ()) -> str:
+    """A digest by which a result tells its images from others of the same name, and knows copies again.
+
+    It covers the names in their order, the classes and their labels, and of the content what
+    `Source.content` covers: of files the sizes of all and the bytes of a sample (`files_digest`), of images
+    in memory all pixels. Where the images lie does not count. `labels` are digests of what else is known of
+    them, such as masks.
+    """
+    parts = [each.sha256(each.content(range(len(each))) or b"")[:12] for each in sources]
+    return joined_digests(*parts, *(each.hex() for each in labels))

@@ -52,7 +52,7 @@ class Score:
     """Of a protocol that classifies: which classes the test images were taken for, in all draws."""
 
     images: str = ""
-    """Digest of the images (`lamina.data.digest.images_digest`); "" where it is not known."""
+    """Digest of the images (`lamina.data.sources.images_digest`); "" where it is not known."""
 
     classes: tuple[str, ...] = ()
     """Of a probe of frozen features: the names of the classes."""

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 from lamina.core.errors import LaminaError
-from lamina.data.digest import images_digest, names_sha256
+from lamina.data.digest import names_sha256
 from lamina.data.file_names import printable
 from lamina.data.open import open_source
-from lamina.data.sources import Source
+from lamina.data.sources import Source, images_digest
 from lamina.interop.backbone import Backbone
 from lamina.runs.run import Run
 

@@ -11,9 +11,8 @@ from lamina.core.config import current_names, to_mapping
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.frozen import identify
 from lamina.core.records import as_json, read_object, write_json
-from lamina.data.digest import images_digest
 from lamina.data.open import open_source
-from lamina.data.sources import Source
+from lamina.data.sources import Source, images_digest
 from lamina.features.data import LabelledData, open_labelled
 from lamina.interop.load import load_encoder
 from lamina.pretraining import run_pretrain

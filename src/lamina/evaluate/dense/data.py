@@ -8,8 +8,7 @@ from typing import Generic, TypeVar
 
 from lamina.core.errors import LaminaError
 from lamina.data.dense.sources import MapSource, ObjectSource
-from lamina.data.digest import images_digest
-from lamina.data.sources import Source
+from lamina.data.sources import Source, images_digest
 
 S = TypeVar("S", MapSource, ObjectSource)
 

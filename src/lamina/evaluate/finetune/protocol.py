@@ -14,8 +14,8 @@ from typing import Any, TypeVar, cast
 from lamina.core.config import describe_changes, flatten, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
-from lamina.data.digest import images_digest, joined_digests
-from lamina.data.sources import Source
+from lamina.data.digest import joined_digests
+from lamina.data.sources import Source, images_digest
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.adapt import adapt_recipe, classifier_recipe, protocol_recipe
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of

@@ -12,8 +12,8 @@ from lamina.analyze.models import subsample
 from lamina.core.config import differences
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.intervals import wilson_interval
-from lamina.data.digest import images_digest, joined_digests
-from lamina.data.sources import Source
+from lamina.data.digest import joined_digests
+from lamina.data.sources import Source, images_digest
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.protocol import keep
 from lamina.evaluate.load_classifier import Classifier, open_classifier
