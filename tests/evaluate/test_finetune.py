@@ -18,7 +18,7 @@ from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.score import Score, Unfinished, score_file
 from lamina.features.data import LabelledData
 from lamina.interop.export_classifier import load_supervised
-from lamina.interop.handover import export_run
+from lamina.interop.export_run import export_run
 from lamina.interop.load import load_encoder
 from lamina.recipes.recipe import Recipe
 from lamina.runs.run import load_task

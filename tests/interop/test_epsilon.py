@@ -141,7 +141,9 @@ def test_another_epsilon_is_said(folder):
         patch_size=8,
         num_classes=0,
     )
-    assert "trained with an epsilon of 0.01, here it is 1e-06" in str(load_weights_into(vit, folder))
+    assert "trained with an epsilon of 0.01, and this network has 1e-06" in str(
+        load_weights_into(vit, folder)
+    )
     asked = replace(load_encoder(folder).origin.recipe.encoder, norm_eps=1e-5)
     assert with_epsilon_of(asked, folder).norm_eps == 1e-5
     assert init_from_file(load_encoder(folder).encoder, folder).notes == ()

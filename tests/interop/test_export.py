@@ -135,6 +135,19 @@ def test_an_odd_ending_is_refused(tmp_path):
         export_timm(tmp_path / "run", tmp_path / "vit.pth")
 
 
+def test_the_fusion_of_another_export_is_not_left_beside_weights_without_one(tmp_path):
+    recipe = toy_recipe()
+    for name, kind in (("with", "mff"), ("without", "none")):
+        toy_run(tmp_path / name, replace(recipe, fusion=replace(recipe.fusion, kind=kind)))
+    exported = export_timm(tmp_path / "with", tmp_path / "vit.safetensors")
+    before = exported.weights.read_bytes()
+    with pytest.raises(LaminaError, match=r"vit\.fusion\.safetensors belongs to another export"):
+        export_timm(tmp_path / "without", tmp_path / "vit.safetensors")
+    assert exported.weights.read_bytes() == before
+    exported.fusion.unlink()
+    assert export_timm(tmp_path / "without", tmp_path / "vit.safetensors").fusion is None
+
+
 @pytest.mark.parametrize("place", ["encoder", "encoder/model.safetensors"])
 def test_the_weights_that_a_run_keeps_of_itself_load(tmp_path, images, place):
     recipe = toy_recipe()

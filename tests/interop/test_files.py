@@ -267,7 +267,7 @@ def test_a_crossmae_checkpoint_is_an_encoder_and_a_whole_method(tmp_path, images
     theirs = F.layer_norm(z, (WIDTH,), eps=1e-6)
     torch.testing.assert_close(backbone(images).patches, theirs[:, 1:], rtol=1e-5, atol=1e-5)
     assert backbone.kinds == ("last",)
-    with pytest.raises(LaminaError, match="give decoder_heads=N"):
+    with pytest.raises(LaminaError, match="give the number with decoder_heads=N"):
         load_foreign_method(tmp_path / "cross.pth", encoder=HEADS_GIVEN)
     method, recipe = load_foreign_method(tmp_path / "cross.pth", encoder=HEADS_GIVEN, decoder_heads=DEC_HEADS)
     assert (recipe.decoder.kind, recipe.decoder.predict_share, recipe.fusion.kind) == ("cross", 0.25, "mix")

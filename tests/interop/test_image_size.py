@@ -49,7 +49,8 @@ def test_positions_are_timms_resampling_and_nothing_else_changes(run):
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [((33, 48), "no multiple"), ((0,), "no multiple"), ((1, 2, 3), "3 numbers")]
+    ("size", "words"),
+    [((33, 48), "is not a multiple"), ((0,), "is not a multiple"), ((1, 2, 3), "3 numbers")],
 )
 def test_sizes_that_do_not_fit_are_refused(run, size, words):
     with pytest.raises(LaminaError, match=words):
@@ -79,4 +80,4 @@ def test_embed_from_the_shell(run, tmp_path, capsys):
     assert json.loads(str(saved["about"]))["image_size"] == [16, 16]
     assert saved["features"].shape == (27, 96)
     assert main([*asked, "--image-size", "17"]) == 2
-    assert "no multiple of the encoder's patch" in capsys.readouterr().err
+    assert "is not a multiple of the encoder's patch" in capsys.readouterr().err

@@ -180,7 +180,7 @@ def test_other_channels_without_a_rule_are_refused_with_the_rules(tmp_path):
     save_file(encoder_like(recipe).vit.state_dict(), tmp_path / "vit.safetensors")
     grey = encoder_like(recipe, in_chans=1, mean=None, std=None)
     before = grey.vit.pos_embed.clone()
-    with pytest.raises(LaminaError, match=r"--encoder\.init-channels how to take .*: repeat, mean or new"):
+    with pytest.raises(LaminaError, match=r"--encoder\.init-channels with the rule .*: repeat, mean or new"):
         init_from_file(grey, tmp_path / "vit.safetensors")
     with pytest.raises(LaminaError, match="repeat is for more channels"):
         init_from_file(grey, tmp_path / "vit.safetensors", "repeat")

@@ -136,7 +136,7 @@ def test_heads_of_an_unusual_width_are_given_on_the_command_line(verb, tmp_path,
     stripes_folder(tmp_path / "labelled")
     words = shlex.split(verb.format("mae.pth", "labelled"))
     assert main(words) == 2
-    assert "give them with --encoder.heads N" in capsys.readouterr().err
+    assert "give the number with --encoder.heads N" in capsys.readouterr().err
     assert main([*words, "--encoder.heads", str(HEADS)]) == 0
 
 

@@ -151,8 +151,8 @@ def test_positions_are_resampled_as_timm_does(tmp_path, name, size):
             {"patch_size": 4, "image_size": (16, 16)},
             "patch_embed.proj.weight is 96 x 3 x 8 x 8 in the file, 96 x 3 x 4 x 4",
         ),
-        ({"in_chans": 1}, "for 3 channel.s., this network for 1; say with --encoder.init-channels"),
-        ({"width": 48}, "cls_token is 1 x 1 x 96 in the file, 1 x 1 x 48 here"),
+        ({"in_chans": 1}, "for 3 channel.s., this network for 1; give --encoder.init-channels"),
+        ({"width": 48}, "cls_token is 1 x 1 x 96 in the file, 1 x 1 x 48 in this network"),
     ],
 )
 def test_what_does_not_fit_is_listed_and_changes_nothing(tmp_path, change, sentence):

@@ -18,7 +18,7 @@ from lamina.core.patches import take
 from lamina.core.rng import sample_keys
 from lamina.data.loading.loader import eval_batches
 from lamina.data.open import open_source
-from lamina.interop.handover import export_run
+from lamina.interop.export_run import export_run
 from lamina.interop.teachers import open_target
 from lamina.runs.run import Run, load_method
 

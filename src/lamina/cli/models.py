@@ -111,7 +111,7 @@ def export(
         to: timm: weights that `timm.create_model` loads with no missing or unexpected key. lamina: a
             classifier that was trained on labels, with its fusion, for `lamina.load_supervised`.
     """
-    from lamina.interop.handover import export_run
+    from lamina.interop.export_run import export_run
 
     say(str(export_run(run, out, to)))
     return 0

@@ -1,4 +1,4 @@
-"""What evaluations and analyses ask of an encoder: images in, named features out."""
+"""The encoder as evaluations and analyses use it: images in, named features out."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Pool = Literal["cls", "mean"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a backbone came from: what it was called, the step of its run, and how to build it afresh."""
+    """Where a backbone came from: its name, the step of its run, and the recipe that builds it anew."""
 
     name: str
     step: int | None
     recipe: Recipe
     image_size: tuple[int, int] | None = None
-    """Height and width in px that it was opened for, where they are not the recipe's."""
+    """Height and width in px that it was opened for; None: the recipe's."""
     resized: str = ""
-    """What that changed, in a sentence."""
+    """What the other image size changed, in a sentence; "" where it is the recipe's."""
 
 
 class Features(NamedTuple):
@@ -44,7 +44,7 @@ class Features(NamedTuple):
         if pool == "mean":
             return self.patches.mean(dim=1)
         if self.cls is None:
-            raise LaminaError("this encoder has no class token; take pool 'mean'")
+            raise LaminaError("this encoder has no class token; use pool 'mean'")
         return self.cls
 
 
@@ -70,9 +70,12 @@ class Backbone(nn.Module):
 
     @property
     def known_origin(self) -> Origin:
-        """How it is built; raises `LaminaError` where it was put together by hand."""
+        """The origin; raises `LaminaError` for a backbone that was built from parts in Python."""
         if self.origin is None:
-            raise LaminaError("this backbone does not say how it is built; load it by its name")
+            raise LaminaError(
+                "this backbone was built from parts, and nothing states how to build it again; load it by "
+                "its name"
+            )
         return self.origin
 
     @property
@@ -106,27 +109,27 @@ class Backbone(nn.Module):
         A number is the output of that block without the final norm; -1 is the embedded input.
         """
         kinds = self.kinds if kinds is None else kinds
-        mixed = {kind: self._fusion(kind) for kind in kinds if not isinstance(kind, int)}
+        fusions = {kind: self._fusion(kind) for kind in kinds if not isinstance(kind, int)}
         blocks = {kind for kind in kinds if isinstance(kind, int)}
-        taps = sorted(blocks.union(*(fusion.layers for fusion in mixed.values())))
+        taps = sorted(blocks.union(*(fusion.layers for fusion in fusions.values())))
         outputs = dict(zip(taps, self.encoder(images, taps), strict=True))
         found: dict[FeatureKind | int, Features] = {}
         for kind in kinds:
             if isinstance(kind, int):
                 found[kind] = self._divide(outputs[kind])
             else:
-                own = [outputs[block] for block in mixed[kind].layers]
-                found[kind] = self._divide(mixed[kind](own, self.encoder.norm))
+                own = [outputs[block] for block in fusions[kind].layers]
+                found[kind] = self._divide(fusions[kind](own, self.encoder.norm))
         return found
 
     def _fusion(self, kind: FeatureKind) -> Fusion:
-        """What makes features of block outputs."""
+        """The fusion that computes features of this kind from block outputs."""
         if kind == "last":
             return LastLayer(self.encoder.depth)
         if kind != "fused":
-            raise LaminaError(f"there are no features {kind!r}; take last or fused")
+            raise LaminaError(f"there are no features {kind!r}; use last or fused")
         if self.fusion is None:
-            raise LaminaError("this encoder has no fusion, so no fused features; take features 'last'")
+            raise LaminaError("this encoder has no fusion, so no fused features; use features 'last'")
         return self.fusion
 
     def _divide(self, tokens: Float[Tensor, "B T D"]) -> Features:

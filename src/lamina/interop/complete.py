@@ -1,4 +1,4 @@
-"""A recipe with everything filled in that images, weights and teachers decide: what a run trains by."""
+"""The recipe that a run is trained with: open fields filled in from images, weights and teachers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from lamina.supervised.labels import check_labels
 class CompleteRecipe(NamedTuple):
     """A recipe without open fields, and the other networks that it names.
 
-    `target` and `teacher` are None where the recipe's target is a function of the image alone, and where
-    supervised training has no teacher.
+    `target` is None where the recipe's target is a function of the image alone, `teacher` where there is no
+    teacher of supervised training.
     """
 
     recipe: Recipe
@@ -45,9 +45,9 @@ def complete(
 ) -> CompleteRecipe:
     """Fill in what `recipe` leaves open; a run and its `--dry-run` both call this, and nothing is written.
 
-    Filled in are: channel statistics "auto" (measured on the images), the epsilon of the layer norms (that of
-    the weights that training starts from), the names of the classes, sizes and fused layers (the named
-    network's), and which teacher or tokenizer it is.
+    These are: channel statistics "auto" (measured on the images), the epsilon of the layer norms (that of the
+    weights that training starts from), the names of the classes, sizes and fused layers (those of the named
+    network), and the SHA-256 of a teacher or tokenizer.
 
     Args:
         source: the images that are trained on.
@@ -74,16 +74,16 @@ def complete(
 
 
 def _check_hiding(recipe: Recipe) -> None:
-    """Refuse a network that cannot be trained with patches left out; evaluations show it whole images."""
+    """Refuse a network that cannot be trained with hidden patches; evaluations need whole images alone."""
     if recipe.method != "supervised":
         with torch.device("meta"):
             check_hiding(build_vit(recipe.encoder), recipe.encoder.hide)
 
 
 def check_readable(source: Source, recipe: Recipe) -> None:
-    """Read an image, so that data that do not fit are found out before a run is made or replaced.
+    """Read an image, so that data that do not fit are refused before a run is made or replaced.
 
-    As many are tried as make a training stop, and no fewer: what `lamina data check` passes goes through.
+    As many unreadable images as stop a training are tried before data are refused.
     """
     tried, reason = min(len(source), recipe.data.bad_files_limit(len(source)) + 1), ""
     for i in range(tried):
@@ -93,13 +93,18 @@ def check_readable(source: Source, recipe: Recipe) -> None:
             reason = str(error)
         else:
             return
-    raise LaminaError(f"none of the first {tried} images can be read ({reason}); see `lamina data check`")
+    raise LaminaError(
+        f"none of the first {tried} images can be read ({reason}); see `lamina data check` for all reasons"
+    )
 
 
 def check_init(recipe: Recipe, init: object) -> None:
-    """Raise where a recipe says how to take weights to start from, and there are none."""
+    """Raise where a recipe has a rule for the weights to start from, and there are none."""
     if init is None and recipe.encoder.init_channels is not None:
-        raise LaminaError("encoder.init_channels is for weights that training starts from; give --init too")
+        raise LaminaError(
+            "encoder.init_channels is a rule for the weights given by --init; give --init too, or leave it "
+            "out"
+        )
 
 
 def _with_statistics(recipe: Recipe, source: Source) -> EncoderOptions:
@@ -122,8 +127,8 @@ def _with_classes(recipe: Recipe, source: Source) -> Recipe:
     if source.labels is None:
         why = f" ({source.no_labels})" if source.no_labels else ""
         raise LaminaError(
-            f"{recipe.name} learns from labels, and these images have none{why}; give root/CLASS/..., or a "
-            "sample"
+            f"{recipe.name} learns from labels, and these images have none{why}; give a folder with a "
+            "subfolder for each class (root/CLASS/...), or a sample"
         )
     check_labels(source.labels, len(source.class_names))
     return replace(recipe, labels=replace(recipe.labels, classes=tuple(source.class_names)))

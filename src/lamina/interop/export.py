@@ -1,4 +1,4 @@
-"""A trained encoder as plain timm reads it: safetensors under timm's names, and timm's config beside them."""
+"""Exports a trained encoder for plain timm: safetensors under timm's names, and timm's config beside them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Exported:
-    """The files of an export. `fusion` is None for a method without one, and where it was left out for the
-    reason in `left_out`."""
+    """The files of an exported encoder or classifier. `fusion` is None for a method without one, and where it
+    was left out for the reason in `left_out`."""
 
     weights: Path
     config: Path
@@ -41,33 +41,42 @@ class Exported:
     def __str__(self) -> str:
         files = [self.weights, self.config, *([self.fusion] if self.fusion else [])]
         left = f"; no fusion: {self.left_out}" if self.left_out else ""
-        return f"step {self.step}: {', '.join(map(str, files))}{left}{tell_epsilon(self.norm_eps)}"
+        return f"step {self.step}: {', '.join(map(str, files))}{left}{self._epsilon_note}"
+
+    @property
+    def _epsilon_note(self) -> str:
+        if self.norm_eps is None:
+            return ""
+        return (
+            f"; the layer norms of lamina have an epsilon of {self.norm_eps:g}, but timm.create_model gives "
+            f"them the model's own: in timm, set `eps = {self.norm_eps:g}` of each LayerNorm"
+        )
 
     @classmethod
     def at(cls, out: Path, has_fusion: bool, step: int) -> Exported:
-        """Where `export_files` puts them; refuses a name that ends in something else."""
+        """The files of `export_files`, before anything is written.
+
+        Raises:
+            LaminaError: for a name with another ending than .safetensors, and where the fusion of another
+                export would stay beside weights without one.
+        """
         if out.suffix not in ("", ".safetensors"):
             raise LaminaError(
-                f"{out.name}: timm's weights go to a name that ends in .safetensors, or a folder"
+                f"{out} cannot be the file of an export; give a name that ends in .safetensors, or a folder"
             )
         weights, config, fusion = export_files(out)
+        if not has_fusion and fusion.exists():
+            raise LaminaError(
+                f"{fusion} belongs to another export; choose another --out, or remove that file"
+            )
         return cls(weights, config, fusion if has_fusion else None, step)
 
 
 def other_epsilon(options: EncoderOptions) -> float | None:
-    """The epsilon of the layer norms, where it is not the named model's: no argument of timm's sets it."""
+    """The epsilon of the layer norms, where it is not the named model's, since no argument of timm sets it;
+    else None."""
     eps = options.norm_eps
     return None if eps is None or eps == own_epsilon(replace(options, norm_eps=None)) else eps
-
-
-def tell_epsilon(eps: float | None) -> str:
-    """What has to be said of it beside the files of an export."""
-    if eps is None:
-        return ""
-    return (
-        f"; lamina gives the layer norms their epsilon of {eps:g}, but timm.create_model leaves them at the "
-        f"model's own: in timm, set `eps = {eps:g}` of each LayerNorm"
-    )
 
 
 def export_timm(run: str | Path, out: str | Path) -> Exported:
@@ -85,10 +94,10 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
 
     Residual decay is no part of a timm model either: it is folded into the weights, and then the normed
     features are the same up to the epsilon of the norms. A fusion beside it is folded too, or left out where
-    that cannot be (`Exported.left_out`).
+    that is impossible (`Exported.left_out`).
 
     Raises:
-        LaminaError: where there is no such run or checkpoint, or `out` has another ending.
+        LaminaError: where there is no such run or checkpoint, and for an `out` that `Exported.at` refuses.
     """
     place, step = locate_step(run)
     task, recipe = load_task(place, step)

@@ -17,7 +17,7 @@ from lamina.fusion.mff import MultiLevelFusion
 
 @torch.no_grad()
 def fold_fusion(fusion: Fusion, scales: Sequence[float]) -> Fusion:
-    """The fusion which, given taps x_i / scales_i, says what `fusion` says of x_i, after its norm.
+    """The fusion which, given taps x_i / scales_i, computes what `fusion` computes of x_i, after its norm.
 
     A mix scales its weights. MFF scales the first matrix of each projection; where taps are averaged, those
     without one have their scale in the softmax weights, whose common factor the final norm undoes (up to its
@@ -50,8 +50,8 @@ def _fold_mff(new: MultiLevelFusion, scales: Sequence[float]) -> None:
         return
     if not all(chains):
         raise LaminaError(
-            "attention over taps without projections cannot be folded with residual_decay; take "
-            "--fusion.projection linear"
+            "a fusion by attention without projections cannot be exported from a network with "
+            "residual_decay; train with --fusion.projection linear"
         )
     last = scales[-1]
     for chain in chains:

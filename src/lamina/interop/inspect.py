@@ -1,4 +1,4 @@
-"""What a path is: a run, an export, a tokenizer, or weights that others trained, and what it is good for."""
+"""What a path is (a run, an export, a tokenizer, weights of another tool) and the commands that use it."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _HEADS = ("head", "classifier", "fc_norm")
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Say what a path is: a run (also `run@step` or a checkpoint folder), an export, a classifier, a
-    tokenizer, a file or folder of any format in `lamina.interop.foreign`, or weights of no known kind.
+    """Find out what a path is: a run (also `run@step` or a checkpoint folder), an export, a classifier, a
+    tokenizer, a file or folder of any format in `lamina.interop.foreign`, or weights of an unknown format.
 
-    Nothing of a file is run, and nothing but tensors is unpickled.
+    No code of a file is run, and nothing but tensors is unpickled.
 
     Raises:
-        LaminaError: for what is not there, is damaged, wants to run code, or is no weights file.
+        LaminaError: for a path that is missing, damaged, or no weights file, and a file that contains code.
     """
     name = str(path)
     place = Path(name).expanduser()
@@ -61,7 +61,7 @@ def inspect(path: str | Path) -> Inspection:
         return _tokenizer(name, place, config)
     if found is None:
         if not place.exists():
-            raise LaminaError(f"there is nothing at {name}; give a run, a weights file or a folder")
+            raise LaminaError(f"{name} does not exist; give a run, a weights file or a folder")
         there = ", ".join(sorted(f.name for f in place.iterdir())[:SHOWN]) if place.is_dir() else ""
         return Inspection(name, f"a folder without weights: {there or 'empty'}")
     tensors, clues = read_file(place)
@@ -108,8 +108,8 @@ def _run(spec: str) -> Inspection:
 
 
 def _part_of_run(name: str, recipe: Recipe) -> str:
-    """What uses a tensor of a checkpoint: the encoder that is handed over, its fusion, the head of a
-    classifier; "" for what serves training alone."""
+    """The part that a tensor of a checkpoint belongs to: the encoder, its fusion, the head of a classifier;
+    "" for tensors that training alone needs."""
     plain = name.removeprefix("mim.")
     if plain.startswith("encoder.vit.") or plain == "encoder.shortcuts":
         return "encoder"
@@ -213,13 +213,13 @@ def _named(name: str, options: EncoderOptions) -> tuple[str, list[str]]:
 
 
 def _unnamed(name: str, foreign: Foreign) -> tuple[str, list[str]]:
-    """As `_named`, of weights that fit several networks of timm."""
+    """As `_named`, for weights that fit several networks of timm."""
     kernel, depth = foreign.encoder["patch_embed.proj.weight"], depth_of(foreign.encoder)
     width, channels, patch = kernel.shape[0], kernel.shape[1], kernel.shape[-1]
     ask = width not in USUAL_HEADS
     sizes = {"width": width, "depth": depth, "patch_size": patch} if ask else {}
     sizes |= {"in_chans": channels} if channels != 3 else {}
-    words = f"width {width}, {depth} blocks, patch {patch} px, which one is not said"
+    words = f"width {width}, {depth} blocks, patch {patch} px; the file does not state which network"
     return words, [embed_command(name, None, ask), pretrain_command(name, None, ask, sizes)]
 
 
@@ -227,7 +227,7 @@ def _unknown(name: str, tensors: Mapping[str, Tensor]) -> Inspection:
     known = "MAE, CrossMAE, mmpretrain, BEiT, SimMIM, timm, transformers (ViT, ViTMAE, CLIP, DINOv2, DINOv3)"
     return Inspection(
         name,
-        f"{len(tensors)} tensors of no format that is known; known are: {known}",
+        f"{len(tensors)} tensors of an unknown format; the known ones are: {known}",
         parameters=_count(tensors),
         ignored=tuple(grouped(tensors)),
     )
@@ -252,7 +252,7 @@ def _shapes(file: Path) -> dict[str, int]:
 
 
 def _digest(is_sealed: bool) -> str:
-    return "verified" if is_sealed else "none: written before exports had one, damage would go unseen"
+    return "verified" if is_sealed else "none: written before exports had one, so damage cannot be detected"
 
 
 def _count(tensors: Mapping[str, Tensor]) -> int:

@@ -1,4 +1,4 @@
-"""What is known of a path, as rows of a table and as text, and the commands that use it."""
+"""The result of `lamina inspect` as rows of a table and as text, and the commands that use the path."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PARTS = {
 
 
 class Group(NamedTuple):
-    """Tensors of a file that begin alike: what uses them ("" for nothing), the beginning, how many."""
+    """Tensors of a file with a common prefix: the part that uses them ("" for none), the prefix, how many."""
 
     part: str
     prefix: str
@@ -58,7 +58,7 @@ class Inspection:
     commands: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
-        """Name and value of each line of a table; a name is empty where the line goes on from the last."""
+        """Name and value of each line of a table; the name of a line that continues the last one is empty."""
         rows = [("path", self.path), ("what", self.what)]
         rows += [("architecture", self.architecture)] if self.architecture else []
         rows += [("parameters", f"{self.parameters:,}")] if self.parameters else []
@@ -75,7 +75,7 @@ class Inspection:
 
 
 def grouped(names: Iterable[str], part: str = "") -> list[Group]:
-    """Names by how they begin: up to the number of a block, else all but the last word."""
+    """Names grouped by prefix: up to the number of a block, else all but the last part."""
     counts: dict[str, int] = {}
     numbers: dict[str, set[int]] = {}
     for name in names:
@@ -111,8 +111,13 @@ def embed_command(name: str, options: EncoderOptions | None, ask_heads: bool = F
 def pretrain_command(
     name: str, options: EncoderOptions | None, ask_heads: bool = False, sizes: Mapping[str, int] | None = None
 ) -> str:
-    """The command that starts from these weights, with what differs from the named model's network. Of a
-    network that is not said, `sizes` are those that a usual one has otherwise; N stands for heads."""
+    """The command that pre-trains from these weights, with the options that differ from the named model's.
+
+    Args:
+        options: of the network; None where the file does not state it: TIMM-NAME stands for it.
+        ask_heads: whether N stands for a number of heads that the user has to give.
+        sizes: of an unknown network, those that differ from a usual one.
+    """
     command = f"lamina pretrain DATA --out RUN --init {shlex.quote(name)}"
     heads = " --encoder.heads N" if ask_heads else ""
     if options is None:
@@ -149,7 +154,7 @@ def pretrain_command(
 
 
 def _has_default_taps(depth: int) -> bool:
-    """Whether MFF's usual blocks are there in a network of that depth."""
+    """Whether a network of that depth has the blocks that MFF fuses by default."""
     try:
         resolve_layers("default", depth)
     except LaminaError:
@@ -158,16 +163,17 @@ def _has_default_taps(depth: int) -> bool:
 
 
 def method_command(name: str, foreign: Foreign) -> str:
-    """The command that opens a whole method in Python, with what the file does not say: N for heads."""
+    """The command that opens a whole method in Python; N and other words in capitals stand for values that
+    the file does not state."""
     assert foreign.options is not None
-    asked = {
+    missing = {
         "heads": "N" if foreign.options.heads is None else "",
         "image_size": "(HEIGHT, WIDTH)" if foreign.options.image_size is None else "",
     }
-    options = ", ".join(f"{key}={value}" for key, value in asked.items() if value)
+    options = ", ".join(f"{key}={value}" for key, value in missing.items() if value)
     given = f", encoder=EncoderOptions({options})" if options else ""
-    given += ", decoder_heads=N" if foreign.said.get("decoder", {}).get("heads") is None else ""
-    fusion = foreign.said.get("fusion", {})
+    given += ", decoder_heads=N" if foreign.recipe_fields.get("decoder", {}).get("heads") is None else ""
+    fusion = foreign.recipe_fields.get("fusion", {})
     given += ", layers=LAYERS" if fusion.get("kind") == "mff" and not fusion.get("layers") else ""
     imported = "EncoderOptions, load_foreign_method" if options else "load_foreign_method"
     code = f"from lamina import {imported}; load_foreign_method({name!r}{given})"

@@ -1,4 +1,4 @@
-"""From what an encoder is called to a `Backbone`: a run, a step of it, a weights file, a timm name."""
+"""Opens an encoder by its name, as a `Backbone`: a run, a step of it, a weights file, a timm model."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from lamina.fusion.options import FusionOptions
 from lamina.interop.backbone import Backbone, Origin
 from lamina.interop.foreign import Foreign, read_foreign, read_weights, weights_in
 from lamina.interop.foreign.format import grid_of
-from lamina.interop.foreign.methods import settled
-from lamina.interop.load_weights import fill, load_weights_into, put_encoder
+from lamina.interop.foreign.methods import complete_options
+from lamina.interop.load_weights import fill, load_weights_into, other_heads, put_encoder
 from lamina.interop.metadata import check_one_export, export_files, export_metadata
 from lamina.interop.resizing import at_image_size
 from lamina.interop.timm_models import fetch_published
@@ -50,20 +50,21 @@ def load_encoder(
     - a run folder (its newest checkpoint), `run@step`, or a checkpoint `run/checkpoints/step-N`, the folder
       or the weights file in it;
     - what `export_timm` wrote: the .safetensors file, or the folder;
-    - weights that others trained, a .safetensors or .pth file or a folder of transformers or timm, of the
-      formats in `lamina.interop.foreign`; for files under timm's names `encoder`, a timm name or options,
-      says which network they are for;
+    - weights of other tools, a .safetensors or .pth file or a folder of transformers or timm, of the formats
+      in `lamina.interop.foreign`; for files under timm's names `encoder`, a timm name or options, is the
+      network that they are for;
     - a timm model, `timm/NAME` or NAME, with its published weights unless `pretrained` is False;
     - `untrained:` before any of these: the same network as its training would start it (`untrained_like`).
 
-    `encoder` also overrides sizes, channels and statistics of a timm model and of what others trained, and
-    says what a file does not, such as the attention heads of an unusual width; runs and exports know theirs.
+    `encoder` also overrides sizes, channels and statistics of a timm model and of files of other tools, and
+    gives what a file does not state, such as the attention heads of an unusual width; runs and exports state
+    all of it.
 
     `image_size`, a side or height and width in px, opens it for other images than it was trained on:
     positions are resampled (`at_image_size`).
 
     Raises:
-        LaminaError: where nothing is called so, the weights do not fit, or they cannot be fetched.
+        LaminaError: where there is nothing of that name, or the weights do not fit or cannot be fetched.
     """
     if image_size is not None:
         found = load_encoder(spec, encoder=encoder, pretrained=pretrained, device=device)
@@ -82,7 +83,7 @@ def load_encoder(
         backbone = _from_file(path, options)
     elif path.exists():
         raise LaminaError(
-            f"{name} is neither a run nor an exported encoder: no recipe.yaml, no model.safetensors"
+            f"{name} is neither a run nor an exported encoder: it has no recipe.yaml, no model.safetensors"
         )
     elif timm.is_model(named.timm_name):
         backbone = _from_timm(name, options or EncoderOptions(weight_init="timm"), pretrained)
@@ -105,7 +106,7 @@ def as_backbone(
 def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | None:
     """The same network before any training: for a run, its own first weights (or those of another `seed`).
 
-    None where a backbone was put together by hand and nothing says how to build it afresh.
+    None for a backbone that was built from parts in Python, since nothing states how to build it again.
     """
     if backbone.origin is None:
         return None
@@ -115,23 +116,21 @@ def untrained_like(backbone: Backbone, seed: int | None = None) -> Backbone | No
     task = build_task(recipe)
     origin = Origin(f"{backbone.origin.name}, untrained", None, recipe)
     found = Backbone(task.encoder, _single(task.fusion), origin).to(backbone.encoder.mean.device)
-    asked = backbone.origin.image_size
-    return found if asked is None else at_image_size(found, asked)
+    size = backbone.origin.image_size
+    return found if size is None else at_image_size(found, size)
 
 
 def _check_heads(backbone: Backbone, given: EncoderOptions | None) -> None:
-    """Raise where other attention heads were given than a network has that states its own."""
+    """Raise where another number of attention heads was given than the network has."""
     own = int(backbone.encoder.vit.blocks[0].attn.num_heads)  # type: ignore[union-attr, arg-type]
     if given is not None and given.heads not in (None, own):
         assert backbone.origin is not None
-        raise LaminaError(
-            f"{backbone.origin.name} has {own} attention heads, not {given.heads}; leave them out"
-        )
+        raise other_heads(backbone.origin.name, own, given.heads)
 
 
 def weights_of(spec: str | Path) -> Path:
-    """The weights file that training starts from: that of a run's checkpoint (RUN, RUN@STEP or its folder),
-    if anything was trained there; whatever else `spec` names, as it is."""
+    """The weights file that training starts from: that of a run's checkpoint (RUN, RUN@STEP or its folder);
+    any other path as it is. Raises for a checkpoint that `check_trained` refuses."""
     named = parse_model(spec)
     if named.run is None:
         return Path(spec).expanduser()
@@ -146,7 +145,7 @@ def open_weights(spec: str | Path) -> Foreign:
     """The weights that `spec` names, as `load_encoder` takes it, without a network around them.
 
     Raises:
-        LaminaError: where nothing is called so, or it cannot be read or fetched.
+        LaminaError: where there is nothing of that name, or it cannot be read or fetched.
     """
     path = weights_of(spec)
     if weights_in(path) is not None:
@@ -154,7 +153,7 @@ def open_weights(spec: str | Path) -> Foreign:
     named = parse_model(spec)
     name = named.text
     if path.exists():
-        raise LaminaError(f"{name} is neither a run nor weights: no recipe.yaml, no model.safetensors")
+        raise LaminaError(f"{name} is neither a run nor weights: it has no recipe.yaml, no model.safetensors")
     if named.untrained or not timm.is_model(named.timm_name):
         raise LaminaError(f"there are no weights {name!r}; give a run, a weights file, or timm/NAME")
     options = _timm_options(named.timm_name, EncoderOptions(weight_init="timm"))
@@ -169,8 +168,7 @@ def _from_run(spec: str) -> Backbone:
 
 
 def _single(fusion: Fusion) -> Fusion | None:
-    """A fusion whose result is one set of features: a mix gives one for each decoder block, and none of them
-    is what the encoder saw."""
+    """The fusion if its result is one set of features, else None: a mix gives one for each decoder block."""
     return None if isinstance(fusion, LayerMix) else fusion
 
 
@@ -188,7 +186,7 @@ def _from_export(path: Path, about: Mapping[str, Any]) -> Backbone:
     if about["fusion"] is not None and export_files(path).fusion.is_file():
         fusion = merge(FusionOptions(), about["fusion"])
     elif about["fusion"] is not None:
-        missing = f"{path} was exported with a fusion, and {export_files(path).fusion.name} is not there"
+        missing = f"{path} was exported with a fusion, but {export_files(path).fusion.name} is missing"
         print(f"{missing}: it has no fused features", file=sys.stderr)
     if fusion.kind == "mix":  # not one set of features
         fusion = FusionOptions(kind="none")
@@ -205,9 +203,9 @@ def _from_export(path: Path, about: Mapping[str, Any]) -> Backbone:
 def _from_foreign(path: Path, options: EncoderOptions | None) -> Backbone:
     foreign = read_foreign(path)
     fusion = FusionOptions(kind="none")
-    if foreign.fusion and foreign.said["fusion"].get("layers"):  # of MFF, and known
-        fusion = merge(fusion, foreign.said["fusion"])
-    recipe = _recipe(settled(foreign, options, path.name), fusion)
+    if foreign.fusion and foreign.recipe_fields["fusion"].get("layers"):  # of MFF, and known
+        fusion = merge(fusion, foreign.recipe_fields["fusion"])
+    recipe = _recipe(complete_options(foreign, options, path.name), fusion)
     vit = build_vit(recipe.encoder)
     # A size that is given for a file which states none is that of its own positions.
     size = None if options is None or options.image_size is None else recipe.encoder.image_size
@@ -230,8 +228,8 @@ def load_projected(
     path = Path(path)
     foreign = read_foreign(path)
     if not foreign.head:
-        raise LaminaError(f"{path.name} is {foreign.title} without a projection; take a CLIP with one")
-    options = _recipe(settled(foreign, encoder, path.name), FusionOptions(kind="none")).encoder
+        raise LaminaError(f"{path.name} is {foreign.title} without a projection; use a CLIP model with one")
+    options = _recipe(complete_options(foreign, encoder, path.name), FusionOptions(kind="none")).encoder
     arguments = {**timm_arguments(options), "num_classes": len(foreign.head["bias"])}
     vit: Network = timm.create_model(options.name, **arguments)  # type: ignore[assignment]
     head = {f"head.{name}": tensor for name, tensor in foreign.head.items()}
@@ -265,7 +263,7 @@ def _fetch(options: EncoderOptions) -> Network:
 
 
 def _recipe(options: EncoderOptions, fusion: FusionOptions) -> Recipe:
-    """The least that builds this network again; without a mask there is nothing to hide."""
+    """The smallest recipe that builds this network again, resolved."""
     with torch.device("meta"):
         whole_grid = isinstance(build_vit(options), Beit)
     recipe = Recipe(name="encoder", encoder=replace(options, hide="drop"), fusion=fusion)

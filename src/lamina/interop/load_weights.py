@@ -1,4 +1,4 @@
-"""Weights from files of other tools into a timm network: no code of theirs runs, and nothing is guessed."""
+"""Loads weights files of any known format into a timm network; no code of the file is run."""
 
 from __future__ import annotations
 
@@ -31,9 +31,16 @@ _CLASS_OFFSETS = 3
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a weights file: tensors taken, those left (heads, decoders), whether positions were
-    resampled to another grid, what the file is, the channel statistics on [0, 1] that its network was trained
-    with, where the file says so or its format has no other, and what else there is to know, in words."""
+    """The result of loading a weights file.
+
+    Attributes:
+        taken: number of tensors that were loaded.
+        ignored: names of the tensors that were not (heads, decoders).
+        resampled: whether positions were resampled to another grid.
+        title: the format of the file.
+        mean, std: channel statistics on [0, 1] that its network was trained with, where they are known.
+        notes: sentences for the user.
+    """
 
     taken: int
     ignored: tuple[str, ...]
@@ -50,7 +57,7 @@ class Loaded:
         return "; ".join([*parts, *self.notes])
 
     def other_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> str | None:
-        """A line of warning where the weights were trained on images normalised otherwise than by these."""
+        """A warning where the weights were trained with other channel statistics than these; else None."""
         if self.mean is None or self.std is None:
             return None
         pairs = [*zip(self.mean, mean, strict=False), *zip(self.std, std, strict=False)]
@@ -61,7 +68,7 @@ class Loaded:
         )
         return (
             f"the weights were trained on images normalised by {own}, this encoder normalises by {other}; "
-            "set --encoder.mean and --encoder.std to the former to start from what the weights know"
+            "set --encoder.mean and --encoder.std to the former, so that the weights fit the images"
         )
 
 
@@ -71,13 +78,13 @@ def load_weights_into(vit: Network, path: str | Path) -> Loaded:
 
     A common prefix ("module.", "encoder.vit.", ...) is taken off; heads, decoders and mask tokens are left
     out and named in the result. Positions of another grid are resampled as timm does: from the grid that the
-    file states (in its run, its export, or the configuration beside it); of a file that states none, from a
-    square one, or from the network's own where the number of patches is no square. Residual decay is folded
-    into the weights, so that the plain network computes the same.
+    file states (in its run, its export, or the configuration beside it); without one, from a square grid, or
+    from the network's own where the number of patches is not a square. Residual decay is folded into the
+    weights, so that the plain network computes the same.
 
     Raises:
-        LaminaError: listing what is missing, unexpected, or of another shape, and where the file states
-            another number of heads or another activation. `vit` is then as it was.
+        LaminaError: for tensors that are missing, unexpected or of another shape, and where the file states
+            another number of heads or another activation. `vit` is then unchanged.
     """
     path = Path(path)
     return put_weights(vit, read_foreign(path), path.name)
@@ -91,19 +98,19 @@ def put_weights(
     channels: ChannelRule | None = None,
 ) -> Loaded:
     """As `load_weights_into`, of a file that was read; `name` is for messages, `channels` the rule by which
-    the patch embedding of weights for other channels is taken (`fit_channels`).
+    the patch embedding of weights for other channels is changed (`fit_channels`).
 
-    `factors` are those of the shortcuts of the encoder that `vit` is in. It then computes what the network of
-    a checkpoint or an export of lamina computes, up to the epsilon of the norms; other weights are taken as
-    they are.
+    `factors` are those of the shortcuts of the encoder that `vit` is in. With weights of lamina the encoder
+    then computes what their network computes, up to the epsilon of the norms; other weights are used as they
+    are.
     """
-    notes = check_alike(vit, foreign, name)
+    notes = check_same_network(vit, foreign, name)
     eps, own = trained_epsilon(foreign), epsilon_of(vit)
     if eps not in (None, own):
-        notes.append(f"its layer norms were trained with an epsilon of {eps:g}, here it is {own:g}")
+        notes.append(f"its layer norms were trained with an epsilon of {eps:g}, and this network has {own:g}")
     loaded = put_encoder(vit, foreign, name, channels=channels)
     if foreign.factors is not None or foreign.folded is not None:
-        vit.load_state_dict(refolded(vit, vit.state_dict(), foreign.factors, factors))
+        vit.load_state_dict(convert_decay(vit, vit.state_dict(), foreign.factors, factors))
         if foreign.factors != factors:
             notes.append("residual decay converted, so that the encoder computes the same")
     options = foreign.options
@@ -128,8 +135,8 @@ def put_encoder(
     grid: Grid | None = None,
     channels: ChannelRule | None = None,
 ) -> Loaded:
-    """The tensors of a file that was read, into a network; `grid` is that of its positions, where the file
-    does not state it."""
+    """Load the tensors of a file that was read into a network; `grid` is that of its positions, where the
+    file does not state it."""
     found = dict(foreign.encoder)
     changed = fit_channels(found, vit, channels, name)
     moved = fit_positions(found, vit, foreign.grid or grid)
@@ -140,20 +147,20 @@ def put_encoder(
     return Loaded(len(found), foreign.beside("encoder"), moved is not None, notes=tuple(notes))
 
 
-def refolded(
+def convert_decay(
     vit: Network, state: dict[str, Tensor], was: Factors | None, now: Factors | None
 ) -> dict[str, Tensor]:
-    """Weights trained with shortcuts scaled by `was` (None: plain), as weights with which shortcuts scaled by
-    `now` compute the same."""
+    """Weights trained with shortcuts scaled by `was` (None: plain), converted to weights with which shortcuts
+    scaled by `now` compute the same."""
     if was == now:
         return state
     state = state if was is None else folded(vit, was, state)
     return state if now is None else folded(vit, now, state, back=True)
 
 
-def check_alike(vit: Network, foreign: Foreign, name: str) -> list[str]:
-    """Raise where the file states a network that computes otherwise although its tensors fit; returns what
-    it does not state, where that is usually otherwise.
+def check_same_network(vit: Network, foreign: Foreign, name: str) -> list[str]:
+    """Raise where the file states a network that computes something else although its tensors fit; returns
+    notes on options that the file does not state and that differ from the usual ones.
 
     Raises:
         LaminaError: for another number of heads, or another activation.
@@ -163,35 +170,42 @@ def check_alike(vit: Network, foreign: Foreign, name: str) -> list[str]:
         return []
     with torch.device("meta"):
         stated = build_vit(options)
-    theirs, ours = _unshaped(stated)[0], _unshaped(vit)[0]
+    theirs, ours = _heads_and_activation(stated)[0], _heads_and_activation(vit)[0]
     guessed = "heads" in foreign.guessed and theirs != ours
     if guessed:
         with torch.device("meta"):
             stated = build_vit(replace(options, heads=ours))
-    check_unshaped(vit, stated, name)
-    return [f"its heads are not stated: usual for its width are {theirs}, here are {ours}"] if guessed else []
+    check_heads_and_activation(vit, stated, name)
+    note = f"it does not state its heads: {theirs} are usual for its width, and this network has {ours}"
+    return [note] if guessed else []
 
 
-def check_unshaped(vit: Network, trained: Network, name: str) -> None:
-    """Raise where a network whose weights are to go into `vit` differs in what no tensor's shape tells.
+def check_heads_and_activation(vit: Network, trained: Network, name: str) -> None:
+    """Raise where the network whose weights are to be loaded into `vit` differs in what no shape of a tensor
+    shows.
 
     Raises:
         LaminaError: for another number of attention heads, or another activation.
     """
-    (ours, our_act), (theirs, their_act) = _unshaped(vit), _unshaped(trained)
+    (ours, our_act), (theirs, their_act) = _heads_and_activation(vit), _heads_and_activation(trained)
     if theirs != ours:
         raise LaminaError(
             f"{name} has {theirs} attention heads, this network has {ours}; set --encoder.heads {theirs}"
         )
     if their_act != our_act:
         raise LaminaError(
-            f"{name} was trained with {their_act}, this network has {our_act}; take the --encoder that "
-            "`lamina inspect` names"
+            f"{name} was trained with the activation {their_act}, this network has {our_act}; use the "
+            "--encoder that `lamina inspect` names"
         )
 
 
-def _unshaped(vit: Network) -> tuple[int, str]:
-    """What no tensor's shape tells: attention heads, and the activation of the MLPs."""
+def other_heads(name: str, own: int, given: int | None) -> LaminaError:
+    """The error for a number of attention heads that is not the one that a network states."""
+    return LaminaError(f"{name} has {own} attention heads, not {given}; leave the number out")
+
+
+def _heads_and_activation(vit: Network) -> tuple[int, str]:
+    """The number of attention heads, and the activation of the MLPs."""
     block = vit.blocks[0]
     assert isinstance(block.attn, nn.Module)
     assert isinstance(block.mlp, nn.Module)
@@ -199,18 +213,20 @@ def _unshaped(vit: Network) -> tuple[int, str]:
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Put tensors into a module; raises as `load_weights_into` does where they are not just what it has."""
+    """Load tensors into a module; raises as `load_weights_into` where names or shapes differ."""
     if problems := mismatches(module.state_dict(), tensors):
         raise LaminaError(f"{name} does not fit this network: {problems}")
     module.load_state_dict(dict(tensors), strict=True)
 
 
 def mismatches(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """What is missing in `found`, unexpected, or of another shape, in a few words; empty where all fits."""
-    problems = [f"missing: {_some(own.keys() - found.keys())}"] if own.keys() - found.keys() else []
-    problems += [f"unexpected: {_some(found.keys() - own.keys())}"] if found.keys() - own.keys() else []
+    """The tensors that are missing in `found`, unexpected, or of another shape, in a few words; empty where
+    all fit."""
+    missing, unexpected = own.keys() - found.keys(), found.keys() - own.keys()
+    problems = [f"missing: {_some(missing)}"] if missing else []
+    problems += [f"unexpected: {_some(unexpected)}"] if unexpected else []
     problems += [
-        f"{name} is {_shape(found[name])} in the file, {_shape(own[name])} here"
+        f"{name} is {_shape(found[name])} in the file, {_shape(own[name])} in this network"
         for name in own
         if name in found and found[name].shape != own[name].shape
     ][:3]
@@ -219,8 +235,8 @@ def mismatches(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
 
 @dataclass(frozen=True)
 class Resampled:
-    """Positions that were resampled: rows and columns of patches before and now, and whether the former were
-    stated rather than taken to be square."""
+    """Positions that were resampled: rows and columns of patches before and now, and whether the file stated
+    the former (else its grid was taken to be square)."""
 
     before: Grid
     now: Grid
@@ -234,8 +250,8 @@ class Resampled:
 
 def fit_positions(found: dict[str, Tensor], vit: Network, grid: Grid | None = None) -> Resampled | None:
     """Resample absolute and relative positions where the grid differs from the one in `found`: `grid` where
-    it is known and fits; else a square one; else the network's own. What is invalid is left for the
-    shape check."""
+    it is known and fits; else a square one; else the network's own. Tables that fit none of these stay, and
+    the check of shapes refuses them."""
     now = (int(vit.patch_embed.grid_size[0]), int(vit.patch_embed.grid_size[1]))
     own, old = vit.pos_embed, found.get("pos_embed")
     before = None
@@ -252,7 +268,8 @@ def fit_positions(found: dict[str, Tensor], vit: Network, grid: Grid | None = No
 
 
 def _grid_before(n: int, now: Grid, grid: Grid | None, span: Callable[[int], int]) -> Grid | None:
-    """The grid of a table of `n` places; `span` is how many of them a side has. None where there is none."""
+    """The grid of a table with `n` rows, where `span` is the number of rows for a side; None where there is
+    none."""
     if n < 1:
         return None
     side = round(n**0.5)
@@ -264,9 +281,9 @@ def _grid_before(n: int, now: Grid, grid: Grid | None, span: Callable[[int], int
 
 
 def _fit_relative(found: dict[str, Tensor], vit: Beit, now: Grid, grid: Grid | None) -> Grid | None:
-    """A table for all blocks is given to each where the network has one for each, as in BEiT's and SimMIM's
-    own fine-tuning, which leaves what is computed the same; tables of another grid are resampled by timm.
-    Returns the grid that they were for."""
+    """Resample tables of relative positions as timm does; returns the grid that they were for. A table that
+    all blocks share is copied to each block where the network has one for each, as in BEiT's and SimMIM's own
+    fine-tuning."""
     own = vit.state_dict()
     tables = [name for name in own if name.endswith(_TABLE)]
     if _SHARED in found and _SHARED not in own:
@@ -291,7 +308,7 @@ def _fit_relative(found: dict[str, Tensor], vit: Beit, now: Grid, grid: Grid | N
 
 
 def _offsets(side: int) -> int:
-    """How far patches can be apart along a side, in both directions and none."""
+    """Number of offsets between two patches along a side: both directions, and zero."""
     return 2 * side - 1
 
 

@@ -1,4 +1,4 @@
-"""What lamina says of its own weights: an export in its header, a checkpoint in the recipe of its run.
+"""The metadata of weights that lamina wrote: in the header of an export, in the recipe of a checkpoint's run.
 
 Also whether the files of an export belong together.
 """
@@ -33,12 +33,12 @@ class ExportFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of a network from lamina itself.
+    """The metadata of a network that lamina trained.
 
     Attributes:
         encoder: the options that build it, sizes and statistics as numbers.
-        folded_residual_decay: of an export whose residual decay was folded into the weights; else None.
-        is_export: whether it was written for timm, rather than kept by a run.
+        folded_residual_decay: of an export into whose weights it was folded; else None.
+        is_export: whether the file was written by an export, and not by a run's checkpoint.
     """
 
     encoder: EncoderOptions
@@ -58,8 +58,8 @@ def export_files(place: Path) -> ExportFiles:
 
 
 def export_metadata(place: Path) -> Mapping[str, Any]:
-    """The object "lamina" of an export, from the header of its weights, or from the JSON beside them where
-    the header was lost; empty for other files, whose JSON may be anything.
+    """The object "lamina" of an export, from the header of its weights, or from the JSON file beside them
+    where the header was lost; empty for other files.
 
     Raises:
         DamagedFile: where the weights are no safetensors, or their header is damaged.
@@ -78,7 +78,7 @@ def export_metadata(place: Path) -> Mapping[str, Any]:
 
 
 def check_one_export(place: Path) -> None:
-    """See that the files of an export were written together; those that are not there are passed over.
+    """Check that the files of an export were written together; missing ones are not checked.
 
     Raises:
         DamagedFile: where the configuration or the fusion beside the weights is damaged, or of another
@@ -116,10 +116,10 @@ def _own_part(file: Path, text: str) -> dict[str, Any]:
 
 
 def metadata_of(file: Path) -> Metadata | None:
-    """What lamina says of a weights file; None for a file that is not lamina's, or was taken out of its run.
+    """The metadata of a weights file; None for a file that lamina did not write, or a copy outside its run.
 
     Raises:
-        LaminaError: as `export_metadata`, and where what is said is no network.
+        LaminaError: as `export_metadata`, and for metadata that describe no network.
     """
     folder = checkpoint_folder(file)
     if folder is not None and Run(folder.parent.parent).exists():

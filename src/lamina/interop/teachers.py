@@ -1,4 +1,4 @@
-"""Teachers and tokenizers: from what a recipe calls them to the target that asks them."""
+"""Opens the teachers and tokenizers that a recipe names."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ class _Network(NamedTuple):
 
 
 def open_target(recipe: Recipe) -> tuple[Recipe, Target | None]:
-    """The target of a resolved recipe that asks another network, and the recipe that says which it was.
-
-    None for targets that are functions of the image alone.
+    """The recipe with the SHA-256 of its teacher or tokenizer, and the target that uses it; None for targets
+    that are functions of the image alone.
 
     Raises:
-        LaminaError: where no teacher or tokenizer is named, or what is named cannot be opened or used.
+        LaminaError: where no teacher or tokenizer is named, or the named one cannot be opened or used.
     """
     kind = recipe.target.kind
     if kind not in ("tokens", "teacher"):
@@ -50,8 +49,8 @@ def open_target(recipe: Recipe) -> tuple[Recipe, Target | None]:
 def _tokens(recipe: Recipe) -> TokenIds:
     if recipe.target.tokenizer is None:
         raise LaminaError(
-            "this method needs a tokenizer: `lamina tokenizer train DATA --out tok`, then "
-            "--target.tokenizer tok (or DALL-E's encoder file)"
+            "this method needs a tokenizer: train one with `lamina tokenizer train DATA --out tok` and give "
+            "--target.tokenizer tok, or give the file of DALL-E's encoder"
         )
     patch = recipe.encoder.patch_size
     assert patch is not None
@@ -62,7 +61,9 @@ def _tokens(recipe: Recipe) -> TokenIds:
 def _teacher(recipe: Recipe) -> Teacher:
     options, student = recipe.target, recipe.encoder
     if options.teacher is None:
-        raise LaminaError("this method needs a teacher: --target.teacher RUN, a weights file or timm/NAME")
+        raise LaminaError(
+            "this method needs a teacher; give --target.teacher with a run, a weights file or timm/NAME"
+        )
     if options.projected and Path(options.teacher).expanduser().is_dir():
         network = _Network(*load_projected(options.teacher))
     elif options.projected:
@@ -89,13 +90,13 @@ def _teacher(recipe: Recipe) -> Teacher:
 
 
 def _with_head(spec: str, encoder: str | None) -> _Network:
-    """A teacher with the head that it was published with: `load_encoder` takes heads off."""
+    """A teacher with the head that it was published with, which `load_encoder` leaves out."""
     name = (encoder or spec).removeprefix("timm/")
     known = timm.get_pretrained_cfg(name)
     if known is None or not known.num_classes:
         raise LaminaError(
-            f"target.projected needs a teacher whose head timm knows, and {name} has none; turn it off "
-            "(--target.no-projected), or take timm/vit_base_patch16_clip_224.openai"
+            f"target.projected needs a timm model that was published with a head, and {name} has none; turn "
+            "it off (--target.no-projected), or use timm/vit_base_patch16_clip_224.openai"
         )
     if encoder is None:
         vit = fetch_published(name, "a weights file and --target.teacher-encoder")
@@ -112,26 +113,26 @@ def open_teacher(recipe: Recipe) -> tuple[Recipe, nn.Module | None]:
     """The teacher of supervised training: images on [0, 1] to logits of the recipe's classes; None without.
 
     Raises:
-        LaminaError: where it cannot be opened, or has other classes.
+        LaminaError: where it cannot be opened, or was trained on other classes.
     """
     options = recipe.labels
     if recipe.method != "supervised" or options.teacher is None:
         return recipe, None
     if Run(options.teacher).exists():
-        task, its = load_task(options.teacher)
-        classes = its.labels.classes
+        task, recipe_of_teacher = load_task(options.teacher)
+        classes = recipe_of_teacher.labels.classes
         if not isinstance(task, Supervised) or classes != options.classes:
             raise LaminaError(
                 f"{options.teacher} cannot be the teacher: it was not trained on the same "
-                f"{len(options.classes)} classes"
+                f"{len(options.classes)} classes; give a run that was trained on the labels of these data"
             )
         teacher: nn.Module = _Logits(task)
     else:
         network = _with_head(options.teacher, None)
         if network.vit.num_classes != len(options.classes):
             raise LaminaError(
-                f"{options.teacher} knows {network.vit.num_classes} classes and the data have "
-                f"{len(options.classes)}; take a run on the same classes"
+                f"{options.teacher} has {network.vit.num_classes} classes and the data have "
+                f"{len(options.classes)}; use a run on the same classes"
             )
         teacher = Standardised(network.vit, network.mean, network.std)
     sha256 = identify(options.teacher, teacher).sha256
@@ -139,7 +140,7 @@ def open_teacher(recipe: Recipe) -> tuple[Recipe, nn.Module | None]:
 
 
 class _Logits(nn.Module):
-    """A trained classifier as a function of stored images; it owns its normalisation."""
+    """A trained classifier as a function of stored images, which it normalises itself."""
 
     def __init__(self, net: Supervised) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ def fetch_published(name: str, otherwise: str, **arguments: Any) -> nn.Module:
 
     Args:
         name: timm's, without `timm/`.
-        otherwise: what else the user can give, for the error.
+        otherwise: what the user can give in its place, for the error.
         arguments: further ones of `timm.create_model`.
 
     Raises:
@@ -30,13 +30,13 @@ def fetch_published(name: str, otherwise: str, **arguments: Any) -> nn.Module:
     except Exception as error:  # offline, unknown to the hub, gated, damaged: each library has its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LaminaError(
-            f"the weights of {name} could not be loaded ({reason}); fetch them once where there is a "
-            f"network, or give {otherwise}"
+            f"the weights of {name} could not be loaded ({reason}); load them once while this computer has "
+            f"internet access, or give {otherwise}"
         ) from error
 
 
 def as_built(options: EncoderOptions, encoder: Encoder) -> EncoderOptions:
-    """The options with what they left to the named model, as numbers of the encoder that was built."""
+    """The options with the fields that were left to the named model, as numbers of the built encoder."""
     mean, std = (tuple(t.flatten().double().tolist()) for t in (encoder.mean, encoder.std))
     return replace(options, image_size=encoder.image_size, patch_size=encoder.patch[0], mean=mean, std=std)
 
@@ -58,7 +58,7 @@ def timm_config(
         options: as `as_built` gives them.
         arguments: those of `timm.create_model`.
         crop_share: share of the short side that images for evaluation keep (timm's crop_pct).
-        pool: timm's word for how tokens become a vector.
+        pool: timm's name of the pooling of tokens to a vector.
         heads: names of the classifier's matrices.
     """
     assert options.image_size is not None

@@ -1,6 +1,6 @@
-"""Weights that others trained: each format is a file here that turns its names into timm's and lamina's.
+"""Weights of other tools: each format is a file here that changes its names to timm's and lamina's.
 
-A format is recognised by its names alone; nothing of the tool that wrote it has to be installed.
+A format is recognised by the names of the tensors; the tool that wrote it need not be installed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lamina.interop.foreign.format import Clues, Foreign, Format, Tensors
 from lamina.interop.foreign.read_file import read_file, read_weights, weights_in
 from lamina.interop.foreign.unpickling import PICKLES
 
-# From the most telling names to those that several formats share.
+# In the order in which they are tried: from the most specific names to those that several formats share.
 FORMATS = (
     transformers_clip.FORMAT,
     transformers_dino.FORMAT_V3,
@@ -63,7 +63,7 @@ def recognise(names: Sequence[str]) -> Format | None:
 
 
 def read_foreign(path: str | Path) -> Foreign:
-    """A weights file or folder, understood.
+    """The content of a weights file or folder.
 
     Raises:
         LaminaError: as `read_weights`, and for files of no known format or with parts missing.
@@ -73,12 +73,12 @@ def read_foreign(path: str | Path) -> Foreign:
 
 
 def understood(tensors: Tensors, clues: Clues, name: str) -> Foreign:
-    """As `read_foreign`, of what was read already; `name` is for messages."""
+    """As `read_foreign`, of tensors that were read already; `name` is for messages."""
     known = recognise(list(tensors))
     if known is None:
         raise LaminaError(
             f"{name} has no patch_embed.proj.weight; it is no ViT under timm's names, nor of another known "
-            "format (`lamina inspect` says what it holds)"
+            "format; `lamina inspect` lists its tensors"
         )
     try:
         return _within(tensors, clues, known)
@@ -87,7 +87,7 @@ def understood(tensors: Tensors, clues: Clues, name: str) -> Foreign:
 
 
 def _within(tensors: Tensors, clues: Clues, known: Format) -> Foreign:
-    """The one network of that format, without what a tool around it put before all of its names."""
+    """The one network of that format, without the common prefix of its names."""
     prefix = _prefix(list(tensors), known)
     inside = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     foreign = known.convert({name: _single(tensor) for name, tensor in inside.items()}, clues)
@@ -104,7 +104,7 @@ def _prefix(names: Sequence[str], known: Format) -> str:
     if len(prefixes) > 1 and not own:
         listed = ", ".join(prefix or "nothing" for prefix in prefixes)
         raise LaminaError(
-            f"it holds several networks, whose names begin with {listed}; save the tensors of one of them"
+            f"it has several networks, whose names begin with {listed}; save the tensors of one of them"
         )
     return min(own or prefixes, key=len)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lamina.core.errors import LaminaError
 from lamina.encoder.options import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions
-from lamina.interop.foreign.format import Clues, Foreign, Format, Guesses, Tensors, divide, sizes
+from lamina.interop.foreign.format import Clues, Foreign, Format, Tensors, divide
 
 _TABLE = "relative_position_bias_table"
 _INSIDE = r"(?:encoder\.)?"
@@ -18,18 +18,17 @@ _RULES = [
 
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
     """Both are the same network; SimMIM's file has it under `encoder.`, and ImageNet's statistics."""
-    parts, names = divide(tensors, _RULES)
-    encoder = parts["encoder"]
+    parts = divide(tensors, _RULES)
+    encoder = parts.encoder
     simmim = any("encoder.blocks." in name for name in tensors)
     shared = encoder.get(f"rel_pos_bias.{_TABLE}")
     table = shared if shared is not None else encoder.get(f"blocks.0.attn.{_TABLE}")
     if table is None or table.ndim != 2:
-        raise LaminaError("it has no relative position biases; it is no BEiT that timm has")
+        raise LaminaError("it has no relative position biases, which every BEiT of timm has")
     span = round(max(0, len(table) - 3) ** 0.5)  # offsets along a side; the last three are the class token's
     side = (span + 1) // 2 if span % 2 and span * span + 3 == len(table) else None
-    guesses = Guesses()
     has_scale = "blocks.0.gamma_1" in encoder
-    found: dict[str, Any] = sizes(encoder, None if side is None else side * side, guesses)
+    found: dict[str, Any] = parts.sizes(None if side is None else side * side)
     half = (0.5,) * found["in_chans"]
     feed = clues.statistics(IMAGENET_MEAN, IMAGENET_STD) if simmim else clues.statistics(half, half)
     options = EncoderOptions(
@@ -42,14 +41,7 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         **found,
         **feed,
     )
-    return Foreign(
-        "SimMIM ViT (microsoft)" if simmim else "BEiT (microsoft)",
-        encoder,
-        names,
-        options,
-        eps=1e-6,
-        **guesses.said(),
-    )
+    return parts.foreign("SimMIM ViT (microsoft)" if simmim else "BEiT (microsoft)", options, 1e-6)
 
 
 FORMAT = Format(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from lamina.encoder.options import EncoderOptions
-from lamina.interop.foreign.format import Clues, Foreign, Format, Guesses, Tensors, divide, need, sizes
-from lamina.interop.foreign.mae import encoder_said, loss_said
+from lamina.interop.foreign.format import Clues, Foreign, Format, Tensors, divide, need
+from lamina.interop.foreign.mae import loss_fields, named_encoder
 
 _RULES = [
     (r"mask_token", "decoder.mask_token"),
@@ -26,35 +26,26 @@ _DECODER_HEADS = {256: 8, 512: 16}
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
     """CrossMAE's own file. It trains no final norm of the encoder (each mix has one of its own): where the
     file has none, the encoder ends with one that scales and shifts nothing."""
-    parts, names = divide(tensors, _RULES)
-    guesses = Guesses()
-    encoder, decoder = parts["encoder"], parts["decoder"]
-    shape = sizes(encoder, need(encoder, "pos_embed").shape[1] - 1, guesses, clues.args.get("input_size"))
-    named = encoder_said(shape["width"], clues, guesses)
-    if "norm.weight" not in encoder:
-        encoder |= {"norm.weight": torch.ones(shape["width"]), "norm.bias": torch.zeros(shape["width"])}
-        guesses.words.append("a final norm that scales nothing: CrossMAE trains none")
-    width = int(need(decoder, "mask_token").shape[-1])
+    parts = divide(tensors, _RULES)
+    shape = parts.sizes(parts.n_patches(), clues.args.get("input_size"))
+    named = named_encoder(shape["width"], clues, parts)
+    if "norm.weight" not in parts.encoder:
+        width = shape["width"]
+        parts.encoder |= {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
+        parts.assumed.append("a final norm that scales nothing: CrossMAE trains none")
+    width = int(need(parts.decoder, "mask_token").shape[-1])
     heads = _DECODER_HEADS.get(width)
     if heads is not None:
-        guesses.words.append(f"{heads} heads of the decoder, as published for width {width}")
+        parts.assumed.append(f"{heads} heads of the decoder, as published for width {width}")
     share = clues.args.get("kept_mask_ratio")
     predicted = {"predict_share": float(share)} if isinstance(share, float) else {}
-    return Foreign(
-        "CrossMAE",
-        encoder,
-        names,
-        EncoderOptions(**named, **shape, **clues.statistics()),
-        fusion=parts["fusion"],
-        decoder=decoder,
-        eps=1e-6,
-        said={
-            **loss_said(clues, guesses),
-            "decoder": {"kind": "cross", "heads": heads, **predicted},
-            "fusion": {"kind": "mix" if parts["fusion"] else "none"},
-        },
-        **guesses.said(),
-    )
+    fields = {
+        **loss_fields(clues, parts),
+        "decoder": {"kind": "cross", "heads": heads, **predicted},
+        "fusion": {"kind": "mix" if parts.fusion else "none"},
+    }
+    options = EncoderOptions(**named, **shape, **clues.statistics())
+    return parts.foreign("CrossMAE", options, 1e-6, recipe_fields=fields)
 
 
 FORMAT = Format(

@@ -6,17 +6,7 @@ import re
 from typing import Any
 
 from lamina.encoder.options import EncoderOptions
-from lamina.interop.foreign.format import (
-    Clues,
-    Foreign,
-    Format,
-    Guesses,
-    Tensors,
-    divide,
-    need,
-    plain_vit,
-    sizes,
-)
+from lamina.interop.foreign.format import Clues, Foreign, Format, Parts, Tensors, divide
 from lamina.interop.foreign.mae_decoder import published_heads
 
 _RULES = [
@@ -33,39 +23,30 @@ _PUBLISHED = {"small": (384, 6), "base": (768, 12), "large": (1024, 16), "huge":
 
 
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
-    """MAE's own file; its `args`, where there are any, name the model and say how the loss was computed."""
-    parts, names = divide(tensors, _RULES)
-    guesses = Guesses()
-    encoder, decoder = parts["encoder"], parts["decoder"]
-    tokens = need(encoder, "pos_embed").shape[1] - 1
-    shape = sizes(encoder, tokens, guesses, clues.args.get("input_size"))
-    return Foreign(
-        "MAE (facebookresearch)",
-        encoder,
-        names,
-        EncoderOptions(**encoder_said(shape["width"], clues, guesses), **shape, **clues.statistics()),
-        decoder=decoder,
-        eps=1e-6,
-        said={
-            **loss_said(clues, guesses),
-            "decoder": {"heads": published_heads(decoder, guesses) if decoder else None},
-        },
-        **guesses.said(),
-    )
+    """MAE's own file; its `args`, where there are any, have the name of the model and the options of the
+    loss."""
+    parts = divide(tensors, _RULES)
+    shape = parts.sizes(parts.n_patches(), clues.args.get("input_size"))
+    named = named_encoder(shape["width"], clues, parts)
+    heads = {"heads": published_heads(parts) if parts.decoder else None}
+    fields = {**loss_fields(clues, parts), "decoder": heads}
+    options = EncoderOptions(**named, **shape, **clues.statistics())
+    return parts.foreign("MAE (facebookresearch)", options, 1e-6, recipe_fields=fields)
 
 
-def encoder_said(width: int, clues: Clues, guesses: Guesses) -> dict[str, Any]:
-    """Fields `name` and `heads`: of the model that the training's arguments name, if that is so wide."""
+def named_encoder(width: int, clues: Clues, parts: Parts) -> dict[str, Any]:
+    """Fields `name` and `heads`: of the model that the arguments of the training name, if it has that
+    width."""
     named = re.match(r"mae_vit_(small|base|large|huge)_patch", str(clues.args.get("model")))
     own, heads = _PUBLISHED[named[1]] if named is not None else (None, None)
-    return plain_vit(width, heads if width == own else None, guesses)
+    return parts.plain_vit(width, heads if width == own else None)
 
 
-def loss_said(clues: Clues, guesses: Guesses) -> dict[str, dict[str, Any]]:
-    """Fields of a recipe that the arguments of the training say."""
+def loss_fields(clues: Clues, parts: Parts) -> dict[str, dict[str, Any]]:
+    """Fields of a recipe by group: the target and the mask ratio, from the arguments of the training."""
     norm_pix, ratio = clues.args.get("norm_pix_loss"), clues.args.get("mask_ratio")
     if norm_pix is None:
-        guesses.words.append("targets normalised in each patch")
+        parts.assumed.append("targets normalised in each patch")
     return {
         "target": {"norm_pix": True if norm_pix is None else bool(norm_pix)},
         "masking": {"mask_ratio": float(ratio)} if isinstance(ratio, int | float) else {},

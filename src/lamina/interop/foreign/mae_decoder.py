@@ -6,7 +6,7 @@ import torch
 
 from lamina.core.errors import LaminaError
 from lamina.core.patches import sincos_2d
-from lamina.interop.foreign.format import Guesses, Tensors, need
+from lamina.interop.foreign.format import Parts, Tensors, need
 
 _AXES = {  # which axis of a tensor the decoder's channels are
     "embed.weight": 0,
@@ -33,17 +33,17 @@ PUBLISHED_WIDTH, PUBLISHED_HEADS = 512, 16
 """Channels and attention heads of the decoder of every MAE that was published (He et al., section 4)."""
 
 
-def published_heads(decoder: Tensors, guesses: Guesses) -> int | None:
+def published_heads(parts: Parts) -> int | None:
     """Attention heads of a decoder that is as wide as the published ones, noted as a guess; None for another
     width, of which nothing is known."""
-    token = decoder.get("mask_token")
+    token = parts.decoder.get("mask_token")
     if token is None or token.shape[-1] != PUBLISHED_WIDTH:
         return None
-    guesses.words.append(f"{PUBLISHED_HEADS} heads of the decoder, as published for width {PUBLISHED_WIDTH}")
+    parts.assumed.append(f"{PUBLISHED_HEADS} heads of the decoder, as published for width {PUBLISHED_WIDTH}")
     return PUBLISHED_HEADS
 
 
-def straightened(decoder: Tensors, grid: tuple[int, int]) -> Tensors:
+def with_our_positions(decoder: Tensors, grid: tuple[int, int]) -> Tensors:
     """The tensors of a `MAEDecoder` that computes what this decoder does, without its table of positions.
 
     MAE's table has the column in its first half of channels and the row in the second; mmpretrain's the other
@@ -60,7 +60,9 @@ def straightened(decoder: Tensors, grid: tuple[int, int]) -> Tensors:
     table = decoder["positions"].float().flatten(0, -2)
     prefix = len(table) - len(own)
     if prefix < 0 or table.shape[1] != own.shape[1] or bool(table[:prefix].abs().gt(_TOLERANCE).any()):
-        raise LaminaError("its decoder has positions of its own; load the encoder alone")
+        raise LaminaError(
+            "lamina's decoders have no place for its decoder's positions; load the encoder alone"
+        )
     half = own.shape[1] // 2
     if torch.allclose(table[prefix:], own, atol=_TOLERANCE):
         return found

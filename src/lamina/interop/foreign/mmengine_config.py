@@ -6,16 +6,16 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-_LONGEST = 1_000_000
-"""Characters; real ones have a few thousand."""
+_MAX_CHARACTERS = 1_000_000
+"""Longer texts are not parsed; configurations have a few thousand characters."""
 
 
 def settings(text: str) -> dict[str, Any]:
-    """The top-level names of a configuration with their values: numbers, words, lists and `dict(...)`.
+    """The top-level names of a configuration with their values: numbers, strings, lists and `dict(...)`.
 
-    Nothing is run: what is no literal is None. A text that is no Python gives nothing.
+    Nothing is run: a value that is not a literal is None. A text that is not Python gives nothing.
     """
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_CHARACTERS:
         return {}
     try:
         body = ast.parse(text).body

@@ -11,12 +11,10 @@ from lamina.interop.foreign.format import (
     Clues,
     Foreign,
     Format,
-    Guesses,
+    Parts,
     Tensors,
     divide,
     need,
-    plain_vit,
-    sizes,
     transformer_rules,
 )
 from lamina.interop.foreign.mae_decoder import PUBLISHED_HEADS, published_heads
@@ -55,43 +53,31 @@ _ARCHITECTURES = {
 
 
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
-    """An mmpretrain file; the run's configuration, where it is inside, says what no tensor does: heads, the
-    image, how the loss was computed, and which layers MFF reads."""
-    parts, names = divide(tensors, _RULES)
-    encoder, fusion, decoder = parts["encoder"], parts["fusion"], parts["decoder"]
-    guesses = Guesses()
+    """An mmpretrain file; the configuration of the run, where the file has it, gives what no tensor's shape
+    does: heads, image size, options of the loss, and which layers MFF reads."""
+    parts = divide(tensors, _RULES)
+    encoder, fusion = parts.encoder, parts.fusion
     model = group(settings(clues.text), "model")
     backbone = group(model, "backbone")
     tokens = need(encoder, "pos_embed").shape[1] - ("cls_token" in encoder)
-    shape = sizes(encoder, tokens, guesses, backbone.get("img_size"))
-    options = EncoderOptions(
-        **plain_vit(shape["width"], _heads(backbone), guesses), **shape, **_statistics(clues)
-    )
-    title, said = "mmpretrain ViT", dict[str, dict[str, object]]()
-    said["fusion"] = {"kind": "none"}
-    if decoder:
+    shape = parts.sizes(tokens, backbone.get("img_size"))
+    named = parts.plain_vit(shape["width"], _heads(backbone))
+    options = EncoderOptions(**named, **shape, **_statistics(clues))
+    title, fields = "mmpretrain ViT", dict[str, dict[str, object]]()
+    fields["fusion"] = {"kind": "none"}
+    if parts.decoder:
         title = "mmpretrain MAE"
-        said |= _pre_training(model, decoder, guesses)
+        fields |= _pre_training(model, parts)
     if "pool.logits" in fusion:
         title = "mmpretrain MFF"
         fusion["pool.logits"] = fusion["pool.logits"].flatten()
-        layers = _layers(backbone, shape["depth"], len(fusion["pool.logits"]), guesses)
-        said["fusion"] = {"kind": "mff", "layers": layers, "projection": "linear", "pooling": "average"}
-    return Foreign(
-        title,
-        encoder,
-        names,
-        options,
-        fusion=fusion,
-        decoder=decoder,
-        eps=1e-6,
-        said=said,
-        **guesses.said(),
-    )
+        layers = _layers(backbone, shape["depth"], len(fusion["pool.logits"]), parts)
+        fields["fusion"] = {"kind": "mff", "layers": layers, "projection": "linear", "pooling": "average"}
+    return parts.foreign(title, options, 1e-6, recipe_fields=fields)
 
 
 def _heads(backbone: Mapping[str, Any]) -> int | None:
-    """Attention heads of the encoder, where the configuration tells."""
+    """Attention heads of the encoder, where the configuration has them."""
     arch = backbone.get("arch")
     if isinstance(arch, Mapping):
         heads = arch.get("num_heads")
@@ -113,18 +99,16 @@ def _are_numbers(values: Any) -> TypeGuard[list[float]]:
     return isinstance(values, list) and bool(values) and all(isinstance(v, int | float) for v in values)
 
 
-def _pre_training(
-    model: Mapping[str, Any], decoder: Tensors, guesses: Guesses
-) -> dict[str, dict[str, object]]:
+def _pre_training(model: Mapping[str, Any], parts: Parts) -> dict[str, dict[str, object]]:
     """Fields of a recipe of MAE and MFF: as configured, by mmpretrain's defaults where a configuration leaves
     them out, and where there is none as published."""
     backbone, neck, head = (group(model, name) for name in ("backbone", "neck", "head"))
     heads = neck.get("decoder_num_heads", PUBLISHED_HEADS) if neck else None
     if not isinstance(heads, int):
-        heads = published_heads(decoder, guesses)
+        heads = published_heads(parts)
     norm_pix = bool(head.get("norm_pix", False)) if head else True
     if not head:
-        guesses.words.append("targets normalised in each patch")
+        parts.assumed.append("targets normalised in each patch")
     ratio = backbone.get("mask_ratio")
     return {
         "decoder": {"heads": heads},
@@ -133,16 +117,16 @@ def _pre_training(
     }
 
 
-def _layers(backbone: Mapping[str, Any], depth: int, n: int, guesses: Guesses) -> list[int]:
+def _layers(backbone: Mapping[str, Any], depth: int, n: int, parts: Parts) -> list[int]:
     """The blocks that are fused; no tensor tells which."""
     stated = backbone.get("out_indices")
     if isinstance(stated, list) and len(stated) == n and all(isinstance(i, int) for i in stated):
         return [i % depth for i in stated]
     taps = list(resolve_layers("default" if n == 6 and depth >= 6 else "all", depth))
     if len(taps) != n:
-        guesses.words.append(f"which {n} blocks are fused: unknown, give layers")
+        parts.assumed.append(f"which {n} blocks are fused: unknown, give layers")
         return []
-    guesses.words.append(f"blocks {' '.join(map(str, taps))} fused")
+    parts.assumed.append(f"blocks {' '.join(map(str, taps))} fused")
     return taps
 
 

@@ -1,4 +1,4 @@
-"""Weights files of any tool, read without running anything: tensors by name, and what is said beside them."""
+"""Reads weights files of any tool without running code: tensors by name, and what is stored beside them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
 
 
 def weights_in(place: Path) -> Path | None:
-    """The weights file that a path means: itself, of FILE@KEY the file, or in a folder one of the names that
-    tools give it."""
+    """The weights file of a path: the file itself, FILE of FILE@KEY, or in a folder a file with one of the
+    names that tools give it; None where there is none."""
     if place.is_dir():
         return next((place / name for name in FOLDER_FILES if (place / name).is_file()), None)
     return _keyed(place)[0] if place.is_file() or _keyed(place)[0].is_file() else None
@@ -51,13 +51,13 @@ def read_weights(path: str | Path) -> Tensors:
     several ("dino.pth@teacher"). A folder is one of transformers or of an export, whole or in shards.
 
     Raises:
-        LaminaError: for a file that is not there, is damaged, or wants more than tensors unpickled.
+        LaminaError: for a file that is missing, damaged, or contains more than tensors and plain data.
     """
     return read_file(path)[0]
 
 
 def read_file(path: str | Path) -> tuple[Tensors, Clues]:
-    """As `read_weights`, and what the file, or the folder it lies in, says beside the tensors."""
+    """As `read_weights`, with the other content of the file and of the folder that it lies in."""
     path = Path(path)
     file = weights_in(path)
     if file is None:
@@ -75,7 +75,9 @@ def read_file(path: str | Path) -> tuple[Tensors, Clues]:
     if file.suffix == ".safetensors":
         return _read_safetensors(file), Clues(config, processor, lamina=metadata_of(file))
     if file.suffix not in PICKLES:
-        raise LaminaError(f"{file.name} is no weights file; give .safetensors, or {', '.join(PICKLES)}")
+        raise LaminaError(
+            f"{file.name} is no weights file; give a file ending in .safetensors, {', '.join(PICKLES)}"
+        )
     content = read_pickle(file)
     args, meta = content.get("args"), content.get("meta")
     # mmengine has it under "cfg", mmcv before it under "config".
@@ -91,14 +93,16 @@ def read_file(path: str | Path) -> tuple[Tensors, Clues]:
     )
     tensors = _tensors(found)
     if not tensors:
-        raise LaminaError(f"{file.name} holds no tensors under {', '.join(_WRAPPERS)} or at the top")
+        raise LaminaError(
+            f"{file.name} has no tensors under {', '.join(_WRAPPERS)} or at the top level; give another file"
+        )
     return tensors, clues
 
 
 def _opened(
     content: Mapping[Any, Any], name: str, wanted: str
 ) -> tuple[Mapping[Any, Any], str, tuple[str, ...]]:
-    """The dictionary with the weights: the one that is wanted, else the one that tools call the weights, else
+    """The dictionary with the weights: the one under the key `wanted`, else under a usual key of tools, else
     the only one with a network in it; then its key, and the keys of the others."""
     there = [str(key) for key, value in content.items() if _has_network(value)]
     if wanted:
@@ -116,7 +120,7 @@ def _opened(
         return content, key, tuple(other for other in there if other != key)
     if len(there) > 1:
         raise LaminaError(
-            f"{name} has several networks, under {', '.join(there)}; say which by its name, as in "
+            f"{name} has several networks, under {', '.join(there)}; name one of them, as in "
             f"{name}@{there[-1]}"
         )
     return (content[there[0]], there[0], ()) if there else (content, "", ())
@@ -127,7 +131,7 @@ def _tensors(content: Mapping[Any, Any]) -> Tensors:
 
 
 def _has_network(value: Any) -> bool:
-    """Whether it is a dictionary with tensors of four axes among its own: a patch embedding's kernel."""
+    """Whether it is a dictionary that has a tensor of four axes, as the kernel of a patch embedding is."""
     return isinstance(value, Mapping) and any(tensor.ndim == 4 for tensor in _tensors(value).values())
 
 
@@ -142,10 +146,12 @@ def _json(file: Path) -> dict[str, Any]:
 def _read_shards(index: Path) -> Tensors:
     parts = _json(index).get("weight_map")
     if not isinstance(parts, dict):
-        raise LaminaError(f"{index} names no shards; fetch it again")
+        raise LaminaError(f"{index} does not list its weights files; fetch it again")
     names = sorted({str(name) for name in parts.values()})
     if any(Path(name).name != name for name in names):
-        raise LaminaError(f"{index} names shards outside its folder; it is not read")
+        raise LaminaError(
+            f"{index} lists weights files outside its folder, which are not read; fetch it again"
+        )
     tensors: Tensors = {}
     for name in names:
         part = index.parent / name

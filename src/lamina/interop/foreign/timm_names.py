@@ -1,4 +1,4 @@
-"""Files under timm's own names: of timm, of lamina's checkpoints and exports, of whoever builds on timm."""
+"""Files under timm's own names: of timm, of lamina's checkpoints and exports, of other tools with timm."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NOT_ENCODER = ("decoder", "mask_token", "head", "fc_norm", "classifier", "fusio
 
 
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
-    """Names do not tell which network they are for; what lamina or timm say beside them does."""
+    """The names fit several networks; the metadata of lamina or timm beside them state which it is."""
     prefix = next((own for own in OWN_PREFIXES if own + _ANCHOR in tensors), "")
     inside = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
     encoder = {plain: tensors[name] for plain, name in inside.items() if not plain.startswith(_NOT_ENCODER)}
-    depth_of(encoder)  # says so where there are no blocks
+    depth_of(encoder)  # raises where there are no blocks
     assumed = []
     if clues.lamina is not None and clues.lamina.is_export and "norm.weight" not in encoder:
         width = len(need(encoder, "patch_embed.proj.weight"))
@@ -53,7 +53,7 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
 
 
 def is_own(names: Sequence[str], prefix: str) -> bool:
-    """Whether lamina's own names of the encoder that a run hands over stand after that prefix."""
+    """Whether the names with that prefix are those of the encoder that a run of lamina exports."""
     return any(f"{prefix}{own}{_ANCHOR}" in names for own in OWN_PREFIXES)
 
 
@@ -66,25 +66,26 @@ def _title(prefix: str, clues: Clues, options: EncoderOptions | None) -> str:
 
 
 def _factors(shortcuts: Tensor | None, encoder: Tensors) -> Factors | None:
-    """Those of the shortcuts, which a checkpoint of a run with residual decay keeps beside the network."""
+    """The factors of the shortcuts, which the checkpoints of a run with residual decay contain."""
     if shortcuts is None:
         return None
     return shortcut_factors(depth_of(encoder), round(float(shortcuts[-1, -1]), 6))
 
 
 def _options(config: Any) -> EncoderOptions | None:
-    """What timm's config.json says of the network; None for another tool's."""
-    name, feed = config.get("architecture"), config.get("pretrained_cfg")
-    if not isinstance(name, str) or not isinstance(feed, dict) or not timm.is_model(name):
+    """The network by timm's config.json; None for the file of another tool."""
+    name, published = config.get("architecture"), config.get("pretrained_cfg")
+    if not isinstance(name, str) or not isinstance(published, dict) or not timm.is_model(name):
         return None
     own = config.get("model_args") or {}
-    size = own.get("img_size") or feed.get("input_size", [3, None])[1:]
+    size = own.get("img_size") or published.get("input_size", [3, None])[1:]
     size = (size, size) if isinstance(size, int) else tuple(size)
-    statistics = {k: tuple(map(float, feed[k])) for k in ("mean", "std") if isinstance(feed.get(k), list)}
+    given = [name for name in ("mean", "std") if isinstance(published.get(name), list)]
+    statistics = {key: tuple(map(float, published[key])) for key in given}
     return EncoderOptions(
         name=name,
         image_size=None if None in size else size,
-        in_chans=int(own.get("in_chans") or feed.get("input_size", [3])[0]),
+        in_chans=int(own.get("in_chans") or published.get("input_size", [3])[0]),
         weight_init="timm",
         **{ours: own[theirs] for theirs, ours in _ARGUMENTS.items() if theirs in own},
         **statistics,  # type: ignore[arg-type]

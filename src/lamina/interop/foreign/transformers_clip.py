@@ -6,18 +6,7 @@ import torch
 
 from lamina.core.errors import LaminaError
 from lamina.encoder.options import EncoderOptions
-from lamina.interop.foreign.format import (
-    Clues,
-    Foreign,
-    Format,
-    Guesses,
-    Tensors,
-    divide,
-    need,
-    plain_vit,
-    sizes,
-    transformer_rules,
-)
+from lamina.interop.foreign.format import Clues, Foreign, Format, Tensors, divide, need, transformer_rules
 from lamina.interop.foreign.transformers_vit import epsilon
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -48,8 +37,8 @@ _ODD = {1408: "vit_giant_patch14_clip", 1664: "vit_gigantic_patch14_clip"}  # th
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
     """CLIP's tower: a norm before the blocks, GELU or OpenAI's quicker one, an epsilon of 1e-5."""
     config = clues.config.get("vision_config", clues.config)
-    parts, names = divide(tensors, _RULES)
-    encoder, head, guesses = parts["encoder"], parts["head"], Guesses()
+    parts = divide(tensors, _RULES)
+    encoder, head = parts.encoder, parts.head
     for name, shape in (
         ("cls_token", (1, 1, -1)),
         ("pos_embed", (1, *need(encoder, "pos_embed").shape[-2:])),
@@ -57,32 +46,24 @@ def convert(tensors: Tensors, clues: Clues) -> Foreign:
         encoder[name] = need(encoder, name).reshape(shape)
     if head:
         head["bias"] = torch.zeros(len(head["weight"]))
-    found = sizes(encoder, encoder["pos_embed"].shape[1] - 1, guesses, config.get("image_size"))
+    found = parts.sizes(parts.n_patches(), config.get("image_size"))
     act = config.get("hidden_act")
     if act is None:
         act = "quick_gelu"
-        guesses.words.append("quick_gelu, as OpenAI's")
+        parts.assumed.append("quick_gelu, as OpenAI's")
     if act not in ("gelu", "quick_gelu"):
-        raise LaminaError(f"its activation is {act}; CLIP towers of timm have gelu or quick_gelu")
+        raise LaminaError(f"its activation is {act}; CLIP towers of timm have gelu or quick_gelu alone")
     stem = _ODD.get(found["width"], "vit_base_patch16_clip")
     quick = "_quickgelu" if act == "quick_gelu" else ""
     if stem == "vit_giant_patch14_clip" and quick:
-        raise LaminaError("timm has no giant CLIP tower with quick_gelu; it is not read")
+        raise LaminaError("it is a giant CLIP tower with quick_gelu, which timm does not have")
     options = EncoderOptions(
         name=f"{stem}{quick}_224",
-        heads=plain_vit(found["width"], config.get("num_attention_heads"), guesses)["heads"],
+        heads=parts.plain_vit(found["width"], config.get("num_attention_heads"))["heads"],
         **found,
         **clues.statistics(MEAN, STD),
     )
-    return Foreign(
-        "transformers CLIP vision tower",
-        encoder,
-        names,
-        options,
-        head=head,
-        eps=epsilon(config) or 1e-5,
-        **guesses.said(),
-    )
+    return parts.foreign("transformers CLIP vision tower", options, epsilon(config) or 1e-5)
 
 
 FORMAT = Format(

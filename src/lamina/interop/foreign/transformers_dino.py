@@ -5,18 +5,7 @@ from __future__ import annotations
 import re
 
 from lamina.encoder.options import EncoderOptions
-from lamina.interop.foreign.format import (
-    Clues,
-    Foreign,
-    Format,
-    Guesses,
-    Tensors,
-    divide,
-    need,
-    plain_vit,
-    sizes,
-    transformer_rules,
-)
+from lamina.interop.foreign.format import Clues, Foreign, Format, Tensors, divide, need, transformer_rules
 from lamina.interop.foreign.transformers_vit import BLOCK, check_gelu, epsilon
 
 _V2 = r"(?:dinov2(?:_with_registers)?\.)?"
@@ -57,41 +46,40 @@ def convert_v2(tensors: Tensors, clues: Clues) -> Foreign:
     """DINOv2; timm keeps the class token's position in the class token where there are registers."""
     config = clues.config
     check_gelu(config)
-    parts, names = divide(tensors, _V2_RULES)
-    encoder = parts["encoder"]
-    guesses = Guesses()
-    tokens = need(encoder, "pos_embed").shape[1] - 1
+    parts = divide(tensors, _V2_RULES)
+    encoder, tokens = parts.encoder, parts.n_patches()
     registers = "reg_token" in encoder
     if registers:
         place = encoder["pos_embed"]
         encoder["cls_token"] = need(encoder, "cls_token") + place[:, :1]
         encoder["pos_embed"] = place[:, 1:]
-    shape = sizes(encoder, tokens, guesses, config.get("image_size"))
-    heads = plain_vit(shape["width"], config.get("num_attention_heads"), guesses)["heads"]
+    shape = parts.sizes(tokens, config.get("image_size"))
+    heads = parts.plain_vit(shape["width"], config.get("num_attention_heads"))["heads"]
     size = "giant" if any(name.endswith("mlp.weights_in.weight") for name in tensors) else "base"
     name = f"vit_{size}_patch14_{'reg4_' if registers else ''}dinov2"
     options = EncoderOptions(name=name, heads=heads, **shape, **clues.statistics())
     title = f"transformers DINOv2{' with registers' if registers else ''}"
-    return Foreign(title, encoder, names, options, eps=epsilon(config), **guesses.said())
+    return parts.foreign(title, options, epsilon(config))
 
 
 def convert_v3(tensors: Tensors, clues: Clues) -> Foreign:
-    """DINOv3's ViT; timm has biases of queries and values apart, and none of keys."""
+    """DINOv3's ViT; timm has separate biases of queries and values, and none of keys."""
     config = clues.config
     check_gelu(config)
-    parts, names = divide(tensors, _V3_RULES)
-    encoder = _apart(parts["encoder"])
-    guesses = Guesses()
-    # Positions are rotary: nothing in the weights tells the size of the image.
-    shape = sizes(encoder, None, guesses, config.get("image_size"))
-    heads = plain_vit(shape["width"], config.get("num_attention_heads"), guesses)["heads"]
-    gated = any(".mlp.fc1_g." in name for name in encoder)
+    parts = divide(tensors, _V3_RULES)
+    parts.encoder = _timm_biases(parts.encoder)
+    # Positions are rotary: no tensor depends on the size of the image.
+    shape = parts.sizes(None, config.get("image_size"))
+    heads = parts.plain_vit(shape["width"], config.get("num_attention_heads"))["heads"]
+    gated = any(".mlp.fc1_g." in name for name in parts.encoder)
     name = "vit_small_plus_patch16_dinov3_qkvb" if gated else "vit_base_patch16_dinov3_qkvb"
     options = EncoderOptions(name=name, heads=heads, **shape, **clues.statistics())
-    return Foreign("transformers DINOv3", encoder, names, options, eps=epsilon(config), **guesses.said())
+    return parts.foreign("transformers DINOv3", options, epsilon(config))
 
 
-def _apart(encoder: Tensors) -> Tensors:
+def _timm_biases(encoder: Tensors) -> Tensors:
+    """Separate biases of queries and values, none of keys, and both halves of a gated MLP as timm names
+    them."""
     found: Tensors = {}
     gated = any(".mlp.fc1_g." in name for name in encoder)
     for name, tensor in encoder.items():

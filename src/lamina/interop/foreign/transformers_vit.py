@@ -6,18 +6,7 @@ from typing import Any
 
 from lamina.core.errors import LaminaError
 from lamina.encoder.options import EncoderOptions
-from lamina.interop.foreign.format import (
-    Clues,
-    Foreign,
-    Format,
-    Guesses,
-    Tensors,
-    divide,
-    need,
-    plain_vit,
-    sizes,
-    transformer_rules,
-)
+from lamina.interop.foreign.format import Clues, Foreign, Format, Tensors, divide, transformer_rules
 from lamina.interop.foreign.mae_decoder import published_heads
 
 BLOCK = {
@@ -47,42 +36,32 @@ _RULES = [
 
 
 def convert(tensors: Tensors, clues: Clues) -> Foreign:
-    """A ViT or ViTMAE; `config.json` says how many heads, and how the loss was computed."""
+    """A ViT or ViTMAE; `config.json` has the heads and the options of the loss."""
     config = clues.config
-    parts, names = divide(tensors, _RULES)
-    encoder, decoder = parts["encoder"], parts["decoder"]
-    is_mae = bool(decoder) or config.get("model_type") == "vit_mae"
+    parts = divide(tensors, _RULES)
+    is_mae = bool(parts.decoder) or config.get("model_type") == "vit_mae"
     check_gelu(config)
-    guesses = Guesses()
-    tokens = need(encoder, "pos_embed").shape[1] - 1
-    shape = sizes(encoder, tokens, guesses, config.get("image_size"))
-    named = plain_vit(shape["width"], config.get("num_attention_heads"), guesses)
+    shape = parts.sizes(parts.n_patches(), config.get("image_size"))
+    named = parts.plain_vit(shape["width"], config.get("num_attention_heads"))
     half = (0.5,) * shape["in_chans"]
-    feed = clues.statistics() if is_mae else clues.statistics(half, half)
+    statistics = clues.statistics() if is_mae else clues.statistics(half, half)
     heads = config.get("decoder_num_attention_heads")
-    if heads is None and decoder:
-        heads = published_heads(decoder, guesses)
-    said: dict[str, dict[str, Any]] = {"decoder": {"heads": heads}}
+    if heads is None and parts.decoder:
+        heads = published_heads(parts)
+    fields: dict[str, dict[str, Any]] = {"decoder": {"heads": heads}}
     if "norm_pix_loss" in config:
-        said["target"] = {"norm_pix": bool(config["norm_pix_loss"])}
+        fields["target"] = {"norm_pix": bool(config["norm_pix_loss"])}
     elif is_mae:
-        guesses.words.append("targets normalised in each patch")
+        parts.assumed.append("targets normalised in each patch")
     if isinstance(config.get("mask_ratio"), int | float):
-        said["masking"] = {"mask_ratio": float(config["mask_ratio"])}
-    return Foreign(
-        "transformers ViTMAE" if is_mae else "transformers ViT",
-        encoder,
-        names,
-        EncoderOptions(**named, **shape, **feed),
-        decoder=decoder,
-        eps=epsilon(config),
-        said=said,
-        **guesses.said(),
-    )
+        fields["masking"] = {"mask_ratio": float(config["mask_ratio"])}
+    title = "transformers ViTMAE" if is_mae else "transformers ViT"
+    options = EncoderOptions(**named, **shape, **statistics)
+    return parts.foreign(title, options, epsilon(config), recipe_fields=fields)
 
 
 def epsilon(config: Any) -> float | None:
-    """Epsilon of the layer norms; None where the configuration does not say it."""
+    """Epsilon of the layer norms; None where the configuration does not have it."""
     eps = config.get("layer_norm_eps")
     return None if eps is None else float(eps)
 
@@ -90,7 +69,7 @@ def epsilon(config: Any) -> float | None:
 def check_gelu(config: Any) -> None:
     """Raise for another activation than GELU."""
     if config.get("hidden_act", "gelu") != "gelu":
-        raise LaminaError(f"its activation is {config['hidden_act']}; lamina's ViTs have gelu")
+        raise LaminaError(f"its activation is {config['hidden_act']}; lamina's ViTs have gelu alone")
 
 
 FORMAT = Format(

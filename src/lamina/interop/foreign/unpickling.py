@@ -1,4 +1,4 @@
-"""Pickled weights, through torch's restricted unpickler: what lies beside tensors is data, or nothing."""
+"""Pickled weights, read by torch's restricted unpickler; other objects are read as plain data or dropped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICKLES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 
 
 class _Inert:
-    """Stands in for whatever a checkpoint has beside tensors: takes anything, keeps and does nothing."""
+    """Takes the place of other objects in a checkpoint: accepts any arguments, keeps and does nothing."""
 
     def __new__(cls, *_: object) -> _Inert:
         return object.__new__(cls)
@@ -30,7 +30,7 @@ class _Inert:
 
 
 class _Default:
-    """Stands in for `defaultdict`: a dictionary without what makes missing values."""
+    """Takes the place of `defaultdict`: a dictionary without the function that makes missing values."""
 
     def __new__(cls, *_: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]  # torch fills no other kind
         return OrderedDict()
@@ -86,7 +86,10 @@ def read_pickle(path: Path) -> Mapping[Any, Any]:
     except Exception as error:  # a foreign file may fail in any way, and none of them is a bug of ours
         raise LaminaError(_reason(path, str(error) or type(error).__name__)) from None
     if not isinstance(content, Mapping):
-        raise LaminaError(f"{path.name} holds a {type(content).__name__}, not a dictionary of tensors")
+        raise LaminaError(
+            f"{path.name} contains a {type(content).__name__}, not a dictionary of tensors; save its "
+            "state_dict()"
+        )
     return content
 
 
@@ -94,20 +97,20 @@ def _reason(path: Path, message: str) -> str:
     """Why a file cannot be read, without torch's advice to read it unrestricted."""
     if _is_torchscript(path):
         return (
-            f"{path.name} is a TorchScript program, which is code and not read; save its weights where it "
+            f"{path.name} is a TorchScript program, which is code and is not read; save its weights where it "
             "was made: torch.save(module.state_dict(), 'weights.pth')"
         )
     named = re.search(r"GLOBAL (\S+)", message)
     if named is not None or "unsupported" in message.lower():
         what = f" ({named[1]})" if named is not None else ""
         return (
-            f"{path.name} wants to run code when it is read{what}, so it was not; save the tensors alone "
-            "where it was made, as .safetensors"
+            f"{path.name} wants to run code when it is read{what}, so it was not read; save the tensors "
+            "alone where it was made, as .safetensors"
         )
     reason = message.splitlines()[0]
     if reason.startswith("Weights only load failed"):  # torch goes on to advise against the restriction
-        reason = "its pickle makes no sense"
-    return f"{path.name} is damaged or no torch file: {reason}"
+        reason = "its pickled data are invalid"
+    return f"{path.name} is damaged or no file of torch ({reason}); fetch it again"
 
 
 def _is_torchscript(path: Path) -> bool:

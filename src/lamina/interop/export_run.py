@@ -1,4 +1,4 @@
-"""A run handed over to other tools, by what it trained."""
+"""Exports a run for other tools: an encoder, or a classifier."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from typing import Literal
 
 from lamina.core.errors import LaminaError
 from lamina.interop.export import Exported, export_timm
-from lamina.interop.export_classifier import ExportedClassifier, export_supervised
+from lamina.interop.export_classifier import export_supervised
 from lamina.runs.model_spec import locate_step
 from lamina.runs.run import load_task
 from lamina.supervised.classifier import Supervised
 
 
-def export_run(
-    run: str | Path, out: str | Path, to: Literal["timm", "lamina"] = "timm"
-) -> Exported | ExportedClassifier:
-    """Hand a run over: an encoder to timm; of a run on labels the classifier, to timm or as a file of our
-    own.
+def export_run(run: str | Path, out: str | Path, to: Literal["timm", "lamina"] = "timm") -> Exported:
+    """Export a run: its encoder for timm; of a run on labels its classifier, for timm or for lamina.
 
     Raises:
-        LaminaError: where there is no such run, or it cannot be handed over so.
+        LaminaError: where there is no such run, or it cannot be exported in that form.
     """
     place, step = locate_step(run)
     task, recipe = load_task(place, step)
@@ -36,5 +33,5 @@ def export_run(
             plain=to == "timm",
         )
     if to == "lamina":
-        raise LaminaError(f"{run} has no classifier, and its folder is what lamina reads; use --to timm")
+        raise LaminaError(f"--to lamina is for classifiers, and {run} has none; use --to timm")
     return export_timm(run, out)
