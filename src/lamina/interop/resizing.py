@@ -8,7 +8,8 @@ from lamina.core.errors import LaminaError
 from lamina.encoder.build import build_vit, wrap_vit
 from lamina.encoder.encoder import Encoder
 from lamina.interop.backbone import Backbone
-from lamina.interop.load_weights import check_heads_and_activation, convert_decay, fit_positions, mismatches
+from lamina.interop.load_weights import check_heads_and_activation, convert_decay, mismatches
+from lamina.interop.positions import fit_positions
 
 
 def at_image_size(backbone: Backbone, size: tuple[int, ...]) -> Backbone:
