@@ -85,7 +85,7 @@ def test_a_plan_says_steps_and_memory_and_writes_nothing(run, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "layer_decay: 0.7" in told
     assert "5 training and 4 test images, 2 classes; 184375 steps of 5" in told
-    assert "GiB in fp32 for 1 images at a time" in told
+    assert "GiB in fp32 for 1 image at a time" in told
     assert "each further image" in told
     assert "batch 5, all images there are, in place of 64" in told
     assert sorted(tmp_path.rglob("*")) == before
@@ -178,7 +178,7 @@ def test_annotations_that_teach_nothing_get_one_line(change, sentence, run, tmp_
 def test_a_class_in_validation_alone_and_a_single_one_are_said(run, tmp_path, capsys):
     data = coco_folder(tmp_path / "coco", moved)
     assert cli.main(["evaluate", "detect", run, data, "--dry-run"]) == 0
-    assert "1 classes are in validation alone, 'green' among them" in capsys.readouterr().out
+    assert "1 class in validation alone, 'green' among them" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

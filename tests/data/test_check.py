@@ -73,7 +73,7 @@ def test_it_can_be_printed_and_saved(folder: Path) -> None:
     assert any("6 x unsuitable number of channels" in line for line in lines)
     groups = check(open_source(folder), ONE_PROCESS, duplicates=True).lines()
     assert "  same content: a/1.png = b/copy.png" in groups
-    assert "same content: 1 groups of equal files, 1 files more than there are contents" in groups
+    assert "same content: 1 group of equal files, 1 file more than there are contents" in groups
     assert json.loads(json.dumps(found.to_json()))["reasons"] == found.reasons
     assert dict(found.facts())["unreadable"] == "7 of 7; a run stops at more than 2"
 

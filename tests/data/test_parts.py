@@ -292,7 +292,9 @@ def test_other_endings_are_counted_by_kind(tmp_path: Path) -> None:
     with pytest.raises(LaminaError, match=r"3 \.heic"):
         open_source(str(tmp_path / "a" / "*.HEIC"))
     put(tmp_path / "c", ".hidden/1.png", "._2.png", "3.png")
-    assert open_source(tmp_path / "c").notes[0].startswith("2 hidden")
+    assert open_source(tmp_path / "c").notes[0].startswith("2 hidden files or folders passed over")
+    put(tmp_path / "d", "._2.png", "3.png")
+    assert open_source(tmp_path / "d").notes[0].startswith("1 hidden file or folder passed over")
 
 
 def test_a_folder_that_cannot_be_listed_is_passed_over_and_named(

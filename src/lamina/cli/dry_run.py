@@ -10,6 +10,7 @@ import yaml
 from lamina.cli.arguments import DetectArguments, LabelTrainingArguments, SegmentArguments
 from lamina.cli.output import say
 from lamina.core.config import to_mapping
+from lamina.core.text import counted
 from lamina.data.open import open_source
 from lamina.data.sources import Split
 from lamina.evaluate.dense.plan import DensePlan
@@ -115,7 +116,7 @@ def memory_text(estimate: MemoryEstimate, batch: int) -> str:
         bytes_text, (estimate.total, estimate.weights, estimate.training, estimate.activations)
     )
     return (
-        f"{trained} parameters to train; about {total} in fp32 for {batch} images at a time\n"
+        f"{trained} parameters to train; about {total} in fp32 for {counted(batch, 'image')} at a time\n"
         f"(weights {parts[0]}, gradients and optimiser {parts[1]}, activations {parts[2]})"
     )
 

@@ -10,6 +10,7 @@ import tyro
 from lamina.cli.arguments import ComputeArguments, Flat, Images, Model
 from lamina.cli.output import say
 from lamina.core.errors import LaminaError
+from lamina.core.text import counted
 from lamina.data.options import DataOptions
 
 COMPUTE = ComputeArguments()
@@ -69,7 +70,7 @@ def embed(
     with ImagesBar() as bar:
         table = embed_images(model, data, out, features=features, pool=pool, **compute.arguments(bar))
     n, bad = len(table.index), len(table.faults)
-    say(f"{n} images in {out}")
+    say(f"{counted(n, 'image')} in {out}")
     for note in table.notes:
         say(note)
     if bad <= (most := DataOptions().bad_files_limit(n + bad)):

@@ -25,6 +25,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
+def counted(n: int, what: str, several: str = "") -> str:
+    """A number and its noun: "1 file", "2 files"; `several` is the plural where it is not formed by an s."""
+    return f"{n} {what if n == 1 else several or what + 's'}"
+
+
 def csv_cell(text: str) -> str:
     """Text that no spreadsheet takes for a formula: an apostrophe before a first = + - @, tab or return."""
     return f"'{text}" if text.startswith(_FORMULA) else text

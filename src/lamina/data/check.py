@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset
 
 from lamina.core.batch import Remark
+from lamina.core.text import counted
 from lamina.data.decode.notes import remark_lines, remarks_on
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.file_names import printable
@@ -123,7 +124,8 @@ def _same(groups: Sequence[Sequence[str]]) -> str:
     if not groups:
         return ""
     more = sum(len(group) - 1 for group in groups)
-    return f"{len(groups)} groups of equal files, {more} files more than there are contents"
+    same, files = counted(len(groups), "group"), counted(more, "file")
+    return f"{same} of equal files, {files} more than there are contents"
 
 
 def _counts(counts: dict[str, int]) -> str:

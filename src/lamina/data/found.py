@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lamina.core.text import counted
 from lamina.data.file_names import printable
 
 HELP = "`lamina data check --help` lists what is read"
@@ -52,21 +53,23 @@ class PassedOver:
         found = []
         if n := self.endings.total():
             kinds = [f"{k} {printable(end) or 'without an ending'}" for end, k in self.endings.most_common()]
-            found.append(f"{_count(n, 'file')} passed over by the ending: {_some(kinds)}; {HELP}")
+            found.append(f"{counted(n, 'file')} passed over by the ending: {_some(kinds)}; {HELP}")
         if self.hidden:
-            found.append(f"{self.hidden} hidden files or folders passed over (their names begin with a dot)")
+            hidden = counted(self.hidden, "hidden file or folder", "hidden files or folders")
+            found.append(f"{hidden} passed over (names that begin with a dot)")
         if self.repeats:
-            found.append(f"{_count(self.repeats, 'link')} passed over: the files are there under other names")
+            links = counted(self.repeats, "link")
+            found.append(f"{links} passed over: the files are there under other names")
         return found
 
     def _folders(self) -> list[str]:
         found = []
         if self.unlisted:
             named = [f"{printable(path)} ({reason})" for path, reason in self.unlisted.items()]
-            found.append(f"{_count(len(named), 'folder')} that cannot be listed passed over: {_some(named)}")
+            found.append(f"{counted(len(named), 'folder')} that cannot be listed passed over: {_some(named)}")
         if self.outputs:
             named = [printable(path) for path in sorted(self.outputs)]
-            found.append(f"{_count(len(named), 'folder')} that lamina wrote passed over: {_some(named)}")
+            found.append(f"{counted(len(named), 'folder')} that lamina wrote passed over: {_some(named)}")
         return found
 
 
@@ -89,10 +92,6 @@ class Found:
                 lambda name: name.startswith(inside), itertools.islice(self.names, first, None)
             )
         )
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _some(texts: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
+from lamina.core.text import counted
 
 _LEAST, _MOST = -0.2, 1.2
 """Bicubic resizing oversteps [0, 1] by this much at hard edges; stored and normalised images by far more."""
@@ -27,7 +28,8 @@ def check_layout(images: Shaped[Tensor, "..."], in_chans: int) -> None:
             f"images have the shape {shape}, channels last, and the encoder takes (B, C, H, W); give "
             "images.permute(0, 3, 1, 2)"
         )
-    raise LaminaError(f"images have {shape[1]} channels, the encoder takes {in_chans}; set in_chans")
+    channels = counted(shape[1], "channel")
+    raise LaminaError(f"images have {channels}, the encoder takes {in_chans}; set in_chans")
 
 
 def check_range(images: Shaped[Tensor, "..."]) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lamina.core.errors import LaminaError
+from lamina.core.text import counted
 from lamina.encoder.build import build_vit
 from lamina.encoder.options import IMAGENET_MEAN, IMAGENET_STD, EncoderOptions
 from lamina.fusion.options import resolve_layers
@@ -93,11 +94,11 @@ def describe_network(options: EncoderOptions) -> str:
     size = options.image_size
     parts = [options.name]
     parts += [f"width {options.width}"] if options.width else []
-    parts += [f"{options.depth} blocks"] if options.depth else []
-    parts += [f"{options.heads} heads" if options.heads else "heads unknown"] if options.width else []
+    parts += [counted(options.depth, "block")] if options.depth else []
+    parts += [counted(options.heads, "head") if options.heads else "heads unknown"] if options.width else []
     parts += [f"patch {options.patch_size} px"] if options.patch_size else []
     parts += [f"images {size[0]} x {size[-1]} px"] if size else []
-    parts += [f"{options.in_chans} channels"]
+    parts += [counted(options.in_chans, "channel")]
     return ", ".join(parts)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
+from lamina.core.text import counted
 
 
 class HOG(nn.Module):
@@ -82,7 +83,8 @@ class HOG(nn.Module):
     def _check(self, images: Tensor) -> None:
         _, channels, height, width = images.shape
         if channels != self.in_chans:
-            raise LaminaError(f"HOG was built for {self.in_chans} channels, the images have {channels}")
+            built = counted(self.in_chans, "channel")
+            raise LaminaError(f"HOG was built for {built}, the images have {channels}")
         if height % self.patch[0] or width % self.patch[1]:
             raise LaminaError(
                 f"an image of {height} x {width} px cannot be cut into patches of {self.patch[0]} x "

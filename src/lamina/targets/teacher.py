@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import Frozen, WeightsId, identify
+from lamina.core.text import counted
 
 TeacherVit = VisionTransformer | Eva | Beit
 
@@ -106,8 +107,8 @@ class Teacher(nn.Module):
     def _prepare(self, images: Tensor) -> Tensor:
         if images.shape[1] != len(self.mean):
             raise LaminaError(
-                f"the teacher reads {len(self.mean)} channels, the images have {images.shape[1]}; choose "
-                "another teacher or images"
+                f"the teacher reads {counted(len(self.mean), 'channel')}, the images have "
+                f"{images.shape[1]}; choose another teacher or images"
             )
         images = unit_float(images)
         if images.shape[-2:] != self.image_size:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
+from lamina.core.text import counted
 
 
 class DiscreteVAE(nn.Module):
@@ -145,7 +146,8 @@ def check_images(images: Shaped[Tensor, "B C H W"], in_chans: int, stride: int) 
     channels, height, width = images.shape[1:]
     if channels != in_chans:
         raise LaminaError(
-            f"the tokenizer reads {in_chans} channels, the images have {channels}; train one on such images"
+            f"the tokenizer reads {counted(in_chans, 'channel')}, the images have {channels}; train one on "
+            "such images"
         )
     if height % stride or width % stride:
         raise LaminaError(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from lamina.core.text import counted
 from lamina.data.decode.unreadable import Reason, Unreadable
 
 LUMA = (0.299, 0.587, 0.114)
@@ -38,7 +39,7 @@ def fit_channels(
         return image.expand(3, -1, -1)
     if len(image) == 3 and in_chans == 1:
         return luminance(image)
-    raise Unreadable(Reason.CHANNELS, f"{len(image)} channels where {in_chans} are wanted")
+    raise Unreadable(Reason.CHANNELS, f"{counted(len(image), 'channel')} where {in_chans} are wanted")
 
 
 def composite(image: Shaped[Tensor, "C H W"], background: int) -> Shaped[Tensor, "C-1 H W"]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from lamina.core.batch import Remark
+from lamina.core.text import counted
 from lamina.data.file_names import printable
 
 _LOGGERS = ("tifffile", "PIL")
@@ -53,7 +54,7 @@ def remark_lines(remarks: Iterable[Remark]) -> tuple[str, ...]:
     lines = []
     for kind, each in first.items():
         example = f"{each.name}: {each.detail}" if each.detail else each.name
-        lines.append(f"{len(images[kind])} images: {kind} (the first is {example})")
+        lines.append(f"{counted(len(images[kind]), 'image')}: {kind} (the first is {example})")
     return tuple(lines)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from lamina.core.text import counted
 from lamina.data.decode.arrays import Pixels, to_image
 from lamina.data.decode.limits import check_fitting, check_memory, check_pixels
 from lamina.data.decode.orientation import turn
@@ -74,7 +75,7 @@ def read_tiff(file: BinaryIO, how: Decoding) -> TiffImage:
             with im:
                 return _by_pillow(im, file, how, orientation)._replace(frames=frames)
         pixels = _by_tifffile(tiff, series, page, layout, how)
-    return TiffImage(pixels, f"{len(pixels.image)} channels", orientation, frames)
+    return TiffImage(pixels, counted(len(pixels.image), "channel"), orientation, frames)
 
 
 def _check_page(page: Any, series: Any, tiff: Any) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
+from lamina.core.text import counted
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.dense.sources import IGNORE, MapSource, ObjectSource
 from lamina.data.file_names import printable
@@ -114,7 +115,7 @@ def check_counts(train: ClassCounts, val: ClassCounts, fewest: int) -> tuple[str
     unseen = [name for name in val.present if name not in train.present]
     absent = [name for name in train.present if name not in val.present]
     return tuple(
-        f"{len(names)} classes are in {there} alone, {printable(names[0])!r} among them"
+        f"{counted(len(names), 'class', 'classes')} in {there} alone, {printable(names[0])!r} among them"
         for names, there in ((unseen, "validation"), (absent, "training"))
         if names
     )

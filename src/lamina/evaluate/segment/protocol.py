@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from lamina.core.text import counted
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.images import DenseImages, Progress
 from lamina.evaluate.dense.plan import keep_score
@@ -134,7 +135,8 @@ def _score(
     quality, classes, steps = segmentation_metrics(counts), planned.data.classes, planned.recipe.window.steps
     absent = [label for label, iou in zip(classes, quality.iou, strict=True) if iou != iou]
     if absent:
-        notes = (*notes, f"{len(absent)} classes are neither in the test images nor predicted, and left out")
+        left_out = counted(len(absent), "class", "classes")
+        notes = (*notes, f"{left_out} left out: neither in the test images nor predicted")
     found = {f"IoU {label}": iou for label, iou in zip(classes, quality.iou, strict=True) if iou == iou}
     return planned.score(
         name,
