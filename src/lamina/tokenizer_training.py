@@ -14,7 +14,7 @@ from lamina.core.batch import Batch
 from lamina.core.config import flatten, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.records import write_json
-from lamina.core.rng import Purpose, permutation, seed_for
+from lamina.core.rng import Purpose, permutation, seed_for, torch_seed
 from lamina.data.loading.loader import TrainLoader, eval_batches
 from lamina.data.open import Spec, open_source
 from lamina.data.sources import Source, Subset
@@ -106,8 +106,7 @@ def train_tokenizer(
         facts = data_facts(data, source)
         if going_on:
             changed = _changes(folder, options, facts.names_sha256)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(options.seed, Purpose.INIT))
+        with torch_seed(seed_for(options.seed, Purpose.INIT)):
             task = build_tokenizer(options)
         task(torch.zeros(1, options.in_chans, options.image_size, options.image_size))  # sizes that fit
         loader = TrainLoader(

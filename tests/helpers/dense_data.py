@@ -12,7 +12,7 @@ from lamina.data.sources import ArraySource
 from lamina.decoder.options import DecoderOptions
 from lamina.encoder.encoder import Encoder
 from lamina.evaluate.dense.encoder import resized_encoder, resized_options
-from lamina.evaluate.dense.encoder_options import EncoderChanges
+from lamina.evaluate.encoder_options import DenseEncoder
 from lamina.evaluate.segment.data import SegmentData
 from lamina.interop.backbone import Backbone, Origin
 from lamina.recipes.build import build_task
@@ -65,4 +65,4 @@ def toy_backbone(name="vit_tiny_patch16_224", **encoder) -> Backbone:
 def toy_encoder(name="vit_tiny_patch16_224", size=(32, 48), **encoder) -> Encoder:
     """The network of `toy_backbone` with its weights at another size, ready to be trained."""
     backbone = toy_backbone(name, **encoder)
-    return resized_encoder(backbone, resized_options(backbone, size, EncoderChanges()))
+    return resized_encoder(backbone, resized_options(backbone, size, DenseEncoder()))

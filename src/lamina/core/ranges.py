@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lamina.core.config import marks
-from lamina.core.errors import RangeError
+from lamina.core.errors import LaminaError, RangeError
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ SHARE_ABOVE_0 = Range(0, 1, open_below=True)
 SHARE_BELOW_1 = Range(0, 1, open_above=True)
 SHARE_BETWEEN = Range(0, 1, open_below=True, open_above=True)
 SEED = Range(0, 2**63 - 1)
+
+
+def check_blocks(name: str, blocks: Sequence[int], depth: int) -> None:
+    """Raise `LaminaError` where a network of `depth` blocks lacks one of `blocks`, which are counted from 0;
+    `name` is that of the option."""
+    if not all(0 <= block < depth for block in blocks):
+        raise LaminaError(f"{name} {' '.join(map(str, blocks))}: the encoder has blocks 0 to {depth - 1}")
 
 
 def check_ranges(options: Any) -> None:

@@ -11,6 +11,8 @@ overflows into other memory, on CUDA it is done in int32 (pytorch #175966, #1839
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import torch
@@ -61,6 +63,14 @@ def _fold(key: Tensor, word: int | Tensor) -> Tensor:
 def sample_keys(seed: int, epoch: int | Tensor, sample: Int64[Tensor, "B"]) -> Int64[Tensor, "B"]:
     """One key for each (seed, epoch, sample); every random choice for that sample starts from it."""
     return _fold(_fold(_fold(torch.zeros_like(sample), seed), epoch), sample)
+
+
+@contextmanager
+def torch_seed(seed: int) -> Iterator[None]:
+    """Within it torch's generator of the CPU starts from `seed`; afterwards it is as it was before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def fresh_keys(n: int, device: torch.device | str = "cpu") -> Int64[Tensor, "n"]:

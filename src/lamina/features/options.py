@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE_BETWEEN, check_ranges
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE_BETWEEN, check_blocks, check_ranges
 
 if TYPE_CHECKING:  # torch takes seconds to import, and options are read for help too
     from lamina.interop.backbone import Backbone, FeatureKind
@@ -58,8 +58,7 @@ class FeatureOptions:
                 found |= {f"block {i}": (i,) for i in range(depth)}
             elif wanted in backbone.kinds:
                 found[wanted] = (wanted,)
-        if bad := [i for i in self.layers if not 0 <= i < depth]:
-            raise LaminaError(f"there is no block {bad[0]}; this encoder has blocks 0 to {depth - 1}")
+        check_blocks("layers", self.layers, depth)
         if self.layers:
             several = "s" if len(self.layers) > 1 else ""
             found[f"block{several} {'+'.join(map(str, self.layers))}"] = self.layers

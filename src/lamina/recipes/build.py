@@ -12,7 +12,7 @@ from lamina.cmae.cmae import CMAE
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import WeightsId
 from lamina.core.interfaces import Target
-from lamina.core.rng import Purpose, seed_for
+from lamina.core.rng import Purpose, seed_for, torch_seed
 from lamina.core.weight_init import init_mae, init_vit_mae, init_vit_simmim, zero_branches
 from lamina.decoder.build import Decoder
 from lamina.decoder.cross import CrossDecoder, PromptDecoder
@@ -107,8 +107,7 @@ def build_task(recipe: Recipe, target: Target | None = None, teacher: nn.Module 
     A target with a teacher or tokenizer in it, and the teacher of supervised training, are given
     (`lamina.interop.teachers`); without, there are all parameters and no loss.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(recipe.train.seed, Purpose.INIT))
+    with torch_seed(seed_for(recipe.train.seed, Purpose.INIT)):
         return compose_task(recipe, target, teacher)
 
 

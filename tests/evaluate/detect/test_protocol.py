@@ -20,7 +20,6 @@ from lamina.core.errors import LaminaError
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.dense.loader import DenseLoader
 from lamina.data.options import DataOptions, DenseDataOptions
-from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.images import DenseImages
 from lamina.evaluate.detect.build import build_detector, estimate_detection, plan_detection
 from lamina.evaluate.detect.data import DetectData
@@ -30,6 +29,7 @@ from lamina.evaluate.detect.inference import detect_images
 from lamina.evaluate.detect.protocol import evaluate_detect
 from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe, detect_recipes
 from lamina.evaluate.detect.windows import DetectWindows
+from lamina.evaluate.encoder_options import DenseEncoder
 from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.score import Score, score_file
 from lamina.interop.load import load_encoder
@@ -240,7 +240,7 @@ def test_it_learns_what_it_is_shown(tmp_path):
 def test_a_resumed_training_is_the_same_to_the_last_bit(tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
     data = toy_data()
-    chosen = short(4, encoder=EncoderChanges(drop_path=0.2))
+    chosen = short(4, encoder=DenseEncoder(drop_path=0.2))
     every = replace(chosen, train=replace(chosen.train, checkpoint_every_steps=1, keep_checkpoints=9))
     whole = evaluate_detect(tmp_path / "run", data, CPU, recipe=every)
     folder = Path(whole.settings["folder"])

@@ -16,7 +16,7 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
-from lamina.core.rng import Purpose, seed_for
+from lamina.core.rng import Purpose, seed_for, torch_seed
 
 _SECTION = re.compile(r"t\w+|(m|n|p|mstd|mmax|inc)[0-9.]+")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -135,10 +135,9 @@ def _seeded(seed: int) -> Iterator[None]:
     """The three global generators seeded, and as they were afterwards."""
     own, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (timm draws from it)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch_seed(seed):
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
-            torch.manual_seed(seed)
             yield
     finally:
         random.setstate(own)

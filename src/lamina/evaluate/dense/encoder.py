@@ -13,7 +13,7 @@ from lamina.encoder.build import build_vit, wrap_vit
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.networks import layer_ids
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.dense.encoder_options import EncoderChanges
+from lamina.evaluate.encoder_options import DenseEncoder
 from lamina.evaluate.finetune.adapt import options_to_train
 from lamina.interop.backbone import Backbone
 from lamina.interop.resizing import copy_weights
@@ -56,7 +56,7 @@ class DenseTask(nn.Module):
         return layer_ids(self, self.encoder.depth)
 
 
-def resized_options(backbone: Backbone, size: tuple[int, int], changes: EncoderChanges) -> EncoderOptions:
+def resized_options(backbone: Backbone, size: tuple[int, int], changes: DenseEncoder) -> EncoderOptions:
     """The options of the model's network for images of `size`, height and width in px.
 
     Raises:
@@ -71,9 +71,14 @@ def resized_options(backbone: Backbone, size: tuple[int, int], changes: EncoderC
     return options_to_train(origin.recipe.encoder, size, changes)
 
 
+def new_encoder(options: EncoderOptions) -> Encoder:
+    """The network that `resized_options` describes, with random weights."""
+    return wrap_vit(build_vit(options), options)
+
+
 def resized_encoder(backbone: Backbone, options: EncoderOptions) -> Encoder:
     """The network that `resized_options` describes, with the model's weights; positions are resampled where
     its grid is another."""
-    encoder = wrap_vit(build_vit(options), options)
+    encoder = new_encoder(options)
     copy_weights(encoder, backbone)
     return encoder

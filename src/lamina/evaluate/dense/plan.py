@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+from torch import nn
+
 from lamina.core.choices import read_mapping
 from lamina.core.config import describe_changes, to_mapping
 from lamina.core.errors import LaminaError
@@ -19,6 +21,7 @@ from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.data import TwoParts
 from lamina.evaluate.dense.encoder import resized_options
 from lamina.evaluate.dense.recipe import R
+from lamina.evaluate.dense.train import fit_protocol
 from lamina.evaluate.finetune.protocol import digest_of, folder_of, keep, placed
 from lamina.evaluate.protocol import RunOptions
 from lamina.evaluate.score import Score
@@ -103,6 +106,15 @@ class DensePlan(Generic[D, R]):
             fill=self.fill,
             least_px=least_px,
         )
+
+    def fit(
+        self, task: nn.Module, loader: DenseLoader, protocol: str, out: Path, run_options: RunOptions
+    ) -> None:
+        """Train the task in place, in the folder `out`, and leave it in evaluation mode; raises as
+        `fit_protocol`."""
+        recipe, settings = self.recipe, self.settings(protocol)
+        fit_protocol(task, loader, recipe.optim, recipe.train, out, settings, run_options, kind=type(recipe))
+        task.eval()
 
     def settings(self, protocol: str) -> dict[str, Any]:
         """All that the numbers depend on."""

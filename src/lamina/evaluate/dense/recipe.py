@@ -10,7 +10,7 @@ from lamina.core.config import did_you_mean
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, check_ranges
 from lamina.data.options import DenseDataOptions
-from lamina.evaluate.dense.encoder_options import EncoderChanges
+from lamina.evaluate.encoder_options import DenseEncoder
 from lamina.evaluate.protocol import TrainingRecipe
 from lamina.train.optim_options import OptimOptions
 
@@ -48,7 +48,7 @@ class DenseRecipe(TrainingRecipe, Protocol):
     def name(self) -> str: ...
 
     @property
-    def encoder(self) -> EncoderChanges: ...
+    def encoder(self) -> DenseEncoder: ...
 
     @property
     def data(self) -> DenseDataOptions: ...

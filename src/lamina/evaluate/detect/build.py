@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 
 from lamina.core.batch import Batch
-from lamina.core.rng import Purpose, seed_for
-from lamina.encoder.build import build_vit, wrap_vit
+from lamina.core.rng import Purpose, seed_for, torch_seed
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.dense.encoder import resized_encoder
+from lamina.evaluate.dense.encoder import new_encoder, resized_encoder
 from lamina.evaluate.dense.plan import DensePlan, plan_dense
 from lamina.evaluate.detect.coco_metrics import check_metric
 from lamina.evaluate.detect.data import DetectData, label_notes, open_detect_data
@@ -51,8 +50,7 @@ def plan_detection(
 def build_detector(planned: DetectPlan) -> Detector:
     """What is trained: the model's network at the windows' size, with its weights, and pyramid and heads that
     start from the recipe's seed; torch's own generator stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(planned.recipe.train.seed, Purpose.INIT))
+    with torch_seed(seed_for(planned.recipe.train.seed, Purpose.INIT)):
         return _detector(planned, resized_encoder(planned.backbone, planned.encoder))
 
 
@@ -64,8 +62,7 @@ def estimate_detection(planned: DetectPlan, images: int = 1) -> MemoryEstimate:
 
 
 def _meta(planned: DetectPlan) -> Detector:
-    encoder = wrap_vit(build_vit(planned.encoder), planned.encoder)
-    return _detector(planned, encoder).train()
+    return _detector(planned, new_encoder(planned.encoder)).train()
 
 
 def _detector(planned: DetectPlan, encoder: Encoder) -> Detector:

@@ -11,7 +11,6 @@ from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.images import DenseImages, Progress
 from lamina.evaluate.dense.plan import keep_score
 from lamina.evaluate.dense.plot import save_picture
-from lamina.evaluate.dense.train import fit_protocol
 from lamina.evaluate.detect.build import DetectPlan, build_detector, plan_detection
 from lamina.evaluate.detect.coco_metrics import GROUPS, AveragePrecision, CocoEvaluation
 from lamina.evaluate.detect.data import DetectData
@@ -77,19 +76,10 @@ def run(
 
 def _trained(planned: DetectPlan, out: Path, run_options: RunOptions, ranks: Ranks) -> Detector:
     """The detector, trained in `out`, in evaluation mode."""
-    recipe, detector = planned.recipe, build_detector(planned)
-    loader = planned.loader(planned.reading, recipe.window.training(), ranks, recipe.window.least_px)
-    fit_protocol(
-        detector,
-        loader,
-        recipe.optim,
-        recipe.train,
-        out,
-        planned.settings("detect"),
-        run_options,
-        kind=type(recipe),
-    )
-    return detector.eval()
+    detector, window = build_detector(planned), planned.recipe.window
+    loader = planned.loader(planned.reading, window.training(), ranks, window.least_px)
+    planned.fit(detector, loader, "detect", out, run_options)
+    return detector
 
 
 def _score(planned: DetectPlan, ledger: CocoEvaluation, out: Path, notes: tuple[str, ...]) -> Score:

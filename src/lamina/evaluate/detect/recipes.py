@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from lamina.core.choices import read_if
 from lamina.data.options import DenseDataOptions
-from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
 from lamina.evaluate.detect.head_options import AttentionOptions, HeadOptions
 from lamina.evaluate.detect.windows import DetectWindows
+from lamina.evaluate.encoder_options import DenseEncoder
 from lamina.evaluate.protocol import chosen_recipe
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
@@ -29,7 +29,7 @@ class DetectRecipe:
 
     name: str = "detect-small"
     """The recipe this one started from."""
-    encoder: EncoderChanges = field(default_factory=EncoderChanges)
+    encoder: DenseEncoder = field(default_factory=DenseEncoder)
     attention: AttentionOptions = field(default_factory=AttentionOptions)
     head: HeadOptions = field(default_factory=HeadOptions)
     window: DetectWindows = field(default_factory=DetectWindows)
@@ -52,7 +52,7 @@ def coco_vitdet(size: Size = "b") -> DetectRecipe:
     decay, drop_path = {"b": (0.7, 0.1), "l": (0.8, 0.4), "h": (0.9, 0.5)}[size]
     return DetectRecipe(
         name=f"coco-vitdet-{size}",
-        encoder=EncoderChanges(drop_path=drop_path),
+        encoder=DenseEncoder(drop_path=drop_path),
         attention=AttentionOptions(window=14),
         window=DetectWindows(size=(1024, 1024), base=1024, scale=(0.1, 2.0)),
         optim=OptimOptions(

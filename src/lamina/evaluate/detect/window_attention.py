@@ -8,6 +8,7 @@ from timm.models.beit import Beit
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
+from lamina.core.ranges import check_blocks
 from lamina.encoder.encoder import Encoder
 from lamina.evaluate.detect.head_options import AttentionOptions
 
@@ -91,18 +92,16 @@ class WindowAttention(nn.Module):
         return windows.reshape(len(heads), -1, *windows.shape[1:]).transpose(0, 1)
 
 
-def global_blocks(depth: int, asked: tuple[int, ...] | None) -> tuple[int, ...]:
+def global_blocks(depth: int, requested: tuple[int, ...] | None) -> tuple[int, ...]:
     """The blocks that were asked for, or the last of each quarter of the network.
 
     Raises:
         LaminaError: where the network has no such block.
     """
-    blocks = asked
-    if blocks is None:
-        blocks = tuple(sorted({max(0, round(k * depth / 4) - 1) for k in (1, 2, 3, 4)}))
-    if not all(0 <= block < depth for block in blocks):
-        raise LaminaError(f"global_blocks {blocks} are not all among the encoder's, 0 to {depth - 1}")
-    return blocks
+    if requested is None:
+        return tuple(sorted({max(0, round(k * depth / 4) - 1) for k in (1, 2, 3, 4)}))
+    check_blocks("attention.global_blocks", requested, depth)
+    return requested
 
 
 def to_windows(x: Float[Tensor, "B h w D"], window: tuple[int, int]) -> Float[Tensor, "windows n D"]:

@@ -11,8 +11,8 @@ from lamina.core.config import merge
 from lamina.data.options import with_reading_of
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.dense.encoder_options import EncoderChanges
-from lamina.evaluate.finetune.recipes import FinetuneEncoder, FinetuneRecipe, finetune_recipes, recipe_of
+from lamina.evaluate.encoder_options import EncoderChanges
+from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes, recipe_of
 from lamina.evaluate.protocol import chosen_recipe
 from lamina.evaluate.unused_options import check_options
 from lamina.interop.backbone import Backbone
@@ -80,9 +80,7 @@ def adapt_recipe(recipe: FinetuneRecipe, backbone: Backbone, train: Source) -> t
     return training, tuple(notes)
 
 
-def options_to_train(
-    own: EncoderOptions, size: tuple[int, ...], changes: FinetuneEncoder | EncoderChanges
-) -> EncoderOptions:
+def options_to_train(own: EncoderOptions, size: tuple[int, ...], changes: EncoderChanges) -> EncoderOptions:
     """A model's network for images of `size`, a side or height and width in px, as a protocol trains it."""
     return replace(
         own,

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from lamina.core.choices import read_if
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, SHARE_BELOW_1, check_ranges
 from lamina.data.options import AugmentOptions
+from lamina.evaluate.encoder_options import FinetuneEncoder
 from lamina.evaluate.protocol import chosen_recipe
 from lamina.fusion.options import FusionOptions
 from lamina.recipes.recipe import PLAIN, MonitorOptions, Size, TeacherOptions
@@ -20,23 +20,6 @@ from lamina.train.options import TrainOptions
 
 _ENCODER_TRAINED = read_if("supervised.frozen", False, only=("drop_path", "activation_checkpointing"))
 _LAYERS_TRAINED = read_if("supervised.frozen", False, only=("layer_decay",))
-
-
-@dataclass(frozen=True)
-class FinetuneEncoder:
-    """What fine-tuning changes of the model's network."""
-
-    image_size: Annotated[tuple[int, ...] | None, COUNT] = None
-    """Side, or height and width, of the images in pixels; positions are resampled. Unset: the model's."""
-    drop_path: Annotated[float, SHARE_BELOW_1] = 0.0
-    """Largest rate of stochastic depth, that of the last block. Raise it for large networks and few
-    images."""
-    activation_checkpointing: bool = False
-    """Recompute the blocks in the backward pass: less memory, but more time for each step."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 @dataclass(frozen=True)

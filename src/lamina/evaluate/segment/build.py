@@ -9,11 +9,10 @@ from torch import nn
 
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
-from lamina.core.rng import Purpose, seed_for
-from lamina.encoder.build import build_vit, wrap_vit
+from lamina.core.rng import Purpose, seed_for, torch_seed
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.dense.encoder import resized_encoder
+from lamina.evaluate.dense.encoder import new_encoder, resized_encoder
 from lamina.evaluate.dense.plan import DensePlan, plan_dense
 from lamina.evaluate.segment.data import SegmentData, label_notes, open_segment_data
 from lamina.evaluate.segment.dpt import DPT, check_dpt
@@ -65,10 +64,8 @@ def build_encoder(planned: SegmentPlan) -> Encoder:
 
 def build_segmenter(planned: SegmentPlan, encoder: Encoder) -> Segmenter:
     """What is trained; the head starts from the recipe's seed, and torch's own generator stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(planned.recipe.train.seed, Purpose.INIT))
-        head = _head(planned.recipe, encoder, len(planned.data.classes))
-    return Segmenter(encoder, head, planned.recipe.encoder.frozen)
+    with torch_seed(seed_for(planned.recipe.train.seed, Purpose.INIT)):
+        return _segmenter(planned, encoder)
 
 
 def estimate_segmentation(planned: SegmentPlan) -> MemoryEstimate:
@@ -82,9 +79,12 @@ def estimate_segmentation(planned: SegmentPlan) -> MemoryEstimate:
 
 
 def _meta(planned: SegmentPlan) -> Segmenter:
-    encoder = wrap_vit(build_vit(planned.encoder), planned.encoder)
+    return _segmenter(planned, new_encoder(planned.encoder)).train()
+
+
+def _segmenter(planned: SegmentPlan, encoder: Encoder) -> Segmenter:
     head = _head(planned.recipe, encoder, len(planned.data.classes))
-    return Segmenter(encoder, head, planned.recipe.encoder.frozen).train()
+    return Segmenter(encoder, head, planned.recipe.encoder.frozen)
 
 
 def _head(recipe: SegmentRecipe, encoder: Encoder, n_classes: int) -> nn.Module:

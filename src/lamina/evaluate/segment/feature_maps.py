@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
+from lamina.core.ranges import check_blocks
 from lamina.encoder.encoder import Encoder
 
 
@@ -37,18 +39,24 @@ def spread_blocks(depth: int, of_twelve: Sequence[int]) -> tuple[int, ...]:
     return tuple(max(0, round((block + 1) * depth / 12) - 1) for block in of_twelve)
 
 
-def choose_blocks(depth: int, asked: tuple[int, ...] | None, of_twelve: Sequence[int]) -> tuple[int, ...]:
+def choose_blocks(depth: int, requested: tuple[int, ...] | None, of_twelve: Sequence[int]) -> tuple[int, ...]:
     """The blocks that were asked for, or the published ones, ascending.
 
     Raises:
         LaminaError: where the network has no such block, or there are not as many as the head reads.
     """
-    blocks = spread_blocks(depth, of_twelve) if asked is None else asked
+    blocks = spread_blocks(depth, of_twelve) if requested is None else requested
     if len(blocks) != len(of_twelve) or sorted(blocks) != list(blocks):
         raise LaminaError(f"blocks {blocks} do not fit this head; give {len(of_twelve)}, the lowest first")
-    if not 0 <= blocks[0] <= blocks[-1] < depth:
-        raise LaminaError(f"blocks {blocks} are not all among the encoder's, 0 to {depth - 1}")
+    check_blocks("blocks", blocks, depth)
     return blocks
+
+
+def resize_maps(values: Float[Tensor, "B K h w"], size: Sequence[int]) -> Float[Tensor, "B K H W"]:
+    """Maps at another size, height and width, bilinearly between the centres of pixels."""
+    if tuple(values.shape[-2:]) == tuple(size):
+        return values
+    return F.interpolate(values, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def read_taps(

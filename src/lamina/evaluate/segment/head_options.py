@@ -21,8 +21,10 @@ class LinearHeadOptions:
     """Probability of dropping a whole channel before the linear layer, in training."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
+        """Refuse invalid values."""
         check_ranges(self)
+        if self.blocks == ():
+            raise LaminaError("linear.blocks is empty; give one block or more")
 
 
 @dataclass(frozen=True)

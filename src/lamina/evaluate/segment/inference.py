@@ -1,4 +1,4 @@
-"""What a segmenter says of test images, read one by one at their own size."""
+"""The classes that a segmenter predicts for test images, read one by one at their own size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SegmentationResult:
 
 
 def segment_images(
-    says: WindowLogits,
+    predict: WindowLogits,
     images: DenseImages,
     windows: SegmentWindows,
     fill: Sequence[float],
@@ -43,7 +43,7 @@ def segment_images(
     """Predict every pixel of every image by overlapping windows (`windows.slide`).
 
     Args:
-        says: windows to logits, on `device`. images: with maps.
+        predict: windows to logits, on `device`. images: with maps.
         windows, fill: how windows are cut, and what continues an image that is smaller.
 
     Raises:
@@ -54,7 +54,7 @@ def segment_images(
     for (batch,) in images.groups(1):
         assert batch.labels is not None
         image, truth = batch.images[0], batch.labels[0]
-        predicted = slide(says, image, windows, fill, device).argmax(0)
+        predicted = slide(predict, image, windows, fill, device).argmax(0)
         counts.append(count_image(predicted, truth.to(device), len(images.source.classes)).cpu())
         if (name := images.shown(batch)) is not None:
             shown.append(ShownImage(name, image, truth, predicted.to("cpu", torch.uint8)))

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
+from lamina.core.ranges import check_blocks
 from lamina.core.rng import Purpose, uniform
 from lamina.data.dense.sources import IGNORE
 from lamina.encoder.encoder import Encoder
-from lamina.evaluate.segment.feature_maps import read_taps
+from lamina.evaluate.segment.feature_maps import read_taps, resize_maps
 from lamina.evaluate.segment.head_options import KNNHeadOptions
 from lamina.evaluate.segment.miou import count_image, mean_iou
-from lamina.evaluate.segment.segmenter import resized
-from lamina.features.nearest import Neighbours, nearest
+from lamina.features.nearest import nearest
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,12 @@ class KNNSegmenter(nn.Module):
     def logits(self, images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         """Votes for every class at every pixel: shares that add up to 1."""
         rows, columns = self.encoder.grid_of(images)
-        asked = (_features(self.encoder, images, self.block).flatten(0, 1) - self.mean) / self.std
-        votes = torch.cat([self._votes(found) for found in nearest(self.features, asked, self.k)])
+        queries = (_features(self.encoder, images, self.block).flatten(0, 1) - self.mean) / self.std
+        votes = torch.cat(
+            [self.shares[found.rows].mean(1) for found in nearest(self.features, queries, self.k)]
+        )
         maps = votes.view(len(images), rows, columns, -1).permute(0, 3, 1, 2)
-        return resized(maps, (images.shape[-2], images.shape[-1]))
-
-    def _votes(self, found: Neighbours) -> Float[Tensor, "q K"]:
-        return self.shares[found.rows].mean(1)
+        return resize_maps(maps, images.shape[-2:])
 
 
 @torch.inference_mode()
@@ -143,8 +142,7 @@ def class_shares(
 def block_of(encoder: Encoder, options: KNNHeadOptions) -> int:
     """The block that is compared; raises where the encoder has none such."""
     block = encoder.depth - 1 if options.block is None else options.block
-    if not 0 <= block < encoder.depth:
-        raise LaminaError(f"knn.block {block} is not among the encoder's, 0 to {encoder.depth - 1}")
+    check_blocks("knn.block", (block,), encoder.depth)
     return block
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lamina.core.errors import LaminaError
+from lamina.core.ranges import check_blocks
 from lamina.encoder.encoder import Encoder
 from lamina.evaluate.segment.feature_maps import Logits, Taps
 from lamina.evaluate.segment.head_options import LinearHeadOptions
@@ -22,10 +22,7 @@ class LinearHead(nn.Module):
     def __init__(self, encoder: Encoder, n_classes: int, options: LinearHeadOptions) -> None:
         super().__init__()
         self.blocks = (encoder.depth - 1,) if options.blocks is None else options.blocks
-        if not self.blocks or not 0 <= min(self.blocks) <= max(self.blocks) < encoder.depth:
-            raise LaminaError(
-                f"linear.blocks {self.blocks} are not all among the encoder's, 0 to {encoder.depth - 1}"
-            )
+        check_blocks("linear.blocks", self.blocks, encoder.depth)
         channels = encoder.width * len(self.blocks)
         self.norm = nn.BatchNorm2d(channels)
         self.dropout = nn.Dropout2d(options.dropout)

@@ -15,7 +15,7 @@ from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.images import DenseImages, Progress
 from lamina.evaluate.dense.plan import keep_score
 from lamina.evaluate.dense.plot import save_picture
-from lamina.evaluate.dense.train import begin_evaluation, fit_protocol, opened_evaluation
+from lamina.evaluate.dense.train import begin_evaluation, opened_evaluation
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.score import Score
 from lamina.evaluate.segment.build import SegmentPlan, build_encoder, build_segmenter, plan_segmentation
@@ -67,8 +67,8 @@ def evaluate_segment(
     images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.reading, progress)
     with process_group(planned.recipe.train.device) as ranks:
         learn = _trained if planned.recipe.trains else _bank
-        says, own = learn(planned, out, run_options, ranks)
-        tested = segment_images(says, images, planned.recipe.window, planned.fill, ranks.device)
+        predict, own = learn(planned, out, run_options, ranks)
+        tested = segment_images(predict, images, planned.recipe.window, planned.fill, ranks.device)
     score = _score(name, planned, tested.counts, {**own, "folder": str(out)}, images.notes)
     picture = partial(save_picture, draw, tested.shown, planned.data.classes, out / PICTURE)
     return keep_score(score, started, out, model, picture)
@@ -86,14 +86,11 @@ def _trained(
     planned: SegmentPlan, out: Path, run_options: RunOptions, ranks: Ranks
 ) -> tuple[WindowLogits, dict[str, Setting]]:
     """The head, trained in `out`, perhaps with the encoder."""
-    recipe = planned.recipe
     task = build_segmenter(planned, build_encoder(planned))
     if ranks.world > 1 and ranks.device.type == "cuda":
         task.head = nn.SyncBatchNorm.convert_sync_batchnorm(task.head)  # type: ignore[no-untyped-call]
-    loader = planned.loader(planned.reading, recipe.window.training(), ranks)
-    settings = planned.settings("segment")
-    fit_protocol(task, loader, recipe.optim, recipe.train, out, settings, run_options, kind=type(recipe))
-    task.eval()
+    loader = planned.loader(planned.reading, planned.recipe.window.training(), ranks)
+    planned.fit(task, loader, "segment", out, run_options)
     return task.logits, planned.schedule
 
 

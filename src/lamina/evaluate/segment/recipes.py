@@ -11,8 +11,8 @@ from lamina.core.choices import read_if
 from lamina.core.config import did_you_mean
 from lamina.core.errors import LaminaError
 from lamina.data.options import DenseDataOptions
-from lamina.evaluate.dense.encoder_options import EncoderChanges
 from lamina.evaluate.dense.recipe import recipe_named
+from lamina.evaluate.encoder_options import DenseEncoder
 from lamina.evaluate.protocol import chosen_recipe
 from lamina.evaluate.segment.head_options import DPTOptions, KNNHeadOptions, LinearHeadOptions, UperOptions
 from lamina.evaluate.segment.window_options import SegmentWindows
@@ -37,7 +37,7 @@ class SegmentRecipe:
     """The recipe this one started from."""
     head: HeadKind = "linear"
     """linear and knn judge frozen features; upernet and dpt are trained with the encoder."""
-    encoder: Annotated[EncoderChanges, _TRAINED] = field(default_factory=EncoderChanges)
+    encoder: Annotated[DenseEncoder, _TRAINED] = field(default_factory=DenseEncoder)
     linear: Annotated[LinearHeadOptions, read_if("head", "linear")] = field(default_factory=LinearHeadOptions)
     uper: Annotated[UperOptions, read_if("head", "upernet")] = field(default_factory=UperOptions)
     dpt: Annotated[DPTOptions, read_if("head", "dpt")] = field(default_factory=DPTOptions)
@@ -66,7 +66,7 @@ def ade20k_upernet() -> SegmentRecipe:
     return SegmentRecipe(
         name="ade20k-upernet",
         head="upernet",
-        encoder=EncoderChanges(drop_path=0.1),
+        encoder=DenseEncoder(drop_path=0.1),
         window=_ade20k_windows(),
         data=_photometric(),
         optim=OptimOptions(
@@ -95,7 +95,7 @@ def ade20k_dpt() -> SegmentRecipe:
         published,
         name="ade20k-dpt",
         head="dpt",
-        encoder=EncoderChanges(),
+        encoder=DenseEncoder(),
         optim=replace(
             published.optim, base_lr=6e-5 * 256 / _ADE20K_BATCH, weight_decay=0.01, layer_decay=None
         ),
@@ -116,7 +116,7 @@ def ade20k_linear() -> SegmentRecipe:
         published,
         name="ade20k-linear",
         head="linear",
-        encoder=EncoderChanges(frozen=True),
+        encoder=DenseEncoder(frozen=True),
         window=replace(_ade20k_windows(), max_class_share=1.0),
         data=DenseDataOptions(),
         optim=OptimOptions(

@@ -14,7 +14,7 @@ from lamina.core.errors import LaminaError
 from lamina.data.dense.sources import IGNORE
 from lamina.encoder.encoder import Encoder
 from lamina.evaluate.dense.encoder import DenseTask
-from lamina.evaluate.segment.feature_maps import Logits, Taps, read_taps
+from lamina.evaluate.segment.feature_maps import Logits, Taps, read_taps, resize_maps
 
 
 @runtime_checkable
@@ -56,27 +56,27 @@ class Segmenter(DenseTask):
         if labels is None or labels.ndim != 3:
             raise LaminaError("segmentation learns from a class for each pixel; give images with masks")
         labels = labels.long()
-        said = self._said(batch.images)
-        logits = resized(said.main, (labels.shape[-2], labels.shape[-1]))
+        output = self._output(batch.images)
+        logits = resize_maps(output.main.float(), labels.shape[-2:])
         loss = pixel_loss(logits, labels)
         terms = {"loss": loss}
-        if said.aux is not None:
-            aux = pixel_loss(resized(said.aux, (labels.shape[-2], labels.shape[-1])), labels)
-            terms = {"loss": loss + said.share * aux, "loss_main": loss, "loss_aux": aux}
+        if output.aux is not None:
+            aux = pixel_loss(resize_maps(output.aux.float(), labels.shape[-2:]), labels)
+            terms = {"loss": loss + output.share * aux, "loss_main": loss, "loss_aux": aux}
         counted = labels != IGNORE
         right = ((logits.argmax(1) == labels) & counted).sum()
         return {**terms, "pixel_accuracy": right / counted.sum().clamp(min=1)}
 
     def logits(self, images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
-        """What is said of every pixel (images as uint8, or float on [0, 1]), in float32."""
-        return resized(self._said(images).main, (images.shape[-2], images.shape[-1]))
+        """Logits of every pixel (images as uint8, or float on [0, 1]), in float32."""
+        return resize_maps(self._output(images).main.float(), images.shape[-2:])
 
     @property
     def _read(self) -> Head:
         """The head as what it says of itself."""
         return cast(Head, self.head)
 
-    def _said(self, images: Tensor) -> Logits:
+    def _output(self, images: Tensor) -> Logits:
         with self.reading():
             taps = read_taps(self.encoder, images, self._read.blocks, self._read.normed)
         return self._read(taps)
@@ -86,11 +86,3 @@ def pixel_loss(logits: Float[Tensor, "B K H W"], labels: Integer[Tensor, "B H W"
     """The sum of the pixels' cross-entropies over the number of all pixels; `IGNORE` counts 0."""
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
     return total / labels.numel()
-
-
-def resized(logits: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B K H W"]:
-    """In float32 and at another size, bilinearly between the centres of pixels."""
-    logits = logits.float()
-    if tuple(logits.shape[-2:]) == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
-from lamina.evaluate.segment.feature_maps import Logits, Taps, choose_blocks
+from lamina.evaluate.segment.feature_maps import Logits, Taps, choose_blocks, resize_maps
 from lamina.evaluate.segment.head_options import UperOptions
 from lamina.evaluate.segment.pyramid import Pyramid
 
@@ -91,13 +90,13 @@ class UPerHead(nn.Module):
                 "larger train.batch_size or train.micro_batch_size"
             )
         coarsest = maps[-1]
-        pooled = [_resized(pool(coarsest), coarsest) for pool in self.pools]
+        pooled = [resize_maps(pool(coarsest), coarsest.shape[-2:]) for pool in self.pools]
         levels = [lateral(own) for lateral, own in zip(self.lateral, maps[:-1], strict=True)]
         levels.append(self.pooled(torch.cat([coarsest, *pooled], dim=1)))
         for i in range(len(levels) - 2, -1, -1):  # from the coarsest down
-            levels[i] = levels[i] + _resized(levels[i + 1], levels[i])
+            levels[i] = levels[i] + resize_maps(levels[i + 1], levels[i].shape[-2:])
         smoothed = [smooth(level) for smooth, level in zip(self.smooth, levels[:-1], strict=True)]
-        alike = [_resized(level, smoothed[0]) for level in (*smoothed, levels[-1])]
+        alike = [resize_maps(level, smoothed[0].shape[-2:]) for level in (*smoothed, levels[-1])]
         logits: Tensor = self.classifier(self.dropout(self.fuse(torch.cat(alike, dim=1))))
         return logits
 
@@ -115,10 +114,3 @@ def classifier(channels: int, n_classes: int) -> nn.Conv2d:
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return conv
-
-
-def _resized(values: Float[Tensor, "B K _ _"], like: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B K h w"]:
-    size = (like.shape[-2], like.shape[-1])
-    if values.shape[-2:] == like.shape[-2:]:
-        return values
-    return F.interpolate(values, size=size, mode="bilinear", align_corners=False)

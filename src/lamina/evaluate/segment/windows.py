@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lamina.data.augment.crops import resize
 from lamina.data.dense.crops import Window
-from lamina.evaluate.segment.segmenter import resized
+from lamina.evaluate.segment.feature_maps import resize_maps
 from lamina.evaluate.segment.window_options import SegmentWindows
 
 WindowLogits = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B K H W"]]
@@ -19,7 +19,7 @@ WindowLogits = Callable[[Shaped[Tensor, "B C H W"]], Float[Tensor, "B K H W"]]
 
 @torch.inference_mode()
 def slide(
-    says: WindowLogits,
+    predict: WindowLogits,
     image: Shaped[Tensor, "C H W"],
     windows: SegmentWindows,
     fill: Sequence[float],
@@ -46,15 +46,15 @@ def slide(
     for i in range(0, len(places), windows.batch_size):
         part = places[i : i + windows.batch_size]
         cut = torch.stack([Window(size, top, left, window).image(image, fill) for top, left in part])
-        said = says(cut.to(device, non_blocking=True))
+        found = predict(cut.to(device, non_blocking=True))
         if total is None:
-            total = torch.zeros(said.shape[1], *whole, device=device)
-        for (top, left), logits in zip(part, said, strict=True):
+            total = torch.zeros(found.shape[1], *whole, device=device)
+        for (top, left), logits in zip(part, found, strict=True):
             place = (slice(top, top + window[0]), slice(left, left + window[1]))
             total[:, place[0], place[1]] += logits
             seen[place] += 1
     assert total is not None
-    return resized((total / seen)[None, :, : size[0], : size[1]], own)[0]
+    return resize_maps((total / seen)[None, :, : size[0], : size[1]], own)[0]
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
