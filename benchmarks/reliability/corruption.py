@@ -31,7 +31,7 @@ from lamina.core.records import write_json
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.evaluate.compare.models import _read as read_models
-from lamina.evaluate.kept_scores import read_scores, write_scores
+from lamina.evaluate.result_files import read_scores, write_scores
 from lamina.evaluate.robustness.partial_results import PartialResults
 from lamina.evaluate.score import Score
 from lamina.features.cache import FeatureCache
@@ -121,7 +121,8 @@ def measurements(root: Path) -> list[Kind]:
     write_scores(scores, [SCORE, SCORE])
     write_json(models, {"mae": [["run/mae", "0" * 64]]})
     parts = {"model": "mae", "severity": 5}
-    PartialResults.open(root, parts).add("fog", 7, 9)
+    with PartialResults.opened(root, parts) as results:
+        results.add("fog", 7, 9)
     source = open_source(DATA)
     cache = FeatureCache.of(root / "cache", source, (16, 16), 3, DataOptions())
     assert cache is not None
@@ -144,9 +145,9 @@ def measurements(root: Path) -> list[Kind]:
         return found
 
     def read_parts(said: list[str]) -> Any:
-        kept = PartialResults.open(root, parts)
-        said += [] if "fog" in kept else ["measured again"]
-        return "fog" in kept and kept.counts("fog")
+        with PartialResults.opened(root, parts) as kept:
+            said += [] if "fog" in kept else ["measured again"]
+            return "fog" in kept and kept.counts("fog")
 
     (cached,) = (root / "cache").glob("*.safetensors")
     return [

@@ -13,6 +13,7 @@ from lamina.core.records import read_yaml
 from lamina.encoder.build import build_vit
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.recipes import finetune_recipes
+from lamina.evaluate.result_files import read_scores
 from lamina.runs.run import Run
 
 
@@ -65,7 +66,11 @@ def test_fine_tuning_takes_any_field_and_keeps_its_score(run, folder, tmp_path, 
 
 def test_few_labels_and_robustness_print_their_numbers(run, folder, tmp_path, capsys):
     few = ["evaluate", "fewshot", run, folder, "--per-class", "1", "2", "--draws", "2", "--workers", "0"]
-    assert cli.main(few) == 0
+    assert cli.main([*few, "--json", str(tmp_path / "few.json")]) == 0
+    assert [s.protocol for s in read_scores(tmp_path / "few.json")] == [
+        "fewshot-linear-1",
+        "fewshot-linear-2",
+    ]
     told = capsys.readouterr().out
     assert "fewshot-linear-2" in told
     assert "all 2 draws gave one accuracy; the interval is over test images" in told

@@ -25,7 +25,7 @@ from sklearn.neighbors import NearestCentroid
 import lamina
 from lamina.analyze.models import open_models
 from lamina.core.batch import Batch
-from lamina.evaluate.kept_scores import read_scores
+from lamina.evaluate.result_files import read_scores
 from lamina.features.data import open_labelled
 from lamina.runs.run import load_method
 

@@ -18,7 +18,8 @@ from lamina.evaluate.finetune.adapt import protocol_recipe
 from lamina.evaluate.finetune.protocol import evaluate_trained
 from lamina.evaluate.probes import evaluate_knn
 from lamina.evaluate.protocol import RunOptions
-from lamina.evaluate.score import Score, score_file, scores_of_rows
+from lamina.evaluate.result_files import score_file
+from lamina.evaluate.score import Score, scores_of_rows
 from lamina.features.data import LabelledData
 from lamina.features.options import ComputeOptions
 from lamina.interop.load import load_encoder

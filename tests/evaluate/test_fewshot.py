@@ -15,10 +15,11 @@ from lamina.data.sources import ArraySource, Subset
 from lamina.evaluate.fewshot import protocol as fewshot
 from lamina.evaluate.fewshot.options import FewshotOptions
 from lamina.evaluate.fewshot.protocol import _variant, evaluate_fewshot
-from lamina.evaluate.fewshot.subsets import draw_per_class, few, listed, per_class_of
+from lamina.evaluate.fewshot.subsets import draw_per_class, labelled_subset, listed, per_class_of
 from lamina.evaluate.protocol import RunOptions
+from lamina.evaluate.result_files import score_file
 from lamina.evaluate.robustness import protocol as robustness
-from lamina.evaluate.score import Score, score_file
+from lamina.evaluate.score import Score
 from lamina.features.data import LabelledData
 from lamina.features.options import ComputeOptions
 from lamina.interop.load import load_encoder
@@ -79,8 +80,8 @@ def test_an_official_list_is_found_by_file_names(tmp_path):
 
 def test_few_labels_of_one_class_teach_nothing():
     with pytest.raises(LaminaError, match="one class"):
-        few(stripes(12, seed=0), [0, 3, 6])
-    assert few(stripes(12, seed=0), [0, 1]).class_names == ("rows", "columns", "none")
+        labelled_subset(stripes(12, seed=0), [0, 3, 6])
+    assert labelled_subset(stripes(12, seed=0), [0, 1]).class_names == ("rows", "columns", "none")
 
 
 @pytest.mark.parametrize("by", ["linear", "knn"])
@@ -186,7 +187,7 @@ def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_o
     assert "1 of 3 classes have fewer than 7 images and give all: 20 in all" in score.notes
 
 
-def test_an_interruption_says_which_amounts_are_kept_and_keeps_them(tmp_path):
+def test_an_interruption_says_which_budgets_are_kept_and_keeps_them(tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
     said = []
 
@@ -203,7 +204,7 @@ def test_an_interruption_says_which_amounts_are_kept_and_keeps_them(tmp_path):
     (note,) = stop.value.__notes__
     results = tmp_path / "run" / "results"
     assert note == (
-        f"scores of 2 are finished and kept in {results}; still to do: 4, 6, where draws of an amount start anew"
+        f"scores of 2 are finished and kept in {results}; still to do: 4, 6, where draws of a budget start anew"
     )
     (kept,) = results.iterdir()
     assert Score.read(kept).protocol == "fewshot-knn-2"
@@ -241,7 +242,7 @@ def test_device_and_workers_are_those_of_the_run_options(protocol, monkeypatch):
     def asked(*given, **named):
         raise InterruptedError(next(each for each in given if isinstance(each, ComputeOptions)))
 
-    monkeypatch.setattr(fewshot, "collect_for", asked)
+    monkeypatch.setattr(fewshot, "pooled_features", asked)
     monkeypatch.setattr(robustness, "open_classifier", asked)
     evaluate = evaluate_fewshot if protocol is fewshot else robustness.evaluate_robustness
     backbone = load_encoder("timm/vit_tiny_patch16_224", pretrained=False)

@@ -15,7 +15,8 @@ from lamina.evaluate.finetune.adapt import adapt_recipe, classifier_recipe, prot
 from lamina.evaluate.finetune.protocol import _variant, evaluate_trained
 from lamina.evaluate.predictions import classify
 from lamina.evaluate.protocol import RunOptions
-from lamina.evaluate.score import Score, Unfinished, score_file
+from lamina.evaluate.result_files import score_file
+from lamina.evaluate.score import Score, Unfinished
 from lamina.features.data import LabelledData
 from lamina.interop.export_classifier import load_supervised
 from lamina.interop.export_run import export_run

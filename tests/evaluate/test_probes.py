@@ -16,8 +16,8 @@ from helpers.runs import stripes, stripes_data, stripes_folder, toy_recipe, toy_
 from lamina.core.errors import LaminaError
 from lamina.data.sources import ArraySource
 from lamina.evaluate.probes import evaluate_knn, evaluate_linear, probe_rows
-from lamina.evaluate.result_files import result_file
-from lamina.evaluate.score import Score, score_file
+from lamina.evaluate.result_files import result_file, score_file
+from lamina.evaluate.score import Score
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import collect
 from lamina.features.knn import probe_knn

@@ -12,8 +12,8 @@ from lamina.data.digest import SAMPLED_BYTES, SAMPLED_FILES
 from lamina.data.open import open_source
 from lamina.data.sources import FileSource, Subset, images_digest
 from lamina.evaluate.probes import evaluate_knn
-from lamina.evaluate.result_files import result_file
-from lamina.evaluate.score import Score, score_file
+from lamina.evaluate.result_files import result_file, score_file
+from lamina.evaluate.score import Score
 from lamina.features.options import KNNOptions
 from lamina.report.read_run import read_runs
 

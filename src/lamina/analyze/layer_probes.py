@@ -177,9 +177,7 @@ def analyze_depth(
         train, test = (_vectors(model, part, compute) for part in (labelled.train, labelled.test))
         probed = _probed(model, train, test, sweep, _named(progress, f"{name}: probes"))
         found[name] = replace(probed, notes=(*whole.notes, *whole.trained_on(model), *probed.notes))
-        assert train.labels is not None
-        assert test.labels is not None
-        majority = float(test.labels.eq(train.labels.mode().values).double().mean())
+        majority = float(test.known_labels.eq(train.known_labels.mode().values).double().mean())
     n = len(labelled.classes)
     return DepthResult(found, labelled.name, n, majority, sweep.protocols, images, seed)
 
@@ -245,7 +243,6 @@ def _probed(
     sweep: _Sweep,
     progress: Callable[[int, int], None] | None,
 ) -> ModelDepth:
-    assert train.labels is not None
     depth, width = model.encoder.depth, model.encoder.width
     scores: list[LayerScore] = []
     peaks: dict[ProbeName, Peak] = {}
@@ -260,7 +257,7 @@ def _probed(
             notes += [(protocol, key, remark) for remark in remarks]
             if progress is not None:
                 progress(len(scores) + len(found), len(train.vectors) * len(sweep.protocols))
-        peaks[protocol] = _peak(found, right, depth, sweep.chosen_on(protocol, train.labels))
+        peaks[protocol] = _peak(found, right, depth, sweep.chosen_on(protocol, train.known_labels))
         scores += found
     remarks = (*unread, *grouped_notes(notes, len(train.vectors)))
     return ModelDepth(depth, width, len(train.index), len(test.index), tuple(scores), peaks, remarks)
@@ -281,21 +278,19 @@ def _score(
     protocol: ProbeName, probe: Probe, key: FeatureKey, train: FeatureTable, test: FeatureTable, depth: int
 ) -> tuple[LayerScore, Tensor, tuple[str, ...]]:
     """The score, which test images were right, and the probe's remarks."""
-    assert train.labels is not None
-    assert test.labels is not None
     place: Place = "last" if key.features == "last" else "fused" if key.features == "fused" else "block"
     fitted, tested = train.vectors[key], test.vectors[key]
     if place == "block":
         fitted, tested = standardised(fitted, tested)
-    verdict = probe(fitted, train.labels, tested)
-    hits = verdict.predictions == test.labels
+    result = probe(fitted, train.known_labels, tested)
+    hits = result.predictions == test.known_labels
     n, correct = len(hits), int(hits.sum())
     layer = int(key.features) if place == "block" else depth - 1
     accuracy, interval = correct / n, wilson_interval(correct, n)
     score = LayerScore(
-        protocol, place, layer, key.pool, verdict.settings, verdict.validation_top1, accuracy, interval
+        protocol, place, layer, key.pool, result.settings, result.validation_top1, accuracy, interval
     )
-    return score, hits, verdict.notes
+    return score, hits, result.notes
 
 
 def _peak(scores: Sequence[LayerScore], hits: Sequence[Tensor], depth: int, n_chosen_on: int) -> Peak:

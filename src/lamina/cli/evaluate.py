@@ -101,7 +101,9 @@ def fewshot(
     model: Model,
     data: Labelled,
     /,
-    json: Annotated[Path | None, tyro.conf.arg(help="Write the score of the last budget as JSON.")] = None,
+    json: Annotated[
+        Path | None, tyro.conf.arg(help="Also write the scores of all budgets to this file.")
+    ] = None,
     network: Network = None,
     heads: Heads = None,
     recipe: str | None = None,
@@ -136,13 +138,16 @@ def fewshot(
     from lamina.evaluate.compare.recipes import check_recipes
     from lamina.evaluate.fewshot.protocol import evaluate_fewshot
     from lamina.evaluate.finetune.adapt import classifier_recipe
+    from lamina.evaluate.result_files import write_scores
 
     recipes = {"finetune": changes} if changes else {}
     check_recipes(recipes)
     known = network_options(network, heads)
     chosen = classifier_recipe("finetune", model, changes, epochs, known)
     scores = evaluate_fewshot(model, data, few, run_options, encoder=known, recipe=chosen, say=say)
-    print_scores(scores, json)
+    if json is not None:
+        write_scores(json, scores)
+    print_scores(scores)
     return 0
 
 

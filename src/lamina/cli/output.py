@@ -50,10 +50,11 @@ def check_json(file: Path | None) -> None:
 
 
 def print_scores(scores: Sequence[Score], file: Path | None = None) -> None:
-    """Print scores as a table, or the table of one probe; save the last score to a file where one is given,
+    """Print scores as a table, or the table of one probe; save a single score to a file where one is given,
     and write the run's report anew."""
     if file is not None:
-        scores[-1].save(file)
+        (score,) = scores
+        score.save(file)
     if scores[0].rows:
         _print_probe(scores[0])
     else:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ def read_object(
     if not isinstance(content, dict):
         raise DamagedFile(file, f"it holds a {type(content).__name__}, not an object", mend)
     return content
+
+
+@contextmanager
+def expected_content(file: Path, mend: str = RESTORE) -> Iterator[None]:
+    """Within it errors of a content that does not have the expected form become a `DamagedFile`."""
+    try:
+        yield
+    except DamagedFile:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedFile(file, "it is not what lamina writes", mend) from None
 
 
 def parse_json(text: bytes | str) -> Any:

@@ -19,10 +19,9 @@ from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.predictions import Logits, Predictions, classify
 from lamina.evaluate.robustness.imagenet_variants import imagenet_wnids
-from lamina.features.extract import collect_for
+from lamina.features.extract import pooled_features
 from lamina.features.linear import fit_linear
-from lamina.features.options import ComputeOptions, FeatureOptions, LinearOptions
-from lamina.features.pooling import BackboneVectors
+from lamina.features.options import ComputeOptions, LinearOptions
 from lamina.interop.backbone import Pool
 from lamina.interop.export_classifier import class_names, crop_share_of, load_supervised
 from lamina.interop.load import load_encoder
@@ -54,7 +53,7 @@ class Classifier:
     notes: tuple[str, ...] = ()
     """What a reader of its accuracy should know of how the probe was fitted."""
 
-    def answers(
+    def predict(
         self,
         source: Source,
         compute: ComputeOptions,
@@ -152,29 +151,23 @@ def _probe(
         )
     backbone = load_encoder(spec, encoder=encoder, device=choose_device(compute.device))
     assert backbone.origin is not None
-    size, channels, reading = backbone.image_size, backbone.encoder.in_chans, backbone.origin.recipe.data
-    vectors = BackboneVectors(backbone, FeatureOptions(features=("last",), pools=(pool,)))
-    table = collect_for(backbone, train, {"it": vectors}, compute)
-    labels, n = table.labels, len(train.class_names)
-    assert labels is not None
-    (bank,) = table.vectors.values()
-    fitted = fit_linear(bank, labels, LinearOptions(), seed)
+    origin, n = backbone.origin, len(train.class_names)
+    features, table = pooled_features(backbone, train, pool, compute)
+    probe = fit_linear(features, table.known_labels, LinearOptions(), seed)
 
     def logits(images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
-        return fitted.logits(vectors(images)["last", pool].float().cpu(), n)
+        return probe.logits(backbone.every(images, ("last",))["last"].pooled(pool).float().cpu(), n)
 
-    origin = backbone.origin
-    kind = f"linear probe, {pool}"
     return Classifier(
         origin.name,
         origin.step,
-        kind,
+        f"linear probe, {pool}",
         logits,
         train.class_names,
-        size,
-        channels,
-        reading,
+        backbone.image_size,
+        backbone.encoder.in_chans,
+        origin.recipe.data,
         network_sha256(backbone),
-        len(labels),
-        fitted.notes,
+        len(features),
+        probe.notes,
     )

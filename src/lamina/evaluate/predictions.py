@@ -1,9 +1,11 @@
-"""What a trained classifier says of images, read as evaluations read them."""
+"""The classes that a trained classifier predicts for images, which are read as in every evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -31,24 +33,24 @@ class Predictions:
 
     predicted: Int64[Tensor, "n"]
     labels: Int64[Tensor, "n"]
-    faults: tuple[Fault, ...]
     classes: tuple[str, ...]
     """Names of the classes that both count."""
+    faults: tuple[Fault, ...] = ()
     remarks: tuple[Remark, ...] = ()
 
-    @property
+    @cached_property
     def confusion(self) -> Confusion:
-        """Which classes the images were taken for."""
+        """How many images of each class were given each class."""
         return Confusion.of(self.labels, self.predicted, self.classes)
 
-    @property
+    @cached_property
     def right(self) -> int:
-        """How many are right."""
+        """The number of images whose predicted class is the true one."""
         return int((self.predicted == self.labels).sum())
 
     @property
     def top1(self) -> float:
-        """The share that is right."""
+        """`right` as a share of all images."""
         return self.right / len(self.labels)
 
     @property
@@ -57,8 +59,20 @@ class Predictions:
         return wilson_interval(self.right, len(self.labels))
 
     @property
+    def score_fields(self) -> dict[str, Any]:
+        """The fields of a `Score` that follow from the predictions."""
+        return {
+            "metric": "top1",
+            "value": self.top1,
+            "interval": self.interval,
+            "n_test": len(self.labels),
+            "more": self.confusion.numbers,
+            "confusion": self.confusion,
+        }
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What must be said beside."""
+        """Sentences on images that could not be read, and on how others were read."""
         unread = unread_notes(self.faults, len(self.labels) + len(self.faults), "test images")
         return (*unread, *remark_lines(self.remarks))
 
@@ -95,7 +109,7 @@ def classify(
         )
     compute = compute or ComputeOptions()
     device = choose_device(compute.device)
-    kept = None if subset is None else torch.tensor(list(subset), device=device)
+    columns = None if subset is None else torch.tensor(list(subset), device=device)
     predicted, labels = [], []
     faults: list[Fault] = []
     remarks: list[Remark] = []
@@ -103,9 +117,9 @@ def classify(
     for batch in eval_batches(source, image_size, in_chans, size, workers, reading, change):
         assert batch.labels is not None
         found = logits(batch.images.to(device, non_blocking=True))
-        predicted.append((found if kept is None else found[:, kept]).argmax(1))
+        predicted.append((found if columns is None else found[:, columns]).argmax(1))
         labels.append(batch.labels)
         faults += batch.faults
         remarks += batch.remarks
     classes = tuple(source.class_names)
-    return Predictions(torch.cat(predicted).cpu(), torch.cat(labels), tuple(faults), classes, tuple(remarks))
+    return Predictions(torch.cat(predicted).cpu(), torch.cat(labels), classes, tuple(faults), tuple(remarks))

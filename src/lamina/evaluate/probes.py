@@ -1,4 +1,4 @@
-"""The two protocols from end to end: open, compute features once, choose on the training set, test once."""
+"""kNN and the linear probe from end to end: features once, choices on the training images, one test."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from lamina.core.config import describe_changes
 from lamina.core.errors import LaminaError, noted_on_interrupt
-from lamina.core.intervals import wilson_interval
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.confusion import Confusion
+from lamina.evaluate.predictions import Predictions
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
+from lamina.evaluate.result_files import file_in_run
 from lamina.evaluate.results import Row, mark_chosen
-from lamina.evaluate.score import Score, named, score_file, scores_of_rows
+from lamina.evaluate.score import Score, model_and_step, scores_of_rows
 from lamina.features.baselines import extractors_with_baselines
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import collect_for
@@ -31,7 +31,6 @@ from lamina.features.standardize import standardised
 from lamina.features.table import FeatureTable, ProbeName, Timing
 from lamina.interop.backbone import Backbone
 from lamina.interop.load import as_backbone
-from lamina.runs.run import Run
 from lamina.train.distributed import choose_device
 
 Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"] | None], ProbeResult]
@@ -39,14 +38,14 @@ Probe = Callable[[Float[Tensor, "n D"], Int64[Tensor, "n"], Float[Tensor, "m D"]
 
 @dataclass(frozen=True)
 class _ProbeRun:
-    """A protocol, and what its choices are made on."""
+    """One of the two protocols, with its settings."""
 
     protocol: ProbeName
     probe: Probe
     selection: str
     seed: int
     variant: str
-    """What of the sweep differs from the usual one."""
+    """The settings of the sweep that differ from the defaults."""
 
 
 LEFT_ONE_OUT = (
@@ -151,17 +150,17 @@ def run_knn(
     model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
 ) -> tuple[Score, ...]:
     """`evaluate_knn` as a row of `lamina.evaluate.catalog`."""
-    return scores_of_rows(evaluate_knn(model, data, **_asked(options, compute)))
+    return scores_of_rows(evaluate_knn(model, data, **_arguments(options, compute)))
 
 
 def run_linear(
     model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
 ) -> tuple[Score, ...]:
     """`evaluate_linear` as a row of `lamina.evaluate.catalog`."""
-    return scores_of_rows(evaluate_linear(model, data, seed=run_options.seed, **_asked(options, compute)))
+    return scores_of_rows(evaluate_linear(model, data, seed=run_options.seed, **_arguments(options, compute)))
 
 
-def _asked(options: ProtocolOptions, compute: ComputeOptions) -> dict[str, Any]:
+def _arguments(options: ProtocolOptions, compute: ComputeOptions) -> dict[str, Any]:
     features = FeatureOptions(features=options.features, pools=options.pools)
     return {"features": features, "encoder": options.encoder, **vars(compute)}
 
@@ -178,8 +177,6 @@ def _evaluate(
     backbone = as_backbone(model, encoder, image_size).to(choose_device(compute.device))
     extractors, notes = extractors_with_baselines(backbone, features)
     one = labelled.one_part
-    told = *labelled.notes, *labelled.trained_on(backbone), *_resized(backbone)
-    notes = (*told, *notes, *((LEFT_ONE_OUT,) if one else ()))
     finished: list[str] = []
     with noted_on_interrupt(lambda: _kept_so_far(finished, compute.cache)):
         train = collect_for(backbone, labelled.train, extractors, compute)
@@ -187,10 +184,9 @@ def _evaluate(
         test = train if one else collect_for(backbone, labelled.test, extractors, compute)
         finished += [] if one else ["test images"]
         rows, remarks = probe_rows(train, test, probe_run.probe, labelled.classes)
-    majority = next(row.confusion.majority for row in rows if row.confusion is not None)
     result = Score.of_rows(
         protocol=probe_run.protocol,
-        **named(backbone),
+        **model_and_step(backbone),
         data=f"{labelled.name}, leave-one-out" if one else labelled.name,
         n_train=len(train.index),
         n_test=len(test.index),
@@ -198,14 +194,20 @@ def _evaluate(
         seed=probe_run.seed,
         selection=probe_run.selection,
         rows=rows,
-        notes=(*notes, *_remarks(train, test), *_no_better(rows), *remarks),
-        majority=majority,
+        notes=(
+            *labelled.notes_for(backbone),
+            *notes,
+            *((LEFT_ONE_OUT,) if one else ()),
+            *_remarks(train, test),
+            *_majority_notes(rows),
+            *remarks,
+        ),
+        majority=next(row.confusion.majority for row in rows if row.confusion is not None),
         variant=_variant(features or FeatureOptions(), probe_run, backbone),
         timing=_timing(train, test),
         images=labelled.images_digest,
     )
-    file = None if isinstance(model, Backbone) else score_file(result, newest=Run(model).exists())
-    return result if file is None else _kept(result, file)
+    return _saved(result, file_in_run(result, model))
 
 
 def probe_rows(
@@ -216,37 +218,36 @@ def probe_rows(
     The choice among the rows follows from the training set alone. The same table as `test` asks the probe for
     its training samples, each without its own vote. `classes` are their names, by default their numbers.
     """
-    if train.labels is None or test.labels is None:
-        raise LaminaError("an evaluation needs labelled images")
-    names = classes or [str(i) for i in range(1 + int(max(train.labels.max(), test.labels.max())))]
+    known, truth = train.known_labels, test.known_labels
+    names = tuple(classes or map(str, range(1 + int(max(known.max(), truth.max())))))
     rows: list[Row] = []
     notes: list[tuple[str, str]] = []
-    for key, fitted in train.vectors.items():
-        asked = None if test is train else test.vectors[key]
+    for key, features in train.vectors.items():
+        queries = None if test is train else test.vectors[key]
         if standardised_first(key.features, key.pool):
-            fitted, *others = standardised(fitted, *([] if asked is None else [asked]))
-            asked = others[0] if others else None
-        verdict = probe(fitted, train.labels, asked)
-        n = len(test.labels)
-        right = int((verdict.predictions == test.labels).sum())
-        found = Confusion.of(test.labels, verdict.predictions, names)
+            features, *others = standardised(features, *([] if queries is None else [queries]))
+            queries = others[0] if others else None
+        result = probe(features, known, queries)
+        found = Predictions(result.predictions, truth, names)
         rows.append(
             Row(
                 *key,
-                settings=verdict.settings,
-                top1=right / n,
-                interval=wilson_interval(right, n),
-                validation_top1=verdict.validation_top1,
-                balanced=found.balanced,
-                confusion=found,
+                settings=result.settings,
+                top1=found.top1,
+                interval=found.interval,
+                validation_top1=result.validation_top1,
+                balanced=found.confusion.balanced,
+                confusion=found.confusion,
             )
         )
-        notes += [(rows[-1].label, note) for note in verdict.notes]
+        notes += [(rows[-1].label, note) for note in result.notes]
     return mark_chosen(rows), group_notes(notes, len(rows))
 
 
-def _kept(result: Score, file: Path) -> Score:
-    """The result, written to `file`; where that cannot be, it says so and is not lost."""
+def _saved(result: Score, file: Path | None) -> Score:
+    """The result, written to `file` where there is one; where that fails, a note of it says so."""
+    if file is None:
+        return result
     try:
         result.save(file)
     except OSError as error:
@@ -256,41 +257,31 @@ def _kept(result: Score, file: Path) -> Score:
 
 
 def _remarks(train: FeatureTable, test: FeatureTable) -> tuple[str, ...]:
-    """What could not be read, or cached."""
+    """Notes on images that could not be read and features that could not be cached."""
     parts = [("training", train)] if test is train else [("training", train), ("test", test)]
     unread = [note for part, table in parts for note in table.unread(f"{part} images")]
     return (*unread, *dict.fromkeys(note for _, table in parts for note in table.notes))
 
 
-def _resized(backbone: Backbone) -> tuple[str, ...]:
-    """What is said of another image size."""
-    return (backbone.origin.resized,) if backbone.origin is not None and backbone.origin.resized else ()
-
-
 def _variant(features: FeatureOptions, probe_run: _ProbeRun, backbone: Backbone) -> str:
     """Features, settings of the sweep and an image size that are not the usual ones."""
     size = None if backbone.origin is None else backbone.origin.image_size
-    told = describe_changes(FeatureOptions(), features), probe_run.variant
-    return ", ".join(filter(None, (*told, "" if size is None else f"image_size {size[0]} {size[1]}")))
+    changes = describe_changes(FeatureOptions(), features), probe_run.variant
+    return ", ".join(filter(None, (*changes, "" if size is None else f"image_size {size[0]} {size[1]}")))
 
 
 def _kept_so_far(finished: Sequence[str], cache: Path | None) -> str:
-    """What of an interrupted evaluation another one finds again."""
+    """A sentence on how much of an interrupted evaluation is kept."""
     whole = f"features of all {' and '.join(finished)} were computed" if finished else "no part was finished"
     if cache is None:
         return f"{whole}, and nothing is kept; with --cache FOLDER features are kept part by part"
     return f"{whole} and are kept in {cache}: the same command goes on from there" if finished else whole
 
 
-def _no_better(rows: Sequence[Row]) -> tuple[str, ...]:
-    """What has to be said where the trained encoder does no better than one answer to all images."""
-    found = [row.confusion for row in rows if row.encoder == "trained" and row.chosen]
-    return tuple(
-        note
-        for each in found
-        if each is not None
-        for note in each.majority_note("top-1 of the trained encoder")
-    )
+def _majority_notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """A note where the trained encoder does no better than one class given to all images."""
+    chosen = [row.confusion for row in rows if row.encoder == "trained" and row.chosen and row.confusion]
+    return tuple(note for found in chosen for note in found.majority_note("top-1 of the trained encoder"))
 
 
 def _timing(train: FeatureTable, test: FeatureTable) -> Timing | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -34,6 +34,9 @@ class TrainingRecipe(typing.Protocol):
     def train(self) -> TrainOptions: ...
 
 
+R = TypeVar("R", bound=TrainingRecipe)
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Folder, seed and device of an evaluation; of these its scores depend on the seed alone."""
@@ -60,10 +63,16 @@ class RunOptions:
         workers = ComputeOptions.workers if self.workers is None else self.workers
         return ComputeOptions(batch_size, workers, self.device or ComputeOptions.device)
 
+    def applied_to(self, recipe: R) -> R:
+        """The recipe with this seed, and with this device and these workers where they are set."""
+        train = replace(recipe.train, seed=self.seed, device=self.device or recipe.train.device)
+        workers = recipe.data.workers if self.workers is None else self.workers
+        return replace(recipe, train=train, data=replace(recipe.data, workers=workers))
+
 
 @dataclass(frozen=True)
 class ProtocolOptions:
-    """What `lamina evaluate all` asks of a protocol; each protocol reads the fields that it has a use for."""
+    """Options that `lamina evaluate all` gives to a protocol; each one reads those that its row names."""
 
     protocol: str
     """The name of its row."""
@@ -98,7 +107,7 @@ class Protocol:
     recipe: str = ""
     """Where it has recipes, the function that makes one of the protocol's name and fields, as MODULE:NAME."""
     labels: Literal["classes", "maps", "objects"] = "classes"
-    """What of the data it learns: classes of images, class maps, or objects with boxes."""
+    """The labels that it learns: classes of images, class maps, or objects with boxes."""
     seeded: bool = True
     """Whether its scores depend on the seed."""
     after: str = ""
@@ -106,7 +115,7 @@ class Protocol:
 
     @property
     def on_features(self) -> bool:
-        """Whether it judges frozen features, so that scores of other features and pools are kept apart."""
+        """Whether it evaluates frozen features; scores of other features and pools then have other files."""
         return "features" in self.options
 
 
@@ -131,7 +140,7 @@ def chosen_recipe(protocol: str, fields: Mapping[str, Any], named: Callable[[str
     name = others.pop("recipe", None)
     if not isinstance(name, str | None):
         raise LaminaError(f"{protocol}.recipe is the name of a recipe, not {name!r}")
-    started = named(name)
-    chosen = merge(started, others, f"{protocol}.")
-    check_read(started, chosen, where=f"{protocol}.")
-    return chosen
+    first = named(name)
+    changed = merge(first, others, f"{protocol}.")
+    check_read(first, changed, where=f"{protocol}.")
+    return changed

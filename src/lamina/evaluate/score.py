@@ -12,12 +12,10 @@ from lamina.core.errors import LaminaError
 from lamina.core.plain_files import DamagedFile
 from lamina.core.records import read_object, write_json
 from lamina.evaluate.confusion import BALANCED, MAJORITY, Confusion
-from lamina.evaluate.result_files import result_file
 from lamina.evaluate.results import Row, share, table
 from lamina.features.options import FeatureOptions
 from lamina.features.table import Setting, Timing
 from lamina.interop.backbone import Backbone
-from lamina.runs.run import Run
 
 KIND = "score"
 
@@ -185,19 +183,7 @@ def is_score(content: Any) -> bool:
     return isinstance(content, Mapping) and (content.get("kind") == KIND or "rows" in content)
 
 
-def score_file(score: Score, newest: bool = True) -> Path | None:
-    """Where the score of a run is kept, results/PROTOCOL-DATA-VARIANT-seedS.json with @STEP for a step that
-    is not the newest; None for what is no run."""
-    run = Run(score.model)
-    if not run.exists():
-        return None
-    earlier = None if newest else score.step
-    return result_file(
-        run.results, score.protocol, score.data, score.variant, score.seed, earlier, score.images
-    )
-
-
-def named(backbone: Backbone) -> dict[str, Any]:
+def model_and_step(backbone: Backbone) -> dict[str, Any]:
     """The fields `model` and `step` of a score of this backbone."""
     origin = backbone.origin
     if origin is None:

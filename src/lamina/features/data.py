@@ -61,6 +61,11 @@ class LabelledData:
         """What is to be said of either part: which folders they are, and what was passed over."""
         return tuple(dict.fromkeys((*self.train.notes, *self.test.notes)))
 
+    def notes_for(self, backbone: Backbone) -> tuple[str, ...]:
+        """`notes`, `trained_on`, and a note on an image size that is not that of the encoder's training."""
+        resized = "" if backbone.origin is None else backbone.origin.resized
+        return (*self.notes, *self.trained_on(backbone), *([resized] if resized else []))
+
     def trained_on(self, backbone: Backbone) -> tuple[str, ...]:
         """A note where the encoder comes from a run on the test images too: they are no part of their own."""
         if backbone.origin is None or not (run := Run(backbone.origin.name)).exists():

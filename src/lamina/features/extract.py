@@ -17,10 +17,10 @@ from lamina.data.loading.loader import eval_batches
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 from lamina.features.cache import FeatureCache
-from lamina.features.options import ComputeOptions
-from lamina.features.pooling import Extractor
+from lamina.features.options import ComputeOptions, FeatureOptions
+from lamina.features.pooling import BackboneVectors, Extractor
 from lamina.features.table import FeatureKey, FeatureTable, Timing
-from lamina.interop.backbone import Backbone
+from lamina.interop.backbone import Backbone, Pool
 from lamina.train.distributed import choose_device
 
 _SLAB_CELLS = 1 << 22
@@ -38,8 +38,8 @@ def collect(
 ) -> FeatureTable:
     """Vectors of all images of `source` by every extractor, in float32 and in order.
 
-    Images are read and cropped as `eval_batches` does with `reading`. With a cache only those extractors are
-    asked whose vectors of these images are not in it.
+    Images are read and cropped as `eval_batches` does with `reading`. With a cache only the vectors that are
+    not in it are computed.
 
     Raises:
         LaminaError: where no image can be read, images do not fit an encoder, or nothing can be cached.
@@ -63,9 +63,9 @@ def collect(
     if not _agree([*found.values(), fresh]):  # files became readable, or unreadable, since
         missing, found = dict(extractors), {}
         fresh = _computed(source, missing, image_size, in_chans, reading, compute)
-    said = [cache.write(name, extractor, fresh) for name, extractor in missing.items()]
+    failures = [cache.write(name, extractor, fresh) for name, extractor in missing.items()]
     whole = _joined({name: found.get(name, fresh) for name in extractors})
-    notes = (*fresh.notes, *(note for note in said if note is not None))
+    notes = (*fresh.notes, *(note for note in failures if note is not None))
     return replace(whole, timing=fresh.timing, notes=notes)
 
 
@@ -78,6 +78,16 @@ def collect_for(
     """`collect` with images of the backbone's size and channels, read as for its training."""
     reading = None if backbone.origin is None else backbone.origin.recipe.data
     return collect(source, extractors, backbone.image_size, backbone.encoder.in_chans, reading, compute)
+
+
+def pooled_features(
+    backbone: Backbone, source: Source, pool: Pool, compute: ComputeOptions
+) -> tuple[Float[Tensor, "n D"], FeatureTable]:
+    """The features of the last block in one pool, and the table that they stand in, with labels and notes."""
+    extractor = BackboneVectors(backbone, FeatureOptions(features=("last",), pools=(pool,)))
+    table = collect_for(backbone, source, {"trained": extractor}, compute)
+    (features,) = table.vectors.values()
+    return features, table
 
 
 def _agree(tables: Iterable[FeatureTable | None]) -> bool:
@@ -176,9 +186,9 @@ class _Clock:
 
     def batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:
-            asked = time.perf_counter()
+            waiting_since = time.perf_counter()
             batch = next(batches, None)
-            self._waited += time.perf_counter() - asked
+            self._waited += time.perf_counter() - waiting_since
             if batch is None:
                 return
             yield batch

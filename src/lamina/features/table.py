@@ -1,4 +1,4 @@
-"""What is kept of a source's images once they passed an encoder: a vector of each, and what that took."""
+"""The features of a source: a vector of each image, its label, and how long they took to compute."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lamina.core.batch import Fault
+from lamina.core.errors import LaminaError
 from lamina.data.loading.bad_files import unread_notes
 
 ProbeName = Literal["knn", "linear"]
@@ -69,6 +70,13 @@ class FeatureTable:
     faults: tuple[Fault, ...]
     timing: Timing | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def known_labels(self) -> Int64[Tensor, "n"]:
+        """The labels; raises `LaminaError` where there are none."""
+        if self.labels is None:
+            raise LaminaError("an evaluation needs labelled images")
+        return self.labels
 
     def unread(self, what: str = "images") -> tuple[str, ...]:
         """A sentence on what could not be read, if anything."""

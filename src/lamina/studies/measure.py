@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from jaxtyping import Shaped
-from torch import Tensor
 
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.models import Images, ModelOnImages, subsample
 from lamina.data.options import DataOptions
 from lamina.features.data import LabelledData
-from lamina.features.extract import collect_for
+from lamina.features.extract import pooled_features
 from lamina.features.knn import probe_knn
 from lamina.features.linear import probe_linear
 from lamina.features.options import ComputeOptions, KNNOptions, LinearOptions
@@ -43,30 +39,21 @@ class StudyMeasurements:
         k, centring and C are chosen on the training images. `remarks` are what the probes say of themselves.
         """
 
-        def extract(images: Shaped[Tensor, "B C H W"]) -> Mapping[tuple[str, str], Tensor]:
-            return {("last", "mean"): backbone(images).pooled("mean")}
-
         compute = ComputeOptions(256, self.options.workers, self.options.device)
-        train, test = (
-            collect_for(backbone, source, {"trained": extract}, compute)
-            for source in (
-                subsample(self.data.train, self.options.num_train),
-                subsample(self.data.test, self.options.num_test),
-            )
+        parts = ((self.data.train, self.options.num_train), (self.data.test, self.options.num_test))
+        (bank, train), (queries, test) = (
+            pooled_features(backbone, subsample(source, n), "mean", compute) for source, n in parts
         )
-        (bank,), (asked,) = train.vectors.values(), test.vectors.values()
-        assert train.labels is not None
-        assert test.labels is not None
-        verdicts = {
-            "knn": probe_knn(bank, train.labels, asked, KNNOptions()),
-            "linear": probe_linear(bank, train.labels, asked, CHOICES, seed=0),
+        probes = {
+            "knn": probe_knn(bank, train.known_labels, queries, KNNOptions()),
+            "linear": probe_linear(bank, train.known_labels, queries, CHOICES, seed=0),
         }
         top1 = {
-            name: float((verdict.predictions == test.labels).double().mean())
-            for name, verdict in verdicts.items()
+            name: float((probe.predictions == test.known_labels).double().mean())
+            for name, probe in probes.items()
         }
         remarks = group_notes(
-            ((name, note) for name, each in verdicts.items() for note in each.notes), len(verdicts)
+            ((name, note) for name, probe in probes.items() for note in probe.notes), len(probes)
         )
         return {**top1, "remarks": list(remarks)}
 

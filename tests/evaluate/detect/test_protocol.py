@@ -31,7 +31,8 @@ from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe, detect_r
 from lamina.evaluate.detect.windows import DetectWindows
 from lamina.evaluate.encoder_options import DenseEncoder
 from lamina.evaluate.protocol import RunOptions
-from lamina.evaluate.score import Score, score_file
+from lamina.evaluate.result_files import score_file
+from lamina.evaluate.score import Score
 from lamina.interop.load import load_encoder
 from lamina.train import checkpoint
 from lamina.train.distributed import Ranks

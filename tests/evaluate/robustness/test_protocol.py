@@ -69,7 +69,7 @@ def test_killed_and_called_again_it_measures_what_is_missing(folder, run, tmp_pa
     options, going = RobustnessOptions(kinds=TWO), RunOptions(out=tmp_path / "out")
     whole = evaluate_robustness(run, folder, options, RunOptions(out=tmp_path / "whole"), compute=CPU)
     asked = []
-    plain = Classifier.answers
+    plain = Classifier.predict
 
     def counted(self, source, computing, subset=None, change=None):
         asked.append(change)
@@ -77,7 +77,7 @@ def test_killed_and_called_again_it_measures_what_is_missing(folder, run, tmp_pa
             raise KeyboardInterrupt
         return plain(self, source, computing, subset, change)
 
-    monkeypatch.setattr(Classifier, "answers", counted)
+    monkeypatch.setattr(Classifier, "predict", counted)
     with pytest.raises(KeyboardInterrupt) as stop:
         evaluate_robustness(run, folder, options, going, compute=CPU)
     kept = f"3 parts are kept in {tmp_path / 'out' / 'measured.json'}: the same command goes on from there"
@@ -265,12 +265,22 @@ def test_what_is_no_classifier_says_so(run, monkeypatch):
         open_classifier("timm/vit_tiny_patch16_224")
 
 
+def test_resume_is_refused_since_robustness_always_continues():
+    with pytest.raises(LaminaError, match="--resume has no effect: leave it out"):
+        evaluate_robustness("nowhere", "nothing", run_options=RunOptions(resume=True))
+
+
 def test_a_damaged_file_of_measurements_is_one_line(tmp_path):
-    parts = PartialResults.open(tmp_path, {"a": 1})
-    parts.add("x", 3, 4)
-    assert PartialResults.open(tmp_path, {"a": 1}).error("x") == 0.25
-    assert "x" not in PartialResults.open(tmp_path, {"a": 1}, overwrite=True)
+    with PartialResults.opened(tmp_path, {"a": 1}) as parts:
+        parts.add("x", 3, 4)
+    with PartialResults.opened(tmp_path, {"a": 1}) as parts:
+        assert parts.error("x") == 0.25
+    with PartialResults.opened(tmp_path, {"a": 1}, overwrite=True) as parts:
+        assert "x" not in parts
     (tmp_path / "measured.json").write_text("{")
-    with pytest.raises(LaminaError, match="cannot be used: it is no JSON"):
-        PartialResults.open(tmp_path, {"a": 1})
+    with (
+        pytest.raises(LaminaError, match="cannot be used: it is no JSON"),
+        PartialResults.opened(tmp_path, {"a": 1}),
+    ):
+        pass
     assert set(available_kinds()) <= set(KINDS)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import WeightsId, identify
-from lamina.core.plain_files import DamagedFile
-from lamina.core.records import read_object, write_json
+from lamina.core.records import expected_content, read_object, write_json
 from lamina.encoder.options import EncoderOptions
 from lamina.interop.load import load_encoder
 from lamina.runs.model_spec import short_names
@@ -123,13 +122,8 @@ def _read(file: Path) -> dict[str, list[WeightsId]]:
             raise LaminaError(f"{file} is missing, which says what was measured; choose another --out")
         return {}
     mend = "restore it from a copy, or choose another --out"
-    try:
-        content = read_object(file, mend=mend)
+    with expected_content(file, mend):
         return {
             str(name): [WeightsId(str(spec), str(sha256)) for spec, sha256 in networks]
-            for name, networks in content.items()
+            for name, networks in read_object(file, mend=mend).items()
         }
-    except DamagedFile:
-        raise
-    except (ValueError, TypeError, AttributeError):
-        raise DamagedFile(file, "it is not what lamina writes", mend) from None

@@ -16,8 +16,8 @@ from lamina.evaluate.compare.models import Column, as_file, check_models, column
 from lamina.evaluate.compare.options import CompareOptions
 from lamina.evaluate.compare.recipes import Recipes, check_recipes
 from lamina.evaluate.compare.settings import SETTINGS, check_settings, images_of, write_settings
-from lamina.evaluate.kept_scores import read_scores, write_scores
 from lamina.evaluate.protocol import Protocol, RunOptions, imported
+from lamina.evaluate.result_files import read_scores, write_scores
 from lamina.evaluate.score import Score, Unfinished
 from lamina.features.options import ComputeOptions
 from lamina.runs.resumable_folder import opened_to_go_on

@@ -1,4 +1,4 @@
-"""What a dense protocol depends on, checked before anything is built, and what is kept of how it went."""
+"""All that a dense protocol depends on, checked before anything is built, and the score of its result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 from torch import nn
 
 from lamina.core.choices import read_mapping
-from lamina.core.config import describe_changes, to_mapping
+from lamina.core.config import to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import weights_sha256
 from lamina.data.dense.loader import DenseLoader
@@ -22,22 +22,19 @@ from lamina.evaluate.dense.data import TwoParts
 from lamina.evaluate.dense.encoder import resized_options
 from lamina.evaluate.dense.recipe import R
 from lamina.evaluate.dense.train import fit_protocol
-from lamina.evaluate.finetune.protocol import digest_of, folder_of, keep, placed
 from lamina.evaluate.protocol import RunOptions
+from lamina.evaluate.result_files import evaluation_folder, save_in_run
 from lamina.evaluate.score import Score
 from lamina.evaluate.unused_options import check_options
+from lamina.evaluate.variants import variant_of
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone, Origin
 from lamina.interop.load import as_backbone
-from lamina.runs.same_settings import free_names
 from lamina.train.distributed import Ranks, is_main
 from lamina.train.options import plan_run
 
 COLOUR_CHANNELS = (1, 3)
 SCORE = "score.json"
-SAID = ("train.seed", "train.epochs", "train.max_steps")
-"""Fields that are no part of what a score is of, or are told with their own words."""
-
 
 D = TypeVar("D", bound=TwoParts[Any])
 
@@ -76,18 +73,18 @@ class DensePlan(Generic[D, R]):
 
     @property
     def schedule(self) -> dict[str, Setting]:
-        """What a reader of the score wants to know of the training."""
+        """The settings of the training that a reader of the score has to know."""
         batch = self.recipe.train.batch_size
         lr = self.recipe.optim.base_lr * batch / 256
         return {"batch": batch, "lr": lr, "steps": self.total_steps}
 
     def placed(self, run_options: RunOptions) -> Self:
-        """With the seed, the device and the workers that were asked for."""
-        return replace(self, recipe=placed(self.recipe, run_options))
+        """The plan with the seed, the device and the workers of `run_options`."""
+        return replace(self, recipe=run_options.applied_to(self.recipe))
 
     def folder(self, name: str, model: str | Path | Backbone, run_options: RunOptions) -> Path:
-        """The one that was asked for, or one in the run that the model is."""
-        return folder_of(run_options, self.backbone, model, name, self.data.name)
+        """The folder of the training, see `evaluation_folder`."""
+        return evaluation_folder(run_options, self.backbone, model, name, self.data.name)
 
     def loader(
         self, options: DataOptions, window: WindowOptions, ranks: Ranks, least_px: int = 1
@@ -144,9 +141,9 @@ class DensePlan(Generic[D, R]):
         more: dict[str, float],
         notes: tuple[str, ...],
     ) -> Score:
-        """What was found, with the plan's part of how; `notes` follow the plan's own."""
-        rows, columns = self.recipe.window.pixels
-        told: dict[str, Setting] = {"recipe": self.recipe.name, "window": f"{rows} x {columns} px"}
+        """The score of a result, with all that the plan knows of it; `notes` follow the plan's own."""
+        name, (rows, columns) = self.recipe.name, self.recipe.window.pixels
+        length = [f"{settings['steps']} steps"] if "steps" in settings else []
         return Score(
             protocol=protocol,
             model=self.origin.name,
@@ -158,22 +155,12 @@ class DensePlan(Generic[D, R]):
             n_train=len(self.data.train.images),
             n_test=n_test,
             seed=self.recipe.train.seed,
-            settings={**told, **settings},
-            variant=self._variant(settings.get("steps")),
+            settings={"recipe": name, "window": f"{rows} x {columns} px", **settings},
+            variant=variant_of(", ".join([name, *length]), self.recipe, self.published),
             more=more,
             notes=(*self.notes, *notes),
             images=self.data.images_digest,
         )
-
-    def _variant(self, steps: Setting | None) -> str:
-        """The recipe's name, the steps of a training, and the fields that differ from the recipe of that
-        name."""
-        told = self.recipe.name if steps is None else f"{self.recipe.name}, {steps} steps"
-        said = (*free_names(self.recipe), *SAID)
-        if self.published is None:
-            return f"{told}, {digest_of(self.recipe, said)}"
-        changes = describe_changes(self.published, self.recipe, said)
-        return f"{told}, {changes}" if changes else told
 
 
 def plan_dense(
@@ -242,5 +229,5 @@ def keep_score(
     if is_main():
         draw()
         score.save(out / SCORE)
-        keep(score, model)
+        save_in_run(score, model)
     return score

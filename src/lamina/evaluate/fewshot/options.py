@@ -37,6 +37,6 @@ class FewshotOptions:
         """Refuse invalid values."""
         check_ranges(self)
         if not (self.per_class or self.shares or self.lists):
-            raise LaminaError("few labels need an amount: per_class, shares or lists")
+            raise LaminaError("there is no label budget; give per_class, shares or lists")
         if twice := [name for name, n in Counter(file.stem for file in self.lists).items() if n > 1]:
             raise LaminaError(f"two lists are called {twice[0]}, as their scores would be; rename one")

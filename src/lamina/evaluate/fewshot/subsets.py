@@ -1,4 +1,4 @@
-"""Few labels: which training images they are. Balanced and drawn by a seed, or an official list."""
+"""The training images of a label budget: balanced and drawn by a seed, or named by an official list."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def listed(source: Source, file: Path) -> list[int]:
 
 
 class Draw(NamedTuple):
-    """Some training images, what the amount is called, and which draw of it they are."""
+    """Some training images, the name of their label budget, and which draw of it they are."""
 
-    amount: str
+    budget: str
     number: int
     indices: list[int]
     listing: str = ""
@@ -85,7 +85,7 @@ def draw_from_list(source: Source, file: Path) -> Draw:
     return Draw(file.stem, 0, indices, f"list of {len(indices)} images, {short_digest(names)}")
 
 
-def few(source: Source, indices: Sequence[int]) -> Subset:
+def labelled_subset(source: Source, indices: Sequence[int]) -> Subset:
     """These images alone, in the same classes.
 
     Raises:
@@ -93,5 +93,5 @@ def few(source: Source, indices: Sequence[int]) -> Subset:
     """
     subset = Subset(source, indices)
     if len(set(subset.labels or ())) < 2:
-        raise LaminaError("few labels of one class teach nothing; take images of two or more")
+        raise LaminaError("these labels are of one class alone; take images of two classes or more")
     return subset

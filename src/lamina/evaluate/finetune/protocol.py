@@ -3,26 +3,22 @@ test."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import cast
 
-from lamina.core.config import describe_changes, flatten, to_mapping
 from lamina.core.errors import LaminaError
-from lamina.core.files import check_writable
 from lamina.data.digest import joined_digests
 from lamina.data.sources import Source, images_digest
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.adapt import adapt_recipe, classifier_recipe, protocol_recipe
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
 from lamina.evaluate.predictions import Predictions, classify
-from lamina.evaluate.protocol import ProtocolOptions, RunOptions, Trained, TrainingRecipe
-from lamina.evaluate.result_files import file_name
-from lamina.evaluate.score import Score, Unfinished, named, score_file
+from lamina.evaluate.protocol import ProtocolOptions, RunOptions, Trained
+from lamina.evaluate.result_files import evaluation_folder, save_in_run
+from lamina.evaluate.score import Score, Unfinished, model_and_step
+from lamina.evaluate.variants import variant_of
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.options import ComputeOptions
 from lamina.features.table import Setting
@@ -30,13 +26,9 @@ from lamina.interop.backbone import Backbone
 from lamina.interop.load import as_backbone
 from lamina.pretraining import MoreCallbacks, run_pretrain
 from lamina.recipes.recipe import Recipe
-from lamina.runs.model_spec import locate_step
-from lamina.runs.run import Run, load_task
-from lamina.runs.same_settings import free_names
+from lamina.runs.run import load_task
 from lamina.supervised.classifier import Supervised
 from lamina.train.distributed import choose_device
-
-R = TypeVar("R", bound=TrainingRecipe)
 
 
 def evaluate_trained(
@@ -75,13 +67,14 @@ def evaluate_trained(
     labelled = open_labelled(data)
     backbone = as_backbone(model, encoder)
     source = labelled.train if train is None else train
-    chosen, notes = adapt_recipe(recipe or protocol_recipe(protocol, backbone), backbone, source)
-    chosen, said = placed(chosen, run_options), (*labelled.notes, *labelled.trained_on(backbone), *notes)
+    recipe = recipe or protocol_recipe(protocol, backbone)
+    training, notes = adapt_recipe(recipe, backbone, source)
+    training = run_options.applied_to(training)
     name = protocol if called is None else f"{protocol}-{called}"
-    out = folder_of(run_options, backbone, model, name, labelled.name)
-    learned = images_digest(source)
+    out = evaluation_folder(run_options, backbone, model, name, labelled.name)
+    train_digest = images_digest(source)
     outcome = run_pretrain(
-        chosen,
+        training,
         labelled.name,
         out,
         resume=run_options.resume,
@@ -89,31 +82,26 @@ def evaluate_trained(
         init=backbone,
         callbacks=callbacks,
         source=source,
-        content=learned,
+        content=train_digest,
     )
     if outcome.exit_code:
         raise Unfinished(outcome.sentence, outcome.exit_code)
-    compute = ComputeOptions(workers=chosen.data.workers, device=chosen.train.device)
-    answers = test_run(out, labelled.test, compute)
+    compute = ComputeOptions(workers=training.data.workers, device=training.train.device)
+    found = classify_by_run(out, labelled.test, compute)
     score = Score(
         protocol=name,
-        **named(backbone),
+        **model_and_step(backbone),
         data=labelled.name,
-        metric="top1",
-        value=answers.top1,
-        interval=answers.interval,
+        **found.score_fields,
         n_train=len(source),
-        n_test=len(answers.labels),
         seed=run_options.seed,
-        settings={**_settings(chosen), "folder": str(out)},
-        notes=(*said, *answers.notes, *answers.confusion.majority_note()),
+        settings={**_settings(training), "folder": str(out)},
+        notes=(*labelled.notes_for(backbone), *notes, *found.notes, *found.confusion.majority_note()),
         seconds=round(time.perf_counter() - started, 1),
-        more=answers.confusion.numbers,
-        confusion=answers.confusion,
-        variant=_variant(chosen, protocol, backbone, source),
-        images=joined_digests(learned, images_digest(labelled.test)),
+        variant=_variant(training, protocol, backbone, source),
+        images=joined_digests(train_digest, images_digest(labelled.test)),
     )
-    keep(score, model)
+    save_in_run(score, model)
     return score
 
 
@@ -126,8 +114,8 @@ def run(
     return (evaluate_trained(protocol, model, data, run_options, recipe=recipe, encoder=encoder),)
 
 
-def test_run(run: Path, test: Source, compute: ComputeOptions) -> Predictions:
-    """What the classifier that a run trained says of test images."""
+def classify_by_run(run: Path, test: Source, compute: ComputeOptions) -> Predictions:
+    """The classes that the classifier of a run predicts for test images."""
     task, recipe = load_task(run)
     if not isinstance(task, Supervised):
         raise LaminaError(f"{run} was not trained on labels, so it has no classifier; fine-tune it first")
@@ -138,76 +126,30 @@ def test_run(run: Path, test: Source, compute: ComputeOptions) -> Predictions:
     return classify(task.logits, test, encoder.image_size, encoder.in_chans, recipe.data, compute)
 
 
-def keep(score: Score, model: str | Path | Backbone) -> Path | None:
-    """Write the score of a run into its results; what cannot be written is said by an error of the system."""
-    if isinstance(model, Backbone):
-        return None
-    file = score_file(score, newest=Run(model).exists())
-    if file is not None:
-        check_writable(file)
-        score.save(file)
-    return file
-
-
-def placed(recipe: R, run_options: RunOptions) -> R:
-    """A protocol's recipe with the seed, the device and the workers that were asked for."""
-    train = replace(recipe.train, seed=run_options.seed, device=run_options.device or recipe.train.device)
-    workers = recipe.data.workers if run_options.workers is None else run_options.workers
-    return replace(recipe, train=train, data=replace(recipe.data, workers=workers))
-
-
-def folder_of(
-    run_options: RunOptions, backbone: Backbone, model: str | Path | Backbone, protocol: str, data: str
-) -> Path:
-    """The folder that was given, else one in the run that the model is; raises where it is no run."""
-    if run_options.out is not None:
-        return run_options.out
-    name = f"{protocol}-{file_name(data)}-seed{run_options.seed}"
-    if not isinstance(model, Backbone) and backbone.origin is not None and Run(backbone.origin.name).exists():
-        place, step = locate_step(model)
-        newest = Run(str(model)).exists()
-        return Run(place).evaluations / (name if newest else f"{name}@{step}")
-    raise LaminaError("where to? give --out FOLDER (a run has its own, RUN/evaluations)")
-
-
-def length_of(recipe: Recipe) -> str:
-    """Of its training, for people: steps where they are what counts, else epochs."""
-    steps = recipe.train.max_steps
-    return f"{recipe.train.epochs:g} epochs" if steps is None else f"{steps} steps"
-
-
-def _variant(chosen: Recipe, protocol: str, backbone: Backbone, source: Source) -> str:
+def _variant(training: Recipe, protocol: str, backbone: Backbone, source: Source) -> str:
     """The recipe's name, its length, and the fields that differ from the recipe of that name."""
-    told = f"{chosen.name}, {length_of(chosen)}"
-    said = (*free_names(chosen), "train.seed", "train.epochs", "train.max_steps")
+    steps, epochs = training.train.max_steps, training.train.epochs
+    start = f"{training.name}, {f'{epochs:g} epochs' if steps is None else f'{steps} steps'}"
     try:
-        named, _ = adapt_recipe(recipe_of(protocol, chosen.name), backbone, source)
+        published, _ = adapt_recipe(recipe_of(protocol, training.name), backbone, source)
     except LaminaError:  # a recipe that was made in Python
-        return f"{told}, {digest_of(chosen, said)}"
-    warm_up = named.optim.warmup_epochs * chosen.train.epochs / named.train.epochs  # as --epochs has it
-    named = replace(named, optim=replace(named.optim, warmup_epochs=warm_up))
-    changes = describe_changes(named, chosen, said)
-    return f"{told}, {changes}" if changes else told
-
-
-def digest_of(options: Any, but: Sequence[str]) -> str:
-    """The first 12 digits of a SHA-256 of all fields but those."""
-    fields = {name: value for name, value in flatten(to_mapping(options)).items() if name not in but}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+        return variant_of(start, training, None)
+    warm_up = published.optim.warmup_epochs * epochs / published.train.epochs  # as --epochs has it
+    published = replace(published, optim=replace(published.optim, warmup_epochs=warm_up))
+    return variant_of(start, training, published)
 
 
 def _settings(recipe: Recipe) -> dict[str, Setting]:
-    """What a reader of the score wants to know of the training."""
-    peak = recipe.optim.base_lr * recipe.train.batch_size / 256
-    told: dict[str, Setting] = {
+    """The settings of the training that a reader of the score has to know."""
+    settings: dict[str, Setting] = {
         "recipe": recipe.name,
         "epochs": recipe.train.epochs,
         "batch": recipe.train.batch_size,
-        "lr": peak,
+        "lr": recipe.optim.base_lr * recipe.train.batch_size / 256,
         "pool": recipe.supervised.pool or "cls",
     }
     if recipe.train.max_steps is not None:
-        told["steps"] = recipe.train.max_steps
+        settings["steps"] = recipe.train.max_steps
     if recipe.optim.layer_decay is not None:
-        told["layer_decay"] = recipe.optim.layer_decay
-    return told
+        settings["layer_decay"] = recipe.optim.layer_decay
+    return settings

@@ -1,4 +1,4 @@
-"""What was measured part by part, on disk after each, so that it is never measured again."""
+"""Results of a measurement on disk after each of its parts, so that no part is measured twice."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
 from lamina.core.locking import one_writer
-from lamina.core.plain_files import DamagedFile
-from lamina.core.records import as_json, read_object, write_json
+from lamina.core.records import as_json, expected_content, read_object, write_json
 from lamina.evaluate.confusion import Confusion
 from lamina.runs.same_settings import check_same_settings
 from lamina.train.distributed import is_main
@@ -24,71 +23,52 @@ LATER = ("probe_images",)
 class PartialResults:
     """How many of how many images were right, by the part's name, and a digest of those images."""
 
-    def __init__(
-        self,
-        file: Path | None,
-        settings: Mapping[str, Any],
-        parts: dict[str, tuple[int, int]],
-        confusions: dict[str, Confusion] | None = None,
-        images: dict[str, str] | None = None,
-    ) -> None:
-        self._file, self._settings, self._parts = file, dict(settings), parts
-        self._confusions, self._images = confusions or {}, images or {}
+    def __init__(self, file: Path | None, settings: Mapping[str, Any]) -> None:
+        self._file, self._settings = file, dict(settings)
+        self._parts: dict[str, tuple[int, int]] = {}
+        self._confusions: dict[str, Confusion] = {}
+        self._images: dict[str, str] = {}
 
     @classmethod
     @contextmanager
     def opened(
         cls, folder: Path | None, settings: Mapping[str, Any], overwrite: bool = False
     ) -> Iterator[PartialResults]:
-        """`open`, while no other process may write into the folder.
+        """The results in a folder of a measurement with these settings, while no other process may write
+        there; none where the folder holds none, or with `overwrite`.
+
+        `folder` None keeps the results in memory alone.
 
         Raises:
-            LaminaError: as `open`, and where another process writes into it.
-        """
-        if folder is not None:
-            check_writable(folder / FILE)
-        locked = folder is not None and is_main()
-        what = f"the measurement in {folder}"
-        with one_writer(folder, what) if folder is not None and locked else nullcontext():
-            yield cls.open(folder, settings, overwrite)
-
-    @classmethod
-    def open(
-        cls, folder: Path | None, settings: Mapping[str, Any], overwrite: bool = False
-    ) -> PartialResults:
-        """What the folder holds of a measurement with these settings; nothing where there is none, or
-        `overwrite`. `folder` None keeps the parts in memory alone.
-
-        Raises:
-            LaminaError: where it holds one with other settings, or cannot be written.
+            LaminaError: where the folder holds a measurement with other settings, cannot be written, or
+                another process writes into it.
         """
         if folder is None:
-            return cls(None, settings, {})
+            yield cls(None, settings)
+            return
         file = folder / FILE
         check_writable(file)
-        if overwrite or not file.is_file():
-            return cls(file, settings, {})
+        with one_writer(folder, f"the measurement in {folder}") if is_main() else nullcontext():
+            found = cls(file, settings)
+            if file.is_file() and not overwrite:
+                found._read(file)
+            yield found
+
+    def _read(self, file: Path) -> None:
         mend = "restore it from a copy, or measure anew with --overwrite"
-        try:
+        with expected_content(file, mend):
             content = read_object(file, mend=mend)
-            before, parts = (
-                content["settings"],
-                {k: (int(r), int(n)) for k, (r, n) in content["parts"].items()},
-            )
-            found = {name: Confusion.read(each) for name, each in content.get("confusions", {}).items()}
-            confusions = {name: each for name, each in found.items() if each is not None}
-            images = {str(name): str(each) for name, each in content.get("images", {}).items()}
-        except DamagedFile:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DamagedFile(file, "it is not what lamina writes", mend) from None
-        now = as_json(settings)
+            before = dict(content["settings"])
+            self._parts = {name: (int(right), int(n)) for name, (right, n) in content["parts"].items()}
+            for name, fields in content.get("confusions", {}).items():
+                if (confusion := Confusion.read(fields)) is not None:
+                    self._confusions[name] = confusion
+            self._images = {str(name): str(digest) for name, digest in content.get("images", {}).items()}
         mend = "replace it with --overwrite, or choose another --out"
-        check_same_settings(before, now, f"{file} holds a measurement", mend, LATER)
-        return cls(file, settings, parts, confusions, images)
+        check_same_settings(before, as_json(self._settings), f"{file} holds a measurement", mend, LATER)
 
     def kept(self, parts: Sequence[str]) -> str:
-        """What an interruption leaves of these parts, and how to go on."""
+        """A sentence on what an interruption leaves of these parts, and how to go on."""
         done = sum(part in self for part in parts)
         if self._file is None:
             return f"{done} parts were measured and nothing is kept; give --out FOLDER"

@@ -15,10 +15,9 @@ from lamina.core.intervals import wilson_interval
 from lamina.data.digest import joined_digests
 from lamina.data.sources import Source, images_digest
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.finetune.protocol import keep
 from lamina.evaluate.load_classifier import Classifier, open_classifier
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
-from lamina.evaluate.result_files import file_name
+from lamina.evaluate.result_files import file_name, save_in_run
 from lamina.evaluate.robustness.corruptions.corrupt import Corruption
 from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES, available_kinds
 from lamina.evaluate.robustness.corruptions.mce import CorruptionScores, mean_error
@@ -80,39 +79,42 @@ def evaluate_robustness(
     Raises:
         LaminaError: one line on what is wrong with the model, the data or the folder.
     """
-    options, run_options, started = (
-        options or RobustnessOptions(),
-        run_options or RunOptions(),
-        time.perf_counter(),
-    )
+    started = time.perf_counter()
+    options, run_options = options or RobustnessOptions(), run_options or RunOptions()
+    if run_options.resume:
+        raise LaminaError(
+            "robustness always continues in its folder, so that --resume has no effect: leave it out "
+            "(--overwrite measures anew)"
+        )
     compute = compute or run_options.compute()
-    probed = options.probe_data or (str(data) if options.published is None else None)
-    train = None if probed is None else open_labelled(probed).train
+    probe_data = options.probe_data or (str(data) if options.published is None else None)
+    train = None if probe_data is None else open_labelled(probe_data).train
     classifier = open_classifier(model, train, compute, run_options.seed, options.pool, encoder)
     _check_probe_options(options, classifier)
     name = options.published or str(data)
-    learned = "" if train is None else images_digest(train)
-    settings = _settings(classifier, str(data), (probed, learned), options, run_options)
-    folder = _folder(classifier, name, run_options)
-    asked: list[str] = []
-    said: dict[str, None] = {}
+    train_digest = "" if train is None else images_digest(train)
+    settings = _settings(classifier, str(data), (probe_data, train_digest), options, run_options)
+    measured: list[str] = []
+    notes: dict[str, None] = {}
     digests = _Digests()
     with (
-        PartialResults.opened(folder, settings, run_options.overwrite) as known,
-        noted_on_interrupt(lambda: known.kept(asked)),
+        PartialResults.opened(
+            _folder(classifier, name, run_options), settings, run_options.overwrite
+        ) as results,
+        noted_on_interrupt(lambda: results.kept(measured)),
     ):
         for part in _parts(data, options, run_options.seed):
-            asked.append(part.name)
-            remark = known.check(part.name, digests(part.source))
-            said |= dict.fromkeys((*part.source.notes, *([remark] if remark else [])))
-            if part.name not in known:
-                _measure(part, classifier, options, compute, known, digests(part.source))
-            say(f"{part.name}: top-1 error {100 * known.error(part.name):.1f} %")
-        score = _score(classifier, name, options, asked, known, run_options.seed)
+            measured.append(part.name)
+            remark = results.check(part.name, digests(part.source))
+            notes |= dict.fromkeys((*part.source.notes, *([remark] if remark else [])))
+            if part.name not in results:
+                _measure(part, classifier, options, compute, results, digests(part.source))
+            say(f"{part.name}: top-1 error {100 * results.error(part.name):.1f} %")
+        score = _score(classifier, name, options, measured, results, run_options.seed)
     seconds = round(time.perf_counter() - started, 1)
-    images = joined_digests(digests.first, *([learned] if learned else []))
-    score = replace(score, seconds=seconds, notes=(*said, *score.notes), images=images)
-    keep(score, model)
+    images = joined_digests(digests.first, *([train_digest] if train_digest else []))
+    score = replace(score, seconds=seconds, notes=(*notes, *score.notes), images=images)
+    save_in_run(score, model)
     return score
 
 
@@ -131,8 +133,9 @@ def run(
     model: str, data: str, options: ProtocolOptions, run_options: RunOptions, compute: ComputeOptions
 ) -> tuple[Score, ...]:
     """`evaluate_robustness` as a row of `lamina.evaluate.catalog`."""
-    images, encoder = RobustnessOptions(images=options.corrupted_images), options.encoder
-    return (evaluate_robustness(model, data, images, run_options, compute=compute, encoder=encoder),)
+    images, anyhow = RobustnessOptions(images=options.corrupted_images), replace(run_options, resume=False)
+    score = evaluate_robustness(model, data, images, anyhow, compute=compute, encoder=options.encoder)
+    return (score,)
 
 
 class _Digests:
@@ -154,16 +157,16 @@ def _measure(
     classifier: Classifier,
     options: RobustnessOptions,
     compute: ComputeOptions,
-    known: PartialResults,
+    results: PartialResults,
     images: str,
 ) -> None:
-    """How many images of a part are right, kept at once."""
+    """Count the images of a part that are classified right, and write the count at once."""
     reader = classifier
     if options.published == "imagenet-c":  # its images are crops
         reader = replace(classifier, reading=replace(classifier.reading, eval_crop_share=1.0))
-    answers = reader.answers(part.source, compute, _subset(classifier, part.source), part.change)
-    confusion = answers.confusion if part.change is None and part.name in WHOLE else None
-    known.add(part.name, answers.right, len(answers.labels), confusion, images)
+    found = reader.predict(part.source, compute, _subset(classifier, part.source), part.change)
+    confusion = found.confusion if part.change is None and part.name in WHOLE else None
+    results.add(part.name, found.right, len(found.labels), confusion, images)
 
 
 def _parts(data: str | Path, options: RobustnessOptions, seed: int) -> Iterator[Part]:
@@ -194,18 +197,18 @@ def _subset(classifier: Classifier, source: Source) -> tuple[int, ...] | None:
 def _settings(
     classifier: Classifier,
     data: str,
-    probed: tuple[str | None, str],
+    probe_data: tuple[str | None, str],
     options: RobustnessOptions,
     run_options: RunOptions,
 ) -> dict[str, Any]:
-    """What all parts have in common; `probed` names the images of a probe, with their digest."""
+    """What all parts have in common; `probe_data` are the images of a probe by name and digest."""
     return {
         "model": classifier.name,
         "step": classifier.step,
         "network_sha256": classifier.sha256,
         "classifier": classifier.kind,
-        "probe_data": probed[0] if classifier.n_train else None,
-        "probe_images": probed[1] if classifier.n_train else None,
+        "probe_data": probe_data[0] if classifier.n_train else None,
+        "probe_images": probe_data[1] if classifier.n_train else None,
         "data": data,
         "published": options.published,
         "images": options.images,
@@ -214,7 +217,7 @@ def _settings(
 
 
 def _folder(classifier: Classifier, name: str, run_options: RunOptions) -> Path | None:
-    """The one that was asked for, or one in the run that the classifier is."""
+    """The folder of the measurement: the one that was given, or one in the run that the classifier is."""
     if run_options.out is not None or not Run(classifier.name).exists():
         return run_options.out
     step = "" if classifier.step is None else f"@{classifier.step}"
@@ -226,11 +229,11 @@ def _score(
     classifier: Classifier,
     data: str,
     options: RobustnessOptions,
-    asked: list[str],
-    known: PartialResults,
+    measured: list[str],
+    results: PartialResults,
     seed: int,
 ) -> Score:
-    base = Score(
+    score = Score(
         protocol="robustness-linear" if classifier.n_train else "robustness",
         model=classifier.name,
         step=classifier.step,
@@ -246,34 +249,58 @@ def _score(
         variant=_variant(options),
     )
     if options.published in CLASSES:
-        right, n = known.counts(options.published)
-        found = known.confusion(options.published)
-        numbers = {} if found is None else found.numbers
-        told = (*base.notes, *(() if found is None else found.majority_note()))
-        interval = wilson_interval(right, n)
-        return replace(
-            base, value=right / n, interval=interval, n_test=n, more=numbers, confusion=found, notes=told
-        )
-    kinds = [kind for kind in KINDS if f"{kind} {SEVERITIES[-1]}" in asked]  # the folder may know of more
-    errors = {kind: [known.error(f"{kind} {severity}") for severity in SEVERITIES] for kind in kinds}
-    clean = known.error(CLEAN) if options.published is None else None
-    imagenet = len(classifier.classes) == 1000 and set(classifier.classes) == set(imagenet_wnids())
-    scores = CorruptionScores(errors, options.published is None, clean, imagenet)
+        return _with_accuracy(score, options.published, results)
+    kinds = [kind for kind in KINDS if f"{kind} {SEVERITIES[-1]}" in measured]  # the folder may have more
+    errors = {kind: [results.error(f"{kind} {severity}") for severity in SEVERITIES] for kind in kinds}
+    return _with_errors(score, errors, classifier.classes, options.published is None, results)
+
+
+def _with_accuracy(score: Score, part: str, results: PartialResults) -> Score:
+    """The score of a set that is not corrupted: the accuracy, among its classes alone."""
+    right, n = results.counts(part)
+    confusion = results.confusion(part)
+    return replace(
+        score,
+        value=right / n,
+        interval=wilson_interval(right, n),
+        n_test=n,
+        more={} if confusion is None else confusion.numbers,
+        confusion=confusion,
+        notes=(*score.notes, *(() if confusion is None else confusion.majority_note())),
+    )
+
+
+def _with_errors(
+    score: Score,
+    errors: dict[str, list[float]],
+    classes: tuple[str, ...],
+    generated: bool,
+    results: PartialResults,
+) -> Score:
+    """The score of corrupted images: the mean error, and the errors of each kind and on clean images."""
+    clean = results.error(CLEAN) if generated else None
+    confusion = results.confusion(CLEAN) if generated else None
+    imagenet = len(classes) == 1000 and set(classes) == set(imagenet_wnids())
+    scores = CorruptionScores(errors, generated, clean, imagenet)
     more = {} if clean is None else {"clean error": clean}
-    found = known.confusion(CLEAN) if options.published is None else None
-    more |= {} if found is None else {f"clean images: {name}": value for name, value in found.numbers.items()}
+    if confusion is not None:
+        more |= {f"clean images: {name}": value for name, value in confusion.numbers.items()}
     more |= scores.named() | {f"{kind} error": mean_error({kind: each}) for kind, each in errors.items()}
-    value = mean_error(errors)
-    constant = () if found is None else found.majority_note("top-1 on clean images")
-    n = known.counts(f"{kinds[0]} {SEVERITIES[0]}")[1]
-    remark = f"corruptions {scores.remark}, {len(kinds)} kinds x {len(SEVERITIES)} severities"
-    notes = (*base.notes, remark, *constant)
-    metric = f"mean error ({scores.remark})"
-    return replace(base, metric=metric, value=value, n_test=n, more=more, notes=notes, confusion=found)
+    extent = f"corruptions {scores.remark}, {len(errors)} kinds x {len(SEVERITIES)} severities"
+    majority = () if confusion is None else confusion.majority_note("top-1 on clean images")
+    return replace(
+        score,
+        metric=f"mean error ({scores.remark})",
+        value=mean_error(errors),
+        n_test=results.counts(f"{next(iter(errors))} {SEVERITIES[0]}")[1],
+        more=more,
+        notes=(*score.notes, extent, *majority),
+        confusion=confusion,
+    )
 
 
 def _variant(options: RobustnessOptions) -> str:
-    """What differs from all kinds and all images."""
+    """The options that differ from the defaults, as text."""
     images = [f"{options.images} images"] if options.images else []
     probe = [f"probe of {options.probe_data}"] if options.probe_data else []
     pool = [options.pool] if options.pool != RobustnessOptions.pool else []

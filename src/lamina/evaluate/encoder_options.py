@@ -1,0 +1,40 @@
+"""What protocols that train from a model change of its network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from lamina.core.choices import read_if
+from lamina.core.ranges import COUNT, SHARE_BELOW_1, check_ranges
+
+
+@dataclass(frozen=True)
+class EncoderChanges:
+    """What every protocol that trains may change of a model's network."""
+
+    drop_path: Annotated[float, SHARE_BELOW_1, read_if("frozen", False)] = 0.0
+    """Largest rate of stochastic depth, that of the last block. Raise it for large networks and few
+    images."""
+    activation_checkpointing: Annotated[bool, read_if("frozen", False)] = False
+    """Recompute the blocks in the backward pass: less memory, but more time for each step."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class FinetuneEncoder(EncoderChanges):
+    """What fine-tuning changes of the model's network."""
+
+    image_size: Annotated[tuple[int, ...] | None, COUNT] = None
+    """Side, or height and width, of the images in pixels; positions are resampled. Unset: the model's."""
+
+
+@dataclass(frozen=True)
+class DenseEncoder(EncoderChanges):
+    """What a dense protocol changes of a model's network."""
+
+    frozen: bool = False
+    """Keep the encoder as it is: in evaluation mode, without gradients, and out of the checkpoints."""
