@@ -37,7 +37,7 @@ DATA = "sample:photos?crop=16&most=2"
 SOURCES = Path(lamina.__file__).parent
 # Parameters of samples are a text of whole numbers, see `lamina.data.samples.query`.
 OPTIONS = re.compile(
-    r"^class ((?!Fashion|Photos|Doom)\w+Options|\w*Windows|EncoderChanges|RunOptions|Reading|ComputeOptions)\b",
+    r"^class ((?!Fashion|Photos|Doom)\w+Options|\w*Windows|EncoderChanges|DenseEncoder|FinetuneEncoder|RunOptions|Reading|ComputeOptions)\b",
     re.MULTILINE,
 )
 WRONG = [

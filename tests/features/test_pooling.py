@@ -86,7 +86,7 @@ def test_what_the_encoder_has_not_is_left_out_and_nothing_at_all_is_refused():
         (plain, FeatureOptions(("fused",)), "no fusion"),
         (gap, FeatureOptions(pools=("cls",)), "no pool 'cls'"),
         (gap, FeatureOptions(pools=("cls", "cls+mean")), r"no pool 'cls' or 'cls\+mean'; take mean"),
-        (plain, FeatureOptions(layers=(0, 3)), "no block 3; this encoder has blocks 0 to 2"),
+        (plain, FeatureOptions(layers=(0, 3)), "layers 0 3 cannot be read: the encoder has blocks 0 to 2"),
     ):
         with pytest.raises(LaminaError, match=sentence):
             BackboneVectors(model, options)

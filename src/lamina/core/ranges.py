@@ -54,7 +54,8 @@ def check_blocks(name: str, blocks: Sequence[int], depth: int) -> None:
     """Raise `LaminaError` where a network of `depth` blocks lacks one of `blocks`, which are counted from 0;
     `name` is that of the option."""
     if not all(0 <= block < depth for block in blocks):
-        raise LaminaError(f"{name} {' '.join(map(str, blocks))}: the encoder has blocks 0 to {depth - 1}")
+        given = " ".join(map(str, blocks))
+        raise LaminaError(f"{name} {given} cannot be read: the encoder has blocks 0 to {depth - 1}")
 
 
 def check_ranges(options: Any) -> None:

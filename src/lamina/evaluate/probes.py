@@ -86,7 +86,7 @@ def evaluate_knn(
     Raises:
         LaminaError: one line on what is wrong with the model or the data.
     """
-    compute = ComputeOptions(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    compute = ComputeOptions(batch_size, workers, device, progress, cache)
     options = options or KNNOptions()
     probe = partial(probe_knn, options=options, device=choose_device(device))
     selection = (
@@ -125,7 +125,7 @@ def evaluate_linear(
     `seed` draws the part of the training images that choices are made on; the other arguments are those of
     `evaluate_knn`. Test images are to be others than the training images.
     """
-    compute = ComputeOptions(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    compute = ComputeOptions(batch_size, workers, device, progress, cache)
     labelled, options = open_labelled(data), options or LinearOptions()
     if labelled.one_part:
         raise LaminaError(f"a linear probe needs test images of its own; {labelled.name} is one part alone")
@@ -270,7 +270,7 @@ def _variant(features: FeatureOptions, probe_run: _ProbeRun, backbone: Backbone)
     return ", ".join(filter(None, (*changes, "" if size is None else f"image_size {size[0]} {size[1]}")))
 
 
-def _kept_so_far(finished: Sequence[str], cache: Path | None) -> str:
+def _kept_so_far(finished: Sequence[str], cache: str | Path | None) -> str:
     """A sentence on how much of an interrupted evaluation is kept."""
     whole = f"features of all {' and '.join(finished)} were computed" if finished else "no part was finished"
     if cache is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from lamina.core.choices import check_read
-from lamina.core.config import merge
+from lamina.core.config import did_you_mean, merge
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import NOT_NEGATIVE, SEED, check_ranges
 from lamina.data.options import LoadingOptions
@@ -144,3 +144,11 @@ def chosen_recipe(protocol: str, fields: Mapping[str, Any], named: Callable[[str
     changed = merge(first, others, f"{protocol}.")
     check_read(first, changed, where=f"{protocol}.")
     return changed
+
+
+def recipe_named(name: str, known: Mapping[str, Callable[[], T]]) -> T:
+    """The recipe of that name; raises `LaminaError` with the names there are."""
+    if name not in known:
+        near = did_you_mean(name, known, cutoff=0.4)
+        raise LaminaError(f"there is no recipe {name!r}; {near}there are: {', '.join(known)}")
+    return known[name]()

@@ -64,7 +64,7 @@ def embed(
         raise LaminaError(f"features go to a .npz or a .csv file, not {out.name}")
     check_writable(out)
     _check_list(out)
-    compute = ComputeOptions(batch_size, workers, device, progress, None if cache is None else Path(cache))
+    compute = ComputeOptions(batch_size, workers, device, progress, cache)
     backbone = as_backbone(model, encoder, image_size).to(choose_device(device))
     vectors = BackboneVectors(backbone, FeatureOptions((features,), pools=(pool,)))
     source = open_source(data, "all")

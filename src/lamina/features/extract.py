@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -48,7 +49,7 @@ def collect(
     started = time.perf_counter()
     if compute.cache is None:
         return _computed(source, extractors, image_size, in_chans, reading, compute)
-    cache = FeatureCache.of(compute.cache, source, image_size, in_chans, reading)
+    cache = FeatureCache.of(Path(compute.cache), source, image_size, in_chans, reading)
     if cache is None:
         table = _computed(source, extractors, image_size, in_chans, reading, compute)
         return replace(table, notes=(*table.notes, "vectors are not cached: these images have no identity"))

@@ -150,7 +150,7 @@ class ComputeOptions:
     progress: Progress | None = None
     """It is called after each batch with the number of images that are done, the number of all, and the share
     of the time that was spent waiting for images."""
-    cache: Path | None = None
+    cache: str | Path | None = None
     """Folder that features are kept in and read from. They are found again by a hash of weights, images and
     transform; the folder may be deleted at any time."""
 

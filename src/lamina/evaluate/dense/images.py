@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lamina.core.batch import Batch, Fault, Remark
@@ -10,10 +10,10 @@ from lamina.data.decode.notes import remark_lines
 from lamina.data.dense.loader import DenseSource, dense_images
 from lamina.data.loading.bad_files import unread_notes
 from lamina.data.options import DataOptions
+from lamina.features.options import Progress
 
 SHOWN = 4
 """Test images that the picture shows."""
-Progress = Callable[[int, int, float], None]
 
 
 @dataclass

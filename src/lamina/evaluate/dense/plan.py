@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,18 +22,17 @@ from lamina.evaluate.dense.encoder import resized_options
 from lamina.evaluate.dense.recipe import R
 from lamina.evaluate.dense.train import fit_protocol
 from lamina.evaluate.protocol import RunOptions
-from lamina.evaluate.result_files import evaluation_folder, save_in_run
+from lamina.evaluate.result_files import evaluation_folder
 from lamina.evaluate.score import Score
 from lamina.evaluate.unused_options import check_options
 from lamina.evaluate.variants import variant_of
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone, Origin
 from lamina.interop.load import as_backbone
-from lamina.train.distributed import Ranks, is_main
+from lamina.train.distributed import Ranks
 from lamina.train.options import plan_run
 
 COLOUR_CHANNELS = (1, 3)
-SCORE = "score.json"
 
 D = TypeVar("D", bound=TwoParts[Any])
 
@@ -214,20 +212,3 @@ def _fitted(recipe: R, backbone: Backbone, n_train: int) -> tuple[R, tuple[str, 
         notes.append(f"batch {n_train}, all images there are, in place of {train.batch_size}")
         train = replace(train, batch_size=n_train)
     return replace(recipe, window=window, data=data, train=train), tuple(notes)
-
-
-def keep_score(
-    score: Score,
-    started: float,
-    out: Path,
-    model: str | Path | Backbone,
-    draw: Callable[[], None],
-) -> Score:
-    """The score with the seconds since `started`; the main rank writes it into the folder and the run's
-    results, and draws its picture."""
-    score = replace(score, seconds=round(time.perf_counter() - started, 1))
-    if is_main():
-        draw()
-        score.save(out / SCORE)
-        save_in_run(score, model)
-    return score

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Protocol, Self, TypeVar
 
-from lamina.core.config import did_you_mean
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, check_ranges
 from lamina.data.options import DenseDataOptions
@@ -61,14 +59,6 @@ class DenseRecipe(TrainingRecipe, Protocol):
 
 
 R = TypeVar("R", bound=DenseRecipe)
-
-
-def recipe_named(name: str, known: Mapping[str, Callable[[], R]]) -> R:
-    """The recipe of that name; raises `LaminaError` with the names there are."""
-    if name not in known:
-        near = did_you_mean(name, known, cutoff=0.4)
-        raise LaminaError(f"there is no recipe {name!r}; {near}there are: {', '.join(known)}")
-    return known[name]()
 
 
 def check_sides(name: str, sides: tuple[int, ...] | None) -> None:

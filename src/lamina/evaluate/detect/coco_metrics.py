@@ -45,7 +45,7 @@ class AveragePrecision:
 
 @dataclass
 class CocoEvaluation:
-    """Truth and detections of images, kept as COCO keeps them until they are judged.
+    """Truth and detections of images in COCO's form, and their evaluation.
 
     An object's area is that of its mask, also for boxes, as in COCO's own annotations. Crowds are no object
     to find, and no detection within one is wrong.
@@ -56,7 +56,7 @@ class CocoEvaluation:
 
     classes: tuple[str, ...]
     masks: bool
-    """Whether masks are kept and judged too."""
+    """Whether masks are evaluated too."""
     _images: list[dict[str, Any]] = field(default_factory=list)
     _truth: list[dict[str, Any]] = field(default_factory=list)
     _found: list[dict[str, Any]] = field(default_factory=list)
@@ -84,12 +84,8 @@ class CocoEvaluation:
 
     def precision(self, kind: Kind, images: Sequence[int] | None = None) -> AveragePrecision:
         """Of all images, or of some of them, counted in the order in which they came."""
-        judge = self._judge(kind)
-        if images is not None:
-            judge.params.imgIds = [i + 1 for i in images]
-        judge.evaluate()
-        judge.accumulate()
-        return _read(judge.eval["precision"][..., -1], judge.eval["recall"][..., -1])
+        evaluator = self._evaluator(kind)
+        return _evaluated(evaluator, range(len(self)) if images is None else images)
 
     def interval(self, kind: Kind, value: float) -> tuple[float, float] | None:
         """The 95 % interval of the mean precision over the choice of test images: a delete-a-group jackknife
@@ -98,17 +94,14 @@ class CocoEvaluation:
         n = len(self._images)
         if n < 2 * GROUPS or value != value:
             return None
-        judge, without = self._judge(kind), []
-        for group in range(GROUPS):
-            judge.params.imgIds = [i + 1 for i in range(n) if i % GROUPS != group]
-            judge.evaluate()
-            judge.accumulate()
-            without.append(_read(judge.eval["precision"][..., -1], judge.eval["recall"][..., -1]).mean)
+        evaluator = self._evaluator(kind)
+        left = [[i for i in range(n) if i % GROUPS != group] for group in range(GROUPS)]
+        without = [_evaluated(evaluator, images).mean for images in left]
         spread = float(np.sqrt((GROUPS - 1) * np.var(without)))
         half = float(t.ppf(0.975, GROUPS - 1)) * spread
         return interval_within(value, half, SHARE)
 
-    def _judge(self, kind: Kind) -> Any:
+    def _evaluator(self, kind: Kind) -> Any:
         from faster_coco_eval import COCO, COCOeval_faster
 
         categories = [{"id": i + 1, "name": name} for i, name in enumerate(self.classes)]
@@ -116,7 +109,15 @@ class CocoEvaluation:
         truth = [dict(entry) for entry in self._truth]
         known = COCO({"images": self._images, "annotations": truth, "categories": categories})
         found = known.loadRes([_for(kind, entry) for entry in self._found])
-        return COCOeval_faster(known, found, kind, print_function=lambda *said: None, separate_eval=True)
+        return COCOeval_faster(known, found, kind, print_function=lambda *line: None, separate_eval=True)
+
+
+def _evaluated(evaluator: Any, images: Sequence[int]) -> AveragePrecision:
+    """COCO's evaluation of some of the images."""
+    evaluator.params.imgIds = [i + 1 for i in images]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return _read(evaluator.eval["precision"][..., -1], evaluator.eval["recall"][..., -1])
 
 
 def check_metric() -> None:

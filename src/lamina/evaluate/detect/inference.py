@@ -30,7 +30,7 @@ class ShownImage:
 class DetectionResult:
     """Truth and detections of each image that could be read, and some to show."""
 
-    ledger: CocoEvaluation
+    coco: CocoEvaluation
     shown: tuple[ShownImage, ...]
 
 
@@ -50,16 +50,16 @@ def detect_images(
     Raises:
         LaminaError: where no image can be read, or faster-coco-eval is not installed.
     """
-    ledger = CocoEvaluation(tuple(images.source.classes), detector.roi_heads.has_mask())
+    coco = CocoEvaluation(tuple(images.source.classes), detector.roi_heads.has_mask())
     shown: list[ShownImage] = []
     for group in images.groups(windows.batch_size):
         for batch, found in zip(group, _found(detector, group, windows, fill, device), strict=True):
             assert batch.objects is not None
             image, truth = batch.images[0], batch.objects[0]
-            ledger.add(truth, found, (image.shape[-2], image.shape[-1]))
+            coco.add(truth, found, (image.shape[-2], image.shape[-1]))
             if (name := images.shown(batch)) is not None:
                 shown.append(ShownImage(name, image, truth, found))
-    return DetectionResult(ledger, tuple(shown))
+    return DetectionResult(coco, tuple(shown))
 
 
 def _found(
@@ -75,9 +75,9 @@ def _found(
     images = torch.stack([window.image(each.images[0], fill) for window, each in pairs])
     everything = detector.detect(images.to(device), [window.resized for window in cut])
     found = []
-    for said, window, batch in zip(everything, cut, batches, strict=True):
+    for each, window, batch in zip(everything, cut, batches, strict=True):
         height, width = batch.images.shape[-2:]
         scale = torch.tensor([width / window.resized[1], height / window.resized[0]] * 2)
-        masks = None if said.masks is None else said.masks.cpu()
-        found.append(Detections(said.boxes.cpu() * scale, said.labels.cpu(), said.scores.cpu(), masks))
+        masks = None if each.masks is None else each.masks.cpu()
+        found.append(Detections(each.boxes.cpu() * scale, each.labels.cpu(), each.scores.cpu(), masks))
     return found

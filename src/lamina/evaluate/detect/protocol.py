@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
-from functools import partial
 from pathlib import Path
 
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.dense.images import DenseImages, Progress
-from lamina.evaluate.dense.plan import keep_score
-from lamina.evaluate.dense.plot import save_picture
+from lamina.evaluate.dense.evaluate import evaluate_dense
+from lamina.evaluate.dense.images import DenseImages
 from lamina.evaluate.detect.build import DetectPlan, build_detector, plan_detection
 from lamina.evaluate.detect.coco_metrics import GROUPS, AveragePrecision, CocoEvaluation
 from lamina.evaluate.detect.data import DetectData
-from lamina.evaluate.detect.detector import Detector
-from lamina.evaluate.detect.inference import detect_images
+from lamina.evaluate.detect.inference import ShownImage, detect_images
 from lamina.evaluate.detect.plot import draw
 from lamina.evaluate.detect.recipes import DetectRecipe, recipe_from
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.score import Score
-from lamina.features.options import ComputeOptions
+from lamina.features.options import ComputeOptions, Progress
 from lamina.interop.backbone import Backbone
-from lamina.train.distributed import Ranks, process_group
-
-PICTURE = "detections.png"
+from lamina.train.distributed import Ranks
 
 
 def evaluate_detect(
@@ -54,16 +48,11 @@ def evaluate_detect(
         Unfinished: where the training was interrupted; it goes on with `resume`.
         LaminaError: one line on what is wrong with the model, the data, the recipe or the folder.
     """
-    run_options, started = run_options or RunOptions(), time.perf_counter()
-    planned = plan_detection(model, data, recipe, encoder).placed(run_options)
-    out = planned.folder("detect", model, run_options)
-    images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.reading, progress)
-    with process_group(planned.recipe.train.device) as ranks:
-        detector = _trained(planned, out, run_options, ranks)
-        tested = detect_images(detector, images, planned.recipe.window, planned.fill, ranks.device)
-        score = _score(planned, tested.ledger, out, images.notes)
-    picture = partial(save_picture, draw, tested.shown, planned.data.classes, out / PICTURE)
-    return keep_score(score, started, out, model, picture)
+    planned = plan_detection(model, data, recipe, encoder)
+    run_options = run_options or RunOptions()
+    return evaluate_dense(
+        planned, "detect", model, run_options, progress, _train_and_test, draw, "detections.png"
+    )
 
 
 def run(
@@ -74,30 +63,32 @@ def run(
     return (evaluate_detect(model, data, run_options, recipe=recipe, encoder=options.encoder),)
 
 
-def _trained(planned: DetectPlan, out: Path, run_options: RunOptions, ranks: Ranks) -> Detector:
-    """The detector, trained in `out`, in evaluation mode."""
+def _train_and_test(
+    planned: DetectPlan, out: Path, run_options: RunOptions, ranks: Ranks, images: DenseImages
+) -> tuple[Score, tuple[ShownImage, ...]]:
     detector, window = build_detector(planned), planned.recipe.window
     loader = planned.loader(planned.reading, window.training(), ranks, window.least_px)
     planned.fit(detector, loader, "detect", out, run_options)
-    return detector
+    tested = detect_images(detector, images, window, planned.fill, ranks.device)
+    return _score(planned, tested.coco, out, images.notes), tested.shown
 
 
-def _score(planned: DetectPlan, ledger: CocoEvaluation, out: Path, notes: tuple[str, ...]) -> Score:
-    """What was found, with what a reader wants to know of how."""
-    boxes, reach = ledger.precision("bbox"), planned.recipe.attention.window
+def _score(planned: DetectPlan, coco: CocoEvaluation, out: Path, notes: tuple[str, ...]) -> Score:
+    """The score of the test, with the settings that its readers have to know."""
+    boxes, reach = coco.precision("bbox"), planned.recipe.attention.window
     more = numbers_by_name("bbox", boxes, planned.data.classes)
-    if ledger.masks:
-        more |= numbers_by_name("segm", ledger.precision("segm"), planned.data.classes)
-    interval = ledger.interval("bbox", boxes.mean)
+    if coco.masks:
+        more |= numbers_by_name("segm", coco.precision("segm"), planned.data.classes)
+    interval = coco.interval("bbox", boxes.mean)
     if interval is None:
-        notes = (*notes, f"no interval is known of {len(ledger)} test images; it takes {2 * GROUPS}")
+        notes = (*notes, f"no interval is known of {len(coco)} test images; it takes {2 * GROUPS}")
     attention = "global" if reach is None else f"within {reach} x {reach} patches"
     return planned.score(
         "detect",
         "bbox_mAP",
         boxes.mean,
         interval,
-        n_test=len(ledger),
+        n_test=len(coco),
         settings={"attention": attention, **planned.schedule, "folder": str(out)},
         more={name: value for name, value in more.items() if name != "bbox_mAP"},
         notes=notes,

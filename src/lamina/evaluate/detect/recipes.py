@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 
 from lamina.core.choices import read_if
 from lamina.data.options import DenseDataOptions
-from lamina.evaluate.dense.recipe import recipe_named
 from lamina.evaluate.detect.head_options import AttentionOptions, HeadOptions
 from lamina.evaluate.detect.windows import DetectWindows
 from lamina.evaluate.encoder_options import DenseEncoder
-from lamina.evaluate.protocol import chosen_recipe
+from lamina.evaluate.protocol import chosen_recipe, recipe_named
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 

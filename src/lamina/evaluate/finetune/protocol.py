@@ -14,7 +14,7 @@ from lamina.data.sources import Source, images_digest
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.adapt import adapt_recipe, classifier_recipe, protocol_recipe
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
-from lamina.evaluate.predictions import Predictions, classify
+from lamina.evaluate.load_classifier import open_classifier
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions, Trained
 from lamina.evaluate.result_files import evaluation_folder, save_in_run
 from lamina.evaluate.score import Score, Unfinished, model_and_step
@@ -26,9 +26,6 @@ from lamina.interop.backbone import Backbone
 from lamina.interop.load import as_backbone
 from lamina.pretraining import MoreCallbacks, run_pretrain
 from lamina.recipes.recipe import Recipe
-from lamina.runs.run import load_task
-from lamina.supervised.classifier import Supervised
-from lamina.train.distributed import choose_device
 
 
 def evaluate_trained(
@@ -87,7 +84,7 @@ def evaluate_trained(
     if outcome.exit_code:
         raise Unfinished(outcome.sentence, outcome.exit_code)
     compute = ComputeOptions(workers=training.data.workers, device=training.train.device)
-    found = classify_by_run(out, labelled.test, compute)
+    found = open_classifier(out, compute=compute).predict(labelled.test, compute)
     score = Score(
         protocol=name,
         **model_and_step(backbone),
@@ -112,18 +109,6 @@ def run(
     protocol, encoder = cast("Trained", options.protocol), options.encoder
     recipe = classifier_recipe(protocol, model, options.recipe, options.epochs, encoder)
     return (evaluate_trained(protocol, model, data, run_options, recipe=recipe, encoder=encoder),)
-
-
-def classify_by_run(run: Path, test: Source, compute: ComputeOptions) -> Predictions:
-    """The classes that the classifier of a run predicts for test images."""
-    task, recipe = load_task(run)
-    if not isinstance(task, Supervised):
-        raise LaminaError(f"{run} was not trained on labels, so it has no classifier; fine-tune it first")
-    if test.class_names and tuple(test.class_names) != recipe.labels.classes:
-        raise LaminaError(f"the classes of the test images are not those that {run} was trained on")
-    task = task.to(choose_device(compute.device))
-    encoder = task.encoder
-    return classify(task.logits, test, encoder.image_size, encoder.in_chans, recipe.data, compute)
 
 
 def _variant(training: Recipe, protocol: str, backbone: Backbone, source: Source) -> str:

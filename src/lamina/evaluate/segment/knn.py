@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,11 @@ class Bank:
         """Some of the patches."""
         return Bank(self.features[rows], self.shares[rows], self.images[rows])
 
+    def standardiser(self) -> Callable[[Float[Tensor, "q D"]], Float[Tensor, "q D"]]:
+        """Takes off the mean of the bank's features, and divides by their standard deviation."""
+        mean, std = self.features.mean(0), self.features.std(0, correction=0).clamp(min=1e-6)
+        return lambda features: (features - mean) / std
+
 
 class KNNSegmenter(nn.Module):
     """Patches of an image vote by their neighbours in a bank, by cosine of features that are standardised by
@@ -47,15 +52,14 @@ class KNNSegmenter(nn.Module):
     def __init__(self, encoder: Encoder, bank: Bank, k: int, block: int) -> None:
         super().__init__()
         self.encoder, self.k, self.block = encoder, min(k, len(bank.features)), block
-        self.mean = bank.features.mean(0)
-        self.std = bank.features.std(0, correction=0).clamp(min=1e-6)
-        self.features = (bank.features - self.mean) / self.std
+        self.standardise = bank.standardiser()
+        self.features = self.standardise(bank.features)
         self.shares = bank.shares
 
     def logits(self, images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         """Votes for every class at every pixel: shares that add up to 1."""
         rows, columns = self.encoder.grid_of(images)
-        queries = (_features(self.encoder, images, self.block).flatten(0, 1) - self.mean) / self.std
+        queries = self.standardise(_features(self.encoder, images, self.block).flatten(0, 1))
         votes = torch.cat(
             [self.shares[found.rows].mean(1) for found in nearest(self.features, queries, self.k)]
         )
@@ -113,8 +117,8 @@ def choose_k(bank: Bank, k: Sequence[int]) -> tuple[int, dict[int, float]]:
     if held.all() or not held.any():
         return k[0], {}
     known, asked = bank.take(~held), bank.take(held)
-    mean, std = known.features.mean(0), known.features.std(0, correction=0).clamp(min=1e-6)
-    standard, queries = (known.features - mean) / std, (asked.features - mean) / std
+    standardise = known.standardiser()
+    standard, queries = standardise(known.features), standardise(asked.features)
     found = list(nearest(standard, queries, min(max(k), len(standard))))
     rows = torch.cat([part.rows for part in found])
     truth, n_classes = asked.shares.argmax(1), asked.shares.shape[1]

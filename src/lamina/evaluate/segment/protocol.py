@@ -1,10 +1,8 @@
-"""The protocol of segmentation: train a head, or remember patches, then test once."""
+"""The protocol of segmentation: train a head, or store patches for kNN, then test once."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from jaxtyping import Int64
@@ -12,26 +10,23 @@ from torch import Tensor, nn
 
 from lamina.core.text import counted
 from lamina.encoder.options import EncoderOptions
-from lamina.evaluate.dense.images import DenseImages, Progress
-from lamina.evaluate.dense.plan import keep_score
-from lamina.evaluate.dense.plot import save_picture
+from lamina.evaluate.dense.evaluate import evaluate_dense
+from lamina.evaluate.dense.images import DenseImages
 from lamina.evaluate.dense.train import begin_evaluation, opened_evaluation
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.score import Score
 from lamina.evaluate.segment.build import SegmentPlan, build_encoder, build_segmenter, plan_segmentation
 from lamina.evaluate.segment.data import SegmentData
-from lamina.evaluate.segment.inference import segment_images
+from lamina.evaluate.segment.inference import ShownImage, segment_images
 from lamina.evaluate.segment.knn import KNNSegmenter, block_of, build_bank, choose_k
 from lamina.evaluate.segment.miou import segmentation_metrics
 from lamina.evaluate.segment.plot import draw
 from lamina.evaluate.segment.recipes import HeadKind, SegmentRecipe, recipe_from
 from lamina.evaluate.segment.windows import WindowLogits
-from lamina.features.options import ComputeOptions
+from lamina.features.options import ComputeOptions, Progress
 from lamina.features.table import Setting
 from lamina.interop.backbone import Backbone
-from lamina.train.distributed import Ranks, process_group
-
-PICTURE = "segmentation.png"
+from lamina.train.distributed import Ranks
 
 
 def evaluate_segment(
@@ -60,18 +55,11 @@ def evaluate_segment(
         Unfinished: where the training was interrupted; it goes on with `resume`.
         LaminaError: one line on what is wrong with the model, the data, the recipe or the folder.
     """
-    run_options, started = run_options or RunOptions(), time.perf_counter()
-    planned = plan_segmentation(model, data, recipe, encoder).placed(run_options)
-    name = f"segment-{planned.recipe.head}"
-    out = planned.folder(name, model, run_options)
-    images = DenseImages(planned.data.test, planned.encoder.in_chans, planned.reading, progress)
-    with process_group(planned.recipe.train.device) as ranks:
-        learn = _trained if planned.recipe.trains else _bank
-        predict, own = learn(planned, out, run_options, ranks)
-        tested = segment_images(predict, images, planned.recipe.window, planned.fill, ranks.device)
-    score = _score(name, planned, tested.counts, {**own, "folder": str(out)}, images.notes)
-    picture = partial(save_picture, draw, tested.shown, planned.data.classes, out / PICTURE)
-    return keep_score(score, started, out, model, picture)
+    planned = plan_segmentation(model, data, recipe, encoder)
+    run_options, name = run_options or RunOptions(), f"segment-{planned.recipe.head}"
+    return evaluate_dense(
+        planned, name, model, run_options, progress, _train_and_test, draw, "segmentation.png"
+    )
 
 
 def run(
@@ -80,6 +68,15 @@ def run(
     """`evaluate_segment` as a row of `lamina.evaluate.catalog`."""
     recipe = recipe_from(options.protocol, options.recipe)
     return (evaluate_segment(model, data, run_options, recipe=recipe, encoder=options.encoder),)
+
+
+def _train_and_test(
+    planned: SegmentPlan, out: Path, run_options: RunOptions, ranks: Ranks, images: DenseImages
+) -> tuple[Score, tuple[ShownImage, ...]]:
+    learn = _trained if planned.recipe.trains else _bank
+    predict, settings = learn(planned, out, run_options, ranks)
+    tested = segment_images(predict, images, planned.recipe.window, planned.fill, ranks.device)
+    return _score(planned, tested.counts, {**settings, "folder": str(out)}, images.notes), tested.shown
 
 
 def _trained(
@@ -97,17 +94,17 @@ def _trained(
 def _bank(
     planned: SegmentPlan, out: Path, run_options: RunOptions, ranks: Ranks
 ) -> tuple[WindowLogits, dict[str, Setting]]:
-    """Remembered patches, and the k that the training images chose."""
+    """A kNN segmenter on stored patches, with the k that the training images choose."""
     with opened_evaluation(ranks, out, run_options) as opened:
         settings = planned.settings("segment")
         begin_evaluation(ranks, opened, out, settings, run_options, kind=type(planned.recipe))
-        found = _remember(planned, ranks)
+        found = _store_patches(planned, ranks)
         if opened:
             opened.started()
     return found
 
 
-def _remember(planned: SegmentPlan, ranks: Ranks) -> tuple[WindowLogits, dict[str, Setting]]:
+def _store_patches(planned: SegmentPlan, ranks: Ranks) -> tuple[WindowLogits, dict[str, Setting]]:
     recipe, n = planned.recipe, len(planned.data.train.images)
     options = recipe.knn
     n = min(n, options.images or n)
@@ -117,18 +114,17 @@ def _remember(planned: SegmentPlan, ranks: Ranks) -> tuple[WindowLogits, dict[st
     batches = loader.batches(0, -(-n // recipe.train.batch_size))
     bank = build_bank(encoder, batches, n, len(planned.data.classes), options, ranks.device)
     k, _ = choose_k(bank, options.k)
-    told: dict[str, Setting] = {"k": k, "images": n, "patches": len(bank.features)}
-    return KNNSegmenter(encoder, bank, k, block_of(encoder, options)).logits, told
+    settings: dict[str, Setting] = {"k": k, "images": n, "patches": len(bank.features)}
+    return KNNSegmenter(encoder, bank, k, block_of(encoder, options)).logits, settings
 
 
 def _score(
-    name: str,
     planned: SegmentPlan,
     counts: Int64[Tensor, "n 3 K"],
-    own: dict[str, Setting],
+    settings: dict[str, Setting],
     notes: tuple[str, ...],
 ) -> Score:
-    """What was found, with what a reader wants to know of how."""
+    """The score of the test, with the settings that its readers have to know."""
     quality, classes, steps = segmentation_metrics(counts), planned.data.classes, planned.recipe.window.steps
     absent = [label for label, iou in zip(classes, quality.iou, strict=True) if iou != iou]
     if absent:
@@ -136,12 +132,12 @@ def _score(
         notes = (*notes, f"{left_out} left out: neither in the test images nor predicted")
     found = {f"IoU {label}": iou for label, iou in zip(classes, quality.iou, strict=True) if iou == iou}
     return planned.score(
-        name,
+        f"segment-{planned.recipe.head}",
         "mIoU",
         quality.miou,
         quality.interval,
         n_test=len(counts),
-        settings={"stride": f"{steps[0]} x {steps[1]} px", **own},
+        settings={"stride": f"{steps[0]} x {steps[1]} px", **settings},
         more={**found, "pixel_accuracy": quality.pixel_accuracy, "mIoU_per_image": quality.miou_per_image},
         notes=notes,
     )

@@ -11,9 +11,8 @@ from lamina.core.choices import read_if
 from lamina.core.config import did_you_mean
 from lamina.core.errors import LaminaError
 from lamina.data.options import DenseDataOptions
-from lamina.evaluate.dense.recipe import recipe_named
 from lamina.evaluate.encoder_options import DenseEncoder
-from lamina.evaluate.protocol import chosen_recipe
+from lamina.evaluate.protocol import chosen_recipe, recipe_named
 from lamina.evaluate.segment.head_options import DPTOptions, KNNHeadOptions, LinearHeadOptions, UperOptions
 from lamina.evaluate.segment.window_options import SegmentWindows
 from lamina.train.optim_options import OptimOptions
