@@ -352,7 +352,11 @@ def test_the_command_line(tmp_path: Path, capsys):
             ["--head", "m2f"],
             "there is no head 'm2f'; there are: linear, upernet, dpt, knn",
         ),
-        (lambda root: mask_folder(root), ["--linear.blocks", "5"], "linear.blocks 5 cannot be read: the encoder has blocks 0 to 2"),
+        (
+            lambda root: mask_folder(root),
+            ["--linear.blocks", "5"],
+            "linear.blocks 5 cannot be read: the encoder has blocks 0 to 2",
+        ),
         (lambda root: mask_folder(root), ["--head", "knn", "--knn.block", "3"], "knn.block 3"),
     ],
 )
