@@ -23,6 +23,18 @@ class Pixels(NamedTuple):
     alpha: bool = False
 
 
+class Stored(NamedTuple):
+    """An image as it is stored, before it is turned and its channels are fitted; and what its file says."""
+
+    pixels: Pixels
+    format: str
+    mode: str
+    """Pillow's name of the pixels' kind, or the number of channels."""
+    orientation: int = 1
+    animated: bool = False
+    """Whether there are more frames, pages or depths than this one."""
+
+
 def to_image(array: NDArray[Any], bits: int | None = None) -> Shaped[Tensor, "C H W"]:
     """An (H, W) or (H, W, C) array as a tensor in its stored range.
 

@@ -28,7 +28,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from torch import Tensor
 
-from lamina.data.decode.arrays import read_npy
+from lamina.data.decode.arrays import Stored, read_npy
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.limits import Stream, TimedFile, check_memory, check_pixels
 from lamina.data.decode.notes import Note, NoteKind, collected
@@ -56,18 +56,6 @@ class Decoded:
     notes: tuple[Note, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A decoded image before it is turned and its channels are fitted."""
-
-    image: Shaped[Tensor, "C H W"]
-    alpha: bool
-    format: str
-    mode: str
-    orientation: int = 1
-    animated: bool = False
-
-
 def decode_file(path: str | bytes, how: Decoding) -> Decoded:
     """Read one image file; as `decode` and `open_regular`."""
     return decode(open_regular(path), how)
@@ -85,11 +73,12 @@ def decode(stream: Stream, how: Decoding) -> Decoded:
     """
     with collected() as notes, guarded(stream, how) as file:
         found = _decode(file, how)
-    upright = turn(found.image, found.orientation) if how.exif_orientation else found.image
-    image = fit_channels(upright, how.in_chans, found.alpha, how.alpha_background)
-    if found.animated:
+    (image, alpha), kind, mode, orientation, animated = found
+    image = turn(image, orientation) if how.exif_orientation else image
+    image = fit_channels(image, how.in_chans, alpha, how.alpha_background)
+    if animated:
         notes.append(Note(NoteKind.FRAMES))
-    return Decoded(image, found.format, found.mode, found.orientation, found.animated, tuple(notes))
+    return Decoded(image, kind, mode, orientation, animated, tuple(notes))
 
 
 def image_size(stream: Stream, how: Decoding) -> tuple[int, int]:
@@ -107,7 +96,7 @@ def image_size(stream: Stream, how: Decoding) -> tuple[int, int]:
         if opened is None or opened.format == "TIFF":  # of which Pillow's size depends on its version
             file.seek(0)
             found = _decode(file, how)
-            _, height, width = found.image.shape
+            _, height, width = found.pixels.image.shape
             turned = how.exif_orientation and found.orientation >= 5
         else:
             with opened as im:
@@ -169,18 +158,19 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | _WITHOUT_WAITING)
 
 
-def _decode(file: TimedFile, how: Decoding) -> _Stored:
+def _decode(file: TimedFile, how: Decoding) -> Stored:
     head = file.read(8)
     file.seek(0)
     if head.startswith(b"\x93NUMPY"):
-        image, alpha = read_npy(file, how)
-        return _Stored(image, alpha, "NPY", str(image.dtype).removeprefix("torch."))
+        pixels = read_npy(file, how)
+        return Stored(pixels, "NPY", str(pixels.image.dtype).removeprefix("torch."))
     if head[:4] in TIFF_MAGIC:
-        found = read_tiff(file, how)
-        return _Stored(*found.pixels, "TIFF", found.mode, found.orientation, found.frames)
+        return read_tiff(file, how)
     _check_whole_file(file, how)
     with Image.open(file, formats=_formats()) as im:
-        return _decode_pillow(im, file, how)
+        kind, mode = im.format or "", im.mode
+        pixels = read_pillow(im, file, how)
+        return Stored(pixels, kind, mode, orientation_of(im), _animated(im))
 
 
 def _check_whole_file(file: TimedFile, how: Decoding) -> None:
@@ -195,12 +185,6 @@ def _check_whole_file(file: TimedFile, how: Decoding) -> None:
 def _formats() -> tuple[str, ...]:
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)  # AVIF came with Pillow 11.3
-
-
-def _decode_pillow(im: ImageFile, file: TimedFile, how: Decoding) -> _Stored:
-    kind, mode = im.format or "", im.mode
-    pixels = read_pillow(im, file, how)
-    return _Stored(*pixels, kind, mode, orientation_of(im), _animated(im))
 
 
 def _animated(im: ImageFile) -> bool:

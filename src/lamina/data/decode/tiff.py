@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from lamina.core.text import counted
-from lamina.data.decode.arrays import Pixels, to_image
+from lamina.data.decode.arrays import Pixels, Stored, to_image
 from lamina.data.decode.limits import check_fitting, check_memory, check_pixels
 from lamina.data.decode.orientation import turn
 from lamina.data.decode.pillow import read_pillow
@@ -33,15 +33,6 @@ _OWN_CODECS = (1, 8, 32946)  # none and deflate: tifffile needs no other package
 _INVERSE_TURN = {6: 8, 8: 6}
 
 
-class TiffImage(NamedTuple):
-    """An image as stored (never turned), Pillow's mode or its channels, its orientation, and more frames."""
-
-    pixels: Pixels
-    mode: str
-    orientation: int
-    frames: bool
-
-
 class _Layout(NamedTuple):
     """The planes (each of all samples of a page) that are one image, among `of` planes in a series."""
 
@@ -50,8 +41,8 @@ class _Layout(NamedTuple):
     frames: bool
 
 
-def read_tiff(file: BinaryIO, how: Decoding) -> TiffImage:
-    """The first image of a TIFF of any depth and number of channels.
+def read_tiff(file: BinaryIO, how: Decoding) -> Stored:
+    """The first image of a TIFF of any depth and number of channels, never turned.
 
     Raises:
         Unreadable: where it cannot be told what the planes are, or for what cannot be decoded as it is.
@@ -73,9 +64,10 @@ def read_tiff(file: BinaryIO, how: Decoding) -> TiffImage:
         im = _opened_by_pillow(file, page) if len(layout.planes) == 1 and not fewer else None
         if im is not None:
             with im:
-                return _by_pillow(im, file, how, orientation)._replace(frames=frames)
+                mode = im.mode
+                return Stored(_by_pillow(im, file, how, orientation), "TIFF", mode, orientation, frames)
         pixels = _by_tifffile(tiff, series, page, layout, how)
-    return TiffImage(pixels, counted(len(pixels.image), "channel"), orientation, frames)
+    return Stored(pixels, "TIFF", counted(len(pixels.image), "channel"), orientation, frames)
 
 
 def _check_page(page: Any, series: Any, tiff: Any) -> None:
@@ -145,11 +137,10 @@ def _opened_by_pillow(file: BinaryIO, page: Any) -> ImageFile | None:
     return im if known and im.mode != "I" else None
 
 
-def _by_pillow(im: ImageFile, file: BinaryIO, how: Decoding, orientation: int) -> TiffImage:
-    mode = im.mode
+def _by_pillow(im: ImageFile, file: BinaryIO, how: Decoding, orientation: int) -> Pixels:
     pixels = read_pillow(im, file, how)
     back = _INVERSE_TURN.get(orientation, orientation)  # Pillow turns TIFF, and no other format
-    return TiffImage(Pixels(turn(pixels.image, back), pixels.alpha), mode, orientation, False)
+    return pixels._replace(image=turn(pixels.image, back))
 
 
 def _by_tifffile(tiff: Any, series: Any, page: Any, layout: _Layout, how: Decoding) -> Pixels:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from lamina.core.batch import Batch, Fault, Objects, Remark
 from lamina.core.errors import LaminaError
@@ -20,21 +20,21 @@ from lamina.data.dense.sources import MapSource, ObjectSource
 from lamina.data.dense.window_options import WindowOptions
 from lamina.data.loading.bad_files import FaultBudget, fault_of
 from lamina.data.loading.dataloader import StepLoader, in_order
-from lamina.data.loading.dataset import read_noted, replacements, stack
+from lamina.data.loading.dataset import BatchReader, read_noted, read_or_replace, stack
 from lamina.data.loading.sampler import Sample, Stream
 from lamina.data.options import DataOptions, Decoding
 
 DenseSource = MapSource | ObjectSource
 
 
-class DenseLoader:
+class DenseLoader(StepLoader):
     """Windows of images with their classes (`Batch.labels`) or objects (`Batch.objects`), a function of
     (seed, step): the same for any number of workers and after a resume, as `TrainLoader`'s.
 
     Args:
-        source: images with maps, or with objects. options: decoding, jitter, workers and the budget of bad
-        files; a sample whose labels cannot be read is
-            a bad file.
+        source: images with maps, or with objects.
+        options: decoding, jitter, workers and the budget of bad files; a sample whose labels cannot be read
+            is a bad file.
         window: how windows are cut.
         seed, batch_size, rank, world: as `TrainLoader`.
         in_chans: channels of the images.
@@ -57,18 +57,12 @@ class DenseLoader:
         least_px: int = 1,
     ) -> None:
         self.source = source
-        self.n_samples = len(source.images)
-        self.stream = Stream(self.n_samples, seed, batch_size, rank, world)
         self.budget = FaultBudget(source.images, options)
         reader = DenseReader(source, options, window, seed, in_chans, fill, least_px)
-        self._steps = StepLoader(reader, self.stream, options)
-
-    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
-        """This rank's part of the batches of steps first_step, ..., last_step - 1."""
-        return self._steps.batches(first_step, last_step)
+        super().__init__(reader, Stream(len(source.images), seed, batch_size, rank, world), options)
 
 
-class DenseReader(Dataset[Batch]):
+class DenseReader(BatchReader):
     """(epoch, index) pairs to a `Batch` of windows, as a function of them and of the seed alone."""
 
     def __init__(
@@ -84,13 +78,6 @@ class DenseReader(Dataset[Batch]):
         self.source, self.how, self.window, self.seed = source, options.decoding(in_chans), window, seed
         self.strengths, self.fill, self.least_px = options.jitter, fill, least_px
 
-    def __getitems__(self, samples: Sequence[Sample]) -> Batch | LaminaError:
-        """One batch; DataLoader calls this by its name. An error for the user is given, not raised."""
-        try:
-            return self._batch(samples)
-        except LaminaError as error:
-            return error
-
     def _batch(self, samples: Sequence[Sample]) -> Batch:
         epochs, indices = torch.tensor(samples).unbind(1)
         keys = sample_keys(self.seed, epochs, indices)
@@ -100,7 +87,8 @@ class DenseReader(Dataset[Batch]):
         remarks: list[Remark] = []
         images, maps, objects = [], [], []
         for k, sample in enumerate(samples):
-            image, label = self._read(sample, keys[k : k + 1], faults, remarks)
+            read = partial(read_dense, self.source, how=self.how, remarks=remarks)
+            (image, label), _ = read_or_replace(read, self.source.images, sample, keys[k : k + 1], faults)
             classes = label if isinstance(label, Tensor) else None
             window = draw_window(image.shape[-2], image.shape[-1], self.window, draws[k], classes)
             image = window.image(image, self.fill)
@@ -113,31 +101,16 @@ class DenseReader(Dataset[Batch]):
         batch = Batch(stack(images), keys, None, labels, tuple(faults), remarks=tuple(remarks))
         return replace(batch, objects=tuple(objects)) if objects else batch
 
-    def _read(
-        self, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault], remarks: list[Remark]
-    ) -> tuple[Shaped[Tensor, "C H W"], Tensor | Objects]:
-        """The sample's image and labels, or those of the first readable draw in its place."""
-        epoch, first = sample
-        for index in (first, *replacements(key, len(self.source.images))):
-            try:
-                return read_dense(self.source, index, self.how, remarks)
-            except Unreadable as error:
-                last, reason = index, str(error)
-                faults.append(fault_of(self.source.images, epoch, index, error))
-        name = self.source.images.name(last)
-        raise LaminaError(f"nearly no image can be read with its labels, e.g. {name!r}: {reason}")
 
-
-class DenseEvalReader(Dataset[Batch]):
-    """An index to a `Batch` of one image of its own size; without an image, and a fault, where it is
-    unreadable."""
+class DenseEvalReader(BatchReader):
+    """An index to a `Batch` of one image of its own size, whose key is the index. Where it is unreadable,
+    the batch has no image, but a fault."""
 
     def __init__(self, source: DenseSource, how: Decoding) -> None:
         self.source, self.how = source, how
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The batch of one index; its key is the index."""
-        (index,) = indices
+    def _batch(self, samples: Sequence[int]) -> Batch:
+        (index,) = samples
         remarks: list[Remark] = []
         try:
             image, label = read_dense(self.source, index, self.how, remarks)

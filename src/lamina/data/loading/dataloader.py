@@ -27,11 +27,12 @@ class StepLoader:
     """What a reader makes of a stream's samples, step by step, in worker processes."""
 
     def __init__(self, reader: Dataset[Batch], stream: Stream, options: DataOptions) -> None:
+        self.n_samples = stream.n_samples
         self._reader, self._options = reader, options
         self._steps = _Steps(stream)
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
-        """The batches of steps first_step, ..., last_step - 1.
+        """This rank's part of the batches of steps first_step, ..., last_step - 1.
 
         Raises:
             LaminaError: as the reader gives it, where a worker dies, and where no batch comes for

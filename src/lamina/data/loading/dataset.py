@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, Protocol, TypeVar
 
 import torch
 from jaxtyping import Bool, Int64, Shaped
@@ -23,6 +26,8 @@ from lamina.data.loading.bad_files import fault_of
 from lamina.data.loading.sampler import Sample
 from lamina.data.options import Decoding
 from lamina.data.sources import Source
+
+T = TypeVar("T")
 
 REPLACEMENTS = 16
 """Draws to fill a bad file's slot; they all fail only where bad files are the rule."""
@@ -46,7 +51,22 @@ class Change(Protocol):
         ...
 
 
-class TrainReader(Dataset[Batch]):
+class BatchReader(Dataset[Batch], ABC):
+    """Samples to a `Batch`, in a worker process."""
+
+    def __getitems__(self, samples: Sequence[Any]) -> Batch | LaminaError:
+        """One batch; DataLoader calls this by its name. An error for the user is given, not raised."""
+        try:
+            return self._batch(samples)
+        except LaminaError as error:  # raised in a worker, it would become a traceback in text
+            return error
+
+    @abstractmethod
+    def _batch(self, samples: Sequence[Any]) -> Batch:
+        """One batch."""
+
+
+class TrainReader(BatchReader):
     """(epoch, index) pairs to a `Batch`, as a function of them and of the seed alone."""
 
     def __init__(
@@ -68,13 +88,6 @@ class TrainReader(Dataset[Batch]):
         self.masking, self.grid = masking, grid
         self.views, self.strengths, self.augment = views, strengths, augment
 
-    def __getitems__(self, samples: Sequence[Sample]) -> Batch | LaminaError:
-        """One batch; DataLoader calls this by its name. An error for the user is given, not raised."""
-        try:
-            return self._batch(samples)
-        except LaminaError as error:  # raised in a worker, it would become a traceback in text
-            return error
-
     def _batch(self, samples: Sequence[Sample]) -> Batch:
         epochs, indices = torch.tensor(samples).unbind(1)
         keys = sample_keys(self.seed, epochs, indices)
@@ -84,7 +97,8 @@ class TrainReader(Dataset[Batch]):
         faults: list[Fault] = []
         remarks: list[Remark] = []
         for k, sample in enumerate(samples):
-            image, index = self._read(sample, keys[k : k + 1], faults, remarks)
+            read = partial(read_noted, self.source, how=self.how, remarks=remarks)
+            image, index = read_or_replace(read, self.source, sample, keys[k : k + 1], faults)
             image = self.crop(image, draws[k])
             image = image.flip(-1) if flips[k] else image
             if self.strengths is not None:
@@ -105,43 +119,18 @@ class TrainReader(Dataset[Batch]):
         view = stack(seconds) if seconds else None
         return Batch(stack(images), keys, mask, known, tuple(faults), view, remarks=tuple(remarks))
 
-    def _read(
-        self, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault], remarks: list[Remark]
-    ) -> tuple[Shaped[Tensor, "C H W"], int]:
-        """The sample's image, or that of the first readable draw in its place; and its index."""
-        epoch, index = sample
-        try:
-            return read_noted(self.source, index, self.how, remarks), index
-        except Unreadable as error:
-            faults.append(fault_of(self.source, epoch, index, error))
-        for other in replacements(key, len(self.source)):
-            try:
-                return read_noted(self.source, other, self.how, remarks), other
-            except Unreadable as error:
-                last, reason = other, str(error)
-                faults.append(fault_of(self.source, epoch, other, error))
-        raise LaminaError(
-            f"nearly no image can be read, e.g. {self.source.name(last)!r}: {reason}; see `lamina data check`"
-        )
 
-
-class EvalReader(Dataset[Batch]):
-    """Indices to a `Batch`; what cannot be read is left out and listed in `faults`."""
+class EvalReader(BatchReader):
+    """Indices to a `Batch`, perhaps an empty one, whose `keys` are the indices. What cannot be read is left
+    out and listed in `faults`."""
 
     def __init__(self, source: Source, how: Decoding, crop: Crop, change: Change | None = None) -> None:
         self.source, self.how, self.crop, self.change = source, how, crop, change
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch | LaminaError:
-        """One batch, perhaps an empty one; `keys` are the indices. An error for the user is given back."""
-        try:
-            return self._batch(indices)
-        except LaminaError as error:  # raised in a worker, it would become a traceback in text
-            return error
-
-    def _batch(self, indices: Sequence[int]) -> Batch:
+    def _batch(self, samples: Sequence[int]) -> Batch:
         images, read, faults = [], [], []
         remarks: list[Remark] = []
-        for index in indices:
+        for index in samples:
             try:
                 image = self.crop(read_noted(self.source, index, self.how, remarks), ())
             except Unreadable as error:
@@ -164,10 +153,34 @@ def read_noted(source: Source, index: int, how: Decoding, remarks: list[Remark])
     return found.image
 
 
-def replacements(key: Int64[Tensor, "1"], n: int) -> list[int]:
-    """Indices to take in the place of a bad file, by the sample's key; of few files, all come in turn."""
-    drawn: list[int] = (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % n).tolist()
-    return drawn + (list(range(n)) if n <= FEW else [])
+def read_or_replace(
+    read: Callable[[int], T], source: Source, sample: Sample, key: Int64[Tensor, "1"], faults: list[Fault]
+) -> tuple[T, int]:
+    """What `read` gives for a sample, or for the first draw in its place that can be read; and the index of
+    that. What cannot be read is added to `faults`.
+
+    Raises:
+        LaminaError: where none of the draws can be read.
+    """
+    epoch, first = sample
+    for index in chain((first,), replacements(key, len(source))):
+        try:
+            return read(index), index
+        except Unreadable as error:
+            last, reason = index, str(error)
+            faults.append(fault_of(source, epoch, index, error))
+    raise LaminaError(
+        f"nearly no image can be read, e.g. {source.name(last)!r}: {reason}; see `lamina data check`"
+    )
+
+
+def replacements(key: Int64[Tensor, "1"], n: int) -> Iterator[int]:
+    """Indices to take in the place of a bad file, by the sample's key; of few files, all come in turn.
+
+    Nothing is drawn before the first one is asked for.
+    """
+    yield from (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % n).tolist()
+    yield from range(n if n <= FEW else 0)
 
 
 def stack(images: Sequence[Shaped[Tensor, "C h w"]]) -> Shaped[Tensor, "B C h w"]:

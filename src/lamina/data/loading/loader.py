@@ -18,7 +18,7 @@ from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 
 
-class TrainLoader:
+class TrainLoader(StepLoader):
     """Training batches, a function of (seed, step): the same for any number of workers and after a resume.
 
     `batch_size` is the global one; this loader gives rank `rank`'s part of each batch. Files that could not
@@ -42,8 +42,6 @@ class TrainLoader:
         statistics: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         self.source = source
-        self.n_samples = len(source)
-        self.stream = Stream(len(source), seed, batch_size, rank, world)
         self.budget = FaultBudget(source, options)
         reader = TrainReader(
             source,
@@ -57,15 +55,7 @@ class TrainLoader:
             options.jitter,
             _augment(options, statistics),
         )
-        self._steps = StepLoader(reader, self.stream, options)
-
-    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
-        """This rank's part of the batches of steps first_step, ..., last_step - 1.
-
-        Raises:
-            LaminaError: when no file in place of one that cannot be read can be read either.
-        """
-        return self._steps.batches(first_step, last_step)
+        super().__init__(reader, Stream(len(source), seed, batch_size, rank, world), options)
 
 
 def _views(options: DataOptions, image_size: tuple[int, int]) -> ShiftedViews | None:
