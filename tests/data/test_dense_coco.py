@@ -15,7 +15,7 @@ from PIL import Image
 
 from lamina.core.errors import LaminaError
 from lamina.data.decode.unreadable import Reason, Unreadable
-from lamina.data.dense.class_counts import check_counts, count_objects, with_objects
+from lamina.data.dense.class_counts import check_counts, count_objects
 from lamina.data.dense.coco import CocoObjects, open_coco
 from lamina.data.dense.open import open_maps, open_objects
 from lamina.data.dense.sources import ObjectSource
@@ -132,7 +132,7 @@ def test_boxes_are_clipped_corners_and_what_is_left_of_none_is_dropped(tmp_path:
     found = source.read_objects(0)
     assert found.boxes.tolist() == [[3, 4, 13.5, 9], [0, 0, 6, 8], [25, 15, 30, 20]]
     assert found.boxes.dtype == torch.float32
-    assert source.dropped == 4
+    assert source.left_out.total() == 4
 
 
 def test_without_segmentations_masks_are_boxes_rounded_outwards(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_images_with_objects_are_told_without_reading_them(tmp_path: Path) -> No
     ):
         source = opened(tmp_path, found)
         source.images.path = None  # nothing can be read by it
-        assert with_objects(source) == shows
+        assert [i for i in range(len(source.images)) if source.has_objects(i)] == shows
         source = opened(tmp_path, found)
         read = [i for i in range(2) if bool((~source.read_objects(i).crowd).any())]
         assert read == shows
@@ -216,7 +216,7 @@ def test_an_odd_annotation_is_left_out_and_counted(tmp_path: Path, odd: dict[str
     source = opened(tmp_path, [good, {**good, **odd}, {**good, "image_id": 11}])
     for i in range(2):
         assert np.array_equal(source.read_objects(i).masks, rectangle(3, 4, 13, 9)[None])
-    assert (source.dropped, source.has_masks) == (1, True)
+    assert (source.left_out.total(), source.has_masks) == (1, True)
     (said,) = source.left_out
     assert reason in said
 
@@ -225,14 +225,14 @@ def test_an_odd_annotation_is_left_out_and_counted(tmp_path: Path, odd: dict[str
 def test_a_piece_without_area_is_no_part_of_a_mask(tmp_path: Path) -> None:
     source = opened(tmp_path, [{"segmentation": [[3, 4, 13, 4, 13, 9, 3, 9], [20, 1, 22, 1]]}])
     assert np.array_equal(source.read_objects(0).masks[0], rectangle(3, 4, 13, 9))
-    assert source.dropped == 0
+    assert source.left_out.total() == 0
 
 
 @codec
 def test_one_annotation_without_a_mask_does_not_cost_all_others_theirs(tmp_path: Path) -> None:
     masked = {"segmentation": [[3, 4, 13, 4, 13, 9, 3, 9]]}
     source = opened(tmp_path, [*[masked] * 99, {}])
-    assert (source.has_masks, source.dropped, len(source.read_objects(0).boxes)) == (True, 1, 99)
+    assert (source.has_masks, source.left_out.total(), len(source.read_objects(0).boxes)) == (True, 1, 99)
     assert not opened(tmp_path, [*[masked] * 9, {}]).has_masks  # one in ten is how the data are
 
 

@@ -6,7 +6,7 @@ import torch
 
 from helpers.runs import shaken, toy_recipe
 from lamina.data.decode.unreadable import Reason, Unreadable
-from lamina.data.dense.sources import IGNORE
+from lamina.data.dense.sources import IGNORE, MapSource
 from lamina.data.options import AS_STORED
 from lamina.data.sources import ArraySource
 from lamina.decoder.options import DecoderOptions
@@ -21,8 +21,8 @@ CLASSES = ("ground", "wall", "sky")
 
 
 @dataclass
-class ToyMaps:
-    """A `MapSource` of what `toy_maps` makes."""
+class ToyMaps(MapSource):
+    """What `toy_maps` makes."""
 
     images: ArraySource
     maps: torch.Tensor

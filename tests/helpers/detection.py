@@ -1,12 +1,13 @@
 """Small images with objects in the colours of their classes, in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from lamina.core.batch import Objects
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.crops import boxes_around
+from lamina.data.dense.sources import ObjectSource
 from lamina.data.options import AS_STORED
 from lamina.data.sources import ArraySource
 from lamina.evaluate.detect.data import DetectData
@@ -17,15 +18,15 @@ SIZE = (32, 48)
 
 
 @dataclass
-class ToyObjects:
-    """An `ObjectSource` of what `toy_objects` makes."""
+class ToyObjects(ObjectSource):
+    """What `toy_objects` makes."""
 
     images: ArraySource
     objects: list[Objects]
     classes: tuple[str, ...] = KINDS
     broken: tuple[int, ...] = ()
     has_masks: bool = True
-    dropped: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def read_objects(self, i, how=AS_STORED):
         if i in self.broken:

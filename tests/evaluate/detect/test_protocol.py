@@ -404,8 +404,12 @@ def test_what_is_odd_but_can_be_used_is_said():
     one = replace(changed(good, labels=lambda each: torch.zeros_like(each.labels)), classes=("thing",))
     said = plan_detection(backbone, DetectData("odd", one, one), short()).notes
     assert said == ("training images without objects to learn are left out: 1",)
-    lossy = plan_detection(backbone, DetectData("odd", replace(good, dropped=3), good), short())
-    assert any("3 annotations of the training part" in note for note in lossy.notes)
+    lossy = plan_detection(
+        backbone, DetectData("odd", replace(good, left_out={"without a box": 3}), good), short()
+    )
+    assert any(
+        "3 annotations of the training part are left out: 3 without a box" in note for note in lossy.notes
+    )
     few = plan_detection(backbone, toy_data(3), short())
     assert few.recipe.train.batch_size == 2
     assert any("batch 2" in note for note in few.notes)

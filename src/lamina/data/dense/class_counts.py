@@ -61,22 +61,6 @@ def count_objects(source: ObjectSource, most: int | None = None) -> ClassCounts:
     return _count(count, source.classes, len(source.images), most)
 
 
-def with_objects(source: ObjectSource) -> list[int]:
-    """Images with an object that is no crowd, and those whose objects cannot be read.
-
-    A source that knows without reading has `has_objects(i)`; of others, every image's objects are read.
-    """
-
-    def read(i: int) -> bool:
-        try:
-            return bool((~source.read_objects(i).crowd).any())
-        except Unreadable:
-            return True
-
-    shows = getattr(source, "has_objects", read)
-    return [i for i in range(len(source.images)) if shows(i)]
-
-
 def _count(
     count: Callable[[int], Int64[Tensor, "classes"]], classes: tuple[str, ...], images: int, most: int | None
 ) -> ClassCounts:

@@ -23,6 +23,7 @@ from lamina.core.records import parse_json
 from lamina.data.decode.decode import Decoded
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.coco_annotations import Annotation, by_image
+from lamina.data.dense.sources import ObjectSource
 from lamina.data.file_names import Names, printable
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.part_names import Role, most_usual
@@ -63,14 +64,15 @@ class CocoImages(FileSource):
             raise Unreadable(Reason.LABELS, detail + turned)
 
 
-class CocoObjects:
-    """An `ObjectSource` in the order of the file's images, those without annotations among them.
+class CocoObjects(ObjectSource):
+    """Objects in the order of the file's images, those without annotations among them.
 
     Labels count the categories by ascending id. Boxes are clipped to the image. `left_out` counts the
-    annotations that cannot be used, by reason (`coco_annotations`), and `dropped` is their number. A mask is
-    what the segmentation covers; an annotation without one has its box, rounded outwards, and then
-    `has_masks` is False.
+    annotations that cannot be used (`coco_annotations`). A mask is what the segmentation covers; without one
+    it is the box, rounded outwards, and then `has_masks` is False.
     """
+
+    images: CocoImages
 
     def __init__(
         self,
@@ -87,11 +89,6 @@ class CocoObjects:
             kept.append(json.dumps(found))
             self._shows.append(not all(each["crowd"] for each in found))
         self._kept = Names(kept)
-
-    @property
-    def dropped(self) -> int:
-        """How many annotations are left out."""
-        return self.left_out.total()
 
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
         """Objects of image i; raises `Unreadable` where they do not fit it."""

@@ -44,14 +44,14 @@ def by_image(
         except Unusable as error:
             left_out[error.reason] += 1
     if found and left_out.total() - left_out[_OUTSIDE] == len(found):
-        raise ValueError(f"none of its {len(found)} annotations can be used: {told(left_out)}")
+        raise ValueError(f"none of its {len(found)} annotations can be used: {counted_reasons(left_out)}")
     _leave_out_unmasked(kept, left_out)
     return kept
 
 
-def told(left_out: Counter[str]) -> str:
-    """How many for which reason."""
-    return ", ".join(f"{n} {reason}" for reason, n in left_out.most_common())
+def counted_reasons(left_out: Mapping[str, int]) -> str:
+    """How many annotations are left out for which reason, for a sentence; the most frequent reason first."""
+    return ", ".join(f"{n} {reason}" for reason, n in Counter(left_out).most_common())
 
 
 def _belongs(found: Any, sizes: Mapping[int, Size], labels: Mapping[int, int]) -> tuple[int, int]:

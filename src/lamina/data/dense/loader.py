@@ -24,8 +24,6 @@ from lamina.data.loading.dataset import BatchReader, read_noted, read_or_replace
 from lamina.data.loading.sampler import Sample, Stream
 from lamina.data.options import DataOptions, Decoding
 
-DenseSource = MapSource | ObjectSource
-
 
 class DenseLoader(StepLoader):
     """Windows of images with their classes (`Batch.labels`) or objects (`Batch.objects`), a function of
@@ -44,7 +42,7 @@ class DenseLoader(StepLoader):
 
     def __init__(
         self,
-        source: DenseSource,
+        source: MapSource | ObjectSource,
         options: DataOptions,
         window: WindowOptions,
         seed: int,
@@ -67,7 +65,7 @@ class DenseReader(BatchReader):
 
     def __init__(
         self,
-        source: DenseSource,
+        source: MapSource | ObjectSource,
         options: DataOptions,
         window: WindowOptions,
         seed: int,
@@ -106,7 +104,7 @@ class DenseEvalReader(BatchReader):
     """An index to a `Batch` of one image of its own size, whose key is the index. Where it is unreadable,
     the batch has no image, but a fault."""
 
-    def __init__(self, source: DenseSource, how: Decoding) -> None:
+    def __init__(self, source: MapSource | ObjectSource, how: Decoding) -> None:
         self.source, self.how = source, how
 
     def _batch(self, samples: Sequence[int]) -> Batch:
@@ -124,7 +122,7 @@ class DenseEvalReader(BatchReader):
 
 
 def dense_images(
-    source: DenseSource, in_chans: int, options: DataOptions | None = None, workers: int = 0
+    source: MapSource | ObjectSource, in_chans: int, options: DataOptions | None = None, workers: int = 0
 ) -> Iterator[Batch]:
     """All images one by one, in order and of their own size, with the classes of their pixels or their
     objects.
@@ -148,7 +146,7 @@ def dense_images(
 
 
 def read_dense(
-    source: DenseSource, index: int, how: Decoding, remarks: list[Remark] | None = None
+    source: MapSource | ObjectSource, index: int, how: Decoding, remarks: list[Remark] | None = None
 ) -> tuple[Shaped[Tensor, "C H W"], Tensor | Objects]:
     """An image and the classes of its pixels, or its objects; what is worth knowing of it goes into
     `remarks`. Raises `Unreadable`, also where sizes differ."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from lamina.core.errors import LaminaError
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.mask_classes import NAME_FILES, class_names, read_numbers, reduced
-from lamina.data.dense.sources import IGNORE
+from lamina.data.dense.sources import IGNORE, MapSource
 from lamina.data.file_names import printable
 from lamina.data.find_files import find_images
 from lamina.data.options import AS_STORED, Decoding
@@ -40,8 +40,8 @@ PLAIN = MaskOptions()
 """No option is given."""
 
 
-class MaskFolder:
-    """A `MapSource` of images and mask files: palette or grey PNG whose values are the classes.
+class MaskFolder(MapSource):
+    """Images and mask files: palette or grey PNG whose values are the classes.
 
     255 counts as nothing, and 0 too with `reduce_zero_label`. `masks` are in the order of the images.
     """

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from lamina.core.errors import LaminaError
-from lamina.data.dense.sources import MapSource, ObjectSource
-from lamina.data.sources import Source, images_digest
+from lamina.data.dense.sources import DenseSource, MapSource, ObjectSource
+from lamina.data.sources import images_digest
 
 S = TypeVar("S", MapSource, ObjectSource)
 
@@ -44,32 +44,17 @@ class TwoParts(Generic[S]):
     @cached_property
     def images_digest(self) -> str:
         """By which a result tells these images and their labels from others of the same name."""
-        labels = (_labels_content(part) for part in (self.train, self.test))
+        labels = (part.labels_content() for part in (self.train, self.test))
         return images_digest(self.train.images, self.test.images, labels=labels)
 
 
-@dataclass(frozen=True)
-class CheckedSource(Generic[S]):
+class CheckedSource(DenseSource, Generic[S]):
     """A source whose invalid labels count as unreadable."""
 
-    source: S
-
-    @property
-    def images(self) -> Source:
-        """The images."""
-        return self.source.images
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of what labels count."""
-        return self.source.classes
+    def __init__(self, source: S) -> None:
+        self.source: S = source
+        self.images, self.classes = source.images, tuple(source.classes)
 
     def labels_content(self) -> bytes:
-        """The source's, where it has one."""
-        return _labels_content(self.source)
-
-
-def _labels_content(source: MapSource | ObjectSource) -> bytes:
-    """A digest of the labels; nothing of a source that cannot tell."""
-    content = getattr(source, "labels_content", None)
-    return b"" if content is None else bytes(content())
+        """As of the source."""
+        return self.source.labels_content()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from lamina.core.batch import Batch, Fault, Remark
 from lamina.data.decode.notes import remark_lines
-from lamina.data.dense.loader import DenseSource, dense_images
+from lamina.data.dense.loader import dense_images
+from lamina.data.dense.sources import MapSource, ObjectSource
 from lamina.data.loading.bad_files import unread_notes
 from lamina.data.options import DataOptions
 from lamina.features.options import Progress
@@ -27,7 +28,7 @@ class DenseImages:
         faults, remarks: what could not be read so far, and what is worth knowing of the others.
     """
 
-    source: DenseSource
+    source: MapSource | ObjectSource
     in_chans: int
     reading: DataOptions
     progress: Progress | None = None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from lamina.core.batch import Objects
 from lamina.core.errors import LaminaError
 from lamina.data.decode.unreadable import Reason, Unreadable
-from lamina.data.dense.class_counts import check_counts, count_objects, with_objects
-from lamina.data.dense.coco_annotations import told
+from lamina.data.dense.class_counts import check_counts, count_objects
+from lamina.data.dense.coco_annotations import counted_reasons
 from lamina.data.dense.open import open_objects
 from lamina.data.dense.sources import ObjectSource
 from lamina.data.file_names import printable
@@ -40,28 +39,16 @@ class DetectData(TwoParts[ObjectSource]):
     @property
     def has_masks(self) -> bool:
         """Whether all objects have masks of their own, and not only boxes."""
-        return all(bool(getattr(part, "has_masks", True)) for part in (self.train, self.test))
+        return self.train.has_masks and self.test.has_masks
 
 
-@dataclass(frozen=True)
-class CheckedObjects(CheckedSource[ObjectSource]):
+class CheckedObjects(CheckedSource[ObjectSource], ObjectSource):
     """An `ObjectSource` in which objects of a class that there is not, or with a box that is none, cannot be
     read."""
 
-    @property
-    def has_masks(self) -> bool:
-        """Whether objects have masks of their own."""
-        return bool(getattr(self.source, "has_masks", True))
-
-    @property
-    def dropped(self) -> int:
-        """Objects that the source left out."""
-        return int(getattr(self.source, "dropped", 0))
-
-    @property
-    def left_out(self) -> Counter[str]:
-        """Why it did, where it says so: how many for each reason."""
-        return Counter(getattr(self.source, "left_out", {}))
+    def __init__(self, source: ObjectSource) -> None:
+        super().__init__(source)
+        self.has_masks, self.left_out = source.has_masks, source.left_out
 
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
         """Objects of image i; raises `Unreadable`, also where they are invalid."""
@@ -75,21 +62,14 @@ class CheckedObjects(CheckedSource[ObjectSource]):
         return found
 
 
-@dataclass(frozen=True)
 class WithObjects(CheckedObjects):
-    """Some images of an `ObjectSource`."""
+    """The images of an `ObjectSource` that show objects to learn."""
 
-    indices: tuple[int, ...]
-
-    @cached_property
-    def images(self) -> Subset:
-        """The images that were chosen."""
-        return Subset(self.source.images, self.indices)
-
-    @property
-    def not_chosen(self) -> int:
-        """How many were not."""
-        return len(self.source.images) - len(self.indices)
+    def __init__(self, source: ObjectSource, indices: Sequence[int]) -> None:
+        super().__init__(source)
+        self.indices = indices
+        self.images = Subset(source.images, indices)
+        self.not_chosen = len(source.images) - len(indices)
 
     def read_objects(self, i: int, how: Decoding = AS_STORED) -> Objects:
         """As `CheckedObjects`, of the i-th that was chosen."""
@@ -108,7 +88,7 @@ def open_detect_data(data: str | Path | DetectData) -> DetectData:
         data = DetectData(printable(str(data)), train, test)
     if isinstance(data.train, WithObjects):  # opened before
         return data
-    indices = tuple(with_objects(data.train))
+    indices = [i for i in range(len(data.train.images)) if data.train.has_objects(i)]
     # Where there are none, `label_notes` says so.
     train = WithObjects(data.train, indices) if indices else CheckedObjects(data.train)
     return DetectData(data.name, train, CheckedObjects(data.test))
@@ -123,11 +103,11 @@ def label_notes(data: DetectData) -> tuple[str, ...]:
     counts = [count_objects(part, MOST_CHECKED) for part in (data.train, data.test)]
     notes = list(check_counts(counts[0], counts[1], fewest=1))
     for part, source in (("training", data.train), ("test", data.test)):
-        if dropped := getattr(source, "dropped", 0):
-            why = told(Counter(getattr(source, "left_out", ()))) or "their boxes are outside of the image"
-            notes.append(f"{dropped} annotations of the {part} part are left out: {why}")
-    if n := getattr(data.train, "not_chosen", 0):
-        notes.append(f"training images without objects to learn are left out: {n}")
+        if n := sum(source.left_out.values()):
+            reasons = counted_reasons(source.left_out)
+            notes.append(f"{n} annotations of the {part} part are left out: {reasons}")
+    if isinstance(data.train, WithObjects) and data.train.not_chosen:
+        notes.append(f"training images without objects to learn are left out: {data.train.not_chosen}")
     if not data.has_masks:
         notes.append("not all objects have masks: boxes alone are learned and judged")
     return tuple(notes)

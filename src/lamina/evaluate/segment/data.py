@@ -33,8 +33,7 @@ class SegmentData(TwoParts[MapSource]):
             raise LaminaError(f"{self.name} has {len(self.classes)} class; it takes two or more")
 
 
-@dataclass(frozen=True)
-class CheckedMaps(CheckedSource[MapSource]):
+class CheckedMaps(CheckedSource[MapSource], MapSource):
     """A `MapSource` in which a map with a class that there is not cannot be read."""
 
     def read_map(self, i: int, how: Decoding = AS_STORED) -> UInt8[Tensor, "H W"]:

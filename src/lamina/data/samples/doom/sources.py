@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import UInt8
 from rich.progress import track
 from torch import Tensor
 
@@ -34,6 +34,8 @@ from lamina.core.errors import LaminaError
 from lamina.core.rng import permutation
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded
+from lamina.data.dense.crops import boxes_around
+from lamina.data.dense.sources import MapSource, ObjectSource
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.samples.cache import cache_folder
 from lamina.data.samples.catalog import parts_of
@@ -109,9 +111,10 @@ class DoomFrames(Source):
         return hashlib.sha256(self.records.column("crc32")[list(indices)].tobytes()).digest()
 
 
-class DoomMaps:
-    """A `MapSource` of the frames' surfaces."""
+class DoomMaps(MapSource):
+    """The surface of each pixel of the frames."""
 
+    images: DoomFrames
     classes = SURFACES
 
     def __init__(self, images: DoomFrames) -> None:
@@ -125,8 +128,10 @@ class DoomMaps:
         return torch.from_numpy(table[record["surface"]])
 
 
-class DoomObjects:
-    """An `ObjectSource` of what is seen of monsters, items and scenery, in the order of vizdoom's list."""
+class DoomObjects(ObjectSource):
+    """What is seen of monsters, items and scenery, in the order of vizdoom's list."""
+
+    images: DoomFrames
 
     def __init__(self, images: DoomFrames, smallest_px: int, kinds: bool) -> None:
         self.images, self.smallest_px = images, smallest_px
@@ -144,22 +149,8 @@ class DoomObjects:
         values = FIRST_OBJECT + np.arange(len(kinds), dtype=np.uint8)
         masks = np.asarray(record["surface"] == values[:, None, None])
         seen = masks.any((1, 2))
-        masks, kinds = masks[seen], kinds[seen]
-        return Objects(
-            torch.from_numpy(_boxes(masks)),
-            torch.from_numpy(self._label_of[kinds]),
-            torch.from_numpy(masks),
-            torch.from_numpy(masks.sum((1, 2)) < self.smallest_px),
-        )
-
-
-def _boxes(masks: Bool[np.ndarray, "n H W"]) -> Float32[np.ndarray, "n 4"]:
-    """x1, y1, x2, y2 of each mask, corners between pixels."""
-    _, height, width = masks.shape
-    columns, rows = np.asarray(masks.any(1)), np.asarray(masks.any(2))
-    left, top = columns.argmax(1), rows.argmax(1)
-    right, bottom = width - columns[:, ::-1].argmax(1), height - rows[:, ::-1].argmax(1)
-    return np.stack([left, top, right, bottom], 1).astype(np.float32)
+        found, labels = torch.from_numpy(masks[seen]), torch.from_numpy(self._label_of[kinds[seen]])
+        return Objects(boxes_around(found), labels, found, found.sum((1, 2)) < self.smallest_px)
 
 
 def open_doom(query: str, split: Split | None) -> DoomFrames:
