@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import lamina
+from lamina.analyze.catalog import HessianOptions
 from lamina.analyze.curvature.attention import TwiceDifferentiable, attend
 from lamina.analyze.curvature.density import hutchinson, pooled, spectral_density
 from lamina.analyze.curvature.lanczos import extremes
@@ -326,17 +327,17 @@ def test_what_cannot_be_derived_says_so():
         extremes(operator, operator.normal(0), operator.normal, 1, 0, tol=0.0)
     with pytest.raises(LaminaError, match="a batch of images"):
         analyze_hessian({}, [])
-    with pytest.raises(LaminaError, match="top of 1 or more"):
-        analyze_hessian({"MAE": task_of()}, [batch_of()], top=0)
+    with pytest.raises(LaminaError, match="top is 0"):
+        HessianOptions(top=0)
 
 
 @pytest.fixture(scope="module")
 def result():
     tasks = {"MAE": task_of(), "MAE + $MFF$": task_of(lamina.MultiLevelFusion(8, 1, "all"))}
-    asked = {"top": 3, "power": 2, "trace_probes": 4, "density_probes": 3, "tol": 1e-6}
+    options = HessianOptions(top=3, power_iterations=2, trace_probes=4, density_probes=3, tol=1e-6)
     batches = [batch_of(), replace(batch_of(), keys=sample_keys(1, 0, torch.arange(3)))]
-    result = analyze_hessian(tasks, batches, **asked)
-    alone = analyze_hessian({"MAE": task_of()}, batches[:1], **asked)
+    result = analyze_hessian(tasks, batches, options)
+    alone = analyze_hessian({"MAE": task_of()}, batches[:1], options)
     assert alone.models["MAE"] == result.models["MAE"][:1]
     assert json.loads(json.dumps(result.to_json()))["models"]["MAE"][0]["top"][0]["converged"] is True
     return result
@@ -358,7 +359,7 @@ def test_models_are_compared_on_the_same_batches(dense, result):
     assert abs(row.density.moment(1) - float(exact.mean())) < 4 * error
     assert max(row.density.nodes) == pytest.approx(float(exact[-1]), rel=1e-3)
     assert result.density("MAE").probes == 6
-    plain = analyze_hessian({"MAE": task_of()}, [batch_of()], top=1, bottom=0)
+    plain = analyze_hessian({"MAE": task_of()}, [batch_of()], HessianOptions(top=1, bottom=0))
     only = plain.models["MAE"][0]
     assert (only.bottom, only.magnitude, only.trace, only.density) == ((), (), None, None)
     assert plain.density("MAE") is None
@@ -384,7 +385,7 @@ def test_the_picture_shows_every_eigenvalue(result):
     peaks = [line.get_xdata()[line.get_ydata().argmax()] for line in density.get_lines()[:1]]
     nodes, weights = result.density("MAE").nodes, result.density("MAE").weights
     assert peaks[0] == pytest.approx(np.dot(nodes, weights), abs=0.05 * np.ptp(nodes))
-    alone = draw(analyze_hessian({"MAE": task_of()}, [batch_of()], top=1, bottom=0))
+    alone = draw(analyze_hessian({"MAE": task_of()}, [batch_of()], HessianOptions(top=1, bottom=0)))
     assert len(alone.get_axes()) == 1
 
 

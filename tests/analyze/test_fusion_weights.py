@@ -54,7 +54,7 @@ def test_a_run_is_read_as_it_was_logged(tmp_path):
     assert told["runs"]["MFF"]["bias_by_weight"]["centre"] == pytest.approx(run.by_weight.centre)
     assert told["runs"]["MFF"]["logit_reach"][-1] == pytest.approx(10 * rows[-1]["lr_sum"])
     assert told["runs"]["MFF"]["lr_sums"][-1] == rows[-1]["lr_sum"]
-    assert f"{10 * rows[-1]['lr_sum']:.3g}, about how far a logit" in summarize(result).notes[0]
+    assert f"{10 * rows[-1]['lr_sum']:.3g}: about how far a logit" in summarize(result).notes[0]
     with pytest.raises(LaminaError, match="logged no weights"):
         analyze_layers({"MAE": tmp_path / "mae"})
     with pytest.raises(LaminaError, match="is not a run"):
@@ -149,7 +149,7 @@ def test_learning_rates_stand_above_their_steps():
     for tick, label in zip(above.get_xticks(), above.get_xticklabels(), strict=True):
         assert float(label.get_text()) == pytest.approx(30 * 0.001 * tick, rel=0.05)
     assert above.get_xlabel() == "sum of learning rates \u00d7 30"
-    assert "add up to 0.035, \u00d7 30 = 1.1:" in lines.figure.get_suptitle()
+    assert "add up to 0.035, \u00d7 30 = 1.05:" in lines.figure.get_suptitle()
 
 
 def test_all_runs_end_side_by_side_with_their_bias():

@@ -12,6 +12,7 @@ import torch
 
 from helpers.runs import NAMES, shaken, toy_recipe
 from lamina.analyze.attention import analyze_attention
+from lamina.analyze.catalog import HessianOptions
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.fusion_weights import analyze_layers
 from lamina.analyze.hessian import analyze_hessian
@@ -235,8 +236,8 @@ def patches(case, at=(1, 4)):
 def retrieval(case):
     found = analyze_retrieval(case.subjects, queries=4, k=3).models["m"]
     assert found.channels == case.method.encoder.in_chans
-    judged = found.judged
-    told = {"judged": (judged.precision, judged.mean_average_precision, judged.chance)}
+    judged = found.scores
+    told = {"scores": (judged.precision, judged.mean_average_precision, judged.chance)}
     for query in found.queries:
         told[f"keys {query.image.key}"] = [image.key % 10**9 for image in query.neighbours]
         told[f"cosines {query.image.key}"] = [image.cosine for image in query.neighbours]
@@ -253,7 +254,7 @@ def reconstruction(case):
 def hessian(case):
     method = deepcopy(case.method).requires_grad_()  # backbones freeze theirs
     batch = Batch(case.images[:2], None, case.mask[:2])
-    (found,) = analyze_hessian({"m": method}, [batch], top=1, bottom=1, tol=1e-5).models["m"]
+    (found,) = analyze_hessian({"m": method}, [batch], HessianOptions(top=1, tol=1e-5)).models["m"]
     return {"loss": found.loss, "ends": (found.top[0].value, found.bottom[0].value)}
 
 

@@ -341,7 +341,7 @@ def test_batches_without_keys_are_counted():
         assert (image.key, image.name) == (same.key, f"image {image.key}")
         np.testing.assert_allclose(image.norms, same.norms, rtol=1e-4)
     one, other = (analyze_retrieval({"m": s}, queries=2, k=2).models["m"] for s in (bare, keyed))
-    assert one.judged is None
+    assert one.scores is None
     assert all(np.array_equal(shown, picture_of(images[key])) for key, shown in one.pictures.items())
     assert set(one.pictures) == {i.key for q in one.queries for i in (q.image, *q.neighbours)}
     for query, same in zip(one.queries, other.queries, strict=True):
@@ -442,9 +442,9 @@ def test_neighbours_of_every_encoder_against_dense_cosines(name, channels):
         assert query.image.name == f"{i}.png"
         assert query.image.label == f"class {labels[i]}"
     hits = [np.mean([labels[n.key] == labels[q.image.key] for n in q.neighbours]) for q in found.queries]
-    assert found.judged.precision == pytest.approx(np.mean(hits))
+    assert found.scores.precision == pytest.approx(np.mean(hits))
     again = analyze_retrieval({"m": subject(model, images, labels, batch_size=11)}, queries=11, k=3)
-    assert again.models["m"].judged.precision == found.judged.precision
+    assert again.models["m"].scores.precision == found.scores.precision
 
 
 def test_retrieval_of_several_models(tmp_path):

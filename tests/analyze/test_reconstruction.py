@@ -19,6 +19,7 @@ from lamina.cli.entry import main
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.patches import patchify, take, unpatchify
+from lamina.core.text import NO_VALUE
 from lamina.mim import MIM, Prediction
 from lamina.report.model_pictures import reconstruct
 from lamina.targets.hog import HOG
@@ -299,7 +300,7 @@ def test_constant_images_have_nothing_to_leave_out():
     flat = Batch(torch.full_like(batch.images, 0.25), batch.keys, batch.mask)
     found = one(Method(lambda p: p), flat)
     assert (found.low.ratio, found.high.ratio, found.mean.ratio) == (None, None, None)
-    assert "-" in summarize(analyze_reconstruction({"m": Filler(Method(lambda p: p), [flat])})).rows[0]
+    assert NO_VALUE in summarize(analyze_reconstruction({"m": Filler(Method(lambda p: p), [flat])})).rows[0]
 
 
 @pytest.mark.parametrize("n", [1, 3])

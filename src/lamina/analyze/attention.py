@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64
@@ -14,6 +13,7 @@ from torch import Tensor
 from lamina.analyze.measures.attention import watch_attention
 from lamina.analyze.models import ModelOnImages
 from lamina.analyze.options import AnalysisOptions
+from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 
@@ -54,14 +54,10 @@ class ModelAttention:
 
 
 @dataclass(frozen=True)
-class AttentionResult:
+class AttentionResult(Result):
     """Several models, each on its images."""
 
     models: Mapping[str, ModelAttention]
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, in plain lists and numbers."""
-        return asdict(self)
 
 
 def run(session: AnalysisSession, options: AnalysisOptions) -> AttentionResult:

@@ -10,22 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from lamina.analyze.options import AnalysisOptions, Crops, Direction, Mode, Parameters, Probe
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, check_ranges
+from lamina.analyze.options import (
+    AnalysisOptions,
+    Crops,
+    Direction,
+    ImageOptions,
+    Mode,
+    OutputOptions,
+    Parameters,
+    Probe,
+)
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE
 
 ENCODERS = "Runs, steps of runs (runs/mff@100), timm names or weights files."
 RUNS = "Runs, or steps of runs (runs/mff@100)."
-
-
-@dataclass(frozen=True)
-class FusionWeightsOptions:
-    """Options of `lamina analyze layers`, which reads logs and no images."""
-
-    out: Path | None = None
-    """Folder for the JSON, PNG and SVG files; by default RUN/analyses, where there is a single run."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +92,16 @@ class RetrievalOptions(AnalysisOptions):
 
 
 @dataclass(frozen=True)
-class HessianOptions:
+class HessianOptions(ImageOptions):
     """Options of `lamina analyze hessian`."""
 
-    data: str | None = None
-    """Images: a folder, a .txt list, a quoted glob or a sample. By default those that the first run was
-    trained on."""
-    out: Path | None = None
-    """Folder for the JSON, PNG and SVG files; by default RUN/analyses, where there is a single run."""
     batches: Annotated[int, COUNT] = 12
     """Number of mini-batches."""
     batch_size: Annotated[int, COUNT] = 4
     """Images in each mini-batch; eigenvalues depend on it."""
     crops: Crops = "eval"
-    """eval: held-out images, centre-cropped. train: training images, cropped and augmented as in training."""
+    """eval: images of the held-out part, centre-cropped. train: images of the training part in its place,
+    cropped and augmented as in training."""
     mixed: bool = False
     """Classifiers only: mix images and smooth labels as in training; by default the loss is the plain
     negative log-likelihood."""
@@ -128,19 +124,11 @@ class HessianOptions:
     density_probes: Annotated[int, NOT_NEGATIVE] = 0
     """Number of random vectors that estimate the density of all eigenvalues, 40 products each; 0 leaves it
     out."""
-    device: str = "auto"
-    """Device to compute on: auto, cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
-    seed: Annotated[int, SEED] = 0
-    """Random seed of the choice of images and of the vectors that iterations start from."""
 
     @property
     def images(self) -> int:
         """Number of images in all mini-batches."""
         return self.batches * self.batch_size
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -170,7 +158,7 @@ ANALYSES = (
         "layers",
         "Show each fused block's weight and contribution over training.",
         "Fusion weights of the blocks",
-        FusionWeightsOptions,
+        OutputOptions,
         "lamina.analyze.fusion_weights",
         "Runs that were trained with --fusion mff.",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,15 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.analyze.catalog import FrequencyOptions
-from lamina.analyze.measures.fourier import (
-    Bands,
-    amplitudes,
-    bands_of,
-    curve,
-    log_amplitudes,
-)
+from lamina.analyze.measures.fourier import Bands, amplitudes, bands_of, curve, log_amplitudes
 from lamina.analyze.models import ModelOnImages
 from lamina.analyze.options import Direction, Mode
+from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
@@ -60,7 +55,7 @@ class ModelFrequency:
 
 
 @dataclass(frozen=True)
-class FrequencyResult:
+class FrequencyResult(Result):
     """Several models, each on its images."""
 
     models: Mapping[str, ModelFrequency]
@@ -69,7 +64,7 @@ class FrequencyResult:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, and each stage's number at the highest frequency."""
-        found = asdict(self)
+        found = super().to_json()
         for name, model in self.models.items():
             for entry, stage in zip(found["models"][name]["stages"], model.stages, strict=True):
                 entry["high"] = stage.high

@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lamina.analyze.frequency import FrequencyResult, ModelFrequency, Stage
-from lamina.analyze.output import NONE, Summary
-from lamina.core.plotting import WIDTH, depths, figure_text, hues, legend_below, model_lines
+from lamina.analyze.output import Summary, cell
+from lamina.core.plotting import WIDTH, coloured, depths, figure_text, legend_below, model_lines
+from lamina.core.text import NO_VALUE
 
 STREAM_NAMES = {"unnormed": "block output", "last": "after the\nfinal norm", "fused": "fused"}
 MARKS = {"input": "D", "attention": "o", "mlp": "s", "block": "s"}
@@ -53,10 +54,10 @@ def _all_curves(place: SubplotSpec, models: Mapping[str, ModelFrequency], lines:
     panels = place.subgridspec(lines, columns).subplots(squeeze=False, sharey=True)
     for panel in panels.flat[len(models) :]:
         panel.set_visible(False)
-    for i, (panel, (name, model)) in enumerate(zip(panels.flat, models.items(), strict=False)):
+    for panel, (name, model, hue) in zip(panels.flat, coloured(models), strict=False):
         _curves(panel, model)
         title = f"{figure_text(name, 70 // columns)} ({model.n_images} images)"
-        panel.set_title(title, fontsize="small", color=hues(models)[i])
+        panel.set_title(title, fontsize="small", color=hue)
     for panel in panels[:, 0]:
         panel.set_ylabel("log amplitude minus DC")
     scale = ScalarMappable(cmap=depths())
@@ -64,15 +65,15 @@ def _all_curves(place: SubplotSpec, models: Mapping[str, ModelFrequency], lines:
 
 
 def _curves(panel: Axes, model: ModelFrequency) -> None:
-    hues = depths()
+    colours = depths()
     for stage in model.stages:
-        style = "--" if stage.part == "attention" else "-"
-        panel.plot(model.frequencies, stage.relative, style, color=hues(_place(stage, model.depth)), lw=1.2)
+        style, hue = "--" if stage.part == "attention" else "-", colours(_place(stage, model.depth))
+        panel.plot(model.frequencies, stage.relative, style, color=hue, lw=1.2)
     panel.set_xlabel("frequency (π rad per patch)")
 
 
 def _by_depth(axes: Axes, models: Mapping[str, ModelFrequency], direction: str) -> None:
-    for model, hue in zip(models.values(), hues(models), strict=True):
+    for _, model, hue in coloured(models):
         x = [_place(stage, model.depth) for stage in model.stages]
         axes.plot(x, [stage.high for stage in model.stages], color=hue, lw=1.4)
         for part, mark in MARKS.items():
@@ -87,7 +88,7 @@ def _bands(axes: Axes, models: Mapping[str, ModelFrequency]) -> None:
     """Low and high band of the last layer; the high band's share above each pair of bars."""
     kinds = [kind for kind in STREAM_NAMES if any(kind in model.bands for model in models.values())]
     n = len(models)
-    for i, (model, hue) in enumerate(zip(models.values(), hues(models), strict=True)):
+    for i, (_, model, hue) in enumerate(coloured(models)):
         for j, kind in enumerate(kinds):
             if kind not in model.bands:
                 continue
@@ -96,15 +97,10 @@ def _bands(axes: Axes, models: Mapping[str, ModelFrequency]) -> None:
             low = bands.low or 0.0
             axes.bar(middle - width / 2, low, width, color=hue, alpha=LOW)
             axes.bar(middle + width / 2, bands.high, width, color=hue, alpha=HIGH)
-            where: dict[str, Any] = {
-                "xytext": (0, 2),
-                "textcoords": "offset points",
-                "ha": "center",
-                "va": "bottom",
-            }
-            turned = 90 if n > 2 else 0
+            look: dict[str, Any] = {"ha": "center", "fontsize": "small", "rotation": 90 if n > 2 else 0}
+            place = (middle, max(low, bands.high))
             share = f"{100 * bands.share_high:.0f} %"
-            axes.annotate(share, (middle, max(low, bands.high)), fontsize="small", rotation=turned, **where)
+            axes.annotate(share, place, (0, 2), textcoords="offset points", va="bottom", **look)
     axes.margins(y=0.2 if n > 2 else 0.12)
     axes.set_xticks(range(len(kinds)), [STREAM_NAMES[kind] for kind in kinds])
     axes.set_ylabel("mean amplitude per coefficient")
@@ -125,25 +121,21 @@ def _keys(models: Mapping[str, ModelFrequency]) -> list[Artist]:
 
 def summarize(result: FrequencyResult) -> Summary:
     """The highest frequency at the input and after the last block, and the last layer's high band."""
-    header = (
-        "model",
-        "images",
-        "grid",
-        "log amplitude: input",
-        "last block",
-        "high band: last block",
-        "after the norm",
-        "fused",
-    )
     rows = []
     for name, model in result.models.items():
-        shares = [
-            f"{100 * model.bands[kind].share_high:.1f} %" if kind in model.bands else NONE
-            for kind in ("unnormed", "last", "fused")
-        ]
-        grid = f"{model.grid[0]} x {model.grid[1]}"
-        ends = (f"{model.stages[0].high:.2f}", f"{model.stages[-1].high:.2f}")
-        rows.append((name, str(model.n_images), grid, *ends, *shares))
+        shares = {kind: cell(bands.share_high, ".1f", 100, " %") for kind, bands in model.bands.items()}
+        rows.append(
+            {
+                "model": name,
+                "images": str(model.n_images),
+                "grid": f"{model.grid[0]} x {model.grid[1]}",
+                "log amplitude: input": f"{model.stages[0].high:.2f}",
+                "log amplitude: last block": f"{model.stages[-1].high:.2f}",
+                "high band: last block": shares["unnormed"],
+                "high band: after the norm": shares.get("last", NO_VALUE),
+                "high band: fused": shares.get("fused", NO_VALUE),
+            }
+        )
     highest = f"log amplitude: at the highest {result.direction} frequency, minus that at frequency 0 (DC)"
     high = "high band: share of the amplitude at frequencies of π/2 and above, in the last layer"
-    return Summary(header, tuple(rows), (highest, high))
+    return Summary.of(rows, highest, high)

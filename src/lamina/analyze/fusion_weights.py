@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lamina.analyze.catalog import FusionWeightsOptions
+from lamina.analyze.options import OutputOptions
+from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 from lamina.fusion.options import Pooling
@@ -60,23 +61,18 @@ class LayerWeights:
 
 
 @dataclass(frozen=True)
-class LayersResult:
+class LayersResult(Result):
     """Several runs side by side."""
 
     runs: Mapping[str, LayerWeights]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, with the reach and the bias of each run."""
-        runs = {
-            name: {
-                **asdict(run),
-                "logit_reach": run.logit_reach,
-                "bias_by_weight": asdict(run.by_weight),
-                "bias_by_share": asdict(run.by_share),
-            }
-            for name, run in self.runs.items()
-        }
-        return {"runs": runs}
+        found = super().to_json()
+        for name, run in self.runs.items():
+            bias = {"bias_by_weight": asdict(run.by_weight), "bias_by_share": asdict(run.by_share)}
+            found["runs"][name] |= {"logit_reach": run.logit_reach, **bias}
+        return found
 
 
 def bias(layers: Sequence[int], mass: Sequence[float], depth: int) -> Bias:
@@ -93,7 +89,7 @@ def bias(layers: Sequence[int], mass: Sequence[float], depth: int) -> Bias:
     return Bias(first / total, centre / total)
 
 
-def run(session: AnalysisSession, options: FusionWeightsOptions) -> LayersResult:
+def run(session: AnalysisSession, options: OutputOptions) -> LayersResult:
     """The analysis as `lamina.analyze.catalog` lists it."""
     for spec in session.models.values():
         named = parse_model(spec)

@@ -10,9 +10,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from lamina.analyze.fusion_weights import Bias, LayersResult, LayerWeights
+from lamina.analyze.fusion_weights import LayersResult, LayerWeights
 from lamina.analyze.output import Summary
-from lamina.core.plotting import WIDTH, depths, figure_text, hues, tidy
+from lamina.core.plotting import WIDTH, coloured, depths, figure_text, tidy
 from lamina.fusion.mff import MOST_IMAGES
 
 _ROW = 4.6  # inches
@@ -24,8 +24,8 @@ def draw(result: LayersResult) -> Figure:
     heights = [_ROW] * n + [2.6 + 0.2 * n]
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     rows = figure.subfigures(n + 1, 1, squeeze=False, height_ratios=heights)[:, 0]
-    for i, (row, (name, run)) in enumerate(zip(rows, result.runs.items(), strict=False)):
-        _run(row, figure_text(name), run, hues(result.runs)[i])
+    for row, (name, run, hue) in zip(rows, coloured(result.runs), strict=False):
+        _run(row, figure_text(name), run, hue)
     _ends(rows[-1], result)
     return figure
 
@@ -41,23 +41,24 @@ def _run(row: SubFigure, name: str, run: LayerWeights, hue: str) -> None:
 
 
 def _moved(run: LayerWeights) -> str:
-    total = f"learning rates up to step {run.steps[-1]} add up to {run.lr_sums[-1]:.2g}"
+    """How far the logits of a run can have moved."""
+    total = f"learning rates up to step {run.steps[-1]} add up to {run.lr_sums[-1]:.3g}"
     if run.logit_reach is None:
         return f"{total}; attention pooling: weights are means over heads, tokens and images"
-    reach = f"{run.logit_lr_scale:g} = {run.logit_reach[-1]:.2g}"
+    reach = f"{run.logit_lr_scale:g} = {run.logit_reach[-1]:.3g}"
     return f"{total}, \u00d7 {reach}: about how far a logit can have moved"
 
 
 def _lines(panel: Any, run: LayerWeights, mass: tuple[tuple[float, ...], ...], kind: str) -> None:
     """Each tap's mass, coloured by its depth; dotted: equal weights."""
-    hues, scale = depths(), Normalize(0, max(1, run.depth - 1))
+    colours, scale = depths(), Normalize(0, max(1, run.depth - 1))
     look: dict[str, Any] = {"lw": 1.4, "marker": "o" if len(run.steps) == 1 else "", "clip_on": False}
     for layer, masses in zip(run.layers, np.asarray(mass).T, strict=True):
-        panel.plot(run.steps, masses, color=hues(scale(layer)), label=f"block {layer}", **look)
+        panel.plot(run.steps, masses, color=colours(scale(layer)), label=f"block {layer}", **look)
     panel.axhline(1 / len(run.layers), color="0.5", lw=1, ls=":", zorder=0)
     panel.set(xlim=(0, run.steps[-1]), xlabel="step", ylabel=kind)
     panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    bar = panel.figure.colorbar(ScalarMappable(scale, hues), ax=panel, pad=0.03, aspect=24)
+    bar = panel.figure.colorbar(ScalarMappable(scale, colours), ax=panel, pad=0.03, aspect=24)
     bar.set_ticks(_shown(range(run.depth)))
     bar.set_label("block")
 
@@ -100,10 +101,14 @@ def _ends(row: SubFigure, result: LayersResult) -> None:
         fontsize="small",
     )
     weights, shares = row.subplots(1, 2, sharey=True)
-    for i, (name, run) in enumerate(result.runs.items()):
-        hue, label = hues(result.runs)[i], figure_text(name, 30)
-        _end(weights, i, hue, label, run.layers, run.weights[-1], run.by_weight)
-        _end(shares, i, hue, label, run.layers, run.shares[-1], run.by_share)
+    for i, (name, run, hue) in enumerate(coloured(result.runs)):
+        for panel, last, bias in (
+            (weights, run.weights[-1], run.by_weight),
+            (shares, run.shares[-1], run.by_share),
+        ):
+            label = f"{figure_text(name, 30)}: {bias.first_half:.2f}, {bias.centre:.2f}"
+            panel.plot(run.layers, last, "o-", color=hue, ms=4, lw=1.4, label=label)
+            panel.axhline(1 / len(run.layers), color=hue, lw=1, ls=(2 * i, (1, 3)), zorder=0)
     weights.set_ylim(bottom=0)
     for panel, kind in ((weights, "softmax weight"), (shares, "norm share")):
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -121,50 +126,19 @@ def _ends(row: SubFigure, result: LayersResult) -> None:
         )
 
 
-def _end(
-    panel: Any,
-    i: int,
-    hue: str,
-    name: str,
-    layers: tuple[int, ...],
-    last: tuple[float, ...],
-    bias: Bias,
-) -> None:
-    label = f"{name}: {bias.first_half:.2f}, {bias.centre:.2f}"
-    panel.plot(layers, last, "o-", color=hue, ms=4, lw=1.4, label=label)
-    panel.axhline(1 / len(layers), color=hue, lw=1, ls=(2 * i, (1, 3)), zorder=0)
-
-
 def summarize(result: LayersResult) -> Summary:
     """Weights and norm shares at the last step."""
-    header = (
-        "run",
-        "step",
-        "weight on first half",
-        "norm share on first half",
-        "centre of weights",
-        "centre of norm shares",
-        "largest weight",
-    )
-    rows = []
-    for name, run in result.runs.items():
-        heaviest = run.layers[int(np.argmax(run.weights[-1]))]
-        rows.append(
-            (
-                name,
-                str(run.steps[-1]),
-                *(f"{bias.first_half:.2f}" for bias in (run.by_weight, run.by_share)),
-                *(f"{bias.centre:.2f}" for bias in (run.by_weight, run.by_share)),
-                f"block {heaviest}",
-            )
-        )
+    rows = [
+        {
+            "run": name,
+            "step": str(run.steps[-1]),
+            "weight on first half": f"{run.by_weight.first_half:.2f}",
+            "norm share on first half": f"{run.by_share.first_half:.2f}",
+            "centre of weights": f"{run.by_weight.centre:.2f}",
+            "centre of norm shares": f"{run.by_share.centre:.2f}",
+            "largest weight": f"block {run.layers[int(np.argmax(run.weights[-1]))]}",
+        }
+        for name, run in result.runs.items()
+    ]
     centre = "centre: the centre of mass in depth, from 0 (all on the first block) to 1 (all on the last)"
-    return Summary(header, tuple(rows), (*(_reach(name, run) for name, run in result.runs.items()), centre))
-
-
-def _reach(name: str, run: LayerWeights) -> str:
-    total = f"{name}: the learning rates add up to {run.lr_sums[-1]:.3g}"
-    if run.logit_reach is None:
-        return f"{total}; attention pooling: weights are means over heads, tokens and images"
-    reach = f"{run.logit_lr_scale:g}, that is {run.logit_reach[-1]:.3g}"
-    return f"{total}; multiplied by logit_lr_scale {reach}, about how far a logit can have moved"
+    return Summary.of(rows, *(f"{name}: {_moved(run)}" for name, run in result.runs.items()), centre)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial as bind
 from typing import Any
 
 from torch import nn
 
 from lamina.analyze.catalog import HessianOptions
 from lamina.analyze.curvature.density import Density, pooled
-from lamina.analyze.curvature.mini_batch import BatchCurvature, Wanted, measure_batch
-from lamina.analyze.curvature.operator import HessianOperator
+from lamina.analyze.curvature.mini_batch import BatchCurvature, measure_batch
+from lamina.analyze.curvature.operator import chosen_parameters
 from lamina.analyze.options import Parameters
+from lamina.analyze.output import Result
 from lamina.analyze.partial_hessian import PartialHessian
 from lamina.analyze.session import AnalysisSession
 from lamina.analyze.training_loss import mini_batches, open_loss
@@ -27,7 +29,7 @@ ProductDone = Callable[[str, int, int, float], None]
 
 
 @dataclass(frozen=True)
-class HessianResult:
+class HessianResult(Result):
     """Curvature of several models on the same mini-batches."""
 
     models: Mapping[str, tuple[BatchCurvature, ...]]
@@ -45,10 +47,6 @@ class HessianResult:
         found = [batch.density for batch in self.models[name] if batch.density is not None]
         return pooled(found) if found else None
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything, in plain lists and numbers."""
-        return asdict(self)
-
 
 def run(session: AnalysisSession, options: HessianOptions) -> HessianResult:
     """The analysis as `lamina.analyze.catalog` lists it; what an interruption leaves is kept on disk."""
@@ -58,21 +56,27 @@ def run(session: AnalysisSession, options: HessianOptions) -> HessianResult:
     n, size, seed = options.batches, options.batch_size, options.seed
     batches = mini_batches(losses, session.data, options.crops, n, size, seed)
     tasks = {name: loss.task.to(choose_device(options.device)) for name, loss in losses.items()}
+    partial = PartialHessian.open(session.folder, tasks, batches, _settings(options))
+    total = len(tasks) * n
+    session.partial_results = partial.file
+    if partial.note:
+        session.say(partial.note)
+
+    def so_far() -> str:
+        done = f"{len(partial)} of {total} mini-batches"
+        return f"{done} are kept in {partial.file}: the same command goes on there"
+
+    with noted_on_interrupt(so_far):
+        return analyze_hessian(tasks, batches, options, _progress(session, total - len(partial)), partial)
+
+
+def _settings(options: HessianOptions) -> dict[str, Any]:
+    """What the numbers of a mini-batch depend on beside its images, by the names in files of before."""
     settings = asdict(options)
     for name in ("data", "out", "device", "batches", "batch_size", "crops"):
         del settings[name]
-    settings["power"] = settings.pop("power_iterations")  # as `analyze_hessian` and files of before name it
-    kept, total = PartialHessian.open(session.folder, tasks, batches, settings), len(tasks) * n
-    session.partial_results = kept.file
-    if kept.note:
-        session.say(kept.note)
-
-    def so_far() -> str:
-        return f"{len(kept)} of {total} mini-batches are kept in {kept.file}: the same command goes on there"
-
-    with noted_on_interrupt(so_far):
-        progress = _progress(session, total - len(kept))
-        return analyze_hessian(tasks, batches, **settings, progress=progress, kept=kept)
+    settings["power"] = settings.pop("power_iterations")
+    return settings
 
 
 def _progress(session: AnalysisSession, total: int) -> ProductDone:
@@ -92,18 +96,9 @@ def _progress(session: AnalysisSession, total: int) -> ProductDone:
 def analyze_hessian(
     tasks: Mapping[str, nn.Module],
     batches: Iterable[Batch],
-    top: int = 5,
-    bottom: int = 1,
-    parameters: Parameters = "encoder",
-    weight_decay: float = 0.0,
-    mixed: bool = False,
-    power: int = 0,
-    trace_probes: int = 0,
-    density_probes: int = 0,
-    tol: float = 1e-3,
-    seed: int = 0,
+    options: HessianOptions | None = None,
     progress: ProductDone = lambda name, batch, products, residual: None,
-    kept: PartialHessian | None = None,
+    partial: PartialHessian | None = None,
 ) -> HessianResult:
     """Largest and most negative eigenvalues (Lanczos) of each task's loss on each mini-batch and, on request,
     those of largest magnitude (power iteration), the trace (Hutchinson) and the density (quadrature).
@@ -113,48 +108,33 @@ def analyze_hessian(
     2022, arXiv 2202.06709), who take batches of augmented training images.
 
     Args:
-        tasks: methods or classifiers by name, computed without drop path and dropout.
+        tasks: methods or classifiers by name, computed on their own devices without drop path and dropout.
         batches: mini-batches, the same for all tasks.
-        top, bottom: number of largest (1 or more) and of most negative eigenvalues.
-        parameters: "encoder", so that methods with other decoders and fusions compare, or "all".
-        weight_decay: coefficient of an L2 term that is added to the loss (`HessianOperator`).
-        mixed: classifiers mix images and smooth labels as in training.
-        power: number of values by power iteration too, up to 100 products each; Park and Kim take 5.
-        trace_probes: random vectors for the trace, a product each; 0 leaves it out.
-        density_probes: random vectors for the density, `DENSITY_STEPS` products each; 0 leaves it out.
-        tol: residual of each value over its own magnitude at which Lanczos stops.
-        seed: random seed of keys where batches have none, and of starting vectors.
+        options: what is computed, and how exactly. Not read: the names of images, their number and size,
+            crops, device and folder, all of which follow from `tasks` and `batches`.
         progress: called after each product; the residual is relative to its own value, NaN where there is
             none.
-        kept: mini-batches of an interrupted call, which are not computed again, and where new ones are kept.
+        partial: mini-batches of an interrupted call, which are not computed again; new ones are added.
 
     Raises:
         LaminaError: where there is no batch or task, and as `HessianOperator` does.
     """
+    options = options or HessianOptions()
     batches = list(batches)
     if not batches or not tasks:
         raise LaminaError("curvature needs a model and a batch of images; give one of each at least")
-    if top < 1 or min(bottom, power, trace_probes, density_probes) < 0:
-        raise LaminaError("curvature takes top of 1 or more, and bottom, power and probes of 0 or more")
-    wanted = Wanted(top, bottom, power, trace_probes, density_probes, tol, seed)
     found: dict[str, list[BatchCurvature]] = {name: [] for name in tasks}
-    sizes: dict[str, int] = {}
     for i, batch in enumerate(batches):  # models in turn, so that one that cannot be derived says so early
         for name, task in tasks.items():
-            earlier = None if kept is None else kept.get(name, i)
-            if earlier is not None and name in sizes:
-                found[name].append(earlier)
-                continue
-            operator = HessianOperator(task, batch, parameters, weight_decay, mixed, seed)
-            sizes[name] = operator.n
-
-            def tick(residual: float, name: str = name, i: int = i, operator: Any = operator) -> None:
-                progress(name, i, operator.products, residual)
-
-            one = earlier or measure_batch(operator, len(batch), i, wanted, tick)
-            del operator, tick  # before the next one: its graph is most of the memory
-            found[name].append(one)
-            if kept is not None and earlier is None:
-                kept.add(name, i, one)
+            curvature = None if partial is None else partial.get(name, i)
+            if curvature is None:
+                curvature = measure_batch(task, batch, i, options, bind(progress, name, i))
+                if partial is not None:
+                    partial.add(name, i, curvature)
+            found[name].append(curvature)
+    sizes = {
+        name: sum(parameter.numel() for parameter in chosen_parameters(task, options.parameters).values())
+        for name, task in tasks.items()
+    }
     models = {name: tuple(rows) for name, rows in found.items()}
-    return HessianResult(models, parameters, weight_decay, mixed, sizes)
+    return HessianResult(models, options.parameters, options.weight_decay, options.mixed, sizes)

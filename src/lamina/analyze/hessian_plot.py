@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
+from lamina.analyze.curvature.lanczos import Eigenvalue
 from lamina.analyze.curvature.mini_batch import BatchCurvature
 from lamina.analyze.hessian import HessianResult
-from lamina.analyze.output import NONE, Summary
-from lamina.core.plotting import WIDTH, figure_text, hues, legend_below, model_lines, tidy
+from lamina.analyze.output import Summary, cell
+from lamina.core.plotting import WIDTH, coloured, figure_text, legend_below, model_lines, tidy
 
 _FEWEST = 5  # values that a smooth curve is drawn of
 _SPREAD = 0.005  # of the density's Gaussian, as a share of the axis
@@ -40,15 +41,17 @@ def _ends(figure: Figure, place: Any, result: HessianResult) -> None:
     """The largest eigenvalues, and the most negative ones beside them."""
     first = next(iter(result.models.values()))
     top, bottom = len(first[0].top), len(first[0].bottom)
-    panels = [(_top, f"{top} largest eigenvalues" if top > 1 else "largest eigenvalue")]
+    panels: dict[str, Callable[[BatchCurvature], Sequence[Eigenvalue]]] = {
+        f"{top} largest eigenvalues" if top > 1 else "largest eigenvalue": lambda batch: batch.top
+    }
     if bottom:
         title = f"{bottom} most negative" if bottom > 1 else "most negative eigenvalue"
-        panels.append((_bottom, title))
+        panels[title] = lambda batch: batch.bottom
     widths = (2.2, 1) if bottom else None
     axes = figure.add_subfigure(place).subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
-    for panel, (of_batch, title) in zip(axes, panels, strict=True):
-        for row, (batches, hue) in enumerate(zip(result.models.values(), hues(result.models), strict=True)):
-            _row(panel, row, [of_batch(batch) for batch in batches], hue)
+    for panel, (title, end) in zip(axes, panels.items(), strict=True):
+        for row, (_, batches, hue) in enumerate(coloured(result.models)):
+            _row(panel, row, [[found.value for found in end(batch)] for batch in batches], hue)
         panel.set_yticks(range(len(result.models)), [""] * len(result.models))
         panel.set_ylim(len(result.models) - 0.55, -0.65)
         panel.xaxis.set_major_locator(MaxNLocator(6 if panel is axes[0] else 4))
@@ -58,14 +61,6 @@ def _ends(figure: Figure, place: Any, result: HessianResult) -> None:
         panel.spines["left"].set_visible(False)
         panel.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(result.models)), [figure_text(name, 24) for name in result.models])
-
-
-def _top(batch: BatchCurvature) -> list[float]:
-    return [found.value for found in batch.top]
-
-
-def _bottom(batch: BatchCurvature) -> list[float]:
-    return [found.value for found in batch.bottom]
 
 
 def _counted(batches: Sequence[BatchCurvature]) -> str:
@@ -102,13 +97,12 @@ def _density(panel: Any, result: HessianResult) -> None:
     single = 1 / (max(result.n_parameters.values()) * width * np.sqrt(2 * np.pi))
     n, peak = len(next(iter(result.models.values()))), 0.0
     floor = single / (2 * n)
-    for name, hue in zip(result.models, hues(result.models), strict=True):
+    for name, batches, hue in coloured(result.models):
         if name not in found:
             continue
         y = found[name].at(x, width)
         panel.plot(x, np.maximum(y, floor / 10), color=hue, linewidth=1.3)
         peak = max(peak, float(y.max()))
-        batches = result.models[name]
         ends = [np.median([batch.top[0].value for batch in batches])]
         if batches[0].bottom:
             ends.append(np.median([batch.bottom[0].value for batch in batches]))
@@ -139,51 +133,37 @@ def _keys(result: HessianResult, dense: bool) -> list[Line2D]:
 
 def summarize(result: HessianResult) -> Summary:
     """Medians over mini-batches, the largest relative residual, and the products of a mini-batch."""
-    header = [
-        "model",
-        "mini-batches",
-        "largest eigenvalue",
-        "minimum",
-        "maximum",
-        "most negative",
-        "largest residual",
-        "products",
-    ]
-    first = next(iter(result.models.values()))[0]
-    header += ["first by power iteration"] if first.magnitude else []
-    header += ["trace"] if first.trace else []
     rows = []
     for name, batches in result.models.items():
         maxima = result.maxima(name)
-        lowest = [batch.bottom[0].value for batch in batches if batch.bottom]
         values = [value for batch in batches for value in (*batch.top, *batch.bottom)]
         worst = max(value.residual / max(abs(value.value), 1e-12) for value in values)
-        rows.append(
-            (
-                name,
-                str(len(batches)),
-                *(f"{value:.4g}" for value in (np.median(maxima), min(maxima), max(maxima))),
-                f"{np.median(lowest):.4g}" if lowest else NONE,
-                f"{100 * worst:.2g} %",
-                f"{np.median([batch.products for batch in batches]):.0f}",
-                *(_of_power(batches) if first.magnitude else ()),
-                *(_of_trace(batches) if first.trace else ()),
-            )
-        )
+        row = {
+            "model": name,
+            "mini-batches": str(len(batches)),
+            "largest eigenvalue": _median(maxima),
+            "minimum": f"{min(maxima):.4g}",
+            "maximum": f"{max(maxima):.4g}",
+            "most negative": _median([batch.bottom[0].value for batch in batches if batch.bottom]),
+            "largest residual": f"{100 * worst:.2g} %",
+            "products": f"{np.median([batch.products for batch in batches]):.0f}",
+        }
+        if batches[0].magnitude:
+            by_power = [batch.magnitude[0].value for batch in batches if batch.magnitude]
+            row["first by power iteration"] = _median(by_power)
+        if batches[0].trace:
+            row["trace"] = _median([batch.trace.value for batch in batches if batch.trace])
+        rows.append(row)
     count = ", ".join(f"{name} {n:,}" for name, n in result.n_parameters.items())
     notes = [
         "values are medians over mini-batches; minimum and maximum are those of the largest eigenvalue",
         f"{result.parameters} parameters: {count}",
     ]
-    return Summary(tuple(header), tuple(rows), (*notes, *_unconverged(result)))
+    return Summary.of(rows, *notes, *_unconverged(result))
 
 
-def _of_power(batches: Sequence[BatchCurvature]) -> tuple[str]:
-    return (f"{np.median([batch.magnitude[0].value for batch in batches if batch.magnitude]):.4g}",)
-
-
-def _of_trace(batches: Sequence[BatchCurvature]) -> tuple[str]:
-    return (f"{np.median([batch.trace.value for batch in batches if batch.trace]):.4g}",)
+def _median(values: Sequence[float]) -> str:
+    return cell(float(np.median(values)) if values else None, ".4g")
 
 
 def _unconverged(result: HessianResult) -> Iterator[str]:

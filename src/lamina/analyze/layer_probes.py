@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lamina.analyze.catalog import LayerProbesOptions
 from lamina.analyze.models import subsample
+from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 from lamina.core.intervals import wilson_interval
@@ -98,7 +99,7 @@ class ModelDepth:
 
 
 @dataclass(frozen=True)
-class DepthResult:
+class DepthResult(Result):
     """Several models on the same labelled images."""
 
     models: Mapping[str, ModelDepth]
@@ -110,10 +111,6 @@ class DepthResult:
     images: int | None
     """Largest number of images of each part; None for all."""
     seed: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, in plain lists and numbers."""
-        return asdict(self)
 
 
 def run(session: AnalysisSession, options: LayerProbesOptions) -> DepthResult:

@@ -7,9 +7,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lamina.analyze.layer_probes import DepthResult, LayerScore, ModelDepth
-from lamina.analyze.output import NONE, Summary
-from lamina.core.plotting import WIDTH, depth_ticks, hues, legend_below, model_lines, tidy
+from lamina.analyze.layer_probes import DepthResult, ModelDepth
+from lamina.analyze.output import Summary, cell
+from lamina.core.plotting import WIDTH, DepthAxis, coloured, legend_below, model_lines, tidy
 
 _TITLES = {"knn": "k nearest neighbours", "linear": "linear probe"}
 _POOLS: dict[str, tuple[Any, str, str]] = {
@@ -24,16 +24,14 @@ def draw(result: DepthResult) -> Figure:
     panels = len(result.protocols)
     figure = Figure(figsize=(min(WIDTH, 5.4 * panels), 4.2), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
-    depths = {model.depth for model in result.models.values()}
-    scale = next(iter(depths)) if len(depths) == 1 else None
+    axis = DepthAxis.of(model.depth for model in result.models.values())
     for panel, protocol in zip(axes, result.protocols, strict=True):
-        for i, (model, hue) in enumerate(zip(result.models.values(), hues(result.models), strict=True)):
+        for i, (_, model, hue) in enumerate(coloured(result.models)):
             for pool in _POOLS:
-                _curve(panel, model, protocol, pool, hue, scale)
-                aside = (i, len(result.models))
-                _beside(panel, model, protocol, pool, hue, aside, scale)
+                _curve(panel, axis, model, protocol, pool, hue)
+                _beside(panel, axis, model, protocol, pool, hue, (i, len(result.models)))
         panel.axhline(100 * result.majority, color="0.5", linestyle=":", linewidth=1)
-        _ticks(panel, scale, any(s.place == "fused" for m in result.models.values() for s in m.scores))
+        _ticks(panel, axis, any(s.place == "fused" for m in result.models.values() for s in m.scores))
         panel.set_title(_TITLES[protocol], fontsize="medium")
         panel.set_ylim(_limits(result))
         tidy(panel)
@@ -53,16 +51,11 @@ def _limits(result: DepthResult) -> tuple[float, float]:
     return 100 * max(-0.01, low - margin), 100 * min(1.02, high + margin)
 
 
-def _at(layer: int, depth: int, scale: int | None) -> float:
-    """Where a layer is drawn: its number, or the share of the blocks that it is the end of."""
-    return float(layer) if scale is not None else (layer + 1) / depth
-
-
-def _curve(panel: Any, model: ModelDepth, protocol: Any, pool: str, hue: str, scale: int | None) -> None:
+def _curve(panel: Any, axis: DepthAxis, model: ModelDepth, protocol: Any, pool: str, hue: str) -> None:
     scores = model.curve(protocol, pool)
     if not scores:
         return
-    x = [_at(score.layer, model.depth, scale) for score in scores]
+    x = [axis.at(score.layer, model.depth) for score in scores]
     style, _, _ = _POOLS[pool]
     panel.plot(x, [100 * score.top1 for score in scores], style, color=hue, linewidth=1.6)
     if pool == "mean":
@@ -70,53 +63,46 @@ def _curve(panel: Any, model: ModelDepth, protocol: Any, pool: str, hue: str, sc
         panel.fill_between(x, low, high, color=hue, alpha=0.15, linewidth=0)
     best = model.peaks[protocol].best
     if best.pool == pool:
-        at = _at(best.layer, model.depth, scale)
+        at = axis.at(best.layer, model.depth)
         panel.plot(at, 100 * best.top1, "*", color=hue, markersize=13, markeredgecolor="white", zorder=5)
 
 
 def _beside(
     panel: Any,
+    axis: DepthAxis,
     model: ModelDepth,
     protocol: Any,
     pool: str,
     hue: str,
     aside: tuple[int, int],
-    scale: int | None,
 ) -> None:
     """Last and fused features, right of the blocks, models and pools apart; `aside`: the i-th of n models."""
     i, n = aside
+    apart = _step(axis) * 0.8 * ((2 * i + (pool == "cls") + 0.5) / (2 * n) - 0.5)
+    look: dict[str, Any] = {"fmt": _POOLS[pool][1], "color": hue, "markersize": 5, "elinewidth": 1}
     for score in model.scores:
         if score.place == "block" or (score.protocol, score.pool) != (protocol, pool):
             continue
-        x = _side(score.place, scale) + _step(scale) * 0.8 * ((2 * i + (pool == "cls") + 0.5) / (2 * n) - 0.5)
-        _bar(panel, x, score, _POOLS[pool][1], hue)
+        (low, high), top1 = score.interval, 100 * score.top1
+        spread = [[top1 - 100 * low], [100 * high - top1]]
+        panel.errorbar([_side(score.place, axis) + apart], [top1], yerr=spread, **look)
 
 
-def _bar(panel: Any, x: float, score: LayerScore, marker: str, hue: str) -> None:
-    low, high = score.interval
-    spread = [[100 * (score.top1 - low)], [100 * (high - score.top1)]]
-    panel.errorbar([x], [100 * score.top1], yerr=spread, fmt=marker, color=hue, markersize=5, elinewidth=1)
-
-
-def _step(scale: int | None) -> float:
+def _step(axis: DepthAxis) -> float:
     """Width of the column of last, and of fused features."""
-    return 0.2 if scale is None else max(0.9, 0.2 * scale)
+    return 0.2 if axis.depth is None else max(0.9, 0.2 * axis.depth)
 
 
-def _side(place: str, scale: int | None) -> float:
-    return _at((scale or 1) - 1, 1, scale) + _step(scale) * (0.9 + _SIDE.index(place))
+def _side(place: str, axis: DepthAxis) -> float:
+    """The middle of the column of last, or of fused features."""
+    return axis.at((axis.depth or 1) - 1, 1) + _step(axis) * (0.9 + _SIDE.index(place))
 
 
-def _ticks(panel: Any, scale: int | None, fused: bool) -> None:
-    sides = _SIDE if fused else _SIDE[:1]
-    where, names, label = depth_ticks(scale)
-    panel.set_xlabel(label)
-    panel.set_xticks(
-        [*where, *(_side(place, scale) for place in sides)],
-        [*names, *sides],
-    )
-    panel.axvline(_side("last", scale) - 0.5 * _step(scale), color="0.8", linewidth=0.8)
-    panel.set_xlim(right=_side(sides[-1], scale) + 0.55 * _step(scale))
+def _ticks(panel: Any, axis: DepthAxis, fused: bool) -> None:
+    sides = {place: _side(place, axis) for place in (_SIDE if fused else _SIDE[:1])}
+    axis.label(panel, sides)
+    panel.axvline(sides["last"] - 0.5 * _step(axis), color="0.8", linewidth=0.8)
+    panel.set_xlim(right=max(sides.values()) + 0.55 * _step(axis))
 
 
 def _keys(result: DepthResult) -> list[Line2D]:
@@ -137,38 +123,30 @@ def _keys(result: DepthResult) -> list[Line2D]:
 
 def summarize(result: DepthResult) -> Summary:
     """The best block, the blocks that are about as good, and the gap to the last block."""
-    header = (
-        "model",
-        "probe",
-        "best block",
-        "its top-1",
-        "within one standard error",
-        "blocks after it",
-        "gap to the last block (95 % interval)",
-        "last",
-        "fused",
-    )
     rows, notes = [], []
     for name, model in result.models.items():
         for protocol, peak in model.peaks.items():
             low, high = (100 * bound for bound in peak.gap_interval)
-            finals = [
-                max(
-                    (s.top1 for s in model.scores if (s.protocol, s.place) == (protocol, place)), default=None
-                )
-                for place in ("last", "fused")
-            ]
+            gap = f"{100 * peak.gap:+.1f} ({low:+.1f} to {high:+.1f})"
+            final = {
+                place: [s.top1 for s in model.scores if (s.protocol, s.place) == (protocol, place)]
+                for place in _SIDE
+            }
+            best = _block(peak.best.layer) + f" of {model.depth - 1}" * (peak.best.layer >= 0)
             rows.append(
-                (
-                    name,
-                    protocol,
-                    _block(peak.best.layer) + f" of {model.depth - 1}" * (peak.best.layer >= 0),
-                    f"{100 * peak.best.top1:.1f} %",
-                    " to ".join(map(_block, peak.plateau)),
-                    str(peak.blocks_after),
-                    f"{100 * peak.gap:+.1f} ({low:+.1f} to {high:+.1f})",
-                    *(NONE if value is None else f"{100 * value:.1f} %" for value in finals),
-                )
+                {
+                    "model": name,
+                    "probe": protocol,
+                    "best block": best,
+                    "its top-1": f"{100 * peak.best.top1:.1f} %",
+                    "within one standard error": " to ".join(map(_block, peak.plateau)),
+                    "blocks after it": str(peak.blocks_after),
+                    "gap to the last block (95 % interval)": gap,
+                    **{
+                        place: cell(max(top1, default=None), ".1f", 100, " %")
+                        for place, top1 in final.items()
+                    },
+                }
             )
         notes += [f"{name}: {note}" for note in model.notes]
     model = next(iter(result.models.values()))
@@ -177,7 +155,7 @@ def summarize(result: DepthResult) -> Summary:
         f"classes (largest: {100 * result.majority:.0f} %); the best block is chosen on the training part"
     )
     gap = "gap: top-1 of the best block minus that of the last block, in percentage points"
-    return Summary(header, tuple(rows), (images, gap, *notes))
+    return Summary.of(rows, images, gap, *notes)
 
 
 def _block(layer: int) -> str:

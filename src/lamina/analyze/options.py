@@ -18,14 +18,34 @@ Probe = Literal["knn", "linear"]
 
 
 @dataclass(frozen=True)
-class AnalysisOptions:
-    """The images that models are analysed on, how they are computed, and the output folder."""
+class OutputOptions:
+    """Where an analysis is written; its options derive from this."""
+
+    out: Path | None = None
+    """Folder for the JSON, PNG and SVG files; by default RUN/analyses, where there is a single run."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class ImageOptions(OutputOptions):
+    """The images of an analysis, and where it is computed."""
 
     data: str | None = None
     """Images: a folder, a .txt list, a quoted glob or a sample, of which the held-out part is used. By
     default the images that the first run was trained on."""
-    out: Path | None = None
-    """Folder for the JSON, PNG and SVG files; by default RUN/analyses, where there is a single run."""
+    device: str = "auto"
+    """Device to compute on: auto, cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
+    seed: Annotated[int, SEED] = 0
+    """Random seed of the choice of images, and of whatever else an analysis draws at random."""
+
+
+@dataclass(frozen=True)
+class AnalysisOptions(ImageOptions):
+    """The images that models are analysed on, how they are computed, and the output folder."""
+
     images: Annotated[int, COUNT] = 256
     """Number of images; they are drawn at random by the seed where the data has more."""
     network: str | None = None
@@ -36,11 +56,3 @@ class AnalysisOptions:
     """Images per forward pass; the numbers do not depend on it."""
     workers: Annotated[int, NOT_NEGATIVE] = 0
     """Number of processes that read images; 0 reads them in the main process."""
-    device: str = "auto"
-    """Device to compute on: auto, cpu, cuda, cuda:1, mps, ...; auto takes a GPU where there is one."""
-    seed: Annotated[int, SEED] = 0
-    """Random seed of the choice of images, and of whatever else an analysis draws at random."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)

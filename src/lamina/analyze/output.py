@@ -7,30 +7,26 @@ import math
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from lamina.core.files import replacing
 from lamina.core.plotting import thin_labels
 from lamina.core.records import write_json
-from lamina.core.text import printable
+from lamina.core.text import NO_VALUE, printable
 
 
-@runtime_checkable
-class Result(Protocol):
-    """What every analysis returns."""
+@dataclass(frozen=True)
+class Result:
+    """What every analysis returns: a dataclass of numbers that derives from this one."""
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers."""
-        ...
-
-
-NONE = "-"
-"""In a cell of a summary that has no number."""
+        """All fields, in plain lists and numbers."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,16 @@ class Summary:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, str]], *notes: str) -> Summary:
+        """From one or more rows of cells by the names of their columns, which are the same in all rows."""
+        return cls(tuple(rows[0]), tuple(tuple(row.values()) for row in rows), notes)
+
+
+def cell(value: float | None, layout: str, scale: float = 1.0, unit: str = "") -> str:
+    """A number in a cell of a summary: `scale` times the value in the format `layout`; a dash for None."""
+    return NO_VALUE if value is None else f"{scale * value:{layout}}{unit}"
 
 
 @dataclass(frozen=True)

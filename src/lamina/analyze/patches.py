@@ -25,6 +25,7 @@ from lamina.analyze.measures.patch_maps import (
     same_place,
 )
 from lamina.analyze.models import ModelOnImages
+from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
 from lamina.analyze.shown_images import (
     Map,
@@ -67,13 +68,8 @@ class ShownImage:
 
     def to_json(self) -> dict[str, Any]:
         """All but the picture; maps to 4 digits."""
-        maps = {"red": self.red, "green": self.green, "blue": self.blue, "norms": self.norms}
-        maps |= {"cosines": self.cosines}
-        rows = {name: rounded(values) for name, values in maps.items()}
-        attention = None if self.attention is None else rounded(self.attention)
-        counts = {"key": self.key, "name": self.name, "foreground": self.foreground}
-        counts |= {"outliers": self.outliers, "attention_share": self.attention_share}
-        return {**counts, **rows, "attention": attention}
+        found = {name: value for name, value in vars(self).items() if name != "picture"}
+        return {name: rounded(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ class ModelPatches:
 
 
 @dataclass(frozen=True)
-class PatchesResult:
+class PatchesResult(Result):
     """Several models on the same images."""
 
     models: Mapping[str, ModelPatches]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
 
@@ -15,7 +14,7 @@ from lamina.analyze.measures.patch_maps import OUTLIER_SIGMAS
 from lamina.analyze.output import Summary
 from lamina.analyze.patches import ModelPatches, PatchesResult, ShownImage
 from lamina.analyze.shown_images import channels_shown
-from lamina.core.plotting import figure_text, hues
+from lamina.core.plotting import coloured, figure_text
 
 _WIDTH = 1.5  # of a column, in inches
 _EDGE = "white"
@@ -26,8 +25,8 @@ def draw(result: PatchesResult) -> Figure:
     heights = [1.35 + len(model.shown) * _height(model) for model in result.models.values()]
     figure = Figure(figsize=(5 * _WIDTH + 0.4, sum(heights)), layout="constrained")
     blocks = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for i, (block, (name, model)) in enumerate(zip(blocks, result.models.items(), strict=True)):
-        _block(block, name, model, hues(result.models)[i])
+    for block, (name, model, hue) in zip(blocks, coloured(result.models), strict=True):
+        _block(block, name, model, hue)
     return figure
 
 
@@ -123,23 +122,15 @@ def _marks(row: Any, image: ShownImage, model: ModelPatches) -> None:
 
 def summarize(result: PatchesResult) -> Summary:
     """The variance that the principal components explain, and the share of outlier tokens."""
-    header = (
-        "model",
-        "images",
-        "grid",
-        "variance of three components",
-        "outlier patches",
-        "mean cosine of two patches",
-    )
     rows = [
-        (
-            name,
-            str(model.norms.n_images),
-            f"{model.grid[0]} x {model.grid[1]}",
-            _percents(model.explained),
-            f"{100 * model.norms.share:.2f} %",
-            f"{model.mean_cosine:.2f}",
-        )
+        {
+            "model": name,
+            "images": str(model.norms.n_images),
+            "grid": f"{model.grid[0]} x {model.grid[1]}",
+            "variance of three components": ", ".join(f"{100 * v:.0f}" for v in model.explained) + " %",
+            "outlier patches": f"{100 * model.norms.share:.2f} %",
+            "mean cosine of two patches": f"{model.mean_cosine:.2f}",
+        }
         for name, model in result.models.items()
     ]
     note = (
@@ -147,8 +138,4 @@ def summarize(result: PatchesResult) -> Summary:
         f"than {OUTLIER_SIGMAS:g} robust deviations above the median"
     )
     notes = [f"{n}: {m.without_attention}" for n, m in result.models.items() if m.without_attention]
-    return Summary(header, tuple(rows), (note, *notes))
-
-
-def _percents(shares: Sequence[float]) -> str:
-    return ", ".join(f"{100 * share:.0f}" for share in shares) + " %"
+    return Summary.of(rows, note, *notes)

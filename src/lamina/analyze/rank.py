@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from lamina.analyze.measures.rank import (
     power_law,
 )
 from lamina.analyze.models import ModelOnImages
+from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
@@ -75,7 +76,7 @@ class ModelRank:
 
 
 @dataclass(frozen=True)
-class RankResult:
+class RankResult(Result):
     """Several models, each on its images."""
 
     models: Mapping[str, ModelRank]
@@ -85,7 +86,7 @@ class RankResult:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in plain lists and numbers; power laws by their fields' names."""
-        found = asdict(self)
+        found = super().to_json()
         for model in found["models"].values():
             for score in model["scores"]:
                 law = score["power_law"]

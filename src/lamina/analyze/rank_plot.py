@@ -8,9 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lamina.analyze.output import NONE, Summary
+from lamina.analyze.output import Summary, cell
 from lamina.analyze.rank import RankResult, RankScore
-from lamina.core.plotting import WIDTH, depth_ticks, hues, legend_below, model_lines, tidy
+from lamina.core.plotting import WIDTH, DepthAxis, coloured, legend_below, model_lines, tidy
+from lamina.core.text import NO_VALUE
 
 _POOLS = ("mean", "cls")
 
@@ -43,22 +44,12 @@ def _numbers(result: RankResult) -> dict[str, Callable[[RankScore], float | None
 
 
 def _curves(panel: Any, result: RankResult) -> None:
-    depths = {model.depth for model in result.models.values()}
-    alike = len(depths) == 1
-    for i, (model, hue) in enumerate(zip(result.models.values(), hues(result.models), strict=True)):
-        x = [score.layer if alike else (score.layer + 1) / model.depth for score in model.curve]
-        panel.plot(
-            x,
-            [score.rankme for score in model.curve],
-            "o-",
-            color=hue,
-            ms=4,
-            linewidth=1.6,
-        )
+    axis = DepthAxis.of(model.depth for model in result.models.values())
+    for i, (_, model, hue) in enumerate(coloured(result.models)):
+        x = [axis.at(score.layer, model.depth) for score in model.curve]
+        panel.plot(x, [score.rankme for score in model.curve], "o-", color=hue, ms=4, linewidth=1.6)
         panel.axhline(model.most, color=hue, linestyle=(i, (1, 3)), linewidth=1.2)
-    ticks, texts, label = depth_ticks(depths.pop() if alike else None)
-    panel.set_xticks(ticks, texts)
-    panel.set_xlabel(label)
+    axis.label(panel)
     panel.set_ylabel("RankMe (dimensions)")
     highest = max(score.rankme for model in result.models.values() for score in model.curve)
     most = max(model.most for model in result.models.values())
@@ -74,14 +65,14 @@ def _bars(panel: Any, result: RankResult, title: str, number: Callable[[RankScor
     kinds = [kind for kind in kinds if kind in found]
     each = 0.8 / len(result.models)
     turned = 90 if len(kinds) * len(result.models) > 6 else 0  # values of narrow bars would run together
-    for i, model in enumerate(result.models.values()):
+    for i, (_, model, hue) in enumerate(coloured(result.models)):
         for score in model.final:
             value = number(score)
             x = kinds.index((score.place, score.pool)) + (i - (len(result.models) - 1) / 2) * each
             if value is None:
                 panel.text(x, 0, "n/a", rotation=90, ha="center", va="bottom", fontsize="x-small")
                 continue
-            panel.bar(x, value, 0.92 * each, color=hues(result.models)[i])
+            panel.bar(x, value, 0.92 * each, color=hue)
             text = " " * bool(turned) + (f"{value:.2f}" if value < 10 else f"{value:.0f}")
             panel.text(x, value, text, ha="center", va="bottom", fontsize="x-small", rotation=turned)
     panel.set_xticks(range(len(kinds)), [f"{place}\n{pool}" for place, pool in kinds])
@@ -110,21 +101,20 @@ def _keys(result: RankResult) -> list[Line2D]:
 
 def summarize(result: RankResult) -> Summary:
     """The numbers of the final features."""
-    header = ("model", "features", "RankMe", "effective rank", "largest possible", "alpha (R²)", "LiDAR")
     rows, notes = [], []
     for name, model in result.models.items():
         for score in model.final:
             law = score.power_law
             rows.append(
-                (
-                    name,
-                    f"{score.place}, {score.pool}",
-                    f"{score.rankme:.1f}",
-                    f"{score.effective_rank:.1f}",
-                    str(model.most),
-                    NONE if law is None else f"{law.alpha:.2f} ({law.r2:.2f})",
-                    NONE if score.lidar is None else f"{score.lidar:.1f}",
-                )
+                {
+                    "model": name,
+                    "features": f"{score.place}, {score.pool}",
+                    "RankMe": f"{score.rankme:.1f}",
+                    "effective rank": f"{score.effective_rank:.1f}",
+                    "largest possible": str(model.most),
+                    "alpha (R²)": NO_VALUE if law is None else f"{law.alpha:.2f} ({law.r2:.2f})",
+                    "LiDAR": cell(score.lidar, ".1f"),
+                }
             )
         notes += [f"{name}: {note}" for note in model.notes]
-    return Summary(header, tuple(rows), tuple(notes))
+    return Summary.of(rows, *notes)

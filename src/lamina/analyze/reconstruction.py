@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lamina.analyze.measures.cosine_transform import energies, energy_curve, frequencies
 from lamina.analyze.options import AnalysisOptions
+from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
 from lamina.analyze.shown_images import keys_of
 from lamina.core.batch import Batch, unit_float
@@ -101,14 +102,14 @@ class ModelReconstruction:
 
 
 @dataclass(frozen=True)
-class ReconstructionResult:
+class ReconstructionResult(Result):
     """Several methods, each on its images; masks are fixed by the images' keys."""
 
     models: Mapping[str, ModelReconstruction]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in plain lists and numbers."""
-        found = asdict(self)
+        found = super().to_json()
         for name, model in self.models.items():
             numbers = (model.mask_ratio, model.psnr, model.baseline_psnr)
             found["models"][name] |= zip(("mask_ratio", "psnr", "baseline_psnr"), numbers, strict=True)

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lamina.analyze.output import NONE, Summary
+from lamina.analyze.output import Summary
 from lamina.analyze.reconstruction import Band, ModelReconstruction, ReconstructionResult
-from lamina.core.plotting import WIDTH, figure_text, hues, legend_below, tidy
+from lamina.core.plotting import WIDTH, coloured, figure_text, legend_below, tidy
+from lamina.core.text import NO_VALUE
 
 BANDS = {"mean": "patch\nmean", "low": "below\nπ/2", "high": "from π/2\non"}
 PALE, FULL = 0.4, 1.0
@@ -24,7 +25,7 @@ def draw(result: ReconstructionResult) -> Figure:
     figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
     (energies, ratios), (bands, psnr) = figure.subplots(2, 2, height_ratios=(1.2, 1))
     _energies(energies, result)
-    for model, hue in zip(result.models.values(), hues(result.models), strict=True):
+    for _, model, hue in coloured(result.models):
         _curve(ratios, model, model.ratio, hue)
     ratios.set_ylabel("energy of error / original")
     ratios.set_title("relative error (0: exact, 1: baseline)", fontsize="small")
@@ -45,7 +46,7 @@ def draw(result: ReconstructionResult) -> Figure:
 def _energies(panel: Any, result: ReconstructionResult) -> None:
     models = list(result.models.values())
     alike = all(_same_original(model, models[0]) for model in models)
-    for i, (model, hue) in enumerate(zip(models, hues(result.models), strict=True)):
+    for i, (_, model, hue) in enumerate(coloured(result.models)):
         if i == 0 or not alike:
             grey = "0.45" if alike else hue
             panel.plot(model.frequencies[1:], model.original[1:], "--", color=grey, lw=1.3)
@@ -73,12 +74,11 @@ def _face(model: ModelReconstruction, hue: str) -> str:
 
 def _bands(panel: Any, result: ReconstructionResult) -> None:
     n = len(result.models)
-    for i, model in enumerate(result.models.values()):
+    for i, (_, model, hue) in enumerate(coloured(result.models)):
         for j, which in enumerate(BANDS):
             band = getattr(model, which)
             if band is None or band.ratio is None:
                 continue
-            hue = hues(result.models)[i]
             face = _face(model, hue) if which == "mean" else hue
             at = j + (i - (n - 1) / 2) * 0.6 / n
             look = {"color": hue, "markerfacecolor": face, "ms": 5, "capsize": 2.5, "lw": 1.2}
@@ -100,11 +100,11 @@ def _scale(panel: Any, ratios: Any) -> None:
 
 def _psnr(panel: Any, result: ReconstructionResult) -> None:
     turned = 90 if len(result.models) > 4 else 0
-    for i, model in enumerate(result.models.values()):
+    for i, (_, model, hue) in enumerate(coloured(result.models)):
         for value, aside, alpha in ((model.baseline_psnr, -0.21, PALE), (model.psnr, 0.21, FULL)):
             endless = value == float("inf")
             text = "no error" if endless else " " * bool(turned) + f"{value:.1f}"
-            panel.bar(i + aside, 0 if endless else value, 0.4, color=hues(result.models)[i], alpha=alpha)
+            panel.bar(i + aside, 0 if endless else value, 0.4, color=hue, alpha=alpha)
             look = {"ha": "center", "va": "bottom", "fontsize": "x-small"}
             panel.text(i + aside, 0 if endless else value, text, rotation=90 if endless else turned, **look)
     panel.set_xticks([])
@@ -116,7 +116,7 @@ def _psnr(panel: Any, result: ReconstructionResult) -> None:
 
 def _keys(result: ReconstructionResult) -> list[Any]:
     keys: list[Any] = []
-    for (name, model), hue in zip(result.models.items(), hues(result.models), strict=True):
+    for name, model, hue in coloured(result.models):
         (rows, columns), hidden = model.patch, 100 * model.mask_ratio
         images = f"{model.n_images} images, {hidden:.0f} % of {rows} x {columns} px hidden"
         keys.append(Line2D([], [], color=hue, linewidth=3, label=f"{figure_text(name, 30)} ({images})"))
@@ -131,33 +131,32 @@ def _keys(result: ReconstructionResult) -> list[Any]:
 
 def summarize(result: ReconstructionResult) -> Summary:
     """Error over original in two bands and at the patch mean, and PSNR beside its baseline."""
-    header = (
-        "run",
-        "images",
-        "hidden",
-        "PSNR",
-        "PSNR of the baseline",
-        "relative error: patch mean",
-        "below π/2",
-        "from π/2 on",
-    )
     rows, notes = [], dict[str, list[str]]()
     for name, model in result.models.items():
-        psnrs = (f"{psnr:.2f} dB" for psnr in (model.psnr, model.baseline_psnr))
-        bands = (_relative_error(band) for band in (model.mean, model.low, model.high))
-        rows.append((name, str(model.n_images), f"{100 * model.mask_ratio:.0f} %", *psnrs, *bands))
+        rows.append(
+            {
+                "run": name,
+                "images": str(model.n_images),
+                "hidden": f"{100 * model.mask_ratio:.0f} %",
+                "PSNR": f"{model.psnr:.2f} dB",
+                "PSNR of the baseline": f"{model.baseline_psnr:.2f} dB",
+                "relative error: patch mean": _relative_error(model.mean),
+                "relative error: below π/2": _relative_error(model.low),
+                "relative error: from π/2 on": _relative_error(model.high),
+            }
+        )
         for note in _conditions(model):
             notes.setdefault(note, []).append(name)
     note = (
         "relative error: energy of the error over that of the original at hidden patches, ± standard error "
         "over images; 100 %: no better than the baseline"
     )
-    return Summary(header, tuple(rows), (note, *(f"{', '.join(of)}: {note}" for note, of in notes.items())))
+    return Summary.of(rows, note, *(f"{', '.join(of)}: {note}" for note, of in notes.items()))
 
 
 def _relative_error(band: Band | None) -> str:
     if band is None or band.ratio is None:
-        return NONE
+        return NO_VALUE
     error = "" if band.standard_error is None else f" ± {100 * band.standard_error:.1f}"
     return f"{100 * band.ratio:.1f}{error} %"
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lamina.analyze.catalog import RetrievalOptions
 from lamina.analyze.models import Images, ModelOnImages
+from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
 from lamina.analyze.shown_images import Picture, chosen_keys, device_of, keys_of, name_of, picture_of
 from lamina.core.batch import unit_float
@@ -71,14 +72,14 @@ class ModelRetrieval:
     channels: int
     duplicates: int
     """Number of pairs of near-duplicates among the images."""
-    judged: RetrievalScores | None
+    scores: RetrievalScores | None
     queries: tuple[Query, ...]
     pictures: Mapping[int, Picture] = field(repr=False, compare=False)
     """(H, W, 3) bytes of each image in the sheet, by key; not in the JSON."""
 
 
 @dataclass(frozen=True)
-class RetrievalResult:
+class RetrievalResult(Result):
     """Several models, the same queries."""
 
     models: Mapping[str, ModelRetrieval]
@@ -90,16 +91,11 @@ class RetrievalResult:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the pictures; names without control characters."""
-        models = {name: asdict(replace(model, pictures={})) for name, model in self.models.items()}
-        for model in models.values():
+        models = {name: replace(model, pictures={}) for name, model in self.models.items()}
+        found = asdict(replace(self, models=models))
+        for model in found["models"].values():
             del model["pictures"]
-        options = {name: value for name, value in vars(self).items() if name != "models"}
-        return {
-            "models": models,
-            **options,
-            "near_duplicates_above": SAME_IMAGE,
-            "near_duplicates_by": "pixels",
-        }
+        return {**found, "near_duplicates_above": SAME_IMAGE, "near_duplicates_by": "pixels"}
 
 
 class Ranking(NamedTuple):
@@ -229,11 +225,11 @@ def _sheet(
             neighbours = tuple(_found(model, keys[i], labels, i, cosine) for i, cosine in nearest)
             left_out = int((cosines == -torch.inf).sum()) - 1
             sheet.append(Query(_found(model, keys[row], labels, row, 1.0), neighbours, left_out))
-    judged = None if labels is None else score_rankings(gallery, labels, k)
+    scores = None if labels is None else score_rankings(gallery, labels, k)
     wanted = {image.key for query in sheet for image in (query.image, *query.neighbours)}
     pictures = _pictures(model, wanted)
     channels = model.backbone.encoder.in_chans
-    return ModelRetrieval(len(keys), channels, _pairs(pixels), judged, tuple(sheet), pictures)
+    return ModelRetrieval(len(keys), channels, _pairs(pixels), scores, tuple(sheet), pictures)
 
 
 def _pairs(pixels: Float64[Tensor, "n K"]) -> int:

@@ -6,10 +6,10 @@ from typing import Any
 
 from matplotlib.figure import Figure, SubFigure
 
-from lamina.analyze.output import NONE, Summary
+from lamina.analyze.output import Summary, cell
 from lamina.analyze.retrieval import ModelRetrieval, RetrievalResult
 from lamina.analyze.shown_images import Picture, channels_shown
-from lamina.core.plotting import figure_text, hues
+from lamina.core.plotting import coloured, figure_text
 
 _WIDTH = 1.25  # of a column, in inches
 _FRAMES: dict[bool | None, tuple[str, Any, float]] = {
@@ -29,8 +29,8 @@ def draw(result: RetrievalResult) -> Figure:
     columns = 1 + result.k
     figure = Figure(figsize=(max(5.0, columns * _WIDTH + 0.3), sum(heights)), layout="constrained")
     blocks = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for i, (block, (name, model)) in enumerate(zip(blocks, result.models.items(), strict=True)):
-        block.suptitle(_title(name, model, result), color=hues(result.models)[i], fontsize="small")
+    for block, (name, model, hue) in zip(blocks, coloured(result.models), strict=True):
+        block.suptitle(_title(name, model, result), color=hue, fontsize="small")
         _block(block, model, columns)
     return figure
 
@@ -40,12 +40,12 @@ def _title(name: str, model: ModelRetrieval, result: RetrievalResult) -> str:
     kind = f"{result.features} features, {'class token' if result.pool == 'cls' else 'patch mean'}{centred}"
     facts = [f"n = {model.n_images} images", kind, channels_shown(model.channels)]
     first = f"{figure_text(name)}: {', '.join(fact for fact in facts if fact)}"
-    if model.judged is None:
+    scores = model.scores
+    if scores is None:
         return f"{first}\nno class labels, so no precision"
-    judged = model.judged
     return (
-        f"{first}\nprecision@{result.k} {100 * judged.precision:.1f} % (chance {100 * judged.chance:.1f} %), "
-        f"mAP {100 * judged.mean_average_precision:.1f} %"
+        f"{first}\nprecision@{result.k} {100 * scores.precision:.1f} % (chance {100 * scores.chance:.1f} %), "
+        f"mAP {100 * scores.mean_average_precision:.1f} %"
     )
 
 
@@ -54,15 +54,10 @@ def _block(block: SubFigure, model: ModelRetrieval, columns: int) -> None:
     for row, query in zip(axes, model.queries, strict=True):
         for panel in row:
             panel.set_axis_off()
-        _image(
-            row[0],
-            model.pictures[query.image.key],
-            figure_text(query.image.name, 20),
-            query.image.label,
-            None,
-        )
+        shown = query.image
+        _image(row[0], model.pictures[shown.key], figure_text(shown.name, 20), shown.label, None)
         for panel, found in zip(row[1:], query.neighbours, strict=False):
-            same = None if found.label is None else found.label == query.image.label
+            same = None if found.label is None else found.label == shown.label
             above = f"cosine {found.cosine:.2f}"
             _image(panel, model.pictures[found.key], above, found.label, same)
     for rank, panel in enumerate(axes[0]):
@@ -85,23 +80,25 @@ def _image(panel: Any, picture: Picture, above: str, label: str | None, same: bo
 
 def summarize(result: RetrievalResult) -> Summary:
     """Precision and mAP where there are labels."""
-    header = ("model", "images", f"precision at {result.k}", "mAP", "chance", "near-duplicate pairs")
-    rows = []
-    for name, model in result.models.items():
-        judged = model.judged
-        scores = (NONE,) * 3 if judged is None else (
-            *(f"{100 * v:.1f} %" for v in (judged.precision, judged.mean_average_precision, judged.chance)),
-        )  # fmt: skip
-        rows.append((name, str(model.n_images), *scores, str(model.duplicates)))
+    numbers = {f"precision at {result.k}": "precision", "mAP": "mean_average_precision", "chance": "chance"}
+    rows = [
+        {
+            "model": name,
+            "images": str(model.n_images),
+            **{
+                column: cell(getattr(model.scores, number, None), ".1f", 100, " %")
+                for column, number in numbers.items()
+            },
+            "near-duplicate pairs": str(model.duplicates),
+        }
+        for name, model in result.models.items()
+    ]
     tokens = {"mean": "mean of the patches", "cls": "class token"}[result.pool]
     centred = ", centred" if result.centred else ""
     note = (
         f"cosine similarity of {result.features} features ({tokens}{centred}); near-duplicates of a query "
         "are left out"
     )
-    unlabelled = (
-        ()
-        if any(model.judged for model in result.models.values())
-        else ("the images have no labels, so there is no precision",)
-    )
-    return Summary(header, tuple(rows), (note, *unlabelled))
+    labelled = any(model.scores for model in result.models.values())
+    unlabelled = "the images have no labels, so there is no precision"
+    return Summary.of(rows, note, *(() if labelled else (unlabelled,)))

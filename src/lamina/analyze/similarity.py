@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations_with_replacement, zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lamina.analyze.catalog import SimilarityOptions
 from lamina.analyze.models import ModelOnImages
+from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
 from lamina.core.errors import LaminaError
 from lamina.features.pooling import layer_vectors
@@ -82,7 +83,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class SimilarityResult:
+class SimilarityResult(Result):
     """All pairs of models, on the same images."""
 
     layers: Mapping[str, tuple[int, ...]]
@@ -102,10 +103,6 @@ class SimilarityResult:
             if (pair.first, pair.second) == (second, first):
                 return tuple(zip(*pair.cka, strict=True))
         raise LaminaError(f"there are no models {first!r} and {second!r}; there are {', '.join(self.layers)}")
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, in plain lists and numbers."""
-        return asdict(self)
 
 
 def run(session: AnalysisSession, options: SimilarityOptions) -> SimilarityResult:

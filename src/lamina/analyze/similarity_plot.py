@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from lamina.analyze.output import NONE, Summary
+from lamina.analyze.output import Summary, cell
 from lamina.analyze.similarity import SimilarityResult
 from lamina.core.plotting import WIDTH, figure_text, hues
 
@@ -60,7 +60,6 @@ def summarize(result: SimilarityResult) -> Summary:
         begins = result.layers[pair.first][0]
         first = "embedded input" if begins < 0 else f"block {begins}"
         what = f"{first} and last block" if within else "last blocks"
-        rows.append((pair.first, pair.second, what, NONE if value is None else f"{value:.3f}"))
-    tokens = _POOLS[result.pool]
-    note = f"debiased linear CKA over {result.n_images} images, by {tokens}"
-    return Summary(("model", "other model", "layers", "CKA"), tuple(rows), (note,))
+        names = {"model": pair.first, "other model": pair.second}
+        rows.append({**names, "layers": what, "CKA": cell(value, ".3f")})
+    return Summary.of(rows, f"debiased linear CKA over {result.n_images} images, by {_POOLS[result.pool]}")

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamina.analyze.catalog import FrequencyOptions, FusionWeightsOptions, LayerProbesOptions, analysis
+from lamina.analyze.catalog import FrequencyOptions, LayerProbesOptions, analysis
+from lamina.analyze.options import OutputOptions
 from lamina.cli.output import console, print_table, say
 from lamina.core.config import merge
 from lamina.methods.catalog import demo as demo_recipe
@@ -40,7 +41,7 @@ def analyze_demo(out: Path, data: str) -> None:
     from lamina.analyze.session import AnalysisSession
 
     for name, options in (
-        ("layers", FusionWeightsOptions()),
+        ("layers", OutputOptions()),
         ("frequency", FrequencyOptions(data=data)),
         ("depth", LayerProbesOptions(data=data)),
     ):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from matplotlib import colormaps
@@ -23,6 +24,8 @@ METHODS = {"MAE": 0, "MAE + MFF": 1, "PixMIM": 2, "PixMIM + MFF": 3, "EVA + MFF"
 """What has a colour of its own, by the place in `HUES`."""
 _CALLED = {"mff": "maemff"}  # what people call a run of a method
 
+Model = TypeVar("Model")
+
 WIDTH = 8.0
 """Width of a picture, in inches: printed over 7 inches of text, letters of 8 pt are 7 pt high."""
 
@@ -30,6 +33,11 @@ WIDTH = 8.0
 def hues(names: Iterable[str]) -> list[str]:
     """Colours of models by `places`."""
     return [HUES[place] for place in places(names)]
+
+
+def coloured(models: Mapping[str, Model]) -> list[tuple[str, Model, str]]:
+    """Each model's name, the model, and its colour."""
+    return [(name, model, hue) for (name, model), hue in zip(models.items(), hues(models), strict=True)]
 
 
 def places(names: Iterable[str]) -> list[int]:
@@ -70,23 +78,47 @@ def tidy(panel: Any, grid: Literal["x", "y", "both"] | None = "y") -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def depth_ticks(depth: int | None, embedded: bool = True) -> tuple[list[float], list[str], str]:
-    """Places, texts and label of an axis over the blocks of a network.
+@dataclass(frozen=True)
+class DepthAxis:
+    """An axis over the blocks of networks.
 
-    Args:
+    Attributes:
         depth: number of blocks; None where models differ in it: the axis is then the share of the blocks.
         embedded: whether the embedded input, before the first block, is a place of its own.
     """
-    if depth is None:
-        label = "depth as a share of the blocks"
-        ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
-        return ticks, ["0", "1/4", "1/2", "3/4", "1"], f"{label} (0: embedded input)" if embedded else label
-    stride = 1 if depth <= 12 else 2 if depth <= 24 else 4
-    blocks = range(stride - 1, depth, stride)
-    if not embedded:
-        return [float(i) for i in blocks], [str(i) for i in blocks], "block"
-    label = "after block (in: embedded input)"
-    return [-1.0, *map(float, blocks)], ["in", *map(str, blocks)], label
+
+    depth: int | None
+    embedded: bool = True
+
+    @classmethod
+    def of(cls, depths: Iterable[int], embedded: bool = True) -> DepthAxis:
+        """The axis for models of these numbers of blocks."""
+        different = set(depths)
+        return cls(different.pop() if len(different) == 1 else None, embedded)
+
+    def at(self, layer: int, depth: int) -> float:
+        """Where a block of a model with `depth` blocks is drawn: its number, or the share of the blocks that
+        it is the end of."""
+        return float(layer) if self.depth is not None else (layer + 1) / depth
+
+    def label(self, panel: Any, more: Mapping[str, float] | None = None) -> None:
+        """Set the ticks and the label of the horizontal axis; `more` are further ticks by their texts."""
+        ticks, label = self._ticks()
+        ticks |= more or {}
+        panel.set_xticks(list(ticks.values()), list(ticks))
+        panel.set_xlabel(label)
+
+    def _ticks(self) -> tuple[dict[str, float], str]:
+        if self.depth is None:
+            ticks = {"0": 0.0, "1/4": 0.25, "1/2": 0.5, "3/4": 0.75, "1": 1.0}
+            return ticks, "depth as a share of the blocks" + " (0: embedded input)" * self.embedded
+        stride = 1 if self.depth <= 12 else 2 if self.depth <= 24 else 4
+        blocks = {str(i): float(i) for i in range(stride - 1, self.depth, stride)}
+        return (
+            ({"in": -1.0} | blocks, "after block (in: embedded input)")
+            if self.embedded
+            else (blocks, "block")
+        )
 
 
 def figure_text(text: str, most: int = 60) -> str:
@@ -98,10 +130,10 @@ def figure_text(text: str, most: int = 60) -> str:
 
 def model_lines(names: Iterable[str], most: int = 40) -> list[Line2D]:
     """A legend's entry for each model, in its colour."""
-    names = list(names)
+    named = dict.fromkeys(names)
     return [
         Line2D([], [], color=hue, linewidth=3, label=figure_text(name, most))
-        for name, hue in zip(names, hues(names), strict=True)
+        for name, _, hue in coloured(named)
     ]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Sequence
 
+NO_VALUE = "\N{EN DASH}"
+"""In a cell of a table that has no value."""
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -28,6 +31,11 @@ def printable_lines(text: str) -> str:
 def counted(n: int, what: str, several: str = "") -> str:
     """A number and its noun: "1 file", "2 files"; `several` is the plural where it is not formed by an s."""
     return f"{n} {what if n == 1 else several or what + 's'}"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in GitHub's Markdown: a line for the header, one of dashes, and one for each row."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
 
 
 def csv_cell(text: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lamina.analyze.catalog import HessianOptions
 from lamina.analyze.frequency import analyze_frequency
 from lamina.analyze.hessian import analyze_hessian
 from lamina.analyze.models import Images, ModelOnImages, subsample
@@ -79,7 +80,7 @@ class StudyMeasurements:
         task, _ = load_task(run)
         backbone = load_encoder(run)
         batches = self._images(backbone, CURVED_BATCHES * CURVED_IMAGES, CURVED_IMAGES)
-        found = analyze_hessian({"it": task}, batches, top=1, bottom=0)
+        found = analyze_hessian({"it": task}, batches, HessianOptions(top=1, bottom=0))
         return list(found.maxima("it"))
 
     def _images(self, backbone: Backbone, n: int, batch_size: int) -> Images:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from lamina.analyze.catalog import HessianOptions
 from lamina.analyze.curvature.density import Density, Trace, hutchinson, spectral_density
-from lamina.analyze.curvature.lanczos import Eigenvalue, Tick, extremes
+from lamina.analyze.curvature.lanczos import Eigenvalue, extremes
 from lamina.analyze.curvature.operator import HessianOperator
 from lamina.analyze.curvature.power import power_iteration
+from lamina.core.batch import Batch
 
 DENSITY_STEPS = 40
 """Products for each random vector of a density: the number of vectors that Lanczos keeps."""
@@ -36,37 +38,35 @@ class BatchCurvature:
     products: int
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is computed of each mini-batch: numbers of eigenvalues and of random vectors."""
-
-    top: int
-    bottom: int
-    power: int
-    trace_probes: int
-    density_probes: int
-    tol: float
-    seed: int
-
-
 def measure_batch(
-    operator: HessianOperator, images: int, number: int, wanted: Wanted, tick: Tick
+    task: nn.Module,
+    batch: Batch,
+    number: int,
+    options: HessianOptions,
+    progress: Callable[[int, float], None],
 ) -> BatchCurvature:
-    """The curvature of mini-batch `number`; random vectors are functions of the seed and that number."""
+    """The curvature of mini-batch `number`; random vectors are functions of the seed and that number.
+
+    `progress` is called after each product with the number of products and the relative residual.
+    """
+    seed = options.seed
+    operator = HessianOperator(task, batch, options.parameters, options.weight_decay, options.mixed, seed)
+
+    def tick(residual: float) -> None:
+        progress(operator.products, residual)
 
     def normal(purpose: int) -> Callable[[int], Float[Tensor, "n"]]:
-        return lambda i: operator.normal(wanted.seed, number, purpose, i)
+        return lambda i: operator.normal(seed, number, purpose, i)
 
     def signs(purpose: int) -> Callable[[int], Float[Tensor, "n"]]:
-        return lambda i: operator.signs(wanted.seed, number, purpose, i)
+        return lambda i: operator.signs(seed, number, purpose, i)
 
-    start = operator.normal(wanted.seed, number, 0)
-    ends = extremes(operator, start, normal(1), wanted.top, wanted.bottom, wanted.tol, tick=tick)
-    magnitude = power_iteration(operator, normal(2), wanted.power, tick=tick)
+    start = operator.normal(seed, number, 0)
+    ends = extremes(operator, start, normal(1), options.top, options.bottom, options.tol, tick=tick)
+    magnitude = power_iteration(operator, normal(2), options.power_iterations, tick=tick)
     trace, density = None, None
-    if wanted.trace_probes:
-        trace = hutchinson(operator, signs(3), wanted.trace_probes, tick)
-    if wanted.density_probes:
-        probes, steps = wanted.density_probes, DENSITY_STEPS
-        density = spectral_density(operator, signs(4), normal(5), probes, steps, tick)
-    return BatchCurvature(images, operator.loss, *ends, magnitude, trace, density, operator.products)
+    if options.trace_probes:
+        trace = hutchinson(operator, signs(3), options.trace_probes, tick)
+    if options.density_probes:
+        density = spectral_density(operator, signs(4), normal(5), options.density_probes, DENSITY_STEPS, tick)
+    return BatchCurvature(len(batch), operator.loss, *ends, magnitude, trace, density, operator.products)
