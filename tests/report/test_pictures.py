@@ -19,17 +19,12 @@ from lamina.analyze.measures.patch_maps import principal
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.patches import take
+from lamina.core.shown_pixels import displayable, to_uint8
 from lamina.data.sources import ArraySource
 from lamina.mim import Prediction
 from lamina.report import reconstructions as strips_module
 from lamina.report.gallery import Gallery, write_pictures
-from lamina.report.model_pictures import (
-    displayable,
-    patch_features,
-    pca_map,
-    reconstruct,
-    to_uint8,
-)
+from lamina.report.model_pictures import patch_features, pca_map, reconstruct
 from lamina.report.picture_store import AlbumWriter, read_album
 from lamina.report.reconstructions import reconstruct_files, remark
 from lamina.runs.data_facts import DataFacts

@@ -31,7 +31,6 @@ from lamina.analyze.shown_images import (
     Map,
     Picture,
     chosen_keys,
-    device_of,
     grid_map,
     keys_of,
     name_of,
@@ -39,6 +38,7 @@ from lamina.analyze.shown_images import (
     rounded,
 )
 from lamina.core.errors import LaminaError
+from lamina.core.frozen import device_of
 from lamina.interop.backbone import Backbone
 
 
@@ -174,7 +174,7 @@ def _tokens(
 
 
 def _see(model: ModelOnImages, n: int, seed: int) -> _Seen:
-    encoder, device = model.backbone.encoder, device_of(model)
+    encoder, device = model.backbone.encoder, device_of(model.backbone)
     norms, prefix, cosines = [], [], []
     kept: dict[int, Tensor] = {}
     grid, done = encoder.grid, 0
@@ -201,7 +201,7 @@ def _see(model: ModelOnImages, n: int, seed: int) -> _Seen:
 def _maps_of(model: ModelOnImages, seen: _Seen, at: tuple[int, int], only_foreground: bool) -> ModelPatches:
     """The maps of the images that are shown."""
     backbone = model.backbone
-    images = torch.stack(list(seen.kept.values())).to(device_of(model))
+    images = torch.stack(list(seen.kept.values())).to(device_of(model.backbone))
     last, patches = _tokens(backbone, images)
     norms = last[:, backbone.encoder.n_prefix :].double().norm(dim=-1)
     cosines = cosines_to(patches, at[0] * seen.grid[1] + at[1])

@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from lamina.analyze.measures.patch_maps import OUTLIER_SIGMAS
 from lamina.analyze.output import Summary
 from lamina.analyze.patches import ModelPatches, PatchesResult, ShownImage
-from lamina.analyze.shown_images import channels_shown
 from lamina.core.plotting import coloured, figure_text
+from lamina.core.shown_pixels import channels_shown
 
 _WIDTH = 1.5  # of a column, in inches
 _EDGE = "white"

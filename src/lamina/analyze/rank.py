@@ -11,13 +11,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from lamina.analyze.catalog import RankOptions
-from lamina.analyze.measures.rank import (
-    Moments,
-    PowerLaw,
-    Scatters,
-    entropy_rank,
-    power_law,
-)
+from lamina.analyze.measures.rank import Moments, PowerLaw, Scatters
 from lamina.analyze.models import ModelOnImages
 from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
@@ -178,17 +172,16 @@ def _model(name: str, model: ModelOnImages, views: _Views) -> ModelRank:
 def _score(key: tuple[str, str], moments: Moments, scatters: Scatters | None) -> RankScore:
     kind, pool = key
     place, layer = (kind, -1) if kind in ("last", "fused") else ("block", int(kind))
-    variances = moments.variances()  # the last of n is zero but for rounding: the mean is taken off
     try:
-        law = power_law(variances)
+        law = moments.power_law()
     except LaminaError:
         law = None
     return RankScore(
         place,  # type: ignore[arg-type]  # one of the three
         layer,
         pool,
-        rankme=entropy_rank(moments.singular_values(), 1e-7),
-        effective_rank=entropy_rank(variances[: moments.n - 1].sqrt()),
+        rankme=moments.rankme(),
+        effective_rank=moments.effective_rank(),
         power_law=law,
         lidar=None if scatters is None else scatters.lidar(),
     )

@@ -18,6 +18,7 @@ from lamina.analyze.session import AnalysisSession
 from lamina.analyze.shown_images import keys_of
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
+from lamina.core.frozen import device_of
 from lamina.core.patches import patchify, split_indices, take
 from lamina.methods.reconstruct import check_pixels, fill
 from lamina.mim import MIM
@@ -201,7 +202,7 @@ def _model(name: str, filler: Filler) -> ModelReconstruction:
 
 
 def _energies(name: str, method: MIM, batch: Batch) -> _Energies:
-    batch = batch.to(next(method.parameters(), torch.empty(0)).device)
+    batch = batch.to(device_of(method))
     made = fill(method, batch)
     patch, target = method.encoder.patch, method.target
     mask, where = made.mask.cpu(), made.where.cpu()

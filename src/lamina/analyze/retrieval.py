@@ -15,9 +15,10 @@ from lamina.analyze.catalog import RetrievalOptions
 from lamina.analyze.models import Images, ModelOnImages
 from lamina.analyze.output import Result
 from lamina.analyze.session import AnalysisSession
-from lamina.analyze.shown_images import Picture, chosen_keys, device_of, keys_of, name_of, picture_of
+from lamina.analyze.shown_images import Picture, chosen_keys, keys_of, name_of, picture_of
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
+from lamina.core.frozen import device_of
 from lamina.core.text import printable
 from lamina.interop.backbone import FeatureKind, Pool
 
@@ -264,7 +265,7 @@ def _features(
     model: ModelOnImages, features: FeatureKind, pool: Pool
 ) -> tuple[list[int], Float[Tensor, "n D"], Float64[Tensor, "n K"], Int64[Tensor, "n"] | None]:
     """Keys, pooled features, pixels and labels of all images."""
-    device = device_of(model)
+    device = device_of(model.backbone)
     keys: list[int] = []
     labels: list[int] = []
     vectors, pixels = [], []

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure, SubFigure
 
 from lamina.analyze.output import Summary, cell
 from lamina.analyze.retrieval import ModelRetrieval, RetrievalResult
-from lamina.analyze.shown_images import Picture, channels_shown
+from lamina.analyze.shown_images import Picture
 from lamina.core.plotting import coloured, figure_text
+from lamina.core.shown_pixels import channels_shown
 
 _WIDTH = 1.25  # of a column, in inches
 _FRAMES: dict[bool | None, tuple[str, Any, float]] = {

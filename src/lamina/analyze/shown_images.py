@@ -15,6 +15,7 @@ from lamina.analyze.models import Images, ModelOnImages
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
+from lamina.core.shown_pixels import displayable, to_uint8
 from lamina.core.text import printable
 
 Picture = NDArray[np.uint8]
@@ -27,16 +28,8 @@ def picture_of(image: Shaped[Tensor, "C H W"], most: int | None = None) -> Pictu
     With `most`, every so many-th pixel, so that no side is longer than that.
     """
     stride = 1 if most is None else max(1, -(-max(image.shape[-2:]) // most))
-    shown = unit_float((image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1))[:, ::stride, ::stride])
-    pixels = (shown.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
-
-
-def channels_shown(channels: int) -> str:
-    """Which channels are shown, for titles; "" where all are."""
-    if channels > 3:
-        return f"first 3 of {channels} channels"
-    return "first of 2 channels" if channels == 2 else ""
+    shown = displayable(image[None])[0].expand(3, -1, -1)[:, ::stride, ::stride]
+    return np.ascontiguousarray(to_uint8(unit_float(shown)).permute(1, 2, 0).cpu().numpy())
 
 
 def chosen_keys(keys: Iterable[int], n: int, seed: int) -> tuple[int, ...]:
@@ -55,11 +48,6 @@ def chosen_keys(keys: Iterable[int], n: int, seed: int) -> tuple[int, ...]:
 def keys_of(batch: Batch, done: int) -> Int64[Tensor, "B"]:
     """The batch's keys on the CPU; without, the images are counted from `done` on."""
     return torch.arange(done, done + len(batch)) if batch.keys is None else batch.keys.cpu()
-
-
-def device_of(model: ModelOnImages) -> torch.device:
-    """The device of a model."""
-    return next(model.backbone.parameters()).device
 
 
 def name_of(model: ModelOnImages, key: int) -> str:

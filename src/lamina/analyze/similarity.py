@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, zip_longest
@@ -23,23 +24,22 @@ FEWEST = 4
 """Images of which the unbiased estimator can be formed: its terms are over four different ones."""
 
 
-def unbiased_hsic(x: Float[Tensor, "m d"], y: Float[Tensor, "m e"]) -> float:
-    """Hilbert-Schmidt independence criterion of two linear kernels, without bias; about 0 where independent.
+def unbiased_hsic(grams: Float64[Tensor, "L mm"]) -> Float64[Tensor, "L L"]:
+    """Hilbert-Schmidt independence criterion of all pairs of features, without bias; about 0 where two are
+    independent. `grams` are their flattened `u_centred_gram`.
 
     Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, equation 5: with K and L the
     kernels x x^T and y y^T but for zeros on their diagonals, and 1 the vector of m ones,
 
         (tr(K L) + 1'K1 1'L1 / ((m - 1)(m - 2)) - 2 1'K L1 / (m - 2)) / (m (m - 3)).
-
-    Raises:
-        LaminaError: for fewer than 4 images.
     """
-    grams = torch.stack([u_centred_gram(features).flatten() for features in (x, y)])
-    return float(_products(grams)[0, 1])
+    m = round(grams.shape[1] ** 0.5)
+    hsic: Tensor = grams @ grams.T / (m * (m - 3))
+    return hsic
 
 
-def debiased_cka(x: Float[Tensor, "m d"], y: Float[Tensor, "m e"]) -> float:
-    """Debiased linear CKA: HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y)) of `unbiased_hsic`.
+def debiased_cka(hsic: Float64[Tensor, "L L"]) -> Float64[Tensor, "L L"]:
+    """Debiased linear CKA of all pairs: HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y)) of `unbiased_hsic`.
 
     1 for features that a rotation, a shift and a scale make equal, about 0 for independent ones, whatever m
     and the widths are; never above 1.
@@ -48,8 +48,9 @@ def debiased_cka(x: Float[Tensor, "m d"], y: Float[Tensor, "m e"]) -> float:
     debiased as Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021, arXiv
     2010.15327, do. NaN where the features of all images are the same.
     """
-    grams = torch.stack([u_centred_gram(features).flatten() for features in (x, y)])
-    return float(_normalised(_products(grams))[0, 1])
+    scale = hsic.diagonal().sqrt()
+    cka: Tensor = hsic / torch.outer(scale, scale)
+    return cka.clamp(max=1.0)  # rounding goes beyond
 
 
 def u_centred_gram(features: Float[Tensor, "m d"]) -> Float64[Tensor, "m m"]:
@@ -145,8 +146,8 @@ def analyze_similarity(
         _check_same(list(models), parts)
         grams = torch.stack([u_centred_gram(x).flatten() for part in parts for x in part.features])
         sizes.append(len(parts[0].features[0]))
-        sums = sums + sizes[-1] * _products(grams)
-    cka = _normalised(sums / sum(sizes))
+        sums = sums + sizes[-1] * unbiased_hsic(grams)
+    cka = debiased_cka(sums / sum(sizes))
     return SimilarityResult(layers, _pairs(layers, cka), pool, sum(sizes), tuple(sizes))
 
 
@@ -205,30 +206,19 @@ def _check_same(names: list[str], parts: tuple[_Chunk | None, ...]) -> None:
             raise LaminaError(f"{names[0]} and {name} do not see the same images in the same order")
 
 
-def _products(grams: Float64[Tensor, "L mm"]) -> Float64[Tensor, "L L"]:
-    """Unbiased HSIC of all pairs of U-centred Gram matrices."""
-    m = round(grams.shape[1] ** 0.5)
-    hsic: Tensor = grams @ grams.T / (m * (m - 3))
-    return hsic
-
-
-def _normalised(hsic: Float64[Tensor, "L L"]) -> Float64[Tensor, "L L"]:
-    """Over the roots of the diagonal; NaN where that is zero. Rounding does not go beyond 1."""
-    scale = hsic.diagonal().sqrt()
-    cka: Tensor = hsic / torch.outer(scale, scale)
-    return cka.clamp(max=1.0)
-
-
 def _pairs(layers: Mapping[str, tuple[int, ...]], cka: Float64[Tensor, "L L"]) -> tuple[Pair, ...]:
     ends, start = {}, 0
     for name, own in layers.items():
         ends[name] = slice(start, start + len(own))
         start += len(own)
     return tuple(
-        Pair(one, other, tuple(tuple(map(_number, row)) for row in cka[ends[one], ends[other]].tolist()))
+        Pair(
+            one,
+            other,
+            tuple(
+                tuple(None if math.isnan(value) else value for value in row)
+                for row in cka[ends[one], ends[other]].tolist()
+            ),
+        )
         for one, other in combinations_with_replacement(layers, 2)
     )
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value

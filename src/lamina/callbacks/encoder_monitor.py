@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from lamina.analyze.fusion_weights import bias
-from lamina.analyze.measures.rank import entropy_rank
+from lamina.analyze.measures.rank import rankme
 from lamina.analyze.models import Images, subsample
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
@@ -246,16 +246,6 @@ class EncoderMonitor(Callback):
 def features_of(encoder: Encoder, batches: Sequence[Batch], device: torch.device) -> Float[Tensor, "n D"]:
     """The mean of each image's patch tokens after the final norm, in float32 on the CPU."""
     return torch.cat([_pooled(encoder, batch.images.to(device)).cpu() for batch in batches])
-
-
-def rankme(features: Float[Tensor, "n D"]) -> float | None:
-    """`lamina.analyze.measures.rank.rankme` by the smaller of the two Gram matrices, several times as fast;
-    None where features are not finite."""
-    if not torch.isfinite(features).all():
-        return None
-    x = features.double()
-    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
-    return entropy_rank(torch.linalg.eigvalsh(gram).clamp_min(0).sqrt(), 1e-7)
 
 
 def knn_top1(features: Float[Tensor, "n D"], labels: Int64[Tensor, "n"]) -> float | None:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
+from lamina.core.rng import sample_keys
 
 
 class Fault(NamedTuple):
@@ -116,6 +117,14 @@ class Batch:
             self.objects,
             self.remarks,
         )
+
+
+def with_keys(batch: Batch, seed: int = 0) -> Batch:
+    """The batch with keys by place and seed where it has none, so that what is random is drawn alike each
+    time."""
+    if batch.keys is not None:
+        return batch
+    return replace(batch, keys=sample_keys(seed, 0, torch.arange(len(batch), device=batch.images.device)))
 
 
 def images_of(given: object) -> Shaped[Tensor, "..."]:

@@ -44,6 +44,11 @@ class Frozen(nn.Module):
         return self
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """The device of a module's parameters; the CPU where it has none."""
+    return next(module.parameters(), torch.empty(0)).device
+
+
 @contextmanager
 def modes_kept(module: nn.Module) -> Iterator[None]:
     """Whatever happens inside, each submodule has its own mode (training or evaluation) back afterwards.

@@ -5,18 +5,18 @@ Nothing here draws from torch's own generator, so looking at a method while it t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Shaped, UInt8
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 
 from lamina.analyze.measures.patch_maps import CLIPPED, principal
-from lamina.core.batch import Batch, unit_float
+from lamina.core.batch import Batch, unit_float, with_keys
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import eval_mode
+from lamina.core.frozen import device_of, eval_mode
 from lamina.core.patches import patchify, unpatchify
-from lamina.core.rng import sample_keys
+from lamina.core.shown_pixels import to_uint8
 from lamina.methods.reconstruct import check_pixels, fill, predicts_pixels
 from lamina.mim import MIM
 
@@ -46,28 +46,6 @@ class PcaMap:
     explained: tuple[float, float, float]
 
 
-def to_uint8(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """Floats in [0, 1] as 8-bit numbers, rounded; what lies outside is clamped."""
-    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def displayable(images: Shaped[Tensor, "B C H W"]) -> Shaped[Tensor, "B c H W"]:
-    """One channel (shown grey) or the first three (shown as red, green, blue)."""
-    return images[:, :3] if images.shape[1] >= 3 else images[:, :1]
-
-
-def keyed(batch: Batch, device: torch.device) -> Batch:
-    """The batch on `device`, with keys by position where it has none: the same masks each time."""
-    batch = batch.to(device)
-    if batch.keys is not None:
-        return batch
-    return replace(batch, keys=sample_keys(0, 0, torch.arange(len(batch), device=device)))
-
-
-def _device(method: nn.Module) -> torch.device:
-    return next(method.parameters(), torch.empty(0)).device
-
-
 def reconstruct(method: MIM, batch: Batch) -> Reconstruction:
     """Hide patches and let the method fill them in.
 
@@ -82,7 +60,7 @@ def reconstruct(method: MIM, batch: Batch) -> Reconstruction:
 
 def mask_and_reconstruct(method: MIM, batch: Batch) -> Reconstruction:
     """As `reconstruct`; without a reconstruction for a target that is not made of pixels."""
-    batch = keyed(batch, _device(method))
+    batch = with_keys(batch.to(device_of(method)))
     given = unit_float(batch.images).float()
     patch, grid = method.encoder.patch, method.encoder.grid_of(batch.images)
     patches = patchify(given, patch)
@@ -106,7 +84,7 @@ def mask_and_reconstruct(method: MIM, batch: Batch) -> Reconstruction:
 
 def patch_features(method: MIM, batch: Batch, size: int = 32) -> Float[Tensor, "B N D"]:
     """Normed patch tokens of the last block, nothing hidden; float32 on the CPU, `size` images at a time."""
-    encoder, device = method.encoder, _device(method)
+    encoder, device = method.encoder, device_of(method)
     rows = []
     with eval_mode(method):
         for part in batch.split(size):

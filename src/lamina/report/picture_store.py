@@ -20,8 +20,9 @@ from lamina.core.batch import unit_float
 from lamina.core.files import write_atomically
 from lamina.core.plain_files import DamagedFile, read_plain
 from lamina.core.records import read_object, write_json
+from lamina.core.shown_pixels import channels_shown, displayable, to_uint8
 from lamina.features.nearest import Neighbours
-from lamina.report.model_pictures import PcaMap, Reconstruction, displayable, to_uint8
+from lamina.report.model_pictures import PcaMap, Reconstruction
 
 INDEX_FILE = "index.json"
 LONGEST_SIDE = 288
@@ -90,10 +91,8 @@ class AlbumWriter:
 
     def reconstructions(self, made: Reconstruction, names: Sequence[str]) -> None:
         """Keep originals, masked inputs (hidden patches transparent) and reconstructions."""
-        channels, filled = made.original.shape[1], made.reconstruction
-        if channels not in (1, 3):
-            shown = "channels 1, 2 and 3" if channels > 3 else "channel 1"
-            self._index["facts"]["channels"] = f"{shown} of {channels}"
+        filled = made.reconstruction
+        self._index["facts"]["channels"] = channels_shown(made.original.shape[1])
         self._index["facts"]["hidden"] = float(made.hidden.float().mean())
         self._index["restored"] = [
             {

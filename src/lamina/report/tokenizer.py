@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from lamina.core.batch import Batch, unit_float
 from lamina.core.config import flatten, to_mapping
-from lamina.core.frozen import eval_mode
+from lamina.core.frozen import device_of, eval_mode
+from lamina.core.shown_pixels import to_uint8
 from lamina.core.text import printable
 from lamina.data.sources import Source
 from lamina.report.colours import ACCENT
 from lamina.report.format import count, percent
 from lamina.report.jinja import write_page
-from lamina.report.model_pictures import to_uint8
 from lamina.report.picture_store import Picture, as_pil, embedded
 from lamina.report.plots import LineChart, Series, line_chart
 from lamina.report.sections import Fact
@@ -121,10 +121,9 @@ def _usage(result: TokenizerResult) -> LineChart | None:
 
 
 def _pairs(tokenizer: DiscreteVAE, batch: Batch, source: Source) -> list[Pair]:
-    device = next(tokenizer.parameters()).device
     shown = next(batch.split(SHOWN))
     assert shown.keys is not None
-    images = unit_float(shown.images.to(device)).float()
+    images = unit_float(shown.images.to(device_of(tokenizer))).float()
     with eval_mode(tokenizer), torch.no_grad():
         made = tokenizer.decode(tokenizer.ids(images))
     planes = [to_uint8(p).cpu() for p in (images, patch_means(images, tokenizer.stride), made)]

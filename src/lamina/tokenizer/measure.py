@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lamina.core.batch import Batch, unit_float
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import eval_mode
+from lamina.core.frozen import device_of, eval_mode
 from lamina.tokenizer.vae import DiscreteVAE
 
 
@@ -53,7 +53,7 @@ class TokenizerResult:
 
 def measure_tokenizer(tokenizer: DiscreteVAE, batches: Iterable[Batch]) -> TokenizerResult:
     """Read images in batches, name them and bring them back. Raises `LaminaError` where there is no image."""
-    device = next(tokenizer.parameters()).device
+    device = device_of(tokenizer)
     squares = torch.zeros(2, dtype=torch.float64)
     counts = torch.zeros(tokenizer.vocabulary, dtype=torch.int64)
     n_images, n_values = 0, 0

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -25,10 +24,10 @@ from torch.func import functional_call
 
 from lamina.analyze.curvature.attention import TwiceDifferentiable
 from lamina.analyze.options import Parameters
-from lamina.core.batch import Batch
+from lamina.core.batch import Batch, with_keys
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import eval_mode
-from lamina.core.rng import sample_keys, seed_for
+from lamina.core.rng import seed_for
 from lamina.encoder.encoder import Encoder
 from lamina.train.param_groups import param_groups
 
@@ -80,7 +79,7 @@ class HessianOperator:
         rest = {name: p.detach() for name, p in task.named_parameters() if name not in views}
         self._views = list(views.values())
         self.n = sum(view.numel() for view in self._views)
-        loss = _loss_of(task, {**rest, **views}, keyed(batch, seed).to(self.device), mixed, seed)
+        loss = _loss_of(task, {**rest, **views}, with_keys(batch, seed).to(self.device), mixed, seed)
         self.loss = float(loss.detach())
         if not torch.isfinite(loss):
             raise LaminaError(f"the loss of a batch is {self.loss}; look at its images and labels")
@@ -145,13 +144,6 @@ def chosen_parameters(task: nn.Module, parameters: Parameters) -> dict[str, nn.P
             f"nothing is trained of {type(task).__name__}'s parameters ({parameters}); call requires_grad_()"
         )
     return trained
-
-
-def keyed(batch: Batch, seed: int) -> Batch:
-    """The batch with keys for its samples, so that what is random is drawn alike for each model."""
-    if batch.keys is not None:
-        return batch
-    return replace(batch, keys=sample_keys(seed, 0, torch.arange(len(batch), device=batch.images.device)))
 
 
 def _loss_of(task: nn.Module, parameters: dict[str, Tensor], batch: Batch, mixed: bool, seed: int) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import scipy.linalg
 import torch
 from jaxtyping import Float, Float64
+from scipy.stats import linregress
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
@@ -26,58 +28,26 @@ class PowerLaw(NamedTuple):
     last: int
 
 
-def rankme(features: Float[Tensor, "n d"], eps: float = 1e-7) -> float:
-    """RankMe: exp of the entropy of the singular values, each over their sum, plus `eps`.
+RANKME_EPSILON = 1e-7
+"""What RankMe adds to each singular value's share."""
+
+
+def rankme(features: Float[Tensor, "n d"]) -> float | None:
+    """RankMe: exp of the entropy of the singular values, each over their sum, plus 1e-7; None where features
+    are not finite.
 
     Garrido et al., "RankMe: Assessing the Downstream Performance of Pretrained Self-Supervised
     Representations by Their Rank", ICML 2023, arXiv 2210.02885, equation 1. Features are not centred: a large
-    mean is one direction with a large share, and lowers the number. At most min(n, d) (but for `eps`).
+    mean is one direction with a large share, and lowers the number. At most min(n, d) (but for the 1e-7).
+
+    The singular values are those of the smaller Gram matrix: several times as fast as a decomposition of the
+    features, and as exact as features in single precision are.
     """
-    return entropy_rank(torch.linalg.svdvals(features.double()), eps)
-
-
-def effective_rank(features: Float[Tensor, "n d"]) -> float:
-    """exp of the entropy of the singular values of the centred features, each over their sum.
-
-    Roy and Vetterli, "The effective rank: A measure of effective dimensionality", EUSIPCO 2007. Two things
-    differ from RankMe: the mean is taken off, and nothing is added. At most min(n - 1, d).
-    """
-    centred = features.double() - features.double().mean(dim=0)
-    return entropy_rank(torch.linalg.svdvals(centred))
-
-
-def alpha_req(features: Float[Tensor, "n d"], first: int = FIRST_RANK, last: int | None = None) -> PowerLaw:
-    """Decay of the covariance's spectrum: minus the slope of log eigenvalue against log rank.
-
-    Agrawal et al., "alpha-ReQ: Assessing Representation Quality in Self-Supervised Learning by measuring
-    eigenspectrum decay", NeurIPS 2022. A least-squares line through the ranks `first` to `last` (by default
-    min(d, n) // 2: beyond it the eigenvalues of few samples fall faster than those of the distribution).
-
-    Raises:
-        LaminaError: where that range holds fewer than 5 ranks, or eigenvalues that are zero.
-    """
-    return power_law(Moments.of(features).variances(), first, last)
-
-
-def lidar(views: Float[Tensor, "n q d"], delta: float = 1e-4, eps: float = 1e-8) -> float:
-    """LiDAR: effective rank of the scatter between images, in units of the scatter between their views.
-
-    Thilak et al., "LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL Architectures", ICLR
-    2024, arXiv 2312.04000, section 4. With m_i the mean of the q views of image i and m the mean of these,
-    S_b = mean_i (m_i - m)(m_i - m)^T, S_w = mean_ij (x_ij - m_i)(x_ij - m_i)^T + delta I, and l the
-    eigenvalues of S_w^-1/2 S_b S_w^-1/2: exp of the entropy of l / sum(l) + eps. At most min(n - 1, d) (but
-    for `eps`). Where views differ less than sqrt(delta), delta decides.
-
-    Raises:
-        LaminaError: where there are fewer than 2 images, or fewer than 2 views of each.
-    """
-    if views.shape[0] < 2 or views.shape[1] < 2:
-        raise LaminaError(
-            f"LiDAR needs 2 images and 2 views of each, not {views.shape[0]} and {views.shape[1]}"
-        )
-    scatters = Scatters(views.shape[2])
-    scatters.add(views)
-    return scatters.lidar(delta, eps)
+    if not torch.isfinite(features).all():
+        return None
+    x = features.double()
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    return entropy_rank(torch.linalg.eigvalsh(gram).clamp_min(0).sqrt(), RANKME_EPSILON)
 
 
 class Moments:
@@ -87,13 +57,6 @@ class Moments:
         self.n = 0
         self.mean = torch.zeros(width, dtype=torch.float64)
         self.scatter = torch.zeros(width, width, dtype=torch.float64)
-
-    @classmethod
-    def of(cls, features: Float[Tensor, "n d"]) -> Moments:
-        """Of all vectors at once."""
-        moments = cls(features.shape[1])
-        moments.add(features)
-        return moments
 
     def add(self, part: Float[Tensor, "n d"]) -> None:
         """Some more vectors."""
@@ -105,11 +68,44 @@ class Moments:
         self.mean += shift * (m / total)
         self.n = total
 
-    def singular_values(self) -> Float64[Tensor, "k"]:
-        """Of the matrix of all vectors, not centred, in descending order; min(n, d) of them."""
+    def rankme(self) -> float:
+        """`rankme` of all vectors."""
         gram = self.scatter + self.n * torch.outer(self.mean, self.mean)
         values: Tensor = torch.linalg.eigvalsh(gram).flip(0)[: min(self.n, len(self.mean))]
-        return values.clamp_min(0).sqrt()
+        return entropy_rank(values.clamp_min(0).sqrt(), RANKME_EPSILON)
+
+    def effective_rank(self) -> float:
+        """exp of the entropy of the singular values of the centred vectors, each over their sum.
+
+        Roy and Vetterli, "The effective rank: A measure of effective dimensionality", EUSIPCO 2007. Two
+        things differ from RankMe: the mean is taken off, and nothing is added. At most min(n - 1, d).
+        """
+        # The last of n is zero but for rounding, since the mean is taken off.
+        return entropy_rank(self.variances()[: self.n - 1].sqrt())
+
+    def power_law(self, first: int = FIRST_RANK, last: int | None = None) -> PowerLaw:
+        """alpha-ReQ, the decay of the covariance's spectrum: minus the slope of log eigenvalue against log
+        rank.
+
+        Agrawal et al., "alpha-ReQ: Assessing Representation Quality in Self-Supervised Learning by measuring
+        eigenspectrum decay", NeurIPS 2022. A least-squares line through the ranks `first` to `last` (by
+        default min(d, n) // 2: beyond it the eigenvalues of few samples fall faster than those of the
+        distribution).
+
+        Raises:
+            LaminaError: where that range holds fewer than 5 ranks, or eigenvalues that are zero.
+        """
+        values = self.variances()
+        last = len(values) // 2 if last is None else last
+        if first < 1 or last > len(values) or last - first + 1 < FEWEST_RANKS:
+            raise LaminaError(
+                f"alpha-ReQ needs {FEWEST_RANKS} ranks within 1..{len(values)}, not {first}..{last}; take "
+                "more images, or an earlier first rank"
+            )
+        if values[last - 1] <= 1e-12 * values[0]:  # what is left of features in single precision
+            raise LaminaError(f"the spectrum ends before rank {last}; take a smaller last rank")
+        line = linregress(np.log(np.arange(first, last + 1)), values[first - 1 : last].log().numpy())
+        return PowerLaw(-float(line.slope), float(line.rvalue) ** 2, first, last)
 
     def variances(self) -> Float64[Tensor, "k"]:
         """Eigenvalues of the covariance (over n - 1), in descending order; min(n, d) of them."""
@@ -133,7 +129,14 @@ class Scatters:
         self.means.add(means)
 
     def lidar(self, delta: float = 1e-4, eps: float = 1e-8) -> float:
-        """See `lidar`."""
+        """LiDAR: effective rank of the scatter between images, in units of the scatter between their views.
+
+        Thilak et al., "LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL Architectures", ICLR
+        2024, arXiv 2312.04000, section 4. With m_i the mean of the q views of image i and m the mean of
+        these, S_b = mean_i (m_i - m)(m_i - m)^T, S_w = mean_ij (x_ij - m_i)(x_ij - m_i)^T + delta I, and l
+        the eigenvalues of S_w^-1/2 S_b S_w^-1/2: exp of the entropy of l / sum(l) + eps. At most
+        min(n - 1, d) (but for `eps`). Where views differ less than sqrt(delta), delta decides.
+        """
         n, width = self.means.n, len(self.means.mean)
         within = self.within / n + delta * torch.eye(width, dtype=torch.float64)
         # The eigenvalues of S_w^-1/2 S_b S_w^-1/2 are those of the pencil S_b v = l S_w v.
@@ -148,22 +151,3 @@ def entropy_rank(values: Float64[Tensor, "k"], eps: float = 0.0) -> float:
         return 0.0
     shares = values / total + eps
     return float(torch.special.entr(shares).sum().exp())
-
-
-def power_law(values: Float64[Tensor, "k"], first: int = FIRST_RANK, last: int | None = None) -> PowerLaw:
-    """See `alpha_req`; of eigenvalues in descending order."""
-    last = len(values) // 2 if last is None else last
-    if first < 1 or last > len(values) or last - first + 1 < FEWEST_RANKS:
-        raise LaminaError(
-            f"alpha-ReQ needs {FEWEST_RANKS} ranks within 1..{len(values)}, not {first}..{last}; take more "
-            "images, or an earlier first rank"
-        )
-    if values[last - 1] <= 1e-12 * values[0]:  # what is left of features in single precision
-        raise LaminaError(f"the spectrum ends before rank {last}; take a smaller last rank")
-    x = torch.arange(first, last + 1, dtype=torch.float64).log()
-    y = values[first - 1 : last].log()
-    x, y = x - x.mean(), y - y.mean()
-    slope = float((x * y).sum() / x.square().sum())
-    spread = float(y.square().sum())
-    r2 = 1 - float((y - slope * x).square().sum()) / spread if spread > 0 else 1.0
-    return PowerLaw(-slope, r2, first, last)
