@@ -14,7 +14,7 @@ from lamina.cmae.cmae import CMAE
 from lamina.core.choices import unread
 from lamina.core.config import flatten, to_mapping
 from lamina.core.terminal import tolerant_output
-from lamina.data.file_names import printable
+from lamina.core.text import printable
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import Spec, open_source
 from lamina.data.sources import Source

@@ -167,7 +167,7 @@ def test_an_error_of_the_reader_is_itself() -> None:
 def test_workers_that_are_busy_are_said_to_be(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("lamina.data.loading.worker_pool.SAY_AFTER_SECONDS", 0.5)
+    monkeypatch.setattr("lamina.data.loading.worker_pool.WARN_AFTER_SECONDS", 0.5)
     with caplog.at_level(logging.WARNING, "lamina"):
         assert len(list(in_order(Numbers(1.2), CHUNKS[:1], 1))) == 1
     assert [record.getMessage() for record in caplog.records] == [

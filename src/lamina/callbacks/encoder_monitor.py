@@ -18,7 +18,7 @@ from lamina.analyze.models import Images, subsample
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import eval_mode
-from lamina.data.file_names import printable
+from lamina.core.text import printable
 from lamina.data.open import Spec, held_out, open_source
 from lamina.data.sources import Source
 from lamina.encoder.encoder import Encoder

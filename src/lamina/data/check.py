@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset
 
 from lamina.core.batch import Remark
-from lamina.core.text import counted
+from lamina.core.text import counted, printable
 from lamina.data.decode.notes import remark_lines, remarks_on
 from lamina.data.decode.unreadable import Unreadable
-from lamina.data.file_names import printable
 from lamina.data.loading.dataloader import in_order
 from lamina.data.options import DataOptions, Decoding
 from lamina.data.sources import Source
@@ -152,7 +151,8 @@ def check(
         in_chans: also report files whose channels do not fit an encoder of so many.
         duplicates: also compare contents (SHA-256 of the file's bytes).
         training: the part of the source that pre-training sees, whose bad files decide; by default all.
-        progress: told how many files are done, of how many, and 0 (the share of the time spent waiting).
+        progress: called with the number of files that are done, the number of all, and 0 (the share of time
+            spent waiting).
     """
     options = options or DataOptions()
     start = time.perf_counter()

@@ -28,7 +28,7 @@ def files_digest(paths: Sequence[str]) -> bytes:
 
 
 def _of_file(path: str, with_bytes: bool) -> bytes:
-    """The size, and the ends of a plain file; what cannot be read is told apart from what can."""
+    """The size, and the ends of a plain file; what cannot be read has a value of its own."""
     try:
         found = os.stat(path)
         size = f"{found.st_size} ".encode()

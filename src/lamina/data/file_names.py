@@ -8,9 +8,6 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from lamina.core.errors import LaminaError
-from lamina.core.text import printable
-
-__all__ = ["SUFFIXES", "Names", "ending", "is_image_name", "not_files", "printable"]
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _OTHERS = (".png", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".npy")
@@ -49,7 +46,7 @@ def ending(name: str) -> str:
 
 
 def not_files(data: object) -> LaminaError:
-    """What to say of data that are images in memory where files are read."""
+    """The error for data that are images in memory, where files are read."""
     return LaminaError(
         f"data is a {type(data).__name__}, and lamina reads files: give a folder, a list of paths, a glob or "
         "sample:NAME; save arrays and datasets as images first: PIL.Image.fromarray(array).save('0.png')"

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lamina.core.errors import LaminaError
-from lamina.data.file_names import ending, is_image_name, printable
+from lamina.core.text import printable
+from lamina.data.file_names import ending, is_image_name
 from lamina.data.found import Found, PassedOver
 from lamina.data.outputs import is_output
 
@@ -197,7 +198,7 @@ def _is_output(folder: str) -> bool:
 def read_list(file: str | os.PathLike[str]) -> list[str]:
     """The paths in a text file, one on each line, relative to the file's folder; blank lines are skipped.
 
-    Bytes that are no UTF-8 are kept as they are; a file of UTF-16 is told by its byte order mark.
+    Bytes that are no UTF-8 are kept as they are; UTF-16 is recognised by its byte order mark.
     """
     try:
         content = Path(file).read_bytes()

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from lamina.core.errors import LaminaError
-from lamina.data.file_names import printable
+from lamina.core.text import printable
 from lamina.data.find_files import find_images
 from lamina.data.found import Found
 from lamina.data.part_names import loose_role
@@ -62,26 +62,23 @@ def _labelled(root: str, found: Found, parts: Parts, split: Split | None) -> Fil
     if split == "val" and parts.val:  # numbered as in training
         known |= _classes_in(_search(root, parts.train), tops) - {None}
     unlabelled = None in known or len(known) < 2
-    said = () if split == "all" or parts is _WHOLE else parts.notes()
+    notes = [] if split == "all" or parts is _WHOLE else [*parts.notes()]
     if parts is _WHOLE and (doubtful := maybe_parts(root)):
-        said = (*said, _not_parts(doubtful, "one data set" if unlabelled else "classes"))
+        notes.append(_not_parts(doubtful, "one data set" if unlabelled else "classes"))
     if unlabelled:
         found.passed_over.repeats += len(found.links)
-        notes = (*said, *found.passed_over.notes())
+        notes += found.passed_over.notes()
         return FileSource(root, found.names, notes=notes, no_labels=_why_unlabelled(classes))
     number = {name: i for i, name in enumerate(sorted(filter(None, known)))}
     names = sorted([*found.names, *linked])
     found.passed_over.repeats += n_unused
     if linked:
-        first = f"{printable(min(linked))}, for one"
-        said = (
-            *said,
-            f"images that count in a further class too, where links put them: {len(linked)} ({first})",
-        )
+        count = f"{len(linked)} ({printable(min(linked))}, for one)"
+        notes.append(f"images that count in a further class too, where links put them: {count}")
     if split is None and not parts.val:
-        said = (_seen(root, len(names)), *said)
+        notes.insert(0, _no_part_held_out(root, len(names)))
     labels = [number[c] for c in map((classes | linked).__getitem__, names) if c is not None]
-    return FileSource(root, names, labels, list(number), notes=(*said, *found.passed_over.notes()))
+    return FileSource(root, names, labels, list(number), notes=[*notes, *found.passed_over.notes()])
 
 
 def _classes_in(found: Found, tops: Sequence[str]) -> set[str | None]:
@@ -91,7 +88,7 @@ def _classes_in(found: Found, tops: Sequence[str]) -> set[str | None]:
 
 
 def _not_parts(folders: Sequence[str], what: str) -> str:
-    """What is said where folders are named like parts and may be none."""
+    """The note on folders that are named like parts and may be none."""
     return (
         f"{' and '.join(map(printable, folders))} {'is' if len(folders) == 1 else 'are'} taken for {what}, "
         "not for a training or a held-out part; if they are parts, name them train/ and val/, with no other "
@@ -134,8 +131,8 @@ def _why_unlabelled(classes: Mapping[str, str | None]) -> str:
     return f"all images are in one folder, {printable(next(iter(classes.values()), None) or '')}"
 
 
-def _seen(root: str, n: int) -> str:
-    """What is to be known before a trained encoder is evaluated on the same folder."""
+def _no_part_held_out(root: str, n: int) -> str:
+    """The note for those who will evaluate the trained encoder on the same folder."""
     return (
         f"{printable(_named(root))} has classes and no held-out part: all {n} images are trained on, "
         "those included that an evaluation on the same folder tests on; "

@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lamina.core.text import counted
-from lamina.data.file_names import printable
+from lamina.core.text import counted, printable
 
 HELP = "`lamina data check --help` lists what is read"
 _MOST_NAMED = 6

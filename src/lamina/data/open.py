@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 
 from lamina.core.errors import LaminaError
-from lamina.data.file_names import not_files, printable
+from lamina.core.text import printable
+from lamina.data.file_names import not_files
 from lamina.data.find_files import is_glob, listed, match_glob, read_list
 from lamina.data.folders import open_folder, take_part
 from lamina.data.found import HELP
@@ -27,7 +28,7 @@ def open_source(
     `spec` is a folder, one image, a list (.txt, one path on each line), a glob, `sample:NAME`, or a
     Python list of paths; folders in a list or a glob are searched. A folder has classes if it looks like
     root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/... Names of parts are those that people
-    use, in any case (`lamina.data.parts`). What is passed over is said by the source's `notes`.
+    use, in any case (`lamina.data.parts`). The source's `notes` say what is passed over.
 
     `split`:
 

@@ -30,7 +30,7 @@ class Decoding:
     alpha_background: int = 255
     """The grey level (0 to 255) that transparent pixels are composited on."""
     max_pixels: int = MAX_PIXELS
-    """Largest height x width that is decoded; judged from the header."""
+    """Largest height x width that is decoded; read from the header."""
     max_decode_mb: int = MAX_DECODE_MB
     """Most memory, in MiB, that decoding one image may take; counted from the header."""
     max_decode_seconds: float = MAX_DECODE_SECONDS

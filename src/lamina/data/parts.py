@@ -1,4 +1,4 @@
-"""The parts of a data set, told by the names of its folders: training, held out, unlabelled."""
+"""The parts of a data set by the names of its folders: training, held out, unlabelled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lamina.data.file_names import is_image_name, printable
+from lamina.core.text import printable
+from lamina.data.file_names import is_image_name
 from lamina.data.outputs import is_output
 from lamina.data.part_names import (
     Role,
@@ -51,9 +52,9 @@ class Parts:
         left = (f"not used: {', '.join(unused)}; give a folder's own path to use it",) if unused else ()
         named = [os.path.basename(folder) for folder in (*self.train, *self.val)]
         usual = len(named) == 2 and goes_without_saying(named)
-        return left if usual and not left else (self._said(), *left)
+        return left if usual and not left else (self._roles(), *left)
 
-    def _said(self) -> str:
+    def _roles(self) -> str:
         if not self.train:
             return f"{_shown(self.val)} is a held-out part; there is no training part beside it"
         if not self.val:

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from lamina.core.errors import LaminaError
+from lamina.core.text import printable
 from lamina.data.digest import names_sha256
-from lamina.data.file_names import printable
 from lamina.data.open import open_source
 from lamina.data.sources import Source, images_digest
 from lamina.interop.backbone import Backbone

@@ -14,8 +14,7 @@ import numpy as np
 
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.files import check_writable, replacing
-from lamina.core.text import csv_cell
-from lamina.data.file_names import printable
+from lamina.core.text import csv_cell, printable
 from lamina.data.open import open_source
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions

@@ -1,4 +1,4 @@
-"""What is worth knowing of an image that could be read: said by kind and counted, never a line per image."""
+"""Notes on images that could be read, counted by their kind: never a line for each image."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from lamina.core.batch import Remark
-from lamina.core.text import counted
-from lamina.data.file_names import printable
+from lamina.core.text import counted, printable
 
 _LOGGERS = ("tifffile", "PIL")
 _NATIVE = logging.getLogger("PIL.native")
@@ -79,7 +78,7 @@ def collected() -> Iterator[list[Note]]:
 
 
 def _of_the_file(warned: warnings.WarningMessage) -> bool:
-    """Whether a warning is about a file: not about its size, which the limits judge, nor about a library."""
+    """Whether a warning is about a file: not about its size, which the limits check, nor about a library."""
     of_size = issubclass(warned.category, Image.DecompressionBombWarning)
     return not of_size and "torchvision" not in str(warned.message).lower()
 

@@ -2,8 +2,8 @@
 
 - An axis of channels becomes the image's channels, whether its planes are samples or pages.
 - Of times, depths, positions and of plain pages without metadata the first is read; that is noted.
-- An axis without a meaning (a stack that `tifffile.imwrite` was not told the axes of) is refused: it may be
-  channels as well as depths.
+- An axis without a meaning (a stack written without its axes, as `tifffile.imwrite` does by default) is
+  refused: it may be channels as well as depths.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read_tiff(file: BinaryIO, how: Decoding) -> Stored:
     """The first image of a TIFF of any depth and number of channels, never turned.
 
     Raises:
-        Unreadable: where it cannot be told what the planes are, or for what cannot be decoded as it is.
+        Unreadable: where the file does not say what the planes are, or for what cannot be decoded as it is.
     """
     import tifffile  # which scikit-image depends on; it takes a while
 

@@ -10,10 +10,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
-from lamina.core.text import counted
+from lamina.core.text import counted, printable
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.dense.sources import IGNORE, MapSource, ObjectSource
-from lamina.data.file_names import printable
 
 
 @dataclass(frozen=True)

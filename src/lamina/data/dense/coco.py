@@ -20,11 +20,12 @@ from torch import Tensor
 from lamina.core.batch import Objects
 from lamina.core.errors import LaminaError
 from lamina.core.records import parse_json
+from lamina.core.text import printable
 from lamina.data.decode.decode import Decoded
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.coco_annotations import Annotation, by_image
 from lamina.data.dense.sources import ObjectSource
-from lamina.data.file_names import Names, printable
+from lamina.data.file_names import Names
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.part_names import Role, most_usual
 from lamina.data.parts import folders_of
@@ -150,7 +151,7 @@ def open_coco(annotations: str | os.PathLike[str], images: str | os.PathLike[str
 
 
 def _any_there(images: CocoImages) -> bool:
-    """Whether an image is where it is said to be; of `MOST_SOUGHT` at most, evenly spread."""
+    """Whether one of the images exists; at most `MOST_SOUGHT` of them are looked for, evenly spread."""
     n = min(len(images), MOST_SOUGHT)
     return any(os.path.lexists(images.path(k * len(images) // n)) for k in range(n))
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lamina.core.errors import LaminaError
+from lamina.core.text import printable
 from lamina.data.decode.decode import guarded
 from lamina.data.decode.limits import Stream, check_memory, check_pixels
 from lamina.data.decode.notes import collected
 from lamina.data.decode.pillow import grey_factor
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.sources import IGNORE
-from lamina.data.file_names import printable
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.sources import EncodedSource
 
@@ -57,7 +57,7 @@ def class_names(root: str, masks: EncodedSource, reduce: bool) -> list[str]:
     training masks go.
 
     Raises:
-        LaminaError: where classes cannot be told, masks are in colour, or hold 0 and 255 alone.
+        LaminaError: where the classes are not known, masks are in colour, or hold 0 and 255 alone.
     """
     file = next((Path(root, name) for name in NAME_FILES if Path(root, name).is_file()), None)
     if file is None:
@@ -67,7 +67,7 @@ def class_names(root: str, masks: EncodedSource, reduce: bool) -> list[str]:
         counted = numbers[numbers != IGNORE]
         if not counted.size:
             raise LaminaError(
-                f"{printable(root)} has no classes.txt, and no training mask to tell classes by"
+                f"{printable(root)} has no classes.txt, and no training mask that shows the classes"
             )
         return [str(k + reduce) for k in range(int(counted.max()) + 1)]
     names = _listed(file)

@@ -13,10 +13,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
+from lamina.core.text import printable
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.mask_classes import NAME_FILES, class_names, read_numbers, reduced
 from lamina.data.dense.sources import IGNORE, MapSource
-from lamina.data.file_names import printable
 from lamina.data.find_files import find_images
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.part_names import Role
@@ -100,7 +100,7 @@ def open_masks(root: str, part: Role, options: MaskOptions = PLAIN) -> MaskFolde
     are numbered after a look at all training masks.
 
     Raises:
-        LaminaError: where the folders are not there, most images have no mask, or classes cannot be told.
+        LaminaError: where the folders are not there, most images have no mask, or the classes are not known.
     """
     places = find_masks(root, part)
     if places is None:

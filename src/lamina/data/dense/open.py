@@ -6,10 +6,11 @@ import os
 from typing import Literal
 
 from lamina.core.errors import LaminaError
+from lamina.core.text import printable
 from lamina.data.dense.coco import find_coco, open_coco
 from lamina.data.dense.mask_folder import PLAIN, MaskOptions, find_masks, open_masks
 from lamina.data.dense.sources import MapSource, ObjectSource
-from lamina.data.file_names import not_files, printable
+from lamina.data.file_names import not_files
 from lamina.data.samples.catalog import is_sample, open_sample, sample_names
 
 Part = Literal["train", "val"]

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from lamina.core.batch import Fault
+from lamina.core.text import printable
 from lamina.data.decode.unreadable import Reason, Unreadable
-from lamina.data.file_names import printable
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 
 
 def fault_of(source: Source, epoch: int, index: int, error: Unreadable) -> Fault:
-    """What is told of an image that could not be read."""
+    """The record of an image that could not be read."""
     return Fault(epoch, index, str(error.reason), printable(source.name(index)))
 
 

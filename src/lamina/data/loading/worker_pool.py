@@ -27,8 +27,8 @@ T = TypeVar("T")
 log = logging.getLogger("lamina")
 
 POLL_SECONDS = 0.5
-SAY_AFTER_SECONDS = 30.0
-"""A wait of this length is said once, with what the workers do."""
+WARN_AFTER_SECONDS = 30.0
+"""Length of a wait, in seconds, after which a warning says once what the workers do."""
 JOIN_SECONDS = 10.0
 
 _END = object()
@@ -53,7 +53,7 @@ class WorkerPool(Generic[T]):
         self._stop = threading.Event()
         self._workers: Sequence[BaseProcess] = ()
         self._device = torch.cuda.current_device() if torch.cuda.is_available() else None
-        self._told_full = False
+        self._warned_full = False
 
     def __iter__(self) -> Iterator[T]:
         """The items in order.
@@ -110,7 +110,7 @@ class WorkerPool(Generic[T]):
 
     def _next(self) -> Any:
         # Counted by polls and not by a clock: a process that was itself stopped for long has not waited.
-        polls, said = 0, False
+        polls, warned = 0, False
         while True:
             try:
                 return self._received(self._items.get(timeout=POLL_SECONDS))
@@ -123,8 +123,8 @@ class WorkerPool(Generic[T]):
                     f"no batch has come from the data workers for {waited:g} s ({self._doing()}); a disk or "
                     "file server may hang; where reading takes that long, raise data.worker_timeout_seconds"
                 )
-            if waited >= SAY_AFTER_SECONDS and not said:
-                said = True
+            if waited >= WARN_AFTER_SECONDS and not warned:
+                warned = True
                 log.warning("waiting for data for %.0f s: %s", waited, self._doing())
 
     def _received(self, got: Any) -> Any:
@@ -133,8 +133,8 @@ class WorkerPool(Generic[T]):
         if got is _END:
             return got
         item, packed = got
-        if packed.full and not self._told_full:
-            self._told_full = True
+        if packed.full and not self._warned_full:
+            self._warned_full = True
             log.warning(
                 "shared memory has no room for a batch (%s): it travels through a pipe, which is slower; "
                 "enlarge /dev/shm (Docker: --shm-size), or take fewer workers",

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from lamina.core.batch import Objects
 from lamina.core.errors import LaminaError
+from lamina.core.text import printable
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.class_counts import check_counts, count_objects
 from lamina.data.dense.coco_annotations import counted_reasons
 from lamina.data.dense.open import open_objects
 from lamina.data.dense.sources import ObjectSource
-from lamina.data.file_names import printable
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.sources import Subset
 from lamina.evaluate.dense.data import MOST_CHECKED, CheckedSource, TwoParts

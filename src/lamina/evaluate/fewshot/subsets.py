@@ -11,8 +11,8 @@ import torch
 
 from lamina.core.errors import LaminaError
 from lamina.core.rng import permutation
+from lamina.core.text import printable
 from lamina.data.digest import short_digest
-from lamina.data.file_names import printable
 from lamina.data.sources import Source, Subset
 
 

@@ -13,7 +13,7 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
-from lamina.data.file_names import printable
+from lamina.core.text import printable
 from lamina.data.open import open_source
 from lamina.data.sources import Source
 from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES

@@ -9,11 +9,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
+from lamina.core.text import printable
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.class_counts import check_counts, count_pixels
 from lamina.data.dense.open import open_maps
 from lamina.data.dense.sources import IGNORE, MapSource
-from lamina.data.file_names import printable
 from lamina.data.options import AS_STORED, Decoding
 from lamina.evaluate.dense.data import MOST_CHECKED, CheckedSource, TwoParts
 

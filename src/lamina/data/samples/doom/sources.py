@@ -3,7 +3,7 @@
 Surfaces (`open_doom_maps`): floor, ceiling, wall, sky, monster, item, scenery. Objects (`open_doom_objects`)
 are of the last three; with `kinds=1` monsters, aid (health, armour, power-ups, keys), arms (weapons,
 ammunition), barrels, lights, plants, columns and remains. Each has the mask of what is seen of it and a box
-around that. Objects of fewer than `smallest_px` pixels count as crowds: neither learned nor judged.
+around that. Objects of fewer than `smallest_px` pixels count as crowds: neither learned nor scored.
 
 The class of a frame is its scene: outdoors where at least 3 % of it are sky; else, by the mean depth of what
 is seen, nook (less than 17.5), room (less than 24.5) or hall. Each is about a quarter of the frames; to tell
