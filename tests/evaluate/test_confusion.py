@@ -50,12 +50,12 @@ def test_numbers_are_scikit_learns(n, classes):
         assert found.balanced == pytest.approx(balanced_accuracy_score(truth, given))
     assert found.majority == max(torch.bincount(truth)) / n
     for score, values in (
-        (recall_score, [each.recall for each in found.each]),
-        (precision_score, [each.precision for each in found.each]),
+        (recall_score, [each.recall for each in found.per_class]),
+        (precision_score, [each.precision for each in found.per_class]),
     ):
         theirs = score(truth, given, labels=range(classes), average=None, zero_division=np.nan)
         assert [np.nan if v is None else v for v in values] == pytest.approx(list(theirs), nan_ok=True)
-    assert [each.images for each in found.each] == torch.bincount(truth, minlength=classes).tolist()
+    assert [each.images for each in found.per_class] == torch.bincount(truth, minlength=classes).tolist()
     assert Confusion.read(json.loads(json.dumps(found.to_json()))) == found
 
 

@@ -1,4 +1,4 @@
-"""Which classes test images were taken for: the confusion matrix, and what follows from it for each class."""
+"""The confusion matrix of test images, and the recall and precision of each class."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ClassAccuracy(NamedTuple):
     name: str
     images: int
     recall: float | None
-    """Of its images, the share that was given this class."""
+    """Share of its images that were given this class."""
     precision: float | None
-    """Of the images that were given this class, the share that has it."""
+    """Share of the images that were given this class and have it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Confusion:
 
     @classmethod
     def summed(cls, found: Sequence[Confusion]) -> Confusion | None:
-        """Of several answers to the same images; None where there is none."""
+        """The sum of several matrices over the same images; None where there is none."""
         if not found:
             return None
         total: dict[tuple[int, int], int] = {}
@@ -71,19 +71,21 @@ class Confusion:
 
     def to_json(self) -> dict[str, Any]:
         """Classes, counts, and what follows for each class, in plain lists."""
-        each = [
-            dict(zip(("class", "images", "recall", "precision"), found, strict=True)) for found in self.each
-        ]
-        return {"classes": list(self.classes), "counts": [list(c) for c in self.counts], "per_class": each}
+        names = ("class", "images", "recall", "precision")
+        return {
+            "classes": list(self.classes),
+            "counts": [list(count) for count in self.counts],
+            "per_class": [dict(zip(names, found, strict=True)) for found in self.per_class],
+        }
 
     @cached_property
-    def each(self) -> tuple[ClassAccuracy, ...]:
+    def per_class(self) -> tuple[ClassAccuracy, ...]:
         """Images, recall and precision of every class."""
         images, given, right = ([0] * len(self.classes) for _ in range(3))
-        for true, said, n in self.counts:
+        for true, predicted, n in self.counts:
             images[true] += n
-            given[said] += n
-            right[true] += n if true == said else 0
+            given[predicted] += n
+            right[true] += n if true == predicted else 0
         return tuple(
             ClassAccuracy(name, n, r / n if n else None, r / g if g else None)
             for name, n, g, r in zip(self.classes, images, given, right, strict=True)
@@ -92,24 +94,24 @@ class Confusion:
     @property
     def balanced(self) -> float:
         """The mean recall of the classes that have test images: balanced accuracy, 1 / classes by chance."""
-        recalls = [found.recall for found in self.each if found.recall is not None]
+        recalls = [found.recall for found in self.per_class if found.recall is not None]
         return sum(recalls) / len(recalls)
 
     @property
     def majority(self) -> float:
-        """The share of the largest class among the test images: what one answer to all of them would get."""
-        images = [found.images for found in self.each]
+        """The share of the largest class among the test images: the accuracy of giving it to all of them."""
+        images = [found.images for found in self.per_class]
         return max(images) / sum(images)
 
     def majority_note(self, of: str = "top-1") -> tuple[str, ...]:
-        """What has to be said of an accuracy that one answer to all images has too; `of` is its name."""
+        """A note where an accuracy, named `of`, is no higher than that of one class given to all images."""
         right = sum(n for true, given, n in self.counts if true == given)
-        if right > max(found.images for found in self.each):
+        if right > max(found.images for found in self.per_class):
             return ()
         share = f"one class has {100 * self.majority:.1f} % of the test images"
         return (f"{share}, and {of} is not above that: look at the balanced accuracy",)
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Both, by name."""
+        """Balanced accuracy and share of the largest class, by name."""
         return {BALANCED: self.balanced, MAJORITY: self.majority}

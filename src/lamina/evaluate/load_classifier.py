@@ -51,7 +51,7 @@ class Classifier:
     n_train: int = 0
     """Images that the probe was fitted on; 0 where the classifier came trained."""
     notes: tuple[str, ...] = ()
-    """What a reader of its accuracy should know of how the probe was fitted."""
+    """Notes on how the probe was fitted."""
 
     def predict(
         self,

@@ -74,7 +74,7 @@ def evaluate_knn(
     Args:
         model: whatever `load_encoder` takes, or a backbone. For a run the result is also kept in `results/`.
         data: labelled images as `open_source` knows them, or two opened parts. Where both are one
-            source, each image is judged without its own vote.
+            source, each image is classified without its own vote.
         options: the sweep.
         features: which vectors of the encoder, a row each.
         leave_one_out: take all images of `data` as training and test images at once.

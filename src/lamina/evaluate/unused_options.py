@@ -31,15 +31,15 @@ def without_old_fields(saved: Mapping[str, Any], recipe: Any, where: str = "") -
         saved = current_names(saved, Recipe)
         if saved.get("method", "supervised") != "supervised":
             raise LaminaError("this is the recipe of a pre-training; give that of an evaluation")
-    kept: dict[str, Any] = {}
+    current: dict[str, Any] = {}
     for name, value in saved.items():
         dotted = f"{where}{name}"
         if isinstance(value, Mapping):
             inner = without_old_fields(value, getattr(recipe, str(name), None), f"{dotted}.")
-            kept |= {name: inner} if inner or not value else {}
+            current |= {name: inner} if inner or not value else {}
         elif hasattr(recipe, str(name)) or dotted not in PRETRAINING_FIELDS:
-            kept[name] = value
-    return kept
+            current[name] = value
+    return current
 
 
 def check_fields(given: Iterable[str], recipe: Any, verb: str) -> None:
@@ -59,21 +59,21 @@ def check_fields(given: Iterable[str], recipe: Any, verb: str) -> None:
     )
 
 
-def check_options(asked: Any, published: Any, run: Any) -> None:
+def check_options(requested: Any, published: Any, run: Any) -> None:
     """Refuse options of a recipe that change nothing.
 
     Args:
-        asked: the recipe as it was given.
+        requested: the recipe as it was given.
         published: the named recipe that it started from.
         run: the recipe that is run with this model; limits of files are no lower than the model's own.
     """
-    given = differences(published, asked)
+    given = differences(published, requested)
     for name in LIMIT_FIELDS:
-        if f"data.{name}" in given and getattr(run.data, name) != (limit := getattr(asked.data, name)):
+        if f"data.{name}" in given and getattr(run.data, name) != (limit := getattr(requested.data, name)):
             raise LaminaError(
                 f"data.{name} {limit} has no effect on {published.name} of this model, which was trained "
                 f"with {getattr(run.data, name)}: leave it out, or give a higher one"
             )
-    idle, default = unread(asked), differences(type(asked)(), asked)
+    idle, default = unread(requested), differences(type(requested)(), requested)
     names = [n for n in given if n in default and n not in _SWITCHED_LATER]
     refuse_unread({name: idle[name] for name in names if name in idle})

@@ -1,4 +1,4 @@
-"""What a trained encoder has to beat, by the same sweep: itself untrained, and raw pixels."""
+"""The baselines of a trained encoder, by the same sweep: the untrained network and raw pixels."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class LabelledData:
     test: Source
 
     def __post_init__(self) -> None:
-        """Refuse what no probe can judge."""
+        """Refuse data that no probe can be evaluated on."""
         for part, source in (("training", self.train), ("test", self.test)):
             if source.labels is None:
                 why = f" ({source.no_labels})" if source.no_labels else ""
@@ -58,7 +58,7 @@ class LabelledData:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of either part: which folders they are, and what was passed over."""
+        """Notes on either part: which folders they are, and what was passed over."""
         return tuple(dict.fromkeys((*self.train.notes, *self.test.notes)))
 
     def notes_for(self, backbone: Backbone) -> tuple[str, ...]:
@@ -79,12 +79,12 @@ class LabelledData:
 
     @cached_property
     def images_digest(self) -> str:
-        """By which a result tells these images from others of the same name."""
+        """A digest that tells these images from others of the same name."""
         return images_digest(self.train, self.test)
 
     @property
     def one_part(self) -> bool:
-        """Whether the test images are the training images: each is judged without its own vote."""
+        """Whether the test images are the training images: each is classified without its own vote."""
         return self.test is self.train
 
 

@@ -48,10 +48,10 @@ def knn_predict(
     n_classes, known = int(labels.max()) + 1, labels.to(device or train.device)
     predictions = []
     for found in nearest(train, queries, most, own=own, centre=centre, device=device, chunks=chunks):
-        # Relative to the nearest: a common factor elects nobody, and exp(s / T) leaves float32 at a low T.
+        # Relative to the nearest: a common factor changes no vote, and exp(s / T) leaves float32 at a low T.
         votes = ((found.similarity - found.similarity[:, :1]) / temperature).exp()
         named = known[found.rows]
-        predictions.append(torch.stack([_elect(votes[:, :m], named[:, :m], n_classes) for m in k]))
+        predictions.append(torch.stack([_vote(votes[:, :m], named[:, :m], n_classes) for m in k]))
     return torch.cat(predictions, dim=1).to(labels.device)
 
 
@@ -66,33 +66,34 @@ def probe_knn(
 
     Of equal candidates the first listed wins; a note says where the chosen k is the smallest or the largest
     of the sweep and others exist beyond it. The labels of the test set are not an argument, so nothing here
-    can look at them. `test=None` judges the training samples themselves, each without its own vote.
+    can look at them. `test=None` classifies the training samples themselves, each without its own vote.
     `device` is where it is computed.
     """
     k = tuple(dict.fromkeys(min(value, len(train) - 1) for value in options.k))
-    train, judges = _at_hand(train, device), selection_rows(len(train), options.selection_samples)
-    mean, truth = train.mean(dim=0, dtype=torch.float32), labels[judges.to(labels.device)]
-    ask = partial(knn_predict, train, labels, temperature=options.temperature, device=device)
+    train, selection = _on_device(train, device), selection_rows(len(train), options.selection_samples)
+    mean, truth = train.mean(dim=0, dtype=torch.float32), labels[selection.to(labels.device)]
+    predict = partial(knn_predict, train, labels, temperature=options.temperature, device=device)
     candidates = []
     for centred in options.centred:
-        guesses = ask(None, k, own=judges, centre=mean if centred else None)
-        right = (guesses == truth).double().mean(dim=1).tolist()
+        predicted = predict(None, k, own=selection, centre=mean if centred else None)
+        right = (predicted == truth).double().mean(dim=1).tolist()
         candidates += [(top1, centred, value) for top1, value in zip(right, k, strict=True)]
     top1, centred, value = max(candidates, key=lambda candidate: candidate[0])
-    (predictions,) = ask(test, (value,), centre=mean if centred else None)
+    (predictions,) = predict(test, (value,), centre=mean if centred else None)
     settings: dict[str, Setting] = {"k": value, "temperature": options.temperature, "centred": centred}
     notes = () if top1 == 1 or value in (1, len(train) - 1) else edge_note("k", value, sorted(k))
     return ProbeResult(settings, top1, predictions, notes)
 
 
-def _at_hand(train: Float[Tensor, "n D"], device: torch.device | None) -> Float[Tensor, "n D"]:
-    """On a GPU where that leaves half of its memory free; else it stays, and chunks of it move."""
+def _on_device(train: Float[Tensor, "n D"], device: torch.device | None) -> Float[Tensor, "n D"]:
+    """The features on a GPU, where that leaves half of its memory free; else as they are, and only chunks
+    move."""
     if device is None or device.type != "cuda" or train.is_cuda:
         return train
     free, _ = torch.cuda.mem_get_info(device)
     return train.to(device) if 2 * train.nbytes < free else train
 
 
-def _elect(votes: Float[Tensor, "q k"], labels: Int64[Tensor, "q k"], n_classes: int) -> Int64[Tensor, "q"]:
+def _vote(votes: Float[Tensor, "q k"], labels: Int64[Tensor, "q k"], n_classes: int) -> Int64[Tensor, "q"]:
     sums = votes.new_zeros(len(votes), n_classes).scatter_add_(1, labels, votes)
     return sums.argmax(dim=1)

@@ -55,7 +55,7 @@ def stratified_split(labels: Int64[Tensor, "n"], share: float, seed: int) -> Boo
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A fitted probe: what it says of other features, and how it was chosen."""
+    """A fitted probe, with its accuracy on the held-out part and notes on how it was chosen."""
 
     standardise: Standardiser
     compact: Compact
@@ -63,20 +63,20 @@ class LinearProbe:
     validation_top1: float | None
     """On the part that was held back; None where there was none."""
     notes: tuple[str, ...] = ()
-    """What a reader of its accuracy should know: a solver that stopped, a best C at an edge of the sweep."""
+    """Notes on its accuracy: a solver that stopped early, a best C at an edge of the sweep."""
 
     def predict(self, features: Float[Tensor, "m D"]) -> Int64[Tensor, "m"]:
         """The most probable class of each row."""
         return torch.from_numpy(self.model.predict(self._rows(features)))
 
     def logits(self, features: Float[Tensor, "m D"], n_classes: int) -> Float[Tensor, "m classes"]:
-        """What it says of all classes, those that it was not trained on minus infinity."""
-        said = torch.from_numpy(self.model.decision_function(self._rows(features)))
-        if said.ndim == 1:  # two classes have one number
-            said = torch.stack((-said, said), dim=1)
-        found = torch.full((len(said), n_classes), -torch.inf, dtype=said.dtype)
-        found[:, torch.from_numpy(self.model.classes_)] = said
-        return found
+        """Logits of all classes; those of classes that it was not trained on are minus infinity."""
+        scores = torch.from_numpy(self.model.decision_function(self._rows(features)))
+        if scores.ndim == 1:  # two classes have one number
+            scores = torch.stack((-scores, scores), dim=1)
+        logits = torch.full((len(scores), n_classes), -torch.inf, dtype=scores.dtype)
+        logits[:, torch.from_numpy(self.model.classes_)] = scores
+        return logits
 
     def _rows(self, features: Tensor) -> _Array:
         rows: _Array = self.compact(self.standardise(features)).numpy()
@@ -110,13 +110,13 @@ def fit_linear(
 
 
 def _chosen(
-    rows: _Array, truth: _Array, kept: _Array, options: LinearOptions
+    rows: _Array, truth: _Array, fitted_on: _Array, options: LinearOptions
 ) -> tuple[LogisticRegression, float | None, tuple[str, ...]]:
-    """The model that is best on what was not kept, its accuracy there, and remarks on the sweep."""
+    """The model that is best on the samples that it was not fitted on, its accuracy there, and notes."""
     top1, best, worse = -1.0, _model(), 0
-    may_end = int((~kept).sum()) >= ENOUGH_TO_STOP
-    for model in fit_path(rows[kept], truth[kept], options.c):
-        right = float((model.predict(rows[~kept]) == truth[~kept]).mean())
+    may_end = int((~fitted_on).sum()) >= ENOUGH_TO_STOP
+    for model in fit_path(rows[fitted_on], truth[fitted_on], options.c):
+        right = float((model.predict(rows[~fitted_on]) == truth[~fitted_on]).mean())
         worse = worse + 1 if right < top1 else 0
         if right > top1:
             top1, best = right, copy.deepcopy(model)
@@ -151,11 +151,11 @@ def fit_path(rows: _Array, labels: _Array, c: Sequence[float]) -> Iterator[Logis
     model = _model()
     for value in c:
         fit(model.set_params(C=value, tol=_tolerance(value)), rows, labels)
-        yield model  # converged or not: validation judges what came out
+        yield model  # converged or not: validation measures the result
 
 
 def fit(model: LogisticRegression, rows: _Array, labels: _Array) -> bool:
-    """Fit, and say whether the solver met its tolerance; its own paragraphs stay out of the terminal."""
+    """Fit, and return whether the solver met its tolerance; its own warnings are not printed."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(rows, labels)

@@ -70,15 +70,15 @@ def nearest(
     # The same memory for every chunk: fresh memory of this size is slow to come by.
     space = torch.empty(chunks.bank, bank.shape[1], device=device)
     table = torch.empty(chunks.queries * chunks.bank, device=device)
-    for start, asked, taken in _parts(bank, queries, own, chunks.queries):
-        rows = _unit(asked, centre, torch.empty(asked.shape, device=device))
+    for start, part, own_rows in _parts(bank, queries, own, chunks.queries):
+        rows = _unit(part, centre, torch.empty(part.shape, device=device))
         best: tuple[Tensor, Tensor] | None = None
         for first in range(0, len(bank), chunks.bank):
-            part = bank[first : first + chunks.bank]
-            cosines = table[: len(rows) * len(part)].view(len(rows), len(part))
-            torch.mm(rows, _unit(part, centre, space[: len(part)]).T, out=cosines)
-            if taken is not None:
-                _leave_out(cosines, taken.to(device) - first)
+            chunk = bank[first : first + chunks.bank]
+            cosines = table[: len(rows) * len(chunk)].view(len(rows), len(chunk))
+            torch.mm(rows, _unit(chunk, centre, space[: len(chunk)]).T, out=cosines)
+            if own_rows is not None:
+                _leave_out(cosines, own_rows.to(device) - first)
             values, columns = _largest(cosines, most)
             best = _merged(best, values, columns + first, most)
         assert best is not None

@@ -1,4 +1,4 @@
-"""What is computed of a frozen encoder, and what kNN and a linear probe try on it."""
+"""Options of frozen features, of how they are computed, and of kNN and a linear probe on them."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class FeatureOptions:
         """Those that the encoder has; raises where it has none of them."""
         found = tuple(p for p in self.pools if all(part in backbone.pools for part in p.split("+")))
         if not found:
-            asked = " or ".join(map(repr, self.pools))
-            raise LaminaError(f"this encoder has no pool {asked}; take {' or '.join(backbone.pools)}")
+            wanted = " or ".join(map(repr, self.pools))
+            raise LaminaError(f"this encoder has no pool {wanted}; take {' or '.join(backbone.pools)}")
         return found
 
 

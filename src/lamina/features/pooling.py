@@ -38,15 +38,15 @@ class Identified(Protocol):
 
 
 def standardised_first(features: str, pool: str) -> bool:
-    """Whether vectors of that name are standardised before they are judged (`FeatureOptions`)."""
+    """Whether vectors of that name are standardised before they are classified (`FeatureOptions`)."""
     return features.startswith("block") or "+" in pool
 
 
 class BackboneVectors:
-    """Vectors of a backbone, as many kinds as are asked for, of one forward.
+    """Vectors of a backbone, all requested kinds by one forward.
 
     Raises:
-        LaminaError: where the backbone has not what is asked for.
+        LaminaError: where the backbone has none of the requested features.
     """
 
     def __init__(self, backbone: Backbone, options: FeatureOptions | None = None) -> None:
@@ -65,7 +65,7 @@ class BackboneVectors:
         }
 
     def identity(self) -> str:
-        """Of the network, its weights, and what is asked of it."""
+        """That of the network, its weights and the requested kinds."""
         return json.dumps([self._network, {k: list(v) for k, v in self.parts.items()}, list(self.pools)])
 
     @cached_property

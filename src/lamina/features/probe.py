@@ -1,4 +1,4 @@
-"""What a probe of frozen features answers."""
+"""The result of a probe on frozen features, and notes on it."""
 
 from __future__ import annotations
 

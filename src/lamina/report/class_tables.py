@@ -30,7 +30,7 @@ class ClassTables:
 
 def class_tables(confusion: Confusion) -> ClassTables:
     """The tables of one confusion matrix."""
-    each, n = list(confusion.each), len(confusion.classes)
+    each, n = list(confusion.per_class), len(confusion.classes)
     if n > MOST_ROWS:
         each = sorted((found for found in each if found.recall is not None), key=lambda c: c.recall or 0.0)
     small = n <= MOST_IN_A_MATRIX

@@ -23,8 +23,8 @@ class Column:
     name: str
     specs: tuple[str, ...]
 
-    def of(self, seed: int) -> str:
-        """What is evaluated with that seed."""
+    def spec_of(self, seed: int) -> str:
+        """The model that is evaluated with that seed."""
         return self.specs[seed if len(self.specs) > 1 else 0]
 
 

@@ -1,4 +1,4 @@
-"""Several models by a chosen set of protocols and several seeds: measured once, and told in one table."""
+"""Several models by a chosen set of protocols and several seeds: measured once, and compared in one table."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from types import MappingProxyType
 from typing import Any
 
 from lamina.core.errors import LaminaError, noted_on_interrupt
+from lamina.core.records import write_json
 from lamina.encoder.options import network_options
 from lamina.evaluate.catalog import PROTOCOLS, protocol_named
 from lamina.evaluate.compare.models import Column, as_file, check_models, columns_of
 from lamina.evaluate.compare.options import CompareOptions
 from lamina.evaluate.compare.recipes import Recipes, check_recipes
-from lamina.evaluate.compare.settings import SETTINGS, check_settings, images_of, write_settings
+from lamina.evaluate.compare.settings import SETTINGS, check_settings, images_of
 from lamina.evaluate.protocol import Protocol, RunOptions, imported
 from lamina.evaluate.result_files import read_scores, write_scores
 from lamina.evaluate.score import Score, Unfinished
@@ -68,7 +69,7 @@ def compare(
     with opened_to_go_on(out, out / SETTINGS, "comparison"):
         images = images_of(data, chosen)
         settings = check_settings(out, _settings(data, options, recipes), images, say)
-        left = {task.column.name for task in tasks if read_scores(task.place.with_suffix(".json")) is None}
+        left = {task.column.name for task in tasks if read_scores(task.file) is None}
         check_models(
             out,
             {as_file(column.name): column.specs for column in columns},
@@ -81,30 +82,30 @@ def compare(
         idle += [f"the recipe of {name}" for name in recipes if name not in options.protocols]
         for each in idle:
             say(f"{each} has no effect on {', '.join(options.protocols)}")
-        write_settings(out, settings)
+        write_json(out / SETTINGS, settings)
         return _measured(tasks, {column.name: [] for column in columns}, say)
 
 
 def _measured(
     tasks: Sequence[_Task], found: dict[str, list[Score]], say: Callable[[str], None]
 ) -> dict[str, list[Score]]:
-    """The scores of each model; those that are kept are not measured again."""
-    finished = sum(read_scores(task.place.with_suffix(".json")) is not None for task in tasks)
+    """The scores of each model; those on disk are not measured again."""
+    finished = sum(read_scores(task.file) is not None for task in tasks)
 
-    def kept() -> str:
-        """What an interruption leaves."""
+    def progress_note() -> str:
+        """A sentence on what an interruption leaves."""
         out = tasks[0].out
         return f"{finished} of {len(tasks)} evaluations are kept in {out}: the same command goes on there"
 
     for task in tasks:
-        scores = read_scores(task.place.with_suffix(".json"), say)
+        scores = read_scores(task.file, say)
         if scores is None:
             say(f"{task.protocol.name}, {task.column.name}, seed {task.seed}")
-            with noted_on_interrupt(kept, (Unfinished,)):
+            with noted_on_interrupt(progress_note, (Unfinished,)):
                 scores = _measure(task)
             for score in scores:
                 say(f"  {score.protocol}: {score.metric} {100 * score.value:.1f} %")
-            write_scores(task.place.with_suffix(".json"), scores)
+            write_scores(task.file, scores)
             finished += 1
         found[task.column.name] += scores
     return found
@@ -116,9 +117,11 @@ def _measure(task: _Task) -> tuple[Score, ...]:
     except LaminaError as error:
         if error.exit_code != NONFINITE_EXIT_CODE:
             raise
-        way = f"give --config with '{task.protocol.name}: {{optim: {{base_lr: ...}}}}' and another --out"
-        told = f"{task.protocol.name} of {task.column.name} diverged: {way}"
-        raise Unfinished(told, error.exit_code) from error
+        raise Unfinished(
+            f"{task.protocol.name} of {task.column.name} diverged: give --config with "
+            f"'{task.protocol.name}: {{optim: {{base_lr: ...}}}}' and another --out",
+            error.exit_code,
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,11 @@ class _Task:
         return f"{self.protocol.name}-{after}" if after in self.options.protocols else self.protocol.name
 
     @property
-    def place(self) -> Path:
-        """Of its scores, without ending."""
+    def file(self) -> Path:
+        """The file of its scores."""
         read = f"-{','.join(self.options.features)}-{','.join(self.options.pools)}"
         folder = self.out / "scores" / (self.name + (read if self.protocol.on_features else ""))
-        return folder / f"{as_file(self.column.name)}-seed{self.seed}"
+        return folder / f"{as_file(self.column.name)}-seed{self.seed}.json"
 
     def measure(self) -> tuple[Score, ...]:
         """The scores of a protocol, with the column's seed and the time that they took, probing included."""
@@ -154,7 +157,7 @@ class _Task:
         return tuple(replace(score, seed=self.seed, seconds=max(score.seconds, each)) for score in scores)
 
     def _measured(self) -> tuple[Score, ...]:
-        options, protocol, model = self.options, self.protocol, self.column.of(self.seed)
+        options, protocol, model = self.options, self.protocol, self.column.spec_of(self.seed)
         wanted = options.of(protocol, self.recipes.get(protocol.name, {}))
         run_options = RunOptions(
             self._folder(self.name), True, False, self.seed, options.device, options.workers
@@ -185,5 +188,5 @@ def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range
 
 def _settings(data: str, options: CompareOptions, recipes: Recipes) -> dict[str, Any]:
     """What all scores of a folder have in common, beside the images."""
-    kept = {n: value for n, value in asdict(options).items() if not is_free(n) and n not in FREE}
-    return {"data": data, **kept, "recipes": dict(recipes)}
+    fixed = {n: value for n, value in asdict(options).items() if not is_free(n) and n not in FREE}
+    return {"data": data, **fixed, "recipes": dict(recipes)}

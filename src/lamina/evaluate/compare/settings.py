@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.core.errors import LaminaError
-from lamina.core.records import as_json, read_object, write_json
+from lamina.core.records import as_json, read_object
 from lamina.data.dense.open import open_maps, open_objects
 from lamina.evaluate.dense.data import TwoParts
 from lamina.evaluate.protocol import Protocol
@@ -40,8 +40,8 @@ def images_of(data: str, protocols: Sequence[Protocol]) -> dict[str, str]:
 def check_settings(
     out: Path, settings: Mapping[str, Any], images: Mapping[str, str], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """See that what is in the folder was measured alike, on the same images; what to write there by
-    `write_settings`.
+    """See that the scores in the folder were measured with these settings, on the same images; returns the
+    settings to write there.
 
     Digests of images that earlier calls needed stay. A folder of an earlier version does not say its images:
     they are taken to be those of now, which `say` is told.
@@ -63,8 +63,3 @@ def check_settings(
             "or choose another --out"
         )
     return {**now, IMAGES: {**(known or {}), **images}}
-
-
-def write_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """Keep what `check_settings` gave."""
-    write_json(out / SETTINGS, settings)

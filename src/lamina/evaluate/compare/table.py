@@ -53,7 +53,7 @@ class ComparisonRow:
 
     @property
     def alike(self) -> bool:
-        """Whether all models were measured in one way: else nothing says what a difference comes from."""
+        """Whether all models were measured in one variant; else the cause of a difference is not known."""
         return len({cell.variant for cell in self.cells if cell is not None}) == 1
 
     @property
@@ -91,9 +91,9 @@ class Comparison:
             newest = _newest(each)
             for score in each:
                 kind = _kind(score)
-                told = [score.variant] if kind in named and score.variant else []
-                told += [f"step {score.step}"] if score.step != newest[score.model, *kind] else []
-                row = (f"{score.protocol} ({', '.join(told)})" if told else score.protocol, *kind[1:])
+                details = [score.variant] if kind in named and score.variant else []
+                details += [f"step {score.step}"] if score.step != newest[score.model, *kind] else []
+                row = (f"{score.protocol} ({', '.join(details)})" if details else score.protocol, *kind[1:])
                 found.setdefault(row, {}).setdefault(column, []).append(score)
         columns = tuple(scores)
         return cls(columns, tuple(_row(kind, by_column, columns) for kind, by_column in found.items()))
@@ -111,15 +111,15 @@ class Comparison:
 
     def gains(self) -> list[str]:
         """Every model against the first one: a sentence for each protocol with paired seeds."""
-        said = []
+        sentences = []
         for row in self.rows:
             for i, column in enumerate(self.columns[1:], start=1):
                 gain = row.gain(i, over=0)
                 if gain is not None and gain.interval is not None:
                     clear = "" if gain.clear else ", not told apart from none"
                     points = f"{gain.tell(100, sign=True)} points ({seeds_of(gain.n)}{clear})"
-                    said.append(f"{row.protocol}: {column} minus {self.columns[0]} {points}.")
-        return said
+                    sentences.append(f"{row.protocol}: {column} minus {self.columns[0]} {points}.")
+        return sentences
 
     def to_json(self) -> dict[str, Any]:
         """All numbers, in plain lists."""

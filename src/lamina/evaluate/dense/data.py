@@ -13,7 +13,7 @@ from lamina.data.sources import images_digest
 S = TypeVar("S", MapSource, ObjectSource)
 
 MOST_CHECKED = 500
-"""Images of each part whose labels are looked at before anything starts, evenly spread."""
+"""Largest number of images of each part whose labels are checked before anything starts, evenly spread."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TwoParts(Generic[S]):
     test: S
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can be learned from."""
+        """Refuse data that nothing can be learned from."""
         for part, source in (("training", self.train), ("test", self.test)):
             if not len(source.images):
                 raise LaminaError(f"{self.name} has no {part} images")
@@ -43,7 +43,7 @@ class TwoParts(Generic[S]):
 
     @cached_property
     def images_digest(self) -> str:
-        """By which a result tells these images and their labels from others of the same name."""
+        """A digest that tells these images and their labels from others of the same name."""
         labels = (part.labels_content() for part in (self.train, self.test))
         return images_digest(self.train.images, self.test.images, labels=labels)
 

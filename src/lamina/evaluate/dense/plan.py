@@ -169,10 +169,10 @@ def plan_dense(
     label_notes: Callable[[D], tuple[str, ...]],
     named: Callable[[str], R],
 ) -> DensePlan[D, R]:
-    """Open the model, fill in what the recipe leaves open, and find out what does not fit.
+    """Open the model, complete the recipe, and refuse what does not fit.
 
     Args:
-        label_notes: what is odd in the data, in sentences.
+        label_notes: notes on unusual labels of the data.
         named: the recipe of a name; raises where there is none.
 
     Raises:
@@ -180,14 +180,14 @@ def plan_dense(
     """
     backbone = as_backbone(model, encoder)
     n_train = len(data.train.images)
-    asked = recipe
-    recipe, notes = _fitted(asked, backbone, n_train)
+    requested = recipe
+    recipe, notes = _fitted(requested, backbone, n_train)
     try:
         published, _ = _fitted(named(recipe.name), backbone, n_train)
     except LaminaError:
         published = None
     else:
-        check_options(asked, named(recipe.name), recipe)
+        check_options(requested, named(recipe.name), recipe)
     options = resized_options(backbone, recipe.window.pixels, recipe.encoder)
     found = dict.fromkeys((*data.train.images.notes, *data.test.images.notes))
     return DensePlan(backbone, data, recipe, options, (*found, *notes, *label_notes(data)), published)
@@ -195,13 +195,13 @@ def plan_dense(
 
 def _fitted(recipe: R, backbone: Backbone, n_train: int) -> tuple[R, tuple[str, ...]]:
     """The recipe with windows in numbers, the model's way of reading images and no larger a batch than there
-    are images; and remarks on what of it did not fit."""
+    are images; and notes on its options that did not fit."""
     own, notes = backbone.known_origin.recipe.data, []
     window = recipe.window.resolved(backbone.image_size, backbone.encoder.patch)
-    asked = recipe.window.size
-    if asked is not None and window.pixels != (asked[0], asked[-1]):
+    size = recipe.window.size
+    if size is not None and window.pixels != (size[0], size[-1]):
         rows, columns = window.pixels
-        notes.append(f"windows of {rows} x {columns} px, a multiple of the patch, in place of {asked[0]}")
+        notes.append(f"windows of {rows} x {columns} px, a multiple of the patch, in place of {size[0]}")
     data = replace(recipe.data, **higher_limits(own, recipe.data))
     channels = backbone.encoder.in_chans
     if data.jitter is not None and channels not in COLOUR_CHANNELS:

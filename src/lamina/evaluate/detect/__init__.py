@@ -1,1 +1,1 @@
-"""Detection and instance segmentation: ViTDet's Mask R-CNN on a plain ViT, judged by COCO's AP."""
+"""Detection and instance segmentation: ViTDet's Mask R-CNN on a plain ViT, evaluated by COCO's AP."""

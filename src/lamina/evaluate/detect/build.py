@@ -30,7 +30,7 @@ def plan_detection(
     recipe: DetectRecipe | None = None,
     encoder: str | EncoderOptions | None = None,
 ) -> DetectPlan:
-    """Open model and images, fill in what the recipe leaves open, and find out what does not fit. Where there
+    """Open model and images, complete the recipe, and refuse what does not fit. Where there
     are no masks, none are learned.
 
     Args: as `evaluate_detect` of `lamina.evaluate.detect.protocol`.

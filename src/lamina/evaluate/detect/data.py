@@ -28,7 +28,7 @@ class DetectData(TwoParts[ObjectSource]):
     """
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can be learned from."""
+        """Refuse data that nothing can be learned from."""
         for part, source in (("training", self.train), ("test", self.test)):
             if not isinstance(source, ObjectSource):
                 raise LaminaError(f"the {part} part of {self.name} has no objects; give boxes, as in COCO")
@@ -95,7 +95,7 @@ def open_detect_data(data: str | Path | DetectData) -> DetectData:
 
 
 def label_notes(data: DetectData) -> tuple[str, ...]:
-    """What is odd in the objects, in sentences; of each part `MOST_CHECKED` images at most are read.
+    """Notes on unusual objects; of each part `MOST_CHECKED` images at most are read.
 
     Raises:
         LaminaError: where none can be read, or there are no objects.
@@ -109,5 +109,5 @@ def label_notes(data: DetectData) -> tuple[str, ...]:
     if isinstance(data.train, WithObjects) and data.train.not_chosen:
         notes.append(f"training images without objects to learn are left out: {data.train.not_chosen}")
     if not data.has_masks:
-        notes.append("not all objects have masks: boxes alone are learned and judged")
+        notes.append("not all objects have masks: boxes alone are learned and evaluated")
     return tuple(notes)

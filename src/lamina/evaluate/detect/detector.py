@@ -1,4 +1,4 @@
-"""What detection trains: a plain ViT, its pyramid, and torchvision's Mask R-CNN on it."""
+"""The network of detection: a plain ViT, its pyramid, and torchvision's Mask R-CNN on it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Detector(DenseTask):
 
 
 class _Channels(nn.Module):
-    """What torchvision asks of a backbone when it is put together."""
+    """A backbone as far as torchvision's constructor reads one."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -117,9 +117,9 @@ class _Channels(nn.Module):
 
 def target_of(objects: Objects, masks: bool = True) -> dict[str, Tensor]:
     """An image's objects as torchvision takes them: without crowds, label 0 for the background."""
-    kept = objects.take(~objects.crowd)
-    target = {"boxes": kept.boxes, "labels": kept.labels + 1}
-    return {**target, "masks": kept.masks.to(torch.uint8)} if masks else target
+    objects = objects.take(~objects.crowd)
+    target = {"boxes": objects.boxes, "labels": objects.labels + 1}
+    return {**target, "masks": objects.masks.to(torch.uint8)} if masks else target
 
 
 def _listed(images: Shaped[Tensor, "B C H W"], sizes: Sequence[tuple[int, int]] | None = None) -> ImageList:

@@ -12,7 +12,7 @@ from lamina.evaluate.detect.mask_rcnn import BOX_SIDE, MASK_SIDE
 
 
 class MemoryModel(nn.Module):
-    """What `Detector.forward` computes, with as many regions as an image can have.
+    """The forward of a `Detector` with as many regions as an image can have.
 
     Which regions there are depends on numbers, and torch's "meta" device has none. Matching and thinning of
     regions, which keep nothing for the backward pass, are left out.
@@ -26,14 +26,14 @@ class MemoryModel(nn.Module):
         """The sum of all outputs in place of a loss."""
         maps = self.detector.maps(batch.images)
         proposed = self.detector.rpn.head(list(maps.values()))
-        said = [each for kind in proposed for each in kind]
+        outputs = [each for kind in proposed for each in kind]
         heads, n = self.detector.roi_heads, len(batch) * self.head.region_samples
         regions = _regions(n, self.head.channels, BOX_SIDE)
-        said += heads.box_predictor(heads.box_head(regions))
+        outputs += heads.box_predictor(heads.box_head(regions))
         if heads.has_mask():
             regions = _regions(n // 4, self.head.channels, MASK_SIDE)
-            said.append(heads.mask_predictor(heads.mask_head(regions)))
-        return {"loss": torch.stack([each.sum() for each in said]).sum()}
+            outputs.append(heads.mask_predictor(heads.mask_head(regions)))
+        return {"loss": torch.stack([each.sum() for each in outputs]).sum()}
 
 
 def _regions(n: int, channels: int, side: int) -> Tensor:

@@ -14,7 +14,7 @@ def paste(mask: Float[Tensor, "m m"], box: Float[Tensor, "4"], size: tuple[int, 
     """Where an object is more probable than not, in an image of `size`.
 
     Probabilities are those in the middles of the m x m cells that the box is cut into, 0 outside of it, and
-    bilinear in between, asked in the middle of each pixel, as in detectron2; torchvision moves boxes to whole
+    bilinear in between, read in the middle of each pixel, as in detectron2; torchvision moves boxes to whole
     px first, which much of a small object is lost by.
     """
     height, width = size

@@ -82,8 +82,8 @@ def _panel(panel: Axes, each: ShownImage, objects: Sequence[_Drawn], colours: ND
         edge = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colours[one.label], linewidth=1.2)
         panel.add_patch(edge)
         if one.score is not None:
-            said = f"{one.score:.2f}".removeprefix("0")
+            text = f"{one.score:.2f}".removeprefix("0")
             at_top = y1 < height / 12  # there the score would leave the picture
             ink = "w" if colours[one.label][:3] @ _LUMINANCE < 0.5 else "k"
             label = {"facecolor": colours[one.label], "edgecolor": "none", "pad": 0.8}
-            panel.text(x1, y1, said, va="top" if at_top else "bottom", fontsize=6, color=ink, bbox=label)
+            panel.text(x1, y1, text, va="top" if at_top else "bottom", fontsize=6, color=ink, bbox=label)

@@ -84,7 +84,7 @@ def class_subset(of_classifier: Sequence[str], of_images: Sequence[str]) -> Int6
     """
     place = {name: i for i, name in enumerate(of_classifier)}
     if len(place) < len(of_classifier):
-        raise LaminaError("two classes of the classifier have one name; it cannot be said which is meant")
+        raise LaminaError("two classes of the classifier have one name; give each class a name of its own")
     if unknown := [name for name in of_images if name not in place]:
         raise LaminaError(
             f"the classifier lacks {len(unknown)} of the images' {len(of_images)} classes, such as "

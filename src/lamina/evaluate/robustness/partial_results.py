@@ -67,7 +67,7 @@ class PartialResults:
         mend = "replace it with --overwrite, or choose another --out"
         check_same_settings(before, as_json(self._settings), f"{file} holds a measurement", mend, LATER)
 
-    def kept(self, parts: Sequence[str]) -> str:
+    def progress_note(self, parts: Sequence[str]) -> str:
         """A sentence on what an interruption leaves of these parts, and how to go on."""
         done = sum(part in self for part in parts)
         if self._file is None:

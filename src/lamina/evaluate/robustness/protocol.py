@@ -101,7 +101,7 @@ def evaluate_robustness(
         PartialResults.opened(
             _folder(classifier, name, run_options), settings, run_options.overwrite
         ) as results,
-        noted_on_interrupt(lambda: results.kept(measured)),
+        noted_on_interrupt(lambda: results.progress_note(measured)),
     ):
         for part in _parts(data, options, run_options.seed):
             measured.append(part.name)

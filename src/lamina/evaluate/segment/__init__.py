@@ -1,1 +1,1 @@
-"""Semantic segmentation: heads on the maps of a plain ViT, judged by the data set's mIoU."""
+"""Semantic segmentation: heads on the maps of a plain ViT, evaluated by the data set's mIoU."""

@@ -34,7 +34,7 @@ def plan_segmentation(
     recipe: SegmentRecipe | HeadKind | None = None,
     encoder: str | EncoderOptions | None = None,
 ) -> SegmentPlan:
-    """Open model and images, fill in what the recipe leaves open, and find out what does not fit.
+    """Open model and images, complete the recipe, and refuse what does not fit.
 
     Args: as `evaluate_segment` of `lamina.evaluate.segment.protocol`.
 

@@ -27,7 +27,7 @@ class SegmentData(TwoParts[MapSource]):
     """
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can be learned from."""
+        """Refuse data that nothing can be learned from."""
         super().__post_init__()
         if len(self.classes) < 2:
             raise LaminaError(f"{self.name} has {len(self.classes)} class; it takes two or more")
@@ -59,7 +59,7 @@ def open_segment_data(data: str | Path | SegmentData) -> SegmentData:
 
 
 def label_notes(data: SegmentData) -> tuple[str, ...]:
-    """What is odd in the maps, in sentences; of each part `MOST_CHECKED` at most are read.
+    """Notes on unusual maps; of each part `MOST_CHECKED` at most are read.
 
     Raises:
         LaminaError: where none can be read, nothing is labelled, or one class alone.

@@ -76,7 +76,7 @@ def build_bank(
     options: KNNHeadOptions,
     device: torch.device,
 ) -> Bank:
-    """Remember patches of the first `n_images` images of training batches.
+    """Store patches of the first `n_images` images of training batches.
 
     Of each image the same number, those with the smallest random numbers of its key; patches without a pixel
     that has a class are left out.
@@ -108,20 +108,20 @@ def build_bank(
 
 
 def choose_k(bank: Bank, k: Sequence[int]) -> tuple[int, dict[int, float]]:
-    """The k with the best mIoU of patches' most frequent classes, where the last tenth of the bank's images
-    asks the others; and the mIoU of each. Of equal ones the first listed."""
+    """The k with the best mIoU of patches' most frequent classes, when the last tenth of the bank's images is
+    classified by the others; and the mIoU of each k. Of equal ones the first listed."""
     if len(k) == 1:
         return k[0], {}
     n = int(bank.images.max()) + 1
     held = bank.images >= n - max(1, n // 10)
     if held.all() or not held.any():
         return k[0], {}
-    known, asked = bank.take(~held), bank.take(held)
+    known, held_out = bank.take(~held), bank.take(held)
     standardise = known.standardiser()
-    standard, queries = standardise(known.features), standardise(asked.features)
+    standard, queries = standardise(known.features), standardise(held_out.features)
     found = list(nearest(standard, queries, min(max(k), len(standard))))
     rows = torch.cat([part.rows for part in found])
-    truth, n_classes = asked.shares.argmax(1), asked.shares.shape[1]
+    truth, n_classes = held_out.shares.argmax(1), held_out.shares.shape[1]
     scores = {}
     for value in k:
         predicted = known.shares[rows[:, :value]].mean(1).argmax(1)

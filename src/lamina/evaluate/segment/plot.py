@@ -25,9 +25,9 @@ def draw(shown: Sequence[ShownImage], classes: Sequence[str]) -> Figure:
     colours = palette(len(classes))
     figure, panels = rows_of_panels(len(shown), len(_TITLES), shown[0].truth.shape, tallest=2.0)
     for line, each in zip(panels, shown, strict=True):
-        looks = (picture_of(each.image), *(_coloured(m, colours) for m in (each.truth, each.predicted)))
-        for panel, look in zip(line, looks, strict=True):
-            panel.imshow(look, interpolation="nearest")
+        pictures = (picture_of(each.image), *(_coloured(m, colours) for m in (each.truth, each.predicted)))
+        for panel, picture in zip(line, pictures, strict=True):
+            panel.imshow(picture, interpolation="nearest")
         line[0].set_title(figure_text(each.name, 40), fontsize="small", loc="left", color="0.3")
     for panel, title in zip(panels[0][1:], _TITLES[1:], strict=True):
         panel.set_title(title, fontsize="small", loc="left")

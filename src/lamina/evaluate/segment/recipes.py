@@ -35,7 +35,7 @@ class SegmentRecipe:
     name: str = "linear-small"
     """The recipe this one started from."""
     head: HeadKind = "linear"
-    """linear and knn judge frozen features; upernet and dpt are trained with the encoder."""
+    """linear and knn evaluate frozen features; upernet and dpt are trained with the encoder."""
     encoder: Annotated[DenseEncoder, _TRAINED] = field(default_factory=DenseEncoder)
     linear: Annotated[LinearHeadOptions, read_if("head", "linear")] = field(default_factory=LinearHeadOptions)
     uper: Annotated[UperOptions, read_if("head", "upernet")] = field(default_factory=UperOptions)
@@ -206,7 +206,7 @@ def segment_recipe(name: str | None = None, head: str | None = None) -> SegmentR
     """The recipe of that name, or the one for small images of that head; by default the linear one.
 
     Raises:
-        LaminaError: where there is none, or it is of another head than the one that was asked for.
+        LaminaError: where there is none, or it is of another head than the requested one.
     """
     heads = get_args(HeadKind)
     if head is not None and head not in heads:

@@ -115,6 +115,6 @@ def zoom(image: Pixels, severity: int, draw: RandomState) -> Values:
 
 def enlarged(image: Float[np.ndarray, "H W"], factor: float) -> Float[np.ndarray, "H2 W2"]:
     """The middle of an image, enlarged bilinearly to its size or a few pixels more."""
-    kept = [int(np.ceil(side / factor)) for side in image.shape]
-    top, left = ((side - keep) // 2 for side, keep in zip(image.shape, kept, strict=True))
-    return ndimage.zoom(image[top : top + kept[0], left : left + kept[1]], factor, order=1)  # type: ignore[no-any-return]
+    height, width = (int(np.ceil(side / factor)) for side in image.shape)
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return ndimage.zoom(image[top : top + height, left : left + width], factor, order=1)  # type: ignore[no-any-return]
