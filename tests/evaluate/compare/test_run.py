@@ -53,8 +53,8 @@ def test_models_have_names_and_a_run_for_each_seed():
     columns = columns_of(["runs/mae", "MFF=runs/a,runs/b", "untrained:runs/mae"])
     assert [column.name for column in columns] == ["mae", "MFF", "untrained:mae"]
     assert columns[1].specs == ("runs/a", "runs/b")
-    assert [columns[1].of(seed) for seed in (0, 1)] == ["runs/a", "runs/b"]
-    assert [columns[0].of(seed) for seed in (0, 1)] == ["runs/mae", "runs/mae"]
+    assert [columns[1].spec_of(seed) for seed in (0, 1)] == ["runs/a", "runs/b"]
+    assert [columns[0].spec_of(seed) for seed in (0, 1)] == ["runs/mae", "runs/mae"]
     assert [c.name for c in columns_of(["runs/mae", "runs/mff@3"])] == ["mae", "mff@3"]
     assert [c.name for c in columns_of(["a/x=1/run", "b/run"])] == ["a/x=1/run", "b/run"]
     for models, sentence in (

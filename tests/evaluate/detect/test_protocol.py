@@ -203,9 +203,9 @@ def test_what_is_found_lies_in_the_image_at_its_own_size():
         windows = DetectWindows(batch_size=2).resolved((32, 48), (8, 8))
         images = DenseImages(source, 3, DataOptions(workers=0))
         tested = detect_images(oracle, images, windows, (0.5,) * 3, torch.device("cpu"))
-        assert len(tested.ledger) == 5
+        assert len(tested.coco) == 5
         for kind in ("bbox", "segm"):
-            assert tested.ledger.precision(kind).mean == pytest.approx(1)
+            assert tested.coco.precision(kind).mean == pytest.approx(1)
         torch.testing.assert_close(tested.shown[0].found.boxes, box)
 
 
