@@ -355,3 +355,10 @@ def test_folders_that_lamina_wrote_are_never_data(tmp_path: Path) -> None:
     with pytest.raises(LaminaError, match="was written by lamina"):
         open_source(tmp_path / "run")
     assert find_images(tmp_path / "run" / "pictures").names == ["1.png"]  # asked for by its own path
+
+
+def test_folders_that_lamina_wrote_do_not_hide_the_parts_of_a_folder(tmp_path: Path) -> None:
+    put(tmp_path, "photos/train/cat/1.png", "photos/train/dog/2.png", "photos/val/cat/3.png")
+    outputs(tmp_path)
+    assert held_out(tmp_path) == "val"
+    assert names(open_source(tmp_path)) == ["photos/train/cat/1.png", "photos/train/dog/2.png"]

@@ -82,8 +82,7 @@ class _Search:
             except OSError as error:
                 passed.unlisted[relative] = error.strerror or str(error)
                 continue
-            names, images = _names(entries)
-            if is_output(real, names, () if real == self._root else images):
+            if is_output(real, {entry.name for entry in entries}, pages=real != self._root):
                 passed.outputs.append(relative)
                 continue
             for entry in entries:
@@ -103,12 +102,6 @@ class _Search:
 
     def _pass_over(self, name: str) -> None:
         self.found.passed_over.endings[ending(name)] += 1
-
-
-def _names(entries: Iterable[os.DirEntry[str]]) -> tuple[set[str], list[str]]:
-    """Names of all entries, and names of the image files among them."""
-    names = {entry.name for entry in entries}
-    return names, [name for name in names if is_image_name(name)]
 
 
 def is_glob(spec: str) -> bool:
@@ -189,8 +182,7 @@ class _Outputs:
 
 def _is_output(folder: str) -> bool:
     try:
-        with os.scandir(folder) as opened:
-            return is_output(folder, *_names(list(opened)))
+        return is_output(folder, set(os.listdir(folder)))
     except OSError:
         return False
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Set
+from collections.abc import Set
+
+from lamina.data.file_names import is_image_name
 
 _MARKS = {
     "recipe.yaml": b"names_sha256:",
@@ -20,13 +22,15 @@ _PAGE, _PAGE_MARK = "index.html", b"\xc2\xb7 lamina"
 _HEAD_BYTES = 1 << 16
 
 
-def is_output(folder: str, names: Set[str], images: Collection[str] = ()) -> bool:
-    """Whether lamina made a folder that has entries `names`, and among them the image files `images`."""
+def is_output(folder: str, names: Set[str], pages: bool = True) -> bool:
+    """Whether lamina made a folder that has entries `names`, with `pages` also by `lamina analyze --out`."""
     if names >= _TRAINING:
         return True
     marks = [(name, _MARKS[name]) for name in _MARKS.keys() & names]
-    if images and _PAGE in names and all(f"{os.path.splitext(image)[0]}.json" in names for image in images):
-        marks.append((_PAGE, _PAGE_MARK))
+    if pages and _PAGE in names:
+        images = [os.path.splitext(name)[0] for name in names if is_image_name(name)]
+        if images and all(f"{stem}.json" in names for stem in images):
+            marks.append((_PAGE, _PAGE_MARK))
     return any(_holds(os.path.join(folder, name), mark) for name, mark in marks)
 
 

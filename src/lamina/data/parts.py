@@ -122,7 +122,7 @@ def _level(folder: str) -> _Level:
                     images.append(entry.name)
     except OSError:
         return _Level()
-    if is_output(folder, names):
+    if is_output(folder, names, pages=False):
         return _Level()
     return _Level(tuple(sorted(folders)), min(images, default=None))
 
