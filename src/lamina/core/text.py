@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 NO_VALUE = "\N{EN DASH}"
 """In a cell of a table that has no value."""
@@ -31,6 +31,11 @@ def printable_lines(text: str) -> str:
 def counted(n: int, what: str, several: str = "") -> str:
     """A number and its noun: "1 file", "2 files"; `several` is the plural where it is not formed by an s."""
     return f"{n} {what if n == 1 else several or what + 's'}"
+
+
+def counted_each(counts: Mapping[str, int]) -> str:
+    """How often each of some things is there, the most frequent first: "3 empty file, 1 missing"."""
+    return ", ".join(f"{n} {what}" for what, n in sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset
 
 from lamina.core.batch import Remark
-from lamina.core.text import counted, printable
+from lamina.core.text import counted, counted_each, printable
 from lamina.data.decode.notes import remark_lines, remarks_on
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.loading.dataloader import in_order
@@ -78,8 +78,11 @@ class CheckResult:
 
     def facts(self) -> list[tuple[str, str]]:
         """(what, value) pairs for a table."""
-        rows = [("files", f"{self.n_files}, {self.n_bytes / 1e6:.1f} MB"), ("formats", _counts(self.formats))]
-        rows += [("pixels", _counts(self.pixels))]
+        rows = [
+            ("files", f"{self.n_files}, {self.n_bytes / 1e6:.1f} MB"),
+            ("formats", counted_each(self.formats) or "none"),
+        ]
+        rows += [("pixels", counted_each(self.pixels) or "none")]
         if self.smallest and self.median and self.largest:
             sizes = (self.smallest, self.median, self.largest)
             rows += [("size", "smallest {}, median {}, largest {}".format(*(f"{w} x {h}" for w, h in sizes)))]
@@ -125,10 +128,6 @@ def _same(groups: Sequence[Sequence[str]]) -> str:
     more = sum(len(group) - 1 for group in groups)
     same, files = counted(len(groups), "group"), counted(more, "file")
     return f"{same} of equal files, {files} more than there are contents"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n} {what}" for what, n in counts.items()) or "none"
 
 
 def _classes(classes: dict[str, int]) -> str:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lamina.core.text import counted_each
+
 Annotation = dict[str, Any]
 """What is kept of one: box (clipped corners), label, crowd, shape (its segmentation, or None)."""
 Size = tuple[int, int]
@@ -44,14 +46,9 @@ def by_image(
         except Unusable as error:
             left_out[error.reason] += 1
     if found and left_out.total() - left_out[_OUTSIDE] == len(found):
-        raise ValueError(f"none of its {len(found)} annotations can be used: {counted_reasons(left_out)}")
+        raise ValueError(f"none of its {len(found)} annotations can be used: {counted_each(left_out)}")
     _leave_out_unmasked(kept, left_out)
     return kept
-
-
-def counted_reasons(left_out: Mapping[str, int]) -> str:
-    """How many annotations are left out for which reason, for a sentence; the most frequent reason first."""
-    return ", ".join(f"{n} {reason}" for reason, n in Counter(left_out).most_common())
 
 
 def _belongs(found: Any, sizes: Mapping[int, Size], labels: Mapping[int, int]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from lamina.core.batch import Fault
-from lamina.core.text import printable
+from lamina.core.text import counted_each, printable
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
@@ -22,9 +22,7 @@ def unread_notes(faults: Sequence[Fault], of: int, what: str = "images") -> tupl
     could."""
     if not faults:
         return ()
-    reasons = ", ".join(
-        f"{n} {reason}" for reason, n in Counter(fault.reason for fault in faults).most_common()
-    )
+    reasons = counted_each(Counter(fault.reason for fault in faults))
     first = f"; the first is {faults[0].name}" if faults[0].name else ""
     return (f"{len(faults)} of {of} {what} could not be read: {reasons}{first}",)
 
@@ -92,7 +90,7 @@ class FaultBudget:
         return True
 
     def _sentence(self) -> str:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in self.by_reason().items())
+        reasons = counted_each(self.by_reason())
         last = printable(self.source.name(next(reversed(self._first))))
         ways = [how for reason, how in _RAISE.items() if reason in self.by_reason()]
         ways.append("raise data.bad_files_max_share")

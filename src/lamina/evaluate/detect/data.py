@@ -8,10 +8,9 @@ from pathlib import Path
 
 from lamina.core.batch import Objects
 from lamina.core.errors import LaminaError
-from lamina.core.text import printable
+from lamina.core.text import counted_each, printable
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.class_counts import check_counts, count_objects
-from lamina.data.dense.coco_annotations import counted_reasons
 from lamina.data.dense.open import open_objects
 from lamina.data.dense.sources import ObjectSource
 from lamina.data.options import AS_STORED, Decoding
@@ -104,7 +103,7 @@ def label_notes(data: DetectData) -> tuple[str, ...]:
     notes = list(check_counts(counts[0], counts[1], fewest=1))
     for part, source in (("training", data.train), ("test", data.test)):
         if n := sum(source.left_out.values()):
-            reasons = counted_reasons(source.left_out)
+            reasons = counted_each(source.left_out)
             notes.append(f"{n} annotations of the {part} part are left out: {reasons}")
     if isinstance(data.train, WithObjects) and data.train.not_chosen:
         notes.append(f"training images without objects to learn are left out: {data.train.not_chosen}")
