@@ -1,1 +1,1 @@
-"""What a pre-trained encoder is worth: protocols that train from it or test what was trained."""
+"""Evaluation of a pre-trained encoder: protocols that train from it or test what was trained."""

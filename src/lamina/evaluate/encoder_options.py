@@ -1,4 +1,4 @@
-"""What protocols that train from a model change of its network."""
+"""Options by which protocols that train from a model change its network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lamina.core.ranges import COUNT, SHARE_BELOW_1, check_ranges
 
 @dataclass(frozen=True)
 class EncoderChanges:
-    """What every protocol that trains may change of a model's network."""
+    """Changes of a model's network that every protocol that trains can make."""
 
     drop_path: Annotated[float, SHARE_BELOW_1, read_if("frozen", False)] = 0.0
     """Largest rate of stochastic depth, that of the last block. Raise it for large networks and few
@@ -26,7 +26,7 @@ class EncoderChanges:
 
 @dataclass(frozen=True)
 class FinetuneEncoder(EncoderChanges):
-    """What fine-tuning changes of the model's network."""
+    """Changes of the model's network for fine-tuning."""
 
     image_size: Annotated[tuple[int, ...] | None, COUNT] = None
     """Side, or height and width, of the images in pixels; positions are resampled. Unset: the model's."""
@@ -34,7 +34,7 @@ class FinetuneEncoder(EncoderChanges):
 
 @dataclass(frozen=True)
 class DenseEncoder(EncoderChanges):
-    """What a dense protocol changes of a model's network."""
+    """Changes of the model's network for a dense protocol."""
 
     frozen: bool = False
     """Keep the encoder as it is: in evaluation mode, without gradients, and out of the checkpoints."""

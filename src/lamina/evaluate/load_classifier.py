@@ -40,14 +40,14 @@ class Classifier:
     name: str
     step: int | None
     kind: str
-    """What it is, in a few words for tables."""
+    """A few words on the kind of classifier, for tables."""
     logits: Logits
     classes: tuple[str, ...]
     image_size: tuple[int, int]
     in_chans: int
     reading: DataOptions
     sha256: str
-    """Of weights and structure (`network_sha256`); of a probe those of its encoder."""
+    """Digest of weights and structure (`network_sha256`); for a probe that of its encoder."""
     n_train: int = 0
     """Images that the probe was fitted on; 0 where the classifier came trained."""
     notes: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ def open_classifier(
 
 
 def _trained(spec: str, device: torch.device) -> Classifier | None:
-    """Of a run on labels, or an export; None for anything else."""
+    """The classifier of a run on labels, or of an export; None for anything else."""
     if parse_model(spec).run is not None:
         run, step = locate_step(spec)
         task, recipe = load_task(run, step)

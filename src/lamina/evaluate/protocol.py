@@ -1,4 +1,4 @@
-"""What a protocol is: a row of `lamina.evaluate.catalog`, and what its function is given."""
+"""A protocol as a row of `lamina.evaluate.catalog`, and the options that its function takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class TrainingRecipe(typing.Protocol):
-    """What a recipe says of any training; it is a frozen dataclass."""
+    """The fields that the recipe of any training has; a recipe is a frozen dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -59,7 +59,7 @@ class RunOptions:
         check_ranges(self)
 
     def compute(self, batch_size: int = ComputeOptions.batch_size) -> ComputeOptions:
-        """How features are computed with this device and these workers."""
+        """The options for computing features with this device and these workers."""
         workers = ComputeOptions.workers if self.workers is None else self.workers
         return ComputeOptions(batch_size, workers, self.device or ComputeOptions.device)
 
@@ -98,7 +98,7 @@ class Protocol:
 
     name: str
     help: str
-    """What it does, as a short sentence; the overview of the command line shows it too."""
+    """A short sentence on what it does; the overview of the command line shows it too."""
     run: str
     """The function, as MODULE:NAME. It takes a model, data, `ProtocolOptions`, `RunOptions` and
     `ComputeOptions`, and returns a tuple of `lamina.evaluate.score.Score`."""

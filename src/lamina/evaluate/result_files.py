@@ -19,7 +19,7 @@ from lamina.runs.run import Run
 
 
 def file_name(text: str, most: int = 80) -> str:
-    """What something is called, as part of a file's name; what is longer than `most` ends in a digest."""
+    """A name as part of a file's name; one that is longer than `most` ends in a digest."""
     name = re.sub(r"[^A-Za-z0-9.=]+", "-", text).strip("-.") or "data"
     if len(name) <= most:
         return name

@@ -32,7 +32,7 @@ class Row:
     balanced: float | None = None
     """Balanced accuracy: the mean over classes of the share of their test images that is right."""
     confusion: Confusion | None = None
-    """Of a chosen row: which classes the test images were taken for."""
+    """The confusion matrix of a chosen row."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and text."""

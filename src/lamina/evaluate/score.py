@@ -22,7 +22,7 @@ KIND = "score"
 
 @dataclass(frozen=True)
 class Score:
-    """What one protocol says of one model.
+    """The result of one protocol for one model and one seed.
 
     `value` is a share in [0, 1] (an mCE may be more). `interval` is its 95 % interval over the choice of test
     images alone, None where none is known. `more` are further numbers by name.
@@ -47,18 +47,18 @@ class Score:
     features, kinds and number of images; "" for the usual ones."""
 
     confusion: Confusion | None = None
-    """Of a protocol that classifies: which classes the test images were taken for, in all draws."""
+    """The confusion matrix of a protocol that classifies, summed over its draws."""
 
     images: str = ""
     """Digest of the images (`lamina.data.sources.images_digest`); "" where it is not known."""
 
     classes: tuple[str, ...] = ()
-    """Of a probe of frozen features: the names of the classes."""
+    """The names of the classes, for a probe of frozen features."""
     rows: tuple[Row, ...] = ()
     """Of such a probe: its rows, of which the training set chose one for each encoder; the score is that of
     the trained encoder's."""
     selection: str = ""
-    """What the choice among rows and settings was made on."""
+    """The images on which rows and settings were chosen."""
     timing: Timing | None = field(default=None, compare=False)
     """How long the features of both parts took."""
 
@@ -169,7 +169,7 @@ class Score:
 
 _OF_PROBES = ("classes", "rows", "selection", "timing")
 _EARLIER = {"model": "", "data": "", "step": None}
-"""What the first versions did not say of a probe."""
+"""Fields that files of the first versions lack for a probe."""
 
 
 def _features_of(rows: Sequence[Row]) -> str:
@@ -192,7 +192,7 @@ def model_and_step(backbone: Backbone) -> dict[str, Any]:
 
 
 def scores_of_rows(score: Score) -> tuple[Score, ...]:
-    """What a probe found of the trained encoder: a score for each of features and pools.
+    """The scores of a probe for the trained encoder, one for each kind of features and each pool.
 
     `variant` names them; nothing is chosen among them.
     """

@@ -1,4 +1,4 @@
-"""What tells the scores of one protocol apart: the recipe, its length and the fields that differ from it."""
+"""The text that tells scores of one protocol apart: recipe, length, and the fields that were changed."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _NARROW = 256
 
 @dataclass(frozen=True)
 class Chunks:
-    """How many rows of queries are compared with how many rows of the bank at a time."""
+    """The numbers of queries and of rows of the bank that are compared at a time."""
 
     queries: int
     bank: int
@@ -38,7 +38,7 @@ class Neighbours(NamedTuple):
     start: int
     similarity: Float[Tensor, "q m"]
     rows: Int64[Tensor, "q m"]
-    """Of the bank."""
+    """Row numbers in the bank."""
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ VectorPool = Literal["cls", "mean", "cls+mean"]
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Which vectors of an encoder are evaluated: a row of the table for each of the features in each pool.
+    """The vectors of an encoder that are evaluated: a row of the table for each of the features in each pool.
 
     "last" and "fused" are normed by the encoder's final norm. Block outputs are not: like all vectors that
     are put together of several parts, they are standardised channel by channel on the training images, as
@@ -46,7 +46,7 @@ class FeatureOptions:
         check_ranges(self)
 
     def parts(self, backbone: Backbone) -> dict[str, tuple[FeatureKind | int, ...]]:
-        """What each of the features is made of, by the name of its rows.
+        """The blocks or features that each kind is made of, by the name of its rows.
 
         Raises:
             LaminaError: for blocks that the encoder has not, or where it has none of the features.

@@ -87,7 +87,7 @@ class PixelVectors:
         return {("pixels", "-"): pixels.flatten(1)}
 
     def identity(self) -> str:
-        """There is nothing to tell apart."""
+        """One and the same for all pixels."""
         return f"pixels, at most {MOST_PIXEL_VALUES}"
 
 

@@ -26,7 +26,7 @@ class FeatureKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Timing:
-    """How long features took."""
+    """The time that computing features took."""
 
     images: int
     """That were read and passed an encoder; 0 where all vectors came from a cache."""
@@ -38,7 +38,7 @@ class Timing:
 
     @classmethod
     def of(cls, images: int, seconds: float, waited: float) -> Timing:
-        """Of seconds, and of those among them that were spent waiting."""
+        """From all seconds, and the seconds that were spent waiting for images."""
         span = max(seconds, 1e-9)
         return cls(images, round(seconds, 3), round(images / span, 2), round(waited / span, 4))
 

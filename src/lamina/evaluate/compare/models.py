@@ -107,7 +107,7 @@ def _check_names(out: Path, name: str, before: Sequence[WeightsId], specs: Seque
 
 
 def _identity(spec: str, may_be_gone: bool, encoder: EncoderOptions | None) -> WeightsId | None:
-    """Which network it is, by its weights; None for one that is gone and not needed."""
+    """The network's name and the digest of its weights; None for one that is gone and not needed."""
     try:
         return identify(spec, load_encoder(spec, encoder=encoder))
     except LaminaError:

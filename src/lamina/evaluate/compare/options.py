@@ -1,4 +1,4 @@
-"""Which protocols a comparison runs, how often, and what they may take."""
+"""Options of a comparison: its protocols, seeds and sizes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class CompareOptions:
         return tuple(name for name in given if name in known - read)
 
     def of(self, protocol: Protocol, recipe: Mapping[str, Any]) -> ProtocolOptions:
-        """What is asked of one protocol."""
+        """The options for one protocol."""
         return ProtocolOptions(
             protocol.name,
             recipe,

@@ -187,6 +187,6 @@ def _seeds(protocol: Protocol, column: Column, options: CompareOptions) -> range
 
 
 def _settings(data: str, options: CompareOptions, recipes: Recipes) -> dict[str, Any]:
-    """What all scores of a folder have in common, beside the images."""
+    """The settings that all scores of a folder share, without the images."""
     fixed = {n: value for n, value in asdict(options).items() if not is_free(n) and n not in FREE}
     return {"data": data, **fixed, "recipes": dict(recipes)}

@@ -1,4 +1,4 @@
-"""What all scores of a comparison have in common, on disk, so that none of other data stands beside them."""
+"""The settings that all scores of a comparison share, on disk: scores of other data are refused."""
 
 from __future__ import annotations
 

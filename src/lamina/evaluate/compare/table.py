@@ -21,7 +21,7 @@ class Cell:
     over_seeds: Estimate
     """Mean over seeds, and its 95 % interval (Student's t) where there are two or more."""
     interval: tuple[float, float] | None
-    """Of a single seed alone, the score's own: over test images, or draws of labels."""
+    """For a single seed, the interval of its score: over test images, or over draws of labels."""
     values: tuple[float, ...]
     """By seed."""
     seeds: tuple[int, ...]
@@ -58,7 +58,7 @@ class ComparisonRow:
 
     @property
     def seeds(self) -> int:
-        """How many there are of each model, at least."""
+        """The smallest number of seeds of a model."""
         return min(cell.over_seeds.n for cell in self.cells if cell is not None)
 
     def gain(self, column: int, over: int) -> Estimate | None:
@@ -153,7 +153,7 @@ def _kind(score: Score) -> Kind:
 
 
 def _several(scores: Mapping[str, Sequence[Score]]) -> set[Kind]:
-    """What some model was measured at in more than one way."""
+    """The kinds of score that some model has in more than one variant."""
     ways: dict[tuple[str, Kind], set[str]] = {}
     for column, each in scores.items():
         for score in each:
@@ -162,7 +162,7 @@ def _several(scores: Mapping[str, Sequence[Score]]) -> set[Kind]:
 
 
 def _alike(scores: Mapping[str, Sequence[Score]]) -> set[Kind]:
-    """What all models were measured at in one way."""
+    """The kinds of score that all models have in one and the same variant."""
     ways: dict[Kind, set[str]] = {}
     for score in (score for each in scores.values() for score in each):
         ways.setdefault(_kind(score), set()).add(score.variant)
@@ -195,7 +195,7 @@ def _row(kind: Kind, by_column: Mapping[str, list[Score]], columns: Sequence[str
 
 
 def _cell(scores: Sequence[Score]) -> Cell:
-    """Of a seed that was measured twice in one way the later score counts."""
+    """The cell of one model; of a seed with two scores of one variant the later one counts."""
     by_seed = {score.seed: score for score in scores}
     ordered = [by_seed[seed] for seed in sorted(by_seed)]
     values = tuple(score.value for score in ordered)

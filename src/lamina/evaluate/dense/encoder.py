@@ -20,7 +20,7 @@ from lamina.interop.resizing import copy_weights
 
 
 class DenseTask(nn.Module):
-    """What a dense protocol trains, as far as it is its encoder's.
+    """The part of a dense protocol's network that is the encoder, frozen or trained.
 
     Args:
         encoder: built for the windows' size.

@@ -65,6 +65,6 @@ class DenseImages:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What must be said beside."""
+        """Notes on images that could not be read, and on how others were read."""
         unread = unread_notes(self.faults, len(self.source.images), "test images")
         return (*unread, *remark_lines(self.remarks))

@@ -51,12 +51,12 @@ class DensePlan(Generic[D, R]):
 
     @property
     def fill(self) -> tuple[float, ...]:
-        """What continues an image beyond its edge: the mean that normalisation takes off."""
+        """The values that continue an image beyond its edge: the mean that normalisation subtracts."""
         return tuple(self.backbone.encoder.mean.flatten().tolist())
 
     @property
     def origin(self) -> Origin:
-        """How the model was built, and what it is called."""
+        """The recipe that the model was built by, and its name."""
         return self.backbone.known_origin
 
     @property

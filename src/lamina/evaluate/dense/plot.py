@@ -53,7 +53,7 @@ def rows_of_panels(
 def legend_patches(
     labels: Iterable[int], classes: Sequence[str], colours: NDArray[np.float64]
 ) -> list[Patch]:
-    """Of classes, as a legend shows them."""
+    """Colour and name of classes, as entries of a legend."""
     return [Patch(color=colours[k], label=figure_text(classes[k], 24)) for k in labels]
 
 

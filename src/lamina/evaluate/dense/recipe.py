@@ -1,4 +1,4 @@
-"""What the recipes of dense protocols have in common, and how one is found by its name."""
+"""The fields and windows that the recipes of dense protocols have in common."""
 
 from __future__ import annotations
 

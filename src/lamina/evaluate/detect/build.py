@@ -48,8 +48,8 @@ def plan_detection(
 
 
 def build_detector(planned: DetectPlan) -> Detector:
-    """What is trained: the model's network at the windows' size, with its weights, and pyramid and heads that
-    start from the recipe's seed; torch's own generator stays as it was."""
+    """The detector to train: the model's network at the windows' size, with its weights, and pyramid and
+    heads that start from the recipe's seed; torch's own generator stays as it was."""
     with torch_seed(seed_for(planned.recipe.train.seed, Purpose.INIT)):
         return _detector(planned, resized_encoder(planned.backbone, planned.encoder))
 

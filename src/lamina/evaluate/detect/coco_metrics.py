@@ -33,7 +33,7 @@ class AveragePrecision:
     at50: float
     at75: float
     small: float
-    """Of objects of less than 32 x 32 px; the others by themselves too, up to 96 x 96 px and from there."""
+    """Over objects of less than 32 x 32 px; `medium` is up to 96 x 96 px, and `large` from there on."""
     medium: float
     large: float
     recall: float
@@ -83,7 +83,7 @@ class CocoEvaluation:
             self._found.append(entry)
 
     def precision(self, kind: Kind, images: Sequence[int] | None = None) -> AveragePrecision:
-        """Of all images, or of some of them, counted in the order in which they came."""
+        """The precision on all images, or on some of them, by their numbers in the order of `add`."""
         evaluator = self._evaluator(kind)
         return _evaluated(evaluator, range(len(self)) if images is None else images)
 

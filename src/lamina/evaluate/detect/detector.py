@@ -22,8 +22,8 @@ from lamina.evaluate.detect.window_attention import limit_attention, patch_map
 
 
 class Detections(NamedTuple):
-    """What was found in an image, the surest first: boxes as in `Objects`, scores in [0, 1], and, where masks
-    were learned, how probable the object is in a grid over its box."""
+    """The detections in an image, highest score first: boxes as in `Objects`, scores in [0, 1], and, where
+    masks were learned, how probable the object is in a grid over its box."""
 
     boxes: Float[Tensor, "n 4"]
     labels: Int64[Tensor, "n"]

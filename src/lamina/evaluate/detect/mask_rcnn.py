@@ -58,7 +58,7 @@ class Float32Output(nn.Module):
         self.head = head
 
     def forward(self, x: Any) -> Any:
-        """What the head says, a tensor or sequences of them."""
+        """The outputs of the head: a tensor, or sequences of tensors."""
         return _float32(self.head(x))
 
 

@@ -15,7 +15,7 @@ from lamina.core.errors import LaminaError
 from lamina.evaluate.detect.head_options import SCALES, check_scales
 
 POOLED = "pool"
-"""What the coarsest map is called, which proposals alone look at."""
+"""Name of the coarsest map, which is used for proposals only."""
 
 
 class SimplePyramid(nn.Module):

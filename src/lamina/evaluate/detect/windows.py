@@ -37,7 +37,7 @@ class DetectWindows(Windows):
         check_scale(self.scale)
 
     def resolved(self, own: tuple[int, int], patch: tuple[int, int]) -> DetectWindows:
-        """As `Windows`."""
+        """See `Windows.resolved`."""
         whole = super().resolved(own, patch)
         return replace(whole, base=max(whole.pixels) if self.base is None else self.base)
 

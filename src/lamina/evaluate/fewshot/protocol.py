@@ -54,7 +54,7 @@ class DrawResult(NamedTuple):
     top1: float
     confusion: Confusion | None
     variant: str
-    """How it was trained, where that is not the usual way."""
+    """The settings of the training that differ from the defaults, as text."""
     n_train: int
     n_test: int
     notes: tuple[str, ...] = ()
@@ -259,7 +259,7 @@ def _tester(
 def _probe_tester(
     backbone: Backbone, labelled: LabelledData, options: FewshotOptions, compute: ComputeOptions
 ) -> Callable[[Draw], DrawResult]:
-    """The same on frozen features, which are computed once; a draw picks its rows."""
+    """The function for frozen features, which are computed once; each draw takes some of their rows."""
     backbone = backbone.to(choose_device(compute.device))
     (bank, train), (queries, test) = (
         pooled_features(backbone, part, options.pool, compute) for part in (labelled.train, labelled.test)

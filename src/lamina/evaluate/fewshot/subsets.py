@@ -31,8 +31,8 @@ def draw_per_class(labels: Sequence[int], n: int, seed: int, draw: int = 0) -> l
 
 
 def per_class_of(labels: Sequence[int], share: float) -> int:
-    """How many images of each class make that share of all, at least 1; 13 for 1 % of ImageNet, as in
-    SimCLR's list."""
+    """The number of images of each class that make that share of all, at least 1; 13 for 1 % of ImageNet, as
+    in SimCLR's list."""
     if not 0 < share < 1:
         raise LaminaError(f"a share of {share} is none; give a number between 0 and 1, such as 0.01")
     return max(1, round(share * len(labels) / len(set(labels))))
@@ -75,7 +75,7 @@ class Draw(NamedTuple):
     number: int
     indices: list[int]
     listing: str = ""
-    """Of a list: how many images it names, and a digest of their names."""
+    """For a list, the number of images that it names and a digest of their names; else ""."""
 
 
 def draw_from_list(source: Source, file: Path) -> Draw:

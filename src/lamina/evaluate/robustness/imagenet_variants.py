@@ -20,7 +20,7 @@ from lamina.evaluate.robustness.corruptions.kinds import KINDS, SEVERITIES
 
 Variant = Literal["imagenet-a", "imagenet-r", "imagenet-sketch"]
 CLASSES: dict[str, int] = {"imagenet-a": 200, "imagenet-r": 200, "imagenet-sketch": 1000}
-"""How many classes are published."""
+"""Number of classes of each published set."""
 _FAMILIES = ("", "noise", "blur", "weather", "digital")
 
 
@@ -40,7 +40,7 @@ def open_imagenet_c(root: str | os.PathLike[str], kind: str, severity: int) -> S
 
 
 def imagenet_c_kinds(root: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Which of the fifteen kinds are below `root`, in the published order.
+    """Those of the fifteen kinds that are below `root`, in the published order.
 
     Raises:
         LaminaError: if none is, or one lacks a severity.

@@ -1,4 +1,4 @@
-"""Which images a classifier is tested on."""
+"""Options of robustness: the images that a classifier is tested on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Published = Literal["imagenet-c", "imagenet-a", "imagenet-r", "imagenet-sketch"]
 
 @dataclass(frozen=True)
 class RobustnessOptions:
-    """Which images a classifier is tested on."""
+    """The images that a classifier is tested on."""
 
     published: Published | None = None
     """Published set whose folder is DATA. By default the test images of DATA are corrupted here."""

@@ -21,7 +21,8 @@ LATER = ("probe_images",)
 
 
 class PartialResults:
-    """How many of how many images were right, by the part's name, and a digest of those images."""
+    """For each part, by its name, the number of images, the number of right ones, and a digest of the
+    images."""
 
     def __init__(self, file: Path | None, settings: Mapping[str, Any]) -> None:
         self._file, self._settings = file, dict(settings)
@@ -101,8 +102,7 @@ class PartialResults:
     def add(
         self, part: str, right: int, n: int, confusion: Confusion | None = None, images: str = ""
     ) -> None:
-        """Keep a part, which classes its images were taken for where that is of interest, and their
-        digest."""
+        """Write a part, with its confusion matrix where that is of use, and the digest of its images."""
         self._parts[part] = (right, n)
         if images:
             self._images[part] = images
@@ -114,11 +114,11 @@ class PartialResults:
             write_json(self._file, {**content, "images": self._images})
 
     def confusion(self, part: str) -> Confusion | None:
-        """Which classes a part's images were taken for; None where that was not kept."""
+        """The confusion matrix of a part; None where it was not kept."""
         return self._confusions.get(part)
 
     def counts(self, part: str) -> tuple[int, int]:
-        """How many were right, of how many."""
+        """The number of right images, and the number of all."""
         return self._parts[part]
 
     def error(self, part: str) -> float:

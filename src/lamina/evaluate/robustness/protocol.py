@@ -201,7 +201,8 @@ def _settings(
     options: RobustnessOptions,
     run_options: RunOptions,
 ) -> dict[str, Any]:
-    """What all parts have in common; `probe_data` are the images of a probe by name and digest."""
+    """The settings that all parts have in common; `probe_data` are the images of a probe by name and
+    digest."""
     return {
         "model": classifier.name,
         "step": classifier.step,

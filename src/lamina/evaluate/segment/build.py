@@ -63,7 +63,8 @@ def build_encoder(planned: SegmentPlan) -> Encoder:
 
 
 def build_segmenter(planned: SegmentPlan, encoder: Encoder) -> Segmenter:
-    """What is trained; the head starts from the recipe's seed, and torch's own generator stays as it was."""
+    """The segmenter to train; the head starts from the recipe's seed, and torch's own generator stays as it
+    was."""
     with torch_seed(seed_for(planned.recipe.train.seed, Purpose.INIT)):
         return _segmenter(planned, encoder)
 

@@ -15,7 +15,7 @@ from lamina.evaluate.segment.feature_maps import Logits, Taps, choose_blocks
 from lamina.evaluate.segment.head_options import DPTOptions
 
 BLOCKS = (2, 5, 8, 11)
-"""Of twelve, as DPT's for ViT-B."""
+"""Blocks of a network of twelve, as DPT for ViT-B has them."""
 _COARSEST_PX = 32
 
 

@@ -1,4 +1,4 @@
-"""Which blocks a head of a dense protocol reads, and their tokens as maps."""
+"""The blocks that a segmentation head reads, their tokens as maps, and maps at another size."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Taps(NamedTuple):
 
 
 class Logits(NamedTuple):
-    """What a head says, at a size of its own; in training perhaps what an auxiliary head says too, whose loss
-    counts `share`."""
+    """Logits of a head at a size of its own; in training perhaps also those of an auxiliary head, whose loss
+    has the weight `share`."""
 
     main: Float[Tensor, "B K h w"]
     aux: Float[Tensor, "B K h2 w2"] | None = None

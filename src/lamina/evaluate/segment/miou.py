@@ -21,7 +21,7 @@ _AT_ONCE = 1 << 22
 
 @dataclass(frozen=True)
 class SegmentationMetrics:
-    """What a segmentation is worth.
+    """The metrics of a segmentation.
 
     A class without a pixel in the truth and in the predictions of all images is left out of the mean, its
     IoU is NaN; one that is predicted and nowhere true has IoU 0.
@@ -32,7 +32,7 @@ class SegmentationMetrics:
     interval: tuple[float, float]
     """95 % interval of `miou` over the choice of test images (bootstrap)."""
     iou: tuple[float, ...]
-    """Of each class."""
+    """Intersection over union of each class."""
     pixel_accuracy: float
     """The share of pixels with a class that are right."""
     miou_per_image: float
@@ -83,7 +83,7 @@ def segmentation_metrics(counts: Int64[Tensor, "n 3 K"], seed: int = 0) -> Segme
 
 
 def intersection_over_union(counts: Real[Tensor, "*n 3 K"]) -> Float64[Tensor, "*n K"]:
-    """Of each class; NaN for a class that is neither predicted nor true."""
+    """IoU of each class; NaN for a class that is neither predicted nor true."""
     both, predicted, true = counts.double().unbind(-2)
     return both / (predicted + true - both)
 

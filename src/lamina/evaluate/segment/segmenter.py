@@ -1,4 +1,4 @@
-"""What segmentation trains: an encoder, perhaps frozen, and a head that gives every pixel a class."""
+"""The network of segmentation: an encoder, perhaps frozen, and a head that gives every pixel a class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lamina.evaluate.segment.feature_maps import Logits, Taps, read_taps, resize
 
 @runtime_checkable
 class Head(Protocol):
-    """What gives logits of block outputs; it says which blocks, and whether the final norm comes first."""
+    """A head: logits from the outputs of its `blocks`, after the final norm where it is `normed`."""
 
     @property
     def blocks(self) -> Sequence[int]: ...

@@ -15,7 +15,7 @@ from lamina.evaluate.segment.head_options import UperOptions
 from lamina.evaluate.segment.pyramid import Pyramid
 
 BLOCKS = (3, 5, 7, 11)
-"""Of twelve, as MAE and BEiT have them."""
+"""Blocks of a network of twelve, as MAE and BEiT have them."""
 _AUX_LEVEL = 2
 
 

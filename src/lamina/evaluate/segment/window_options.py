@@ -40,7 +40,7 @@ class SegmentWindows(Windows):
         check_scale(self.scale)
 
     def resolved(self, own: tuple[int, int], patch: tuple[int, int]) -> SegmentWindows:
-        """As `Windows`; a stride is no longer than a window."""
+        """See `Windows.resolved`; a stride is no longer than a window."""
         whole = super().resolved(own, patch)
         rows, columns = whole.pixels
         stride = self.stride or tuple(max(1, 2 * side // 3) for side in whole.pixels)
