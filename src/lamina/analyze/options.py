@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, SEED, check_ranges
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, SEED, RangeChecked
 
 Mode = Literal["park-kim", "exact"]
 Direction = Literal["diagonal", "radial"]
@@ -18,15 +18,11 @@ Probe = Literal["knn", "linear"]
 
 
 @dataclass(frozen=True)
-class OutputOptions:
+class OutputOptions(RangeChecked):
     """Where an analysis is written; its options derive from this."""
 
     out: Path | None = None
     """Folder for the JSON, PNG and SVG files; by default RUN/analyses, where there is a single run."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 @dataclass(frozen=True)

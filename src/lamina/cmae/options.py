@@ -10,12 +10,12 @@ from lamina.core.ranges import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
-    check_ranges,
+    RangeChecked,
 )
 
 
 @dataclass(frozen=True)
-class CMAEOptions:
+class CMAEOptions(RangeChecked):
     """The second branch of CMAE, with a contrastive loss."""
 
     decoder_depth: Annotated[int, COUNT] = 2
@@ -31,7 +31,3 @@ class CMAEOptions:
     """Temperature of the InfoNCE loss; a lower value weights similar images more."""
     weight: Annotated[float, NOT_NEGATIVE] = 1.0
     """Weight of the contrastive term in the loss; the term is also multiplied by twice the temperature."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)

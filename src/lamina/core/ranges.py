@@ -50,6 +50,14 @@ SHARE_BETWEEN = Range(0, 1, open_below=True, open_above=True)
 SEED = Range(0, 2**63 - 1)
 
 
+class RangeChecked:
+    """A base of dataclasses whose numbers are checked as they are made; see `check_ranges`."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range."""
+        check_ranges(self)
+
+
 def check_blocks(name: str, blocks: Sequence[int], depth: int) -> None:
     """Raise `LaminaError` where a network of `depth` blocks lacks one of `blocks`, which are counted from 0;
     `name` is that of the option."""

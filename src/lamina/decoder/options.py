@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from lamina.core.choices import read_if
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, SHARE_ABOVE_0, check_ranges
+from lamina.core.ranges import COUNT, SHARE_ABOVE_0, RangeChecked
 
 _BLOCKS = read_if("kind", "mae", "cross", "prompt")
 
 
 @dataclass(frozen=True)
-class DecoderOptions:
+class DecoderOptions(RangeChecked):
     """What turns the encoder's output into a prediction."""
 
     kind: Literal["mae", "linear", "cross", "prompt"] = "mae"
@@ -30,10 +30,6 @@ class DecoderOptions:
     predict_share: Annotated[float, SHARE_ABOVE_0, read_if("kind", "cross")] = 0.25
     """Share of all patches that the cross decoder predicts in a step, drawn among the hidden ones. A smaller
     share makes a step cheaper."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 def check_size(width: int, depth: int, heads: int) -> None:

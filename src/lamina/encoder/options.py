@@ -15,7 +15,7 @@ from lamina.core.ranges import (
     SHARE,
     SHARE_ABOVE_0,
     SHARE_BELOW_1,
-    check_ranges,
+    RangeChecked,
 )
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -26,7 +26,7 @@ RelativePositions = Literal["none", "per_block", "shared"]
 
 
 @dataclass(frozen=True)
-class EncoderOptions:
+class EncoderOptions(RangeChecked):
     """The Vision Transformer that is trained."""
 
     name: str = "vit_small_patch16_224"
@@ -89,10 +89,6 @@ class EncoderOptions:
     activation_checkpointing: bool = False
     """Recompute the blocks in the backward pass instead of storing their activations: a step needs less
     memory and more time."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 def default_statistics(

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from lamina.core.choices import read_if
-from lamina.core.ranges import COUNT, SHARE_BELOW_1, check_ranges
+from lamina.core.ranges import COUNT, SHARE_BELOW_1, RangeChecked
 
 
 @dataclass(frozen=True)
-class EncoderChanges:
+class EncoderChanges(RangeChecked):
     """Changes of a model's network that every protocol that trains can make."""
 
     drop_path: Annotated[float, SHARE_BELOW_1, read_if("frozen", False)] = 0.0
@@ -18,10 +18,6 @@ class EncoderChanges:
     images."""
     activation_checkpointing: Annotated[bool, read_if("frozen", False)] = False
     """Recompute the blocks in the backward pass: less memory, but more time for each step."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 @dataclass(frozen=True)

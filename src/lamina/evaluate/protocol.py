@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from lamina.core.choices import check_read
 from lamina.core.config import did_you_mean, merge
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import NOT_NEGATIVE, SEED, check_ranges
+from lamina.core.ranges import NOT_NEGATIVE, SEED, RangeChecked
 from lamina.data.options import LoadingOptions
 from lamina.encoder.options import EncoderOptions
 from lamina.features.options import ComputeOptions, VectorPool, Wanted
@@ -38,7 +38,7 @@ R = TypeVar("R", bound=TrainingRecipe)
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(RangeChecked):
     """Folder, seed and device of an evaluation; of these its scores depend on the seed alone."""
 
     out: Path | None = None
@@ -53,10 +53,6 @@ class RunOptions:
     """Device to compute on: auto (a GPU where there is one), cpu, cuda, ... Unset: the recipe's (auto)."""
     workers: Annotated[int | None, NOT_NEGATIVE] = None
     """Number of processes that read images; 0: the main process does it. Unset: the recipe's (2)."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
     def compute(self, batch_size: int = ComputeOptions.batch_size) -> ComputeOptions:
         """The options for computing features with this device and these workers."""

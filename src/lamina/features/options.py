@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE_BETWEEN, check_blocks, check_ranges
+from lamina.core.ranges import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE_BETWEEN,
+    RangeChecked,
+    check_blocks,
+    check_ranges,
+)
 
 if TYPE_CHECKING:  # torch takes seconds to import, and options are read for help too
     from lamina.interop.backbone import Backbone, FeatureKind
@@ -20,7 +28,7 @@ VectorPool = Literal["cls", "mean", "cls+mean"]
 
 
 @dataclass(frozen=True)
-class FeatureOptions:
+class FeatureOptions(RangeChecked):
     """The vectors of an encoder that are evaluated: a row of the table for each of the features in each pool.
 
     "last" and "fused" are normed by the encoder's final norm. Block outputs are not: like all vectors that
@@ -40,10 +48,6 @@ class FeatureOptions:
     baselines: bool = True
     """Also evaluate the untrained network and raw pixels. Turn it off for large data sets, since all vectors
     are in memory: for ImageNet 63 GB of raw pixels, and 3.9 GB for each kind of features of a ViT-B."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
     def parts(self, backbone: Backbone) -> dict[str, tuple[FeatureKind | int, ...]]:
         """The blocks or features that each kind is made of, by the name of its rows.
@@ -137,7 +141,7 @@ Progress = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True)
-class ComputeOptions:
+class ComputeOptions(RangeChecked):
     """How features are computed; beyond rounding the numbers do not depend on it."""
 
     batch_size: Annotated[int, COUNT] = 64
@@ -153,7 +157,3 @@ class ComputeOptions:
     cache: str | Path | None = None
     """Folder that features are kept in and read from. They are found again by a hash of weights, images and
     transform; the folder may be deleted at any time."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)

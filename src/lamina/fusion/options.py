@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from lamina.core.choices import read_if
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, check_ranges
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, RangeChecked
 
 Projection = Literal["none", "linear", "mlp"]
 Pooling = Literal["average", "attention"]
@@ -17,7 +17,7 @@ _MFF = read_if("kind", "mff")
 
 
 @dataclass(frozen=True)
-class FusionOptions:
+class FusionOptions(RangeChecked):
     """Which layers the decoder reads."""
 
     kind: Literal["none", "mff", "mix"] = "mff"
@@ -41,10 +41,6 @@ class FusionOptions:
     """Number of attention heads, for fusion.pooling attention. Unset: one for each 64 channels."""
     logit_weight_decay: Annotated[bool, _MFF, read_if("pooling", "average")] = True
     """Apply weight decay to the softmax logits, as the official code does."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 def resolve_layers(layers: Layers, depth: int) -> tuple[int, ...]:

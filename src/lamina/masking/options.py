@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from lamina.core.choices import read_if
-from lamina.core.ranges import COUNT, SHARE_BETWEEN, check_ranges
+from lamina.core.ranges import COUNT, SHARE_BETWEEN, RangeChecked
 
 
 @dataclass(frozen=True)
-class MaskingOptions:
+class MaskingOptions(RangeChecked):
     """Which patches are hidden."""
 
     kind: Literal["random", "blocks", "blockwise", "inverse", "scored"] = "random"
@@ -28,7 +28,3 @@ class MaskingOptions:
     roll: Annotated[bool, read_if("kind", "inverse")] = True
     """Let the visible rectangle leave the image on one side and continue on the opposite side, so that each
     patch is visible equally often, for masking.kind inverse."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)

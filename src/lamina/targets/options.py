@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from lamina.core.choices import read_if
 from lamina.core.config import Formerly
-from lamina.core.ranges import COUNT, SHARE_ABOVE_0, check_ranges
+from lamina.core.ranges import COUNT, SHARE_ABOVE_0, RangeChecked
 
 TargetKind = Literal["pixels", "hog", "tokens", "teacher"]
 _PIXELS = read_if("kind", "pixels")
@@ -17,7 +17,7 @@ _OF_NETWORK = read_if("kind", "tokens", "teacher")
 
 
 @dataclass(frozen=True)
-class TargetOptions:
+class TargetOptions(RangeChecked):
     """What is predicted at the hidden patches."""
 
     kind: TargetKind = "pixels"
@@ -56,10 +56,6 @@ class TargetOptions:
     target_sha256: Annotated[str | None, _OF_NETWORK, Formerly("guide_sha256")] = None
     """SHA-256 of the weights of the teacher or tokenizer, so that a resumed run uses the same. It is filled
     in when the network is opened."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
     @property
     def target_model(self) -> str | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Range, RangeChecked
 from lamina.data.options import DataOptions, FileLimits
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 
 
 @dataclass(frozen=True)
-class TokenizerOptions:
+class TokenizerOptions(RangeChecked):
     """A discrete VAE and its schedule."""
 
     image_size: Annotated[int, COUNT] = 64
@@ -56,10 +56,6 @@ class TokenizerOptions:
     finite."""
     data: FileLimits = field(default_factory=FileLimits)
     """Limits on what reading one file may take, and on how many files may be unreadable."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
     def reading(self) -> DataOptions:
         """How the images are read: random crops of at least half of the area, flipped or not."""

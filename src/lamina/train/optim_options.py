@@ -12,7 +12,7 @@ from lamina.core.ranges import (
     SHARE,
     SHARE_ABOVE_0,
     SHARE_BELOW_1,
-    check_ranges,
+    RangeChecked,
 )
 
 _ADAMW = read_if("kind", "adamw")
@@ -21,7 +21,7 @@ _MULTISTEP = read_if("schedule", "multistep")
 
 
 @dataclass(frozen=True)
-class OptimOptions:
+class OptimOptions(RangeChecked):
     """The optimiser and its schedule."""
 
     kind: Literal["adamw", "lars"] = "adamw"
@@ -81,7 +81,3 @@ class OptimOptions:
     clip_grad: Annotated[float | None, POSITIVE] = None
     """Largest norm of the gradient of a whole batch; larger gradients are scaled down to it. Unset: no
     clipping."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)

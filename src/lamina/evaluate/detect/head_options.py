@@ -8,7 +8,7 @@ from typing import Annotated
 
 from lamina.core.choices import read_if, read_unless
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range, check_ranges
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range, RangeChecked, check_ranges
 
 SCALES = (4.0, 2.0, 1.0, 0.5)
 """Sizes of the maps of a pyramid over that of the encoder's."""
@@ -76,7 +76,7 @@ class HeadOptions:
 
 
 @dataclass(frozen=True)
-class AttentionOptions:
+class AttentionOptions(RangeChecked):
     """Options of attention within windows."""
 
     window: Annotated[int | None, COUNT] = None
@@ -85,7 +85,3 @@ class AttentionOptions:
     global_blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE, read_unless("window", None)] = None
     """Blocks, counted from 0, that attend globally. By default the last one of each quarter: 2 5 8 11 of
     12."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)

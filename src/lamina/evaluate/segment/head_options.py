@@ -7,7 +7,7 @@ from typing import Annotated
 
 from lamina.core.choices import read_unless
 from lamina.core.errors import LaminaError
-from lamina.core.ranges import COUNT, NOT_NEGATIVE, SHARE_BELOW_1, Range, check_ranges
+from lamina.core.ranges import COUNT, NOT_NEGATIVE, SHARE_BELOW_1, Range, RangeChecked, check_ranges
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class UperOptions:
 
 
 @dataclass(frozen=True)
-class DPTOptions:
+class DPTOptions(RangeChecked):
     """Options of the DPT head."""
 
     blocks: Annotated[tuple[int, ...] | None, NOT_NEGATIVE] = None
@@ -66,10 +66,6 @@ class DPTOptions:
     width 768, in proportion for other widths, and 256 512 1024 1024 from 1024 on, as published."""
     channels: Annotated[int, COUNT] = 256
     """Number of channels of the fused maps."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
-        check_ranges(self)
 
 
 @dataclass(frozen=True)
