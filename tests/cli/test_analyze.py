@@ -71,7 +71,7 @@ def test_a_run_keeps_its_analysis_and_shows_it(verb, runs, capsys):
     assert all(str(file.with_suffix(suffix)) in printed for suffix in (".json", ".png", ".svg"))
     with Image.open(file.with_suffix(".png")) as picture:
         assert picture.width > 600
-    assert f'id="inside-{verb}"' in (run / "report.html").read_text()
+    assert f'id="analysis-{verb}"' in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - {"layers"}))
@@ -81,7 +81,7 @@ def test_several_models_are_measured_together(verb, runs, images, tmp_path):
     content = json.loads((tmp_path / f"{verb}.json").read_text())
     named = {cell for row in content["summary"]["rows"] for cell in row[:2]}
     assert {"mff", "none"} <= named
-    assert f'id="inside-{verb}"' in (tmp_path / "index.html").read_text()
+    assert f'id="analysis-{verb}"' in (tmp_path / "index.html").read_text()
 
 
 def test_steps_of_a_run_and_its_twin_before_training_are_told_apart(runs, tmp_path):
@@ -125,7 +125,7 @@ def test_the_demo_shows_layers_frequency_and_depth(runs, images, tmp_path):
     assert {file.stem for file in (run / "analyses").glob("*.json")} == {"layers", "frequency", "depth"}
     write_report([run], run / "report.html")
     page = (run / "report.html").read_text()
-    assert all(f'id="inside-{verb}"' in page for verb in ("layers", "frequency", "depth"))
+    assert all(f'id="analysis-{verb}"' in page for verb in ("layers", "frequency", "depth"))
 
 
 def test_the_curvature_of_what_fine_tuning_left(runs, images, tmp_path):

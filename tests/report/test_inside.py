@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lamina.analyze.catalog import ANALYSES
-from lamina.analyze.output import Summary, write_analysis
+from lamina.analyze.output import Result, Summary, write_analysis
 from lamina.core.plotting import hues, thin_labels
 from lamina.report.analyses import read_analyses, recoloured, write_analyses_page
 from lamina.report.colours import run_colours
@@ -18,7 +18,7 @@ COMMAND = "lamina analyze rank '<b>run</b>' --images 8"
 
 
 @dataclass(frozen=True)
-class Toy:
+class Toy(Result):
     """Stands for an analysis."""
 
     def to_json(self):
@@ -42,8 +42,8 @@ def test_every_analysis_is_on_the_page_with_its_command(tmp_path):
     write(tmp_path, "retrieval", "rank", "layers")
     html = write_analyses_page(tmp_path).read_text()
     order = [row.name for row in ANALYSES if row.name in ("retrieval", "rank", "layers")]
-    assert re.findall(r'href="#inside-(\w+)"', html) == order
-    assert re.findall(r'id="inside-(\w+)"', html) == order
+    assert re.findall(r'href="#analysis-(\w+)"', html) == order
+    assert re.findall(r'id="analysis-(\w+)"', html) == order
     assert html.count("<code>lamina analyze rank") == 3
     assert "<b>run" not in html
     assert "<i>a" not in html

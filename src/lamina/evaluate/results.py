@@ -60,7 +60,13 @@ class Row:
     @property
     def label(self) -> str:
         """Trained, untrained or raw pixels, and which features of it."""
-        return "raw pixels" if self.encoder == "pixels" else f"{self.encoder} · {self.features} · {self.pool}"
+        name = encoder_name(self.encoder)
+        return name if self.encoder == "pixels" else f"{name} · {self.features} · {self.pool}"
+
+
+def encoder_name(encoder: str) -> str:
+    """What readers call one of `ENCODERS`."""
+    return "raw pixels" if encoder == "pixels" else encoder
 
 
 def share(value: Any) -> float:
@@ -107,7 +113,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     low, high = row.interval
     settings = ", ".join(f"{name}={_short(value)}" for name, value in row.settings.items())
     return (
-        row.encoder,
+        encoder_name(row.encoder),
         row.features,
         row.pool,
         f"{100 * row.top1:.1f} %",

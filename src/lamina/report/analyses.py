@@ -14,6 +14,7 @@ from lamina.core.plain_files import DamagedFile, read_plain
 from lamina.core.plotting import HUES, HUES_ON_DARK, hues
 from lamina.core.records import read_object
 from lamina.report.jinja import write_page
+from lamina.report.notes import LeftOut
 
 MOST_BYTES = 8 << 20
 
@@ -65,22 +66,14 @@ def read_analyses(folder: Path, notes: list[str]) -> list[ShownAnalysis]:
     found = []
     for row in ANALYSES:
         file = folder / f"{row.name}.json"
-        try:
+        with LeftOut(f"the analysis in {file.name}", notes):
             content = read_object(file)
             table = content["summary"]
             header, rows, remarks = (_texts(table, key) for key in ("header", "rows", "notes"))
             cells = [[str(cell) for cell in row] for row in rows]
             command = str(content.get("command") or "")
-        except FileNotFoundError:
-            continue
-        except DamagedFile as error:
-            notes.append(f"the analysis in {file.name} was left out: {error.reason}")
-            continue
-        except (ValueError, TypeError, KeyError):
-            notes.append(f"the analysis in {file.name} could not be read and was left out")
-            continue
-        svg = _picture(folder / f"{row.name}.svg", content.get("svg_sha256"), notes)
-        found.append(ShownAnalysis(row.name, row.title, svg, header, cells, remarks, command))
+            svg = _picture(folder / f"{row.name}.svg", content.get("svg_sha256"), notes)
+            found.append(ShownAnalysis(row.name, row.title, svg, header, cells, remarks, command))
     return found
 
 
@@ -107,15 +100,12 @@ def recoloured(analyses: Sequence[ShownAnalysis], run: str, colour: str) -> list
 
 
 def _picture(file: Path, sha256: str | None, notes: list[str]) -> bytes | None:
-    try:
-        content = read_plain(file, MOST_BYTES)
-    except FileNotFoundError:
-        notes.append(f"{file.name} is missing")
-        return None
-    except DamagedFile as error:
-        notes.append(f"{file.name} was left out: {error.reason}")
-        return None
-    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
-        notes.append(f"{file.name} was left out: it is not the picture of {file.stem}.json")
-        return None
-    return content
+    with LeftOut(file.name, notes):
+        try:
+            content = read_plain(file, MOST_BYTES)
+        except FileNotFoundError:
+            raise DamagedFile(file, "it is missing") from None
+        if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+            raise DamagedFile(file, f"it is not the picture of {file.stem}.json")
+        return content
+    return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.core.records import read_json, write_json
+from lamina.report.notes import LeftOut
 
 SKIPPED_FILE = "skipped.json"
 MOST_NAMES = 1000
@@ -22,16 +23,11 @@ class SkippedFile:
 
 def read_skipped(run: Path, notes: list[str]) -> list[SkippedFile]:
     """The list that `write_skipped` kept; empty where there is none."""
-    file = run / SKIPPED_FILE
-    try:
-        content = read_json(file)
+    with LeftOut(SKIPPED_FILE, notes):
+        content = read_json(run / SKIPPED_FILE)
         rows = content["files"] if isinstance(content, dict) else content  # a list, before lamina 0.2
         return [SkippedFile(str(row["reason"]), str(row["name"])) for row in rows]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError):
-        notes.append(f"{SKIPPED_FILE} could not be read and was left out")
-        return []
+    return []
 
 
 def write_skipped(run: Path, files: Iterable[SkippedFile]) -> None:

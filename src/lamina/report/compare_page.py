@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lamina.core.files import json_text, write_atomically
+from lamina.core.text import markdown_table
 from lamina.evaluate.compare.table import Comparison
 from lamina.evaluate.score import Score
 from lamina.report.jinja import write_page
-from lamina.runs.run import environment
+from lamina.runs.run import software
 
 
 def write_comparison(
@@ -21,11 +22,10 @@ def write_comparison(
         OSError: where they cannot be written.
     """
     table = Comparison.of(scores)
-    made = environment()
     result = {
         "data": data,
         "command": command,
-        "environment": {key: made[key] for key in ("python", "packages", "threads")},
+        "environment": software(),
         **table.to_json(),
         "gains": table.gains(),
         "scores": {name: [score.to_json() for score in each] for name, each in scores.items()},
@@ -40,9 +40,6 @@ def write_comparison(
 
 
 def _markdown(table: Comparison, scores: Mapping[str, Sequence[Score]], data: str, command: str) -> str:
-    header, lines = table.table()
-    rows = [f"| {' | '.join(header)} |", f"|{'|'.join(['---'] * len(header))}|"]
-    rows += [f"| {' | '.join(line)} |" for line in lines]
     notes = list(
         dict.fromkeys(f"{s.protocol}: {n}" for each in scores.values() for s in each for n in s.notes)
     )
@@ -56,7 +53,7 @@ def _markdown(table: Comparison, scores: Mapping[str, Sequence[Score]], data: st
         "Test metrics in percent. Over several seeds: mean and 95 % interval (Student's t on the logit "
         "scale); of one seed: its own interval, over test images or draws of labels. Bold where a model "
         "beats every other by more than the interval.",
-        "\n".join(rows),
+        markdown_table(*table.table()),
         "\n".join(f"- {gain}" for gain in table.gains()),
         "\n".join(f"- {note}" for note in notes),
         f"Minutes in all: {took}.",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from lamina.core.text import printable
+from lamina.core.text import NO_VALUE, printable
 
-DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -27,7 +26,7 @@ def visible(text: object, limit: int = 200) -> str:
 def number(value: object) -> str:
     """A number with about three significant digits: 12 400, 0.0712, 1.5 × 10⁻⁴; a dash for none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return DASH
+        return NO_VALUE
     if not math.isfinite(value):
         return str(value)
     if isinstance(value, int) or (abs(value) >= 1000 and value == int(value)):
@@ -57,9 +56,9 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """0.7134 as 71.3 %."""
-    return f"{100 * share:.{digits}f}\u202f%"
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.7134 as 71.3 %; a dash for None."""
+    return NO_VALUE if share is None else f"{100 * share:.{digits}f}\u202f%"
 
 
 def points(difference: float) -> str:
@@ -83,5 +82,5 @@ def setting(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return " ".join(setting(item) for item in value) or DASH
+        return " ".join(setting(item) for item in value) or NO_VALUE
     return visible(value, limit=400)

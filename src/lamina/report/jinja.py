@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lamina.core.files import write_atomically
+from lamina.evaluate.results import encoder_name
 from lamina.report.class_tables import class_tables
 from lamina.report.format import moment, number, percent, setting, visible
 
@@ -46,5 +47,6 @@ def _templates() -> Environment:
         "percent": percent,
         "setting": setting,
         "class_tables": class_tables,
+        "encoder_name": encoder_name,
     }
     return environment

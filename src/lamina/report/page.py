@@ -74,14 +74,14 @@ def _page(runs: Sequence[RunData], refresh_seconds: int | None) -> dict[str, Any
         "runs": [_run(run, colour) for run, colour in zip(runs, colours, strict=True)],
         "notes": [f"{run.name}: {note}" if comparison else note for run in runs for note in run.notes],
         "training": sections.training_charts(runs),
-        "looks": any(run.curve("rankme")[1] for run in runs),
-        "hides": any(run.setting("method") != "supervised" for run in runs),
+        "monitored": any(run.curve("rankme")[1] for run in runs),
+        "masked": any(run.setting("method") != "supervised" for run in runs),
         "nonfinite": sum(int(_last(run, "nonfinite")) for run in runs),
         "fusions": sections.fusion_views(runs),
         "results": result_views(runs),
         "downstream": Comparison.of({run.name: run.scores for run in runs}),
         "scores": [(run.name, run.scores) for run in runs if run.scores],
-        "inside": [
+        "analyses": [
             (run.name, recoloured(run.analyses, run.name, colour.light))
             for run, colour in zip(runs, colours, strict=True)
             if run.analyses
@@ -122,7 +122,7 @@ def _contents(page: dict[str, Any]) -> Iterator[tuple[str, str]]:
         (page["fusions"], "fusion", "Fusion weights"),
         (page["results"], "results", "Results"),
         (page["scores"], "downstream", "Downstream"),
-        (page["inside"], "inside", "Analyses"),
+        (page["analyses"], "analyses", "Analyses"),
         (pictures.restored, "reconstructions", "Reconstructions" if pictures.filled else "Masked inputs"),
         (pictures.mapped, "features", "Patch features"),
         (pictures.sheets, "neighbours", "Neighbours"),

@@ -19,7 +19,7 @@ LOW_PASSED = "a low-passed target asks for no fine detail"
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a card; `run` is empty where all runs share the picture."""
+    """One picture of a card; `run` is empty on the page of one run, and where all runs share the picture."""
 
     kind: str
     picture: Picture
@@ -75,14 +75,14 @@ class Pictures:
 
 def arrange(runs: Sequence[RunData]) -> Pictures:
     """The pictures of all runs, those of the same image together."""
-    albums = [(run.name, run.album) for run in runs]
+    albums, many = [(run.name, run.album) for run in runs], len(runs) > 1
     restored = [run for run in runs if run.album.restored]
     filled = [run for run in restored if any(made.reconstruction for made in run.album.restored)]
     sheets = [Sheet(name, album.neighbours) for name, album in albums if album.neighbours]
     return Pictures(
-        restored=_cards(_restored(albums)),
+        restored=_cards(_restored(albums), many),
         filled=[run.name for run in filled],
-        mapped=_cards(_mapped(albums)),
+        mapped=_cards(_mapped(albums), many),
         sheets=sheets,
         labelled=any(query.label for sheet in sheets for query, _ in sheet.rows),
         hidden=_captions((run.name, _hidden(run.album)) for run in restored),
@@ -116,7 +116,7 @@ def _mapped(albums: Sequence[tuple[str, Album]]) -> Iterable[tuple[str, list[Til
             yield made.name, [Tile(ORIGINAL, made.original, run), Tile(FEATURES, made.colours, run)]
 
 
-def _cards(made: Iterable[tuple[str, list[Tile]]]) -> list[Card]:
+def _cards(made: Iterable[tuple[str, list[Tile]]], many: bool) -> list[Card]:
     """One card for each image; what runs share of it (original, often mask) stands there once."""
     cards: dict[tuple[str, str], dict[str, dict[str, list[Tile]]]] = {}
     for name, tiles in made:
@@ -124,16 +124,16 @@ def _cards(made: Iterable[tuple[str, list[Tile]]]) -> list[Card]:
         for tile in tiles:
             card.setdefault(tile.kind, {}).setdefault(tile.picture.uri, []).append(tile)
     return [
-        Card(name, [tile for different in kinds.values() for tile in _distinct(different)])
+        Card(name, [tile for different in kinds.values() for tile in _distinct(different, many)])
         for (name, _), kinds in cards.items()
     ]
 
 
-def _distinct(different: dict[str, list[Tile]]) -> list[Tile]:
+def _distinct(different: dict[str, list[Tile]], many: bool) -> list[Tile]:
     """The distinct pictures of one kind, with the names of their runs unless all share it."""
-    shared = len(different) == 1 and len(next(iter(different.values()))) > 1
+    named = many and (len(different) > 1 or len(next(iter(different.values()))) == 1)
     return [
-        Tile(same[0].kind, same[0].picture, "" if shared else ", ".join(tile.run for tile in same))
+        Tile(same[0].kind, same[0].picture, ", ".join(tile.run for tile in same) if named else "")
         for same in different.values()
     ]
 

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from lamina.core.batch import unit_float
 from lamina.core.files import write_atomically
-from lamina.core.plain_files import DamagedFile, read_plain
+from lamina.core.plain_files import read_plain
 from lamina.core.records import read_object, write_json
 from lamina.core.shown_pixels import channels_shown, displayable, to_uint8
 from lamina.features.nearest import Neighbours
 from lamina.report.model_pictures import PcaMap, Reconstruction
+from lamina.report.notes import LeftOut
 
 INDEX_FILE = "index.json"
 LONGEST_SIDE = 288
@@ -191,18 +192,13 @@ def _uri(png: bytes) -> str:
 
 def read_album(folder: Path, notes: list[str]) -> Album:
     """What `AlbumWriter` kept; an empty album where there is none yet, with a note where it is broken."""
-    try:
+    with LeftOut("the set of pictures", notes):
         index = read_object(folder / INDEX_FILE)
-    except FileNotFoundError:
-        return Album()
-    except DamagedFile as error:
-        notes.append(f"the pictures were left out: {error.file.name}: {error.reason}")
-        return Album()
-    try:
-        return _album(folder, index)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        notes.append(f"the pictures could not be read and were left out ({type(error).__name__}: {error})")
-        return Album()
+        try:
+            return _album(folder, index)
+        except FileNotFoundError as error:
+            raise ValueError(f"{Path(error.filename).name} is missing") from error
+    return Album()
 
 
 def _album(folder: Path, index: Mapping[str, Any]) -> Album:

@@ -9,12 +9,13 @@ from typing import Any
 
 from lamina.core.config import current_names, flatten
 from lamina.core.errors import LaminaError
-from lamina.core.plain_files import DamagedFile, read_text
+from lamina.core.plain_files import read_text
 from lamina.core.records import MOST_YAML_BYTES, parse_yaml, read_json
 from lamina.evaluate.score import Score
 from lamina.recipes.recipe import Recipe
 from lamina.report.analyses import ShownAnalysis, read_analyses
 from lamina.report.bad_files import SkippedFile, read_skipped
+from lamina.report.notes import LeftOut
 from lamina.report.picture_store import Album, read_album
 from lamina.report.shown_scores import read_score
 from lamina.runs.run import Run
@@ -133,23 +134,15 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 
 def _text(file: Path, notes: list[str]) -> str:
-    try:
+    with LeftOut(file.name, notes):
         return read_text(file, MOST_YAML_BYTES)
-    except FileNotFoundError:
-        return ""
-    except DamagedFile as error:
-        notes.append(f"{file.name} was left out: {error.reason}")
-        return ""
+    return ""
 
 
 def _json(file: Path, notes: list[str]) -> Any:
-    try:
+    with LeftOut(file.name, notes):
         return read_json(file)
-    except FileNotFoundError:
-        return None
-    except DamagedFile as error:
-        notes.append(f"{file.name} was left out: {error.reason}")
-        return None
+    return None
 
 
 def _recipe(text: str, notes: list[str]) -> dict[str, Any]:
@@ -166,18 +159,19 @@ def _recipe(text: str, notes: list[str]) -> dict[str, Any]:
 
 
 def _rows(file: Path, notes: list[str]) -> list[dict[str, Any]]:
-    try:
-        rows, damaged = read_rows(file)
-    except FileNotFoundError:
-        rows, damaged = [], []
-    except DamagedFile as error:
-        notes.append(f"{file.name} was left out: {error.reason}")
-        return []
-    if damaged:
-        notes.append(f"{len(damaged)} damaged lines of {file.name} were left out, line {damaged[0]} first")
-    elif len(rows) < (known := _known_rows(file.parent)):
-        notes.append(f"{known - len(rows)} of {known} rows of {file.name} are gone")
-    return rows
+    with LeftOut(file.name, notes):
+        try:
+            rows, damaged = read_rows(file)
+        except FileNotFoundError:
+            rows, damaged = [], []
+        if damaged:
+            notes.append(
+                f"{len(damaged)} damaged lines of {file.name} were left out, line {damaged[0]} first"
+            )
+        elif len(rows) < (known := _known_rows(file.parent)):
+            notes.append(f"{known - len(rows)} of {known} rows of {file.name} are gone")
+        return rows
+    return []
 
 
 def _known_rows(folder: Path) -> int:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, seeds_of
-from lamina.evaluate.results import Row
+from lamina.core.text import NO_VALUE
+from lamina.evaluate.results import Row, encoder_name
 from lamina.evaluate.score import Score
 from lamina.report.colours import MUTED, run_colours
-from lamina.report.format import DASH, count, percent, points
+from lamina.report.format import count, percent, points
 from lamina.report.plots import Bar, BarChart, bar_chart
 from lamina.report.read_run import RunData
 from lamina.report.shown_scores import chosen_rows, rank, title_of
@@ -41,6 +42,7 @@ class ResultView:
     sizes: str
     chart: BarChart | None
     columns: Sequence[tuple[str, Sequence[Cell | None]]]
+    """By encoder, under its name for readers."""
     gains: Sequence[str]
     shown: Sequence[tuple[str, Score]]
 
@@ -115,7 +117,7 @@ def _view(runs: Sequence[RunData], group: Group, by_run: Mapping[int, Seeds]) ->
     first = next(iter(by_run.values()))[0]
     encoders = {row.encoder for seeds in by_run.values() for result in seeds for row in chosen_rows(result)}
     columns = [
-        (name, [cell_of(by_run[i], name) if i in by_run else None for i in range(len(runs))])
+        (encoder_name(name), [cell_of(by_run[i], name) if i in by_run else None for i in range(len(runs))])
         for name in sorted(encoders, key=rank)
     ]
     sizes = (
@@ -129,7 +131,7 @@ def _view(runs: Sequence[RunData], group: Group, by_run: Mapping[int, Seeds]) ->
         sizes=", ".join([*(f"{count(n)} {text}" for n, text in sizes if n), *_largest(first)]),
         chart=bar_chart("Top-1 accuracy", _bars(runs, by_run)),
         columns=columns,
-        gains=[_gain(by_run[i]) if i in by_run else DASH for i in range(len(runs))],
+        gains=[_gain(by_run[i]) if i in by_run else NO_VALUE for i in range(len(runs))],
         shown=[(runs[i].name, result) for i, seeds in by_run.items() for result in seeds],
     )
 
@@ -163,7 +165,7 @@ def _gain(seeds: Seeds) -> str:
     """The trained encoder minus the better baseline, seed by seed."""
     other = baseline_of(seeds)
     if cell_of(seeds, "trained") is None or other is None:
-        return DASH
+        return NO_VALUE
     best = next(name for name in _baselines(seeds) if cell_of(seeds, name) == other)
     ours, theirs = ([result.chosen(name).top1 for result in seeds] for name in ("trained", best))
     gain = difference(ours, theirs, SHARES_APART)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lamina.core.text import NO_VALUE
 from lamina.report.colours import ACCENT, MUTED, depth_colours, run_colours
-from lamina.report.format import DASH, count, number, percent, points, setting
+from lamina.report.format import count, number, percent, points, setting
 from lamina.report.plots import LineChart, Series, line_chart
 from lamina.report.read_run import RunData
 from lamina.report.result_views import Cell, baseline_of, cell_of, headline
@@ -22,8 +23,7 @@ CURVES = (
     ("knn_top1", "kNN top-1", "leave-one-out", False),
 )
 
-
-LEANINGS = (
+BIASES = (
     ("first_half", "Mass on the first half", "of the blocks"),
     ("centre", "Centre of mass", "in depth, 0 to 1"),
 )
@@ -46,7 +46,7 @@ class FusionView:
     pooling: str
     charts: Sequence[LineChart | None]
     reach: str
-    leans: bool
+    has_bias: bool
     """Whether the run logged how its weights are distributed over depth."""
 
 
@@ -57,7 +57,7 @@ def facts(run: RunData) -> list[Fact]:
 
 def _steps(run: RunData) -> Fact:
     if not run.metrics:
-        return Fact("Steps", DASH, "nothing logged yet")
+        return Fact("Steps", NO_VALUE, "nothing logged yet")
     last = run.metrics[-1]
     total, epoch = run.setting("train.max_steps"), last.get("epoch")
     parts = [f"of {count(int(total))}"] if isinstance(total, int) else []
@@ -70,7 +70,7 @@ def _steps(run: RunData) -> Fact:
 def _images(run: RunData) -> Fact:
     batch_size = run.setting("train.batch_size")
     if not run.metrics or not isinstance(batch_size, int):
-        return Fact("Images seen", DASH)
+        return Fact("Images seen", NO_VALUE)
     last = run.metrics[-1]
     speed = images_per_second(run.metrics, batch_size)
     clock = "" if speed is None else f", {number(speed)} a second on average"
@@ -92,7 +92,7 @@ def images_per_second(metrics: Sequence[Mapping[str, Any]], batch_size: int) -> 
 def _loss(run: RunData) -> Fact:
     steps, values = run.curve("loss")
     if not values:
-        return Fact("Loss", DASH)
+        return Fact("Loss", NO_VALUE)
     return Fact("Loss", number(values[-1]), f"from {number(values[0])} at step {count(int(steps[0]))}")
 
 
@@ -100,7 +100,7 @@ def _probe(run: RunData) -> Fact:
     seeds = headline(run.results)
     trained = None if seeds is None else cell_of(seeds, "trained")
     if seeds is None or trained is None:
-        return Fact("Best probe", DASH, "not evaluated yet")
+        return Fact("Best probe", NO_VALUE, "not evaluated yet")
     other = baseline_of(seeds)
     label = f"{PROTOCOLS.get(seeds[0].protocol, seeds[0].protocol)}, top-1"
     return Fact(label, percent(trained.top1), "" if other is None else _against(trained.top1, other))
@@ -130,18 +130,12 @@ def progress(run: RunData) -> float | None:
 
 
 def training_charts(runs: Sequence[RunData]) -> list[LineChart]:
-    """Loss, learning rate, gradient norm, and the looks at the encoder, all runs in each; only what somebody
-    logged."""
+    """Loss, learning rate, gradient norm, RankMe and kNN, all runs in each; only what was logged."""
     many, colours = len(runs) > 1, run_colours([run.name for run in runs])
     charts = []
     for key, title, unit, from_zero in CURVES:
         series = [
-            Series(
-                run.name if many else title,
-                *run.curve(key),
-                colours[i],
-                strong=not many,
-            )
+            Series(run.name if many else title, *run.curve(key), colours[i], strong=not many)
             for i, run in enumerate(runs)
         ]
         charts.append(line_chart(title, series, "step", unit, from_zero, "none" if many else "value"))
@@ -163,19 +157,19 @@ def _fusion(run: RunData) -> FusionView:
             for i, (name, values, colour) in enumerate(zip(names, taps, colours, strict=True))
         ]
         charts.append(line_chart(title, series, "step", "of each block", from_zero=True, label="name"))
-    leanings = [_lean(run, *leaning) for leaning in LEANINGS]
-    charts += leanings
+    biases = [_bias(run, *bias) for bias in BIASES]
+    charts += biases
     pooling = "attention" if run.setting("fusion.pooling") == "attention" else "average"
     if pooling == "attention":  # no logits, so nothing that the sum of learning rates would bound
-        return FusionView(run.name, pooling, charts, "", any(leanings))
+        return FusionView(run.name, pooling, charts, "", any(biases))
     steps, sums = run.curve("lr_sum")
     total = [Series("sum of learning rates", steps, sums, ACCENT, strong=True)]
     charts.append(line_chart("Sum of learning rates", total, "step", "", from_zero=True, label="value"))
-    return FusionView(run.name, pooling, charts, _reach(run, sums), any(leanings))
+    return FusionView(run.name, pooling, charts, _reach(run, sums), any(biases))
 
 
-def _lean(run: RunData, name: str, title: str, unit: str) -> LineChart | None:
-    """The chart of one number of how deep the fusion is, by weight and by norm share."""
+def _bias(run: RunData, name: str, title: str, unit: str) -> LineChart | None:
+    """The chart of one number of which depth the fusion favours, by weight and by norm share."""
     series = [
         Series(what, *run.curve(f"bias_{what}_{name}"), colour, strong=what == "weight")
         for what, colour in (("weight", ACCENT), ("share", MUTED))
@@ -191,14 +185,14 @@ def _reach(run: RunData, sums: Sequence[float]) -> str:
     if not isinstance(scale, int | float):
         scale = 1.0
     reach = sums[-1] * scale
-    verdict = (
+    consequence = (
         "too little to take the weights far from equal"
         if reach < 0.1
         else "and a difference of 1 between two logits makes one weight 2.7 times the other"
     )
     return (
         f"The learning rates add up to {number(sums[-1])} so far. Multiplied by logit_lr_scale "
-        f"{number(scale)}, they bound the change of a logit to about {number(reach)}, {verdict}."
+        f"{number(scale)}, they bound the change of a logit to about {number(reach)}, {consequence}."
     )
 
 
@@ -218,7 +212,7 @@ def differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
     for name in names:
         values = [run.recipe.get(name, absent) for run in runs]
         if any(type(v) is not type(values[0]) or v != values[0] for v in values[1:]):
-            rows.append((name, [DASH if v is absent else setting(v) for v in values]))
+            rows.append((name, [NO_VALUE if v is absent else setting(v) for v in values]))
     return rows
 
 

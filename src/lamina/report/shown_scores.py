@@ -6,6 +6,7 @@ from typing import Any
 
 from lamina.evaluate.results import ENCODERS, Row
 from lamina.evaluate.score import Score
+from lamina.report.notes import MALFORMED
 
 PROTOCOLS = {"knn": "Nearest neighbours (kNN)", "linear": "Linear probe"}
 
@@ -31,7 +32,7 @@ def read_score(content: Any, name: str, notes: list[str]) -> Score | None:
     """A result file's content as a score; None, with a note, where it is not one."""
     try:
         return Score.of(content)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except MALFORMED:
         if content is not None:
             notes.append(f"results/{name}.json is not a result of an evaluation and was left out")
         return None

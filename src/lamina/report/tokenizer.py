@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import nn
 
 from lamina.core.batch import Batch, unit_float
 from lamina.core.config import flatten, to_mapping
@@ -18,7 +16,8 @@ from lamina.data.sources import Source
 from lamina.report.colours import ACCENT
 from lamina.report.format import count, percent
 from lamina.report.jinja import write_page
-from lamina.report.picture_store import Picture, as_pil, embedded
+from lamina.report.picture_grid import ORIGINAL, Card, Tile
+from lamina.report.picture_store import as_pil, embedded
 from lamina.report.plots import LineChart, Series, line_chart
 from lamina.report.sections import Fact
 from lamina.tokenizer.folder import TokenizerFolder, load_tokenizer
@@ -32,16 +31,6 @@ from lamina.train.rows import whole_rows
 from lamina.train.state import Outcome
 
 SHOWN = 12
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image, its reconstruction from ids, and the mean colours that this is compared with."""
-
-    name: str
-    original: Picture
-    means: Picture
-    reconstruction: Picture
 
 
 class TokenizerReport(Callback):
@@ -75,7 +64,7 @@ def write_tokenizer_report(
         "name": folder.path.resolve().name,
         "facts": _facts(result, options),
         "charts": [chart for chart in (*_curves(folder), _usage(result)) if chart],
-        "pairs": _pairs(tokenizer, first, held_out),
+        "cards": _cards(tokenizer, first, held_out),
         "options": [
             ("images", str(folder.read().get("source", "unknown"))),
             *((name, str(value)) for name, value in flatten(to_mapping(options)).items()),
@@ -120,18 +109,16 @@ def _usage(result: TokenizerResult) -> LineChart | None:
     )
 
 
-def _pairs(tokenizer: DiscreteVAE, batch: Batch, source: Source) -> list[Pair]:
+def _cards(tokenizer: DiscreteVAE, batch: Batch, source: Source) -> list[Card]:
+    """Images, the mean colours of their patches, and what is decoded from their ids."""
     shown = next(batch.split(SHOWN))
     assert shown.keys is not None
     images = unit_float(shown.images.to(device_of(tokenizer))).float()
     with eval_mode(tokenizer), torch.no_grad():
-        made = tokenizer.decode(tokenizer.ids(images))
-    planes = [to_uint8(p).cpu() for p in (images, patch_means(images, tokenizer.stride), made)]
+        decoded = tokenizer.decode(tokenizer.ids(images))
+    kinds = {ORIGINAL: images, "mean colours": patch_means(images, tokenizer.stride), "from ids": decoded}
+    pictures = {kind: to_uint8(made).cpu() for kind, made in kinds.items()}
     return [
-        Pair(source.name(index), *(_picture(plane[i]) for plane in planes))
+        Card(source.name(index), [Tile(kind, embedded(as_pil(made[i]))) for kind, made in pictures.items()])
         for i, index in enumerate(shown.keys.tolist())
     ]
-
-
-def _picture(image: UInt8[Tensor, "C H W"]) -> Picture:
-    return embedded(as_pil(image))

@@ -123,6 +123,12 @@ class Run:
         return content
 
 
+def software() -> dict[str, Any]:
+    """Of `environment`, what scores may depend on: versions, and the number of threads."""
+    made = environment()
+    return {name: made[name] for name in ("python", "packages", "threads")}
+
+
 def environment() -> dict[str, Any]:
     """What a result may depend on beside the recipe."""
     packages = ("lamina", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
