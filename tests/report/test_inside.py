@@ -127,3 +127,12 @@ def test_pictures_keep_their_size_on_a_narrow_page_and_move_sideways(tmp_path):
     assert "max-width: none" in rule
     assert "width: 100%" not in rule
     assert "#fff" not in rule
+
+
+def test_the_shade_at_the_edge_of_a_wide_table_shows_through_its_coloured_rows(tmp_path):
+    """The shade is a background of the box around the table: an opaque row would interrupt it."""
+    html = write_analyses_page(tmp_path).read_text()
+    (name,) = re.findall(r"tr\.chosen > \* \{ background: var\((--\w+)\); \}", html)
+    colours = re.findall(rf"{name}: rgb\(\d+ \d+ \d+ / (\.\d+)\);", html)
+    assert len(colours) == 2  # on light and on dark pages
+    assert all(0 < float(alpha) < 0.3 for alpha in colours)

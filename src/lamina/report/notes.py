@@ -27,5 +27,7 @@ class LeftOut:
             file = "" if error.file.name in self.what else f"{error.file.name}: "
             self.notes.append(f"{self.what} was left out: {file}{error.reason}")
         elif isinstance(error, (OSError, *MALFORMED)) and not isinstance(error, FileNotFoundError):
-            self.notes.append(f"{self.what} could not be read and was left out ({type(error).__name__}: {error})")
+            self.notes.append(
+                f"{self.what} could not be read and was left out ({type(error).__name__}: {error})"
+            )
         return isinstance(error, (OSError, DamagedFile, *MALFORMED))
