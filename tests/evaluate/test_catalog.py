@@ -58,9 +58,9 @@ def test_a_protocol_is_a_file_and_a_row(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(options, "PROTOCOL_NAMES", ("constant", "after"))
     data = stripes_folder(tmp_path / "data")
     toy_run(tmp_path / "run", toy_recipe())
-    asked = CompareOptions(protocols=("constant",), seeds=2, workers=0, device="cpu")
+    requested = CompareOptions(protocols=("constant",), seeds=2, workers=0, device="cpu")
     given = {"constant": {"batch_size": 3}}
-    (scores,) = compare([str(tmp_path / "run")], data, tmp_path / "out", asked, recipes=given).values()
+    (scores,) = compare([str(tmp_path / "run")], data, tmp_path / "out", requested, recipes=given).values()
     assert [(score.protocol, score.value, score.seed) for score in scores] == [
         ("constant", 3, 0),
         ("constant", 3, 1),

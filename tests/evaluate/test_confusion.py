@@ -99,9 +99,9 @@ def test_a_set_of_nearly_one_class_says_so_everywhere(tmp_path, capsys):
     assert "[0, 0, 45]" in score_file(result).read_text()  # on one line
     assert Score.read(score_file(result)) == result
     print_scores((result,))
-    told = capsys.readouterr().out
-    assert "2 classes, the largest with 93.8 % of the test images" in told
-    assert "50.0 %" in told
+    output = capsys.readouterr().out
+    assert "2 classes, the largest with 93.8 % of the test images" in output
+    assert "50.0 %" in output
     page = Run(tmp_path / "run").report_file.read_text()
     assert "the largest class has 93.8\u202f% of the test images" in page
     assert "Class by class: <bdi>trained" in page
@@ -112,15 +112,15 @@ def test_a_set_of_nearly_one_class_says_so_everywhere(tmp_path, capsys):
     assert Score.read(tmp_path / "score.json") == score
 
 
-@pytest.mark.parametrize(("right", "said"), [((45, 0), True), ((44, 1), True), ((45, 1), False)])
-def test_an_accuracy_that_one_answer_has_too_is_named(right, said):
+@pytest.mark.parametrize(("right", "noted"), [((45, 0), True), ((44, 1), True), ((45, 1), False)])
+def test_an_accuracy_that_one_answer_has_too_is_named(right, noted):
     usual, rare = right
     counts = ((0, 0, usual), (0, 1, 45 - usual), (1, 0, 3 - rare), (1, 1, rare))
     found = Confusion(("usual", "rare"), tuple(count for count in counts if count[2]))
     expected = (
         "one class has 93.8 % of the test images, and top-1 is not above that: look at the balanced accuracy"
     )
-    assert found.majority_note() == ((expected,) if said else ())
+    assert found.majority_note() == ((expected,) if noted else ())
 
 
 @pytest.mark.parametrize("protocol", ["fewshot", "linear-mae", "attentive", "finetune"])

@@ -88,17 +88,17 @@ def test_few_labels_of_one_class_teach_nothing():
 def test_a_score_is_the_mean_of_its_draws(by, tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
     options = FewshotOptions(classifier=by, per_class=(1, 4), shares=(0.5,), draws=3)
-    said = []
+    messages = []
     scores = evaluate_fewshot(
         tmp_path / "run",
         stripes_data(60, 30),
         options,
         compute=ComputeOptions(workers=0),
-        say=said.append,
+        say=messages.append,
     )
     assert [score.protocol for score in scores] == [f"fewshot-{by}-{n}" for n in ("1", "4", "50%")]
     assert [score.n_train for score in scores] == [3, 12, 30]
-    assert len(said) == 9
+    assert len(messages) == 9
     for score in scores:
         values = [score.more[f"draw {i}"] for i in range(3)]
         mean = estimate(values, SHARE)
@@ -133,8 +133,8 @@ def test_images_that_cannot_be_read_are_no_test_images_and_are_named(tmp_path):
     data = LabelledData("torn", stripes(18, seed=1), torn)
     (score,) = evaluate_fewshot(tmp_path / "run", data, options, compute=ComputeOptions(workers=0))
     assert (score.n_train, score.n_test) == (6, 11)
-    said = "1 of 12 test images could not be read: 1 truncated or corrupt; the first is image-3.png"
-    assert said in score.notes
+    note = "1 of 12 test images could not be read: 1 truncated or corrupt; the first is image-3.png"
+    assert note in score.notes
 
 
 def test_the_number_of_draws_is_told_where_it_is_not_the_usual_one(tmp_path):
@@ -168,17 +168,19 @@ def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_o
     """fewshot-linear-100 of 24 images: five draws of all of them are one, and "77.1 to 77.1" is no interval."""
     toy_run(tmp_path / "run", toy_recipe())
     data = stripes_data(24, 24)
-    options, said = FewshotOptions(classifier="knn", per_class=(2, 100), shares=(), draws=5), []
+    options, messages = FewshotOptions(classifier="knn", per_class=(2, 100), shares=(), draws=5), []
     computing = ComputeOptions(workers=0)
-    few_each, whole = evaluate_fewshot(tmp_path / "run", data, options, compute=computing, say=said.append)
-    assert len(said) == 5 + 1
+    few_each, whole = evaluate_fewshot(
+        tmp_path / "run", data, options, compute=computing, say=messages.append
+    )
+    assert len(messages) == 5 + 1
     assert [name for name in whole.more if name.startswith("draw")] == ["draw 0"]
     assert (whole.n_train, few_each.n_train) == (24, 6)
     right = round(24 * whole.value)
     assert whole.interval == wilson_interval(right, 24)
     assert whole.interval[0] < whole.value
-    told = "3 of 3 classes have fewer than 100 images and give all: 24 in all; every draw is the same, so there is one"
-    assert told in whole.notes
+    note = "3 of 3 classes have fewer than 100 images and give all: 24 in all; every draw is the same, so there is one"
+    assert note in whole.notes
     assert not any("fewer than" in note for note in few_each.notes)
     uneven = LabelledData("uneven", Subset(data.train, [*range(20), 21]), data.test)  # classes of 8, 7 and 6
     (score,) = evaluate_fewshot(
@@ -189,11 +191,11 @@ def test_more_images_than_there_are_is_one_draw_of_all_with_an_interval_of_its_o
 
 def test_an_interruption_says_which_budgets_are_kept_and_keeps_them(tmp_path):
     toy_run(tmp_path / "run", toy_recipe())
-    said = []
+    messages = []
 
     def say(line):
-        said.append(line)
-        if len(said) == 3:
+        messages.append(line)
+        if len(messages) == 3:
             raise KeyboardInterrupt
 
     options = FewshotOptions(classifier="knn", per_class=(2, 4, 6), draws=2)
@@ -217,9 +219,9 @@ def test_a_draw_sees_no_test_image(tmp_path, monkeypatch):
     toy_run(tmp_path / "run", toy_recipe())
     fitted, plain = [], fewshot._predict
 
-    def watched(by, bank, labels, asked):
+    def watched(by, bank, labels, queries):
         fitted.append((bank.clone(), labels.clone()))
-        return plain(by, bank, labels, asked)
+        return plain(by, bank, labels, queries)
 
     monkeypatch.setattr(fewshot, "_predict", watched)
     train = stripes(30, seed=1)
@@ -239,11 +241,11 @@ def test_a_draw_sees_no_test_image(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("protocol", [fewshot, robustness])
 def test_device_and_workers_are_those_of_the_run_options(protocol, monkeypatch):
-    def asked(*given, **named):
+    def stop(*given, **named):
         raise InterruptedError(next(each for each in given if isinstance(each, ComputeOptions)))
 
-    monkeypatch.setattr(fewshot, "pooled_features", asked)
-    monkeypatch.setattr(robustness, "open_classifier", asked)
+    monkeypatch.setattr(fewshot, "pooled_features", stop)
+    monkeypatch.setattr(robustness, "open_classifier", stop)
     evaluate = evaluate_fewshot if protocol is fewshot else robustness.evaluate_robustness
     backbone = load_encoder("timm/vit_tiny_patch16_224", pretrained=False)
     with pytest.raises(InterruptedError) as found:

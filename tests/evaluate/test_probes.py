@@ -66,8 +66,8 @@ def test_a_result_says_that_its_test_images_were_trained_on(run, tmp_path):
     recipe = (again / "recipe.yaml").read_text().partition("\n")[2]  # without its digest
     (again / "recipe.yaml").write_text(recipe.replace("images: 10", "images: 18").replace("0" * 64, digest))
     options = {"options": KNNOptions(k=(1,)), "workers": 0, "device": "cpu"}
-    said = [evaluate_knn(each, tmp_path / "whole", **options).notes for each in (run, again)]
-    assert [any("images that" in note for note in notes) for notes in said] == [False, True]
+    noted = [evaluate_knn(each, tmp_path / "whole", **options).notes for each in (run, again)]
+    assert [any("images that" in note for note in notes) for notes in noted] == [False, True]
     assert not any(
         "images that" in note for note in evaluate_knn(again, tmp_path / "parts2", **options).notes
     )
@@ -76,12 +76,12 @@ def test_a_result_says_that_its_test_images_were_trained_on(run, tmp_path):
 def test_every_image_passes_the_encoder_once_and_keeps_its_place(run):
     source, backbone = stripes(20, 1), load_encoder(run)
     counter = Counter(BackboneVectors(backbone))
-    told = []
-    here = ComputeOptions(7, 0, "cpu", lambda *said: told.append(said))
+    calls = []
+    here = ComputeOptions(7, 0, "cpu", lambda *call: calls.append(call))
     table = collect(source, {"trained": counter, "pixels": PixelVectors()}, (32, 48), 3, None, here)
     assert counter.images == 20
-    assert [said[:2] for said in told] == [(7, 20), (14, 20), (20, 20)]
-    assert all(0 <= wait <= 1 for _, _, wait in told)
+    assert [call[:2] for call in calls] == [(7, 20), (14, 20), (20, 20)]
+    assert all(0 <= wait <= 1 for _, _, wait in calls)
     assert table.timing.images == 20
     assert table.timing.images_per_second == pytest.approx(20 / table.timing.seconds, rel=0.05)
     assert table.index.tolist() == list(range(20))
@@ -190,17 +190,23 @@ def test_no_result_replaces_one_of_other_settings_or_seeds(tmp_path):
     here = {"workers": 0, "device": "cpu"}
     layers, mean = FeatureOptions(features=("layers",)), FeatureOptions(pools=("mean",))
     data = stripes_data(30, 9)
-    judged = [
+    results = [
         evaluate_knn(tmp_path / "run", data, **here),
         evaluate_knn(tmp_path / "run", data, features=layers, **here),
         evaluate_knn(tmp_path / "run", data, options=KNNOptions(k=(3,)), **here),
         evaluate_linear(tmp_path / "run", data, features=mean, **here),
         evaluate_linear(tmp_path / "run", data, features=mean, seed=1, **here),
     ]
-    assert [result.variant for result in judged] == ["", "features layers", "k 3", "pools mean", "pools mean"]
-    files = [score_file(result) for result in judged]
+    assert [result.variant for result in results] == [
+        "",
+        "features layers",
+        "k 3",
+        "pools mean",
+        "pools mean",
+    ]
+    files = [score_file(result) for result in results]
     assert len(set(files)) == 5
-    assert [Score.read(file) for file in files] == judged
+    assert [Score.read(file) for file in files] == results
     before = json.loads(files[0].read_text())  # as lamina kept it before it said so
     before["notes"] = ["an old one"]
     for name in ("variant", "content_sha256", "kind", "metric", "value", "interval", "more", "settings"):
@@ -220,7 +226,7 @@ def test_no_result_replaces_one_of_other_settings_or_seeds(tmp_path):
         assert f"{title}</h3>" in page
     assert "results/knn-stripes.json was left out" in page  # the same settings, and older
     assert re.search(r"last, mean \(chosen among \d\), mean of 2 seeds", page)
-    means = [result.chosen().top1 for result in judged[3:]]
+    means = [result.chosen().top1 for result in results[3:]]
     assert f"{50 * sum(means):.1f}\u202f%" in page
 
 

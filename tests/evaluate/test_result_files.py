@@ -23,8 +23,8 @@ def test_other_content_of_the_same_files_is_another_result(change, tmp_path):
     """One path and one set of names; in one case not even sizes and times tell the files apart."""
     run, folder = tmp_path / "run", stripes_folder(tmp_path / "data")
     toy_run(run, toy_recipe())
-    asked = {"options": KNNOptions(k=(1,)), "workers": 0, "device": "cpu"}
-    first = score_file(evaluate_knn(run, folder, **asked))
+    arguments = {"options": KNNOptions(k=(1,)), "workers": 0, "device": "cpu"}
+    first = score_file(evaluate_knn(run, folder, **arguments))
     kept = first.read_text()
     if change == "other pictures":
         stripes_folder(tmp_path / "data", seed=7)
@@ -34,7 +34,7 @@ def test_other_content_of_the_same_files_is_another_result(change, tmp_path):
         content[-1] ^= 1  # in the checksum of the chunk that ends a PNG
         file.write_bytes(content)
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    second = score_file(evaluate_knn(run, folder, **asked))
+    second = score_file(evaluate_knn(run, folder, **arguments))
     assert second != first
     assert first.read_text() == kept
     shutil.move(folder, tmp_path / "moved")  # the same files elsewhere are the same images
@@ -50,14 +50,14 @@ def test_what_of_many_and_of_large_files_is_covered(tmp_path):
     source = FileSource(str(tmp_path), names)
     before = images_digest(source)
 
-    def told(i: int, content: bytes) -> bool:
+    def is_told_apart(i: int, content: bytes) -> bool:
         (tmp_path / names[i]).write_bytes(content)
         found = images_digest(source) != before
         (tmp_path / names[i]).write_bytes(b"x")
         return found
 
-    assert [told(i, b"y") for i in (0, 1, -2, -1)] == [True, False, True, False]
-    assert told(1, b"xx")
+    assert [is_told_apart(i, b"y") for i in (0, 1, -2, -1)] == [True, False, True, False]
+    assert is_told_apart(1, b"xx")
     few = Subset(source, [0, 2])
     assert images_digest(few) != images_digest(Subset(source, [0, 1]))
     large, found = FileSource(str(tmp_path), ["large.bin"]), []

@@ -92,13 +92,13 @@ SWITCHED_OFF = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fields", "said"), SWITCHED_OFF, ids=lambda v: str(v))
+@pytest.mark.parametrize(("name", "fields", "message"), SWITCHED_OFF, ids=lambda v: str(v))
 def test_trainings_on_labels_refuse_what_they_do_not_use(
-    name: str, fields: dict, said: str, model: Backbone
+    name: str, fields: dict, message: str, model: Backbone
 ) -> None:
-    asked = merge(recipe(name), fields)
-    with pytest.raises(LaminaError, match=rf"{said}.* no effect"):
-        adapt_recipe(asked, model, IMAGES)
+    requested = merge(recipe(name), fields)
+    with pytest.raises(LaminaError, match=rf"{message}.* no effect"):
+        adapt_recipe(requested, model, IMAGES)
 
 
 def test_what_is_used_is_taken(model: Backbone) -> None:
@@ -152,13 +152,13 @@ def test_a_dense_protocol_reads_images_as_the_model_does(model: Backbone) -> Non
 
 def test_dense_protocols_refuse_limits_that_the_model_exceeds(model: Backbone) -> None:
     pytest.importorskip("faster_coco_eval")
-    asked = merge(detect_recipe(), {"data": {"max_decode_mb": 1}})
+    requested = merge(detect_recipe(), {"data": {"max_decode_mb": 1}})
     with pytest.raises(LaminaError, match=r"data\.max_decode_mb 1 has no effect on detect-small"):
-        plan_detection(model, detect_toys.toy_data(), asked)
+        plan_detection(model, detect_toys.toy_data(), requested)
 
 
 @pytest.mark.parametrize(
-    ("verb", "given", "said"),
+    ("verb", "given", "message"),
     [
         ("finetune", ["--mean", "0.1", "0.1", "0.1"], "--encoder.mean is an option of `lamina pretrain`"),
         ("finetune", ["--encoder", "vit_base_patch16_224"], "give --network"),
@@ -169,11 +169,11 @@ def test_dense_protocols_refuse_limits_that_the_model_exceeds(model: Backbone) -
     ],
 )
 def test_the_command_line_refuses_them_before_anything_is_made(
-    verb: str, given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+    verb: str, given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     words = ["evaluate", verb, NETWORK, DATA, "--out", str(tmp_path / "out"), *given]
     assert main(words) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

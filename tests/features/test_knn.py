@@ -84,12 +84,12 @@ def test_chunks_change_nothing(sizes):
     (train, labels), (test, _) = clouds(50, 1), clouds(20, 2)
     centre, chunks = train.mean(0), Chunks(*sizes)
     for queries in (test, None):
-        asked = train if queries is None else test
+        samples = train if queries is None else test
         for taken in (None, centre):
             found = knn_predict(train, labels, queries, (1, 10, 49), 0.07, centre=taken, chunks=chunks)
             off = 0 if taken is None else taken
             for guesses, k in zip(found, (1, 10, 49), strict=True):
-                expected, _ = dense(train - off, labels, asked - off, k, 0.07, queries is None)
+                expected, _ = dense(train - off, labels, samples - off, k, 0.07, queries is None)
                 assert guesses.tolist() == expected
 
 
@@ -100,13 +100,18 @@ def test_of_equal_neighbours_the_lower_rows_are_taken(sizes):
     bank = torch.randint(0, 2, (50, 16), generator=generator).float() * 2 - 1
     bank[20:40] = bank[7]
     queries = torch.cat([bank[[7, 21, 49]], bank[:9].flip(1)])
-    for asked in (queries, None):
+    for samples in (queries, None):
         for most in (1, 5, 30, 49):
-            found = list(nearest(bank, asked, most, chunks=Chunks(*sizes)))
+            found = list(nearest(bank, samples, most, chunks=Chunks(*sizes)))
             rows = torch.cat([part.rows for part in found]).tolist()
             similarity = torch.cat([part.similarity for part in found])
             truth = dense(
-                bank, (bank[:, 0] > 0).long(), bank if asked is None else asked, most, 1.0, asked is None
+                bank,
+                (bank[:, 0] > 0).long(),
+                bank if samples is None else samples,
+                most,
+                1.0,
+                samples is None,
             )[1]
             assert rows == truth
             assert (similarity[:, :-1] >= similarity[:, 1:]).all()
@@ -178,7 +183,7 @@ def test_k_is_cut_to_the_data_and_chosen_on_the_training_set():
 
 
 @pytest.mark.parametrize(
-    ("k", "chosen", "told"),
+    ("k", "chosen", "note"),
     [
         ((5, 11), 5, "the chosen k, 5, is the smallest of the sweep; a smaller one may be better"),
         ((11, 5), 5, "the chosen k, 5, is the smallest of the sweep; a smaller one may be better"),
@@ -187,7 +192,7 @@ def test_k_is_cut_to_the_data_and_chosen_on_the_training_set():
         ((5,), 5, None),  # no sweep
     ],
 )
-def test_a_best_k_on_an_edge_of_the_sweep_is_said(k, chosen, told):
+def test_a_best_k_on_an_edge_of_the_sweep_is_said(k, chosen, note):
     """Six samples in one direction, nine at right angles, the last of these with a wrong label. Up to k = 5 all
     votes come from the own direction; at k = 11 five of it stand against six of the other."""
     train = torch.tensor([[1.0, 0.0]] * 6 + [[0.0, 1.0]] * 9)
@@ -195,7 +200,7 @@ def test_a_best_k_on_an_edge_of_the_sweep_is_said(k, chosen, told):
     verdict = probe_knn(train, labels, train, KNNOptions(k=k, temperature=1e3, centred=(False,)))
     assert verdict.validation_top1 < 1
     assert verdict.settings["k"] == chosen
-    assert verdict.notes == (() if told is None else (told,))
+    assert verdict.notes == (() if note is None else (note,))
 
 
 def test_without_a_test_part_the_training_samples_are_judged_by_the_others():

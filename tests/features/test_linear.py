@@ -31,12 +31,12 @@ def clouds(n, seed, classes=4, width=10, spread=1.5):
 def test_equals_scikit_learn_on_the_plain_features(n, width):
     (train, labels), (test, _) = clouds(n, 1, width=width, spread=4), clouds(200, 2, width=width, spread=4)
     standardise = Standardiser.of(train)
-    x, asked = standardise(train).numpy(), standardise(test).numpy()
+    x, scaled_queries = standardise(train).numpy(), standardise(test).numpy()
     compact = Compact(standardise(train))
     queries = compact(standardise(test)).numpy()
     for model in fit_path(compact.rows.numpy(), labels.numpy(), (1.0, 100.0)):
         peer = LogisticRegression(C=model.C, solver="lbfgs", tol=1e-10, max_iter=20000).fit(x, labels.numpy())
-        assert abs(model.predict_proba(queries) - peer.predict_proba(asked)).max() < 0.01
+        assert abs(model.predict_proba(queries) - peer.predict_proba(scaled_queries)).max() < 0.01
 
 
 def test_wide_features_keep_their_inner_products():

@@ -72,13 +72,13 @@ def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monke
     mae, mff = runs
     models = [f"MAE={mae}", f"MFF={mff}"]
     whole = compare(models, folder, tmp_path / "whole", OPTIONS)
-    asked, plain = [], finetuning.evaluate_trained
+    calls, plain = [], finetuning.evaluate_trained
 
     def dying(protocol, spec, *args, **kwargs):
-        asked.append((protocol, spec))
+        calls.append((protocol, spec))
         chosen = kwargs["recipe"]  # one epoch of a recipe of 100: warm-up is as much shorter
         assert (chosen.train.epochs, chosen.optim.warmup_epochs) == (1.0, 0.05)
-        if len(asked) == 2:
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return plain(protocol, spec, *args, **kwargs)
 
@@ -87,10 +87,10 @@ def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monke
         compare(models, folder, tmp_path / "broken", OPTIONS)
     kept = f"7 of 10 evaluations are kept in {tmp_path / 'broken'}: the same command goes on there"
     assert stop.value.__notes__ == [kept]  # two kNN, four linear, one of four fine-tunings
-    said = []
-    broken = compare(models, folder, tmp_path / "broken", OPTIONS, said.append)
-    assert len(asked) == 2 * 2 + 1  # what was measured is not trained again
-    assert not any(line.startswith(("knn", "linear")) for line in said)
+    messages = []
+    broken = compare(models, folder, tmp_path / "broken", OPTIONS, messages.append)
+    assert len(calls) == 2 * 2 + 1  # what was measured is not trained again
+    assert not any(line.startswith(("knn", "linear")) for line in messages)
     for name in ("MAE", "MFF"):
         assert [(s.protocol, s.seed, s.value, s.interval) for s in broken[name]] == [
             (s.protocol, s.seed, s.value, s.interval) for s in whole[name]
@@ -138,7 +138,7 @@ def test_no_name_is_another_networks(folder, runs, tmp_path):
 def test_scores_of_other_images_do_not_stand_in_for_these(runs, tmp_path, monkeypatch):
     """The same words from another working directory, or other pixels in the same files."""
     options = CompareOptions(protocols=("knn",), workers=0, device="cpu")
-    out, said = tmp_path / "out", []
+    out, messages = tmp_path / "out", []
     for place, seed in (("w1", 1), ("w2", 2)):
         stripes_folder(tmp_path / place / "data", seed=seed)
     monkeypatch.chdir(tmp_path / "w1")
@@ -148,13 +148,13 @@ def test_scores_of_other_images_do_not_stand_in_for_these(runs, tmp_path, monkey
         compare([f"M={runs[0]}"], "data", out, options)
     shutil.copytree(tmp_path / "w1", tmp_path / "w3")  # a copy is the same images
     monkeypatch.chdir(tmp_path / "w3")
-    assert compare([f"M={runs[0]}"], "data", out, options, said.append) == first
-    assert said == []
+    assert compare([f"M={runs[0]}"], "data", out, options, messages.append) == first
+    assert messages == []
     content = read_json(out / "comparison.json")
     del content["images"]  # as lamina wrote it before
     write_json(out / "comparison.json", content)
-    assert compare([f"M={runs[0]}"], "data", out, options, said.append) == first
-    assert "does not say which images were measured" in said[0]
+    assert compare([f"M={runs[0]}"], "data", out, options, messages.append) == first
+    assert "does not say which images were measured" in messages[0]
     monkeypatch.chdir(tmp_path / "w2")  # but from now on it does
     with pytest.raises(LaminaError, match="other images"):
         compare([f"M={runs[0]}"], "data", out, options)
@@ -162,10 +162,10 @@ def test_scores_of_other_images_do_not_stand_in_for_these(runs, tmp_path, monkey
 
 def test_robustness_says_of_which_classifier(folder, runs, tmp_path, monkeypatch):
     """Whatever the order and whoever is asked later, a row holds classifiers of one kind."""
-    asked, plain = [], robustness.evaluate_robustness
+    calls, plain = [], robustness.evaluate_robustness
 
     def spied(model, data, options, run_options, compute, encoder=None):
-        asked.append(str(model))
+        calls.append(str(model))
         few = replace(options, kinds=("brightness",), images=4)
         return plain(model, data, few, run_options, compute=compute)
 
@@ -175,7 +175,7 @@ def test_robustness_says_of_which_classifier(folder, runs, tmp_path, monkeypatch
     both = CompareOptions(protocols=("robustness", "finetune"), **small)
     (probe,) = compare([runs[0]], folder, out, alone)["mae"]
     tuned = {score.protocol: score for score in compare([runs[0]], folder, out, both)["mae"]}
-    assert asked == [runs[0], str(out / "trainings" / "finetune" / "mae-seed0")]
+    assert calls == [runs[0], str(out / "trainings" / "finetune" / "mae-seed0")]
     assert (probe.protocol, set(tuned)) == ("robustness-linear", {"finetune", "robustness-finetune"})
     assert tuned["robustness-finetune"].settings["classifier"] == "trained"
     assert compare([runs[0]], folder, out, alone)["mae"] == [probe]
@@ -190,14 +190,14 @@ def test_recipes_differ_by_protocol(folder, runs, tmp_path, capsys):
     config = tmp_path / "recipes.yaml"
     config.write_text(f"{tuned}\ndetect: {{head: {{masks: false}}}}\n")
     small = ["--out", str(tmp_path / "out"), "--seeds", "1", "--workers", "0", "--device", "cpu"]
-    asked = ["evaluate", "all", runs[0], folder, *small, "--protocols", "finetune"]
-    assert cli.main([*asked, "--config", str(config)]) == 0
+    arguments = ["evaluate", "all", runs[0], folder, *small, "--protocols", "finetune"]
+    assert cli.main([*arguments, "--config", str(config)]) == 0
     (score,) = read_json(tmp_path / "out" / "scores" / "finetune" / "mae-seed0.json")["scores"]
     settings = Run(tmp_path / "out" / "trainings" / "finetune" / "mae-seed0").recipe()
     assert (settings.name, settings.train.batch_size, settings.optim.base_lr) == ("finetune-s", 4, 0.01)
     assert score["seconds"] > 0
     capsys.readouterr()
-    assert cli.main(asked) == 2
+    assert cli.main(arguments) == 2
     assert "other settings (recipes)" in capsys.readouterr().err
     assert classifier_recipe("finetune", runs[0], {}) is None
     chosen = classifier_recipe("finetune", runs[0], {"optim": {"warmup_epochs": 10.0}}, 4.0)
@@ -261,9 +261,9 @@ def test_wrong_recipes_are_one_line(recipes, sentence, tmp_path, capsys):
     config.write_text(recipes)
     out = tmp_path / "o"
     assert cli.main(["evaluate", "all", "run", "data", "--out", str(out), "--config", str(config)]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert sentence in errors
+    assert errors.count("\n") == 1
     assert not out.exists()
 
 
@@ -281,8 +281,8 @@ def test_the_files_say_what_was_measured(folder, runs, tmp_path, capsys, monkeyp
     arguments += ["--protocols", "knn", "fewshot", "--workers", "0", "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["lamina", *arguments])
     assert cli.main(arguments) == 0
-    told = capsys.readouterr().out
-    assert "fewshot-linear-5" in told
+    output = capsys.readouterr().out
+    assert "fewshot-linear-5" in output
     assert "fewshot-linear-5" in Run(runs[0]).report_file.read_text()
     page, result = (out / "README.md").read_text(), json.loads((out / "result.json").read_text())
     assert result["command"] == shlex.join(["lamina", *arguments])
@@ -314,15 +314,15 @@ def test_all_models_are_read_alike_and_other_features_are_rows_of_their_own(fold
 
 
 def test_options_that_no_protocol_reads_are_said(folder, runs, tmp_path):
-    out, said = tmp_path / "out", []
-    asked = CompareOptions(
+    out, messages = tmp_path / "out", []
+    requested = CompareOptions(
         protocols=("knn",), epochs=2.0, few_per_class=(3,), pools=("cls",), workers=0, device="cpu"
     )
     recipes = {"finetune": {"train": {"batch_size": 4}}}
-    compare([runs[0]], folder, out, asked, said.append, recipes)
+    compare([runs[0]], folder, out, requested, messages.append, recipes)
     given = ("--epochs", "--few-per-class", "the recipe of finetune")
-    assert said[:-2] == [f"{each} has no effect on knn" for each in given]
-    assert said[-2] == "knn, mae, seed 0"
+    assert messages[:-2] == [f"{each} has no effect on knn" for each in given]
+    assert messages[-2] == "knn, mae, seed 0"
 
 
 def test_scores_whose_features_were_chosen_for_each_model_are_left_out(folder, runs, tmp_path):
@@ -332,9 +332,9 @@ def test_scores_whose_features_were_chosen_for_each_model_are_left_out(folder, r
     old = out / "scores" / "knn" / "mae-seed0.json"
     old.parent.mkdir()
     old.write_text(json.dumps([asdict(replace(found, value=0.123, variant=""))]))
-    said = []
-    assert compare([runs[0]], folder, out, options, said.append)["mae"] == [found]
-    assert said == ["left out: knn of an earlier version, which chose features for each model"]
+    messages = []
+    assert compare([runs[0]], folder, out, options, messages.append)["mae"] == [found]
+    assert messages == ["left out: knn of an earlier version, which chose features for each model"]
 
 
 def test_a_page_says_where_ways_differ(tmp_path):
@@ -342,9 +342,9 @@ def test_a_page_says_where_ways_differ(tmp_path):
 
     unlike = {"a": [tuned(0.5)], "b": [tuned(0.6, variant="finetune-b, 50 epochs")]}
     alike = {"a": [tuned(0.5)], "b": [tuned(0.6)]}
-    for columns, told in ((unlike, True), (alike, False)):
+    for columns, shown in ((unlike, True), (alike, False)):
         page = write_comparison(columns, "data", tmp_path)[2].read_text()
-        assert ('<span class="quiet">finetune-s, 100 epochs</span>' in page) == told
+        assert ('<span class="quiet">finetune-s, 100 epochs</span>' in page) == shown
 
 
 def test_names_are_shown_as_text(tmp_path):
@@ -369,6 +369,6 @@ def test_wrong_arguments_are_one_line(folder, tmp_path, capsys):
         ),
     ):
         assert cli.main(["evaluate", "all", *arguments]) == 2
-        said = capsys.readouterr().err
-        assert words in said
-        assert said.count("\n") == 1
+        errors = capsys.readouterr().err
+        assert words in errors
+        assert errors.count("\n") == 1

@@ -153,6 +153,6 @@ def test_the_table_has_a_row_for_each_protocol_and_holes_where_nothing_is():
     assert lines[1][-2:] == ("20.0", "")
     (gain,) = comparison.gains()
     assert gain == "knn: MFF minus MAE +10.1 ± 0.2 points (3 seeds)."
-    told = json.loads(json.dumps(comparison.to_json()))
-    assert told["rows"][0]["models"]["MFF"]["values"] == [0.6, 0.601, 0.602]
-    assert told["rows"][1]["models"]["MFF"] is None
+    content = json.loads(json.dumps(comparison.to_json()))
+    assert content["rows"][0]["models"]["MFF"]["values"] == [0.6, 0.601, 0.602]
+    assert content["rows"][1]["models"]["MFF"] is None

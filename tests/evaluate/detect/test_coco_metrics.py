@@ -59,9 +59,9 @@ def rows(n: int = 12, seed: int = 0, size=SIZE):
     return [(each, guesses(each, i + 100 * seed, size), size) for i, each in enumerate(source.objects)]
 
 
-def ledger_of(judged) -> CocoEvaluation:
+def ledger_of(cases) -> CocoEvaluation:
     ledger = CocoEvaluation(KINDS, masks=True)
-    for objects, found, size in judged:
+    for objects, found, size in cases:
         ledger.add(objects, found, size)
     return ledger
 
@@ -69,10 +69,10 @@ def ledger_of(judged) -> CocoEvaluation:
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 @pytest.mark.parametrize(("seed", "size"), [(0, SIZE), (1, (120, 150))])
 def test_random_predictions_are_judged_as_by_pycocotools(kind, seed, size, capsys):
-    judged = rows(12, seed, size)
-    assert sum(int(objects.crowd.sum()) for objects, _, _ in judged) == 1
-    stats, each = theirs(judged, kind)
-    found = ledger_of(judged).precision(kind)
+    cases = rows(12, seed, size)
+    assert sum(int(objects.crowd.sum()) for objects, _, _ in cases) == 1
+    stats, each = theirs(cases, kind)
+    found = ledger_of(cases).precision(kind)
     assert 0.01 < found.mean < 0.9
     for name, expected in zip(STATS, stats[:6], strict=True):
         value = getattr(found, name)
@@ -92,11 +92,11 @@ def perfect(objects) -> Detections:
 
 
 def test_what_is_right_is_one_and_crowds_are_no_mistake():
-    judged = [(objects, perfect(objects), SIZE) for objects, _, _ in rows()]
-    found = ledger_of(judged).precision("bbox")
+    cases = [(objects, perfect(objects), SIZE) for objects, _, _ in rows()]
+    found = ledger_of(cases).precision("bbox")
     assert (found.mean, found.at50, found.recall) == pytest.approx((1, 1, 1))
     assert math.isnan(found.large)
-    objects = judged[1][0]
+    objects = cases[1][0]
     assert objects.crowd.tolist() == [False, True]
     for label, value in ((int(objects.labels[1]), 1.0), (1 - int(objects.labels[1]), None)):
         # A second detection within the crowd, surer than all: of its class it counts nothing, of another one
@@ -108,7 +108,7 @@ def test_what_is_right_is_one_and_crowds_are_no_mistake():
             torch.tensor([0.99, 0.9]),
             more.masks,
         )
-        changed = ledger_of([*judged[:1], (objects, more, SIZE), *judged[2:]]).precision("bbox")
+        changed = ledger_of([*cases[:1], (objects, more, SIZE), *cases[2:]]).precision("bbox")
         assert changed.mean == pytest.approx(value) if value else changed.mean < 1
 
 
@@ -149,9 +149,9 @@ def test_the_interval_holds_what_other_images_give():
 
 
 def test_some_images_by_themselves():
-    judged = rows(10)
-    part = ledger_of([judged[i] for i in (2, 5, 7)]).precision("bbox")
-    assert ledger_of(judged).precision("bbox", (7, 2, 5)).mean == pytest.approx(part.mean, abs=1e-12)
+    cases = rows(10)
+    part = ledger_of([cases[i] for i in (2, 5, 7)]).precision("bbox")
+    assert ledger_of(cases).precision("bbox", (7, 2, 5)).mean == pytest.approx(part.mean, abs=1e-12)
 
 
 def test_a_mask_covers_the_pixels_whose_middles_it_covers():

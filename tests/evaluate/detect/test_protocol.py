@@ -353,7 +353,7 @@ def test_data_that_teach_nothing_are_one_line():
     nothing = replace(good, objects=[each.take(torch.zeros(0, dtype=torch.int64)) for each in good.objects])
     high = changed(good, labels=lambda each: each.labels + 9)
     empty = changed(good, boxes=lambda each: each.boxes * torch.tensor([1.0, 1.0, 0.0, 0.0]))
-    for train, test, said in (
+    for train, test, message in (
         (nothing, good, "nothing is labelled in the training part"),
         (good, nothing, "nothing is labelled in the validation part"),
         (high, good, "nothing is labelled in the training part .11 unreadable"),
@@ -362,7 +362,7 @@ def test_data_that_teach_nothing_are_one_line():
         (replace(good, classes=()), replace(good, classes=()), "no classes"),
         (toy_objects(0), good, "no training images"),
     ):
-        with pytest.raises(LaminaError, match=said):
+        with pytest.raises(LaminaError, match=message):
             plan_detection(backbone, DetectData("odd", train, test), short())
     with pytest.raises(LaminaError, match="there is no folder nowhere"):
         plan_detection(backbone, "nowhere", short())
@@ -402,8 +402,8 @@ def test_what_is_odd_but_can_be_used_is_said():
     planned = plan_detection(backbone, DetectData("odd", green, good), short())
     assert any("validation alone, 'red'" in note for note in planned.notes)
     one = replace(changed(good, labels=lambda each: torch.zeros_like(each.labels)), classes=("thing",))
-    said = plan_detection(backbone, DetectData("odd", one, one), short()).notes
-    assert said == ("training images without objects to learn are left out: 1",)
+    notes = plan_detection(backbone, DetectData("odd", one, one), short()).notes
+    assert notes == ("training images without objects to learn are left out: 1",)
     lossy = plan_detection(
         backbone, DetectData("odd", replace(good, left_out={"without a box": 3}), good), short()
     )

@@ -392,14 +392,14 @@ def test_any_size_and_grey(kind):
 
 def test_what_is_refused():
     image = photo(20, 20)
-    for wrong, said in (
+    for wrong, message in (
         ((image, "rain", 1, 0), "no corruption 'rain'"),
         ((image, "fog", 0, 0), "severity is 1, 2, 3, 4 or 5, not 0"),
         ((image, "fog", 6, 0), "not 6"),
         ((image[:2], "fog", 1, 0), "not 2 channels of uint8"),
         ((image.float() / 255, "fog", 1, 0), "not 3 channels of float32"),
     ):
-        with pytest.raises(LaminaError, match=said) as error:
+        with pytest.raises(LaminaError, match=message) as error:
             corrupt(*wrong)
         assert "\n" not in str(error.value)
     with pytest.raises(LaminaError, match="no corruption"):

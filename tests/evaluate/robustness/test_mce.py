@@ -81,7 +81,7 @@ def test_names_say_what_was_measured():
 
 
 @pytest.mark.parametrize(
-    ("errors", "said"),
+    ("errors", "message"),
     [
         ({}, "no errors"),
         ({"rain": [0.5] * 5}, "no corruption 'rain'"),
@@ -90,11 +90,11 @@ def test_names_say_what_was_measured():
         ({"fog": [float("nan")] * 5}, "from 0 to 1"),
     ],
 )
-def test_what_is_no_error_is_refused(errors, said):
+def test_what_is_no_error_is_refused(errors, message):
     for score in (mean_error, corruption_errors, mce, lambda e: relative_mce(e, 0.1)):
-        with pytest.raises(LaminaError, match=said):
+        with pytest.raises(LaminaError, match=message):
             score(errors)
-    with pytest.raises(LaminaError, match=said):
+    with pytest.raises(LaminaError, match=message):
         CorruptionScores(errors, generated=True)
     with pytest.raises(LaminaError, match="clean images"):
         relative_mce({"fog": [0.5] * 5}, 43.5)

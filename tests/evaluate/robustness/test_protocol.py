@@ -68,12 +68,12 @@ def test_an_encoder_is_judged_by_its_probe_and_errors_are_those_of_corrupted_ima
 def test_killed_and_called_again_it_measures_what_is_missing(folder, run, tmp_path, monkeypatch):
     options, going = RobustnessOptions(kinds=TWO), RunOptions(out=tmp_path / "out")
     whole = evaluate_robustness(run, folder, options, RunOptions(out=tmp_path / "whole"), compute=CPU)
-    asked = []
+    calls = []
     plain = Classifier.predict
 
     def counted(self, source, computing, subset=None, change=None):
-        asked.append(change)
-        if len(asked) == 4:
+        calls.append(change)
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return plain(self, source, computing, subset, change)
 
@@ -86,7 +86,7 @@ def test_killed_and_called_again_it_measures_what_is_missing(folder, run, tmp_pa
     assert (again.more, again.confusion) == (whole.more, whole.confusion)
     right, n = (sum(c[2] for c in again.confusion.counts if c[0] == c[1] or every) for every in (False, True))
     assert again.more["clean error"] == pytest.approx(1 - right / n)  # of images as they are
-    assert len(asked) == 11 + 1  # clean and ten, the fourth twice
+    assert len(calls) == 11 + 1  # clean and ten, the fourth twice
     with pytest.raises(LaminaError, match=r"other settings \(seed\)"):
         evaluate_robustness(run, folder, options, RunOptions(out=tmp_path / "out", seed=1), compute=CPU)
 
@@ -193,8 +193,8 @@ def test_what_was_measured_is_of_these_images(part, folder, run, tmp_path):
     stripes_folder(tmp_path / "other", seed=5)
     shutil.rmtree(Path(folder) / part)
     shutil.copytree(tmp_path / "other" / part, Path(folder) / part)
-    said = {"train": r"other settings \(probe_images\)", "val": "holds clean of other images"}
-    with pytest.raises(LaminaError, match=said[part]):
+    messages = {"train": r"other settings \(probe_images\)", "val": "holds clean of other images"}
+    with pytest.raises(LaminaError, match=messages[part]):
         evaluate_robustness(run, folder, options, going, compute=CPU)
     shutil.rmtree(folder)
     shutil.copytree(tmp_path / "kept", folder)
@@ -249,9 +249,9 @@ def test_options_of_a_probe_are_refused_for_a_trained_classifier(changes, folder
     files = export_supervised(
         task_of(options).eval(), options, None, tmp_path / "x.safetensors", class_names=list("abcde")
     )
-    asked = RobustnessOptions(**{k: folder if v == "FOLDER" else v for k, v in changes.items()})
+    requested = RobustnessOptions(**{k: folder if v == "FOLDER" else v for k, v in changes.items()})
     with pytest.raises(LaminaError, match=f"leave out --{next(iter(changes)).replace('_', '-')}"):
-        evaluate_robustness(files.weights, folder, asked, RunOptions(out=tmp_path / "out"), compute=CPU)
+        evaluate_robustness(files.weights, folder, requested, RunOptions(out=tmp_path / "out"), compute=CPU)
     assert not (tmp_path / "out").exists()
 
 

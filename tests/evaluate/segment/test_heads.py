@@ -178,9 +178,9 @@ def test_dpt_takes_grids_that_do_not_halve(size, patch):
     pytest.importorskip("segmentation_models_pytorch")
     encoder = toy_backbone(image_size=size, patch_size=patch).encoder
     task = Segmenter(encoder, DPT(encoder, 3, DPTOptions(channels=8))).eval()
-    said = task._output(torch.rand(1, 3, *size)).main
+    logits = task._output(torch.rand(1, 3, *size)).main
     stride = {4: 4, 8: 8, 14: 16, 16: 16}[patch]
-    assert said.shape[-2:] == (size[0] // patch * stride, size[1] // patch * stride)
+    assert logits.shape[-2:] == (size[0] // patch * stride, size[1] // patch * stride)
     assert task.logits(torch.rand(1, 3, *size)).shape == (1, 3, *size)
     values = torch.rand(1, 1, 3, 5)
     more = task.head._even(values)
@@ -200,8 +200,8 @@ def test_linear_is_norm_and_matrix():
     standard = standard * head.norm.weight + head.norm.bias
     scores = standard @ head.classifier.weight[:, :, 0, 0].T + head.classifier.bias
     expected = scores.view(4, 4, 6, 3).permute(0, 3, 1, 2)
-    said = Segmenter(encoder, head, frozen=True).train()._output(images).main
-    torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-4)
+    logits = Segmenter(encoder, head, frozen=True).train()._output(images).main
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(LaminaError, match="0 to 2"):
         LinearHead(encoder, 3, LinearHeadOptions(blocks=(3,)))
 

@@ -33,19 +33,19 @@ def test_patches_vote_as_a_search_written_out():
     encoder = toy_encoder().eval()
     bank = bank_of(encoder, KNNHeadOptions())
     images = toy_maps(2, seed=5).images.images
-    said = KNNSegmenter(encoder, bank, 3, 2).logits(images)
+    found = KNNSegmenter(encoder, bank, 3, 2).logits(images)
     with torch.no_grad():
         tokens = encoder.norm(encoder(images, (2,))[0])[:, encoder.n_prefix :]
     mean, deviation = bank.features.mean(0), bank.features.std(0, correction=0)
-    features, asked = (bank.features - mean) / deviation, (tokens - mean) / deviation
+    features, queries = (bank.features - mean) / deviation, (tokens - mean) / deviation
     votes = torch.empty(2, 24, 3)
     for b in range(2):
         for patch in range(24):
-            cosines = F.cosine_similarity(features, asked[b, patch][None])
+            cosines = F.cosine_similarity(features, queries[b, patch][None])
             votes[b, patch] = bank.shares[cosines.topk(3).indices].mean(0)
     maps = votes.view(2, 4, 6, 3).permute(0, 3, 1, 2)
-    torch.testing.assert_close(said, F.interpolate(maps, (32, 48), mode="bilinear"))
-    torch.testing.assert_close(said.sum(1), torch.ones(2, 32, 48))
+    torch.testing.assert_close(found, F.interpolate(maps, (32, 48), mode="bilinear"))
+    torch.testing.assert_close(found.sum(1), torch.ones(2, 32, 48))
 
 
 def test_a_remembered_patch_finds_itself():

@@ -285,8 +285,8 @@ def test_a_class_out_of_range_is_a_bad_file(tmp_path: Path):
     data = SegmentData("odd", toy_maps(12), test)
     score = evaluate_segment(toy_backbone(), data, RunOptions(tmp_path / "test"), recipe=short(steps=1))
     assert score.n_test == 3
-    said = "1 of 4 test images could not be read: 1 labels that do not fit the image; the first is 1/2"
-    assert said in score.notes
+    note = "1 of 4 test images could not be read: 1 labels that do not fit the image; the first is 1/2"
+    assert note in score.notes
 
 
 def test_batches_that_upernet_cannot_take(tmp_path: Path):
@@ -325,18 +325,18 @@ def test_the_command_line(tmp_path: Path, capsys):
     data = mask_folder(tmp_path / "data")
     call = ["evaluate", "segment", str(tmp_path / "run"), str(data), "--device", "cpu", "--workers", "0"]
     assert cli.main([*call, "--head", "upernet", "--uper.channels", "16", "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "6 training and 3 test images, 3 classes; 2000 steps of 6" in said
-    assert "channels: 16" in said
-    assert "MiB in fp32 for 6 images at a time" in said
+    output = capsys.readouterr().out
+    assert "6 training and 3 test images, 3 classes; 2000 steps of 6" in output
+    assert "channels: 16" in output
+    assert "MiB in fp32 for 6 images at a time" in output
     assert not (tmp_path / "run" / "evaluations").exists()
     call += ["--max-steps", "2", "--seed", "3", "--json", str(tmp_path / "score.json")]
     assert cli.main(call) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     score = Score.read(tmp_path / "score.json")
     assert (score.seed, score.settings["recipe"], score.n_test) == (3, "linear-small", 3)
     for part in ("segment-linear", "mIoU", "IoU wall", "mIoU_per_image", f"{100 * score.value:.1f} %"):
-        assert part in said
+        assert part in output
 
 
 @pytest.mark.parametrize(
@@ -366,10 +366,10 @@ def test_wrong_data_and_options_get_one_line(make, options, sentence, tmp_path: 
     assert (
         cli.main(["evaluate", "segment", str(tmp_path / "run"), str(data), "--device", "cpu", *options]) == 2
     )
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("lamina: ")
-    assert sentence in said
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
+    assert output.startswith("lamina: ")
+    assert sentence in output
 
 
 def test_pictures_show_classes_in_colours_of_their_own():
