@@ -189,7 +189,7 @@ def test_an_export_without_a_digest_opens_and_inspect_says_so(run, tmp_path):
 def test_a_fusion_that_is_gone_is_said(run, capsys):
     (run / "encoder" / "fusion.safetensors").unlink()
     load_encoder(run / "encoder")
-    assert "fusion.safetensors is not there: it has no fused features" in capsys.readouterr().err
+    assert "fusion.safetensors is missing: it has no fused features" in capsys.readouterr().err
 
 
 def test_weights_of_a_damaged_checkpoint_start_nothing(run):
