@@ -174,7 +174,8 @@ def robustness(
 ) -> int:
     """Test a classifier on corrupted images, or on ImageNet-C, -A, -R or -Sketch as published.
 
-    Results of each corruption are kept in the folder, and are not computed again.
+    Results of each corruption are kept in the folder, and the same command continues from them: --resume is
+    not needed and is refused.
 
     Args:
         batch_size: Images per forward pass.
