@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from lamina.core.text import markdown_table
 from lamina.data.sources import ArraySource
 from lamina.evaluate.compare.table import Comparison
 from lamina.evaluate.score import Score
@@ -29,15 +30,10 @@ from lamina.studies.pair import pair
 STUDIES = {study.name: study for study in (feature_bias, fusion, pair)}
 
 
-def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A table as Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows))
-
-
 def of_comparison(result: dict[str, Any]) -> list[str]:
     """The table of `lamina evaluate all`."""
     scores = {name: [Score.of(score) for score in each] for name, each in result["scores"].items()}
-    return [markdown(*Comparison.of(scores).table())]
+    return [markdown_table(*Comparison.of(scores).table())]
 
 
 def of_study(result: dict[str, Any]) -> list[str]:
@@ -50,7 +46,7 @@ def of_study(result: dict[str, Any]) -> list[str]:
     names = {former: name for name, former in FORMER_NAMES.items()}
     options = StudyOptions(**{names.get(name, name): value for name, value in settings["options"].items()})
     plan = STUDIES[result["study"]].plan(options, one, settings["steps"], Path())
-    return [table.markdown() for table in plan.tell(result["measured"], settings).tables]
+    return [table.markdown() for table in plan.report(result["measured"], settings).tables]
 
 
 def tables(folder: Path) -> list[str]:

@@ -292,7 +292,7 @@ def test_when_a_fused_run_is_there_is_told_beside_the_plain_runs_own_share():
     }
     measured |= {"PixMIM": measured["MAE"], "PixMIM + MFF": [run([0.1, 0.2, 0.3, 0.4], 300.0)] * 2}
     about = {"epochs": 4.0, "options": {"test": 2000}}
-    told = pair.plan(StudyOptions(), grey(), 80, Path("out")).tell(measured, about)
+    told = pair.plan(StudyOptions(), grey(), 80, Path("out")).report(measured, about)
     rows = {row[:2]: row[2:] for row in told.tables[1].rows}
     epochs, share, own, minutes, clock, gain = rows["MAE + MFF - MAE", "kNN"]
     assert epochs == f"2.50 ± {12.706 * 0.7071 / 2**0.5:.2f}"
@@ -345,7 +345,7 @@ def test_where_to_fuse_is_told_against_the_plain_arm():
     }
     measured["deep"] = [{"knn": s["knn"] + 0.1, "linear": s["linear"] - 0.1} for s in measured[PLAIN]]
     arms = {arm.name: {"fusion": {"kind": arm.recipe.fusion.kind, "layers": [0, 11]}} for arm in plan.arms}
-    told = plan.tell(measured, {"arms": arms, "options": {"depth": 12, "test": 2000}})
+    told = plan.report(measured, {"arms": arms, "options": {"depth": 12, "test": 2000}})
     knn, linear, _ = told.findings
     assert "above plain MAE: deep; clearly below: none" in knn
     assert "above plain MAE: none; clearly below: deep" in linear

@@ -13,16 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lamina.analyze.fusion_weights import analyze_layers
-from lamina.core.intervals import (
-    SHARE,
-    SHARES_APART,
-    Estimate,
-    difference,
-    estimate,
-    seeds_of,
-    uncorrected,
-    verdict,
-)
+from lamina.core.intervals import seeds_of, uncorrected, verdict
 from lamina.core.plotting import WIDTH, legend_below, method_colour
 from lamina.data.sources import Source
 from lamina.fusion.mff import MOST_IMAGES
@@ -32,6 +23,7 @@ from lamina.recipes.recipe import Recipe
 from lamina.studies.measure import SPECTRUM_IMAGES, StudyMeasurements
 from lamina.studies.options import LOGIT_LR_SCALE, StudyOptions, base_recipe
 from lamina.studies.page import StudyReport, Table
+from lamina.studies.quantity import HIGH_BAND, KNN, LINEAR, Quantity
 from lamina.studies.run import Arm, Measured, Study, StudyPlan
 from lamina.supervised.options import SupervisedOptions
 from lamina.targets.options import TargetOptions
@@ -39,7 +31,36 @@ from lamina.targets.options import TargetOptions
 TARGETS = ("pixels", "teacher", "labels")
 METHOD_OF = {"pixels": "MAE + MFF", "teacher": "EVA + MFF", "labels": "DeiT + MFF"}
 PROJECTIONS: tuple[Projection, ...] = ("none", "linear")
-MEASURES = ("weight on the first half", "its norm share", "highest frequency of the last layer")
+HIGHEST = Quantity(
+    "high frequency, last layer",
+    lambda run: run["spectrum"]["high"][-1],
+    is_share=False,
+    scale=1.0,
+    digits=2,
+)
+
+
+def _bias(name: str, by: str, number: str) -> Quantity:
+    return Quantity(name, lambda run: run[by][number], scale=1.0, digits=3)
+
+
+BY_WEIGHT = _bias("weight on first half", "bias_by_weight", "first_half")
+BY_SHARE = _bias("norm share of first half", "bias_by_share", "first_half")
+COLUMNS = (
+    BY_WEIGHT,
+    _bias("centre of weight", "bias_by_weight", "centre"),
+    BY_SHARE,
+    HIGHEST,
+    HIGH_BAND,
+    KNN,
+    LINEAR,
+)
+COMPARED = {
+    "weight on the first half": BY_WEIGHT,
+    "its norm share": BY_SHARE,
+    "highest frequency of the last layer": replace(HIGHEST, digits=3),
+}
+"""What the targets are compared by, in the words of the findings."""
 
 
 def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> StudyPlan:
@@ -62,50 +83,30 @@ def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Study
         for target, r in recipes.items()
         for projection in PROJECTIONS
     )
-    return StudyPlan(arms, _measure, _tell, teacher)
+    return StudyPlan(arms, _measure, _report, teacher)
 
 
-def _measure(run: Path, bench: StudyMeasurements) -> dict[str, Any]:
+def _measure(run: Path, measurements: StudyMeasurements) -> dict[str, Any]:
     layers = analyze_layers({"it": run}).runs["it"]
     backbone = load_encoder(run)
     return {
-        **bench.probes(backbone),
+        **measurements.probes(backbone),
         "layers": list(layers.layers),
         "weights": list(layers.weights[-1]),
         "shares": list(layers.shares[-1]),
         "bias_by_weight": asdict(layers.by_weight),
         "bias_by_share": asdict(layers.by_share),
         "lr_sum": layers.lr_sums[-1],
-        "spectrum": bench.spectrum(backbone),
+        "spectrum": measurements.spectrum(backbone),
     }
 
 
-def _tell(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
-    rows = []
-    for name, seeds in measured.items():
-        rows.append(
-            (
-                name,
-                estimate([s["bias_by_weight"]["first_half"] for s in seeds], SHARE).tell(digits=3),
-                estimate([s["bias_by_weight"]["centre"] for s in seeds], SHARE).tell(digits=3),
-                estimate([s["bias_by_share"]["first_half"] for s in seeds], SHARE).tell(digits=3),
-                estimate([s["spectrum"]["high"][-1] for s in seeds]).tell(digits=2),
-                estimate([s["spectrum"]["share_high"] for s in seeds], SHARE).tell(100),
-                estimate([s["knn"] for s in seeds], SHARE).tell(100),
-                estimate([s["linear"] for s in seeds], SHARE).tell(100),
-            )
-        )
-    header = (
-        "target, projection",
-        "weight on first half",
-        "centre of weight",
-        "norm share of first half",
-        "high frequency, last layer",
-        "high band, % of amplitude",
-        "kNN, %",
-        "linear, %",
-    )
-    table = Table("All blocks fused; equal weights would put 0.5 on the first half", header, tuple(rows))
+def _report(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
+    rows = [
+        {"target, projection": name, **{column.name: column.mean(seeds) for column in COLUMNS}}
+        for name, seeds in measured.items()
+    ]
+    table = Table.of("All blocks fused; equal weights would put 0.5 on the first half", rows)
     teacher = about["teacher"]
     head = "class token" if about["options"]["pool"] == "cls" else "mean of the patches"
     findings = [
@@ -120,28 +121,19 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
         "High frequency is the natural log of the amplitude at the highest frequency minus that at DC, of "
         f"the last block's patch tokens, a mean over {SPECTRUM_IMAGES} held-out images; norm shares are of "
         f"up to {MOST_IMAGES} images of the last training batch.",
-        uncorrected(len(MEASURES) * len(PROJECTIONS) * len(TARGETS[1:])),
+        uncorrected(len(COMPARED) * len(PROJECTIONS) * len(TARGETS[1:])),
     ]
     return StudyReport((table,), tuple(findings), _figure(measured))
 
 
 def _finding(measured: Measured, projection: str, other: str) -> str:
     pixels, others = measured[f"pixels, {projection}"], measured[f"{other}, {projection}"]
-
-    def half(seeds: Any, by: str) -> list[float]:
-        return [s[by]["first_half"] for s in seeds]
-
-    weight = difference(half(pixels, "bias_by_weight"), half(others, "bias_by_weight"), SHARES_APART)
-    share = difference(half(pixels, "bias_by_share"), half(others, "bias_by_share"), SHARES_APART)
-    high = difference(
-        [s["spectrum"]["high"][-1] for s in pixels], [s["spectrum"]["high"][-1] for s in others]
-    )
-    said = (f"{what} {_told(found)}" for what, found in zip(MEASURES, (weight, share, high), strict=True))
-    return f"Projection {projection}, pixels minus {other}: {', '.join(said)}."
-
-
-def _told(found: Estimate) -> str:
-    return found.tell(digits=3, sign=True) + verdict(found)
+    parts = []
+    for what, quantity in COMPARED.items():
+        found = quantity.difference(pixels, others)
+        change = found.tell(quantity.scale, quantity.digits, sign=True)
+        parts.append(f"{what} {change}{verdict(found)}")
+    return f"Projection {projection}, pixels minus {other}: {', '.join(parts)}."
 
 
 def _figure(measured: Measured) -> Figure:

@@ -10,13 +10,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lamina.core.errors import LaminaError
-from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, seeds_of, uncorrected
+from lamina.core.intervals import seeds_of, uncorrected
 from lamina.core.plotting import WIDTH, method_colour
 from lamina.data.sources import Source
 from lamina.interop.load import load_encoder
 from lamina.studies.measure import StudyMeasurements
 from lamina.studies.options import StudyOptions, base_recipe
 from lamina.studies.page import StudyReport, Table
+from lamina.studies.quantity import KNN, LINEAR, PROBES
 from lamina.studies.run import Arm, Measured, Study, StudyPlan
 
 PLAIN = "plain MAE"
@@ -52,35 +53,32 @@ def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Study
     fusions["mlp projection"] = replace(middle, projection="mlp")
     fusions["attention pooling"] = replace(middle, pooling="attention")
     arms = tuple(Arm(name, replace(base, fusion=fusion)) for name, fusion in fusions.items())
-    return StudyPlan(arms, _measure, _tell)
+    return StudyPlan(arms, _measure, _report)
 
 
-def _measure(run: Path, bench: StudyMeasurements) -> dict[str, Any]:
-    return dict(bench.probes(load_encoder(run)))
+def _measure(run: Path, measurements: StudyMeasurements) -> dict[str, Any]:
+    return dict(measurements.probes(load_encoder(run)))
 
 
-def _tell(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
-    plain = measured[PLAIN]
+def _report(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
+    plain, depth = measured[PLAIN], int(about["options"]["depth"])
     rows = []
     for name, seeds in measured.items():
-        row = [name, _blocks(about["arms"][name]["fusion"], int(about["options"]["depth"]))]
-        for probe in ("knn", "linear"):
-            scores = [s[probe] for s in seeds]
-            row.append(estimate(scores, SHARE).tell(100))
-            row.append(
-                ""
-                if name == PLAIN
-                else difference(scores, [s[probe] for s in plain], SHARES_APART).tell(100, sign=True)
-            )
-        rows.append(tuple(row))
-    header = ("fusion", "blocks", "kNN, %", "minus plain", "linear, %", "minus plain")
-    title = f"Linear projection and average pooling but where said; those arms fuse spread {SPREAD}'s blocks"
+        row = {"fusion": name, "blocks": _blocks(about["arms"][name]["fusion"], depth)}
+        for label, probe in (("kNN", KNN), ("linear", LINEAR)):
+            row[probe.name] = probe.mean(seeds)
+            row[f"{label} minus plain"] = "" if name == PLAIN else probe.change(seeds, plain)
+        rows.append(row)
+    title = (
+        "Projection is linear and pooling is average, except where the name says otherwise; those arms fuse "
+        f"the blocks of spread {SPREAD}"
+    )
     findings = (
-        *(_ranked(measured, probe) for probe in ("knn", "linear")),
+        *(_ranked(measured, name) for name in PROBES),
         uncorrected(2 * (len(measured) - 1)),
     )
     figure = _figure(measured, about["options"]["test"])
-    return StudyReport((Table(title, header, tuple(rows)),), findings, figure)
+    return StudyReport((Table.of(title, rows),), findings, figure)
 
 
 def _blocks(fusion: Mapping[str, Any], depth: int) -> str:
@@ -89,19 +87,19 @@ def _blocks(fusion: Mapping[str, Any], depth: int) -> str:
     return " ".join(map(str, fusion["layers"]))
 
 
-def _ranked(measured: Measured, probe: str) -> str:
-    plain = [s[probe] for s in measured[PLAIN]]
+def _ranked(measured: Measured, name: str) -> str:
+    """Which arms are clearly above or below the plain one by a probe."""
     gains = {
-        name: difference([s[probe] for s in seeds], plain, SHARES_APART)
-        for name, seeds in measured.items()
-        if name != PLAIN
+        arm: PROBES[name].difference(seeds, measured[PLAIN])
+        for arm, seeds in measured.items()
+        if arm != PLAIN
     }
     above = [name for name, gain in gains.items() if gain.clear and gain.mean > 0]
     below = [name for name, gain in gains.items() if gain.clear and gain.mean < 0]
-    label = {"knn": "kNN", "linear": "Linear probe"}[probe]
+    title = name if name == "kNN" else name.capitalize()
     return (
-        f"{label}: clearly above plain MAE: {', '.join(above) or 'none'}; clearly below: "
-        f"{', '.join(below) or 'none'}; the others are not told apart from it."
+        f"{title}: clearly above plain MAE: {', '.join(above) or 'none'}; clearly below: "
+        f"{', '.join(below) or 'none'}; the others do not differ clearly from it."
     )
 
 
@@ -110,8 +108,8 @@ def _figure(measured: Measured, test: int) -> Figure:
     plain, fused = method_colour("MAE"), method_colour("MAE + MFF")
     panels = figure.subplots(1, 2, sharey=True)
     n = len(next(iter(measured.values())))
-    for axes, probe, label in zip(panels, ("knn", "linear"), ("kNN", "linear probe"), strict=True):
-        found = [estimate([s[probe] for s in seeds], SHARE) for seeds in measured.values()]
+    for axes, (label, probe) in zip(panels, PROBES.items(), strict=True):
+        found = [probe.estimate(seeds) for seeds in measured.values()]
         for row, (name, one) in enumerate(zip(measured, found, strict=True)):
             hue = plain if name == PLAIN else fused
             low, high = one.interval or (one.mean, one.mean)

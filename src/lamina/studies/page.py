@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from lamina.analyze.output import save_figure
 from lamina.core.files import write_atomically
 from lamina.core.intervals import seeds_of
-from lamina.runs.run import environment
+from lamina.core.text import markdown_table
+from lamina.runs.run import software
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,14 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @classmethod
+    def of(cls, title: str, rows: Sequence[Mapping[str, str]]) -> Table:
+        """From one or more rows of cells by the names of their columns, which are the same in all rows."""
+        return cls(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
+
     def markdown(self) -> str:
-        """As GitHub reads it."""
-        lines = [
-            f"**{self.title}**",
-            "",
-            f"| {' | '.join(self.header)} |",
-            f"|{'|'.join(['---'] * len(self.header))}|",
-        ]
-        return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in self.rows)])
+        """The title and the table, as GitHub reads it."""
+        return f"**{self.title}**\n\n{markdown_table(self.header, self.rows)}"
 
 
 @dataclass(frozen=True)
@@ -48,42 +48,41 @@ class StudyReport:
 def write_study(
     out: Path,
     name: str,
-    asks: str,
-    told: StudyReport,
+    question: str,
+    report: StudyReport,
     settings: Mapping[str, Any],
     measured: Mapping[str, Sequence[Mapping[str, Any]]],
     command: str,
 ) -> Path:
     """README.md, result.json, figure.png and figure.svg in `out`; returns the page."""
     seeds = len(next(iter(measured.values())))
-    made = environment()
     result = {
         "study": name,
         "command": command,
         "settings": settings,
         "seeds": seeds,
-        "environment": {key: made[key] for key in ("python", "packages", "threads")},
-        "tables": [{"title": t.title, "header": t.header, "rows": t.rows} for t in told.tables],
-        "findings": told.findings,
+        "environment": software(),
+        "tables": [asdict(table) for table in report.tables],
+        "findings": report.findings,
         "measured": measured,
     }
     write_atomically(out / "result.json", json.dumps(result, indent=1) + "\n")
-    save_figure(told.figure, (out / "figure.png", out / "figure.svg"), command)
+    save_figure(report.figure, (out / "figure.png", out / "figure.svg"), command)
     page = out / "README.md"
-    told = replace(told, findings=(*told.findings, *_remarks(measured)))
-    write_atomically(page, _page(name, asks, told, settings, seeds, command))
+    report = replace(report, findings=(*report.findings, *_remarks(measured)))
+    write_atomically(page, _page(name, question, report, settings, seeds, command))
     return page
 
 
 def _remarks(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[str, ...]:
-    """What the probes said of themselves, and of how many runs."""
+    """The notes of the probes, and on how many runs each was made."""
     runs = [found for seeds in measured.values() for found in seeds]
-    said = Counter(remark for found in runs for remark in found.get("remarks", ()))
-    return tuple(f"{remark} ({n} of {len(runs)} runs)." for remark, n in said.items())
+    counts = Counter(remark for found in runs for remark in found.get("remarks", ()))
+    return tuple(f"{remark} ({n} of {len(runs)} runs)." for remark, n in counts.items())
 
 
 def _page(
-    name: str, asks: str, told: StudyReport, settings: Mapping[str, Any], seeds: int, command: str
+    name: str, question: str, report: StudyReport, settings: Mapping[str, Any], seeds: int, command: str
 ) -> str:
     options, data = settings["options"], settings["data"]
     encoder = next(iter(settings["arms"].values()))["encoder"]
@@ -96,7 +95,7 @@ def _page(
         "pooled patch tokens of the last layer. Mean and 95 % interval (Student's t, of shares on the logit "
         "scale) over seeds; differences are taken seed by seed."
     )
-    parts = [f"# Study: {name}", asks, f"    {command}" if command else "", setting]
-    parts += [table.markdown() for table in told.tables]
-    parts += ["\n".join(f"- {finding}" for finding in told.findings), "![The study's figure](figure.svg)"]
+    parts = [f"# Study: {name}", question, f"    {command}" if command else "", setting]
+    parts += [table.markdown() for table in report.tables]
+    parts += ["\n".join(f"- {finding}" for finding in report.findings), "![The study's figure](figure.svg)"]
     return "\n\n".join(part for part in parts if part) + "\n"

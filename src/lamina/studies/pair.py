@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lamina.core.intervals import SHARE, SHARES_APART, difference, estimate, first_reach, seeds_of, verdict
+from lamina.core.intervals import SHARE, estimate, first_reach, seeds_of, verdict
 from lamina.core.plotting import WIDTH, legend_below, method_colour
 from lamina.data.sources import Source
 from lamina.interop.load import load_encoder
@@ -19,13 +19,25 @@ from lamina.runs.run import Run
 from lamina.studies.measure import StudyMeasurements
 from lamina.studies.options import StudyOptions, base_recipe
 from lamina.studies.page import StudyReport, Table
+from lamina.studies.quantity import HIGH_BAND, KNN, LINEAR, PROBES, Quantity
 from lamina.studies.run import Arm, Measured, Study, StudyPlan, seconds_of
 from lamina.train import checkpoint
 
-LOOKS = 6
-"""Checkpoints that are probed, the last step among them."""
+CHECKPOINTS = 6
+"""Number of checkpoints that are probed, the last step among them."""
 PAIRS = (("MAE", "MAE + MFF"), ("PixMIM", "PixMIM + MFF"))
-PROBES = {"knn": "kNN", "linear": "linear probe"}
+KEYS = {"kNN": "knn", "linear probe": "linear"}
+"""Under which keys the curves of the probes are kept."""
+AMPLITUDE = Quantity("high band", lambda run: run["spectrum"]["high_band"], False, scale=1.0, digits=3)
+SHARPNESS = Quantity(
+    "Hessian maximum", lambda run: float(np.mean(run["hessian_maxima"])), False, scale=1.0, digits=2
+)
+COMPARED = {
+    **{f"{name} (points)": probe for name, probe in PROBES.items()},
+    "high band's share (points)": HIGH_BAND,
+    "Hessian maximum": SHARPNESS,
+}
+"""What the runs of a pair are compared by, in the words of the findings."""
 
 
 def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> StudyPlan:
@@ -33,7 +45,9 @@ def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Study
     base = replace(
         base,
         fusion=replace(base.fusion, layers="default"),
-        train=replace(base.train, checkpoint_every_steps=-(-steps // LOOKS), keep_checkpoints=LOOKS + 1),
+        train=replace(
+            base.train, checkpoint_every_steps=-(-steps // CHECKPOINTS), keep_checkpoints=CHECKPOINTS + 1
+        ),
     )
     pixmim = replace(
         base,
@@ -47,17 +61,17 @@ def _plan(options: StudyOptions, source: Source, steps: int, out: Path) -> Study
             Arm(plain, replace(recipe, fusion=replace(recipe.fusion, kind="none"))),
             Arm(fused, recipe),
         ]
-    return StudyPlan(tuple(arms), _measure, _tell)
+    return StudyPlan(tuple(arms), _measure, _report)
 
 
-def _measure(run: Path, bench: StudyMeasurements) -> dict[str, Any]:
+def _measure(run: Path, measurements: StudyMeasurements) -> dict[str, Any]:
     batch = Run(run).recipe().train.batch_size
     epoch = batch / Run(run).data().images
     curves: dict[str, list[float]] = {"epochs": [], "knn": [], "linear": []}
     for step in checkpoint.steps(Run(run).checkpoints):
-        found = bench.probes(load_encoder(f"{run}@{step}"))
+        found = measurements.probes(load_encoder(f"{run}@{step}"))
         curves["epochs"].append(step * epoch)
-        for name in PROBES:
+        for name in KEYS.values():
             curves[name].append(found[name])
     return {
         "knn": curves["knn"][-1],
@@ -65,12 +79,12 @@ def _measure(run: Path, bench: StudyMeasurements) -> dict[str, Any]:
         "remarks": found["remarks"],
         "curves": curves,
         "seconds": seconds_of(run),
-        "spectrum": bench.spectrum(load_encoder(run)),
-        "hessian_maxima": bench.sharpness(run),
+        "spectrum": measurements.spectrum(load_encoder(run)),
+        "hessian_maxima": measurements.sharpness(run),
     }
 
 
-def _tell(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
+def _report(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
     findings = tuple(_finding(measured, pair) for pair in PAIRS)
     notes = (
         "The bands are amplitudes of the last block's output before the final norm, DC left out. The "
@@ -89,27 +103,17 @@ def _tell(measured: Measured, about: Mapping[str, Any]) -> StudyReport:
 def _final(measured: Measured) -> Table:
     rows = []
     for name, seeds in measured.items():
+        columns = (AMPLITUDE, HIGH_BAND, SHARPNESS)
         rows.append(
-            (
-                name,
-                estimate([s["knn"] for s in seeds], SHARE).tell(100),
-                estimate([s["linear"] for s in seeds], SHARE).tell(100),
-                _low(seeds),
-                estimate([s["spectrum"]["high_band"] for s in seeds]).tell(digits=3),
-                estimate([s["spectrum"]["share_high"] for s in seeds], SHARE).tell(100),
-                estimate([float(np.mean(s["hessian_maxima"])) for s in seeds]).tell(digits=2),
-            )
+            {
+                "method": name,
+                KNN.name: KNN.mean(seeds),
+                LINEAR.name: LINEAR.mean(seeds),
+                "low band": _low(seeds),
+                **{column.name: column.mean(seeds) for column in columns},
+            }
         )
-    header = (
-        "method",
-        "kNN, %",
-        "linear, %",
-        "low band",
-        "high band",
-        "high band, % of amplitude",
-        "Hessian maximum",
-    )
-    return Table("At the end of training", header, tuple(rows))
+    return Table.of("At the end of training", rows)
 
 
 def _when(measured: Measured, epochs: float) -> Table:
@@ -123,7 +127,7 @@ def _when(measured: Measured, epochs: float) -> Table:
         "share of the plain run's",
         "gain at the end, points",
     )
-    rows = tuple(_reached(measured, pair, probe) for pair in PAIRS for probe in PROBES)
+    rows = tuple(_reached(measured, pair, probe) for pair in PAIRS for probe in KEYS)
     return Table("Where the fused run reaches the plain run's final score", header, rows)
 
 
@@ -135,19 +139,20 @@ def _low(seeds: Sequence[dict[str, Any]]) -> str:
 
 def _reached(measured: Measured, pair: tuple[str, str], probe: str) -> tuple[str, ...]:
     plain, fused = (measured[name] for name in pair)
+    key = KEYS[probe]
     epochs, shares, minutes, clocks, own = [], [], [], [], []
     for ours, theirs in zip(fused, plain, strict=True):
         total = theirs["curves"]["epochs"][-1]
-        itself = _reach(theirs, probe, theirs[probe])
+        itself = _reach(theirs, key, theirs[key])
         assert itself is not None  # a curve is at its own end, at the end
         own.append(itself / total)
-        if (at := _reach(ours, probe, theirs[probe])) is not None:
+        if (at := _reach(ours, key, theirs[key])) is not None:
             epochs.append(at)
             shares.append(at / total)
             minutes.append(shares[-1] * ours["seconds"] / 60)
             clocks.append(shares[-1] * ours["seconds"] / theirs["seconds"])
-    named = f"{pair[1]} - {pair[0]}", PROBES[probe]
-    gain = difference([s[probe] for s in fused], [s[probe] for s in plain], SHARES_APART).tell(100, sign=True)
+    named = f"{pair[1]} - {pair[0]}", probe
+    gain = PROBES[probe].change(fused, plain)
     alone = _percent(own)
     if len(shares) < len(plain):
         return *named, f"reached by {len(shares)} of {len(plain)} seeds", "", alone, "", "", gain
@@ -156,32 +161,23 @@ def _reached(measured: Measured, pair: tuple[str, str], probe: str) -> tuple[str
     return *named, *when, estimate(minutes).tell(digits=1), clock, gain
 
 
-def _reach(run: Mapping[str, Any], probe: str, score: float) -> float | None:
+def _reach(run: Mapping[str, Any], key: str, score: float) -> float | None:
     """The epochs after which a run's probe is there."""
-    return first_reach(run["curves"]["epochs"], run["curves"][probe], score)
+    return first_reach(run["curves"]["epochs"], run["curves"][key], score)
 
 
 def _percent(shares: Sequence[float]) -> str:
     return estimate(shares, SHARE).tell(100, digits=0) + " %"
 
 
-_SHARES: dict[str, Callable[[Mapping[str, Any]], float]] = {
-    "kNN": lambda s: s["knn"],
-    "linear probe": lambda s: s["linear"],
-    "high band's share": lambda s: s["spectrum"]["share_high"],
-}
-
-
 def _finding(measured: Measured, pair: tuple[str, str]) -> str:
     plain, fused = (measured[name] for name in pair)
-    said = []
-    for what, read in _SHARES.items():
-        found = difference([read(s) for s in fused], [read(s) for s in plain], SHARES_APART)
-        said.append(f"{what} (points) {found.tell(100, sign=True)}{verdict(found)}")
-    sharp, before = ([float(np.mean(s["hessian_maxima"])) for s in seeds] for seeds in (fused, plain))
-    found = difference(sharp, before)
-    said.append(f"Hessian maximum {found.tell(digits=2, sign=True)}{verdict(found)}")
-    return f"{pair[1]} minus {pair[0]}: {', '.join(said)}."
+    parts = []
+    for what, quantity in COMPARED.items():
+        found = quantity.difference(fused, plain)
+        change = found.tell(quantity.scale, quantity.digits, sign=True)
+        parts.append(f"{what} {change}{verdict(found)}")
+    return f"{pair[1]} minus {pair[0]}: {', '.join(parts)}."
 
 
 def _figure(measured: Measured, test: int) -> Figure:
@@ -190,16 +186,16 @@ def _figure(measured: Measured, test: int) -> Figure:
     n = len(next(iter(measured.values())))
     for i, (name, seeds) in enumerate(measured.items()):
         style, hue = "-" if "MFF" in name else "--", method_colour(name)
-        for axes, probe in ((knn, "knn"), (linear, "linear")):
+        for axes, key in ((knn, "knn"), (linear, "linear")):
             x = seeds[0]["curves"]["epochs"]
-            values = 100 * np.asarray([s["curves"][probe] for s in seeds])
+            values = 100 * np.asarray([s["curves"][key] for s in seeds])
             axes.plot(x, values.mean(0), style, color=hue, label=name)
             axes.fill_between(x, values.min(0), values.max(0), color=hue, alpha=0.12, lw=0)
-        _points(bands, i, hue, [100 * s["spectrum"]["share_high"] for s in seeds])
-        _points(sharp, i, hue, [float(np.mean(s["hessian_maxima"])) for s in seeds])
-    for axes, probe in ((knn, "knn"), (linear, "linear")):
+        _points(bands, i, hue, [100 * value for value in HIGH_BAND.values(seeds)])
+        _points(sharp, i, hue, SHARPNESS.values(seeds))
+    for axes, probe in zip((knn, linear), KEYS, strict=True):
         axes.set_xlabel("epochs")
-        axes.set_ylabel(f"{PROBES[probe]}, top-1 (%)")
+        axes.set_ylabel(f"{probe}, top-1 (%)")
     figure.suptitle(
         f"Mean of {seeds_of(n)}, shaded from lowest to highest; dots are seeds; {test:,} test images",
         fontsize="medium",

@@ -30,7 +30,7 @@ Measured = Mapping[str, Sequence[dict[str, Any]]]
 """What was measured, by arm, one entry for each seed."""
 
 SETTINGS = "study.json"
-Tell = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """The arms of a study, how they are measured and told; `teacher` is trained before them, once."""
+    """The arms of a study, how they are measured and reported; `teacher` is trained before them, once."""
 
     arms: tuple[Arm, ...]
     measure: Callable[[Path, StudyMeasurements], dict[str, Any]]
-    tell: Callable[[Measured, Mapping[str, Any]], StudyReport]
+    report: Callable[[Measured, Mapping[str, Any]], StudyReport]
     teacher: Arm | None = None
     teacher_seed: int = 1000
 
@@ -67,10 +67,10 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment by its name: what it asks, how many steps its sizes have, and its plan."""
+    """An experiment by its name: its question, how many steps its sizes have, and its plan."""
 
     name: str
-    asks: str
+    question: str
     steps: Mapping[str, int]
     plan: Callable[[StudyOptions, Source, int, Path], StudyPlan]
 
@@ -80,7 +80,7 @@ def run_study(
     data: str,
     out: str | Path,
     options: StudyOptions | None = None,
-    say: Tell = print,
+    say: Say = print,
     command: str = "",
 ) -> StudyRun:
     """Train and measure what is still missing in `out`, then write its table, figure and page.
@@ -92,7 +92,7 @@ def run_study(
         data: labelled images; probes use the held-out part, training never does.
         out: folder; `runs/`, `measured/`, and the page README.md beside result.json and the figure.
         options: size, seeds, network.
-        say: told a line for each run.
+        say: called with a line of text for each run.
         command: shown on the page.
 
     Raises:
@@ -100,11 +100,11 @@ def run_study(
     """
     options = options or StudyOptions()
     out = Path(out)
-    bench = StudyMeasurements(open_labelled(data), options)
+    measurements = StudyMeasurements(open_labelled(data), options)
     source = open_source(data)
     steps = options.steps or study.steps[options.size]
     plan = study.plan(options, source, steps, out)
-    settings = _settings(study, bench.data, source, options, steps, plan)
+    settings = _settings(study, measurements.data, source, options, steps, plan)
     with opened_to_go_on(out, out / SETTINGS, "study"):
         _start(out, settings, say)
 
@@ -117,7 +117,7 @@ def run_study(
             )
 
         with noted_on_interrupt(kept):
-            return _run(study, plan, settings, _Trainer(data, out, bench, options, say), command)
+            return _run(study, plan, settings, _Trainer(data, out, measurements, options, say), command)
 
 
 def _run(
@@ -141,17 +141,18 @@ def _run(
             if code:
                 return StudyRun(None, code)
             measured[arm.name].append(found)
-    told = plan.tell(measured, {**settings, **about})
-    return StudyRun(write_study(out, study.name, study.asks, told, {**settings, **about}, measured, command))
+    about = {**settings, **about}
+    report = plan.report(measured, about)
+    return StudyRun(write_study(out, study.name, study.question, report, about, measured, command))
 
 
 @dataclass(frozen=True)
 class _Trainer:
     data: str
     out: Path
-    bench: StudyMeasurements
+    measurements: StudyMeasurements
     options: StudyOptions
-    say: Tell
+    say: Say
 
     def __call__(
         self,
@@ -177,7 +178,7 @@ class _Trainer:
                     "another --out with a smaller --batch-size"
                 )
             return outcome.exit_code, {}
-        found = measure(run, self.bench)
+        found = measure(run, self.measurements)
         _check_same(file, found)
         write_json(file, found)
         self.say(f"  measured: {_brief(found)}")
@@ -201,9 +202,9 @@ def seconds_of(run: Path) -> float:
     return int(rows[-1]["step"]) * recipe.train.batch_size / speeds[len(speeds) // 2]
 
 
-def _of_teacher(run: Path, bench: StudyMeasurements) -> dict[str, Any]:
+def _of_teacher(run: Path, measurements: StudyMeasurements) -> dict[str, Any]:
     backbone = load_encoder(run)
-    return {**bench.probes(backbone), "sha256": identify("teacher", backbone).sha256}
+    return {**measurements.probes(backbone), "sha256": identify("teacher", backbone).sha256}
 
 
 def _check_same(file: Path, found: Mapping[str, Any]) -> None:
@@ -244,25 +245,25 @@ def _settings(
 
 def _unplaced(recipe: Recipe) -> dict[str, Any]:
     """The recipe without what the numbers do not depend on."""
-    said: dict[str, Any] = to_mapping(recipe)
+    mapping: dict[str, Any] = to_mapping(recipe)
     for name in ("workers", "worker_timeout_seconds"):
-        said["data"].pop(name)
-    said["train"].pop("device")
-    if said["target"]["teacher"] is not None:
-        said["target"]["teacher"] = "the study's teacher"
-    return said
+        mapping["data"].pop(name)
+    mapping["train"].pop("device")
+    if mapping["target"]["teacher"] is not None:
+        mapping["target"]["teacher"] = "the study's teacher"
+    return mapping
 
 
-def _start(out: Path, settings: dict[str, Any], say: Tell) -> None:
+def _start(out: Path, settings: dict[str, Any], say: Say) -> None:
     file, now = out / SETTINGS, as_json(settings)
     if not file.is_file():
         write_json(file, settings)
         return
     before = read_object(file, mend="restore it from a copy, or choose another --out")
-    said = {"images": now["images"], **before}
-    if isinstance(arms := said.get("arms"), dict):
-        said["arms"] = {name: current_names(recipe, Recipe) for name, recipe in arms.items()}
-    check_same_settings(said, now, f"{out} holds a study", "give the same, or another --out")
+    stored = {"images": now["images"], **before}
+    if isinstance(arms := stored.get("arms"), dict):
+        stored["arms"] = {name: current_names(recipe, Recipe) for name, recipe in arms.items()}
+    check_same_settings(stored, now, f"{out} holds a study", "give the same, or another --out")
     if "images" not in before:
         say(f"{file} does not say which images were trained on; they are taken to be those of now")
         write_json(file, settings)
