@@ -7,6 +7,8 @@ The public names are imported when they are first used: importing torch and timm
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lamina.core.former_paths import find_former_paths
+
 if TYPE_CHECKING:
     from lamina.api import pretrain, recipe
     from lamina.cmae.cmae import CMAE
@@ -133,6 +135,8 @@ _HOMES = {
     "tokenizer_training": ("train_tokenizer",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+find_former_paths()
 
 
 def __getattr__(name: str) -> Any:
