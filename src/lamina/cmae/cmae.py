@@ -25,11 +25,9 @@ class FeatureDecoder(TokenDecoder):
 
     def forward(self, latent: Float[Tensor, "B T D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N K"]:
         """Features of all patches, the visible ones first: their mean is taken, which knows no order."""
-        p, table = self.n_prefix, self.positions[0]
+        p = self.n_prefix
         visible, hidden = split_indices(mask, latent.shape[1] - p)
-        x = self.embed(latent)
-        seen = x[:, p:] + F.embedding(visible, table)
-        x = torch.cat([x[:, :p], seen, F.embedding(hidden, self.mask_token[0] + table)], dim=1)
+        x = torch.cat([self.seen(latent, visible), F.embedding(hidden, self.blank())], dim=1)
         for block in self.blocks:
             x = block(x)
         result: Tensor = self.head(self.norm(x[:, p:]))

@@ -12,9 +12,8 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
-from lamina.core.patches import sincos_2d, split_indices, take
+from lamina.core.patches import split_indices, take
 from lamina.core.rng import Purpose, bits, fresh_keys
-from lamina.decoder.options import check_size
 from lamina.decoder.tokens import TokenDecoder
 
 
@@ -51,7 +50,7 @@ class ReadingBlock(nn.Module):
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
-class CrossDecoder(nn.Module):
+class CrossDecoder(TokenDecoder):
     """Cross-attention alone (CrossMAE: Fu et al., arXiv 2401.14391, section 3).
 
     A query is the mask token plus the fixed position of its patch. Queries read the latents, of the encoder's
@@ -72,8 +71,7 @@ class CrossDecoder(nn.Module):
         LaminaError: for a size or a share that cannot be; in `forward`, for more predicted than hidden.
     """
 
-    takes: Literal["visible", "all"] = "visible"
-    positions: Tensor
+    embeds = False
 
     def __init__(
         self,
@@ -87,17 +85,16 @@ class CrossDecoder(nn.Module):
         share: float = 0.25,
         latents: Literal["one", "per_block"] = "one",
     ) -> None:
-        super().__init__()
-        check_size(width, depth, heads)
+        super().__init__(in_width, out, grid, n_prefix, width, depth, heads)
         if not 0 < share <= 1:
             raise LaminaError(f"predict_share is {share}; choose a share above 0 and up to 1, such as 0.25")
-        self.n_prefix, self.share = n_prefix, share
+        self.share = share
         self.n_latents = depth if latents == "per_block" else 1
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.register_buffer("positions", sincos_2d(width, grid)[None], persistent=False)
-        self.blocks = nn.ModuleList([ReadingBlock(width, heads, in_width) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, out)
+
+    @staticmethod
+    def block(width: int, heads: int, in_width: int) -> nn.Module:
+        """One of the blocks, which reads the encoder's output as it comes."""
+        return ReadingBlock(width, heads, in_width)
 
     def n_predicted(self, n: int, n_hidden: int) -> int:
         """How many of `n` patches are predicted; raises where fewer are hidden."""
@@ -118,7 +115,7 @@ class CrossDecoder(nn.Module):
         """Predicted values at the drawn patches, and their indices, ascending. T = P + visible patches."""
         memories = latents if isinstance(latents, list) else [latents] * len(self.blocks)
         where = self._draw(mask, memories[0].shape[1] - self.n_prefix, keys)
-        x = F.embedding(where, self.mask_token[0] + self.positions[0])  # (B, m, D')
+        x = F.embedding(where, self.blank())  # (B, m, D')
         for block, memory in zip(self.blocks, memories, strict=True):
             x = block(x, memory)
         return self.head(self.norm(x)), where
@@ -144,8 +141,8 @@ class PromptDecoder(TokenDecoder):
     """
 
     @staticmethod
-    def block(width: int, heads: int) -> nn.Module:
-        """One of the blocks."""
+    def block(width: int, heads: int, in_width: int) -> nn.Module:
+        """One of the blocks, which reads the embedded output of the encoder."""
         return ReadingBlock(width, heads, width, reads_itself=True)
 
     def forward(
@@ -158,7 +155,7 @@ class PromptDecoder(TokenDecoder):
         p = self.n_prefix
         visible, hidden = split_indices(mask, latent.shape[1] - p)
         seen = self.seen(latent, visible)  # (B, P + n, D'), read un-normed by every block
-        x = F.embedding(hidden, self.mask_token[0] + self.positions[0])  # (B, N - n, D')
+        x = F.embedding(hidden, self.blank())  # (B, N - n, D')
         for block in self.blocks:
             x = block(x, seen)
         values = self.head(self.norm(torch.cat([seen[:, p:], x], dim=1)))  # visible, then hidden

@@ -32,7 +32,7 @@ class MAEDecoder(TokenDecoder):
         """Predicted values at the hidden patches, and their indices. T = P + visible patches."""
         visible, hidden = split_indices(mask, latent.shape[1] - self.n_prefix)
         seen = self.seen(latent, visible)  # (B, P + n, D')
-        blank = self.mask_token[0] + self.positions[0]  # (N, D'), a hidden patch at each place
+        blank = self.blank()  # (N, D'), a hidden patch at each place
         x = torch.cat([seen, F.embedding(hidden, blank)], dim=1)  # (B, P + N, D')
         blocks: list[Any] = list(self.blocks)
         for i, block in enumerate(blocks[:-1]):

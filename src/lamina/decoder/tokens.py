@@ -1,8 +1,8 @@
-"""What decoders share that embed the encoder's output in a width of their own."""
+"""The parts that decoders with mask tokens share."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from lamina.decoder.options import check_size
 
 
 class TokenDecoder(nn.Module):
-    """The parts of such a decoder; a subclass has the forward pass.
+    """Mask tokens, fixed positions, blocks, norm and head; a subclass has the forward pass.
 
     Args:
         in_width: D of the encoder.
@@ -30,6 +30,8 @@ class TokenDecoder(nn.Module):
 
     takes: Literal["visible", "all"] = "visible"
     n_latents = 1
+    embeds: ClassVar[bool] = True
+    """Whether the encoder's output is embedded in the decoder's width (`seen`)."""
     positions: Tensor
 
     def __init__(
@@ -45,16 +47,17 @@ class TokenDecoder(nn.Module):
         super().__init__()
         check_size(width, depth, heads)
         self.n_prefix = n_prefix
-        self.embed = nn.Linear(in_width, width)
+        if self.embeds:
+            self.embed = nn.Linear(in_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("positions", sincos_2d(width, grid)[None], persistent=False)
-        self.blocks = nn.ModuleList([self.block(width, heads) for _ in range(depth)])
+        self.blocks = nn.ModuleList([self.block(width, heads, in_width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, out)
 
     @staticmethod
-    def block(width: int, heads: int) -> nn.Module:
-        """One of the blocks: a ViT's, where a subclass has no other."""
+    def block(width: int, heads: int, in_width: int) -> nn.Module:
+        """One of the blocks: a ViT's, where a subclass has no other. `in_width` is that of the encoder."""
         return Block(width, heads, qkv_bias=True)
 
     def seen(self, latent: Float[Tensor, "B T D"], visible: Int64[Tensor, "B n"]) -> Float[Tensor, "B T W"]:
@@ -62,3 +65,7 @@ class TokenDecoder(nn.Module):
         p, tokens = self.n_prefix, self.embed(latent)
         # torch.cat promotes: under autocast these tokens stay in single precision, as in MAE.
         return torch.cat([tokens[:, :p], tokens[:, p:] + F.embedding(visible, self.positions[0])], dim=1)
+
+    def blank(self) -> Float[Tensor, "N W"]:
+        """The mask token with the position of each patch."""
+        return self.mask_token[0] + self.positions[0]
