@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamina.core.config import merge
 from lamina.data.options import DataOptions
 from lamina.decoder.options import DecoderOptions
 from lamina.encoder.options import EncoderOptions
@@ -70,5 +69,5 @@ def beit(
 ) -> MIM:
     """BEiT (Bao et al., ICLR 2022, arXiv 2106.08254): rectangles of mask tokens, a linear head, the ids of a
     discrete tokenizer, cross-entropy."""
-    recipe = merge(beit_published(), {"masking": {"mask_ratio": mask_ratio, "min_block": min_block}})
-    return around(vit, recipe, fusion, target, mean, std)
+    changes = {"masking": {"mask_ratio": mask_ratio, "min_block": min_block}}
+    return around(vit, beit_published(), changes, fusion, target, mean, std)

@@ -1,11 +1,12 @@
-"""What the methods share: parts around a network that is built, and the schedule for a folder of images."""
+"""What the methods share: parts around a built network, and the schedule for a folder of images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lamina.core.config import merge
 from lamina.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ Statistics = Sequence[float] | None
 def around(
     vit: Network,
     recipe: Recipe,
+    changes: Mapping[str, Any],
     fusion: Fusion | None = None,
     target: Target | None = None,
     mean: Statistics = None,
@@ -32,6 +34,7 @@ def around(
     Args:
         vit: takes the place of the network that the recipe's `encoder` describes.
         recipe: masking, decoder, target and loss, and how the encoder hides patches.
+        changes: fields of the recipe that are set, by group.
         fusion: in place of the recipe's.
         target: in place of the recipe's; needed where it is a teacher or a tokenizer.
         mean, std: of the images' channels, on [0, 1]; by default ImageNet's for 3 channels, 0.5 for others.
@@ -39,14 +42,20 @@ def around(
     """
     from lamina.recipes.build import assemble, enclose
 
-    recipe = replace(recipe, encoder=replace(recipe.encoder, mean=_as_tuple(mean), std=_as_tuple(std)))
+    recipe = merge(recipe, changes)
+    own_mean, own_std = (None if values is None else tuple(values) for values in (mean, std))
+    recipe = replace(recipe, encoder=replace(recipe.encoder, mean=own_mean, std=own_std))
     encoder = enclose(vit, recipe.encoder)
     encoder.check_hiding()
     return assemble(recipe, encoder, target, fusion, masking)
 
 
-def _as_tuple(values: Statistics) -> tuple[float, ...] | None:
-    return None if values is None else tuple(values)
+def masking_and_decoder(mask_ratio: float, width: int, depth: int, heads: int) -> dict[str, dict[str, Any]]:
+    """The changes to a recipe that most constructors take: the mask ratio, and the size of the decoder."""
+    return {
+        "masking": {"mask_ratio": mask_ratio},
+        "decoder": {"width": width, "depth": depth, "heads": heads},
+    }
 
 
 def for_a_folder(published: Recipe, name: str) -> Recipe:

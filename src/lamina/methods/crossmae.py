@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamina.core.config import merge
 from lamina.decoder.options import DecoderOptions
-from lamina.methods.compose import Statistics, around
+from lamina.methods.compose import Statistics, around, masking_and_decoder
 from lamina.methods.mae import mae_published, mae_recipe
 from lamina.recipes.recipe import Recipe, Size
 
@@ -60,9 +59,6 @@ def crossmae(
 ) -> MIM:
     """CrossMAE (Fu et al., TMLR 2025, arXiv 2401.14391): a decoder of cross-attention alone for a share of
     all patches, each of its blocks reading its own mix of layers; another fusion is read by all of them."""
-    size = {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads}
-    recipe = merge(
-        crossmae_published(),
-        {"masking": {"mask_ratio": mask_ratio}, "decoder": {**size, "predict_share": predict_share}},
-    )
-    return around(vit, recipe, fusion, mean=mean, std=std)
+    changes = masking_and_decoder(mask_ratio, decoder_width, decoder_depth, decoder_heads)
+    changes["decoder"]["predict_share"] = predict_share
+    return around(vit, crossmae_published(), changes, fusion, mean=mean, std=std)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lamina.data.options import DataOptions
 from lamina.encoder.options import EncoderOptions
+from lamina.methods.compose import for_a_folder
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
@@ -44,10 +45,4 @@ def deit_recipe(size: Size = "s") -> Recipe:
     lamina pretrain labelled/ --out runs/deit --recipe deit
     """
     published = deit_published(size)
-    return replace(
-        published,
-        name="deit",
-        fusion=replace(published.fusion, kind="mff", logit_lr_scale=10.0),
-        optim=replace(published.optim, warmup_epochs=5.0),
-        train=replace(published.train, epochs=100.0, batch_size=256),
-    )
+    return replace(for_a_folder(published, "deit"), encoder=published.encoder)

@@ -7,11 +7,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamina.core.config import merge
 from lamina.decoder.options import DecoderOptions
 from lamina.encoder.options import EncoderOptions
 from lamina.masking.options import MaskingOptions
-from lamina.methods.compose import Statistics, around, for_a_folder
+from lamina.methods.compose import Statistics, around, for_a_folder, masking_and_decoder
 from lamina.methods.mae import mae_published, mae_recipe
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.targets.options import TargetOptions
@@ -100,14 +99,8 @@ def eva(
 ) -> MIM:
     """EVA's target in MAE's form, as mmpretrain has it: the visible patches encoded, a teacher's features
     decoded, cosine."""
-    recipe = merge(
-        eva_published(),
-        {
-            "masking": {"mask_ratio": mask_ratio},
-            "decoder": {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads},
-        },
-    )
-    return around(vit, recipe, fusion, target, mean, std)
+    changes = masking_and_decoder(mask_ratio, decoder_width, decoder_depth, decoder_heads)
+    return around(vit, eva_published(), changes, fusion, target, mean, std)
 
 
 def eva_tokens(
@@ -121,5 +114,5 @@ def eva_tokens(
 ) -> MIM:
     """EVA (Fang et al., CVPR 2023, arXiv 2211.07636): rectangles of mask tokens, a linear head, a teacher's
     features, cosine."""
-    recipe = merge(eva_tokens_published(), {"masking": {"mask_ratio": mask_ratio, "min_block": min_block}})
-    return around(vit, recipe, fusion, target, mean, std)
+    changes = {"masking": {"mask_ratio": mask_ratio, "min_block": min_block}}
+    return around(vit, eva_tokens_published(), changes, fusion, target, mean, std)

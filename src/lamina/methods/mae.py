@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamina.core.config import merge
 from lamina.encoder.options import EncoderOptions
-from lamina.methods.compose import Statistics, around
+from lamina.methods.compose import Statistics, around, for_a_folder, masking_and_decoder
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
@@ -45,14 +43,7 @@ def mae_recipe(size: Size = "s") -> Recipe:
     The fusion's logits learn 10 times as fast as the rest, since so short a run could not move them
     otherwise. For the published schedule take mae-b and its siblings.
     """
-    published = mae_published(size)
-    return replace(
-        published,
-        name="mae",
-        fusion=replace(published.fusion, kind="mff", logit_lr_scale=10.0),
-        optim=replace(published.optim, warmup_epochs=5.0),
-        train=replace(published.train, epochs=100.0, batch_size=256),
-    )
+    return for_a_folder(mae_published(size), "mae")
 
 
 def mae(
@@ -73,13 +64,9 @@ def mae(
     The decoder is initialised as MAE's; `vit` keeps its weights (`lamina.init_vit_mae` initialises them as
     MAE does). With `residual_decay` the encoder's shortcuts fade to that factor (arXiv 2404.10947).
     """
-    recipe = merge(
-        mae_published(),
-        {
-            "encoder": {"residual_decay": residual_decay},
-            "masking": {"mask_ratio": mask_ratio},
-            "decoder": {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads},
-            "target": {"norm_pix": norm_pix, "low_pass": low_pass},
-        },
-    )
-    return around(vit, recipe, fusion, mean=mean, std=std)
+    changes = {
+        "encoder": {"residual_decay": residual_decay},
+        **masking_and_decoder(mask_ratio, decoder_width, decoder_depth, decoder_heads),
+        "target": {"norm_pix": norm_pix, "low_pass": low_pass},
+    }
+    return around(vit, mae_published(), changes, fusion, mean=mean, std=std)

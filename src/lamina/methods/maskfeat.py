@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lamina.core.config import merge
 from lamina.data.options import DataOptions
 from lamina.decoder.options import DecoderOptions
 from lamina.encoder.options import EncoderOptions
@@ -65,8 +64,8 @@ def maskfeat(
 ) -> MIM:
     """MaskFeat (Wei et al., CVPR 2022, arXiv 2112.09133): rectangles of mask tokens, a linear head,
     histograms of oriented gradients, L2."""
-    recipe = merge(
-        maskfeat_published(),
-        {"masking": {"mask_ratio": mask_ratio, "min_block": min_block}, "target": {"hog_cell_px": cell_px}},
-    )
-    return around(vit, recipe, fusion, mean=mean, std=std)
+    changes = {
+        "masking": {"mask_ratio": mask_ratio, "min_block": min_block},
+        "target": {"hog_cell_px": cell_px},
+    }
+    return around(vit, maskfeat_published(), changes, fusion, mean=mean, std=std)

@@ -7,9 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamina.core.config import merge
 from lamina.masking.options import MaskingOptions
-from lamina.methods.compose import Statistics, around
+from lamina.methods.compose import Statistics, around, masking_and_decoder
 from lamina.methods.eva import eva_published, eva_recipe
 from lamina.recipes.recipe import Recipe, Size
 
@@ -61,11 +60,5 @@ def milan(
 ) -> MIM:
     """MILAN (Hou et al., arXiv 2208.06049): what the teacher attends to stays visible, a prompting decoder,
     the teacher's features at all patches, cosine. The target is a `Teacher(..., scores=True)`."""
-    recipe = merge(
-        milan_published(),
-        {
-            "masking": {"mask_ratio": mask_ratio},
-            "decoder": {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads},
-        },
-    )
-    return around(vit, recipe, fusion, target, mean, std)
+    changes = masking_and_decoder(mask_ratio, decoder_width, decoder_depth, decoder_heads)
+    return around(vit, milan_published(), changes, fusion, target, mean, std)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamina.core.config import merge
 from lamina.decoder.options import DecoderOptions
 from lamina.masking.options import MaskingOptions
 from lamina.methods.compose import Statistics, around
@@ -73,11 +72,10 @@ def pixio(
     """
     from lamina.masking.units import BlockMasking
 
-    recipe = merge(
-        pixio_published(),
-        {
-            "encoder": {"class_tokens": class_tokens},
-            "decoder": {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads},
-        },
+    changes = {
+        "encoder": {"class_tokens": class_tokens},
+        "decoder": {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads},
+    }
+    return around(
+        vit, pixio_published(), changes, fusion, mean=mean, std=std, masking=BlockMasking(mask_ratio, unit)
     )
-    return around(vit, recipe, fusion, mean=mean, std=std, masking=BlockMasking(mask_ratio, unit))

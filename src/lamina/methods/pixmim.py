@@ -7,8 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamina.core.config import merge
-from lamina.methods.compose import Statistics, around
+from lamina.methods.compose import Statistics, around, masking_and_decoder
 from lamina.methods.mae import mae_published, mae_recipe
 from lamina.recipes.recipe import Recipe, Size
 
@@ -59,12 +58,8 @@ def pixmim(
 ) -> MIM:
     """PixMIM (Liu et al., TMLR 2024, arXiv 2303.02416): MAE on a low-passed target. Its other change, the
     simple resized crop, belongs to the data, and so to the recipe."""
-    recipe = merge(
-        pixmim_published(),
-        {
-            "masking": {"mask_ratio": mask_ratio},
-            "decoder": {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads},
-            "target": {"low_pass": low_pass},
-        },
-    )
-    return around(vit, recipe, fusion, mean=mean, std=std)
+    changes = {
+        **masking_and_decoder(mask_ratio, decoder_width, decoder_depth, decoder_heads),
+        "target": {"low_pass": low_pass},
+    }
+    return around(vit, pixmim_published(), changes, fusion, mean=mean, std=std)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lamina.core.config import merge
 from lamina.data.options import DataOptions
 from lamina.decoder.options import DecoderOptions
 from lamina.encoder.options import EncoderOptions
 from lamina.masking.options import MaskingOptions
-from lamina.methods.compose import Statistics, around
+from lamina.methods.compose import Statistics, around, for_a_folder
 from lamina.recipes.recipe import PLAIN, TIMM_NAMES, Recipe, Size, beit_encoder
 from lamina.targets.options import TargetOptions
 from lamina.train.optim_options import OptimOptions
@@ -58,14 +57,11 @@ def simmim_recipe(size: Size = "s") -> Recipe:
 
     lamina pretrain photos/ --out runs/simmim --recipe simmim
     """
-    published = simmim_published(size)
+    recipe = for_a_folder(simmim_published(size), "simmim")
     return replace(
-        published,
-        name="simmim",
+        recipe,
         encoder=EncoderOptions(name=TIMM_NAMES[size], hide="replace", weight_init="simmim"),
-        fusion=replace(published.fusion, kind="mff", logit_lr_scale=10.0),
-        optim=replace(published.optim, base_lr=1e-4, warmup_epochs=5.0, schedule="cosine"),
-        train=replace(published.train, epochs=100.0, batch_size=256),
+        optim=replace(recipe.optim, base_lr=1e-4, schedule="cosine"),
     )
 
 
@@ -79,5 +75,5 @@ def simmim(
 ) -> MIM:
     """SimMIM (Xie et al., CVPR 2022, arXiv 2111.09886): mask tokens in the encoder, a linear head, raw
     pixels, L1."""
-    recipe = merge(simmim_published(), {"masking": {"mask_ratio": mask_ratio, "unit_px": unit_px}})
-    return around(vit, recipe, fusion, mean=mean, std=std)
+    changes = {"masking": {"mask_ratio": mask_ratio, "unit_px": unit_px}}
+    return around(vit, simmim_published(), changes, fusion, mean=mean, std=std)
