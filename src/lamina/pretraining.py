@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from lamina.callbacks.bad_files import FaultMonitor
@@ -28,13 +29,13 @@ from lamina.mim import mim_of
 from lamina.recipes.build import Task, build_task
 from lamina.recipes.recipe import Recipe
 from lamina.runs.data_facts import DataFacts, check_same_images, data_facts
-from lamina.runs.resumable_folder import Started, begin_on_main
+from lamina.runs.resumable_folder import Started
 from lamina.runs.run import Run
-from lamina.runs.same_settings import changes_on_resume, print_raised_limits
+from lamina.runs.same_settings import begin_or_change, changes_on_resume
 from lamina.supervised.classifier import Supervised
 from lamina.train import checkpoint
 from lamina.train.callbacks import Callback
-from lamina.train.distributed import Ranks, from_main, on_main, process_group
+from lamina.train.distributed import Ranks, from_main, process_group
 from lamina.train.loop import fit
 from lamina.train.state import Outcome
 
@@ -71,7 +72,7 @@ def run_pretrain(
     ):
         if source is None:
             source = open_source(data)
-            tell_notes(source, ranks)
+            print_notes(source, ranks)
         facts = data_facts(data, source, content)
         going_on = bool(from_main(int(resume and run.exists()), ranks))
         own, given = (run.recipe() if going_on else None), _init_name(init)
@@ -79,17 +80,14 @@ def run_pretrain(
             init = run.init()
         recipe, target, teacher = complete(recipe, source, init, own)
         method = build_task(recipe, target, teacher)
-        changed = changes_of_run(run, recipe, facts, given) if going_on else {}
+        changed = changes_of_run(run, recipe, facts, given) if going_on else None
         if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
             _begin(method, init, recipe, ranks)
         loader = _loader(recipe, source, method, ranks)
         loader.budget.content_counts = bool(content)
         monitors = _monitors(recipe, data, source, method, ranks)
-        if not going_on:
-            begin_on_main(ranks, folder, lambda: run.start(recipe, facts, given))
-        elif changed:
-            on_main(ranks, lambda: print_raised_limits(changed))
-            on_main(ranks, lambda: run.change(recipe))
+        start, change = partial(run.start, recipe, facts, given), partial(run.change, recipe)
+        begin_or_change(ranks, folder, start, changed, change)
         ours = [
             *([Started(folder)] if folder else []),
             *monitors,
@@ -113,35 +111,35 @@ def _monitors(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: R
 
 
 def _begin(method: Task, init: str | Path | Backbone, recipe: Recipe, ranks: Ranks) -> None:
-    """Put what training starts from into the encoder, and into what follows it."""
+    """Initialise the encoder, and its slow copy where the method has one, from the given weights."""
     warning = None
     if isinstance(init, Backbone):
         resampled = copy_weights(method.encoder, init)
-        told = "positions resampled to the new grid" if resampled else "all of its weights"
+        loading = "positions resampled to the new grid" if resampled else "all of its weights"
     else:
         loaded = init_from_file(method.encoder, init, recipe.encoder.init_channels)
-        told, warning = str(loaded), _other_statistics(loaded, recipe)
+        loading, warning = str(loaded), _other_statistics(loaded, recipe)
     if isinstance(method, CMAE):
         method.restart_target()
     if isinstance(method, Supervised):
         method.restart_average()
     if (eps := recipe.encoder.norm_eps) is not None:
-        told = f"{told}; layer norms with an epsilon of {eps:g}"
+        loading = f"{loading}; layer norms with an epsilon of {eps:g}"
     if ranks.main:
-        print(printable(f"starting from {_init_name(init)}: {told}"), flush=True)
+        print(printable(f"starting from {_init_name(init)}: {loading}"), flush=True)
         if warning:
             print(printable(warning), file=sys.stderr, flush=True)
 
 
 def _init_name(init: str | Path | Backbone | None) -> str | None:
-    """How a run's recipe names what it started from."""
+    """The name of the weights that training starts from, as the run's recipe has it."""
     if isinstance(init, Backbone):
         return "a backbone" if init.origin is None else init.origin.name
     return None if init is None else str(init)
 
 
-def tell_notes(source: Source, ranks: Ranks) -> None:
-    """Say what was found beside the images and is not used."""
+def print_notes(source: Source, ranks: Ranks) -> None:
+    """Print the notes of the images: what was found beside them and is not used."""
     for note in source.notes if ranks.main else ():
         print(printable(f"data: {note}"), flush=True)
 

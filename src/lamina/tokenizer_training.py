@@ -15,19 +15,20 @@ from lamina.core.config import flatten, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.records import write_json
 from lamina.core.rng import Purpose, permutation, seed_for, torch_seed
+from lamina.core.terminal import tolerant_output
 from lamina.data.loading.loader import TrainLoader, eval_batches
 from lamina.data.open import Spec, open_source
 from lamina.data.sources import Source, Subset
-from lamina.pretraining import tell_notes
+from lamina.pretraining import print_notes
 from lamina.runs.data_facts import data_facts
-from lamina.runs.resumable_folder import Started, begin_on_main, opened_on_main
-from lamina.runs.same_settings import changes_on_resume, print_raised_limits
+from lamina.runs.resumable_folder import Started, opened_on_main
+from lamina.runs.same_settings import begin_or_change, changes_on_resume
 from lamina.tokenizer.folder import TokenizerFolder, build_tokenizer
 from lamina.tokenizer.measure import measure_tokenizer
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer.vae import DiscreteVAE
 from lamina.train.callbacks import Callback
-from lamina.train.distributed import from_main, on_main, process_group
+from lamina.train.distributed import Ranks, from_main, process_group
 from lamina.train.loop import fit
 from lamina.train.state import Outcome
 
@@ -95,6 +96,7 @@ def train_tokenizer(
     """
     options, folder = options or TokenizerOptions(), TokenizerFolder(Path(out))
     with (
+        tolerant_output(),
         process_group(options.device) as ranks,
         opened_on_main(
             ranks, folder.path, folder.exists, "tokenizer", resume=resume, overwrite=overwrite
@@ -102,29 +104,12 @@ def train_tokenizer(
     ):
         going_on = bool(from_main(int(resume and folder.exists()), ranks))
         source, held_out = open_source(data, "train"), _held_out(data)
-        tell_notes(source, ranks)
+        print_notes(source, ranks)
         facts = data_facts(data, source)
-        if going_on:
-            changed = _changes(folder, options, facts.names_sha256)
-        with torch_seed(seed_for(options.seed, Purpose.INIT)):
-            task = build_tokenizer(options)
-        task(torch.zeros(1, options.in_chans, options.image_size, options.image_size))  # sizes that fit
-        loader = TrainLoader(
-            source,
-            options.reading(),
-            options.seed,
-            options.batch_size,
-            ranks.rank,
-            ranks.world,
-            image_size=(options.image_size, options.image_size),
-            in_chans=options.in_chans,
-        )
+        changed = _changes(folder, options, facts.names_sha256) if going_on else None
+        task, loader = _new_tokenizer(options), _loader(source, options, ranks)
         write = partial(folder.start, options, facts.source, facts.names_sha256)
-        if not going_on:
-            begin_on_main(ranks, opened, write)
-        elif changed:
-            on_main(ranks, lambda: print_raised_limits(changed))
-            on_main(ranks, write)
+        begin_or_change(ranks, opened, write, changed, write)
         ours = [
             *([Started(opened)] if opened else []),
             FaultMonitor(loader.budget),
@@ -132,6 +117,27 @@ def train_tokenizer(
             *(callbacks(folder, held_out, options) if callbacks and ranks.main else ()),
         ]
         return fit(task, loader, options.optim(), options.train(), folder.path, ours, resume=going_on)
+
+
+def _new_tokenizer(options: TokenizerOptions) -> DiscreteVAE:
+    """The tokenizer, initialised from the seed. Raises `LaminaError` for an image size that does not fit."""
+    with torch_seed(seed_for(options.seed, Purpose.INIT)):
+        task = build_tokenizer(options)
+    task(torch.zeros(1, options.in_chans, options.image_size, options.image_size))
+    return task
+
+
+def _loader(source: Source, options: TokenizerOptions, ranks: Ranks) -> TrainLoader:
+    return TrainLoader(
+        source,
+        options.reading(),
+        options.seed,
+        options.batch_size,
+        ranks.rank,
+        ranks.world,
+        image_size=(options.image_size, options.image_size),
+        in_chans=options.in_chans,
+    )
 
 
 def _changes(

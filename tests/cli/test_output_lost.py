@@ -21,7 +21,10 @@ from torch import nn
 from helpers.training import OPTIM, ToyLoader, ToyTask, fingerprint, rows, train
 from lamina.cli.entry import main
 from lamina.core.terminal import TolerantStream
+from lamina.data.open import open_source
 from lamina.runs.run import Run
+from lamina.tokenizer.options import TokenizerOptions
+from lamina.tokenizer_training import train_tokenizer
 from lamina.train.callbacks import Callback
 from lamina.train.loop import fit
 from lamina.train.options import TrainOptions
@@ -149,7 +152,7 @@ def test_a_tracker_that_fails_is_said_once(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("lamina.train.log_files.TensorBoard.row", refuse)
-    monkeypatch.setattr("lamina.train.progress.Lines.row", refuse)
+    monkeypatch.setattr("lamina.train.progress.ProgressLines.row", refuse)
     assert train(tmp_path, tensorboard=True).reason == "finished"
     log = (tmp_path / "train.log").read_text()
     assert log.count("TensorBoard failed (OSError: No space left on device); training goes on") == 1
@@ -219,6 +222,20 @@ def test_pretrain_does_not_need_a_terminal(photos: Path, tmp_path: Path) -> None
     assert "(No space left on device)" in (out / "train.log").read_text()
     assert rows(out)[-1]["step"] == 3
     assert (out / "checkpoints/step-3/manifest.json").is_file()
+
+
+def test_training_a_tokenizer_does_not_need_a_terminal(tmp_path: Path) -> None:
+    for part in ("train", "val", "other"):  # which a note says before the training
+        (tmp_path / part).mkdir()
+        for shade in (50, 200):
+            Image.new("RGB", (16, 16), (shade,) * 3).save(tmp_path / part / f"{shade}.png")
+    options = TokenizerOptions(
+        image_size=16, width=8, levels=(3, 3), workers=0, batch_size=2, max_steps=1, device="cpu"
+    )
+    assert open_source(tmp_path, "train").notes
+    with losing("closed"):
+        outcome = train_tokenizer(tmp_path, tmp_path / "tok", options)
+    assert (outcome.reason, outcome.step) == ("finished", 1)
 
 
 def test_a_closed_standard_output(tmp_path: Path) -> None:

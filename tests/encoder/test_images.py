@@ -109,9 +109,9 @@ def test_what_is_no_tensor_gets_one_line():
 
 def test_a_fusion_of_another_width_is_refused():
     for fusion in (lamina.MultiLevelFusion(24, 2, "all"), lamina.LayerMix(24, 2)):
-        with pytest.raises(LaminaError, match="tokens of width 24, the encoder's have 16"):
+        with pytest.raises(LaminaError, match="tokens of width 24, those of the encoder have 16"):
             method_of(fusion)
-        with pytest.raises(LaminaError, match="tokens of width 24, the encoder's have 16"):
+        with pytest.raises(LaminaError, match="tokens of width 24, those of the encoder have 16"):
             Supervised(method_of().encoder, fusion, 3)
 
 

@@ -174,7 +174,7 @@ def post_norm() -> nn.Module:
         (post_norm, 0.6, "ResPostBlock"),
         (lambda: Eva(img_size=32, embed_dim=48, depth=1, num_heads=3, global_pool="token", use_post_norm=True), 0.6, "EvaBlockPostNorm"),
         (lambda: timm.create_model("vit_small_patch16_18x2_224", depth=1), 0.6, "ParallelThingsBlock"),
-        (lambda: small("vit_tiny_patch16_224"), 0.0, "more than 0"),
+        (lambda: small("vit_tiny_patch16_224"), 0.0, "above 0 and at most 1"),
         (lambda: small("vit_tiny_patch16_224"), 1.5, "at most 1"),
         (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, norm_layer=nn.BatchNorm1d), 0.6, "BatchNorm1d"),
     ],

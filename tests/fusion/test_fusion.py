@@ -116,9 +116,9 @@ def test_taps(layers, depth, taps):
     ("layers", "depth", "says"),
     [
         ("default", 4, "twice"),
-        ((0, 5), 12, "end with the last"),
+        ((0, 5), 12, "the last of them 11"),
         ((5, 0, 11), 12, "ascend"),
-        ((-1, 11), 12, "within"),
+        ((-1, 11), 12, "ascending order from 0 to 11"),
     ],
 )
 def test_taps_that_make_no_sense(layers, depth, says):

@@ -80,7 +80,7 @@ def test_the_options_build_it():
     for options in (FusionOptions(kind="none"), FusionOptions(layers="all")):
         other = build_fusion(options, WIDTH, DEPTH, n_latents=BLOCKS)
         assert (other.n_latents, other.uses_norm) == (1, True)
-    with pytest.raises(LaminaError, match="0 mixes"):
+    with pytest.raises(LaminaError, match="n_latents is 0"):
         LayerMix(WIDTH, DEPTH, 0)
 
 

@@ -125,7 +125,7 @@ def test_the_teacher_is_named_and_never_saved(tmp_path, teacher):
     assert not [name for name in saved if name.startswith("target")]
     # What the run is good for afterwards needs no teacher; its loss says that it does.
     method, _ = load_method(tmp_path / "run")
-    with pytest.raises(LaminaError, match="not loaded here; its encoder works without"):
+    with pytest.raises(LaminaError, match="not loaded here; use the encoder alone"):
         method(torch.rand(1, 3, 16, 16))
     moved = tmp_path / "moved"
     shutil.copytree(teacher, moved)

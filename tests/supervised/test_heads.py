@@ -95,7 +95,7 @@ def test_the_attentive_pool_is_torchs_attention_of_one_query():
 def test_an_attentive_classifier_keeps_its_pool(tmp_path):
     options = options_of()
     task = shake(task_of(options, pool="attentive", neck="batch")).eval()
-    with pytest.raises(LaminaError, match="pools by attention"):
+    with pytest.raises(LaminaError, match="pools tokens by attention"):
         export_supervised(task, options, PLAIN, tmp_path / "x.safetensors", plain=True)
     files = export_supervised(task, options, PLAIN, tmp_path / "x.safetensors")
     assert not any(name.startswith(("head", "pooling")) for name in load_file(files.weights))

@@ -24,11 +24,11 @@ from lamina.train.callbacks import Callback
 from lamina.train.checkpoint import read
 from lamina.train.distributed import Ranks, choose_device
 from lamina.train.gradients import Gradients
-from lamina.train.log_files import Journal
+from lamina.train.log_files import LogFiles
 from lamina.train.loop import fit
 from lamina.train.options import TrainOptions
 from lamina.train.precision import loss_scaler, precision_warning
-from lamina.train.progress import Bar
+from lamina.train.progress import ProgressBar
 from lamina.train.rows import CLOCK_FIELDS
 from lamina.train.schedule import learning_rate
 
@@ -275,14 +275,14 @@ def test_memory_is_found_by_halving() -> None:
 def test_a_broken_last_line_is_cut(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 3}\n{"step": 6, "x": 1.50}\n{"step": 9}\n{"step": 1')
-    Journal(tmp_path, step=8).close()
+    LogFiles(tmp_path, step=8).close()
     assert path.read_text() == '{"step": 3}\n{"step": 6, "x": 1.50}\n'
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, step=0)
-    journal.row({"step": 1, "weights": [0.5, float("nan")], "x": float("inf")})
-    journal.close()
+    files = LogFiles(tmp_path, step=0)
+    files.row({"step": 1, "weights": [0.5, float("nan")], "x": float("inf")})
+    files.close()
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert {name: row[name] for name in row if name != "sha256"} == {
         "step": 1,
@@ -311,7 +311,7 @@ def test_the_bar_and_the_lines(
     assert lines[1].startswith("step 3/13  loss 0.")
     assert lines[2].startswith("step 13/13  loss 0.")
     monkeypatch.setenv("COLUMNS", "160")
-    bar = Bar(0, 13)
+    bar = ProgressBar(0, 13)
     bar.step(4)
     bar.row(
         {"loss": None, "lr": 1e-3, "images_per_second": 9.0, "data_wait": 0.5, "nonfinite": 2, "faults": 1}

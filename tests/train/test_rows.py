@@ -6,7 +6,7 @@ import pytest
 
 from lamina.core.errors import LaminaError
 from lamina.core.plain_files import DamagedFile
-from lamina.train.log_files import Journal
+from lamina.train.log_files import LogFiles
 from lamina.train.rows import cut_back, read_rows, row_text, whole_rows
 
 ROWS = [{"step": step, "loss": 1 / step, "weights": [0.1, step], "unknown": None} for step in (3, 6, 9)]
@@ -61,14 +61,14 @@ def test_rows_are_cut_back_to_a_step_byte_for_byte(tmp_path):
 
 def test_a_log_goes_on_and_says_what_is_lost(tmp_path):
     file = written(tmp_path)
-    journal = Journal(tmp_path, 9, known=3)
-    journal.row({"step": 12})
-    assert (journal.rows, journal.losses) == (4, None)
-    journal.close()
+    files = LogFiles(tmp_path, 9, known=3)
+    files.row({"step": 12})
+    assert (files.rows, files.losses) == (4, None)
+    files.close()
     file.unlink()
-    journal = Journal(tmp_path, 12, known=4)
-    assert journal.losses == "metrics.jsonl: 4 of 4 rows are gone, 0 are kept"
-    journal.close()
+    files = LogFiles(tmp_path, 12, known=4)
+    assert files.losses == "metrics.jsonl: 4 of 4 rows are gone, 0 are kept"
+    files.close()
 
 
 def test_rows_of_before_there_were_digests_and_odd_ones(tmp_path):

@@ -71,12 +71,14 @@ def unread(options: Any) -> dict[str, Cause]:
 def read_mapping(options: Any) -> dict[str, Any]:
     """`to_mapping` without the fields that are not read: what results depend on."""
 
-    def kept(mapping: dict[str, Any], prefix: str) -> dict[str, Any]:
-        inner = {k: kept(v, f"{prefix}{k}.") if isinstance(v, dict) else v for k, v in mapping.items()}
+    def without_unread(mapping: dict[str, Any], prefix: str) -> dict[str, Any]:
+        inner = {
+            k: without_unread(v, f"{prefix}{k}.") if isinstance(v, dict) else v for k, v in mapping.items()
+        }
         return {name: value for name, value in inner.items() if f"{prefix}{name}" not in idle and value != {}}
 
     idle = unread(options)
-    return kept(to_mapping(options), "")
+    return without_unread(to_mapping(options), "")
 
 
 def check_read(before: Any, after: Any, in_the_end: Any = None, where: str = "") -> None:

@@ -29,11 +29,11 @@ class Formerly(NamedTuple):
     name: str
 
 
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The question whether the nearest of the known names was meant; empty where none is as near as
-    `cutoff`, a share of what is the same."""
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6, where: str = "") -> str:
+    """The question "did you mean X? " with the most similar of the known names and `where` before it; empty
+    where the similarity of none is `cutoff`, a share between 0 and 1, or more."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f"did you mean {near[0]}? " if near else ""
+    return f"did you mean {where}{near[0]}? " if near else ""
 
 
 def to_mapping(options: Any) -> dict[str, Any]:
@@ -57,9 +57,8 @@ def merge(options: T, mapping: Mapping[str, Any], where: str = "") -> T:
     for given, value in mapping.items():
         name = former.get(given, given)
         if name not in hints:
-            near = difflib.get_close_matches(str(name), hints, n=1)
-            hint = f"; did you mean {where}{near[0]}?" if near else f"; there are: {', '.join(hints)}"
-            raise LaminaError(f"{where}{name} is not an option{hint}")
+            hint = did_you_mean(str(name), hints, where=where).rstrip() or f"there are: {', '.join(hints)}"
+            raise LaminaError(f"{where}{name} is not an option; {hint}")
         current = getattr(options, name)
         if is_dataclass(current):
             if not isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The one error that is meant for users, and what is said where they interrupt."""
+"""The error that is meant for users, and the note on a computation that they interrupt."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from contextlib import contextmanager
 
 
 class LaminaError(ValueError):
-    """What is wrong and how to mend it, in one line; the command line prints it and exits with
+    """What is wrong and how to mend it, in one line; the command line prints it and ends with
     `exit_code`."""
 
     exit_code = 2
 
 
 class RangeError(LaminaError):
-    """A number out of the range of its option. The sentence begins with the option's name, and who knows the
-    group of the option writes that before it."""
+    """A number out of the range of its option. The sentence begins with the name of the option; code that has
+    the name of its group puts that before it."""
 
 
 @contextmanager
-def noted_on_interrupt(told: Callable[[], str], also: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
-    """On Ctrl-C (and on `also`) the sentence of `told` is noted on the exception: what was finished, what of
-    it is kept, and how to go on. The command line prints the notes."""
+def noted_on_interrupt(
+    sentence: Callable[[], str], also: tuple[type[BaseException], ...] = ()
+) -> Iterator[None]:
+    """On Ctrl-C (and on `also`) add a note to the exception: what was finished, what of it is kept, and how
+    to go on. The command line prints the notes."""
     kinds: tuple[type[BaseException], ...] = (KeyboardInterrupt, *also)
     try:
         yield
     except kinds as stop:
-        if sentence := told():
-            stop.add_note(sentence)
+        if note := sentence():
+            stop.add_note(note)
         raise

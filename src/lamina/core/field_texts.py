@@ -29,6 +29,6 @@ def _own_texts(kind: type) -> Iterator[tuple[str, str]]:
     for field, below in zip(tree.body, tree.body[1:], strict=False):
         if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
             continue
-        said = below.value if isinstance(below, ast.Expr) else None
-        if isinstance(said, ast.Constant) and isinstance(said.value, str):
-            yield field.target.id, " ".join(said.value.split())
+        text = below.value if isinstance(below, ast.Expr) else None
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            yield field.target.id, " ".join(text.value.split())

@@ -1,4 +1,4 @@
-"""One writer for a folder: a lock that ends with the process that holds it, however that ends."""
+"""A lock so that one process writes into a folder; it ends with that process, however that ends."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def _open(file: Path, what: str) -> int:
         if _same(handle, file):
             break
         os.close(handle)
-    told = (
+    holder_line = (
         f"process {os.getpid()} on {socket.gethostname()}, {datetime.now().isoformat(timespec='seconds')}\n"
     )
     os.truncate(handle if os.truncate in os.supports_fd else file, 0)
-    os.write(handle, told.encode())
+    os.write(handle, holder_line.encode())
     return handle
 
 

@@ -11,12 +11,18 @@ from lamina.core.errors import LaminaError
 
 def patchify(images: Shaped[Tensor, "B C H W"], patch: tuple[int, int]) -> Shaped[Tensor, "B N K"]:
     """Cut into patches, row by row; K = patch height x patch width x C, channels last (as MAE does)."""
-    b, c, h, w = images.shape
-    ph, pw = patch
+    b, c = images.shape[:2]
+    (rows, columns), (ph, pw) = grid_of(images, patch), patch
+    tiles = images.reshape(b, c, rows, ph, columns, pw)
+    return tiles.permute(0, 2, 4, 3, 5, 1).reshape(b, rows * columns, ph * pw * c)
+
+
+def grid_of(images: Shaped[Tensor, "B C H W"], patch: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the patches of images; raises where the sides are not multiples of the patch's."""
+    (h, w), (ph, pw) = images.shape[-2:], patch
     if h % ph or w % pw:
         raise LaminaError(f"an image of {h} x {w} px cannot be cut into patches of {ph} x {pw} px")
-    tiles = images.reshape(b, c, h // ph, ph, w // pw, pw)
-    return tiles.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // ph) * (w // pw), ph * pw * c)
+    return h // ph, w // pw
 
 
 def unpatchify(

@@ -31,7 +31,7 @@ class DamagedFile(LaminaError):
 
 
 def open_plain(file: Path, *, links: bool = False, mend: str = RESTORE) -> BufferedReader:
-    """Open a file for reading, without ever waiting for it; what was opened is judged, not what was there.
+    """Open a file for reading, without ever waiting for it; the checks are of the file that was opened.
 
     Args:
         file: what to open.

@@ -1,7 +1,7 @@
 """Standard output and standard error that may be lost while a program runs, without ending it.
 
 A reader of a pipe goes away (`| head`), the disk of a log is full, a terminal hangs up: what is printed from
-then on is dropped, and the reason is kept. What a program computes does not depend on who watches it.
+then on is dropped, and the reason is kept. The computation goes on as if the output had been written.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TolerantStream:
                 self.lost = error
 
     def isatty(self) -> bool:
-        """Whether somebody watches; no longer, once the stream is lost."""
+        """Whether the stream is a terminal; False once the stream is lost."""
         with suppress(OSError, ValueError):
             return self.lost is None and self.stream.isatty()
         return False

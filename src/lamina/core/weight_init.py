@@ -38,9 +38,9 @@ def init_vit_mae(vit: Network) -> None:
 def init_vit_simmim(vit: Network) -> None:
     """Truncated normals of 0.02; residual branches of block l scaled by 1 / sqrt(2 l) (SimMIM, after BEiT).
 
-    Layer scales and relative position biases start as built: the former where it was asked, the latter at
-    zero. A Beit's absolute positions, where it has any, are learned; those of the others are fixed
-    sine-cosine here, since a plain ViT has no relative position biases, which SimMIM's and BEiT's own have.
+    Layer scales and relative position biases start as built, the latter at zero. A Beit's absolute positions,
+    where it has any, are learned; those of the others are fixed sine-cosine here, since a plain ViT has no
+    relative position biases, which SimMIM's and BEiT's own have.
     """
     for child in vit.modules():
         if isinstance(child, nn.Linear | nn.Conv2d):

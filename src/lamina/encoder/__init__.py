@@ -1,1 +1,1 @@
-"""A timm ViT that sees only a part of the image and hands out the layers it is asked for."""
+"""A timm ViT that reads only a part of the image and returns the outputs of the requested blocks."""

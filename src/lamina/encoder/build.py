@@ -49,24 +49,33 @@ def build_vit(options: EncoderOptions) -> Network:
         LaminaError: where timm has no such model, or it has no such option.
     """
     if not timm.is_model(options.name):
-        raise LaminaError(f"timm has no model named {options.name!r}; `timm.list_models('*vit*')` lists them")
+        raise LaminaError(
+            f"timm has no model named {options.name!r}; `timm.list_models('*vit*')` lists its ViTs"
+        )
     _check_class_tokens(options)
     arguments = timm_arguments(options)
     try:
         vit = timm.create_model(options.name, drop_path_rate=options.drop_path, **arguments)
     except (TypeError, AssertionError) as error:
-        raise LaminaError(f"{options.name} cannot be built with {arguments}: {error}") from error
+        raise LaminaError(
+            f"timm cannot build {options.name} with {arguments} ({error}); change these options"
+        ) from error
     if not isinstance(vit, VisionTransformer | Eva | Beit):
-        raise LaminaError(f"{options.name} is not a timm VisionTransformer, Eva or Beit")
+        raise LaminaError(
+            f"{options.name} is not a VisionTransformer, Eva or Beit of timm; choose one, such as "
+            "vit_small_patch16_224"
+        )
     if options.relative_positions not in (None, "none") and not isinstance(vit, Beit):
         raise LaminaError(
-            f"{options.name} has no relative positions; leave relative_positions out, or take a Beit such as "
+            f"{options.name} has no relative positions; leave relative_positions out, or use a Beit such as "
             "beit_base_patch16_224"
         )
     if options.layer_scale is not None and (
         options.layer_scale < 0 or (options.layer_scale == 0 and isinstance(vit, Eva))
     ):
-        raise LaminaError(f"{options.name} cannot have layer_scale {options.layer_scale}; give more than 0")
+        raise LaminaError(
+            f"{options.name} cannot have layer_scale {options.layer_scale}; give a value above 0"
+        )
     if options.norm_eps is not None:
         set_epsilon(vit, options.norm_eps)
     return vit
@@ -100,8 +109,8 @@ def wrap_vit(vit: Network, options: EncoderOptions) -> Encoder:
 
 
 def _check_class_tokens(options: EncoderOptions) -> None:
-    """Several class tokens become a class token and registers: the model must have the first and none of
-    the second, or they could not be told apart."""
+    """Refuse several class tokens for a model that they do not fit: they become timm's class token and
+    registers, so it must have a class token and no registers of its own."""
     if options.class_tokens == 1:
         return
     if options.class_tokens < 1:
@@ -112,5 +121,6 @@ def _check_class_tokens(options: EncoderOptions) -> None:
         lack = "registers" if getattr(named, "reg_token", None) is not None else "no class token to repeat"
         lack = "relative positions for one class token" if isinstance(named, Beit) else lack
         raise LaminaError(
-            f"{options.name} has {lack}; take class_tokens=1, or a plain ViT such as vit_base_patch16_224"
+            f"{options.name} has {lack}, so class_tokens must be 1; or use a plain ViT such as "
+            "vit_base_patch16_224"
         )

@@ -27,7 +27,7 @@ def check_hiding(vit: Network, hide: str) -> None:
     """Raise where a network cannot hide patches in that way."""
     if hide == "drop" and isinstance(vit, Beit):
         raise LaminaError(
-            "hide 'drop' does not fit a Beit: its relative position biases need the full grid; take "
+            "hide 'drop' does not fit a Beit, whose relative position biases need the full grid; use "
             "--encoder.hide replace, or a plain ViT"
         )
 
@@ -136,14 +136,14 @@ class Encoder(nn.Module):
         if h % ph or w % pw or (grid != self.grid and not getattr(self.vit, "dynamic_img_size", False)):
             rows, columns = self.grid
             raise LaminaError(
-                f"images are {h} x {w} px, the encoder takes {rows * ph} x {columns * pw}; set "
-                "image_size, or build the network with dynamic_img_size=True"
+                f"images are {h} x {w} px, the encoder takes {rows * ph} x {columns * pw}; set image_size, "
+                "or build the network with dynamic_img_size=True"
             )
         return grid
 
     def normalise(self, images: Shaped[Tensor, "*B C H W"]) -> Float[Tensor, "*B C H W"]:
-        """Stored or [0, 1] pixels, minus the mean, over the standard deviation; the first ones that are float
-        are looked at, and a range that is none of these is warned of."""
+        """Stored or [0, 1] pixels, minus the mean, divided by the standard deviation. The range of the first
+        float images is checked, and a warning is given where it is not [0, 1]."""
         self._range_known = self._range_known or check_range(images)
         return (unit_float(images) - self.mean) / self.std
 
@@ -161,7 +161,9 @@ class Encoder(nn.Module):
         """
         grid = self.grid_of(images)
         if not all(-1 <= i < self.depth for i in layers):
-            raise LaminaError(f"layers {tuple(layers)} are outside -1..{self.depth - 1}")
+            raise LaminaError(
+                f"layers {tuple(layers)} must be block numbers from -1 (the input) to {self.depth - 1}"
+            )
         if mask is not None and self.hide == "drop":
             if n_visible is None:
                 raise LaminaError(
@@ -173,7 +175,7 @@ class Encoder(nn.Module):
         return self.run(x, extra, layers)
 
     def check_hiding(self) -> None:
-        """Raise where this network takes no masks; whole images it takes in any case."""
+        """Raise where this network takes no masks; it takes whole images in any case."""
         check_hiding(self.vit, self.hide)
 
     def timm_state(self) -> dict[str, Tensor]:
@@ -229,7 +231,7 @@ class Encoder(nn.Module):
 
     def run(self, x: Tensor, extra: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
         """The outputs of the listed blocks from embedded tokens; `extra` as `embed` gives it."""
-        kept = {-1: x}
+        outputs = {-1: x}
         per_block = extra is not None and getattr(self.vit, "rope_mixed", False)
         for i, block in enumerate(self.vit.blocks[: max(layers) + 1]):
             step: Callable[..., Tensor] = block
@@ -241,17 +243,17 @@ class Encoder(nn.Module):
             else:
                 x = step(x, *more)
             if i in layers:
-                kept[i] = x
-        return [kept[i] for i in layers]
+                outputs[i] = x
+        return [outputs[i] for i in layers]
 
 
-def _class_tokens(vit: Network, asked: int) -> int:
+def _class_tokens(vit: Network, requested: int) -> int:
     """How many of the prefix tokens are class tokens."""
     if getattr(vit, "cls_token", None) is None:
         return 0
-    if asked != 1 and asked != vit.num_prefix_tokens:
+    if requested not in (1, vit.num_prefix_tokens):
         raise LaminaError(
-            f"the network has {vit.num_prefix_tokens} prefix token(s), which cannot be {asked} class tokens; "
-            "build it with class_tokens"
+            f"the network has {vit.num_prefix_tokens} prefix token(s), which cannot be {requested} class "
+            "tokens; build it with as many (reg_tokens is one less)"
         )
-    return asked
+    return requested

@@ -18,8 +18,8 @@ def checked(vit: nn.Module) -> Network:
     name = type(vit).__name__
     if not isinstance(vit, VisionTransformer | Eva | Beit):
         raise LaminaError(
-            f"{name} is not a timm VisionTransformer, Eva or Beit; other networks tie positions to the full "
-            "grid, or have none"
+            f"{name} is not a VisionTransformer, Eva or Beit of timm; other networks have no positions, or "
+            "positions that need the full grid"
         )
     if isinstance(vit.norm, nn.Identity):
         raise LaminaError(
@@ -27,7 +27,9 @@ def checked(vit: nn.Module) -> Network:
             "(Eva and Beit: use_fc_norm=False)"
         )
     if not isinstance(vit.patch_embed, PatchEmbed):
-        raise LaminaError(f"this {name} embeds patches by something other than one convolution (a hybrid?)")
+        raise LaminaError(
+            f"this {name} does not embed patches by one convolution (it may be a hybrid); use a plain ViT"
+        )
     if getattr(getattr(vit, "patch_drop", None), "prob", 0) or getattr(vit.pos_drop, "p", 0):
         raise LaminaError(
             f"this {name} drops patches or positions at random; build it with patch_drop_rate=pos_drop_rate=0"
@@ -61,5 +63,5 @@ def set_epsilon(module: nn.Module, eps: float) -> None:
 
 
 def epsilon_of(module: nn.Module) -> float | None:
-    """That of the first layer norm; None where there is none."""
+    """The epsilon of the first layer norm; None where there is none."""
     return next((child.eps for child in module.modules() if isinstance(child, nn.LayerNorm)), None)

@@ -1,4 +1,4 @@
-"""Which Vision Transformer, of which sizes, and how it sees images."""
+"""The options of the encoder: which Vision Transformer, of which sizes, and how images are normalised."""
 
 from __future__ import annotations
 
@@ -99,15 +99,17 @@ def default_statistics(
     std = tuple(std) if std is not None else IMAGENET_STD if channels == 3 else (0.25,) * channels
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
-            raise LaminaError(f"{name} has {len(values)} numbers for {channels} channels; give one for each")
+            raise LaminaError(
+                f"{name} has {len(values)} numbers for {channels} channels; give one number for each channel"
+            )
     if min(std) <= 0:
-        raise LaminaError(f"std {std} must be positive")
+        raise LaminaError(f"std is {std}; give numbers above 0")
     return mean, std
 
 
 def network_options(name: str | None, heads: int | None) -> EncoderOptions | None:
-    """What `load_encoder` takes as `encoder`, from the options of a command line: a timm name, and attention
-    heads, for weights files that do not say them. Without heads of its own a named network has timm's."""
+    """The `encoder` of `load_encoder` from the options of a command line: a timm name, and attention heads,
+    for weights files that do not state them. Without `heads` a named network has timm's."""
     if name is None and heads is None:
         return None
     return EncoderOptions(name=name or EncoderOptions().name, heads=heads)

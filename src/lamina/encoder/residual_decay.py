@@ -80,24 +80,27 @@ def folded(
 
 
 def check_foldable(vit: Network, least: float) -> None:
-    """Raise where decayed shortcuts could not be handed over to plain timm."""
+    """Raise where decayed shortcuts cannot be converted to weights for plain timm."""
     name = type(vit).__name__
     if not 0 < least <= 1:
-        raise LaminaError(f"residual_decay {least} is no factor; give more than 0 and at most 1")
+        raise LaminaError(f"residual_decay is {least}; give a factor above 0 and at most 1")
     for block in vit.blocks:
         kind = type(block).__name__
         if not isinstance(block, PreNorm) or type(block) not in get_args(PreNorm):
             raise LaminaError(
-                f"residual_decay cannot be folded into {kind}, whose branches are not attention and MLP, "
-                "each after a norm; leave it out, or take a plain ViT"
+                f"residual_decay does not fit the blocks of type {kind}, whose branches are not attention "
+                "and MLP, each after a norm; leave it out, or use a plain ViT"
             )
         if not all(isinstance(m, nn.Linear) for m in (block.attn.proj, getattr(block.mlp, "fc2", None))):
-            raise LaminaError(f"residual_decay cannot be folded: a branch of {kind} does not end in a matrix")
+            raise LaminaError(
+                f"residual_decay does not fit {kind}: one of its branches does not end in a matrix; leave "
+                "it out"
+            )
     norms = [vit.norm, *(norm for block in vit.blocks for norm in (block.norm1, block.norm2))]
     if odd := [norm for norm in norms if not isinstance(norm, _NORMS)]:
         raise LaminaError(
-            f"residual_decay cannot be folded into a {name} with {type(odd[0]).__name__}, which does not "
-            "undo a scale; leave it out"
+            f"residual_decay does not fit a {name} with {type(odd[0]).__name__}, whose output depends on the "
+            "scale of its input; leave it out"
         )
 
 

@@ -34,7 +34,7 @@ def build_fusion(options: FusionOptions, width: int, depth: int, n_latents: int 
 
 
 def check_fusion(fusion: Fusion, width: int, depth: int) -> None:
-    """Raises where a fusion was built for an encoder of another width or depth."""
+    """Raise where a fusion was built for an encoder of another width or depth."""
     if fusion.layers[-1] != depth - 1:
         raise LaminaError(
             f"the fusion ends with block {fusion.layers[-1]}, the encoder with block {depth - 1}; build the "
@@ -42,6 +42,6 @@ def check_fusion(fusion: Fusion, width: int, depth: int) -> None:
         )
     if fusion.width not in (None, width):
         raise LaminaError(
-            f"the fusion was built for tokens of width {fusion.width}, the encoder's have {width}; build the "
-            "fusion for this width"
+            f"the fusion was built for tokens of width {fusion.width}, those of the encoder have {width}; "
+            "build the fusion for this width"
         )

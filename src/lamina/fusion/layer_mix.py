@@ -19,8 +19,8 @@ class LayerMix(nn.Module):
     normal numbers of standard deviation 1 / sqrt(taps).
 
     As published, each mix has a LayerNorm of its own and the encoder's final norm is not used: it gets no
-    gradient, and `uses_norm` says so to whoever trains it. Frozen where it starts, it stays a plain
-    normalisation, which is what an exported encoder then ends with.
+    gradient, and `uses_norm` is False. It is frozen with its initial weights, and an exported encoder ends
+    with this plain normalisation.
 
     Args:
         width: D of the encoder.
@@ -36,9 +36,7 @@ class LayerMix(nn.Module):
     def __init__(self, width: int, depth: int, n_latents: int = 1) -> None:
         super().__init__()
         if n_latents < 1:
-            raise LaminaError(
-                f"a fusion of {n_latents} mixes gives nothing; ask for one for each decoder block"
-            )
+            raise LaminaError(f"n_latents is {n_latents}; give 1 or more, one for each decoder block")
         self.width = width
         self.n_latents = n_latents
         self.layers = tuple(range(-1, depth))

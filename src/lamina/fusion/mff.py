@@ -97,7 +97,9 @@ class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
-            raise LaminaError(f"{heads} attention heads do not divide the width {width}; set fusion.heads")
+            raise LaminaError(
+                f"{heads} attention heads do not divide the width {width}; set fusion.heads to a divisor"
+            )
         self.heads = heads
         self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
         self.out = nn.Linear(width, width)

@@ -1,4 +1,4 @@
-"""Which fusion, and which blocks it reads."""
+"""The options of the fusion: which one, and which blocks it reads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FusionOptions(RangeChecked):
 
 
 def resolve_layers(layers: Layers, depth: int) -> tuple[int, ...]:
-    """The blocks that `layers` names in a network of `depth` blocks; raises where that is invalid."""
+    """The block numbers that `layers` means in a network of `depth` blocks; raises where it is invalid."""
     if isinstance(layers, str):
         if layers == "all":
             return tuple(range(depth))
@@ -53,13 +53,15 @@ def resolve_layers(layers: Layers, depth: int) -> tuple[int, ...]:
     else:
         taps = tuple(layers)
     if not taps:
-        raise LaminaError("fusion.layers is empty; list blocks, the last one among them")
+        raise LaminaError("fusion.layers is empty; list block numbers, with the last block among them")
     if len(set(taps)) < len(taps):
         raise LaminaError(
-            f"fusion.layers {layers} names a block of {depth} twice: {taps}; list the blocks, or use 'all'"
+            f"fusion.layers {layers} has a block twice in a network of {depth} blocks: {taps}; list the "
+            "blocks, or use 'all'"
         )
     if list(taps) != sorted(taps) or taps[-1] != depth - 1 or taps[0] < 0:
         raise LaminaError(
-            f"fusion.layers {taps} must ascend within 0..{depth - 1} and end with the last block, {depth - 1}"
+            f"fusion.layers is {taps}; give block numbers in ascending order from 0 to {depth - 1}, the "
+            f"last of them {depth - 1}"
         )
     return taps

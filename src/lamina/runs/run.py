@@ -100,8 +100,8 @@ class Run:
     def data(self) -> DataFacts:
         """What is known of the data the run was started on."""
         content = self._recipe_file()
-        said = str(content["source"]), int(content["images"]), str(content["names_sha256"])
-        return DataFacts(*said, content=str(content.get("content", "")))
+        facts = str(content["source"]), int(content["images"]), str(content["names_sha256"])
+        return DataFacts(*facts, content=str(content.get("content", "")))
 
     def init(self) -> str | None:
         """The weights file that the encoder started from, if any."""

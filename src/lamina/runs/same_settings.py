@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lamina.core.config import flatten, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.data.options import raised_limits
+from lamina.runs.resumable_folder import ResumableFolder, begin_on_main
+from lamina.train.distributed import Ranks, on_main
 from lamina.train.divergence import remedies
 from lamina.train.options import TrainOptions
 
@@ -79,6 +81,26 @@ def print_raised_limits(changed: Mapping[str, tuple[object, object]]) -> None:
         print(
             f"{name} was {before} and is now {now}: images between the two are read from here on", flush=True
         )
+
+
+def begin_or_change(
+    ranks: Ranks,
+    folder: ResumableFolder | None,
+    begin: Callable[[], object],
+    changed: Mapping[str, tuple[object, object]] | None,
+    change: Callable[[], object],
+) -> None:
+    """On rank 0, while the others wait: make room in `folder` and `begin` a new training; of one that goes on
+    write down, by `change`, the options that are `changed` (None: it is new; empty: nothing is written)."""
+
+    def print_and_change() -> None:
+        print_raised_limits(changed or {})
+        change()
+
+    if changed is None:
+        begin_on_main(ranks, folder, begin)
+    elif changed:
+        on_main(ranks, print_and_change)
 
 
 def check_same_settings(

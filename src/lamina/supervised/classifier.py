@@ -109,8 +109,8 @@ class Supervised(nn.Module):
         return terms
 
     def logits(self, images: Shaped[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
-        """What the network says of images (uint8, or float on [0, 1]): float32, both heads' mean; in
-        evaluation mode the slow copy's word, where there is one."""
+        """Logits of images (uint8, or float on [0, 1]) in float32: the mean of both heads; in evaluation mode
+        those of the slow copy, where there is one."""
         if self.average is not None and not self.training:
             return self.average.logits(images)
         return _mean(self._outputs(images))
@@ -195,14 +195,14 @@ class Supervised(nn.Module):
         """Equation 3 of the paper, on one head each."""
         assert self.teacher is not None
         with torch.no_grad():
-            judged = self.teacher.net(unit_float(images))
-        if judged.shape != outputs[1].shape:
+            by_class = self.teacher.net(unit_float(images))
+        if by_class.shape != outputs[1].shape:
             raise LaminaError(
-                f"the teacher gives logits {tuple(judged.shape)}, the head {tuple(outputs[1].shape)}; "
+                f"the teacher gives logits {tuple(by_class.shape)}, the head {tuple(outputs[1].shape)}; "
                 "take a teacher of the same classes"
             )
         by_labels = F.cross_entropy(outputs[0], targets)
-        by_teacher = F.cross_entropy(outputs[1], judged.argmax(1))
+        by_teacher = F.cross_entropy(outputs[1], by_class.argmax(1))
         loss = (by_labels + by_teacher) / 2
         return {"loss": loss, "loss_labels": by_labels, "loss_teacher": by_teacher}
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
+from lamina.core.patches import grid_of
 from lamina.core.text import counted
 
 
@@ -81,15 +82,12 @@ class HOG(nn.Module):
         """Nothing moves: the target is a function of the image."""
 
     def _check(self, images: Tensor) -> None:
-        _, channels, height, width = images.shape
-        if channels != self.in_chans:
+        if images.shape[1] != self.in_chans:
             built = counted(self.in_chans, "channel")
-            raise LaminaError(f"HOG was built for {built}, the images have {channels}")
-        if height % self.patch[0] or width % self.patch[1]:
             raise LaminaError(
-                f"an image of {height} x {width} px cannot be cut into patches of {self.patch[0]} x "
-                f"{self.patch[1]} px"
+                f"HOG was built for {built}, the images have {images.shape[1]}; build it with that in_chans"
             )
+        grid_of(images, self.patch)
 
     def _window(self, like: Tensor) -> Tensor | float:
         """The Gaussian weights of all pixels (H, W); their sum does not matter, lengths are made one."""

@@ -9,12 +9,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
+from lamina.core.patches import grid_of
 
 
 class MissingTarget(nn.Module):
-    """Knows how wide the target is, so that a decoder can be built for it, and not what it is.
+    """Has the width of the target, so that a decoder can be built for it, and no network to compute it.
 
-    On the meta device, where tensors have shapes and no content, it gives them.
+    On the meta device, where tensors have shapes and no content, it returns such tensors.
 
     Args:
         kind: "tokens" are whole numbers, "teacher" features.
@@ -35,10 +36,11 @@ class MissingTarget(nn.Module):
         """Shapes on the meta device; elsewhere it raises."""
         if images.device.type != "meta":
             raise LaminaError(
-                f"the loss and the masks of this run need {self.name}, which is not loaded here; its encoder "
-                "works without"
+                f"the loss and the masks of this run need {self.name}, which is not loaded here; use the "
+                "encoder alone (load_encoder)"
             )
-        n = (images.shape[-2] // self.patch[0]) * (images.shape[-1] // self.patch[1])
+        rows, columns = grid_of(images, self.patch)
+        n = rows * columns
         scores = torch.empty(len(images), n, device="meta")
         if self.kind == "tokens":
             return scores.long(), None

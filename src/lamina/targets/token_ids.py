@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lamina.core.batch import unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import Frozen, WeightsId, identify
+from lamina.core.patches import grid_of
 
 
 @runtime_checkable
@@ -71,14 +72,8 @@ class TokenIds(nn.Module):
 
     def forward(self, images: Shaped[Tensor, "B C H W"]) -> tuple[Int64[Tensor, "B N"], None]:
         """The id of every patch, and no scores."""
-        height, width = images.shape[-2:]
-        if height % self.patch[0] or width % self.patch[1]:
-            raise LaminaError(
-                f"an image of {height} x {width} px cannot be cut into patches of {self.patch[0]} x "
-                f"{self.patch[1]} px"
-            )
-        stride = self.tokenizer.stride
-        size = (height // self.patch[0] * stride, width // self.patch[1] * stride)
+        rows, columns = grid_of(images, self.patch)
+        size = (rows * self.tokenizer.stride, columns * self.tokenizer.stride)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             pixels = _resized(unit_float(images).float(), size)
             return self.tokenizer.ids(pixels).flatten(1), None

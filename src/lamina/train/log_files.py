@@ -17,7 +17,7 @@ from lamina.train.rows import cut_back, row_text
 METRICS, LOG = "metrics.jsonl", "train.log"
 
 
-class Journal:
+class LogFiles:
     """metrics.jsonl (one JSON object per row) and train.log, appended to and flushed line by line.
 
     Opened at `step`, it first drops the rows beyond that step, and a last line that a crash cut short, so

@@ -15,7 +15,7 @@ from lamina.core.console import make_console
 _LINE_EVERY_SECONDS = 5.0
 
 
-class Bar:
+class ProgressBar:
     """A rich progress bar: images/s, time left, loss, learning rate, share of time waiting for data."""
 
     def __init__(self, step: int, total_steps: int) -> None:
@@ -46,7 +46,7 @@ class Bar:
         self._progress.stop()
 
 
-class Lines:
+class ProgressLines:
     """A line per row, but at most one every five seconds; the first and the last row are always shown."""
 
     def __init__(self, step: int, total_steps: int) -> None:
@@ -54,7 +54,7 @@ class Lines:
         self._printed = -_LINE_EVERY_SECONDS
 
     def step(self, step: int) -> None:
-        """Lines come with rows alone."""
+        """ProgressLines come with rows alone."""
 
     def row(self, row: Mapping[str, Any]) -> None:
         now, step = time.monotonic(), row["step"]
@@ -71,9 +71,9 @@ class Lines:
         """Nothing to put away."""
 
 
-def show_progress(step: int, total_steps: int) -> Bar | Lines:
+def show_progress(step: int, total_steps: int) -> ProgressBar | ProgressLines:
     """The bar where somebody watches, lines where the output goes to a file."""
-    return Bar(step, total_steps) if sys.stdout.isatty() else Lines(step, total_steps)
+    return ProgressBar(step, total_steps) if sys.stdout.isatty() else ProgressLines(step, total_steps)
 
 
 def summary(row: Mapping[str, Any]) -> str:

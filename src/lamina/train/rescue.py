@@ -9,7 +9,7 @@ import torch
 
 from lamina.core.terminal import why
 from lamina.train.buffers import BufferKeeper
-from lamina.train.run_log import Reporter
+from lamina.train.run_log import RunLog
 from lamina.train.state import TrainState
 from lamina.train.step_sync import AsyncFlags, StepEvents
 
@@ -19,7 +19,7 @@ class Rescuable(Protocol):
     """What `rescue` needs of a run (`lamina.train.trainer`)."""
 
     state: TrainState
-    reporter: Reporter | None
+    run_log: RunLog | None
     async_flags: AsyncFlags
     buffers: BufferKeeper
     whole: bool
@@ -34,7 +34,7 @@ class Rescuable(Protocol):
     def count(self, event: StepEvents, /) -> None:
         """Add what a finished step brought to the state."""
 
-    def write(self, reporter: Reporter, /) -> None:
+    def write(self, run_log: RunLog, /) -> None:
         """Write the checkpoint of the current step, without the other ranks."""
 
 
@@ -46,7 +46,7 @@ def rescue(run: Rescuable, error: BaseException) -> None:
     the weights were being moved: then the checkpoint before is the last one.
     """
     step, total = run.state.step, run.state.total_steps
-    if run.reporter is None or step == 0 or run.failed_to_save:
+    if run.run_log is None or step == 0 or run.failed_to_save:
         return
     if not run.whole:
         error.add_note("the step in which this happened was not done whole, and is not saved")
@@ -56,7 +56,7 @@ def rescue(run: Rescuable, error: BaseException) -> None:
             for event in run.async_flags.drain():
                 run.count(event)
             run.buffers.put_back(torch.ones(()))
-            run.write(run.reporter)
+            run.write(run.run_log)
         except Exception as second:
             error.add_note(f"step {step} of {total} could not be saved ({why(second)})")
             return

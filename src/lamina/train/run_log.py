@@ -18,14 +18,14 @@ from lamina.core.frozen import modes_kept
 from lamina.core.terminal import lost_output, why
 from lamina.core.text import printable
 from lamina.train.callbacks import Callback
-from lamina.train.log_files import Journal, TensorBoard, finite
+from lamina.train.log_files import LogFiles, TensorBoard, finite
 from lamina.train.progress import show_progress, summary
 from lamina.train.state import Outcome, TrainState
 
 T = TypeVar("T")
 
 
-class Reporter:
+class RunLog:
     """Opened when a run starts or goes on; rank 0 only.
 
     What only shows the run (the terminal, TensorBoard, callbacks that are not `required`) cannot end it: what
@@ -42,7 +42,7 @@ class Reporter:
         known_rows: int | None = None,
     ) -> None:
         self._board = TensorBoard(folder, state.step) if tensorboard else None
-        self._journal = Journal(folder, state.step, known_rows)
+        self._files = LogFiles(folder, state.step, known_rows)
         self._progress = show_progress(state.step, state.total_steps)
         self._callbacks = callbacks
         self._told: set[int] = set()
@@ -52,8 +52,8 @@ class Reporter:
         self._remarked: set[str] = set()
 
     def start(self, state: TrainState) -> None:
-        if self._journal.losses:
-            self.say(self._journal.losses)
+        if self._files.losses:
+            self.say(self._files.losses)
         for callback in self._callbacks:
             self._call(callback, partial(callback.on_start, state))
 
@@ -69,12 +69,12 @@ class Reporter:
     @property
     def rows(self) -> int:
         """How many rows metrics.jsonl has."""
-        return self._journal.rows
+        return self._files.rows
 
     def say(self, line: str) -> None:
         """A line for train.log and the terminal, hidden characters as escapes."""
         line = printable(line)
-        self._journal.say(line)
+        self._files.say(line)
         self._show(partial(self._progress.say, line))
 
     def step(self, step: int) -> None:
@@ -89,8 +89,8 @@ class Reporter:
             added = self._call(callback, partial(_as_json, ask), task)
             row = {**row, **(added or {})}
         row = {**row, **clock}
-        self._journal.row(row)
-        self._journal.say(f"step {row['step']}  {summary(row)}")
+        self._files.row(row)
+        self._files.say(f"step {row['step']}  {summary(row)}")
         if self._board:
             self._try("TensorBoard", partial(self._board.row, row))
         self._show(partial(self._progress.row, row))
@@ -121,7 +121,7 @@ class Reporter:
 
     def sync(self) -> None:
         """Rows are on the disk before the checkpoint that counts on them."""
-        self._journal.sync()
+        self._files.sync()
 
     def checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
         for callback in self._callbacks:
@@ -137,7 +137,7 @@ class Reporter:
         """The last words of a run that ends by an exception, which nothing here may hide."""
         with suppress(Exception):
             sentences = "; ".join([str(error), *getattr(error, "__notes__", [])])
-            self._journal.say(f"ended by {type(error).__name__}: {' '.join(sentences.split())}")
+            self._files.say(f"ended by {type(error).__name__}: {' '.join(sentences.split())}")
         for callback in self._callbacks:
             with suppress(Exception):
                 callback.on_failure(error)
@@ -148,7 +148,7 @@ class Reporter:
         self._show(self._progress.close)
         if self._board:
             self._try("TensorBoard", self._board.close)
-        self._journal.close()
+        self._files.close()
 
     def callback_states(self) -> dict[str, Any]:
         """The callbacks' states by class name; one that cannot be had is left out."""
@@ -191,7 +191,7 @@ class Reporter:
         self._failed.add(who)
         self.say(line)
         for detail in details:
-            self._journal.say(detail)
+            self._files.say(detail)
 
 
 class _Warnings(logging.Handler):

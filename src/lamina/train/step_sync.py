@@ -109,7 +109,7 @@ def _events(step: int, flags: Tensor) -> StepEvents:
     return StepEvents(step, skipped > 0, nonfinite > 0, int(faults), stop > 0, save > 0, high > 0)
 
 
-class Meter:
+class AverageMeter:
     """Means of the named terms and of the gradient norm over a log interval, summed on the device.
 
     Values that are not finite are left out of the sums and of the counts.

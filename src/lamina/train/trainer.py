@@ -29,11 +29,11 @@ from lamina.train.options import Plan, TrainOptions
 from lamina.train.precision import loss_scaler
 from lamina.train.rescue import rescue
 from lamina.train.resume import check_facts, find_start, restored_state, run_facts
-from lamina.train.run_log import Reporter, load_callback_states
+from lamina.train.run_log import RunLog, load_callback_states
 from lamina.train.schedule import learning_rate
 from lamina.train.signals import StopRequest
 from lamina.train.state import Outcome, Reason, TrainState
-from lamina.train.step_sync import AsyncFlags, Meter, RankFlags, StepEvents
+from lamina.train.step_sync import AsyncFlags, AverageMeter, RankFlags, StepEvents
 
 T = TypeVar("T")
 
@@ -64,11 +64,11 @@ class Trainer:
         )
         self.optimizer = build_optimizer(self.task, optim, fused=ranks.device.type in ("cuda", "cpu"))
         self.buffers = BufferKeeper(self.task)
-        self.async_flags, self.meter = AsyncFlags(ranks.device), Meter(ranks.device)
+        self.async_flags, self.meter = AsyncFlags(ranks.device), AverageMeter(ranks.device)
         self.first_loss = FirstLoss(ranks.device)
         self.retention = Retention(self.checkpoints, options.keep_checkpoints, is_sound, proven_step)
         self.state = TrainState(plan.total_steps)
-        self.reporter: Reporter | None = None
+        self.run_log: RunLog | None = None
         self.faults: list[Fault] = []
         self.most_nonfinite = most_nonfinite(options, plan.total_steps)
         self.stopping = self.saving = False
@@ -146,39 +146,39 @@ class Trainer:
         """Hand the unreadable files of all ranks to rank 0's callbacks, and their reason to stop to all."""
         gathered, self.faults = gather_json(self.faults, self.ranks), []
         faults = [Fault(*fault) for part in gathered for fault in part]
-        told = self._report(lambda reporter: reporter.faults(faults))
+        told = self._report(lambda run_log: run_log.faults(faults))
         self.stop_reason = gather_json(told, self.ranks)[0] or self.stop_reason
 
     # What is said: by rank 0, but every rank comes here, so that all of them end where it fails
 
-    def _report(self, what: Callable[[Reporter], T]) -> T | None:
-        """Do something with rank 0's reporter; raises on all ranks where it fails."""
-        return on_main(self.ranks, lambda: what(self.reporter) if self.reporter else None)
+    def _report(self, what: Callable[[RunLog], T]) -> T | None:
+        """Do something with rank 0's run_log; raises on all ranks where it fails."""
+        return on_main(self.ranks, lambda: what(self.run_log) if self.run_log else None)
 
     def say(self, line: str) -> None:
         """A line for train.log and the terminal."""
-        self._report(lambda reporter: reporter.say(line))
+        self._report(lambda run_log: run_log.say(line))
 
     def say_remarks(self, batch: Batch) -> None:
         """What rank 0's own images give occasion to say; without the other ranks, as `show_step`."""
-        if self.reporter and batch.remarks:
-            self.reporter.remarks(batch.remarks)
+        if self.run_log and batch.remarks:
+            self.run_log.remarks(batch.remarks)
 
     def show_step(self) -> None:
         """Move the progress bar; the one thing that is said without the other ranks, at each step."""
-        if self.reporter:
-            self.reporter.step(self.state.step)
+        if self.run_log:
+            self.run_log.step(self.state.step)
 
     def report_first_step(self) -> None:
         """Let callbacks know, once, that a step was taken."""
         if not self._stepped:
             self._stepped = True
-            self._report(lambda reporter: reporter.first_step())
+            self._report(lambda run_log: run_log.first_step())
 
     def show_row(self, row: dict[str, Any], batch: Batch) -> None:
         """Complete a row by the clock and the callbacks, and write it."""
         clock = self.clock.lap(self.plan.batch_size)
-        written = self._report(lambda reporter: reporter.row(row, clock, batch, self.task))
+        written = self._report(lambda run_log: run_log.row(row, clock, batch, self.task))
         self._row = written or {**row, **clock}
 
     # Checkpoints
@@ -196,23 +196,23 @@ class Trainer:
         self.saved_step, self.failed_to_save = self.state.step, False
         self.clock.saved()
 
-    def write(self, reporter: Reporter) -> None:
+    def write(self, run_log: RunLog) -> None:
         """The checkpoint and what callbacks keep beside it; a disk that refuses is a `LaminaError`."""
         step, self.state.seconds = self.state.step, self.clock.seconds
         finite = module_finite(self.task)
         try:
-            reporter.sync()
-            checkpoint.write(self.checkpoints, step, self._content(reporter, finite))
+            run_log.sync()
+            checkpoint.write(self.checkpoints, step, self._content(run_log, finite))
             self.retention.prune()
             if finite and not self.diverged and not never_stepped(self.state):
-                reporter.checkpoint(step, self.checkpoint_path, self.task)
+                run_log.checkpoint(step, self.checkpoint_path, self.task)
         except (OSError, SafetensorError) as error:
             raise LaminaError(
                 f"step {step} could not be saved in {self.folder} ({error}); "
                 "remove the cause, and resume with --resume"
             ) from error
 
-    def _content(self, reporter: Reporter, finite: bool) -> Checkpoint:
+    def _content(self, run_log: RunLog, finite: bool) -> Checkpoint:
         """Everything that decides how the run goes on."""
         state = {
             "train": asdict(self.state),
@@ -223,8 +223,8 @@ class Trainer:
             "meter": self.meter.state_dict(),
             "first_loss": self.first_loss.saved(),
             "scaler": self.scaler.state_dict(),
-            "callbacks": reporter.callback_states(),
-            "metrics_rows": reporter.rows,
+            "callbacks": run_log.callback_states(),
+            "metrics_rows": run_log.rows,
         }
         return Checkpoint(checkpoint.model_tensors(self.task), optimizer_tensors(self.optimizer), state)
 
@@ -275,12 +275,12 @@ class Trainer:
     def _open(self, callbacks: Sequence[Callback], lines: Sequence[str]) -> None:
         """The files, the first lines in them, and the callbacks' beginning."""
         board = self.options.tensorboard
-        self.reporter = Reporter(self.folder, self.state, callbacks, board, self._known_rows)
+        self.run_log = RunLog(self.folder, self.state, callbacks, board, self._known_rows)
         for line in lines:
-            self.reporter.say(line)
-        self.reporter.start(self.state)
+            self.run_log.say(line)
+        self.run_log.start(self.state)
         if self.saved_step is not None:
-            self.reporter.resume(self.saved_step, self.checkpoint_path, self.task)
+            self.run_log.resume(self.saved_step, self.checkpoint_path, self.task)
 
     def _warnings(self) -> list[str]:
         return training_warnings(self.ranks.device, self.optim, self.options, self.plan)
@@ -304,17 +304,17 @@ class Trainer:
             self.say(told)
         step, total, why = self.state.step, self.plan.total_steps, self.stop_reason or ""
         outcome = Outcome(reason, step, total, self.checkpoint_path, self._row, why)
-        self._report(lambda reporter: reporter.end(outcome))
+        self._report(lambda run_log: run_log.end(outcome))
         return outcome
 
     def fail(self, error: BaseException) -> None:
         """Save the last good step and let rank 0's callbacks know that an exception ends the run; no rank
         waits for another here, since others may be gone."""
         rescue(self, error)
-        if self.reporter:
-            self.reporter.fail(error)
+        if self.run_log:
+            self.run_log.fail(error)
 
     def close(self) -> None:
         """Close the files and the progress bar."""
-        if self.reporter:
-            self.reporter.close()
+        if self.run_log:
+            self.run_log.close()
