@@ -24,10 +24,10 @@ class Clock:
         """The same batches; the time until each one arrives is counted as waiting, and spent inside
         `waiting()`."""
         while True:
-            asked = time.perf_counter()
+            before = time.perf_counter()
             with waiting():
                 batch = next(batches, None)
-            self._waited += time.perf_counter() - asked
+            self._waited += time.perf_counter() - before
             if batch is None:
                 return
             self._steps += 1

@@ -1,4 +1,4 @@
-"""Which rank of how many this process is, as torchrun says it, and the few things ranks tell each other."""
+"""The rank of this process and the number of ranks, by torchrun, and communication between ranks."""
 
 from __future__ import annotations
 

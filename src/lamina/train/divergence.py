@@ -1,4 +1,4 @@
-"""Runs whose loss or gradient stopped being finite: how they are told, and where they go on from."""
+"""Runs whose loss or gradient stopped being finite: how they are detected, and from where they resume."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 class Diverged(LaminaError):
-    """A run that stopped for non-finite steps, asked to go on as it was."""
+    """A run that stopped for non-finite steps and is resumed with unchanged options."""
 
     exit_code = NONFINITE_EXIT_CODE
 
@@ -119,7 +119,7 @@ def why_useless(path: Path) -> str | None:
     if state.nonfinite > (most := _most_then(path, state)):
         return (
             f"its training diverged: {state.nonfinite} of {state.step} steps had a loss or gradient that is "
-            f"not finite, more than the {most} that may"
+            f"not finite, more than the {most} that are allowed"
         )
     if not _finite(path):
         return "its weights are not finite numbers"
@@ -199,16 +199,16 @@ def _or(names: tuple[str, ...]) -> str:
 
 
 def _finite(path: Path) -> bool:
-    """As the checkpoint says, or, of one of an earlier version, as its weights are."""
-    said = read_state(path).get("weights_finite")
-    return bool(said) if said is not None else weights_finite(load_file(path / MODEL))
+    """Whether the weights are finite: as its state has it or, of an earlier version, as the tensors are."""
+    finite = read_state(path).get("weights_finite")
+    return bool(finite) if finite is not None else weights_finite(load_file(path / MODEL))
 
 
 def _most_then(path: Path, state: TrainState) -> int:
     """Steps that might be skipped when the checkpoint was written. One of an earlier version does not say its
     limit: more than half of the run is above any."""
-    said = read_state(path).get("most_nonfinite")
-    return int(said) if said is not None else state.total_steps // 2
+    limit = read_state(path).get("most_nonfinite")
+    return int(limit) if limit is not None else state.total_steps // 2
 
 
 def _state(path: Path) -> TrainState:

@@ -67,7 +67,7 @@ class LogFiles:
         sync(self._paths[0])
 
     def close(self) -> None:
-        """Every line was flushed when it was written; what a full disk refused then is not said again."""
+        """Close both files; each line was flushed as it was written, and a full disk was reported then."""
         for file in (self._metrics, self._log):
             with suppress(OSError):
                 file.close()

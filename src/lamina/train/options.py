@@ -1,4 +1,4 @@
-"""How long a run is, how it computes, when it speaks and when it saves."""
+"""The options of a training: its length, arithmetic, logs and checkpoints."""
 
 from __future__ import annotations
 

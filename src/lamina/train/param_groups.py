@@ -68,11 +68,11 @@ def _overrides(module: nn.Module) -> dict[str, ParamOverride]:
     """Full parameter name -> override, gathered from every module that defines `optim_overrides`."""
     found: dict[str, ParamOverride] = {}
     for prefix, part in module.named_modules():
-        asked = getattr(part, "optim_overrides", None)
-        if asked is None:
+        overrides = getattr(part, "optim_overrides", None)
+        if overrides is None:
             continue
         own = dict(part.named_parameters(recurse=False))
-        for name, override in asked().items():
+        for name, override in overrides().items():
             if name not in own:
                 raise LaminaError(
                     f"{type(part).__name__}.optim_overrides names {name!r}, not one of its parameters"

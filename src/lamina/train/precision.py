@@ -1,4 +1,4 @@
-"""Mixed precision: autocast, the scale of float16 losses, and a word about CPUs without bfloat16."""
+"""Mixed precision: autocast, the scale of float16 losses, and a warning on CPUs without bfloat16."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run looks while it runs: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a training: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ProgressLines:
         self._printed = -_LINE_EVERY_SECONDS
 
     def step(self, step: int) -> None:
-        """ProgressLines come with rows alone."""
+        """Nothing: a line is printed for rows alone."""
 
     def row(self, row: Mapping[str, Any]) -> None:
         now, step = time.monotonic(), row["step"]
@@ -72,7 +72,7 @@ class ProgressLines:
 
 
 def show_progress(step: int, total_steps: int) -> ProgressBar | ProgressLines:
-    """The bar where somebody watches, lines where the output goes to a file."""
+    """The bar where the output is a terminal, lines where it goes to a file."""
     return ProgressBar(step, total_steps) if sys.stdout.isatty() else ProgressLines(step, total_steps)
 
 

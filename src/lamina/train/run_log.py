@@ -1,4 +1,4 @@
-"""All that rank 0 tells the world: files, terminal and callbacks, always in this order."""
+"""The output of rank 0: files, terminal and callbacks, always in this order."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunLog:
         self._files = LogFiles(folder, state.step, known_rows)
         self._progress = show_progress(state.step, state.total_steps)
         self._callbacks = callbacks
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._failed: set[str] = set()
         self._warnings = _Warnings(self.say)
         logging.getLogger("lamina").addHandler(self._warnings)
@@ -97,17 +97,17 @@ class RunLog:
         return row
 
     def faults(self, faults: Sequence[Fault]) -> str | None:
-        """Tell the log, once for each sample, and all callbacks; the first sentence that asks to stop."""
+        """Log each unreadable sample once and pass all to the callbacks; returns the first reason to stop."""
         for fault in faults:
-            if fault.index not in self._told:
-                self._told.add(fault.index)
+            if fault.index not in self._reported:
+                self._reported.add(fault.index)
                 name = fault.name or f"sample {fault.index}"
                 self.say(
                     f"epoch {fault.epoch}: {name} cannot be read ({fault.reason}); another image takes its "
                     "place, in later epochs too"
                 )
-        asked = [self._call(callback, partial(callback.on_faults, faults)) for callback in self._callbacks]
-        return next((sentence for sentence in asked if sentence), None)
+        reasons = [self._call(callback, partial(callback.on_faults, faults)) for callback in self._callbacks]
+        return next((reason for reason in reasons if reason), None)
 
     def remarks(self, remarks: Sequence[Remark]) -> None:
         """What is worth knowing of images that were read: one line for each kind in a run."""
@@ -134,7 +134,7 @@ class RunLog:
             self._call(callback, partial(callback.on_end, outcome))
 
     def fail(self, error: BaseException) -> None:
-        """The last words of a run that ends by an exception, which nothing here may hide."""
+        """Log the exception that ends a run, and pass it to the callbacks; nothing here may hide it."""
         with suppress(Exception):
             sentences = "; ".join([str(error), *getattr(error, "__notes__", [])])
             self._files.say(f"ended by {type(error).__name__}: {' '.join(sentences.split())}")

@@ -101,17 +101,17 @@ class StopRequest:
         """Deliver the noted signal once more to a main thread that waits too long. Runs in a thread."""
         main = threading.main_thread().ident
         while not self._ended.wait(_LOOK_EVERY_SECONDS):
-            asked, since = self.signal, self._waiting_since
-            if asked is None or since is None:
+            received, since = self.signal, self._waiting_since
+            if received is None or since is None:
                 continue
             now = time.monotonic()
             if now < max(self._since, since, self._pressed) + PATIENCE_SECONDS:
                 continue
             self._pressing, self._pressed = True, now
             if hasattr(signal, "pthread_kill") and main is not None:
-                signal.pthread_kill(main, asked)
+                signal.pthread_kill(main, received)
             else:  # Windows
-                _thread.interrupt_main(asked)
+                _thread.interrupt_main(received)
 
 
 class Stopped(KeyboardInterrupt):
@@ -150,8 +150,8 @@ def raised_signals() -> Iterator[None]:
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         handler = _Raise()
-        asked = [number for number in _noted() if signal.getsignal(number) is signal.SIG_DFL]
-        before = {number: signal.signal(number, handler) for number in asked}
+        unused = [number for number in _noted() if signal.getsignal(number) is signal.SIG_DFL]
+        before = {number: signal.signal(number, handler) for number in unused}
     try:
         yield
     finally:

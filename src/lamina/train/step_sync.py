@@ -57,9 +57,9 @@ def reduce_step(
     values = torch.stack([t.detach() for t in terms.values()]).to(wide(norm.device))
     loss_bad, norm_bad = (~torch.isfinite(values[0])).to(values), (~torch.isfinite(norm)).to(values)
     counted = loss_bad if scaled else loss_bad + norm_bad
-    asked = torch.tensor(rank_flags, dtype=values.dtype).to(values.device, non_blocking=True)  # no wait
+    flags = torch.tensor(rank_flags, dtype=values.dtype).to(values.device, non_blocking=True)  # no wait
     skip = (loss_bad + norm_bad).view(1)
-    vector = add_over_ranks(torch.cat([values, skip, counted.view(1), asked]), ranks)
+    vector = add_over_ranks(torch.cat([values, skip, counted.view(1), flags]), ranks)
     n = len(values)
     return ReducedStep(vector[:n] / ranks.world, (vector[n] > 0).float(), vector[n:])
 

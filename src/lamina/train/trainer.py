@@ -122,8 +122,8 @@ class Trainer:
             if event.nonfinite:
                 count = f"{self.state.nonfinite} so far, at most {self.most_nonfinite}"
                 self.say(f"step {event.step} skipped: its loss or gradient is not finite ({count})")
-            if not event.skipped and (told := self.first_loss.announcement(event.step, event.high)):
-                self.say(told)
+            if not event.skipped and (line := self.first_loss.announcement(event.step, event.high)):
+                self.say(line)
             if event.faults:
                 self._report_faults()
 
@@ -146,13 +146,13 @@ class Trainer:
         """Hand the unreadable files of all ranks to rank 0's callbacks, and their reason to stop to all."""
         gathered, self.faults = gather_json(self.faults, self.ranks), []
         faults = [Fault(*fault) for part in gathered for fault in part]
-        told = self._report(lambda run_log: run_log.faults(faults))
-        self.stop_reason = gather_json(told, self.ranks)[0] or self.stop_reason
+        reason = self._report(lambda run_log: run_log.faults(faults))
+        self.stop_reason = gather_json(reason, self.ranks)[0] or self.stop_reason
 
-    # What is said: by rank 0, but every rank comes here, so that all of them end where it fails
+    # Output: by rank 0, but every rank calls this, so that all of them end where it fails
 
     def _report(self, what: Callable[[RunLog], T]) -> T | None:
-        """Do something with rank 0's run_log; raises on all ranks where it fails."""
+        """Do something with the run log of rank 0; raises on all ranks where it fails."""
         return on_main(self.ranks, lambda: what(self.run_log) if self.run_log else None)
 
     def say(self, line: str) -> None:
@@ -300,8 +300,8 @@ class Trainer:
         """Save the current step, say how it ended, let the callbacks finish."""
         if self.saved_step != self.state.step:
             self.save()
-        if told := self.first_loss.warning(self.state.proven_step):
-            self.say(told)
+        if line := self.first_loss.warning(self.state.proven_step):
+            self.say(line)
         step, total, why = self.state.step, self.plan.total_steps, self.stop_reason or ""
         outcome = Outcome(reason, step, total, self.checkpoint_path, self._row, why)
         self._report(lambda run_log: run_log.end(outcome))
