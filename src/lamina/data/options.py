@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -35,6 +35,9 @@ class Decoding:
     """Most memory, in MiB, that decoding one image may take; counted from the header."""
     max_decode_seconds: float = MAX_DECODE_SECONDS
     """Most processor time, in seconds, that decoding one image may take."""
+    reduce: Callable[[int, int], int] | None = None
+    """From the height and width of an image as it is turned, the factor (1, 2, 4 or 8) by which it may be
+    decoded smaller; what is not JPEG is not. None: nothing is."""
 
 
 AS_STORED = Decoding()

@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from lamina.core.errors import LaminaError
+from lamina.data.decode.reduction import Reduced, largest_factor
 from lamina.data.options import DataOptions
 
 
@@ -39,8 +42,15 @@ class Crop(Protocol):
         """How many numbers one image takes."""
         ...
 
-    def __call__(self, image: Shaped[Tensor, "C H W"], draws: Sequence[float]) -> Shaped[Tensor, "C h w"]:
-        """Crop one image."""
+    def __call__(
+        self, image: Shaped[Tensor, "C H W"], draws: Sequence[float], reduced: Reduced | None = None
+    ) -> Shaped[Tensor, "C h w"]:
+        """Crop one image, which may be `reduced`: the crop is that of the whole one."""
+        ...
+
+    def factor(self, height: int, width: int, draws: Sequence[float]) -> int:
+        """The factor (1, 2, 4 or 8) by which an image of `height` x `width` px may be reduced before: what is
+        cut out of it is not enlarged."""
         ...
 
 
@@ -50,6 +60,25 @@ def resize(image: Shaped[Tensor, "C H W"], size: tuple[int, int]) -> Shaped[Tens
         return image
     resized: Tensor = F.resize_image(image, list(size), InterpolationMode.BICUBIC, antialias=True)
     return resized.clamp_(0, 1) if resized.is_floating_point() else resized
+
+
+def resize_part(
+    image: Shaped[Tensor, "C H W"], part: Box, size: tuple[int, int], reduced: Reduced | None = None
+) -> Shaped[Tensor, "C h w"]:
+    """A part of an image, resized. Of a `reduced` image it is the same part: its edges may lie within pixels,
+    which Pillow's bicubic, antialiased resizing takes in proportion."""
+    top, left, height, width = part
+    if reduced is None:
+        return resize(image[:, top : top + height, left : left + width], size)
+    edges = [edge / reduced.factor for edge in (top, top + height, left, left + width)]
+    first_row, first_column = int(edges[0]), int(edges[2])
+    rows, columns = slice(first_row, math.ceil(edges[1])), slice(first_column, math.ceil(edges[3]))
+    grey = len(image) == 1 or image.stride(0) == 0  # grey that was repeated for each channel
+    pixels = image[0, rows, columns] if grey else image[:, rows, columns].permute(1, 2, 0)
+    box = (edges[2] - first_column, edges[0] - first_row, edges[3] - first_column, edges[1] - first_row)
+    whole = Image.fromarray(pixels.contiguous().numpy())
+    made = torch.from_numpy(np.array(whole.resize(size[::-1], Image.Resampling.BICUBIC, box)))
+    return made.expand(len(image), -1, -1) if grey else made.permute(2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -65,10 +94,15 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     n_draws: int = 40
 
-    def __call__(self, image: Shaped[Tensor, "C H W"], draws: Sequence[float]) -> Shaped[Tensor, "C h w"]:
+    def __call__(
+        self, image: Shaped[Tensor, "C H W"], draws: Sequence[float], reduced: Reduced | None = None
+    ) -> Shaped[Tensor, "C h w"]:
         """Crop one image."""
-        top, left, height, width = self.box(image.shape[1], image.shape[2], draws)
-        return resize(image[:, top : top + height, left : left + width], self.size)
+        return resize_part(image, self.box(*_size_of(image, reduced), draws), self.size, reduced)
+
+    def factor(self, height: int, width: int, draws: Sequence[float]) -> int:
+        """The factor by which the image may be reduced before."""
+        return largest_factor(self.box(height, width, draws)[2:], self.size)
 
     def box(self, height: int, width: int, draws: Sequence[float]) -> Box:
         """The part of an image of `height` x `width` px that is cut out."""
@@ -102,13 +136,19 @@ class SimpleResizedCrop:
     padding: int = 4
     n_draws: int = 2
 
-    def __call__(self, image: Shaped[Tensor, "C H W"], draws: Sequence[float]) -> Shaped[Tensor, "C h w"]:
+    def __call__(
+        self, image: Shaped[Tensor, "C H W"], draws: Sequence[float], reduced: Reduced | None = None
+    ) -> Shaped[Tensor, "C h w"]:
         """Crop one image."""
-        image = cover(image, self.size)
+        image = cover(image, self.size, reduced)
         (h, w), (height, width), pad = self.size, image.shape[1:], self.padding
         top, left = (int(draws[0] * (height + 2 * pad - h + 1)), int(draws[1] * (width + 2 * pad - w + 1)))
         rows, columns = _reflected(top - pad, h, height), _reflected(left - pad, w, width)
         return image.index_select(1, rows).index_select(2, columns)
+
+    def factor(self, height: int, width: int, draws: Sequence[float]) -> int:
+        """The factor by which the image may be reduced before."""
+        return _factor_to_cover(height, width, self.size)
 
 
 def _reflected(start: int, count: int, length: int) -> Int64[Tensor, "count"]:
@@ -126,25 +166,47 @@ class CenterCrop:
     n_draws: int = 0
 
     def __call__(
-        self, image: Shaped[Tensor, "C H W"], draws: Sequence[float] = ()
+        self, image: Shaped[Tensor, "C H W"], draws: Sequence[float] = (), reduced: Reduced | None = None
     ) -> Shaped[Tensor, "C h w"]:
         """Crop one image; nothing is random."""
         h, w = self.size
-        target = (max(h, round(h / self.share)), max(w, round(w / self.share)))
-        image = cover(image, target)
+        image = cover(image, self._target, reduced)
         top, left = (image.shape[1] - h) // 2, (image.shape[2] - w) // 2
         return image[:, top : top + h, left : left + w]
 
+    def factor(self, height: int, width: int, draws: Sequence[float] = ()) -> int:
+        """The factor by which the image may be reduced before."""
+        return _factor_to_cover(height, width, self._target)
 
-def cover(image: Shaped[Tensor, "C H W"], size: tuple[int, int]) -> Shaped[Tensor, "C h2 w2"]:
+    @property
+    def _target(self) -> tuple[int, int]:
+        h, w = self.size
+        return max(h, round(h / self.share)), max(w, round(w / self.share))
+
+
+def cover(
+    image: Shaped[Tensor, "C H W"], size: tuple[int, int], reduced: Reduced | None = None
+) -> Shaped[Tensor, "C h2 w2"]:
     """Resize to cover `size`; of an image more than 16 times as long as that, only the middle is kept."""
-    height, width = image.shape[1:]
+    middle = _middle(*_size_of(image, reduced), size)
+    return resize_part(image, middle, covering(middle.height, middle.width, size), reduced)
+
+
+def _middle(height: int, width: int, size: tuple[int, int]) -> Box:
+    """An image, but for the ends of a strip: one of 1 x 100,000 px would become gigabytes."""
     most_h, most_w = -(-16 * width * size[0] // size[1]), -(-16 * height * size[1] // size[0])
-    if height > most_h or width > most_w:  # a strip of 1 x 100,000 px would become gigabytes
-        height, width = min(height, most_h), min(width, most_w)
-        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
-        image = image[:, top : top + height, left : left + width]
-    return resize(image, covering(height, width, size))
+    h, w = min(height, most_h), min(width, most_w)
+    return Box((height - h) // 2, (width - w) // 2, h, w)
+
+
+def _factor_to_cover(height: int, width: int, size: tuple[int, int]) -> int:
+    middle = _middle(height, width, size)
+    return largest_factor(middle[2:], covering(middle.height, middle.width, size))
+
+
+def _size_of(image: Shaped[Tensor, "C H W"], reduced: Reduced | None) -> tuple[int, int]:
+    """The height and width of the whole image."""
+    return (image.shape[1], image.shape[2]) if reduced is None else (reduced.height, reduced.width)
 
 
 def covering(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:

@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lamina.data.decode.limits import check_fitting, check_memory, check_pixels
+from lamina.data.decode.reduction import Reduced
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
 
 
 class Pixels(NamedTuple):
-    """An image in its stored range, and whether its last channel is alpha."""
+    """An image in its stored range, whether its last channel is alpha, and by how much it was decoded smaller
+    than it is."""
 
     image: Shaped[Tensor, "C H W"]
     alpha: bool = False
+    reduced: Reduced | None = None
 
 
 class Stored(NamedTuple):

@@ -34,6 +34,7 @@ from lamina.data.decode.limits import Stream, TimedFile, check_memory, check_pix
 from lamina.data.decode.notes import Note, NoteKind, collected
 from lamina.data.decode.orientation import orientation_of, turn
 from lamina.data.decode.pillow import read_pillow
+from lamina.data.decode.reduction import Reduced
 from lamina.data.decode.tiff import TIFF_MAGIC, read_tiff
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
@@ -54,6 +55,8 @@ class Decoded:
     orientation: int = 1
     animated: bool = False
     notes: tuple[Note, ...] = ()
+    reduced: Reduced | None = None
+    """By how much it was decoded smaller than it is (`Decoding.reduce`); None: not at all."""
 
 
 def decode_file(path: str | bytes, how: Decoding) -> Decoded:
@@ -73,12 +76,12 @@ def decode(stream: Stream, how: Decoding) -> Decoded:
     """
     with collected() as notes, guarded(stream, how) as file:
         found = _decode(file, how)
-    (image, alpha), kind, mode, orientation, animated = found
+    (image, alpha, reduced), kind, mode, orientation, animated = found
     image = turn(image, orientation) if how.exif_orientation else image
     image = fit_channels(image, how.in_chans, alpha, how.alpha_background)
     if animated:
         notes.append(Note(NoteKind.FRAMES))
-    return Decoded(image, kind, mode, orientation, animated, tuple(notes))
+    return Decoded(image, kind, mode, orientation, animated, tuple(notes), reduced)
 
 
 def image_size(stream: Stream, how: Decoding) -> tuple[int, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,11 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from lamina.data.decode.arrays import Pixels, to_image
-from lamina.data.decode.limits import check_fitting, check_memory, check_pixels
+from lamina.data.decode.jpeg import read_jpeg
+from lamina.data.decode.limits import TimedFile, check_fitting, check_memory, check_pixels
 from lamina.data.decode.notes import native_messages
+from lamina.data.decode.orientation import orientation_of
+from lamina.data.decode.reduction import FACTORS, Reduced
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
 
@@ -30,7 +34,7 @@ _PIECE_BYTES = 8192
 """How much of a JPEG is decoded between two looks at the time; 64 KiB can hold thousands of scans."""
 
 
-def read_pillow(im: ImageFile, file: BinaryIO, how: Decoding) -> Pixels:
+def read_pillow(im: ImageFile, file: TimedFile, how: Decoding) -> Pixels:
     """Decode an image of at most 8 bits per sample, or grey of up to 16.
 
     Args:
@@ -50,7 +54,7 @@ def read_pillow(im: ImageFile, file: BinaryIO, how: Decoding) -> Pixels:
     check_memory(_decoder_bytes(im) + im.height * im.width * channels * (6 if deep else 1), how)
     check_fitting(im.height, im.width, channels, 4 if deep else 1, how)
     if im.format in ("JPEG", "MPO"):
-        im.decodermaxblock = _PIECE_BYTES
+        return _read_jpeg(im, file, how, mode)
     bits = _tag(im, 258)[0] if _tag(im, 258) else 16  # TIFF says how many of 16 bits it uses
     white_is_zero = im.mode == "I;16" and _tag(im, 262) == (0,)
     _load(im)
@@ -61,6 +65,32 @@ def read_pillow(im: ImageFile, file: BinaryIO, how: Decoding) -> Pixels:
     if white_is_zero:
         array = np.uint16(2**bits - 1) - array
     return Pixels(to_image(_with_key(array, key), bits), alpha=key is not None)
+
+
+def _read_jpeg(im: ImageFile, file: TimedFile, how: Decoding, mode: str) -> Pixels:
+    reduced = None if how.reduce is None else _reduced(im, how, how.reduce)
+    factor = 1 if reduced is None else reduced.factor
+    array = read_jpeg(im, file, how, factor)
+    if array is None:
+        im.decodermaxblock = _PIECE_BYTES
+        if factor > 1:
+            im.draft(im.mode, (im.width // factor, im.height // factor))
+        im.load()
+        array = _array(im, mode)
+    return Pixels(to_image(array), reduced=reduced)
+
+
+def _reduced(im: ImageFile, how: Decoding, reduce: Callable[[int, int], int]) -> Reduced | None:
+    """By which factor a JPEG is decoded smaller, if at all.
+
+    For images that are turned it divides their size: otherwise an incomplete last row or column would become
+    the first one.
+    """
+    orientation = orientation_of(im) if how.exif_orientation else 1
+    height, width = (im.width, im.height) if orientation >= 5 else (im.height, im.width)
+    most = reduce(height, width)
+    fitting = (f for f in FACTORS if f <= most and (orientation == 1 or not (height % f or width % f)))
+    return next((Reduced(factor, height, width) for factor in fitting), None)
 
 
 def _load(im: ImageFile) -> None:
@@ -172,7 +202,7 @@ def _narrowed(im: ImageFile) -> bool:
     return ";16" in _raw_mode(im) or (im.format == "PPM" and bool(rest) and int(rest[0]) > 255)
 
 
-def _read_deep_png(im: ImageFile, file: BinaryIO, how: Decoding) -> Pixels:
+def _read_deep_png(im: ImageFile, file: TimedFile, how: Decoding) -> Pixels:
     """A 16-bit colour PNG through libpng; Pillow decodes it first, for torchvision trusts the header."""
     if im.format != "PNG":
         raise Unreadable(Reason.PIXEL_TYPE, "16-bit colour PPM; store it as PNG or TIFF")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from PIL.ImageFile import ImageFile
 
 from lamina.core.text import counted
 from lamina.data.decode.arrays import Pixels, Stored, to_image
-from lamina.data.decode.limits import check_fitting, check_memory, check_pixels
+from lamina.data.decode.limits import TimedFile, check_fitting, check_memory, check_pixels
 from lamina.data.decode.orientation import turn
 from lamina.data.decode.pillow import read_pillow
 from lamina.data.decode.unreadable import Reason, Unreadable
@@ -41,7 +41,7 @@ class _Layout(NamedTuple):
     frames: bool
 
 
-def read_tiff(file: BinaryIO, how: Decoding) -> Stored:
+def read_tiff(file: TimedFile, how: Decoding) -> Stored:
     """The first image of a TIFF of any depth and number of channels, never turned.
 
     Raises:
@@ -113,7 +113,7 @@ def _is_frames(axis: str, kind: str) -> bool:
     return axis in _FRAMES and (axis != "I" or kind in _PLAIN)
 
 
-def _opened_by_pillow(file: BinaryIO, page: Any) -> ImageFile | None:
+def _opened_by_pillow(file: TimedFile, page: Any) -> ImageFile | None:
     """A single plane that Pillow holds as it is: up to 8 bits, or grey of 12, 16 or float 32; else None.
 
     What it was found to change: planes of 16 bits stored one after the other, samples beyond the mode's,
@@ -137,7 +137,7 @@ def _opened_by_pillow(file: BinaryIO, page: Any) -> ImageFile | None:
     return im if known and im.mode != "I" else None
 
 
-def _by_pillow(im: ImageFile, file: BinaryIO, how: Decoding, orientation: int) -> Pixels:
+def _by_pillow(im: ImageFile, file: TimedFile, how: Decoding, orientation: int) -> Pixels:
     pixels = read_pillow(im, file, how)
     back = _INVERSE_TURN.get(orientation, orientation)  # Pillow turns TIFF, and no other format
     return pixels._replace(image=turn(pixels.image, back))

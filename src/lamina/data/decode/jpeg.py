@@ -1,0 +1,92 @@
+"""JPEG through simplejpeg, a thin layer over libjpeg-turbo: the pixels that Pillow gives, in less time.
+
+Pillow has read the header before, and has refused what the header shows to be wrong. A file about which
+libjpeg-turbo has even a warning is left to Pillow, so that what can be read, and why not, is the same with
+and without simplejpeg. It cannot be stopped: what could take longer than allowed is left to Pillow too.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+from lamina.data.decode.limits import TimedFile
+from lamina.data.options import Decoding
+
+try:
+    import simplejpeg
+except ImportError:  # no wheel for this system: Pillow decodes alone
+    simplejpeg = None
+
+_COLOURS = {"L": ("GRAY", 1), "RGB": ("RGB", 3)}
+_PIXELS_PER_SECOND = 1e7
+"""Fewer than are decoded in a scan of any kind; several times as many are usual."""
+_SCAN = b"\xff\xda"
+_LEAST_BYTES = 1 << 20
+
+
+def read_jpeg(im: ImageFile, file: TimedFile, how: Decoding, factor: int = 1) -> NDArray[Any] | None:
+    """All pixels as (H, W) or (H, W, 3), uint8; None where Pillow has to decode.
+
+    Args:
+        im: as Pillow opened it from `file`, not loaded.
+        file: all bytes; where it stands afterwards is the same as before.
+        factor: 1, 2, 4 or 8; height and width of the result are those of the image over it, rounded up.
+    """
+    colour, channels = _COLOURS.get(im.mode, ("", 0))
+    pixels = im.height * im.width
+    if channels != getattr(im, "layers", 0) or not usable():
+        return None
+    here = file.tell()
+    try:
+        size = file.seek(0, io.SEEK_END)
+        if size > max(_LEAST_BYTES, 4 * pixels):  # the memory that Pillow's own image would take
+            return None
+        file.seek(0)
+        content = file.read()
+        if pixels * content.count(_SCAN) > how.max_decode_seconds * _PIXELS_PER_SECOND:
+            return None
+        found = _decoded(content, colour, (-(-im.height // factor), -(-im.width // factor)))
+        file.check()
+        return found
+    finally:
+        file.seek(here)
+
+
+def _decoded(content: bytes, colour: str, size: tuple[int, int]) -> NDArray[Any] | None:
+    try:
+        found = simplejpeg.decode_jpeg(content, colour, min_height=size[0], min_width=size[1])
+    except ValueError:  # damaged, or odd
+        return None
+    if found.shape[:2] != size:
+        return None
+    return np.asarray(found[..., 0] if colour == "GRAY" else found)
+
+
+@cache
+def usable() -> bool:
+    """Whether simplejpeg is installed and gives what Pillow gives: each may be built with another libjpeg.
+
+    It is tried on noise, in grey and in colour at full, half and quarter resolution of the colours.
+    """
+    if simplejpeg is None:
+        return False
+    noise = np.random.default_rng(0).integers(0, 256, (45, 39, 3), dtype=np.uint8)
+    for colour, subsampling in (("GRAY", 0), ("RGB", 0), ("RGB", 1), ("RGB", 2)):
+        stream = io.BytesIO()
+        picture = Image.fromarray(noise[..., 0] if colour == "GRAY" else noise)
+        picture.save(stream, "JPEG", quality=90, subsampling=subsampling)
+        for factor in (1, 2):
+            height, width = -(-45 // factor), -(-39 // factor)
+            found = _decoded(stream.getvalue(), colour, (height, width))
+            with Image.open(stream) as im:
+                im.draft(im.mode, (39 // factor, 45 // factor))
+                if found is None or not np.array_equal(found, np.asarray(im)):
+                    return False
+    return True
