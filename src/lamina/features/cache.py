@@ -61,7 +61,8 @@ class FeatureCache:
             "source": identity,
             "image_size": list(image_size),
             "eval_crop_share": reading.eval_crop_share,
-            **asdict(reading.decoding(in_chans)),
+            **{name: value for name, value in asdict(reading.decoding(in_chans)).items() if name != "reduce"},
+            **({"reduced_decoding": True} if reading.reduced_decoding else {}),
         }
         return cls(folder, facts)
 

@@ -12,6 +12,8 @@ from torch import nn
 from lamina.core.errors import LaminaError
 from lamina.core.interfaces import Target
 from lamina.data.decode.unreadable import Unreadable
+from lamina.data.loading.sampler import check_batch_size
+from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 from lamina.data.stats import channel_stats
 from lamina.encoder.build import build_vit
@@ -47,17 +49,18 @@ def complete(
 
     These are: channel statistics "auto" (measured on the images), the epsilon of the layer norms (that of the
     weights that training starts from), the names of the classes, sizes and fused layers (those of the named
-    network), and the SHA-256 of a teacher or tokenizer.
+    network), whether JPEGs are decoded at a reduced size, and the SHA-256 of a teacher or tokenizer.
 
     Args:
         source: the images that are trained on.
         init: what the encoder starts from.
-        own: the recipe of the run that is resumed, which keeps its epsilon.
+        own: the recipe of the run that is resumed, which keeps its epsilon and its way of decoding.
 
     Raises:
         LaminaError: where the images, the weights, the teacher or the parts do not fit together, or no image
             can be read.
     """
+    check_batch_size(recipe.train.batch_size, views=recipe.data.views_per_read)
     check_readable(source, recipe)
     check_init(recipe, init)
     encoder = _with_statistics(recipe, source)
@@ -66,7 +69,8 @@ def complete(
         encoder = replace(encoder, norm_eps=eps)
     elif init is not None:
         encoder = with_epsilon_of(encoder, init)
-    recipe = resolve(_with_classes(replace(recipe, encoder=encoder), source))
+    recipe = replace(recipe, encoder=encoder, data=_with_decoding(recipe, own))
+    recipe = resolve(_with_classes(recipe, source))
     _check_hiding(recipe)
     recipe, target = open_target(recipe)
     recipe, teacher = open_teacher(recipe)
@@ -118,6 +122,13 @@ def _with_statistics(recipe: Recipe, source: Source) -> EncoderOptions:
         mean=mean if options.mean == "auto" else options.mean,
         std=std if options.std == "auto" else options.std,
     )
+
+
+def _with_decoding(recipe: Recipe, own: Recipe | None) -> DataOptions:
+    """The options of the images with the way of decoding: that of the run that is resumed, or the new one."""
+    if recipe.data.reduced_decoding is not None:
+        return recipe.data
+    return replace(recipe.data, reduced_decoding=own is None or own.data.reduced_decoding)
 
 
 def _with_classes(recipe: Recipe, source: Source) -> Recipe:

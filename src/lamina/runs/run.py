@@ -27,6 +27,9 @@ from lamina.train.distributed import Ranks
 from lamina.train.divergence import check_trained
 from lamina.train.rows import whole_rows
 
+_MISSING = {"data": {"reduced_decoding": False}}
+"""What a recipe.yaml means that is older than these fields, where a new run computes something else."""
+
 
 class Run:
     """The files of one run.
@@ -91,7 +94,7 @@ class Run:
 
     def recipe(self) -> Recipe:
         """The resolved recipe; raises where this is no run."""
-        return merge(Recipe(), self._recipe_file()["recipe"])
+        return merge(merge(Recipe(), _MISSING), self._recipe_file()["recipe"])
 
     def source(self) -> str:
         """The data the run was trained on, as it was given."""

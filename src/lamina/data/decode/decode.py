@@ -58,6 +58,13 @@ class Decoded:
     reduced: Reduced | None = None
     """By how much it was decoded smaller than it is (`Decoding.reduce`); None: not at all."""
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in px of the image, also where it was decoded smaller."""
+        if self.reduced is not None:
+            return self.reduced.height, self.reduced.width
+        return self.image.shape[1], self.image.shape[2]
+
 
 def decode_file(path: str | bytes, how: Decoding) -> Decoded:
     """Read one image file; as `decode` and `open_regular`."""

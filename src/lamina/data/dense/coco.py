@@ -53,7 +53,7 @@ class CocoImages(FileSource):
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
         """Image i; raises `Unreadable`, also where it is not as large as the annotations say."""
         found = super().inspect(i, how)
-        self.check_size(i, (found.image.shape[1], found.image.shape[2]))
+        self.check_size(i, found.size)
         return found
 
     def check_size(self, i: int, size: tuple[int, int]) -> None:

@@ -150,7 +150,7 @@ def read_dense(
 ) -> tuple[Shaped[Tensor, "C H W"], Tensor | Objects]:
     """An image and the classes of its pixels, or its objects; what is worth knowing of it goes into
     `remarks`. Raises `Unreadable`, also where sizes differ."""
-    image = read_noted(source.images, index, how, [] if remarks is None else remarks)
+    image = read_noted(source.images, index, how, [] if remarks is None else remarks).image
     label: Tensor | Objects
     label = (
         source.read_objects(index, how) if isinstance(source, ObjectSource) else source.read_map(index, how)

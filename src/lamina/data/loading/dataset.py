@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -16,10 +17,11 @@ from torch.utils.data import Dataset
 from lamina.core.batch import Batch, Fault, Remark, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, bits, sample_keys, uniform
-from lamina.data.augment.crops import Crop
+from lamina.data.augment.crops import CenterCrop, Crop
 from lamina.data.augment.jitter import Strengths, jitter
 from lamina.data.augment.randaugment import TrainAugment
 from lamina.data.augment.second_view import ShiftedViews
+from lamina.data.decode.decode import Decoded
 from lamina.data.decode.notes import remarks_on
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.loading.bad_files import fault_of
@@ -67,7 +69,12 @@ class BatchReader(Dataset[Batch], ABC):
 
 
 class TrainReader(BatchReader):
-    """(epoch, index) pairs to a `Batch`, as a function of them and of the seed alone."""
+    """(epoch, index) pairs to a `Batch`, as a function of them and of the seed alone.
+
+    Args:
+        views_per_read: so many neighbouring samples are crops of one image, which is read once.
+        reduce: whether an image is decoded smaller where its crops need no more (`Decoding.reduce`).
+    """
 
     def __init__(
         self,
@@ -81,12 +88,16 @@ class TrainReader(BatchReader):
         views: ShiftedViews | None = None,
         strengths: Strengths | None = None,
         augment: TrainAugment | None = None,
+        *,
+        views_per_read: int = 1,
+        reduce: bool = False,
     ) -> None:
         if masking is not None and grid is None:
             raise LaminaError("a masking needs the grid of patches")
         self.source, self.how, self.seed, self.crop, self.flip = source, how, seed, crop, flip
         self.masking, self.grid = masking, grid
         self.views, self.strengths, self.augment = views, strengths, augment
+        self.views_per_read, self.reduce = views_per_read, reduce
 
     def _batch(self, samples: Sequence[Sample]) -> Batch:
         epochs, indices = torch.tensor(samples).unbind(1)
@@ -96,22 +107,18 @@ class TrainReader(BatchReader):
         images, seconds, labels = [], [], []
         faults: list[Fault] = []
         remarks: list[Remark] = []
-        for k, sample in enumerate(samples):
-            read = partial(read_noted, self.source, how=self.how, remarks=remarks)
-            image, index = read_or_replace(read, self.source, sample, keys[k : k + 1], faults)
-            image = self.crop(image, draws[k])
-            image = image.flip(-1) if flips[k] else image
-            if self.strengths is not None:
-                colours = uniform(keys[k : k + 1], 5, Purpose.COLOUR)[0].tolist()
-                image = jitter(image, self.strengths, colours)
-            if self.views is not None:
-                shifts = uniform(keys[k : k + 1], self.views.n_draws, Purpose.VIEW)[0].tolist()
-                image, second = self.views(image, shifts)
-                seconds.append(second)
-            if self.augment is not None:
-                image = self.augment(image, keys[k])
-            images.append(image)
-            labels.append(self.source.labels[index] if self.source.labels is not None else -1)
+        for first in range(0, len(samples), self.views_per_read):
+            crops = range(first, first + self.views_per_read)
+            how = self._how([draws[k] for k in crops])
+            read = partial(read_noted, self.source, how=how, remarks=remarks)
+            found, index = read_or_replace(read, self.source, samples[first], keys[first : first + 1], faults)
+            for k in crops:
+                image = self.crop(found.image, draws[k], found.reduced)
+                image, second = self._changed(image.flip(-1) if flips[k] else image, keys[k : k + 1])
+                images.append(image)
+                seconds += [] if second is None else [second]
+            label = self.source.labels[index] if self.source.labels is not None else -1
+            labels += [label] * len(crops)
         mask = None
         if self.masking is not None and self.grid is not None:
             mask = self.masking(keys, self.grid)
@@ -119,23 +126,51 @@ class TrainReader(BatchReader):
         view = stack(seconds) if seconds else None
         return Batch(stack(images), keys, mask, known, tuple(faults), view, remarks=tuple(remarks))
 
+    def _how(self, draws: Sequence[Sequence[float]]) -> Decoding:
+        """How an image is decoded of which these crops are taken."""
+        if not self.reduce:
+            return self.how
+        factors = [partial(self.crop.factor, draws=each) for each in draws]
+        return replace(self.how, reduce=lambda h, w: min(factor(h, w) for factor in factors))
+
+    def _changed(self, image: Tensor, key: Int64[Tensor, "1"]) -> tuple[Tensor, Tensor | None]:
+        """A crop with its colours and shapes changed, and its second view, if there is one."""
+        second = None
+        if self.strengths is not None:
+            image = jitter(image, self.strengths, uniform(key, 5, Purpose.COLOUR)[0].tolist())
+        if self.views is not None:
+            image, second = self.views(image, uniform(key, self.views.n_draws, Purpose.VIEW)[0].tolist())
+        if self.augment is not None:
+            image = self.augment(image, key)
+        return image, second
+
 
 class EvalReader(BatchReader):
     """Indices to a `Batch`, perhaps an empty one, whose `keys` are the indices. What cannot be read is left
-    out and listed in `faults`."""
+    out and listed in `faults`. With `reduce`, images are decoded smaller where the crop needs no more."""
 
-    def __init__(self, source: Source, how: Decoding, crop: Crop, change: Change | None = None) -> None:
-        self.source, self.how, self.crop, self.change = source, how, crop, change
+    def __init__(
+        self,
+        source: Source,
+        how: Decoding,
+        crop: CenterCrop,
+        change: Change | None = None,
+        *,
+        reduce: bool = False,
+    ) -> None:
+        self.source, self.crop, self.change = source, crop, change
+        self.how = replace(how, reduce=crop.factor) if reduce else how
 
     def _batch(self, samples: Sequence[int]) -> Batch:
         images, read, faults = [], [], []
         remarks: list[Remark] = []
         for index in samples:
             try:
-                image = self.crop(read_noted(self.source, index, self.how, remarks), ())
+                found = read_noted(self.source, index, self.how, remarks)
             except Unreadable as error:
                 faults.append(fault_of(self.source, 0, index, error))
                 continue
+            image = self.crop(found.image, (), found.reduced)
             images.append(image if self.change is None else self.change(image, index))
             read.append(index)
         labels = self.source.labels
@@ -145,12 +180,12 @@ class EvalReader(BatchReader):
         return Batch(stacked, keys, None, known, tuple(faults), remarks=tuple(remarks))
 
 
-def read_noted(source: Source, index: int, how: Decoding, remarks: list[Remark]) -> Shaped[Tensor, "C H W"]:
-    """An image; what is worth knowing of it goes into `remarks`. Raises `Unreadable`."""
+def read_noted(source: Source, index: int, how: Decoding, remarks: list[Remark]) -> Decoded:
+    """An image; what is worth knowing of it goes into `remarks` too. Raises `Unreadable`."""
     found = source.inspect(index, how)
     if found.notes:
         remarks += remarks_on(index, source.name(index), found.notes)
-    return found.image
+    return found
 
 
 def read_or_replace(

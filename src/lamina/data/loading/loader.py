@@ -54,8 +54,11 @@ class TrainLoader(StepLoader):
             _views(options, image_size),
             options.jitter,
             _augment(options, statistics),
+            views_per_read=options.views_per_read,
+            reduce=bool(options.reduced_decoding),
         )
-        super().__init__(reader, Stream(len(source), seed, batch_size, rank, world), options)
+        stream = Stream(len(source), seed, batch_size, rank, world, options.views_per_read)
+        super().__init__(reader, stream, options)
 
 
 def _views(options: DataOptions, image_size: tuple[int, int]) -> ShiftedViews | None:
@@ -91,15 +94,16 @@ def eval_batches(
     """All images in order, by a centre crop, with their labels; `keys` are their indices in the source.
 
     Images that cannot be read are left out and listed in `faults`. Of `options` the decoding,
-    `eval_crop_share` and `worker_timeout_seconds` are used. `change` is applied to each image after the
-    crop, where it is read.
+    `reduced_decoding`, `eval_crop_share` and `worker_timeout_seconds` are used. `change` is applied to each
+    image after the crop, where it is read.
 
     Raises:
         LaminaError: if no image can be read, or from `change`.
     """
     options = options or DataOptions()
     crop = CenterCrop(image_size, options.eval_crop_share)
-    reader = EvalReader(source, options.decoding(in_chans), crop, change)
+    reduce = bool(options.reduced_decoding)
+    reader = EvalReader(source, options.decoding(in_chans), crop, change, reduce=reduce)
     chunks = [range(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
     yield from _without_empty(in_order(reader, chunks, workers, options.worker_timeout_seconds), source)
 
