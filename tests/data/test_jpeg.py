@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import simplejpeg
 import sklearn.datasets
 import torch
 from PIL import Image, ImageOps
@@ -20,6 +19,7 @@ from lamina.data.decode.decode import Decoded, decode
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
 
+simplejpeg = pytest.importorskip("simplejpeg")  # a dependency; environments from before it lack it
 PHOTOS = Path(sklearn.datasets.__file__).parent / "images"
 
 
