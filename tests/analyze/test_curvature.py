@@ -321,7 +321,7 @@ def test_what_cannot_be_derived_says_so():
     with pytest.raises(LaminaError, match="no lamina encoder"):
         HessianOperator(torch.nn.Linear(2, 2), batch_of())
     operator = HessianOperator(task_of(), batch_of())
-    with pytest.raises(LaminaError, match="ask for 1 to all"):
+    with pytest.raises(LaminaError, match="from 1 to all"):
         extremes(operator, operator.normal(0), operator.normal, 0, 0)
     with pytest.raises(LaminaError, match="tol is 0"):
         extremes(operator, operator.normal(0), operator.normal, 1, 0, tol=0.0)

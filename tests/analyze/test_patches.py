@@ -14,8 +14,8 @@ from lamina.analyze.measures.patch_maps import (
     colours,
     cosines_to,
     foreground,
-    judge_norms,
     mean_cosine,
+    norm_outliers,
     principal,
     same_place,
 )
@@ -140,9 +140,9 @@ def test_the_foreground_is_the_side_that_keeps_off_the_border():
 
 def test_one_token_of_a_hundred_times_the_norm_is_the_one_outlier():
     norms = 10 + torch.rand(20, 24, generator=torch.Generator().manual_seed(0)).double()
-    assert judge_norms(norms).outliers == 0
+    assert norm_outliers(norms).outliers == 0
     norms[3, 5] *= 100
-    found = judge_norms(norms, (1.5,))
+    found = norm_outliers(norms, (1.5,))
     values = norms.flatten()
     median = values.quantile(0.5).item()
     deviation = (values - median).abs().quantile(0.5).item()
@@ -151,7 +151,7 @@ def test_one_token_of_a_hundred_times_the_norm_is_the_one_outlier():
     assert (found.share, found.images_with, found.prefix) == (1 / 480, 1 / 20, (1.5,))
     alike = torch.full((4, 5), 7.0).double()
     alike[0, 0] += 1e-6
-    assert judge_norms(alike).outliers == 0
+    assert norm_outliers(alike).outliers == 0
 
 
 def test_cosines_in_closed_form():

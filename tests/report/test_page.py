@@ -165,7 +165,7 @@ def test_captions_name_the_runs_that_they_hold_for(runs: dict[str, Path], run: P
     text = text_of(write_report([runs["mff"], run], tmp_path / "c.html").read_text(encoding="utf-8"))
     for phrase in (
         "75\u202f% (mff), 50\u202f% (run) were hidden",
-        "and its content is predicted (mff); a low-passed target asks for no fine detail (run)",
+        "and its content is predicted (mff); a low-passed target has no fine detail (run)",
         "Shown: channel 1 of 2 (run).",
         "As of step 40 (mff), step 80 (run).",
         "among 20 (mff), 7 (run) images",

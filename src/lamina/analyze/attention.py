@@ -127,11 +127,11 @@ def _model(name: str, model: ModelOnImages) -> ModelAttention:
             apart = distances(grid, encoder.patch)
             near = apart.to(images.device, torch.float32)
 
-        def see(layer: int, rows: Tensor, near: Tensor = near) -> None:
+        def receive(layer: int, rows: Tensor, near: Tensor = near) -> None:
             found = measure(rows, near)
             sums[layer] = sums[layer] + found if layer in sums else found
 
-        watch_attention(encoder, images, range(depth), see)
+        watch_attention(encoder, images, range(depth), receive)
         n += len(images)
     if size is None:
         raise LaminaError(f"{name} has no images")

@@ -19,8 +19,8 @@ from lamina.analyze.measures.patch_maps import (
     colours,
     cosines_to,
     foreground,
-    judge_norms,
     mean_cosine,
+    norm_outliers,
     principal,
     same_place,
 )
@@ -146,21 +146,21 @@ def analyze_patches(
     found: dict[str, ModelPatches] = {}
     first: tuple[int, int] | None = None
     for name, model in models.items():
-        seen = _see(model, images, seed)
-        first = first or seen.grid
-        chosen = same_place(at or (first[0] // 2, first[1] // 2), first, seen.grid)
-        found[name] = _maps_of(model, seen, chosen, only_foreground)
+        over_all = _one_pass(model, images, seed)
+        first = first or over_all.grid
+        chosen = same_place(at or (first[0] // 2, first[1] // 2), first, over_all.grid)
+        found[name] = _maps_of(model, over_all, chosen, only_foreground)
     return PatchesResult(found, seed)
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Pass:
     """The results of one pass over all images."""
 
     grid: tuple[int, int]
     norms: Norms
     mean_cosine: float
-    kept: Mapping[int, Tensor]
+    shown: Mapping[int, Tensor]
     """The images to show, by key."""
 
 
@@ -173,10 +173,10 @@ def _tokens(
     return last.float().cpu(), encoder.norm(last)[:, encoder.n_prefix :].float().cpu()
 
 
-def _see(model: ModelOnImages, n: int, seed: int) -> _Seen:
+def _one_pass(model: ModelOnImages, n: int, seed: int) -> _Pass:
     encoder, device = model.backbone.encoder, device_of(model.backbone)
     norms, prefix, cosines = [], [], []
-    kept: dict[int, Tensor] = {}
+    shown: dict[int, Tensor] = {}
     grid, done = encoder.grid, 0
     for batch in model.batches:
         keys, images = keys_of(batch, done), batch.images.to(device)
@@ -188,52 +188,54 @@ def _see(model: ModelOnImages, n: int, seed: int) -> _Seen:
         norms.append(lengths[:, encoder.n_prefix :])
         prefix.append(lengths[:, : encoder.n_prefix])
         cosines.append(mean_cosine(patches))
-        kept |= dict(zip(keys.tolist(), batch.images.cpu(), strict=True))
-        kept = {key: kept[key] for key in chosen_keys(kept, n, seed)}
+        shown |= dict(zip(keys.tolist(), batch.images.cpu(), strict=True))
+        shown = {key: shown[key] for key in chosen_keys(shown, n, seed)}
     if not norms:
         raise LaminaError("there are no images; give one or more")
     lengths_of_prefix = tuple(float(v) for v in torch.cat(prefix).mean(dim=0))
-    return _Seen(
-        grid, judge_norms(torch.cat(norms), lengths_of_prefix), float(torch.cat(cosines).mean()), kept
+    return _Pass(
+        grid, norm_outliers(torch.cat(norms), lengths_of_prefix), float(torch.cat(cosines).mean()), shown
     )
 
 
-def _maps_of(model: ModelOnImages, seen: _Seen, at: tuple[int, int], only_foreground: bool) -> ModelPatches:
+def _maps_of(
+    model: ModelOnImages, over_all: _Pass, at: tuple[int, int], only_foreground: bool
+) -> ModelPatches:
     """The maps of the images that are shown."""
     backbone = model.backbone
-    images = torch.stack(list(seen.kept.values())).to(device_of(model.backbone))
+    images = torch.stack(list(over_all.shown.values())).to(device_of(model.backbone))
     last, patches = _tokens(backbone, images)
     norms = last[:, backbone.encoder.n_prefix :].double().norm(dim=-1)
-    cosines = cosines_to(patches, at[0] * seen.grid[1] + at[1])
-    hues, inside, explained = _coloured(patches, seen.grid, only_foreground)
+    cosines = cosines_to(patches, at[0] * over_all.grid[1] + at[1])
+    hues, inside, explained = _coloured(patches, over_all.grid, only_foreground)
     attention, why = _class_attention(backbone, images)
     shown = []
-    for i, (key, image) in enumerate(seen.kept.items()):
-        red, green, blue = (grid_map(hues[i, :, c], seen.grid) for c in range(3))
-        maps = {"red": red, "green": green, "blue": blue, "norms": grid_map(norms[i], seen.grid)}
+    for i, (key, image) in enumerate(over_all.shown.items()):
+        red, green, blue = (grid_map(hues[i, :, c], over_all.grid) for c in range(3))
+        maps = {"red": red, "green": green, "blue": blue, "norms": grid_map(norms[i], over_all.grid)}
         shown.append(
             ShownImage(
                 **maps,
                 key=key,
                 name=name_of(model, key),
                 foreground=float(inside[i].double().mean()),
-                outliers=int((norms[i] > seen.norms.threshold).sum()),
-                cosines=grid_map(cosines[i], seen.grid),
+                outliers=int((norms[i] > over_all.norms.threshold).sum()),
+                cosines=grid_map(cosines[i], over_all.grid),
                 attention=None
                 if attention is None
-                else grid_map(attention[i] / attention[i].mean(), seen.grid),
+                else grid_map(attention[i] / attention[i].mean(), over_all.grid),
                 attention_share=None if attention is None else float(attention[i].sum()),
                 picture=picture_of(image),
             )
         )
     return ModelPatches(
-        grid=seen.grid,
+        grid=over_all.grid,
         channels=backbone.encoder.in_chans,
         without_attention=why,
         at=at,
         explained=explained,
-        norms=seen.norms,
-        mean_cosine=seen.mean_cosine,
+        norms=over_all.norms,
+        mean_cosine=over_all.mean_cosine,
         shown=tuple(shown),
     )
 

@@ -88,27 +88,27 @@ def plan_monitor(
     resumed run is evaluated at the same steps; with another number of ranks they may be others.
 
     Raises:
-        LaminaError: where there are fewer images than asked for, or `monitor.knn_data` has no classes or too
-            few images of each.
+        LaminaError: where there are fewer images than `monitor.images`, or `monitor.knn_data` has no classes or
+            too few images of each.
     """
     options = recipe.monitor
-    asked = IMAGES if options.images is None else options.images
-    if asked == 0:
+    requested = IMAGES if options.images is None else options.images
+    if requested == 0:
         return None
-    labelled = None if options.knn_data is None else _labelled(options.knn_data, asked)
+    labelled = None if options.knn_data is None else _labelled(options.knn_data, requested)
     batch_size, total = recipe.train.batch_size, plan_run(recipe.train, len(source)).total_steps
     each = monitor_cost(recipe, method)
-    cost = each * asked * (1 if labelled is None else 2)
+    cost = each * requested * (1 if labelled is None else 2)
     every = options.every_steps or interval(cost, batch_size, total, ranks)
     by_default = options.images is None and options.knn_data is None
     if every is None and by_default:
-        return None  # nothing was asked for, so nothing is opened
+        return None  # nothing was requested, so nothing is opened
     part = _held_out(data, source)
-    if options.images is not None and len(part) < asked:
-        raise LaminaError(f"monitor.images is {asked}, but there are {len(part)} images; ask for fewer")
+    if options.images is not None and len(part) < requested:
+        raise LaminaError(f"monitor.images is {requested}, but there are {len(part)} images; set it lower")
     if len(part) < 2 and by_default:
         return None
-    drawn = subsample(part, asked)
+    drawn = subsample(part, requested)
     if labelled is None and _knows_classes(drawn):
         labelled = drawn
     read = len(drawn) + (0 if labelled is None or labelled is drawn else len(labelled))
@@ -189,7 +189,7 @@ class EncoderMonitor(Callback):
 
     Features are the means of the patch tokens after the final norm, of whole images, in evaluation mode and
     the precision of the training. RankMe's are not centred; kNN is leave-one-out with 10 neighbours on
-    centred features, so that every image is asked and all others answer. Images are read once, at the start,
+    centred features, so that each image is classified by all others. Images are read once, at the start,
     and stay in memory as they are stored; what cannot be read is left out. Rank 0 evaluates while the
     others wait. Nothing random is drawn, so a run has the weights that it would have without, and a resumed
     one the rows of one that was not interrupted.
@@ -295,6 +295,6 @@ def _labelled(data: str, n: int) -> Source:
 
 
 def _knows_classes(source: Source) -> bool:
-    """Whether each image has others of its class to be told by, on average."""
+    """Whether each image has enough others of its class for kNN, on average."""
     classes = len(set(source.labels or ()))
     return classes > 1 and len(source) >= FEWEST_OF_A_CLASS * classes

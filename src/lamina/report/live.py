@@ -29,7 +29,7 @@ LARGEST_SHARE = 0.03
 
 
 class LiveReport(Callback):
-    """Keeps `report.html` of a run up to date. A failure is said once and never stops the training.
+    """Keeps `report.html` of a run up to date. A failure is reported once and never stops the training.
 
     Args:
         run: the run's folder.
@@ -53,9 +53,9 @@ class LiveReport(Callback):
         self._name_of = name_of or (lambda index: f"sample {index}")
         self._skipped: set[SkippedFile] = set()
         self._next = 0.0
-        self._painted: int | None = None
+        self._drawn_step: int | None = None
         self._task: nn.Module | None = None
-        self._complained = False
+        self._warned = False
 
     @classmethod
     def for_source(cls, run: Path, source: Source, every_seconds: float = 20.0) -> LiveReport:
@@ -82,7 +82,7 @@ class LiveReport(Callback):
 
     def on_end(self, outcome: Outcome) -> None:
         """The last pictures, and a page that stands still."""
-        self._guard(lambda: self._paint(outcome.step))
+        self._guard(lambda: self._draw(outcome.step))
         self._guard(self._write_last)
 
     def on_failure(self, error: BaseException) -> None:
@@ -101,17 +101,17 @@ class LiveReport(Callback):
     def _refresh(self, step: int) -> None:
         started = time.monotonic()
         try:
-            self._paint(step)
+            self._draw(step)
             self._write()
         finally:
             ended = time.monotonic()
             self._next = ended + max(self.every_seconds, (ended - started) / LARGEST_SHARE)
 
-    def _paint(self, step: int) -> None:
+    def _draw(self, step: int) -> None:
         method = None if self._task is None else mim_of(self._task)
-        if self.gallery is not None and method is not None and self._painted != step:
+        if self.gallery is not None and method is not None and self._drawn_step != step:
             write_pictures(method, self.gallery, Run(self.run).pictures, step)
-            self._painted = step
+            self._drawn_step = step
 
     def _write(self) -> None:
         write_report([self.run], Run(self.run).report_file, refresh_seconds=max(5, round(self.every_seconds)))
@@ -126,12 +126,12 @@ class LiveReport(Callback):
             write_skipped(self.run, self._skipped)
 
     def _guard(self, action: Callable[[], object]) -> None:
-        """A report must not cost a run: what goes wrong is said once, with the traceback in train.log."""
+        """A report must not cost a run: what goes wrong is logged once, with the traceback in train.log."""
         try:
             action()
         except Exception as error:
-            if not self._complained:
-                self._complained = True
+            if not self._warned:
+                self._warned = True
                 log.warning("the report could not be refreshed (%s); training goes on", error)
                 with (
                     suppress(OSError),

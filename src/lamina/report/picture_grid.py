@@ -14,7 +14,7 @@ NORMALISED = (
     "per-patch normalisation is undone with the mean and deviation of the true patch, so that its brightness "
     "and contrast are given and its content is predicted"
 )
-LOW_PASSED = "a low-passed target asks for no fine detail"
+LOW_PASSED = "a low-passed target has no fine detail"
 
 
 @dataclass(frozen=True)

@@ -114,21 +114,23 @@ def extremes(
     One Krylov space serves both ends (Wu and Simon, "Thick-restart Lanczos method for large symmetric
     eigenvalue problems", SIAM J. Matrix Anal. Appl. 22 (2000)). It stops when each residual is at most `tol`
     times the magnitude of its own value, or after `max_products`; then each value is measured by one more
-    product. Each has a scale of its own because the ends can differ a thousandfold: judged by the largest
+    product. Each has a scale of its own because the ends can differ a thousandfold: beside the largest
     value, any vector of the near-null space is a good one. A value that is zero up to rounding needs a
     residual that is so too. Of an eigenvalue that occurs several times it may find one. It holds
     max_vectors + 1 vectors, and at most half as many again while it restarts.
 
     Args:
         tick: called after each product with the largest residual over its own value's magnitude (NaN before
-            there are as many values as are asked for).
+            there are as many values as are wanted).
 
     Raises:
         LaminaError: for more values than there are parameters, or than products allow, or a tol of 0.
     """
     wanted = top + bottom
     if min(top, bottom) < 0 or wanted < 1 or wanted > len(start):
-        raise LaminaError(f"top {top} and bottom {bottom} of {len(start)} eigenvalues; ask for 1 to all")
+        raise LaminaError(
+            f"top {top} and bottom {bottom} of {len(start)} eigenvalues; give a sum from 1 to all"
+        )
     if max_products < wanted:
         raise LaminaError(f"{max_products} products cannot give {wanted} eigenvalues; raise max_products")
     if not tol > 0:
@@ -181,7 +183,7 @@ def _rounding(vectors: Tensor, size: float) -> float:
 
 
 def _kept(size: int, top: int, bottom: int) -> list[int]:
-    """Which Ritz values a restart keeps: those asked for, and half of the others, from the same ends."""
+    """Which Ritz values a restart keeps: the wanted ones, and half of the others, from the same ends."""
     spare = (size - top - bottom) // 2
     above = spare * top // (top + bottom)
     return [*range(bottom + spare - above), *range(size - top - above, size)]

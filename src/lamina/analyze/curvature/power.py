@@ -34,7 +34,9 @@ def power_iteration(
         tick: called after each product with the residual over the value's magnitude.
     """
     if top < 0 or max_products < 1:
-        raise LaminaError(f"power iteration for {top} values by {max_products} products; ask for more")
+        raise LaminaError(
+            f"power iteration needs top 0 or more and max_products 1 or more, not {top}, {max_products}"
+        )
     values: list[Eigenvalue] = []
     found: list[Tensor] = []
     for i in range(top):

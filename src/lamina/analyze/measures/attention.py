@@ -1,8 +1,8 @@
 """Attention probabilities of a network's blocks, which fused attention never forms.
 
 timm's `AttentionExtract` is not used: its hooks run timm's own forward rather than the encoder's (own channel
-statistics, residual decay, blocks up to the last one asked for), stay on the network, and keep every layer
-at once; and where a network was built with fused attention they see nothing.
+statistics, residual decay, blocks up to the last one that is needed), stay on the network, and keep every
+layer at once; and where a network was built with fused attention they see nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lamina.core.errors import LaminaError
 from lamina.encoder.encoder import Encoder
 from lamina.interop.backbone import Backbone
 
-See = Callable[[int, Float[Tensor, "B heads T T"]], None]
+Receive = Callable[[int, Float[Tensor, "B heads T T"]], None]
 _SOFTMAX = (Attention, EvaAttention, AttentionRope, BeitAttention, ParallelScalingBlock)
 
 
@@ -44,12 +44,13 @@ def attention_probabilities(
 
 
 def watch_attention(
-    encoder: Encoder, images: Shaped[Tensor, "B C H W"], layers: Sequence[int], see: See
+    encoder: Encoder, images: Shaped[Tensor, "B C H W"], layers: Sequence[int], receive: Receive
 ) -> None:
-    """`see(layer, probabilities)` is called for each of the listed blocks as it is computed, shallow to deep.
+    """`receive(layer, probabilities)` is called for each of the listed blocks as it is computed, shallow to
+    deep.
 
-    Where `see` keeps nothing, one block's probabilities are in memory at a time. The network is left as it
-    was, whatever happens. Raises as `attention_probabilities`.
+    Where `receive` keeps nothing, one block's probabilities are in memory at a time. The network is left
+    as it was, whatever happens. Raises as `attention_probabilities`.
     """
     if not layers or not all(0 <= layer < encoder.depth for layer in layers):
         raise LaminaError(f"attention of layers {tuple(layers)}: give blocks within 0..{encoder.depth - 1}")
@@ -58,7 +59,7 @@ def watch_attention(
         handles = []
         try:
             for layer, module in modules.items():
-                handles.append(module.attn_drop.register_forward_pre_hook(_telling(layer, see)))
+                handles.append(module.attn_drop.register_forward_pre_hook(_hook(layer, receive)))
             encoder(images, [max(layers)])
         finally:
             for handle in handles:
@@ -94,8 +95,8 @@ def unfused(modules: Sequence[Any]) -> Iterator[None]:
             module.fused_attn = fused
 
 
-def _telling(layer: int, see: See) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _hook(layer: int, receive: Receive) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        see(layer, inputs[0])
+        receive(layer, inputs[0])
 
     return hook

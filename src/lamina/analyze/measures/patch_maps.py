@@ -30,7 +30,7 @@ def principal(rows: Float[Tensor, "M D"], n: int = 3) -> Components:
     """The first `n` principal components of `rows`, in float64.
 
     The sign of each is such that its loading of largest magnitude is positive, so colours do not depend on
-    the solver's whim. Components beyond the rank of the rows are zero.
+    the solver. Components beyond the rank of the rows are zero.
     """
     centred = rows.double() - rows.double().mean(dim=0)
     variance, vectors = torch.linalg.eigh(centred.T @ centred)
@@ -102,7 +102,7 @@ class Norms:
     """Mean norm of each class token and register."""
 
 
-def judge_norms(norms: Float64[Tensor, "n N"], prefix: tuple[float, ...] = ()) -> Norms:
+def norm_outliers(norms: Float64[Tensor, "n N"], prefix: tuple[float, ...] = ()) -> Norms:
     """Which tokens have a norm far above the others' (register artefacts: Darcet et al., 2024).
 
     Where most norms are the same, sigma is at least a thousandth of the median.
@@ -133,7 +133,7 @@ def cosines_to(tokens: Float[Tensor, "B N D"], patch: int) -> Float64[Tensor, "B
 
 
 def mean_cosine(tokens: Float[Tensor, "B N D"]) -> Float64[Tensor, "B"]:
-    """Mean cosine of two different patches of an image: 1 where all patches say the same."""
+    """Mean cosine of two different patches of an image: 1 where all patches have the same direction."""
     unit, n = F.normalize(tokens.double(), dim=-1), tokens.shape[1]
     return (unit.sum(dim=1).square().sum(dim=-1) - n) / max(n * (n - 1), 1)
 
