@@ -88,8 +88,8 @@ def plan_monitor(
     resumed run is evaluated at the same steps; with another number of ranks they may be others.
 
     Raises:
-        LaminaError: where there are fewer images than `monitor.images`, or `monitor.knn_data` has no classes or
-            too few images of each.
+        LaminaError: where there are fewer images than `monitor.images`, or `monitor.knn_data` has no classes
+            or too few images of each.
     """
     options = recipe.monitor
     requested = IMAGES if options.images is None else options.images
