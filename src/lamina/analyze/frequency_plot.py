@@ -123,7 +123,7 @@ def summarize(result: FrequencyResult) -> Summary:
     """The highest frequency at the input and after the last block, and the last layer's high band."""
     rows = []
     for name, model in result.models.items():
-        shares = {kind: cell(bands.share_high, ".1f", 100, " %") for kind, bands in model.bands.items()}
+        shares = {kind: cell(bands.share_high, ".1f", 100.0, " %") for kind, bands in model.bands.items()}
         rows.append(
             {
                 "model": name,

@@ -143,7 +143,7 @@ def summarize(result: DepthResult) -> Summary:
                     "blocks after it": str(peak.blocks_after),
                     "gap to the last block (95 % interval)": gap,
                     **{
-                        place: cell(max(top1, default=None), ".1f", 100, " %")
+                        place: cell(max(top1, default=None), ".1f", 100.0, " %")
                         for place, top1 in final.items()
                     },
                 }

@@ -87,7 +87,7 @@ def summarize(result: RetrievalResult) -> Summary:
             "model": name,
             "images": str(model.n_images),
             **{
-                column: cell(getattr(model.scores, number, None), ".1f", 100, " %")
+                column: cell(getattr(model.scores, number, None), ".1f", 100.0, " %")
                 for column, number in numbers.items()
             },
             "near-duplicate pairs": str(model.duplicates),
