@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from unittest.mock import patch
 
 import tyro
@@ -22,6 +22,7 @@ import tyro
 from lamina.analyze.catalog import ANALYSES
 from lamina.cli.entry import main
 from lamina.cli.verbs import VERBS
+from lamina.core.config import marks
 from lamina.core.field_texts import field_texts
 from lamina.core.ranges import Range
 from lamina.data.samples.catalog import SAMPLES, at_path
@@ -97,7 +98,8 @@ def verbs() -> dict[str, str]:
 
 def options(root: Any, prefix: str = "") -> Iterator[Option]:
     """The options of a dataclass, those of its groups after its own."""
-    hints = get_type_hints(type(root), include_extras=True)
+    hints = get_type_hints(type(root))
+    ranges, arguments = marks(type(root), Range), marks(type(root), type(tyro.conf.arg()))
     texts = field_texts(type(root))
     own: list[Option] = []
     groups = []
@@ -106,22 +108,13 @@ def options(root: Any, prefix: str = "") -> Iterator[Option]:
         if is_dataclass(value):
             groups.append((f"{prefix}{field.name}.", value))
             continue
-        hint, extras = _without_extras(hints[field.name])
-        allowed = "; ".join(str(extra) for extra in extras if isinstance(extra, Range))
-        given = [extra.name for extra in extras if isinstance(extra, type(tyro.conf.arg())) and extra.name]
+        allowed = "; ".join(map(str, ranges[field.name]))
+        given = [argument.name for argument in arguments[field.name] if argument.name]
         name = f"{prefix}{given[0] if given else field.name}"
-        own.append(Option(name, _kind(hint), _value(value), texts.get(field.name, ""), allowed))
+        own.append(Option(name, _kind(hints[field.name]), _value(value), texts.get(field.name, ""), allowed))
     yield from sorted(own, key=lambda option: option.name.count("."))
     for name, group in groups:
         yield from options(group, name)
-
-
-def _without_extras(hint: Any) -> tuple[Any, list[Any]]:
-    """The type alone, and what is written beside it."""
-    if get_origin(hint) is not Annotated:
-        return hint, []
-    inner, *extras = get_args(hint)
-    return inner, extras
 
 
 def _kind(hint: Any) -> str:
@@ -188,10 +181,10 @@ def help_of(verb: str, flag: str = "--help") -> str:
         contextlib.suppress(SystemExit),
     ):
         main([*verb.split(), flag])
-    said = printed.getvalue().strip()
-    if not said.startswith("usage:"):
+    text = printed.getvalue().strip()
+    if not text.startswith("usage:"):
         raise ValueError(f"lamina {verb} --help prints no usage")
-    return said
+    return text
 
 
 def command_line_page() -> str:

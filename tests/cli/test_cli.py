@@ -55,7 +55,10 @@ def called(*args: object) -> subprocess.CompletedProcess[str]:
 def run(tmp_path_factory) -> Path:
     """A finished run."""
     out = tmp_path_factory.mktemp("cli") / "run"
-    done = lamina("pretrain", DATA, "--out", out, "--max-steps", 20, *TINY)
+    words = ["pretrain", DATA, "--out", out, "--max-steps", 20, *TINY]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lamina", *map(str, words)])  # what environment.json keeps
+        done = called(*words)
     assert done.returncode == 0, done.stderr
     assert "finished: step 20 of 20" in done.stdout
     assert str(out / "report.html") in done.stdout

@@ -5,11 +5,13 @@ The cell that is tagged `parameters` (as papermill has it) is followed by the va
 
 import json
 from pathlib import Path
+from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 TINY = {"IMAGES": "sample:photos?crop=32&most=2", "STEPS": 2}
 
 
@@ -24,11 +26,12 @@ def cells(notebook: Path) -> list[tuple[str, list[str]]]:
     return [("".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in found]
 
 
-@pytest.mark.parametrize("notebook", sorted(FOLDER.glob("*.ipynb")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs(notebook, tmp_path, monkeypatch):
-    matplotlib.use("Agg")
+    plt.switch_backend("Agg")
+    plt.close("all")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     tagged = 0
     for i, (code, tags) in enumerate(cells(notebook)):
         exec(compile(code, f"{notebook.name}, cell {i}", "exec"), names)
@@ -36,6 +39,22 @@ def test_a_notebook_runs(notebook, tmp_path, monkeypatch):
             assert set(TINY) <= set(names)
             names.update(TINY)
             tagged += 1
-    matplotlib.pyplot.close("all")
+    figures = len(plt.get_fignums())
+    plt.close("all")
     assert tagged == 1
-    assert (tmp_path / "encoder.safetensors").is_file()
+    assert names["outcome"].step == TINY["STEPS"]
+    assert figures == 2, "the training and the reconstructions"
+    assert names["result"].model == names["RUN"]
+    # Training wrote a report already: the last cell writes it again, behind the export.
+    report, encoder = tmp_path / names["RUN"] / "report.html", tmp_path / "encoder.safetensors"
+    assert report.stat().st_mtime_ns > encoder.stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
+def test_every_heading_has_a_cell_of_code(notebook):
+    kinds = [
+        "heading" if "".join(cell["source"]).startswith("## ") else cell["cell_type"]
+        for cell in json.loads(notebook.read_text())["cells"]
+    ]
+    assert kinds.count("heading") >= 6
+    assert all(kinds[i + 1 : i + 2] == ["code"] for i, kind in enumerate(kinds) if kind == "heading")

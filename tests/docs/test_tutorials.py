@@ -6,6 +6,7 @@ it out. Options of `TINY` are added to each command, and samples are made small.
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+) -->\n)?^```(?P<kind>\w*)\n(?P<code>.*?)^```$", re.M | re.S
 )
 READING = ["--workers", "0"]
+SHALLOW = ["--encoder.depth", "6"]
+"""Half the blocks, for pages that start from random weights alone."""
 TINY = {
     "pretrain": shlex.split(
-        "--max-steps 2 --batch-size 4 --workers 0 --encoder vit_tiny_patch16_224 --image-size 32 32 "
-        "--patch-size 8 --decoder.width 32 --decoder.depth 1 --monitor.images 0"
+        "--max-steps 2 --batch-size 4 --workers 0 --encoder vit_tiny_patch16_224 "
+        "--image-size 32 32 --patch-size 8 --decoder.width 32 --decoder.depth 1 --monitor.images 0"
     ),
     "evaluate finetune": shlex.split("--max-steps 2 --batch-size 4 --workers 0"),
     "evaluate knn": READING,
@@ -40,13 +43,15 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(match["kind"], match["code"]) for match in found]
 
 
-def run_commands(code: str) -> None:
-    """Each line of a block of commands; a line that ends with a backslash goes on with the next one."""
+def run_commands(code: str, pretraining: Sequence[str] = ()) -> None:
+    """Each line of a block of commands; a line that ends with a backslash goes on with the next one.
+    `pretraining` are further options of `lamina pretrain`."""
     for line in code.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         assert words[0] == "lamina", f"only commands of lamina are run: {line}"
         tiny = next((TINY[verb] for verb in TINY if line.startswith(f"lamina {verb} ")), [])
-        assert main([*small(words[1:]), *tiny]) == 0, line
+        more = pretraining if words[1] == "pretrain" else ()
+        assert main([*small(words[1:]), *tiny, *more]) == 0, line
 
 
 def small(words: list[str]) -> list[str]:
@@ -61,9 +66,10 @@ def small(words: list[str]) -> list[str]:
 def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
+    pretraining = [] if "--init" in page.read_text() else SHALLOW  # other weights have a depth of their own
     for kind, code in blocks(page):
         if kind == "sh":
-            run_commands(code)
+            run_commands(code, pretraining)
         else:
             exec(compile(code, str(page), "exec"), names)
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,18 +36,33 @@ TINY = StudyOptions(
 )
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two classes of 16 x 16 px in grey: bright and dark noise."""
+    root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for part, n in (("train", 12), ("val", 4)):
         for name, level in (("bright", 160), ("dark", 40)):
-            place = tmp_path / "data" / part / name
+            place = root / part / name
             place.mkdir(parents=True)
             for i in range(n):
                 noise = generator.integers(0, 60, (16, 16))
                 Image.fromarray((level + noise).astype(np.uint8)).save(place / f"{i}.png")
-    return str(tmp_path / "data")
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study feature-bias of one seed, finished."""
+    out = tmp_path_factory.mktemp("studies") / "whole"
+    assert run_study(feature_bias, folder, out, TINY).exit_code == 0
+    return out
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    """A copy of that study, which a test may change."""
+    return shutil.copytree(whole, tmp_path / "study")
 
 
 def grey(side: int = 28) -> ArraySource:
@@ -172,8 +188,7 @@ class Killed(Exception):
     """What ends a study without warning."""
 
 
-def test_a_study_killed_in_a_run_and_between_runs_tells_the_same(folder, tmp_path, monkeypatch):
-    whole = run_study(feature_bias, folder, tmp_path / "whole", TINY)
+def test_a_study_killed_in_a_run_and_between_runs_tells_the_same(folder, whole, tmp_path, monkeypatch):
     trained = Counter()
     pretrain = running.run_pretrain
 
@@ -204,39 +219,41 @@ def test_a_study_killed_in_a_run_and_between_runs_tells_the_same(folder, tmp_pat
         run_study(feature_bias, folder, tmp_path / "broken", TINY)
     monkeypatch.setattr(running, "write_json", written)
     broken = run_study(feature_bias, folder, tmp_path / "broken", TINY)
-    assert broken.page.read_text() == whole.page.read_text()
-    results = [
-        json.loads((place / "result.json").read_text()) for place in (whole.page.parent, broken.page.parent)
-    ]
+    assert broken.page.read_text() == (whole / "README.md").read_text()
+    results = [json.loads((place / "result.json").read_text()) for place in (whole, broken.page.parent)]
     assert results[0]["measured"] == results[1]["measured"]
     assert results[0]["tables"] == results[1]["tables"]
     assert sorted(trained.values()) == [1] * 5 + [2, 2]  # what was measured is not trained again
     for suffix in ("png", "svg"):
-        assert (whole.page.parent / f"figure.{suffix}").stat().st_size > 1000
+        assert (whole / f"figure.{suffix}").stat().st_size > 1000
 
 
-def test_more_seeds_can_follow_but_nothing_else_may_change(folder, tmp_path, monkeypatch):
-    out = tmp_path / "study"
-    first = run_study(feature_bias, folder, out, TINY).page.read_text()
-    assert "±" not in first
-    said = []
-    more = run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "seeds": 2}), said.append)
+def test_more_seeds_can_follow_but_nothing_else_may_change(folder, copied):
+    out = copied
+    assert "±" not in (out / "README.md").read_text()
+    lines = []
+    more = run_study(feature_bias, folder, out, replace(TINY, seeds=2), lines.append)
     assert "±" in more.page.read_text()
-    assert all("seed 1" in line for line in said if line.startswith("run "))
+    assert all("seed 1" in line for line in lines if line.startswith("run "))
     with pytest.raises(LaminaError, match=r"other settings .*steps"):
-        run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "steps": 9}))
+        run_study(feature_bias, folder, out, replace(TINY, steps=9))
     with pytest.raises(LaminaError, match=r"other settings .*study"):
         run_study(pair, folder, out, TINY)
     kept = read_json(out / "study.json")
     del kept["images"]  # as lamina wrote it before
     write_json(out / "study.json", kept)
-    said.clear()
-    assert run_study(feature_bias, folder, out, TINY, said.append).exit_code == 0
-    assert ["does not say which images" in line for line in said] == [True]
-    for file in Path(folder, "train").rglob("*.png"):  # other pixels in the same files
+    lines.clear()
+    assert run_study(feature_bias, folder, out, TINY, lines.append).exit_code == 0
+    assert ["does not say which images" in line for line in lines] == [True]
+    before = {file: file.read_bytes() for file in Path(folder, "train").rglob("*.png")}
+    for file in before:  # other pixels in the same files
         Image.open(file).transpose(Image.Transpose.ROTATE_180).save(file)
-    with pytest.raises(LaminaError, match=r"other settings \(images\)"):
-        run_study(feature_bias, folder, out, TINY)
+    try:
+        with pytest.raises(LaminaError, match=r"other settings \(images\)"):
+            run_study(feature_bias, folder, out, TINY)
+    finally:
+        for file, content in before.items():
+            file.write_bytes(content)
 
 
 def test_an_interruption_between_trainings_says_what_is_kept(folder, tmp_path, monkeypatch):
@@ -251,23 +268,22 @@ def test_an_interruption_between_trainings_says_what_is_kept(folder, tmp_path, m
     assert stop.value.__notes__[-1] == told
 
 
-def test_the_teacher_is_trained_again_where_its_run_is_gone(folder, tmp_path):
+def test_the_teacher_is_trained_again_where_its_run_is_gone(folder, copied):
     """As in a clone of the committed pages: runs are not kept there, measurements are."""
-    out = tmp_path / "study"
-    run_study(feature_bias, folder, out, TINY)
+    out = copied
     shutil.rmtree(out / "runs")
-    said = []
-    page = run_study(feature_bias, folder, out, TINY, said.append)
-    assert (page.exit_code, said) == (0, [])  # all is measured: nothing is trained
+    lines = []
+    page = run_study(feature_bias, folder, out, TINY, lines.append)
+    assert (page.exit_code, lines) == (0, [])  # all is measured: nothing is trained
     assert not (out / "runs").exists()
-    run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "seeds": 2}), said.append)
-    assert said[0] == "the teacher"
-    assert sum(line.startswith("run ") for line in said) == 6
+    run_study(feature_bias, folder, out, replace(TINY, seeds=2), lines.append)
+    assert lines[0] == "the teacher"
+    assert sum(line.startswith("run ") for line in lines) == 6
     shutil.rmtree(out / "runs")
     measured = out / "measured" / "teacher-seed1000.json"
     write_json(measured, {**read_json(measured), "sha256": "0" * 64})
     with pytest.raises(LaminaError, match="its weights differ"):  # as on another machine
-        run_study(feature_bias, folder, out, StudyOptions(**{**vars(TINY), "seeds": 3}))
+        run_study(feature_bias, folder, out, replace(TINY, seeds=3))
 
 
 def test_when_a_fused_run_is_there_is_told_beside_the_plain_runs_own_share():
@@ -326,7 +342,7 @@ def test_a_study_from_the_command_line(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_a_pair_is_probed_at_every_look(folder, tmp_path):
-    options = StudyOptions(**{**vars(TINY), "depth": 12})
+    options = replace(TINY, depth=6)
     page = run_study(pair, folder, tmp_path / "pair", options, command="lamina study pair").page
     result = json.loads((page.parent / "result.json").read_text())
     (seed,) = result["measured"]["MAE + MFF"]

@@ -58,7 +58,8 @@ def test_resume_at_every_step_is_bit_identical(tmp_path, workers):
     whole = tmp_path / "whole"
     last = train(whole, checkpoint_every_steps=1, workers=workers, options={"encoder.drop_path": 0.1}).step
     assert last >= 8
-    check_resumes(whole, last, lambda run: lamina.pretrain(DATA, run, resume=True), at=range(1, last))
+    at = range(1, last) if workers == 0 else (1, last // 2, last - 1)  # a start of workers takes its time
+    check_resumes(whole, last, lambda run: lamina.pretrain(DATA, run, resume=True), at=at)
 
 
 def test_workers_change_nothing(tmp_path):

@@ -71,7 +71,8 @@ def test_models_have_names_and_a_run_for_each_seed():
 def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monkeypatch):
     mae, mff = runs
     models = [f"MAE={mae}", f"MFF={mff}"]
-    whole = compare(models, folder, tmp_path / "whole", OPTIONS)
+    options = replace(OPTIONS, protocols=("knn", "finetune"))
+    whole = compare(models, folder, tmp_path / "whole", options)
     calls, plain = [], finetuning.evaluate_trained
 
     def dying(protocol, spec, *args, **kwargs):
@@ -84,19 +85,19 @@ def test_killed_and_called_again_it_tells_the_same(folder, runs, tmp_path, monke
 
     monkeypatch.setattr(finetuning, "evaluate_trained", dying)
     with pytest.raises(KeyboardInterrupt) as stop:
-        compare(models, folder, tmp_path / "broken", OPTIONS)
-    kept = f"7 of 10 evaluations are kept in {tmp_path / 'broken'}: the same command goes on there"
-    assert stop.value.__notes__ == [kept]  # two kNN, four linear, one of four fine-tunings
+        compare(models, folder, tmp_path / "broken", options)
+    kept = f"3 of 6 evaluations are kept in {tmp_path / 'broken'}: the same command goes on there"
+    assert stop.value.__notes__ == [kept]  # two kNN, one of four fine-tunings
     messages = []
-    broken = compare(models, folder, tmp_path / "broken", OPTIONS, messages.append)
+    broken = compare(models, folder, tmp_path / "broken", options, messages.append)
     assert len(calls) == 2 * 2 + 1  # what was measured is not trained again
-    assert not any(line.startswith(("knn", "linear")) for line in messages)
+    assert not any(line.startswith("knn") for line in messages)
     for name in ("MAE", "MFF"):
         assert [(s.protocol, s.seed, s.value, s.interval) for s in broken[name]] == [
             (s.protocol, s.seed, s.value, s.interval) for s in whole[name]
         ]
-    counts = {p: sum(s.protocol == p for s in whole["MAE"]) for p in OPTIONS.protocols}
-    assert counts == {"knn": 1, "linear": 2, "finetune": 2}
+    counts = {p: sum(s.protocol == p for s in whole["MAE"]) for p in options.protocols}
+    assert counts == {"knn": 1, "finetune": 2}
     with pytest.raises(LaminaError, match=r"other settings \(epochs\)"):
         compare(models, folder, tmp_path / "whole", CompareOptions(epochs=2.0))
 
