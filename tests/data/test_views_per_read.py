@@ -18,7 +18,7 @@ from helpers.runs import toy_recipe
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, sample_keys, uniform
-from lamina.data.augment.crops import RandomResizedCrop
+from lamina.data.augment.crops import CenterCrop, RandomResizedCrop
 from lamina.data.decode.decode import Decoded, decode
 from lamina.data.loading.dataset import TrainReader
 from lamina.data.loading.loader import TrainLoader, eval_batches
@@ -177,3 +177,19 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     error = (a.double() - b.double()).square().mean().item()
     assert error > 0
     return 10 * math.log10(255**2 / error)
+
+
+@pytest.mark.parametrize("size", [(427, 640), (64, 64)])
+def test_images_of_a_batch_do_not_share_memory(photographs: Path, size: tuple[int, int]) -> None:
+    source = open_source(str(photographs))
+    read = [
+        torch.from_numpy(np.array(Image.open(photographs / source.name(i)))).permute(2, 0, 1) for i in (0, 1)
+    ]
+    crop = CenterCrop(size, 1.0)  # of the first size, it gives the image itself
+    options = DataOptions(workers=0, crop="center", eval_crop_share=1.0, flip=0.0)
+    wanted = torch.stack([crop(image) for image in read])
+    assert torch.equal(next(eval_batches(source, size, 3, 2, options=options)).images, wanted)
+    for batch in TrainLoader(source, options, 0, 2, image_size=size).batches(0, 3):
+        order = [image.tolist() == wanted[0].tolist() for image in batch.images]
+        assert sorted(order) == [False, True]
+        assert torch.equal(batch.images, wanted if order[0] else wanted.flip(0))

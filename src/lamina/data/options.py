@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lamina.core.choices import read_if
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, Range, check_ranges
+
+if TYPE_CHECKING:  # options import no torch
+    from lamina.data.decode.scratch import Scratch
 
 MAX_PIXELS = 178_956_970
 """Where Pillow itself refuses an image as a decompression bomb (about 13,000 x 13,000)."""
@@ -38,6 +41,8 @@ class Decoding:
     reduce: Callable[[int, int], int] | None = None
     """From the height and width of an image as it is turned, the factor (1, 2, 4 or 8) by which it may be
     decoded smaller; what is not JPEG is not. None: nothing is."""
+    scratch: Scratch | None = None
+    """Memory into which JPEGs are decoded; the next one overwrites the image. None: each has its own."""
 
 
 AS_STORED = Decoding()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from lamina.core.files import check_writable, replacing
 from lamina.core.frozen import weights_sha256
 from lamina.core.plain_files import check_plain
 from lamina.core.records import parse_json
-from lamina.data.options import DataOptions
+from lamina.data.options import DECODING_FIELDS, LIMIT_FIELDS, DataOptions
 from lamina.data.sources import Source
 from lamina.features.pooling import Extractor, Identified
 from lamina.features.table import FeatureKey, FeatureTable
@@ -61,7 +61,8 @@ class FeatureCache:
             "source": identity,
             "image_size": list(image_size),
             "eval_crop_share": reading.eval_crop_share,
-            **{name: value for name, value in asdict(reading.decoding(in_chans)).items() if name != "reduce"},
+            "in_chans": in_chans,
+            **{name: getattr(reading, name) for name in (*DECODING_FIELDS, *LIMIT_FIELDS)},
             **({"reduced_decoding": True} if reading.reduced_decoding else {}),
         }
         return cls(folder, facts)

@@ -17,6 +17,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from lamina.data.decode.limits import TimedFile
+from lamina.data.decode.scratch import Scratch
 from lamina.data.options import Decoding
 
 try:
@@ -31,12 +32,15 @@ _SCAN = b"\xff\xda"
 _LEAST_BYTES = 1 << 20
 
 
-def read_jpeg(im: ImageFile, file: TimedFile, how: Decoding, factor: int = 1) -> NDArray[Any] | None:
+def read_jpeg(
+    im: ImageFile, file: TimedFile, how: Decoding, several_scans: bool, factor: int = 1
+) -> NDArray[Any] | None:
     """All pixels as (H, W) or (H, W, 3), uint8; None where Pillow has to decode.
 
     Args:
         im: as Pillow opened it from `file`, not loaded.
         file: all bytes; where it stands afterwards is the same as before.
+        several_scans: whether the image may be stored in more than one scan.
         factor: 1, 2, 4 or 8; height and width of the result are those of the image over it, rounded up.
     """
     colour, channels = _COLOURS.get(im.mode, ("", 0))
@@ -45,23 +49,29 @@ def read_jpeg(im: ImageFile, file: TimedFile, how: Decoding, factor: int = 1) ->
         return None
     here = file.tell()
     try:
-        size = file.seek(0, io.SEEK_END)
-        if size > max(_LEAST_BYTES, 4 * pixels):  # the memory that Pillow's own image would take
+        n_bytes = file.seek(0, io.SEEK_END)
+        if n_bytes > max(_LEAST_BYTES, 4 * pixels):  # the memory that Pillow's own image would take
             return None
         file.seek(0)
         content = file.read()
-        if pixels * content.count(_SCAN) > how.max_decode_seconds * _PIXELS_PER_SECOND:
+        scans = content.count(_SCAN) if several_scans else 1
+        if pixels * scans > how.max_decode_seconds * _PIXELS_PER_SECOND:
             return None
-        found = _decoded(content, colour, (-(-im.height // factor), -(-im.width // factor)))
+        size = -(-im.height // factor), -(-im.width // factor)
+        found = _decoded(content, colour, size, how.scratch)
         file.check()
         return found
     finally:
         file.seek(here)
 
 
-def _decoded(content: bytes, colour: str, size: tuple[int, int]) -> NDArray[Any] | None:
+def _decoded(
+    content: bytes, colour: str, size: tuple[int, int], scratch: Scratch | None = None
+) -> NDArray[Any] | None:
+    least = {"min_height": size[0], "min_width": size[1]}
+    memory = None if scratch is None else scratch.array(*size, 1 if colour == "GRAY" else 3)
     try:
-        found = simplejpeg.decode_jpeg(content, colour, min_height=size[0], min_width=size[1])
+        found = simplejpeg.decode_jpeg(content, colour, **least, buffer=memory)
     except ValueError:  # damaged, or odd
         return None
     if found.shape[:2] != size:

@@ -9,6 +9,7 @@ from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
 
 _MIB = 2**20
+_SMALL_BYTES = 512
 Stream = io.RawIOBase | io.BufferedIOBase
 """Bytes that can be read in any order: a file, a part of one, or `io.BytesIO`."""
 
@@ -60,6 +61,7 @@ class TimedFile(io.BufferedReader):
         super().__init__(raw)
         self._seconds = seconds
         self._end = time.thread_time() + seconds
+        self._small_reads = 0
 
     def check(self) -> None:
         """Raises `Unreadable` where the time is over."""
@@ -68,8 +70,11 @@ class TimedFile(io.BufferedReader):
             raise Unreadable(Reason.TOO_SLOW, detail)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any file, but for the time."""
-        self.check()
+        """As of any file, but for the time, which is looked at with each piece of data, or each 16th of those
+        small ones that a header is read in."""
+        self._small_reads += 1
+        if size is None or not 0 <= size <= _SMALL_BYTES or self._small_reads % 16 == 0:
+            self.check()
         return super().read(size)
 
     def readinto(self, buffer: object, /) -> int:

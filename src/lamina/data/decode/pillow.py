@@ -70,7 +70,7 @@ def read_pillow(im: ImageFile, file: TimedFile, how: Decoding) -> Pixels:
 def _read_jpeg(im: ImageFile, file: TimedFile, how: Decoding, mode: str) -> Pixels:
     reduced = None if how.reduce is None else _reduced(im, how, how.reduce)
     factor = 1 if reduced is None else reduced.factor
-    array = read_jpeg(im, file, how, factor)
+    array = read_jpeg(im, file, how, _several_scans(im), factor)
     if array is None:
         im.decodermaxblock = _PIECE_BYTES
         if factor > 1:
@@ -116,7 +116,7 @@ def _decoder_bytes(im: ImageFile) -> int:
     if whole is not None:
         return pixels * whole + _file_bytes(im)
     stored = pixels * _STORED_BYTES.get(im.mode, 4)
-    if im.format in ("JPEG", "MPO") and (im.info.get("progressive") or _several_scans(im)):
+    if im.format in ("JPEG", "MPO") and _several_scans(im):
         return stored + pixels * 2 * len(im.getbands())  # all coefficients wait for the last scan
     return 2 * stored if im.format == "TIFF" else stored  # which Pillow turns, or decodes strip by strip
 
@@ -130,7 +130,9 @@ def _file_bytes(im: ImageFile) -> int:
 
 
 def _several_scans(im: ImageFile) -> bool:
-    """Whether the first scan of a JPEG lacks a component, so that others must follow."""
+    """Whether a JPEG is progressive, or its first scan lacks a component, so that others must follow."""
+    if im.info.get("progressive"):
+        return True
     assert im.fp is not None
     here = im.fp.tell()  # Pillow stops at the scan's header: its length in two bytes, then the components
     head = im.fp.read(3)

@@ -23,6 +23,7 @@ from lamina.data.augment.randaugment import TrainAugment
 from lamina.data.augment.second_view import ShiftedViews
 from lamina.data.decode.decode import Decoded
 from lamina.data.decode.notes import remarks_on
+from lamina.data.decode.scratch import Scratch, kept
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.loading.bad_files import fault_of
 from lamina.data.loading.sampler import Sample
@@ -94,7 +95,8 @@ class TrainReader(BatchReader):
     ) -> None:
         if masking is not None and grid is None:
             raise LaminaError("a masking needs the grid of patches")
-        self.source, self.how, self.seed, self.crop, self.flip = source, how, seed, crop, flip
+        self.source, self.seed, self.crop, self.flip = source, seed, crop, flip
+        self.how = replace(how, scratch=Scratch())
         self.masking, self.grid = masking, grid
         self.views, self.strengths, self.augment = views, strengths, augment
         self.views_per_read, self.reduce = views_per_read, reduce
@@ -113,7 +115,7 @@ class TrainReader(BatchReader):
             read = partial(read_noted, self.source, how=how, remarks=remarks)
             found, index = read_or_replace(read, self.source, samples[first], keys[first : first + 1], faults)
             for k in crops:
-                image = self.crop(found.image, draws[k], found.reduced)
+                image = kept(self.crop(found.image, draws[k], found.reduced), found.image)
                 image, second = self._changed(image.flip(-1) if flips[k] else image, keys[k : k + 1])
                 images.append(image)
                 seconds += [] if second is None else [second]
@@ -159,7 +161,7 @@ class EvalReader(BatchReader):
         reduce: bool = False,
     ) -> None:
         self.source, self.crop, self.change = source, crop, change
-        self.how = replace(how, reduce=crop.factor) if reduce else how
+        self.how = replace(how, scratch=Scratch(), reduce=crop.factor if reduce else None)
 
     def _batch(self, samples: Sequence[int]) -> Batch:
         images, read, faults = [], [], []
@@ -170,7 +172,7 @@ class EvalReader(BatchReader):
             except Unreadable as error:
                 faults.append(fault_of(self.source, 0, index, error))
                 continue
-            image = self.crop(found.image, (), found.reduced)
+            image = kept(self.crop(found.image, (), found.reduced), found.image)
             images.append(image if self.change is None else self.change(image, index))
             read.append(index)
         labels = self.source.labels
