@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
+from lamina.core import rng
 from lamina.core.rng import Purpose, bits, fresh_keys, mix, permutation, sample_keys, seed_for, uniform
 
 
@@ -107,6 +108,21 @@ def test_uniform_is_uniform_and_uncorrelated():
     assert np.abs(correlation - np.eye(50)).max() < 0.12
     neighbours = np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]
     assert abs(neighbours) < 0.02
+
+
+@pytest.mark.parametrize("n", [1, 2, 65_535, 65_536, 65_537, 200_000])
+def test_permutation_sorts_the_keys_of_all_samples(n):
+    keys = bits(sample_keys(3, 5, torch.arange(n)), 1, Purpose.ORDER)[:, 0]
+    assert torch.equal(permutation(3, 5, n), torch.from_numpy(np.argsort(keys.numpy(), kind="stable")))
+
+
+def test_permutation_breaks_ties_by_index(monkeypatch):
+    few = lambda keys, n, purpose: bits(keys, n, purpose) % 7  # noqa: E731
+    want = np.argsort(
+        few(sample_keys(0, 0, torch.arange(90_000)), 1, Purpose.ORDER)[:, 0].numpy(), kind="stable"
+    )
+    monkeypatch.setattr(rng, "bits", few)
+    assert torch.equal(permutation(0, 0, 90_000), torch.from_numpy(want))
 
 
 def test_permutation_is_one_and_changes_with_the_epoch():

@@ -22,6 +22,8 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MUL_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MUL_2 = 0x94D049BB133111EB - (1 << 64)
+_CACHED = 1 << 16
+"""How many numbers stay in a processor's cache from one operation to the next."""
 
 
 class Purpose(IntEnum):
@@ -106,8 +108,12 @@ def uniform(keys: Int64[Tensor, "B"], n: int, purpose: Purpose) -> Float64[Tenso
 
 def permutation(seed: int, epoch: int, n: int) -> Int64[Tensor, "n"]:
     """The order of `n` samples in one epoch; ties (never seen) are broken by index."""
-    keys = sample_keys(seed, epoch, torch.arange(n))
-    return bits(keys, 1, Purpose.ORDER)[:, 0].argsort(stable=True)
+    keys = torch.empty(n, dtype=torch.int64)
+    for start in range(0, n, _CACHED):
+        samples = torch.arange(start, min(start + _CACHED, n))
+        keys[start : start + _CACHED] = bits(sample_keys(seed, epoch, samples), 1, Purpose.ORDER)[:, 0]
+    ordered, order = keys.sort()  # several times faster than where ties have to keep their order
+    return keys.argsort(stable=True) if (ordered[1:] == ordered[:-1]).any() else order
 
 
 def seed_for(seed: int, *words: int) -> int:
