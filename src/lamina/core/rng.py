@@ -71,7 +71,7 @@ def sample_keys(seed: int, epoch: int | Tensor, sample: Int64[Tensor, "B"]) -> I
 def torch_seed(seed: int) -> Iterator[None]:
     """Within it torch's generator of the CPU starts from `seed`; afterwards it is as it was before."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device, and is slow
         yield
 
 

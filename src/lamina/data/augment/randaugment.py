@@ -78,15 +78,19 @@ class TrainAugment:
                 "to null (random erasing takes any image)"
             )
         stored = (image * 255).round().to(torch.uint8) if image.is_floating_point() else image
-        changed = policy(Image.fromarray(stored.permute(1, 2, 0).contiguous().numpy()))
-        result = torch.from_numpy(np.array(changed)).permute(2, 0, 1).contiguous()
+        changed = policy(Image.fromarray(np.ascontiguousarray(stored.numpy().transpose(1, 2, 0))))
+        result = torch.from_numpy(np.ascontiguousarray(np.asarray(changed).transpose(2, 0, 1)))
         return result / 255 if image.is_floating_point() else result
 
     def _with_noise(self, eraser: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         """timm erases an empty canvas in normalised units; what it filled is put on the image."""
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise LaminaError(f"random erasing takes uint8 or floats on [0, 1], not {image.dtype}")
-        canvas = eraser(torch.full(image.shape, torch.nan))
+        canvas = torch.full(image.shape, torch.nan)
+        untouched = canvas._version
+        eraser(canvas)
+        if canvas._version == untouched:  # no box was drawn
+            return image
         mean, std = self._statistics(len(image))
         noise = (canvas * std + mean).clamp(0, 1)
         noise = noise if image.is_floating_point() else (noise * 255).round()

@@ -106,6 +106,8 @@ class TrainReader(BatchReader):
         keys = sample_keys(self.seed, epochs, indices)
         draws = uniform(keys, self.crop.n_draws, Purpose.CROP).tolist()
         flips = (uniform(keys, 1, Purpose.FLIP)[:, 0] < self.flip).tolist()
+        colours = [] if self.strengths is None else uniform(keys, 5, Purpose.COLOUR).tolist()
+        shifts = [] if self.views is None else uniform(keys, self.views.n_draws, Purpose.VIEW).tolist()
         images, seconds, labels = [], [], []
         faults: list[Fault] = []
         remarks: list[Remark] = []
@@ -116,9 +118,13 @@ class TrainReader(BatchReader):
             found, index = read_or_replace(read, self.source, samples[first], keys[first : first + 1], faults)
             for k in crops:
                 image = kept(self.crop(found.image, draws[k], found.reduced), found.image)
-                image, second = self._changed(image.flip(-1) if flips[k] else image, keys[k : k + 1])
-                images.append(image)
-                seconds += [] if second is None else [second]
+                image = image.flip(-1) if flips[k] else image
+                if self.strengths is not None:
+                    image = jitter(image, self.strengths, colours[k])
+                if self.views is not None:
+                    image, second = self.views(image, shifts[k])
+                    seconds.append(second)
+                images.append(image if self.augment is None else self.augment(image, keys[k]))
             label = self.source.labels[index] if self.source.labels is not None else -1
             labels += [label] * len(crops)
         mask = None
@@ -134,17 +140,6 @@ class TrainReader(BatchReader):
             return self.how
         factors = [partial(self.crop.factor, draws=each) for each in draws]
         return replace(self.how, reduce=lambda h, w: min(factor(h, w) for factor in factors))
-
-    def _changed(self, image: Tensor, key: Int64[Tensor, "1"]) -> tuple[Tensor, Tensor | None]:
-        """A crop with its colours and shapes changed, and its second view, if there is one."""
-        second = None
-        if self.strengths is not None:
-            image = jitter(image, self.strengths, uniform(key, 5, Purpose.COLOUR)[0].tolist())
-        if self.views is not None:
-            image, second = self.views(image, uniform(key, self.views.n_draws, Purpose.VIEW)[0].tolist())
-        if self.augment is not None:
-            image = self.augment(image, key)
-        return image, second
 
 
 class EvalReader(BatchReader):
