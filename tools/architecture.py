@@ -37,7 +37,7 @@ FLOORS = (
     Floor("A forward made of parts; tokenizers", ("mim", "supervised", "tokenizer")),
     Floor("A method with a forward of its own", ("cmae",)),
     Floor("What a run depends on, as one value, and the method that is built from it", ("recipes",)),
-    Floor("The methods of the field; runs on disk", ("methods", "runs")),
+    Floor("The methods of the field; runs on disk; runs that are planned", ("methods", "runs", "plan")),
     Floor("Weights of other tools, in and out", ("interop",)),
     Floor("Frozen features, and what kNN and a linear probe make of them", ("features",)),
     Floor("Analyses of an encoder", ("analyze",)),

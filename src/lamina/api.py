@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lamina.core.choices import check_read
-from lamina.core.config import merge
+from lamina.core.config import with_fields
+from lamina.core.durations import parse_duration
 from lamina.core.errors import LaminaError
 from lamina.data.open import Spec
 from lamina.data.sources import Source
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes
 from lamina.methods.catalog import recipe as named_recipe
+from lamina.plan.options import Fitting
 from lamina.pretraining import run_pretrain
 from lamina.recipes.recipe import Recipe
 from lamina.recipes.short_names import SHORT_NAMES
@@ -50,12 +52,16 @@ def pretrain(
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
     seed: int | None = None,
     checkpoint_every_steps: int | None = None,
+    time: str | float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Pre-train on a folder of images and keep everything in the run folder `out`.
 
-    Arguments left at None are the recipe's; the recipe itself is "mae", or on a resume the run's own.
-    `options` sets any other field by its dotted name, such as {"fusion.layers": [0, 2, 11]}.
+    Arguments left at None are the recipe's; on a resume the recipe is the run's own. Without a recipe it is
+    "mae", with settings that fit the images and the machine for what is left at None
+    (`lamina.plan.choose`). `time` is a wall-clock budget, such as "2h" or a number of seconds, in place of
+    `epochs` and `max_steps`: the speed of real steps is measured first, and the number of steps follows from
+    it. `options` sets any other field by its dotted name, such as {"fusion.layers": [0, 2, 11]}.
 
     Raises:
         LaminaError: one line that says what is wrong and how to mend it.
@@ -65,9 +71,17 @@ def pretrain(
     short = {dotted: given[name] for name, dotted in SHORT_NAMES.items() if given[name] is not None}
     if sides is not None:
         short["encoder.image_size"] = sides
-    chosen = apply_options(starting_recipe(recipe, out, resume), {**short, **(options or {})})
+    fields = {**short, **(options or {})}
+    seconds = parse_duration(time) if isinstance(time, str) else time
     return run_pretrain(
-        chosen, data, out, resume=resume, overwrite=overwrite, init=init, callbacks=report_callbacks
+        apply_options(starting_recipe(recipe, out, resume), fields),
+        data,
+        out,
+        resume=resume,
+        overwrite=overwrite,
+        init=init,
+        callbacks=report_callbacks,
+        fitting=Fitting(frozenset(fields), recipe is None, seconds),
     )
 
 
@@ -91,15 +105,9 @@ def starting_recipe(recipe: str | Recipe | None, out: str | Path, resume: bool) 
 
 def apply_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """The recipe with fields set by their dotted names; raises for one that the others switch off."""
-    before = recipe
-    for dotted, value in options.items():
-        *groups, name = dotted.split(".")
-        nested: Any = {name: value}
-        for group in reversed(groups):
-            nested = {group: nested}
-        recipe = merge(recipe, nested)
-    check_read(before, recipe)
-    return recipe
+    chosen = with_fields(recipe, options)
+    check_read(recipe, chosen)
+    return chosen
 
 
 def report_callbacks(run: Run, source: Source) -> Sequence[Callback]:

@@ -20,12 +20,14 @@ from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import Spec, open_source
 from lamina.data.sources import Source
 from lamina.interop.backbone import Backbone
-from lamina.interop.complete import complete
+from lamina.interop.complete import CompleteRecipe, complete
 from lamina.interop.init_weights import init_from_file
 from lamina.interop.load_weights import Loaded
 from lamina.interop.resizing import copy_weights
 from lamina.masking.attention_guided import AttentionGuidedMasking
 from lamina.mim import mim_of
+from lamina.plan.fit import fit_to_data, fit_to_time
+from lamina.plan.options import AS_GIVEN, Fitting
 from lamina.recipes.build import Task, build_task
 from lamina.recipes.recipe import Recipe
 from lamina.runs.data_facts import DataFacts, check_same_images, data_facts
@@ -34,9 +36,11 @@ from lamina.runs.run import Run
 from lamina.runs.same_settings import begin_or_change, changes_on_resume
 from lamina.supervised.classifier import Supervised
 from lamina.train import checkpoint
+from lamina.train.calibrate import seconds_per_step
 from lamina.train.callbacks import Callback
 from lamina.train.distributed import Ranks, from_main, process_group
 from lamina.train.loop import fit
+from lamina.train.options import plan_run
 from lamina.train.state import Outcome
 
 MoreCallbacks = Callable[[Run, Source], Sequence[Callback]]
@@ -53,6 +57,7 @@ def run_pretrain(
     callbacks: MoreCallbacks | None = None,
     source: Source | None = None,
     content: str = "",
+    fitting: Fitting = AS_GIVEN,
 ) -> Outcome:
     """Pre-train by `recipe` on the images of `data`, into the folder `out`; call it on every rank.
 
@@ -60,6 +65,7 @@ def run_pretrain(
     the run in `out` goes on (or starts, where there is none). `callbacks` makes more of them from the run and
     its images. `source` are the images where they are open, or some of those that `data` names.
     `content`, where it is given, is a digest of what they hold, which a resumed run has to find again.
+    `fitting` says what of the recipe follows from images, machine and time; a run that goes on keeps its own.
 
     Raises:
         LaminaError: where the options, the data or the folder are invalid.
@@ -78,7 +84,16 @@ def run_pretrain(
         own, given = (run.recipe() if going_on else None), _init_name(init)
         if going_on and not isinstance(init, Backbone):
             init = run.init()
-        recipe, target, teacher = complete(recipe, source, init, own)
+        outlook = None
+        if going_on:
+            tell_kept_length(run, fitting, ranks)
+        else:
+            recipe, outlook = fit_to_data(recipe, source, ranks, fitting)
+        recipe, target, teacher = completed = complete(recipe, source, init, own)
+        if not going_on:
+            recipe = _fit_to_time(completed, source, ranks, fitting)
+        for line in outlook.lines(recipe) if outlook else ():
+            print(printable(line), flush=True)
         method = build_task(recipe, target, teacher)
         changed = changes_of_run(run, recipe, facts, given) if going_on else None
         if init is not None and not (going_on and checkpoint.steps(run.checkpoints)):
@@ -96,6 +111,29 @@ def run_pretrain(
             *(callbacks(run, source) if callbacks and ranks.main else ()),
         ]
         return fit(method, loader, recipe.optim, recipe.train, run.path, ours, resume=going_on)
+
+
+def tell_kept_length(run: Run, fitting: Fitting, ranks: Ranks) -> None:
+    """Say, where a time budget is given to a run that goes on, that it keeps its number of steps."""
+    if fitting.seconds is not None and ranks.main:
+        steps = plan_run(run.recipe().train, run.data().images).total_steps
+        print(f"--time has no effect on a run that goes on: it keeps its {steps:,} steps", flush=True)
+
+
+def _fit_to_time(completed: CompleteRecipe, source: Source, ranks: Ranks, fitting: Fitting) -> Recipe:
+    """The recipe with as many steps as fit into the time budget, where there is one: measured on a method and
+    a loader of their own."""
+
+    def step_seconds(seconds: float) -> float:
+        method = build_task(recipe, completed.target, completed.teacher)
+        ahead = recipe.data.workers * recipe.data.prefetch_batches
+        loader = _loader(recipe, source, method, ranks)
+        return seconds_per_step(
+            method, loader, recipe.optim, recipe.train, ranks, seconds=seconds, ahead=ahead
+        )
+
+    recipe = completed.recipe
+    return fit_to_time(recipe, len(source), ranks, fitting, step_seconds)
 
 
 def _monitors(recipe: Recipe, data: Spec, source: Source, method: Task, ranks: Ranks) -> list[Callback]:

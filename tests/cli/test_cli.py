@@ -200,7 +200,7 @@ WRONG = [
     (["pretrain", "sample:photos", "--out", "OUT", "--recipe", "nonesuch"], "choose one of"),
     (["pretrain", "sample:photos", "--out", "OUT", "--epochs", "many"], "many"),
     (["pretrain", "sample:photos", "--out", "OUT", "--fusion", "maybe"], "'none', 'mff'"),
-    (["pretrain", "sample:photos", "--out", "OUT", "--fusion.layers", "0", "3"], "end with the last block"),
+    (["pretrain", "sample:photos", "--out", "OUT", "--fusion.layers", "0", "3"], "the last of them 11"),
     (["pretrain", "sample:photos", "--out", "OUT", "--encoder", "resnet50"], "resnet50"),
     (["pretrain", "sample:photos", "--out", "OUT", "--image-size", "100"], "multiple of the patch"),
     (["pretrain", "sample:photos", "--out", "OUT", "--mask-ratio", "1.5"], "above 0 and below 1"),

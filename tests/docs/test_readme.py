@@ -88,7 +88,7 @@ def test_dotted_options_are_options(page):
 @cache
 def flags(verb: str) -> set[str]:
     """The options that a verb's help names."""
-    more = ("--help-all",) if verb == "pretrain" else ()
+    more = ("--help-all",) if verb in ("pretrain", "plan") else ()
     text = "".join(reference.help_of(verb, flag) for flag in ("--help", *more))
     return set(re.findall(r"--[a-z][\w.-]*[a-z0-9]", text)) | {"--help"}
 

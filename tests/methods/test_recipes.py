@@ -11,7 +11,6 @@ from lamina.core.config import differences, merge, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.methods.catalog import METHODS, recipe, recipes
 from lamina.recipes.build import build_method, resolve
-from lamina.recipes.memory import estimate_memory
 from lamina.recipes.recipe import Recipe
 from lamina.train.options import plan_run
 from lamina.train.schedule import learning_rate
@@ -148,23 +147,3 @@ def test_wrong_values_get_one_line(change, says):
 def test_recipes_that_cannot_be_built(change, says):
     with pytest.raises(LaminaError, match=says):
         build_method(resolve(merge(recipe("mae-ti"), change)))
-
-
-def test_memory_counts_what_autograd_really_keeps():
-    """The same count on real tensors, with attention that keeps its matrix, as on the meta device."""
-    resolved = resolve(recipe("mae-small"))
-    method = build_method(resolved)
-    estimate = estimate_memory(resolved, 4)
-    assert estimate.parameters == sum(p.numel() for p in method.parameters() if p.requires_grad)
-    kept = {}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    own = {t.untyped_storage().data_ptr() for t in [*method.parameters(), *method.buffers()]}
-    images = torch.rand(4, 3, 64, 64)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        method(images)
-    real = sum(t.untyped_storage().nbytes() for p, t in kept.items() if p not in own | {images.data_ptr()})
-    assert estimate.activations == pytest.approx(real, rel=0.15)

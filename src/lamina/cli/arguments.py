@@ -69,8 +69,8 @@ class PretrainArguments:
     out: Path
     """Folder of the run: a new one, or with --resume that of a run."""
     recipe: str | None = None
-    """Method and schedule to start from (`lamina recipes` lists them). By default mae; with --resume the
-    run's own."""
+    """Method and schedule to start from (`lamina recipes` lists them). By default mae, with settings that fit
+    the images and the machine for all options that are not given; with --resume the run's own."""
     config: Path | None = None
     """YAML file with fields of the recipe, such as the recipe.yaml of a run. Options of the command line
     override it."""
@@ -81,8 +81,12 @@ class PretrainArguments:
     init: str | None = None
     """Weights to initialise the encoder from: a run, an exported file, third-party weights (see `lamina
     inspect`), or timm/NAME for the published weights of a timm model. By default the weights are random."""
+    time: str | None = None
+    """Wall-clock time that the run is to take, such as 2h, 90m or 1h30m, in place of --epochs and
+    --max-steps: the speed of real steps is measured first, and the number of steps follows from it."""
     dry_run: bool = False
-    """Print the complete recipe, the number of steps and the memory, and train nothing."""
+    """Print the complete recipe, the number of steps, the memory and an estimate of the time, and train
+    nothing."""
     fields: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
 
@@ -183,7 +187,7 @@ def parse_training(
         LaminaError: in one line, for arguments that cannot be used.
     """
     args = long_names(args)
-    check_fields(_field_names(args), first, verb)
+    check_fields(given_fields(args), first, verb)
 
     def parsed(recipe: TrainingRecipe) -> tuple[A, Start[TrainingRecipe]]:
         start = with_config(recipe, args, without_old_fields)
@@ -197,7 +201,7 @@ def parse_training(
     return arguments
 
 
-def _field_names(args: Sequence[str]) -> list[str]:
+def given_fields(args: Sequence[str]) -> list[str]:
     """Of the options given, the fields of a recipe that they would be; --encoder.heads is of the model."""
     flags = [arg.partition("=")[0].removeprefix("--") for arg in args if arg.startswith("--")]
     names = [flag.replace("-", "_").replace(".no_", ".") for flag in flags]

@@ -12,7 +12,7 @@ import yaml
 
 from lamina.cli.parse import peek
 from lamina.core.choices import check_read
-from lamina.core.config import merge
+from lamina.core.config import flatten, merge
 from lamina.core.errors import LaminaError
 from lamina.core.records import parse_yaml
 
@@ -27,6 +27,8 @@ class Start(Generic[T]):
     """With the fields of --config, where it is given."""
     before: T
     """Without those that people wrote there: of a run's recipe.yaml all fields are the run's."""
+    fields: frozenset[str] = frozenset()
+    """Dotted names of the fields of --config."""
 
     def check(self, chosen: T) -> None:
         """Refuse what has no effect, of --config and of the options that led to the recipe `chosen`."""
@@ -47,10 +49,11 @@ def with_config(
         return Start(recipe, recipe)
     content = _read_mapping(Path(config))
     fields = _fields_of(content)
+    names = frozenset(flatten(fields))
     if fields is content:
-        return Start(merge(recipe, fields), recipe)
+        return Start(merge(recipe, fields), recipe, names)
     configured = merge(recipe, saved(fields, recipe))
-    return Start(configured, configured)
+    return Start(configured, configured, names)
 
 
 class _Loader(yaml.SafeLoader):

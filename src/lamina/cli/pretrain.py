@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import tyro
-from rich.table import Table
 
-from lamina.cli.arguments import PretrainArguments
+from lamina.cli.arguments import PretrainArguments, given_fields
 from lamina.cli.config_file import with_config
 from lamina.cli.output import say
 from lamina.cli.parse import long_names, parse, peek
-from lamina.core.console import make_console
-from lamina.core.field_texts import field_texts
+from lamina.cli.short_help import METHOD_NAMES, print_short_help
+from lamina.core.durations import parse_duration
 from lamina.data.samples.catalog import sample_names
-from lamina.methods.catalog import METHODS
 from lamina.methods.catalog import recipe as named_recipe
+from lamina.plan.options import Fitting
 from lamina.recipes.recipe import Recipe
-from lamina.recipes.short_names import SHORT_NAMES
 
-_FLAGS = {"recipe": " NAME", "config": " FILE", "resume": "", "overwrite": "", "init": " FILE", "dry_run": ""}
+_FLAGS = {
+    "recipe": " NAME",
+    "config": " FILE",
+    "time": " 2h",
+    "resume": "",
+    "overwrite": "",
+    "init": " FILE",
+    "dry_run": "",
+}
 """The options that are no fields of the recipe, and the values that they take."""
 _USAGE = f"""\
 usage: lamina pretrain DATA --out RUN [options]
@@ -30,13 +35,7 @@ DATA is a folder (searched in depth), a .txt list, a quoted glob, or a sample:
 {sample_names()}.
 RUN is a new folder; everything about the run is kept in it.
 """
-_END = f"""
-Methods: {", ".join(method.name for method in METHODS)}.
---recipe takes METHOD or METHOD-small, or METHOD-ti, -s, -b, -l or -h as published.
-
---help-all lists all other options. They have dotted names, such as --fusion.layers 0 2 11 or
---optim.weight-decay 0.1.
-
+_END = f"""{METHOD_NAMES}
 Exit codes:
   0   done
   2   wrong arguments or data, too many files that cannot be read, or a data worker that died
@@ -54,9 +53,9 @@ def pretrain(_: str, args: Sequence[str]) -> int:
         LaminaError: in one line, for arguments that cannot be used and for whatever stops a run.
     """
     if {"-h", "--help"} & set(args):
-        _print_help()
+        print_short_help(_USAGE, PretrainArguments, _FLAGS, _END)
         return 0
-    arguments = parse_pretrain(["--help" if arg == "--help-all" else arg for arg in args])
+    arguments, fitting = parse_pretrain(["--help" if arg == "--help-all" else arg for arg in args])
     from lamina.api import report_callbacks
     from lamina.cli.dry_run import describe
     from lamina.pretraining import run_pretrain
@@ -66,7 +65,7 @@ def pretrain(_: str, args: Sequence[str]) -> int:
     run = Run(arguments.out)
     if arguments.dry_run:
         own = run if arguments.resume and run.exists() else None
-        describe(arguments.fields, arguments.data, init=arguments.init, own=own)
+        describe(arguments.fields, arguments.data, init=arguments.init, own=own, fitting=fitting)
         return 0
     outcome = run_pretrain(
         arguments.fields,
@@ -76,14 +75,16 @@ def pretrain(_: str, args: Sequence[str]) -> int:
         overwrite=arguments.overwrite,
         init=arguments.init,
         callbacks=report_callbacks,
+        fitting=fitting,
     )
     if is_main() and run.report_file.is_file():
         say(f"report {run.report_file}")
     return outcome.exit_code
 
 
-def parse_pretrain(args: Sequence[str]) -> PretrainArguments:
-    """Arguments of `lamina pretrain`: the recipe, then --config, then the options given.
+def parse_pretrain(args: Sequence[str]) -> tuple[PretrainArguments, Fitting]:
+    """Arguments of `lamina pretrain`: the recipe, then --config, then the options given; and what of the
+    recipe is left to be chosen.
 
     Raises:
         LaminaError: in one line, for arguments that cannot be used.
@@ -93,7 +94,9 @@ def parse_pretrain(args: Sequence[str]) -> PretrainArguments:
     default = PretrainArguments(data=tyro.MISSING, out=tyro.MISSING, fields=start.recipe)
     parsed = parse(PretrainArguments, args, "lamina pretrain", default)
     start.check(parsed.fields)
-    return parsed
+    seconds = None if parsed.time is None else parse_duration(parsed.time)
+    given = start.fields | frozenset(given_fields(args))
+    return parsed, Fitting(given, parsed.recipe is None, seconds)
 
 
 def _starting_recipe(args: Sequence[str]) -> Recipe:
@@ -104,25 +107,3 @@ def _starting_recipe(args: Sequence[str]) -> Recipe:
     from lamina.api import starting_recipe
 
     return starting_recipe(name, out, resume=True)
-
-
-def _print_help() -> None:
-    console = make_console()
-    mae = named_recipe("mae")
-    table = Table("option", "default", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    texts = field_texts(PretrainArguments)
-    for name, value in _FLAGS.items():
-        table.add_row(_flag(name) + value, "mae" if name == "recipe" else "", texts[name])
-    table.add_row("--help-all", "", "List every field of the recipe by its dotted name.")
-    for name, dotted in SHORT_NAMES.items():
-        group, _, field = dotted.partition(".")
-        options = getattr(mae, group)
-        default, kind = getattr(options, field), cast(type, type(options))
-        table.add_row(_flag(name), "" if default is None else str(default), field_texts(kind)[field])
-    console.print(_USAGE, markup=False)
-    console.print(table)
-    console.print(_END, markup=False)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

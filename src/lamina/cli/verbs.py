@@ -55,6 +55,13 @@ def _study(name: str, text: str) -> Verb:
 
 VERBS = (
     Verb("pretrain", "Pre-train on a folder of images", "lamina.cli.pretrain:pretrain", parses=True),
+    Verb(
+        "plan",
+        "Print the work, memory and time of a pre-training on GPUs",
+        "lamina.cli.plan:plan",
+        printed=True,
+        parses=True,
+    ),
     *(_evaluate(row) for row in PROTOCOLS if row.name in _PROTOCOLS),
     Verb(
         "evaluate all",

@@ -113,17 +113,29 @@ def describe_changes(before: Any, after: Any, but: Iterable[str] = ()) -> str:
         but: dotted names of fields that do not count.
     """
     changes = {name: new for name, (_, new) in differences(before, after).items() if name not in set(but)}
-    return ", ".join(f"{name} {_in_words(value)}" for name, value in changes.items())
+    return ", ".join(f"{name} {in_words(value)}" for name, value in changes.items())
 
 
-def _in_words(value: Any) -> str:
+def in_words(value: Any) -> str:
+    """A field's value, as in `to_mapping`, as text."""
     if isinstance(value, list):
-        return " ".join(map(_in_words, value)) or "none"
+        return " ".join(map(in_words, value)) or "none"
     if isinstance(value, float):
         return f"{value:g}"
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     return str(value)
+
+
+def with_fields(options: T, fields: Mapping[str, Any]) -> T:
+    """`options` with fields set by their dotted names; raises as `merge` does."""
+    for dotted, value in fields.items():
+        *groups, name = dotted.split(".")
+        nested: dict[str, Any] = {name: value}
+        for group in reversed(groups):
+            nested = {group: nested}
+        options = merge(options, nested)
+    return options
 
 
 def flatten(mapping: Mapping[str, Any], where: str = "") -> dict[str, Any]:

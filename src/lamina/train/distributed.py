@@ -57,6 +57,11 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def local_world() -> int:
+    """How many ranks there are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", _LOCAL["LOCAL_WORLD_SIZE"]))
+
+
 @contextmanager
 def process_group(device: str = "auto") -> Iterator[Ranks]:
     """Join the process group that torchrun describes (gloo on CPU, NCCL on CUDA) and leave it at the end.

@@ -10,6 +10,8 @@ from lamina.core.choices import read_if
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, check_ranges
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -28,7 +30,7 @@ class TrainOptions:
     """Number of images in one forward pass of one process. Unset: all of its share of the batch, halved until
     it fits into the GPU's memory."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Arithmetic of the forward pass: fp32, or mixed precision with bf16 or with scaled fp16."""
 
     device: str = "auto"

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SMALLEST_SCALE = 1.0
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context of the forward; with fp32 it does nothing."""
-    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 def loss_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:

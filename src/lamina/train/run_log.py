@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from lamina.core.frozen import modes_kept
 from lamina.core.terminal import lost_output, why
 from lamina.core.text import printable
 from lamina.train.callbacks import Callback
+from lamina.train.expected_end import ExpectedEnd
 from lamina.train.log_files import LogFiles, TensorBoard, finite
 from lamina.train.progress import show_progress, summary
 from lamina.train.state import Outcome, TrainState
@@ -44,6 +46,7 @@ class RunLog:
         self._board = TensorBoard(folder, state.step) if tensorboard else None
         self._files = LogFiles(folder, state.step, known_rows)
         self._progress = show_progress(state.step, state.total_steps)
+        self._end = ExpectedEnd(state.total_steps)
         self._callbacks = callbacks
         self._reported: set[int] = set()
         self._failed: set[str] = set()
@@ -79,6 +82,8 @@ class RunLog:
 
     def step(self, step: int) -> None:
         self._show(partial(self._progress.step, step))
+        if told := self._end.after(step, time.monotonic()):
+            self.say(told)
 
     def row(
         self, row: dict[str, Any], clock: dict[str, float], batch: Batch, task: nn.Module

@@ -337,7 +337,7 @@ def test_memory_of_a_vit_b_on_coco_is_as_the_docs_say():
     one, two = (estimate_detection(planned, n) for n in (1, 2))
     gib = 2**30
     assert round((one.weights + one.training) / gib, 1) == 1.7
-    assert round((two.total - one.total) / gib, 1) == 6.8
+    assert round((two.total - one.total) / gib, 1) == 3.6
 
 
 def changed(part: ToyObjects, **changes) -> ToyObjects:

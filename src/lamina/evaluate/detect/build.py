@@ -19,7 +19,7 @@ from lamina.evaluate.detect.detector import Detector
 from lamina.evaluate.detect.memory_model import MemoryModel
 from lamina.evaluate.detect.recipes import DetectRecipe, detect_recipe
 from lamina.interop.backbone import Backbone
-from lamina.recipes.memory import MemoryEstimate, count_memory
+from lamina.plan.memory import MemoryEstimate, count_memory
 
 DetectPlan = DensePlan[DetectData, DetectRecipe]
 
@@ -58,7 +58,8 @@ def estimate_detection(planned: DetectPlan, images: int = 1) -> MemoryEstimate:
     """Memory of a training step with so many images at a time, without computing anything."""
     with torch.device("meta"):
         batch = Batch(torch.empty(images, planned.encoder.in_chans, *planned.recipe.window.pixels))
-        return count_memory(MemoryModel(_meta(planned), planned.recipe.head), batch)
+        outline = MemoryModel(_meta(planned), planned.recipe.head)
+        return count_memory(outline, batch, planned.recipe.train.precision, planned.recipe.optim.kind)
 
 
 def _meta(planned: DetectPlan) -> Detector:

@@ -23,7 +23,7 @@ from lamina.evaluate.segment.recipes import HeadKind, SegmentRecipe, segment_rec
 from lamina.evaluate.segment.segmenter import Segmenter
 from lamina.evaluate.segment.upernet import UperNet
 from lamina.interop.backbone import Backbone
-from lamina.recipes.memory import MemoryEstimate, count_memory
+from lamina.plan.memory import MemoryEstimate, count_memory
 
 SegmentPlan = DensePlan[SegmentData, SegmentRecipe]
 
@@ -76,7 +76,8 @@ def estimate_segmentation(planned: SegmentPlan) -> MemoryEstimate:
     with torch.device("meta"):
         images = torch.empty(n, planned.encoder.in_chans, *recipe.window.pixels)
         labels = torch.empty(n, *recipe.window.pixels, dtype=torch.int64)
-        return count_memory(_meta(planned), Batch(images, labels=labels))
+        batch = Batch(images, labels=labels)
+        return count_memory(_meta(planned), batch, recipe.train.precision, recipe.optim.kind)
 
 
 def _meta(planned: SegmentPlan) -> Segmenter:
