@@ -1,11 +1,13 @@
 """CrossMAE's decoder beside MAE's, and each method's step beside its parts, interleaved in one process.
 
     python benchmarks/decoders.py                 # decoders: forward and backward on the encoder's output
+    python benchmarks/decoders.py --steps s b     # whole steps of ViT-S and ViT-B with MFF and each decoder
     python benchmarks/decoders.py --parts         # a method's forward and backward / the sum of its parts'
 
 Decoders read the output of a ViT-S/16 at 224 px with 49 of 196 patches visible, a batch of 16. In each round
 every contender takes one turn, in an order that is turned from round to round; shown are the median of the
-ratios within a round and their quartiles.
+ratios of processor times within a round, and their quartiles. A whole step is forward, loss, backward and
+fused AdamW on random images, at the batch sizes of `step.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import timm
 import torch
@@ -27,8 +30,13 @@ from lamina.masking.random import RandomMasking
 from lamina.targets.teacher import Teacher
 from lamina.targets.token_ids import TokenIds
 from lamina.tokenizer.vae import DiscreteVAE
-from step import ratios
+from step import SIZES, lamina_mae, ratios, stepper, vit
 
+CROSS = {
+    "s": ((256, 2, 8, 49), (256, 4, 8, 49), (256, 8, 8, 49), (512, 4, 16, 49), (256, 4, 8, 98)),
+    "b": ((256, 4, 8, 49), (512, 4, 16, 49), (512, 8, 16, 49)),
+}
+"""Width, depth, heads and number of predicted patches of the cross decoders in whole steps."""
 WIDTH, GRID, PATCH = 384, (14, 14), 16
 SHAPE = (WIDTH, PATCH * PATCH * 3, GRID, 1)
 
@@ -42,9 +50,9 @@ def timed(turns: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[f
     for i in range(rounds):
         k = i % len(names)
         for name in names[k:] + names[:k]:
-            started = time.perf_counter()
+            started = time.process_time()
             turns[name]()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(time.process_time() - started)
     return seconds
 
 
@@ -78,6 +86,31 @@ def decoders(batch: int) -> dict[str, Callable[[], None]]:
         ),
     }
     return {name: turn(decoder.train()) for name, decoder in shapes.items()}
+
+
+def steps(key: str) -> dict[str, Callable[[], None]]:
+    """A training step of ViT-S or ViT-B with each decoder; all but the first with MFF."""
+    size = SIZES[key]
+
+    def fused(width: int, depth: int, heads: int, predicted: int) -> Callable[[], torch.nn.Module]:
+        def build() -> torch.nn.Module:
+            network = vit(size)
+            lamina.init_vit_mae(network)
+            fusion = lamina.MultiLevelFusion(size.width, size.depth)
+            return lamina.crossmae(network, fusion, 0.75, predicted / 196, width, depth, heads)
+
+        return build
+
+    builders = {
+        "MAE 512 x 8": lambda: lamina_mae(size),
+        "MAE 512 x 8 + MFF": lambda: lamina_mae(size, fused=True),
+        "MAE 256 x 4 + MFF": lambda: lamina_mae(replace(size, decoder_width=256, decoder_depth=4), fused=True),
+        **{
+            f"cross {width} x {depth}, {predicted} predicted, + MFF": fused(width, depth, heads, predicted)
+            for width, depth, heads, predicted in CROSS[key]
+        },
+    }
+    return {name: stepper(build, size, "cpu") for name, build in builders.items()}
 
 
 def small_vit(width: int = 192) -> torch.nn.Module:
@@ -159,6 +192,7 @@ def main() -> None:
     )
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", nargs="+", choices=list(CROSS), help="whole steps of these sizes")
     options = parser.parse_args()
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds")
@@ -176,7 +210,15 @@ def main() -> None:
             found = ratios(*map(list, zip(*pairs, strict=True)))
             print(f"{name}: step / sum of parts {tell(found)}", flush=True)
         return
-    seconds = timed(decoders(16), options.rounds)
+    for key in options.steps or ():
+        print(f"whole steps of ViT-{key.upper()}, batch {SIZES[key].batch}")
+        print_ratios(timed(steps(key), options.rounds))
+    if not options.steps:
+        print_ratios(timed(decoders(16), options.rounds))
+
+
+def print_ratios(seconds: dict[str, list[float]]) -> None:
+    """How many times as fast as the first each contender is, a line each."""
     first = next(iter(seconds))
     for name in seconds:
         print(f"{first.split(',')[0]} / {name}: {tell(ratios(seconds[first], seconds[name]))}", flush=True)

@@ -14,6 +14,7 @@ from lamina.methods.cmae import cmae_published, cmae_recipe
 from lamina.methods.crossmae import crossmae_published, crossmae_recipe
 from lamina.methods.deit import deit_published, deit_recipe
 from lamina.methods.eva import eva_published, eva_recipe, eva_tokens_published, eva_tokens_recipe
+from lamina.methods.fast import fast_mff_recipe, fast_mff_sized, fast_recipe, fast_sized
 from lamina.methods.mae import mae_published, mae_recipe
 from lamina.methods.maskfeat import maskfeat_published, maskfeat_recipe
 from lamina.methods.milan import milan_published, milan_recipe
@@ -31,9 +32,10 @@ class Method:
     name: str
     """As `--recipe` takes it."""
     published: Callable[[Size], Recipe]
-    """NAME-ti, -s, -b, -l and -h: the method as it was published."""
+    """NAME-ti, -s, -b, -l and -h: the method as it was published (`fast` was not: on MAE's schedule)."""
     recipe: Callable[[], Recipe]
-    """NAME: sized for one GPU and a folder of images, with MFF where the method has no fusion of its own."""
+    """NAME: sized for one GPU and a folder of images, with MFF where the method has no fusion of its own (`fast`
+    has none, since `fast-mff` is the same with MFF)."""
 
 
 METHODS = (
@@ -46,6 +48,8 @@ METHODS = (
     Method("eva-tokens", eva_tokens_published, eva_tokens_recipe),
     Method("milan", milan_published, milan_recipe),
     Method("crossmae", crossmae_published, crossmae_recipe),
+    Method("fast", fast_sized, fast_recipe),
+    Method("fast-mff", fast_mff_sized, fast_mff_recipe),
     Method("pixio", pixio_published, pixio_recipe),
     Method("residual-decay", residual_decay_published, residual_decay_recipe),
     Method("cmae", cmae_published, cmae_recipe),
