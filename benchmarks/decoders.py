@@ -104,7 +104,9 @@ def steps(key: str) -> dict[str, Callable[[], None]]:
     builders = {
         "MAE 512 x 8": lambda: lamina_mae(size),
         "MAE 512 x 8 + MFF": lambda: lamina_mae(size, fused=True),
-        "MAE 256 x 4 + MFF": lambda: lamina_mae(replace(size, decoder_width=256, decoder_depth=4), fused=True),
+        "MAE 256 x 4 + MFF": lambda: lamina_mae(
+            replace(size, decoder_width=256, decoder_depth=4), fused=True
+        ),
         **{
             f"cross {width} x {depth}, {predicted} predicted, + MFF": fused(width, depth, heads, predicted)
             for width, depth, heads, predicted in CROSS[key]

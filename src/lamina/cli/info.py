@@ -68,8 +68,8 @@ def recipes() -> int:
     print_table(RECIPE_COLUMNS, recipe_rows())
     say(
         "\nNAME and NAME-small start with --fusion mff; NAME-ti, -s, -b, -l and -h are as published and "
-        "start with --fusion none. Those of CrossMAE start with --fusion mix, its own; those of fast with none, "
-        "those of fast-mff with mff."
+        "start with --fusion none. Those of CrossMAE start with --fusion mix, its own; those of fast with "
+        "none, and those of fast-mff with mff."
     )
     return 0
 

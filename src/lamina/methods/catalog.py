@@ -34,8 +34,8 @@ class Method:
     published: Callable[[Size], Recipe]
     """NAME-ti, -s, -b, -l and -h: the method as it was published (`fast` was not: on MAE's schedule)."""
     recipe: Callable[[], Recipe]
-    """NAME: sized for one GPU and a folder of images, with MFF where the method has no fusion of its own (`fast`
-    has none, since `fast-mff` is the same with MFF)."""
+    """NAME: sized for one GPU and a folder of images, with MFF where the method has no fusion of its own;
+    `fast` has none, since `fast-mff` is the same with MFF."""
 
 
 METHODS = (

@@ -45,8 +45,8 @@ def fast_recipe(size: Size = "s") -> Recipe:
 
 
 def fast_mff_sized(size: Size = "b") -> Recipe:
-    """`fast` of that size with MFF (arXiv 2308.00261): one fusion of several encoder blocks, which all decoder
-    blocks read.
+    """`fast` of that size with MFF (arXiv 2308.00261): one fusion of several encoder blocks, which all
+    decoder blocks read.
 
     lamina pretrain imagenet/train --out runs/fast-mff-b --recipe fast-mff-b
     """
