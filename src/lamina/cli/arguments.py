@@ -69,8 +69,10 @@ class PretrainArguments:
     out: Path
     """Folder of the run: a new one, or with --resume that of a run."""
     recipe: str | None = None
-    """Method and schedule to start from (`lamina recipes` lists them). By default mae, with settings that fit
-    the images and the machine for all options that are not given; with --resume the run's own."""
+    """Method and schedule to start from (`lamina recipes` lists them), such as mae. fast and fast-mff are MAE
+    without and with MFF and with a cheaper decoder, for the shortest training time. By default mae, with
+    settings that fit the images and the machine for all options that are not given; with --resume the run's
+    own."""
     config: Path | None = None
     """YAML file with fields of the recipe, such as the recipe.yaml of a run. Options of the command line
     override it."""
