@@ -137,12 +137,12 @@ def test_wrong_values_get_one_line(change, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"encoder": {"name": "resnet50"}}, "cannot be built|not a timm"),
+        ({"encoder": {"name": "resnet50"}}, "timm cannot build|not a timm"),
         ({"encoder": {"name": "nonesuch"}}, "no model named"),
         ({"encoder": {"image_size": [224, 224, 3]}}, "height and width"),
         ({"encoder": {"mean": [0.5]}}, "1 numbers for 3 channels"),
-        ({"encoder": {"heads": 5}}, "cannot be built"),
-        ({"fusion": {"kind": "mff", "layers": [0, 3]}}, "end with the last"),
+        ({"encoder": {"heads": 5}}, "timm cannot build"),
+        ({"fusion": {"kind": "mff", "layers": [0, 3]}}, "the last of them"),
         ({"decoder": {"kind": "linear"}}, "LinearDecoder reads all"),
         ({"encoder": {"image_size": [100]}}, "patch"),
     ],
