@@ -155,3 +155,14 @@ def test_fresh_keys_follow_torchs_generator():
 def test_gpu_agrees_with_cpu():
     keys = sample_keys(0, 1, torch.arange(64))
     assert torch.equal(bits(keys.cuda(), 196, Purpose.MASK).cpu(), bits(keys, 196, Purpose.MASK))
+
+
+def test_a_seed_for_the_processor_leaves_other_devices_alone(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    with rng.torch_seed(5):
+        first = torch.rand(3)
+    assert seeded == []
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, torch.rand(3, generator=torch.Generator().manual_seed(5)))

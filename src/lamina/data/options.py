@@ -193,8 +193,8 @@ class DataOptions(AugmentOptions):
     """Grey level, 0 to 255, behind transparent pixels, unless the encoder takes the alpha channel."""
     reduced_decoding: bool | None = None
     """Decode JPEGs at a half, a quarter or an eighth of their size where the crop still has at least as many
-    pixels as the network's input. Photographs of 10 megapixels are then read several times faster; crops
-    differ from those of full decoding by a PSNR of about 45 dB (at least 30). Unset: true in a new run; what
+    pixels as the network's input. Photographs of 12 megapixels are then read 1.5 to 2 times as fast; crops
+    differ from those of full decoding by a PSNR of about 40 dB (at least 30). Unset: true in a new run; what
     starts from a model reads images as the model's run did."""
     views_per_read: Annotated[int, COUNT] = 1
     """Number of crops, each with its own mask, that one batch takes of each image that is read. Take 2 to 4
