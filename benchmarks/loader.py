@@ -203,14 +203,14 @@ def contenders(root: Path, large: bool) -> dict[str, Contender]:
     if large:
         found["lamina, whole images, Pillow"] = lamina(root, fast=False)
         found["lamina, whole images"] = lamina(root)
-        found["lamina, reduced, Pillow"] = lamina(root, DataOptions(reduced_decoding=True), fast=False)
-        found["lamina, reduced"] = lamina(root, DataOptions(reduced_decoding=True))
+        found["lamina, reduced, Pillow"] = lamina(root, DataOptions(jpeg_decoding="reduced"), fast=False)
+        found["lamina, reduced"] = lamina(root, DataOptions(jpeg_decoding="reduced"))
         return found
     found |= {f"{name} and lamina's crop": on_tensors(root, each) for name, each in decoders().items()}
     found["lamina, Pillow"] = lamina(root, fast=False)
     for views in (1, 2, 5):
         name = "lamina" if views == 1 else f"lamina, {views} views per read"
-        found[name] = lamina(root, DataOptions(views_per_read=views, reduced_decoding=True))
+        found[name] = lamina(root, DataOptions(views_per_read=views, jpeg_decoding="reduced"))
     return found
 
 

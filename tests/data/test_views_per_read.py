@@ -7,6 +7,7 @@ import io
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -137,19 +138,19 @@ def photographs(tmp_path: Path) -> Path:
 def test_a_new_run_decodes_what_its_crops_need_and_an_old_one_everything(photographs: Path) -> None:
     source = open_source(str(photographs))
     fresh = complete(toy_recipe(), source).recipe
-    assert fresh.data.reduced_decoding is True
+    assert fresh.data.jpeg_decoding == "reduced"
     run = Run(photographs / "run")
     run.start(fresh, DataFacts(str(photographs), 2, "0" * 64), None)
     assert complete(toy_recipe(), source, own=run.recipe()).recipe.data == fresh.data
     lines = run.recipe_file.read_text(encoding="utf-8").splitlines()[1:]  # without the digest of the rest
-    old = [line for line in lines if "reduced_decoding" not in line]
+    old = [line for line in lines if "jpeg_decoding" not in line]
     assert len(old) == len(lines) - 1
     run.recipe_file.write_text("\n".join(old), encoding="utf-8")
     resumed = complete(toy_recipe(), source, own=run.recipe()).recipe
-    assert resumed.data.reduced_decoding is False
+    assert resumed.data.jpeg_decoding == "full"
 
-    def crops(reduced: bool | None) -> torch.Tensor:
-        options = DataOptions(workers=0, reduced_decoding=reduced, flip=0.0)
+    def crops(decoding: Literal["full", "reduced"] | None) -> torch.Tensor:
+        options = DataOptions(workers=0, jpeg_decoding=decoding, flip=0.0)
         steps = TrainLoader(source, options, 3, 2, image_size=(64, 64))
         return torch.cat([batch.images for batch in steps.batches(0, 8)])
 
@@ -159,15 +160,15 @@ def test_a_new_run_decodes_what_its_crops_need_and_an_old_one_everything(photogr
             pixels = torch.from_numpy(np.array(im)).permute(2, 0, 1)
         key = sample_keys(3, epoch, torch.tensor([index]))
         expected.append(crop(pixels, uniform(key, crop.n_draws, Purpose.CROP)[0].tolist()))
-    assert torch.equal(crops(resumed.data.reduced_decoding), torch.stack(expected))
-    assert psnr(crops(fresh.data.reduced_decoding), torch.stack(expected)) > 30
+    assert torch.equal(crops(resumed.data.jpeg_decoding), torch.stack(expected))
+    assert psnr(crops(fresh.data.jpeg_decoding), torch.stack(expected)) > 30
 
 
 def test_evaluations_decode_what_the_centre_crop_needs(photographs: Path) -> None:
     source = open_source(str(photographs))
     whole, reduced = (
-        next(eval_batches(source, (64, 64), 3, 2, options=DataOptions(reduced_decoding=reduced))).images
-        for reduced in (False, True)
+        next(eval_batches(source, (64, 64), 3, 2, options=DataOptions(jpeg_decoding=decoding))).images
+        for decoding in ("full", "reduced")
     )
     assert psnr(whole, reduced) > 30
 

@@ -191,11 +191,11 @@ class DataOptions(AugmentOptions):
     tag."""
     alpha_background: Annotated[int, Range(0, 255)] = 255
     """Grey level, 0 to 255, behind transparent pixels, unless the encoder takes the alpha channel."""
-    reduced_decoding: bool | None = None
-    """Decode JPEGs at a half, a quarter or an eighth of their size where the crop still has at least as many
-    pixels as the network's input. Photographs of 12 megapixels are then read 1.5 to 2 times as fast; crops
-    differ from those of full decoding by a PSNR of about 40 dB (at least 30). Unset: true in a new run; what
-    starts from a model reads images as the model's run did."""
+    jpeg_decoding: Literal["full", "reduced"] | None = None
+    """How JPEGs are decoded. full: every pixel. reduced: at a half, a quarter or an eighth of their size
+    where the crop still has at least as many pixels as the network's input. This reads photographs of 12
+    megapixels 1.5 to 2 times as fast, and changes crops by a PSNR of about 40 dB (at least 30). Unset:
+    reduced in a new run; what starts from a model reads images as the model's run did."""
     views_per_read: Annotated[int, COUNT] = 1
     """Number of crops, each with its own mask, that one batch takes of each image that is read. Take 2 to 4
     where reading limits the speed; crops of one image in a batch make its gradient a little noisier. An epoch
@@ -210,6 +210,11 @@ class DataOptions(AugmentOptions):
                 f"data.views_per_read is {self.views_per_read}, and with data.second_view {self.second_view} "
                 "all crops of a batch must be of different images; leave one of the two out"
             )
+
+    @property
+    def reduces(self) -> bool:
+        """Whether JPEGs are decoded at a reduced size."""
+        return self.jpeg_decoding == "reduced"
 
     def decoding(self, in_chans: int | None) -> Decoding:
         """The part of the options that `Source.read` needs."""
@@ -228,5 +233,5 @@ def with_reading_of(options: LoadingOptions, own: DataOptions) -> DataOptions:
     cropped, as they were for the model (`own`), whose limits of files count where they are higher."""
     given = {field.name: getattr(options, field.name) for field in fields(options)}
     reading = {name: getattr(own, name) for name in ("eval_crop_share", *DECODING_FIELDS)}
-    reading["reduced_decoding"] = bool(own.reduced_decoding)
+    reading["jpeg_decoding"] = "reduced" if own.reduces else "full"
     return DataOptions(**{**given, **reading, **higher_limits(own, options)})

@@ -63,7 +63,7 @@ class FeatureCache:
             "eval_crop_share": reading.eval_crop_share,
             "in_chans": in_chans,
             **{name: getattr(reading, name) for name in (*DECODING_FIELDS, *LIMIT_FIELDS)},
-            **({"reduced_decoding": True} if reading.reduced_decoding else {}),
+            **({"jpeg_decoding": "reduced"} if reading.reduces else {}),
         }
         return cls(folder, facts)
 

@@ -126,9 +126,9 @@ def _with_statistics(recipe: Recipe, source: Source) -> EncoderOptions:
 
 def _with_decoding(recipe: Recipe, own: Recipe | None) -> DataOptions:
     """The options of the images with the way of decoding: that of the run that is resumed, or the new one."""
-    if recipe.data.reduced_decoding is not None:
+    if recipe.data.jpeg_decoding is not None:
         return recipe.data
-    return replace(recipe.data, reduced_decoding=own is None or own.data.reduced_decoding)
+    return replace(recipe.data, jpeg_decoding="reduced" if own is None else own.data.jpeg_decoding)
 
 
 def _with_classes(recipe: Recipe, source: Source) -> Recipe:

@@ -27,7 +27,7 @@ from lamina.train.distributed import Ranks
 from lamina.train.divergence import check_trained
 from lamina.train.rows import whole_rows
 
-_MISSING = {"data": {"reduced_decoding": False}}
+_MISSING = {"data": {"jpeg_decoding": "full"}}
 """What a recipe.yaml means that is older than these fields, where a new run computes something else."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lamina.core.config import current_names, to_mapping
+from lamina.core.config import merge, to_mapping
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.frozen import identify
 from lamina.core.records import as_json, read_object, write_json
@@ -262,7 +262,8 @@ def _start(out: Path, settings: dict[str, Any], say: Say) -> None:
     before = read_object(file, mend="restore it from a copy, or choose another --out")
     stored = {"images": now["images"], **before}
     if isinstance(arms := stored.get("arms"), dict):
-        stored["arms"] = {name: current_names(recipe, Recipe) for name, recipe in arms.items()}
+        complete = {name: merge(Recipe(), recipe) for name, recipe in arms.items()}  # with fields added since
+        stored["arms"] = {name: as_json(_unplaced(recipe)) for name, recipe in complete.items()}
     check_same_settings(stored, now, f"{out} holds a study", "give the same, or another --out")
     if "images" not in before:
         say(f"{file} does not say which images were trained on; they are taken to be those of now")

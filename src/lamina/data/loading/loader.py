@@ -55,7 +55,7 @@ class TrainLoader(StepLoader):
             options.jitter,
             _augment(options, statistics),
             views_per_read=options.views_per_read,
-            reduce=bool(options.reduced_decoding),
+            reduce=options.reduces,
         )
         stream = Stream(len(source), seed, batch_size, rank, world, options.views_per_read)
         super().__init__(reader, stream, options)
@@ -94,7 +94,7 @@ def eval_batches(
     """All images in order, by a centre crop, with their labels; `keys` are their indices in the source.
 
     Images that cannot be read are left out and listed in `faults`. Of `options` the decoding,
-    `reduced_decoding`, `eval_crop_share` and `worker_timeout_seconds` are used. `change` is applied to each
+    `jpeg_decoding`, `eval_crop_share` and `worker_timeout_seconds` are used. `change` is applied to each
     image after the crop, where it is read.
 
     Raises:
@@ -102,8 +102,7 @@ def eval_batches(
     """
     options = options or DataOptions()
     crop = CenterCrop(image_size, options.eval_crop_share)
-    reduce = bool(options.reduced_decoding)
-    reader = EvalReader(source, options.decoding(in_chans), crop, change, reduce=reduce)
+    reader = EvalReader(source, options.decoding(in_chans), crop, change, reduce=options.reduces)
     chunks = [range(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
     yield from _without_empty(in_order(reader, chunks, workers, options.worker_timeout_seconds), source)
 
