@@ -140,13 +140,13 @@ def test_the_bias_of_every_row_is_that_of_its_weights(watched):
 
 
 def test_the_interval_in_closed_form():
-    # A look worth 300 images may be 1 % of 30,000 images, or 469 batches of 64.
-    assert fewest_steps(300, 64) == math.ceil(30_000 / 64) == 469
-    assert fewest_steps(300, 64, ranks=2) == math.ceil(60_000 / 64)  # one process looks, two wait
-    assert interval(300, 64, 468) is None
-    assert interval(300, 64, 469) == 469
-    assert interval(300, 64, 2 * 469 - 1) == 2 * 469 - 1
-    assert interval(300, 64, 1500) == 500  # three looks, the last one at the end
+    # A look worth 300 images may be 0.5 % of 60,000 images, or 938 batches of 64.
+    assert fewest_steps(300, 64) == math.ceil(60_000 / 64) == 938
+    assert fewest_steps(300, 64, ranks=2) == math.ceil(120_000 / 64)  # one process looks, two wait
+    assert interval(300, 64, 937) is None
+    assert interval(300, 64, 938) == 938
+    assert interval(300, 64, 2 * 938 - 1) == 2 * 938 - 1
+    assert interval(300, 64, 3000) == 1000  # three looks, the last one at the end
     assert interval(300, 64, 10**6) == 10**4  # a hundred looks at most
 
 

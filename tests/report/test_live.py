@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from lamina.core.batch import Batch, Fault
 from lamina.data.sources import ArraySource
 from lamina.mim import MIM
 from lamina.report import live as live_module
+from lamina.report.gallery import Seen
 from lamina.report.live import LiveReport
 from lamina.runs.data_facts import DataFacts
 from lamina.runs.run import Run
@@ -36,13 +39,15 @@ def method() -> MIM:
 
 
 class Clock:
-    """Stands for `time.monotonic` in the callback; the page's own time is not touched."""
+    """Stands for `time` in the callback; the page's own time is not touched."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def monotonic(self) -> float:
         return self.now
+
+    thread_time = monotonic
 
 
 @pytest.fixture
@@ -80,6 +85,7 @@ def test_the_report_grows_with_the_run_and_stands_still_at_its_end(
     assert "Nothing has been logged yet" in run.report_file.read_text(encoding="utf-8")
     run.metrics_file.write_text(json.dumps(toy_row(10, 4)) + "\n")
     assert live.on_log(20, toy_row(20, 4), batch(), method) is None
+    live.wait()
     assert pictured(run) == 20
     assert refreshes(run)
     live.on_end(outcome(run, 40))
@@ -93,6 +99,7 @@ def test_refreshes_wait_their_time(run: Run, clock: Clock, method: MIM) -> None:
     seen = []
     for step in range(10):
         live.on_log(step, {}, batch(), method)
+        live.wait()
         seen.append(pictured(run))
         clock.now += 8
     assert seen == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9]
@@ -101,26 +108,81 @@ def test_refreshes_wait_their_time(run: Run, clock: Clock, method: MIM) -> None:
 def test_a_slow_report_is_made_less_often(
     run: Run, clock: Clock, method: MIM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """30 s of work may take 3 % of the time: the next refresh comes a thousand seconds later."""
+    """30 s of work may take 0.5 % of the time: the next refresh comes 6,000 seconds later."""
     live = LiveReport(run.path, toy_gallery(["a", "b"], []), every_seconds=20)
-    painted: list[float] = []
+    drawn: list[float] = []
 
-    def slow(method: object, gallery: object, folder: Path, step: int) -> None:
-        painted.append(clock.now)
+    def slow(seen: Seen, folder: Path) -> None:
+        drawn.append(clock.now)
         clock.now += 30
 
-    monkeypatch.setattr(live_module, "write_pictures", slow)
-    for step in range(2500):
+    monkeypatch.setattr(live_module, "draw", slow)
+    for step in range(125):
         live.on_log(step, {}, batch(), method)
-        clock.now += 1
-    assert len(painted) == 3
-    assert painted[1] - painted[0] == pytest.approx(1030, abs=2)
+        live.wait()
+        clock.now += 100
+    assert len(drawn) == 3
+    assert drawn[1] - drawn[0] == pytest.approx(6030, abs=100)
+
+
+def test_no_step_waits_for_what_is_drawn(
+    run: Run, clock: Clock, method: MIM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training goes on while a picture cannot be finished; the end waits, and has its own pictures."""
+    live, drawn, may_end = LiveReport(run.path, toy_gallery(["a", "b"], [])), [], threading.Event()
+    plain = live_module.draw
+
+    def stuck(seen: Seen, folder: Path) -> None:
+        drawn.append((seen.step, may_end.wait(30)))
+        plain(seen, folder)
+
+    monkeypatch.setattr(live_module, "draw", stuck)
+    for step in range(3):
+        live.on_log(step, {}, batch(), method)
+        clock.now += 1e6
+    assert pictured(run) is None
+    may_end.set()
+    live.on_end(outcome(run, 3))
+    assert drawn == [(0, True), (3, True)]
+    assert pictured(run) == 3
+    assert not refreshes(run)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lamina-report")]
+
+
+def test_a_method_that_moves_on_does_not_change_what_is_drawn(
+    run: Run, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread has numbers of its own: the step that follows may overwrite every weight."""
+    pictures = []
+    for moves in (False, True):
+        method, may_start = toy_method(), threading.Event()
+        plain = live_module.draw
+
+        def late(
+            seen: Seen, folder: Path, plain: Any = plain, may_start: threading.Event = may_start
+        ) -> None:
+            may_start.wait(30)
+            plain(seen, folder)
+
+        live = LiveReport(run.path, toy_gallery(["a", "b"], []))
+        with monkeypatch.context() as patched:
+            patched.setattr(live_module, "draw", late)
+            live.on_log(7, {}, batch(), method)
+            if moves:
+                with torch.no_grad():
+                    for parameter in method.parameters():
+                        parameter.zero_()
+            may_start.set()
+            live.wait()
+        pictures.append(json.loads((run.pictures / "index.json").read_text())["sha256"])
+    assert pictures[0] == pictures[1]
 
 
 def test_without_a_gallery_the_first_batch_is_kept(run: Run, clock: Clock, method: MIM) -> None:
     live, first = LiveReport(run.path), batch()
     live.on_start(STATE)
     live.on_log(10, {}, first, method)
+    live.wait()
     assert live.gallery is not None
     images = live.gallery.batch.images.clone()
     first.images.zero_()
@@ -136,6 +198,7 @@ def test_a_sources_images_are_read_when_training_starts(run: Run, clock: Clock, 
     assert live.gallery is None
     live.on_start(STATE)
     live.on_log(10, {}, batch(), method)
+    live.wait()
     assert re.search(r"<bdi>file \d+\.png</bdi>", run.report_file.read_text(encoding="utf-8"))
     names = [r["name"] for r in json.loads((run.pictures / "index.json").read_text())["restored"]]
     assert len(names) == 8
@@ -160,7 +223,7 @@ def test_skipped_files_are_kept_by_name_over_a_resume(run: Run, clock: Clock) ->
     assert "&lt;b&gt;.jpg" in html
 
 
-@pytest.mark.parametrize("where", ["gallery", "write_pictures", "write"])
+@pytest.mark.parametrize("where", ["gallery", "draw", "write_report"])
 def test_a_failing_report_is_said_once_and_training_goes_on(
     where: str,
     run: Run,
@@ -173,9 +236,7 @@ def test_a_failing_report_is_said_once_and_training_goes_on(
         raise RuntimeError("no such luck")
 
     if where != "gallery":
-        monkeypatch.setattr(
-            live_module, {"write_pictures": "write_pictures", "write": "write_report"}[where], fail
-        )
+        monkeypatch.setattr(live_module, where, fail)
     live = LiveReport(run.path, fail if where == "gallery" else toy_gallery(["a", "b"], []))  # type: ignore[arg-type]
     with caplog.at_level(logging.INFO, "lamina"):
         live.on_start(STATE)

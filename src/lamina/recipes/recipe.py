@@ -35,7 +35,7 @@ class MonitorOptions:
     """Labelled images for the kNN evaluation, as many as monitor.images. Unset: the run's own images, where
     they have labels."""
     every_steps: Annotated[int | None, COUNT, read_unless("images", 0)] = None
-    """Number of steps between two evaluations. Unset: as often as fits into 2 % of the training time
+    """Number of steps between two evaluations. Unset: as often as fits into 0.5 % of the training time
     (`lamina.callbacks.encoder_monitor.interval`)."""
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from lamina.data.sources import Source
 from lamina.features.nearest import nearest
 from lamina.mim import MIM
 from lamina.recipes.recipe import Recipe
-from lamina.report.model_pictures import mask_and_reconstruct, patch_features, pca_map
+from lamina.report.model_pictures import Reconstruction, mask_and_reconstruct, patch_features, pca_map
 from lamina.report.picture_store import AlbumWriter
 
 MOST_NEIGHBOURS = 6
@@ -89,16 +89,38 @@ def crop_for(recipe: Recipe, image: Shaped[Tensor, "C H W"]) -> Float[Tensor, "C
     return unit_float(crop(image)[None])[0]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a method makes of a gallery at one step, on the CPU: all that its pictures are drawn from."""
+
+    gallery: Gallery
+    step: int
+    reconstruction: Reconstruction
+    features: Float[Tensor, "B N D"]
+    grid: tuple[int, int]
+
+    @classmethod
+    def of(cls, method: MIM, gallery: Gallery, step: int) -> Seen:
+        """Two forward passes: of the shown images with patches hidden, and of all images whole."""
+        n = min(gallery.n_shown, len(gallery.batch))
+        made = mask_and_reconstruct(method, next(gallery.batch.split(n)))
+        features = patch_features(method, gallery.batch)
+        return cls(gallery, step, made, features, method.encoder.grid_of(gallery.batch.images))
+
+
 def write_pictures(method: MIM, gallery: Gallery, folder: Path, step: int) -> None:
     """Make all pictures of a method at this step and keep them in `folder`."""
-    album = AlbumWriter(folder, step)
-    n = min(gallery.n_shown, len(gallery.batch))
-    shown = next(gallery.batch.split(n))
-    album.reconstructions(mask_and_reconstruct(method, shown), gallery.names[:n])
-    features = patch_features(method, gallery.batch)
+    draw(Seen.of(method, gallery, step), folder)
+
+
+def draw(seen: Seen, folder: Path) -> None:
+    """Keep the pictures of what a method made of its gallery in `folder`; the method itself is not needed."""
+    gallery, features = seen.gallery, seen.features
+    album = AlbumWriter(folder, seen.step)
+    n = len(seen.reconstruction.original)
+    album.reconstructions(seen.reconstruction, gallery.names[:n])
     images = unit_float(gallery.batch.images)
-    grid = method.encoder.grid_of(images)
-    album.pca(images[:n], pca_map(features[:n], grid), gallery.names[:n])
+    album.pca(images[:n], pca_map(features[:n], seen.grid), gallery.names[:n])
     k = min(MOST_NEIGHBOURS, len(gallery.batch) - 1)
     if k > 0:
         pooled = features.mean(1)
