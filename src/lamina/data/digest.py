@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from typing import BinaryIO
 
 SAMPLED_FILES = 1024
 """Files whose bytes are read, evenly spread over all of them."""
@@ -20,10 +22,24 @@ def files_digest(paths: Sequence[str]) -> bytes:
     a change that keeps the size of each is found where it touches one of the sample; of larger ones, where it
     touches the beginning or the end. Neither places nor times count: a copy has the same digest.
     """
-    digest, n = hashlib.sha256(), len(paths)
-    sampled = range(n) if n <= SAMPLED_FILES else {i * n // SAMPLED_FILES for i in range(SAMPLED_FILES)}
+    digest, with_bytes = hashlib.sha256(), sampled(len(paths))
     for i, path in enumerate(paths):
-        digest.update(_of_file(path, i in sampled))
+        digest.update(_of_file(path, i in with_bytes))
+    return digest.digest()
+
+
+def sampled(n: int) -> Container[int]:
+    """Which of n files `files_digest` reads bytes of."""
+    return range(n) if n <= SAMPLED_FILES else {i * n // SAMPLED_FILES for i in range(SAMPLED_FILES)}
+
+
+def ends_digest(file: BinaryIO | io.RawIOBase, size: int) -> bytes:
+    """SHA-256 of the first and the last `SAMPLED_BYTES` of a file; of a short one, of all its bytes."""
+    if size <= 2 * SAMPLED_BYTES:
+        return hashlib.sha256(file.read(2 * SAMPLED_BYTES) or b"").digest()
+    digest = hashlib.sha256(file.read(SAMPLED_BYTES) or b"")
+    file.seek(size - SAMPLED_BYTES)
+    digest.update(file.read(SAMPLED_BYTES) or b"")
     return digest.digest()
 
 
@@ -35,13 +51,7 @@ def _of_file(path: str, with_bytes: bool) -> bytes:
         if not with_bytes or not stat.S_ISREG(found.st_mode):
             return size
         with open(path, "rb") as file:
-            if found.st_size <= 2 * SAMPLED_BYTES:
-                ends = file.read(2 * SAMPLED_BYTES)
-            else:
-                ends = file.read(SAMPLED_BYTES)
-                file.seek(-SAMPLED_BYTES, os.SEEK_END)
-                ends += file.read(SAMPLED_BYTES)
-        return size + hashlib.sha256(ends).digest()
+            return size + ends_digest(file, found.st_size)
     except OSError:
         return b"unreadable "
 

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lamina.core.text import counted, printable
 
@@ -25,6 +25,10 @@ class PassedOver:
     """Folders, and files with an image's ending, whose name begins with a dot."""
     repeats: int = 0
     """Links to folders and files that are there already, and are not used."""
+    no_files: int = 0
+    """Links, devices and sparse files within archives, which are never followed."""
+    replaced: int = 0
+    """Images within archives that a later one of the same name takes the place of."""
     unlisted: dict[str, str] = field(default_factory=dict)
     """Folders that could not be listed, with the reason."""
     outputs: list[str] = field(default_factory=list)
@@ -35,6 +39,8 @@ class PassedOver:
         self.endings += other.endings
         self.hidden += other.hidden
         self.repeats += other.repeats
+        self.no_files += other.no_files
+        self.replaced += other.replaced
         self.unlisted |= other.unlisted
         self.outputs += other.outputs
 
@@ -42,7 +48,7 @@ class PassedOver:
         """The same, with paths in `folder`."""
         unlisted = {os.path.join(folder, path): reason for path, reason in self.unlisted.items()}
         outputs = [os.path.join(folder, path) for path in self.outputs]
-        return PassedOver(self.endings, self.hidden, self.repeats, unlisted, outputs)
+        return replace(self, unlisted=unlisted, outputs=outputs)
 
     def notes(self) -> tuple[str, ...]:
         """A sentence for each kind; none where there is nothing of it."""
@@ -59,6 +65,12 @@ class PassedOver:
         if self.repeats:
             links = counted(self.repeats, "link")
             found.append(f"{links} passed over: the files are there under other names")
+        if self.no_files:
+            members = counted(self.no_files, "member")
+            found.append(f"{members} of archives passed over: links, devices, or sparse files")
+        if self.replaced:
+            images = counted(self.replaced, "image")
+            found.append(f"{images} of archives passed over, in whose place is a later one of the same name")
         return found
 
     def _folders(self) -> list[str]:

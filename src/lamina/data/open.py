@@ -1,4 +1,4 @@
-"""Opening images by what they are called: a folder, a list, a glob, a sample."""
+"""Opening images by what they are called: a folder, a list, a glob, shards of tar, a sample."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
+from lamina.data.archives.open import open_shards
+from lamina.data.archives.shards import shards_of
 from lamina.data.file_names import not_files
 from lamina.data.find_files import is_glob, listed, match_glob, read_list
 from lamina.data.folders import open_folder, take_part
@@ -25,8 +27,9 @@ def open_source(
 ) -> Source:
     """Open images by what they are called.
 
-    `spec` is a folder, one image, a list (.txt, one path on each line), a glob, `sample:NAME`, or a
-    Python list of paths; folders in a list or a glob are searched. A folder has classes if it looks like
+    `spec` is a folder, one image, a list (.txt, one path on each line), a glob, `sample:NAME`, a Python list
+    of paths, or tar files: one, a pattern (`train-{000..099}.tar`, `*.tar`), a folder of tar files alone
+    (`lamina.data.archives`). Folders in a list or a glob are searched. A folder has classes if it looks like
     root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/... Names of parts are those that people
     use, in any case (`lamina.data.parts`). The source's `notes` say what is passed over.
 
@@ -49,8 +52,13 @@ def open_source(
         return sample
     if isinstance(spec, str | os.PathLike):
         spec = os.path.expanduser(spec)  # a configuration file has no shell to do it
-    if isinstance(spec, str) and os.path.isdir(spec):
-        source: Source = open_folder(spec, split, val_share, split_seed)
+    source: Source
+    if isinstance(spec, str) and (shards := shards_of(spec)) is not None:
+        source, has_held_out = open_shards(shards, split)
+        if split in ("train", "val") and not has_held_out:
+            source = take_part(source, split == "val", val_share, split_seed)
+    elif isinstance(spec, str) and os.path.isdir(spec):
+        source = open_folder(spec, split, val_share, split_seed)
     else:
         source = _listed(spec)
         if len(source) and split in ("train", "val"):
@@ -67,7 +75,10 @@ def held_out(spec: Spec) -> Split:
         return "val"
     if not isinstance(spec, str | os.PathLike):
         return "all"
-    parts = find_parts(os.path.expanduser(spec))
+    path = os.path.expanduser(spec)
+    if (shards := shards_of(path)) is not None:
+        return "val" if open_shards(shards, "all")[1] else "all"
+    parts = find_parts(path)
     return "val" if parts is not None and parts.val else "all"
 
 
@@ -91,7 +102,8 @@ def _listed(spec: Spec) -> FileSource:
         found = match_glob(path)
     elif not os.path.lexists(path):
         raise LaminaError(
-            f"there is no {printable(path)}; give a folder, a .txt list, a glob or {SAMPLES[0].spec}"
+            f"there is no {printable(path)}; give a folder, a .txt list, a glob, tar files or "
+            f"{SAMPLES[0].spec}"
         )
     else:
         found = listed(read_list(path) if path.lower().endswith(".txt") else [path])

@@ -1,0 +1,1 @@
+"""Images within other files: shards of tar, read by position."""
