@@ -14,7 +14,7 @@ from lamina.data.open import Spec
 from lamina.data.sources import Source
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, finetune_recipes
 from lamina.methods.catalog import recipe as named_recipe
-from lamina.plan.options import Fitting
+from lamina.plan.options import fitting_of
 from lamina.pretraining import run_pretrain
 from lamina.recipes.recipe import Recipe
 from lamina.recipes.short_names import SHORT_NAMES
@@ -81,7 +81,7 @@ def pretrain(
         overwrite=overwrite,
         init=init,
         callbacks=report_callbacks,
-        fitting=Fitting(frozenset(fields), recipe is None, seconds),
+        fitting=fitting_of(fields, recipe, init, seconds),
     )
 
 

@@ -23,10 +23,12 @@ from lamina.methods.catalog import recipe
 from lamina.plan.choose import ROWS, choose, row_for
 from lamina.plan.facts import ImageFacts, look_at
 from lamina.plan.machine import Machine, matrix_rate
+from lamina.plan.options import fitting_of
 from lamina.plan.outlook import Outlook
 from lamina.recipes.build import resolve
 from lamina.recipes.recipe import Recipe
 from lamina.runs.run import Run
+from lamina.train.distributed import Ranks
 from lamina.train.options import plan_run
 
 GPU = Machine("cuda", "a GPU", ranks=1, cores=12, precision="bf16", rates={"bf16": 1e14, "fp32": 1e13})
@@ -115,6 +117,35 @@ def test_what_is_given_is_never_changed():
     own = flatten(to_mapping(recipe("mae")))
     for name in ("train.epochs", "train.batch_size", "optim.base_lr", "train.precision", "encoder.name"):
         assert flatten(to_mapping(chosen(facts, GPU, {name: own[name]})))[name] == own[name]
+
+
+def test_weights_decide_the_network():
+    facts = ImageFacts(512, 40, 40)
+    left = fitting_of(("train.epochs",), None, "weights.safetensors", None)
+    assert left.choose
+    start = recipe("mae")
+    found = with_fields(start, {c.name: c.value for c in choose(facts, GPU, start, left.given)})
+    assert found.encoder == start.encoder
+    assert found.decoder == start.decoder
+    assert found.train.precision == "bf16"
+    assert not fitting_of((), "mae-b", None, None).choose
+
+
+@pytest.mark.parametrize(
+    ("named", "given", "said"),
+    [("mae-b", (), True), ("mae-b", ("train.precision",), False), (None, (), False)],
+)
+def test_a_recipes_precision_that_is_slow_on_a_gpu_is_a_sentence(monkeypatch, named, given, said):
+    """10 times as fast by the rates of `GPU`."""
+    import lamina.plan.fit as fit
+
+    monkeypatch.setattr(fit, "this_machine", lambda ranks: GPU)
+    source = open_source("sample:photos?crop=32&most=2")
+    _, outlook = fit.fit_to_data(
+        recipe(named or "mae"), source, Ranks(0, 1, torch.device("cpu")), fitting_of(given, named, None, None)
+    )
+    assert outlook is not None
+    assert any("10 times as fast with --precision bf16" in line for line in outlook.advice) == said
 
 
 def test_what_a_given_option_decides_stays_too():

@@ -75,7 +75,12 @@ def describe(
     )
     batch = resolved.train.micro_batch_size or resolved.train.batch_size
     say(memory_text(estimate_memory(resolved, batch), batch, resolved.train.precision))
-    for line in (*_estimated(resolved, outlook, fitting), *outlook.warnings(resolved), *warnings):
+    for line in (
+        *_estimated(resolved, outlook, fitting),
+        *outlook.advice,
+        *outlook.warnings(resolved),
+        *warnings,
+    ):
         say(line)
 
 

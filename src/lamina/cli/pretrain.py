@@ -15,7 +15,7 @@ from lamina.cli.short_help import METHOD_NAMES, print_short_help
 from lamina.core.durations import parse_duration
 from lamina.data.samples.catalog import sample_names
 from lamina.methods.catalog import recipe as named_recipe
-from lamina.plan.options import Fitting
+from lamina.plan.options import Fitting, fitting_of
 from lamina.recipes.recipe import Recipe
 
 _FLAGS = {
@@ -96,7 +96,7 @@ def parse_pretrain(args: Sequence[str]) -> tuple[PretrainArguments, Fitting]:
     start.check(parsed.fields)
     seconds = None if parsed.time is None else parse_duration(parsed.time)
     given = start.fields | frozenset(given_fields(args))
-    return parsed, Fitting(given, parsed.recipe is None, seconds)
+    return parsed, fitting_of(given, parsed.recipe, parsed.init, seconds)
 
 
 def _starting_recipe(args: Sequence[str]) -> Recipe:

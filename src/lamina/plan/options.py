@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from lamina.core.errors import LaminaError
@@ -26,6 +27,14 @@ class Fitting:
             raise LaminaError(
                 f"a time budget sets the length of the run, and so does {both[0]}; leave one of them out"
             )
+
+
+def fitting_of(given: Collection[str], recipe: object, init: object, seconds: float | None) -> Fitting:
+    """What is left to follow from the data, where those fields are given, and perhaps a recipe, weights to
+    start from and a time budget; None where they are not. Weights decide the network, so that it is not
+    chosen."""
+    of_weights = () if init is None else ("encoder.name",)
+    return Fitting(frozenset((*given, *of_weights)), recipe is None, seconds)
 
 
 AS_GIVEN = Fitting()

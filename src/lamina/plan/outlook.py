@@ -32,6 +32,8 @@ class Outlook:
     machine: Machine
     changes: tuple[Change, ...] = ()
     """What was chosen for these images and this machine."""
+    advice: tuple[str, ...] = ()
+    """Sentences on what nobody has set, and would be set otherwise."""
 
     def lines(self, recipe: Recipe) -> list[str]:
         """Sentences for a user, of a resolved recipe: the run, what was chosen, and what may be a mistake."""
@@ -39,7 +41,7 @@ class Outlook:
         if self.changes:
             how = "change with --epochs, --time 2h or --recipe NAME"
             said.append(f"{chosen_text(self.changes)} (--dry-run says why); {how}")
-        return [*said, *self.warnings(recipe)]
+        return [*said, *self.advice, *self.warnings(recipe)]
 
     def _run(self, recipe: Recipe) -> str:
         plan = plan_run(recipe.train, self.facts.images)
