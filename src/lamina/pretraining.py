@@ -92,7 +92,7 @@ def run_pretrain(
         recipe, target, teacher = completed = complete(recipe, source, init, own)
         if not going_on:
             recipe = _fit_to_time(completed, source, ranks, fitting)
-        for line in outlook.lines(recipe) if outlook else ():
+        for line in outlook.lines(recipe, fitting.seconds) if outlook else ():
             print(printable(line), flush=True)
         method = build_task(recipe, target, teacher)
         changed = changes_of_run(run, recipe, facts, given) if going_on else None

@@ -101,20 +101,20 @@ def test_a_step_is_measured_as_it_is():
 
 
 def test_a_budget_sets_the_steps_and_keeps_the_warm_ups_share():
-    """1,000 s: 970 after the trial, 50 are left for other things; a step takes 2 s. mae-s warms up for 40 of 800
+    """2,000 s: 60 for the trial, and 100 are left for other things; a step takes 4 s. mae-s warms up for 40 of 800
     epochs."""
     asked = []
 
     def measure(seconds: float) -> float:
         asked.append(seconds)
-        return 2.0
+        return 4.0
 
-    found = fit_to_time(recipe("mae-s"), 4096, ALONE, Fitting(seconds=1000.0), measure)
-    assert asked == [30.0]
-    assert found.train.max_steps == (1000 - 50 - 30) / 2
+    found = fit_to_time(recipe("mae-s"), 4096, ALONE, Fitting(seconds=2000.0), measure)
+    assert asked == [60.0]
+    assert found.train.max_steps == (2000 - 100 - 60) / 4
     assert found.optim.warmup_epochs == pytest.approx(460 / 20)
     given = fit_to_time(
-        recipe("mae-s"), 4096, ALONE, Fitting(frozenset({"optim.warmup_epochs"}), seconds=1000.0), measure
+        recipe("mae-s"), 4096, ALONE, Fitting(frozenset({"optim.warmup_epochs"}), seconds=2000.0), measure
     )
     assert given.optim.warmup_epochs == 40
     assert fit_to_time(recipe("mae-s"), 4096, ALONE, Fitting(), measure) == recipe("mae-s")

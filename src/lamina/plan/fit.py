@@ -50,7 +50,12 @@ def fit_to_time(
     seconds = fitting.seconds
     if seconds is None:
         return recipe
-    trial = min(60.0, 0.03 * seconds)
+    trial = trial_seconds(seconds)
+    if ranks.main:
+        print(
+            f"measuring steps for {duration_text(trial)}, to fit the run into {duration_text(seconds)}",
+            flush=True,
+        )
     each = step_seconds(trial)
     count = from_main(int(((1 - SPARE) * seconds - trial) / each), ranks)
     if count < 1:
@@ -90,6 +95,11 @@ def estimated_length(recipe: Recipe, outlook: Outlook, fitting: Fitting) -> Reci
     each = seconds / plan_run(recipe.train, images).total_steps
     count = max(1, int((1 - SPARE) * fitting.seconds / each))
     return with_fields(recipe, _of_length(recipe, images, count, fitting))
+
+
+def trial_seconds(seconds: float) -> float:
+    """How long steps are measured for a time budget: 3 % of it, five seconds to a minute, a fifth at most."""
+    return min(60.0, max(5.0, 0.03 * seconds), 0.2 * seconds)
 
 
 def _of_length(recipe: Recipe, images: int, steps: int, fitting: Fitting) -> dict[str, Any]:

@@ -35,18 +35,22 @@ class Outlook:
     advice: tuple[str, ...] = ()
     """Sentences on what nobody has set, and would be set otherwise."""
 
-    def lines(self, recipe: Recipe) -> list[str]:
-        """Sentences for a user, of a resolved recipe: the run, what was chosen, and what may be a mistake."""
-        said = [f"{self.facts}, {self.machine}: {self._run(recipe)}"]
+    def lines(self, recipe: Recipe, budget: float | None = None) -> list[str]:
+        """Sentences for a user, of a resolved recipe: the run, what was chosen, and what may be a mistake.
+
+        Args:
+            budget: seconds that the run was fitted into, in place of an estimate.
+        """
+        seconds = self.seconds(recipe) if budget is None else budget
+        said = [f"{self.facts}, {self.machine}: {self._run(recipe, seconds)}"]
         if self.changes:
             how = "change with --epochs, --time 2h or --recipe NAME"
             said.append(f"{chosen_text(self.changes)} (--dry-run says why); {how}")
         return [*said, *self.advice, *self.warnings(recipe)]
 
-    def _run(self, recipe: Recipe) -> str:
+    def _run(self, recipe: Recipe, seconds: float | None) -> str:
         plan = plan_run(recipe.train, self.facts.images)
         epochs = plan.epoch(plan.total_steps) if recipe.train.max_steps else recipe.train.epochs
-        seconds = self.seconds(recipe)
         about = "" if seconds is None else f", about {duration_text(seconds)}"
         return (
             f"{network_text(recipe.encoder)}, {recipe.train.precision}, {epochs:,.4g} epochs "

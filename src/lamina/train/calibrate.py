@@ -40,6 +40,8 @@ def seconds_per_step(
     began = started = time.perf_counter()
     counted = 0
     for number, batch in enumerate(loader.batches(0, MOST + ahead + 1)):
+        if number == 0:  # now that the workers run
+            began = started = time.perf_counter()
         step(trainer, batch.to(ranks.device))
         trainer.meter.means()  # waits for the device
         now, counted = time.perf_counter(), counted + 1
