@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
@@ -47,22 +49,10 @@ def open_source(
     """
     if split not in (None, "train", "val", "all"):
         raise LaminaError(f"there is no split {split!r}; take train, val or all")
-    if isinstance(spec, str) and is_sample(spec):
-        sample: Source = open_sample(spec, split)
-        return sample
-    if isinstance(spec, str | os.PathLike):
-        spec = os.path.expanduser(spec)  # a configuration file has no shell to do it
-    source: Source
-    if isinstance(spec, str) and (shards := shards_of(spec)) is not None:
-        source, has_held_out = open_shards(shards, split)
-        if split in ("train", "val") and not has_held_out:
-            source = take_part(source, split == "val", val_share, split_seed)
-    elif isinstance(spec, str) and os.path.isdir(spec):
-        source = open_folder(spec, split, val_share, split_seed)
-    else:
-        source = _listed(spec)
-        if len(source) and split in ("train", "val"):
-            source = take_part(source, split == "val", val_share, split_seed)
+    name, kind = _kind_of(spec)
+    source, has_parts = kind.open(name, split, val_share, split_seed)
+    if len(source) and split in ("train", "val") and not has_parts:
+        source = take_part(source, split == "val", val_share, split_seed)
     if not len(source):
         why = source.notes or (HELP,)
         raise LaminaError("; ".join((f"no images in {_describe(spec)}", *why)))
@@ -71,15 +61,15 @@ def open_source(
 
 def held_out(spec: Spec) -> Split:
     """The part that pre-training does not see, "val", where the source has parts of its own; else "all"."""
-    if is_sample(spec):
-        return "val"
-    if not isinstance(spec, str | os.PathLike):
-        return "all"
-    path = os.path.expanduser(spec)
-    if (shards := shards_of(path)) is not None:
-        return "val" if open_shards(shards, "all")[1] else "all"
-    parts = find_parts(path)
-    return "val" if parts is not None and parts.val else "all"
+    name, kind = _kind_of(spec)
+    return "val" if kind.has_held_out(name) else "all"
+
+
+def _kind_of(spec: Spec) -> tuple[Any, Kind]:
+    """What is to be opened, and its kind."""
+    if isinstance(spec, str | os.PathLike):
+        spec = os.path.expanduser(spec)  # a configuration file has no shell to do it
+    return spec, next(kind for kind in KINDS if kind.takes(spec))
 
 
 def _describe(spec: Spec) -> str:
@@ -108,3 +98,42 @@ def _listed(spec: Spec) -> FileSource:
     else:
         found = listed(read_list(path) if path.lower().endswith(".txt") else [path])
     return FileSource("", found.names, notes=found.passed_over.notes(), no_labels=_NO_CLASSES)
+
+
+def _is_folder(spec: object) -> bool:
+    return isinstance(spec, str) and os.path.isdir(spec)
+
+
+def _folder_has_held_out(folder: str) -> bool:
+    parts = find_parts(folder)
+    return parts is not None and bool(parts.val)
+
+
+def _names_shards(spec: object) -> bool:
+    return isinstance(spec, str) and shards_of(spec) is not None
+
+
+def _shards(spec: str, split: Split | None) -> tuple[Source, bool]:
+    return open_shards(shards_of(spec) or (), split)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sources: one row of `KINDS`."""
+
+    takes: Callable[[Any], bool]
+    """Whether a `Spec`, in which `~` is replaced already, names a source of this kind."""
+    open: Callable[[Any, Split | None, float, int], tuple[Source, bool]]
+    """The source for the spec, and `split`, `val_share` and `split_seed` of `open_source`; and whether it is
+    the part that was asked for. Where it is not, it is all images, and `open_source` splits them."""
+    has_held_out: Callable[[Any], bool]
+    """Whether there is a held-out part of its own."""
+
+
+KINDS = (
+    Kind(is_sample, lambda spec, split, *_: (open_sample(spec, split), True), lambda _: True),
+    Kind(_names_shards, lambda spec, split, *_: _shards(spec, split), lambda spec: _shards(spec, "all")[1]),
+    Kind(_is_folder, lambda *given: (open_folder(*given), True), _folder_has_held_out),
+    Kind(lambda _: True, lambda spec, *_: (_listed(spec), False), lambda _: False),
+)
+"""All kinds; the first one that takes a spec opens it. The last row is for lists, globs and single files."""
