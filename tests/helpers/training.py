@@ -219,7 +219,6 @@ def child(folder: Path, output: Path, environment: dict[str, str], asked: dict[s
         os.dup2(file.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a script ignores it
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     torch.set_num_threads(1)
     rank, world = int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
     task = ToyTask(**asked.pop("task", {}))

@@ -1,8 +1,5 @@
 """CMAE: its loss written out, its targets' pace, its two views, its negatives over ranks."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 import lamina
-from helpers.cmae import DEPTH, OPTIONS, WIDTH, batch_of, task_of, vit
+from helpers.cmae import DEPTH, OPTIONS, WIDTH, batch_of, rank_equals_whole, task_of, vit
 from helpers.options import as_read
+from helpers.ranks import run_ranks
 from helpers.training import check_resumes
 from lamina.cmae.cmae import CMAE
 from lamina.cmae.options import CMAEOptions
@@ -230,41 +228,9 @@ def test_a_run_goes_on_exactly_with_its_targets(tmp_path):
     assert len(lamina.load_encoder(whole)(torch.rand(1, 3, 16, 16)).patches[0]) == 16
 
 
-RANKS = """
-import torch, torch.distributed as dist
-from helpers.cmae import task_of, batch_of
-whole = task_of()
-one = whole(batch_of(8))
-one["loss"].backward()
-dist.init_process_group("gloo")
-rank = dist.get_rank()
-task = torch.nn.parallel.DistributedDataParallel(task_of())
-part = list(batch_of(8).split(4))[rank]
-terms = task(part)
-terms["loss"].backward()
-both = terms["contrast_loss"].clone()
-dist.all_reduce(both)
-torch.testing.assert_close(both / 2, one["contrast_loss"], rtol=1e-5, atol=0)
-for (name, p), q in zip(whole.named_parameters(), task.module.parameters(), strict=True):
-    if p.grad is not None:
-        torch.testing.assert_close(q.grad, p.grad, rtol=1e-5, atol=1e-8, msg=name)
-dist.destroy_process_group()
-print("equal", flush=True)
-"""
-
-
 def test_two_ranks_equal_one(tmp_path):
     """Negatives of all ranks: loss and reduced gradients are those of the whole batch in one process."""
-    file = tmp_path / "ranks.py"
-    file.write_text(RANKS)
-    here = str(Path(__file__).parents[1])
-    path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": path}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend"]
-    command += ["c10d", "--rdzv-endpoint", "127.0.0.1:0", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("equal") == 2
+    run_ranks(rank_equals_whole, [], tmp_path)
 
 
 def test_evaluation_mode_comes_back():

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from safetensors.torch import load_file
 
 import lamina
 from helpers.options import TINY_NETWORK, as_read
+from helpers.ranks import command, run_ranks
 from helpers.training import check_resumes
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
@@ -105,13 +103,7 @@ def test_fusion_is_logged_at_every_row(tmp_path):
 
 
 def two_ranks(out: Path, *options: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "lamina", "pretrain", DATA]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*command, "--out", str(out), *options], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_ranks(command, ["pretrain", DATA, "--out", str(out), *options], out.parent)
 
 
 @pytest.mark.slow

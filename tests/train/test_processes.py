@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 import lamina
 from helpers import training
+from helpers.ranks import PRELOAD
 from helpers.training import child, fingerprint, rows, train
 from lamina.train import checkpoint
 
@@ -57,7 +58,7 @@ def write_source(path: Path) -> None:
 def start(folder: Path, environment: dict[str, str] | None = None, **asked: Any) -> BaseProcess:
     """A run in a new process, forked from one that has imported everything and computed nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["helpers.training"])
+    context.set_forkserver_preload(PRELOAD)
     output = folder.with_name(folder.name + ".txt")
     process = context.Process(target=child, args=(folder, output, environment or {}, asked))
     process.start()
