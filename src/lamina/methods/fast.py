@@ -27,7 +27,7 @@ def fast_sized(size: Size = "b") -> Recipe:
 
 
 def fast_recipe(size: Size = "s") -> Recipe:
-    """The shortest time to a trained encoder: a step costs a third of MAE's for ViT-S.
+    """The shortest time to a trained encoder: a step costs a quarter of MAE's for ViT-S.
 
     lamina pretrain photos/ --out runs/fast --recipe fast
 
