@@ -70,7 +70,10 @@ def test_perplexity_of_known_counts():
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("tokenizer") / "tok"
     train_tokenizer(
-        PHOTOS, out, TokenizerOptions(**TINY, epochs=25.0), callbacks=lambda *a: [TokenizerReport(*a)]
+        PHOTOS,
+        out,
+        TokenizerOptions(**TINY, epochs=10.0, base_lr=1.6e-2),
+        callbacks=lambda *a: [TokenizerReport(*a)],
     )
     return out
 
