@@ -45,9 +45,9 @@ def ending(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def not_files(data: object) -> LaminaError:
-    """The error for data that are images in memory, where files are read."""
+def not_files(data: object, instead: str) -> LaminaError:
+    """The error for data that are images in memory, where files are read; `instead` says what to do."""
     return LaminaError(
         f"data is a {type(data).__name__}, and lamina reads files: give a folder, a list of paths, a glob or "
-        "sample:NAME; save arrays and datasets as images first: PIL.Image.fromarray(array).save('0.png')"
+        f"sample:NAME; {instead}"
     )

@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch.utils.data import Dataset
+
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
 from lamina.data.archives.open import open_shards
 from lamina.data.archives.shards import shards_of
+from lamina.data.datasets import DatasetSource, is_dataset
 from lamina.data.file_names import not_files
 from lamina.data.find_files import is_glob, listed, match_glob, read_list
 from lamina.data.folders import open_folder, take_part
@@ -19,7 +22,7 @@ from lamina.data.parts import find_parts
 from lamina.data.samples.catalog import SAMPLES, is_sample, open_sample
 from lamina.data.sources import FileSource, Source, Split
 
-Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Source | Dataset[Any]
 
 _NO_CLASSES = "a list, a glob or a file has no classes; a folder of class folders has"
 
@@ -31,7 +34,8 @@ def open_source(
 
     `spec` is a folder, one image, a list (.txt, one path on each line), a glob, `sample:NAME`, a Python list
     of paths, or tar files: one, a pattern (`train-{000..099}.tar`, `*.tar`), a folder of tar files alone
-    (`lamina.data.archives`). Folders in a list or a glob are searched. A folder has classes if it looks like
+    (`lamina.data.archives`); or a dataset with numbered items, as torch has them (`lamina.data.datasets`), or
+    a `Source` of one's own. Folders in a list or a glob are searched. A folder has classes if it looks like
     root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/... Names of parts are those that people
     use, in any case (`lamina.data.parts`). The source's `notes` say what is passed over.
 
@@ -73,15 +77,17 @@ def _kind_of(spec: Spec) -> tuple[Any, Kind]:
 
 
 def _describe(spec: Spec) -> str:
-    return printable(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else "the list of paths"
+    if isinstance(spec, str | os.PathLike):
+        return printable(os.fspath(spec))
+    return "the list of paths" if isinstance(spec, Sequence) else f"the {type(spec).__name__}"
 
 
-def _paths(spec: Sequence[str | os.PathLike[str]]) -> list[str]:
+def _paths(spec: Any) -> list[str]:
     """The paths of a list; raises for what holds images and not their paths."""
     try:
         return [os.fspath(path) for path in spec]
     except TypeError:
-        raise not_files(spec) from None
+        raise not_files(spec, "images in memory are given as a torch Dataset") from None
 
 
 def _listed(spec: Spec) -> FileSource:
@@ -131,6 +137,8 @@ class Kind:
 
 
 KINDS = (
+    Kind(lambda spec: isinstance(spec, Source), lambda spec, *_: (spec, False), lambda _: False),
+    Kind(is_dataset, lambda spec, *_: (DatasetSource(spec), False), lambda _: False),
     Kind(is_sample, lambda spec, split, *_: (open_sample(spec, split), True), lambda _: True),
     Kind(_names_shards, lambda spec, split, *_: _shards(spec, split), lambda spec: _shards(spec, "all")[1]),
     Kind(_is_folder, lambda *given: (open_folder(*given), True), _folder_has_held_out),

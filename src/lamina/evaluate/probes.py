@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lamina.core.config import describe_changes
 from lamina.core.errors import LaminaError, noted_on_interrupt
+from lamina.data.open import Spec
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.predictions import Predictions
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
@@ -56,7 +57,7 @@ LEFT_ONE_OUT = (
 
 def evaluate_knn(
     model: str | Path | Backbone,
-    data: str | Path | LabelledData,
+    data: Spec | LabelledData,
     *,
     options: KNNOptions | None = None,
     features: FeatureOptions | None = None,
@@ -107,7 +108,7 @@ def evaluate_knn(
 
 def evaluate_linear(
     model: str | Path | Backbone,
-    data: str | Path | LabelledData,
+    data: Spec | LabelledData,
     *,
     options: LinearOptions | None = None,
     features: FeatureOptions | None = None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
 from lamina.data.digest import names_sha256
-from lamina.data.open import open_source
+from lamina.data.open import Spec, open_source
 from lamina.data.sources import Source, images_digest
 from lamina.interop.backbone import Backbone
 from lamina.runs.run import Run
@@ -88,7 +88,7 @@ class LabelledData:
         return self.test is self.train
 
 
-def open_labelled(data: str | Path | LabelledData, leave_one_out: bool = False) -> LabelledData:
+def open_labelled(data: Spec | LabelledData, leave_one_out: bool = False) -> LabelledData:
     """The training and the test part of `data`, as `open_source` finds or makes them.
 
     With `leave_one_out` all its images are both at once.
@@ -102,7 +102,7 @@ def open_labelled(data: str | Path | LabelledData, leave_one_out: bool = False) 
                 f"{data.name} has two parts; leave-one-out takes one: LabelledData(name, source, source)"
             )
         return data
-    name = str(data)
+    name = str(data) if isinstance(data, str | Path) else f"a {type(data).__name__}"
     if leave_one_out:
         whole = open_source(data, "all")
         return LabelledData(printable(name), whole, whole)

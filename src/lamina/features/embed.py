@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,7 +14,7 @@ import numpy as np
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.files import check_writable, replacing
 from lamina.core.text import csv_cell, printable
-from lamina.data.open import open_source
+from lamina.data.open import Spec, open_source
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.features.extract import collect_for
@@ -32,7 +31,7 @@ LIST_HEADER = ["name", "reason"]
 
 def embed(
     model: str | Path | Backbone,
-    data: str | Path | Sequence[str | Path],
+    data: Spec,
     out: str | Path,
     *,
     features: FeatureKind = "last",

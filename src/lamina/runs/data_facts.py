@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +28,12 @@ class DataFacts(NamedTuple):
 
 def data_facts(data: Spec, source: Source, content: str = "") -> DataFacts:
     """The facts of `source`, which `data` names: as given, or how many paths of a list, and all names."""
-    given = (
-        printable(os.fspath(data)) if isinstance(data, str | os.PathLike) else f"a list of {len(data)} paths"
-    )
+    if isinstance(data, str | os.PathLike):
+        given = printable(os.fspath(data))
+    elif isinstance(data, Sequence):
+        given = f"a list of {len(data)} paths"
+    else:
+        given = f"a {type(data).__name__} of {len(source)} images"
     names = names_sha256(source.name(i) for i in range(len(source)))
     return DataFacts(given, len(source), names, content)
 

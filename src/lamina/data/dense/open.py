@@ -65,7 +65,9 @@ def _folder(data: FilePath) -> str:
     try:
         root = os.path.expanduser(os.fspath(data))
     except TypeError:
-        raise not_files(data) from None
+        raise not_files(
+            data, "save arrays and datasets as images first: PIL.Image.fromarray(array).save('0.png')"
+        ) from None
     if not os.path.isdir(root):
         raise LaminaError(f"there is no folder {printable(root)}; give one, or {sample_names('maps')}")
     return root
