@@ -146,7 +146,7 @@ def test_a_callback_that_cannot_read_its_state_starts_afresh(tmp_path: Path) -> 
 
 
 def test_a_tracker_that_fails_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch.utils.tensorboard")
+    pytest.importorskip("torch.utils.tensorboard", reason="tensorboard is not installed (extra: track)")
 
     def refuse(*given: object) -> None:
         raise OSError(28, "No space left on device")

@@ -19,7 +19,9 @@ from lamina.data.decode.decode import Decoded, decode
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
 
-simplejpeg = pytest.importorskip("simplejpeg")  # a dependency; environments from before it lack it
+simplejpeg = pytest.importorskip(
+    "simplejpeg", reason="simplejpeg is not installed (environments from before it was a dependency)"
+)
 PHOTOS = Path(sklearn.datasets.__file__).parent / "images"
 
 

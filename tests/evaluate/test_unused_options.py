@@ -151,7 +151,7 @@ def test_a_dense_protocol_reads_images_as_the_model_does(model: Backbone) -> Non
 
 
 def test_dense_protocols_refuse_limits_that_the_model_exceeds(model: Backbone) -> None:
-    pytest.importorskip("faster_coco_eval")
+    pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed (extra: dense)")
     requested = merge(detect_recipe(), {"data": {"max_decode_mb": 1}})
     with pytest.raises(LaminaError, match=r"data\.max_decode_mb 1 has no effect on detect-small"):
         plan_detection(model, detect_toys.toy_data(), requested)

@@ -85,7 +85,7 @@ def test_fine_tuning_starts_from_it(folder, images):
 
 def test_segmentation_and_detection_start_from_it(folder, images):
     backbone = load_encoder(folder)
-    pytest.importorskip("torchmetrics")
+    pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (extra: dense)")
     planned = plan_segmentation(backbone, toy_data())
     assert planned.backbone is backbone
     same(

@@ -292,7 +292,10 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
 
 
 def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="tensorboard is not installed (extra: track)",
+    )
     train(tmp_path, tensorboard=True)
     found = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     logged = [(e.step, e.value) for e in found.Scalars("loss")]

@@ -61,7 +61,9 @@ def test_blocks_are_those_of_beit_and_dpt():
 @pytest.mark.parametrize("training", [False, True])
 def test_upernet_is_transformers_upernet(training):
     """UperNetHead and UperNetFCNHead on the same maps with the same weights."""
-    upernet = pytest.importorskip("transformers.models.upernet.modeling_upernet")
+    upernet = pytest.importorskip(
+        "transformers.models.upernet.modeling_upernet", reason="transformers is not installed (extra: bench)"
+    )
     from transformers import UperNetConfig
 
     config = UperNetConfig(
@@ -94,7 +96,7 @@ def test_upernet_is_transformers_upernet(training):
 
 def test_the_pyramid_is_beits():
     """fpn1 to fpn4 of transformers' BeitForSemanticSegmentation, with their weights (fpn3 does nothing)."""
-    pytest.importorskip("transformers")
+    pytest.importorskip("transformers", reason="transformers is not installed (extra: bench)")
     from transformers import BeitConfig, BeitForSemanticSegmentation
 
     config = BeitConfig(
@@ -143,7 +145,9 @@ def test_a_map_pooled_to_one_value_needs_two_images():
 
 def smp_twin():
     """smp's DPT on a small timm ViT, and ours with its weights."""
-    smp = pytest.importorskip("segmentation_models_pytorch")
+    smp = pytest.importorskip(
+        "segmentation_models_pytorch", reason="segmentation-models-pytorch is not installed (extra: dense)"
+    )
     theirs = smp.DPT(
         "tu-vit_tiny_patch16_224",
         encoder_weights=None,
@@ -175,7 +179,9 @@ def test_dpt_is_smps():
     [((32, 48), 8), ((24, 40), 8), ((56, 70), 14), ((48, 80), 16), ((20, 28), 4)],
 )
 def test_dpt_takes_grids_that_do_not_halve(size, patch):
-    pytest.importorskip("segmentation_models_pytorch")
+    pytest.importorskip(
+        "segmentation_models_pytorch", reason="segmentation-models-pytorch is not installed (extra: dense)"
+    )
     encoder = toy_backbone(image_size=size, patch_size=patch).encoder
     task = Segmenter(encoder, DPT(encoder, 3, DPTOptions(channels=8))).eval()
     logits = task._output(torch.rand(1, 3, *size)).main
@@ -239,7 +245,9 @@ def heads(encoder):
 def test_every_network_and_what_of_it_learns(name):
     """With no class token, with registers, rotary and relative positions: all that is said to train gets a
     gradient, and the encoder of a linear head none."""
-    pytest.importorskip("segmentation_models_pytorch")
+    pytest.importorskip(
+        "segmentation_models_pytorch", reason="segmentation-models-pytorch is not installed (extra: dense)"
+    )
     for number in range(3):
         encoder = toy_encoder(name)
         head, frozen = list(heads(encoder))[number]

@@ -15,8 +15,10 @@ from lamina.evaluate.segment.miou import (
     segmentation_metrics,
 )
 
-torchmetrics = pytest.importorskip("torchmetrics")
-segmentation = pytest.importorskip("torchmetrics.segmentation")
+torchmetrics = pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (extra: dense)")
+segmentation = pytest.importorskip(
+    "torchmetrics.segmentation", reason="torchmetrics is not installed (extra: dense)"
+)
 K = 6
 
 

@@ -32,8 +32,10 @@ from lamina.interop.load import load_encoder
 from lamina.runs.run import Run
 from lamina.train import checkpoint
 
-pytest.importorskip("torchmetrics")
-pytest.importorskip("segmentation_models_pytorch")
+pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (extra: dense)")
+pytest.importorskip(
+    "segmentation_models_pytorch", reason="segmentation-models-pytorch is not installed (extra: dense)"
+)
 HEADS = ("linear", "upernet", "dpt", "knn")
 
 
