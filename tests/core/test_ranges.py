@@ -35,7 +35,7 @@ from lamina.train.options import TrainOptions
 
 DATA = "sample:photos?crop=16&most=2"
 SOURCES = Path(lamina.__file__).parent
-# Parameters of samples are a text of whole numbers, see `lamina.data.samples.query`.
+# Parameters of samples are a text of whole numbers, see `lamina.data.query`.
 OPTIONS = re.compile(
     r"^class ((?!Fashion|Photos|Doom)\w+Options|\w*Windows|EncoderChanges|DenseEncoder|FinetuneEncoder|RunOptions|Reading|ComputeOptions)\b",
     re.MULTILINE,

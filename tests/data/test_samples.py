@@ -14,7 +14,7 @@ from lamina.data.dense.open import open_maps, open_objects
 from lamina.data.open import held_out, open_source
 from lamina.data.samples import catalog
 from lamina.data.samples.catalog import SAMPLES, SampleRow, at_path, parts_of, sample_names
-from lamina.data.samples.query import parse_query
+from lamina.data.query import parse_query
 from lamina.data.sources import ArraySource
 
 

@@ -24,7 +24,7 @@ from lamina.data.decode.decode import decode_file
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.options import AS_STORED
 from lamina.data.samples.catalog import parts_of
-from lamina.data.samples.query import parse_query
+from lamina.data.query import parse_query
 from lamina.data.sources import ArraySource, Split
 
 # Left out: drawings and text (logo, page, text, horse, phantom, ...), the right half of the stereo pair.

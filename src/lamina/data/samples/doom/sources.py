@@ -43,7 +43,7 @@ from lamina.data.samples.doom.classes import FIRST_OBJECT, KINDS, SCENES, SURFAC
 from lamina.data.samples.doom.records import NO_KIND, Records, is_whole, record_type, write_records
 from lamina.data.samples.doom.render import Shot, game_file, import_vizdoom, render
 from lamina.data.samples.doom.wad import FloorPlan, read_plans
-from lamina.data.samples.query import parse_query
+from lamina.data.query import parse_query
 from lamina.data.sources import Source, Split
 
 GAMES = ("freedoom1", "freedoom2")
