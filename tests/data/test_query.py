@@ -58,7 +58,7 @@ def test_values_by_the_types_of_the_fields() -> None:
         ("size=-1", "not '-1'"),
         ("size=1&size=2", "'size' is given twice"),
         ("size", "'size' is no parameter; write name=value"),
-        ("a\x1b=1", r"no parameter 'a\\x1b'"),
+        ("a\x1b=1", "no parameter .a.*x1b"),
     ],
 )
 def test_one_line_for_what_is_no_parameter(query: str, words: str) -> None:

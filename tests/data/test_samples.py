@@ -12,9 +12,9 @@ from lamina.cli.entry import main
 from lamina.core.errors import LaminaError
 from lamina.data.dense.open import open_maps, open_objects
 from lamina.data.open import held_out, open_source
+from lamina.data.query import parse_query
 from lamina.data.samples import catalog
 from lamina.data.samples.catalog import SAMPLES, SampleRow, at_path, parts_of, sample_names
-from lamina.data.query import parse_query
 from lamina.data.sources import ArraySource
 
 

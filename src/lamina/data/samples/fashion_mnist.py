@@ -14,9 +14,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
+from lamina.data.query import parse_query
 from lamina.data.samples.cache import cache_folder
 from lamina.data.samples.catalog import parts_of
-from lamina.data.query import parse_query
 from lamina.data.sources import ArraySource, Split
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")

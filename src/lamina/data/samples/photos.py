@@ -23,8 +23,8 @@ from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import decode_file
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.options import AS_STORED
-from lamina.data.samples.catalog import parts_of
 from lamina.data.query import parse_query
+from lamina.data.samples.catalog import parts_of
 from lamina.data.sources import ArraySource, Split
 
 # Left out: drawings and text (logo, page, text, horse, phantom, ...), the right half of the stereo pair.

@@ -37,13 +37,13 @@ from lamina.data.decode.decode import Decoded
 from lamina.data.dense.crops import boxes_around
 from lamina.data.dense.sources import MapSource, ObjectSource
 from lamina.data.options import AS_STORED, Decoding
+from lamina.data.query import parse_query
 from lamina.data.samples.cache import cache_folder
 from lamina.data.samples.catalog import parts_of
 from lamina.data.samples.doom.classes import FIRST_OBJECT, KINDS, SCENES, SURFACE_OF, SURFACES, scene
 from lamina.data.samples.doom.records import NO_KIND, Records, is_whole, record_type, write_records
 from lamina.data.samples.doom.render import Shot, game_file, import_vizdoom, render
 from lamina.data.samples.doom.wad import FloorPlan, read_plans
-from lamina.data.query import parse_query
 from lamina.data.sources import Source, Split
 
 GAMES = ("freedoom1", "freedoom2")
