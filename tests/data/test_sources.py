@@ -16,7 +16,7 @@ from PIL import Image
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
-from lamina.data.file_names import Names
+from lamina.data.columns import Names
 from lamina.data.find_files import find_images
 from lamina.data.open import open_source
 from lamina.data.samples import fashion_mnist as fashion_module

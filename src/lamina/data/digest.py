@@ -9,20 +9,22 @@ import stat
 from collections.abc import Container, Iterable, Sequence
 from typing import BinaryIO
 
+from lamina.data.columns import chunks
+
 SAMPLED_FILES = 1024
 """Files whose bytes are read, evenly spread over all of them."""
 SAMPLED_BYTES = 1 << 16
 """Bytes that are read at each end of such a file; a file of up to twice as many is read whole."""
 
 
-def files_digest(paths: Sequence[str]) -> bytes:
-    """SHA-256 of the size of each file in its order, and of the bytes of a sample of them.
+def files_digest(paths: Iterable[str], n: int) -> bytes:
+    """SHA-256 of the size of each of n files in its order, and of the bytes of a sample of them.
 
     Up to `SAMPLED_FILES` files of up to twice `SAMPLED_BYTES` are covered to the last byte. Of more files,
     a change that keeps the size of each is found where it touches one of the sample; of larger ones, where it
     touches the beginning or the end. Neither places nor times count: a copy has the same digest.
     """
-    digest, with_bytes = hashlib.sha256(), sampled(len(paths))
+    digest, with_bytes = hashlib.sha256(), sampled(n)
     for i, path in enumerate(paths):
         digest.update(_of_file(path, i in with_bytes))
     return digest.digest()
@@ -62,21 +64,28 @@ def joined_digests(*digests: str) -> str:
 
 
 def images_sha256(
-    content: bytes, names: Iterable[str], labels: Sequence[int] | None, class_names: Sequence[str]
+    content: bytes, names: Iterable[bytes], labels: Sequence[int] | None, class_names: Sequence[str]
 ) -> str:
-    """SHA-256 of what is known of the content of images, and of their names, labels and classes."""
+    """SHA-256 of what is known of the content of images, of their names (`Source.encoded_names`), labels and
+    classes."""
     digest = hashlib.sha256(content)
-    for name in names:
-        digest.update(os.fsencode(name) + b"\0")
-    digest.update(repr((labels, tuple(class_names))).encode(errors="surrogateescape"))
+    for piece in names:
+        digest.update(piece)
+    if labels is None:
+        digest.update(b"(None, ")
+    else:  # as a list is written
+        for k, some in enumerate(chunks(labels)):
+            digest.update(((", " if k else "([") + ", ".join(map(str, some))).encode())
+        digest.update(b"], " if len(labels) else b"([], ")
+    digest.update(f"{tuple(class_names)!r})".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def names_sha256(names: Iterable[str]) -> str:
-    """SHA-256 of names in their order, by which a run knows its images again."""
+def names_sha256(names: Iterable[bytes]) -> str:
+    """SHA-256 of names in their order (`Source.encoded_names`), by which a run knows its images again."""
     digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    for piece in names:
+        digest.update(piece)
     return digest.hexdigest()
 
 

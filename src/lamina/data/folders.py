@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import NDArray
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
+from lamina.data.columns import Numbers
 from lamina.data.find_files import find_images
 from lamina.data.found import Found
 from lamina.data.part_names import loose_role
@@ -147,22 +151,35 @@ def _named(root: str) -> str:
 
 def take_part(source: Source, validation: bool, val_share: float, seed: int) -> Subset:
     """One side of the split that `open_source` describes; a class of two or more has both sides."""
-    labels = source.labels or [0] * len(source)
-    keys = [
-        hashlib.sha256(f"{seed}/".encode() + os.fsencode(source.name(i))).digest() for i in range(len(source))
-    ]
-    left = {c: _validation_count(n, val_share) for c, n in Counter(labels).items()}
-    chosen = set()
-    for i in sorted(range(len(source)), key=keys.__getitem__):
-        if left[labels[i]]:
-            left[labels[i]] -= 1
-            chosen.add(i)
-    keep = [i for i in range(len(source)) if (i in chosen) == validation]
-    if not keep:
+    order = _by_hash(source, f"{seed}/".encode())
+    labels = np.zeros(len(source), np.int32) if source.labels is None else source.labels.values
+    _, counts = np.unique(labels, return_counts=True)
+    held_out = np.zeros(len(source), bool)
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    for first, n in zip(np.cumsum(counts) - counts, counts, strict=True):
+        held_out[by_class[first : first + _validation_count(int(n), val_share)]] = True
+    keep = np.flatnonzero(held_out if validation else ~held_out)
+    if not len(keep):
         raise LaminaError(
             "too few images for a validation part; give more, or root/train and root/val folders"
         )
-    return Subset(source, keep)
+    return Subset(source, Numbers(keep))
+
+
+def _by_hash(source: Source, before: bytes) -> Int64[NDArray[np.int64], "N"]:
+    """The images in the order of the SHA-256 of `before` and their names, then of their indices."""
+
+    def sha256(i: int) -> bytes:
+        return hashlib.sha256(before + os.fsencode(source.name(i))).digest()
+
+    heads = b"".join(sha256(i)[:8] for i in range(len(source)))
+    keys = np.frombuffer(heads, ">u8").astype(np.uint64)
+    order = np.argsort(keys, kind="stable")
+    same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+    for run in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1) if len(same) else ():
+        tied = order[run[0] : run[-1] + 2]
+        order[run[0] : run[-1] + 2] = sorted(tied.tolist(), key=sha256)
+    return order
 
 
 def _validation_count(n: int, share: float) -> int:

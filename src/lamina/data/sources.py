@@ -9,8 +9,9 @@ A source is a fixed sequence of images, numbered from 0 to len(source) - 1. Of i
 
 Of all images it gives `labels` and `class_names`, sentences for users (`notes`, `no_labels`), and digests:
 `content` is the same for copies in other places, `fingerprint` may differ for them. Nothing else asks where
-an image lies. A source is copied into each worker process, so it holds no open file and takes little memory;
-its methods are called in any order, in several processes at the same time.
+an image lies. Worker processes have a source too, so it holds no open file, and what there is of each image
+is in arrays that they share (`lamina.data.columns`); its methods are called in any order, in several
+processes at the same time.
 
 Another way to keep images: those that are files within something else derive from `EncodedSource` and write
 `open`, and are then decoded, limited and reported like files in a folder; pixels in memory are an
@@ -22,17 +23,17 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from jaxtyping import Shaped
 from torch import Tensor
 
+from lamina.data.columns import Names, Numbers, chunks, encoded_name
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded, decode, image_size, open_regular
 from lamina.data.decode.limits import Stream
 from lamina.data.digest import files_digest, images_sha256, joined_digests
-from lamina.data.file_names import Names
 from lamina.data.options import AS_STORED, Decoding
 
 Split = Literal["train", "val", "all"]
@@ -58,8 +59,8 @@ class Source(ABC):
         notes: Sequence[str] = (),
         no_labels: str = "",
     ) -> None:
-        self._names = Names(names)
-        self.labels = None if labels is None else list(labels)
+        self._names = names if isinstance(names, Names) else Names(names)
+        self.labels = labels if labels is None or isinstance(labels, Numbers) else Numbers(labels)
         self.class_names = tuple(class_names)
         self.notes, self.no_labels = tuple(notes), no_labels
 
@@ -69,6 +70,12 @@ class Source(ABC):
     def name(self, i: int) -> str:
         """What image i is called: its path below the folder, or as it was listed."""
         return self._names[i]
+
+    def encoded_names(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """The names of these images in UTF-8, each with a NUL behind it, of many images in each piece."""
+        if type(self).name is Source.name:
+            return map(self._names.encoded, chunks(indices))
+        return (encoded_name(self.name(i)) for i in indices)
 
     @abstractmethod
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
@@ -104,8 +111,7 @@ class Source(ABC):
 
     def sha256(self, content: bytes) -> str:
         """SHA-256 of what is known of the content of all images, of their names and of their classes."""
-        names = (self.name(i) for i in range(len(self)))
-        return images_sha256(content, names, self.labels, self.class_names)
+        return images_sha256(content, self.encoded_names(range(len(self))), self.labels, self.class_names)
 
 
 class EncodedSource(Source):
@@ -162,16 +168,17 @@ class FileSource(EncodedSource):
 
     def content(self, indices: Sequence[int]) -> bytes:
         """Digest of the sizes of the files and a sample of their bytes (`digest.files_digest`)."""
-        return files_digest([self.path(i) for i in indices])
+        return files_digest(map(self.path, indices), len(indices))
 
 
 class Subset(Source):
     """Some images of another source, in the order of their indices' list."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        labels = None if source.labels is None else [source.labels[i] for i in indices]
+        own = indices if isinstance(indices, Numbers) else Numbers(indices)
+        labels = None if source.labels is None else source.labels.at(own)
         super().__init__((), labels, source.class_names, notes=source.notes, no_labels=source.no_labels)
-        self.source, self.indices = source, list(indices)
+        self.source, self.indices = source, own
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -179,6 +186,10 @@ class Subset(Source):
     def name(self, i: int) -> str:
         """As of the source."""
         return self.source.name(self.indices[i])
+
+    def encoded_names(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """As of the source."""
+        return self.source.encoded_names(self.indices.at(indices))
 
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
         """As of the source."""
@@ -194,11 +205,11 @@ class Subset(Source):
 
     def fingerprint(self, indices: Sequence[int]) -> bytes | None:
         """As of the source."""
-        return self.source.fingerprint([self.indices[i] for i in indices])
+        return self.source.fingerprint(self.indices.at(indices))
 
     def content(self, indices: Sequence[int]) -> bytes | None:
         """As of the source."""
-        return self.source.content([self.indices[i] for i in indices])
+        return self.source.content(self.indices.at(indices))
 
 
 class ArraySource(Source):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
+from lamina.data.columns import encoded_name
 from lamina.data.digest import names_sha256
 from lamina.data.open import Spec, open_source
 from lamina.data.sources import Source, images_digest
@@ -71,9 +72,11 @@ class LabelledData:
         if backbone.origin is None or not (run := Run(backbone.origin.name)).exists():
             return ()
         sources = (self.train,) if self.one_part else (self.train, self.test)
-        names = sorted(source.name(i) for source in sources for i in range(len(source)))
         facts = run.data()
-        if (facts.images, facts.names_sha256) != (len(names), names_sha256(names)):
+        if facts.images != sum(map(len, sources)):
+            return ()
+        names = sorted(source.name(i) for source in sources for i in range(len(source)))
+        if facts.names_sha256 != names_sha256(map(encoded_name, names)):
             return ()
         return (f"the test images are among the {len(names)} images that {run.path} was trained on",)
 

@@ -34,7 +34,7 @@ def data_facts(data: Spec, source: Source, content: str = "") -> DataFacts:
         given = f"a list of {len(data)} paths"
     else:
         given = f"a {type(data).__name__} of {len(source)} images"
-    names = names_sha256(source.name(i) for i in range(len(source)))
+    names = names_sha256(source.encoded_names(range(len(source))))
     return DataFacts(given, len(source), names, content)
 
 

@@ -21,11 +21,11 @@ from lamina.core.batch import Objects
 from lamina.core.errors import LaminaError
 from lamina.core.records import parse_json
 from lamina.core.text import printable
+from lamina.data.columns import Names
 from lamina.data.decode.decode import Decoded
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.dense.coco_annotations import Annotation, by_image
 from lamina.data.dense.sources import ObjectSource
-from lamina.data.file_names import Names
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.part_names import Role, most_usual
 from lamina.data.parts import folders_of
