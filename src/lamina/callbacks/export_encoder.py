@@ -27,6 +27,7 @@ class EncoderExport(Callback):
     """
 
     required = True
+    beside_training = True
 
     def __init__(
         self,

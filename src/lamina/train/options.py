@@ -51,6 +51,10 @@ class TrainOptions:
     checkpoint_every_seconds: Annotated[float | None, POSITIVE] = 900.0
     """Save a checkpoint every so many seconds. Unset: by steps alone. The end of a run is always saved."""
 
+    checkpoint_async: bool = True
+    """Write checkpoints in a thread of its own: training waits only until weights and optimiser state are
+    copied, which needs main memory for one more copy of both. False: training waits until all is written."""
+
     keep_checkpoints: Annotated[int, COUNT] = 2
     """Number of good checkpoints to keep; older ones are removed once a new one is verified. Only the next
     step shows whether the newest is good, so with 1 the one before it is kept too. While the loss is not
