@@ -29,8 +29,14 @@ _MODEL = (
     "The encoder: a run, a step of a run (runs/mff@100), a timm name or a weights file; untrained:MODEL is "
     "the same network before training."
 )
-_IMAGES = f"Images: a folder (searched in depth), a .txt list, a quoted glob, or a sample: {sample_names()}."
-_LABELLED = "Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., or a sample such as sample:photos."
+_IMAGES = (
+    "Images: a folder (searched in depth), a .txt list, a quoted glob, tar files, a table (.csv, .parquet), or "
+    f"a sample: {sample_names()}."
+)
+_LABELLED = (
+    "Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., a table with a column of labels, or a sample "
+    "such as sample:photos."
+)
 _NETWORK = "timm name of the network, for a weights file that does not name it."
 _HEADS = "Attention heads of the network, for a weights file of an unusual width that does not name them."
 

@@ -1,4 +1,4 @@
-"""Opening images by what they are called: a folder, a list, a glob, shards of tar, a sample."""
+"""Opening images by what they are called: a folder, a list, a glob, shards of tar, a table, a sample."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from lamina.data.found import HELP
 from lamina.data.parts import find_parts
 from lamina.data.samples.catalog import SAMPLES, is_sample, open_sample
 from lamina.data.sources import FileSource, Source, Split
+from lamina.data.tables.files import is_table
+from lamina.data.tables.open import open_table
 
 Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Source | Dataset[Any]
 
@@ -34,10 +36,12 @@ def open_source(
 
     `spec` is a folder, one image, a list (.txt, one path on each line), a glob, `sample:NAME`, a Python list
     of paths, or tar files: one, a pattern (`train-{000..099}.tar`, `*.tar`), a folder of tar files alone
-    (`lamina.data.archives`); or a dataset with numbered items, as torch has them (`lamina.data.datasets`), or
-    a `Source` of one's own. Folders in a list or a glob are searched. A folder has classes if it looks like
-    root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/... Names of parts are those that people
-    use, in any case (`lamina.data.parts`). The source's `notes` say what is passed over.
+    (`lamina.data.archives`); or a table of images, CSV or parquet, with its columns behind it where they are
+    not found by themselves: `table.csv?image=path&label=species` (`lamina.data.tables`); or a dataset with
+    numbered items, as torch has them (`lamina.data.datasets`), or a `Source` of one's own. Folders in a list
+    or a glob are searched. A folder has classes if it looks like root/CLASS/..., or root/train/CLASS/...
+    beside root/val/CLASS/... Names of parts are those that people use, in any case (`lamina.data.parts`). The
+    source's `notes` say what is passed over.
 
     `split`:
 
@@ -98,7 +102,7 @@ def _listed(spec: Spec) -> FileSource:
         found = match_glob(path)
     elif not os.path.lexists(path):
         raise LaminaError(
-            f"there is no {printable(path)}; give a folder, a .txt list, a glob, tar files or "
+            f"there is no {printable(path)}; give a folder, a .txt list, a glob, tar files, a table or "
             f"{SAMPLES[0].spec}"
         )
     else:
@@ -141,6 +145,7 @@ KINDS = (
     Kind(is_dataset, lambda spec, *_: (DatasetSource(spec), False), lambda _: False),
     Kind(is_sample, lambda spec, split, *_: (open_sample(spec, split), True), lambda _: True),
     Kind(_names_shards, lambda spec, split, *_: _shards(spec, split), lambda spec: _shards(spec, "all")[1]),
+    Kind(is_table, lambda spec, split, *_: open_table(spec, split), lambda spec: open_table(spec, "all")[1]),
     Kind(_is_folder, lambda *given: (open_folder(*given), True), _folder_has_held_out),
     Kind(lambda _: True, lambda spec, *_: (_listed(spec), False), lambda _: False),
 )

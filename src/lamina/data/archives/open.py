@@ -14,7 +14,7 @@ from lamina.data.archives.index import members_of
 from lamina.data.archives.shards import ENDING
 from lamina.data.archives.spans import SpanSource
 from lamina.data.found import PassedOver
-from lamina.data.part_names import Role, roles_among
+from lamina.data.part_names import Role, part_note, roles_among, roles_of_all
 from lamina.data.sources import Split
 
 
@@ -56,7 +56,7 @@ def open_shards(shards: Sequence[str], split: Split | None) -> tuple[SpanSource,
               range(len(images))]  # fmt: skip
     kept = [i for i, use in enumerate(wanted) if use]
     number = {name: i for i, name in enumerate(names)}
-    notes = [] if roles is None or split == "all" else [_part_note(roles)]
+    notes = [] if roles is None or split == "all" else [part_note(roles)]
     source = SpanSource(
         shards,
         np.array([images[i][1:4] for i in kept], np.int64).reshape(-1, 3),
@@ -100,11 +100,7 @@ def _roles(images: Sequence[_Image]) -> list[Role | None] | None:
         [shard.rpartition("/")[2] for shard in shards],
         [image.name[image.inside :].rpartition("/")[0].partition("/")[0] for image in images],
     )
-    for level in levels:
-        roles = roles_among(sorted(set(level) - {""}))
-        if {"train", "val"} <= {roles.get(name) for name in level}:
-            return [roles.get(name) for name in level]
-    return None
+    return roles_of_all(levels)
 
 
 def _classes(images: Sequence[_Image], roles: Sequence[Role | None] | None) -> tuple[list[str], str]:
@@ -130,10 +126,3 @@ def _folder(image: _Image, has_parts: bool) -> str:
     if has_parts and folders and roles_among([folders[0]]):
         folders = folders[1:]
     return folders[0] if folders else ""
-
-
-def _part_note(roles: Sequence[Role | None]) -> str:
-    others = counted(sum(role not in ("train", "val") for role in roles), "image")
-    train, val = (sum(role == part for role in roles) for part in ("train", "val"))
-    unused = "" if others.startswith("0 ") else f"; {others} in neither"
-    return f"the training part has {counted(train, 'image')}, the held-out part {val}{unused}"
