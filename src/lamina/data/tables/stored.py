@@ -173,7 +173,8 @@ class StoredSource(EncodedSource):
     def content(self, indices: Sequence[int]) -> bytes:
         """Digest of the files' sizes and of bytes at both of their ends, and of the rows."""
         rows = self.rows[list(indices)]
-        digest = hashlib.sha256(files_digest(self.groups.files_of(rows)))
+        files = self.groups.files_of(rows)
+        digest = hashlib.sha256(files_digest(files, len(files)))
         digest.update(np.ascontiguousarray(rows).tobytes())
         return digest.digest()
 
