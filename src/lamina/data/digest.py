@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import BinaryIO
 
 from lamina.data.columns import chunks
@@ -30,7 +30,7 @@ def files_digest(paths: Iterable[str], n: int) -> bytes:
     return digest.digest()
 
 
-def sampled(n: int) -> Container[int]:
+def sampled(n: int) -> Collection[int]:
     """Which of n files `files_digest` reads bytes of."""
     return range(n) if n <= SAMPLED_FILES else {i * n // SAMPLED_FILES for i in range(SAMPLED_FILES)}
 

@@ -144,7 +144,7 @@ KINDS = (
     Kind(lambda spec: isinstance(spec, Source), lambda spec, *_: (spec, False), lambda _: False),
     Kind(is_dataset, lambda spec, *_: (DatasetSource(spec), False), lambda _: False),
     Kind(is_sample, lambda spec, split, *_: (open_sample(spec, split), True), lambda _: True),
-    Kind(_names_shards, lambda spec, split, *_: _shards(spec, split), lambda spec: _shards(spec, "all")[1]),
+    Kind(_names_shards, lambda spec, split, *_: _shards(spec, split), lambda spec: _shards(spec, None)[1]),
     Kind(is_table, lambda spec, split, *_: open_table(spec, split), lambda spec: open_table(spec, "all")[1]),
     Kind(_is_folder, lambda *given: (open_folder(*given), True), _folder_has_held_out),
     Kind(lambda _: True, lambda spec, *_: (_listed(spec), False), lambda _: False),

@@ -13,6 +13,7 @@ from lamina.core.text import counted, printable
 from lamina.data.archives.index import members_of
 from lamina.data.archives.shards import ENDING
 from lamina.data.archives.spans import SpanSource
+from lamina.data.archives.whole import Opened, WholeIndex
 from lamina.data.found import PassedOver
 from lamina.data.part_names import Role, part_note, roles_among, roles_of_all
 from lamina.data.sources import Split
@@ -37,11 +38,20 @@ def open_shards(shards: Sequence[str], split: Split | None) -> tuple[SpanSource,
     Classes are what the .cls files beside the images say (webdataset), or else the folders that the images
     are in. Parts are told by the names of the folders that the shards are in, of the shards (train-000.tar
     and val-000.tar), or of the outermost folders in them, as `part_names.roles_among` tells. A source without
-    a held-out part is given whole.
+    a held-out part is given whole. Of many images all this is kept in lamina's cache (`whole.WholeIndex`).
 
     Raises:
         LaminaError: where an archive cannot be read, holds no images, or has no images of the part.
     """
+    kept = WholeIndex(shards, split or "train")
+    opened = kept.read()
+    if opened is None:
+        opened = _put_together(shards, split)
+        kept.write(opened)
+    return opened.source, opened.has_held_out
+
+
+def _put_together(shards: Sequence[str], split: Split | None) -> Opened:
     images, passed_over = _all_images(shards)
     if not images:
         why = "; ".join(passed_over.notes()) or "no member has an image's ending"
@@ -66,7 +76,7 @@ def open_shards(shards: Sequence[str], split: Split | None) -> tuple[SpanSource,
         notes=(*notes, *passed_over.notes()),
         no_labels=why_none,
     )
-    return source, own_part
+    return Opened(source, own_part)
 
 
 def _more(shards: Sequence[str]) -> str:
