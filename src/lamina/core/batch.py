@@ -26,12 +26,14 @@ class Fault(NamedTuple):
 
 class Remark(NamedTuple):
     """What is worth knowing of a sample that was read: its index, its name (safe to print), which kind of
-    thing it is, and what exactly."""
+    thing it is, what exactly, and how many of how many values are concerned (0 of 0: not counted)."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a remark
     name: str
     kind: str
     detail: str = ""
+    found: int = 0
+    of: int = 0
 
 
 class Objects(NamedTuple):

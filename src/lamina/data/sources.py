@@ -33,6 +33,7 @@ from lamina.data.columns import Names, Numbers, chunks, encoded_name
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded, decode, image_size, open_regular
 from lamina.data.decode.limits import Stream
+from lamina.data.decode.values import in_memory
 from lamina.data.digest import files_digest, images_sha256, joined_digests
 from lamina.data.options import AS_STORED, Decoding
 
@@ -227,8 +228,9 @@ class ArraySource(Source):
 
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
         """Image i; raises `Unreadable` where its channels do not fit."""
-        image = fit_channels(self.images[i], how.in_chans, alpha=False)
-        return Decoded(image, "memory", str(image.dtype).removeprefix("torch."))
+        found = in_memory(self.images[i], how)
+        image = fit_channels(found.image, how.in_chans, alpha=False)
+        return Decoded(image, "memory", str(image.dtype).removeprefix("torch."), notes=found.notes)
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
         """Digest of the pixels."""

@@ -28,33 +28,51 @@ class NoteKind(StrEnum):
     """The fixed set of kinds; notes are counted by them."""
 
     FRAMES = "several frames, depths or pages, of which the first is read"
+    CLIPPED = "values outside of the range that is mapped to 0 to 1, clipped"
+    FILLED = "values without data, filled by the mean of the image's other values of that channel"
     WARNED = "a warning by the decoder"
 
 
 class Note(NamedTuple):
-    """One thing about one image; `detail` is as the decoder wrote it."""
+    """One thing about one image; `detail` is as the decoder wrote it. `found` of `of` values are concerned,
+    where these are counted."""
 
     kind: NoteKind
     detail: str = ""
+    found: int = 0
+    of: int = 0
 
 
 def remarks_on(index: int, name: str, notes: Iterable[Note]) -> list[Remark]:
     """The notes on a sample, as they travel with a batch."""
-    return [Remark(index, printable(name), str(note.kind), printable(note.detail)) for note in notes]
+    return [
+        Remark(index, printable(name), str(note.kind), printable(note.detail), note.found, note.of)
+        for note in notes
+    ]
 
 
 def remark_lines(remarks: Iterable[Remark]) -> tuple[str, ...]:
-    """A line for each kind: on how many images, and the first of them."""
-    images: dict[str, set[int]] = {}
-    first: dict[str, Remark] = {}
+    """A line for each kind: on how many images, how many of their values, and the first of them."""
+    images: dict[str, dict[int, Remark]] = {}
     for remark in remarks:
-        images.setdefault(remark.kind, set()).add(remark.index)
-        first.setdefault(remark.kind, remark)
-    lines = []
-    for kind, each in first.items():
-        example = f"{each.name}: {each.detail}" if each.detail else each.name
-        lines.append(f"{counted(len(images[kind]), 'image')}: {kind} (the first is {example})")
-    return tuple(lines)
+        images.setdefault(remark.kind, {}).setdefault(remark.index, remark)
+    return tuple(
+        f"{counted(len(each), 'image')}: {kind}{_values(each.values())}"
+        f" (the first is {remark_text(next(iter(each.values())))})"
+        for kind, each in images.items()
+    )
+
+
+def remark_text(remark: Remark) -> str:
+    """The image of a remark, and what exactly."""
+    detail = "; ".join(filter(None, (remark.detail, _values([remark]).removeprefix(": "))))
+    return f"{remark.name}: {detail}" if detail else remark.name
+
+
+def _values(remarks: Iterable[Remark]) -> str:
+    """How many of the values of these images are concerned; "" where they are not counted."""
+    found, of = (sum(each) for each in zip(*((r.found, r.of) for r in remarks), strict=True))
+    return f": {found:,} of {of:,} values ({100 * found / of:.2g} %)" if of else ""
 
 
 @contextmanager
