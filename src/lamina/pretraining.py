@@ -107,7 +107,7 @@ def run_pretrain(
             *([Started(folder)] if folder else []),
             *monitors,
             FaultMonitor(loader.budget),
-            EncoderExport(run.encoder, recipe.encoder, recipe.fusion, recipe.data.eval_crop_share),
+            EncoderExport(run.encoder, recipe.encoder, recipe.fusion, recipe.data),
             *(callbacks(run, source) if callbacks and ranks.main else ()),
         ]
         return fit(method, loader, recipe.optim, recipe.train, run.path, ours, resume=going_on)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
+from lamina.core.text import counted_share
 
 
 class Fault(NamedTuple):
@@ -34,6 +35,11 @@ class Remark(NamedTuple):
     detail: str = ""
     found: int = 0
     of: int = 0
+
+    @property
+    def about(self) -> str:
+        """What exactly, and how many values; "" where there is nothing to say."""
+        return "; ".join(filter(None, (self.detail, counted_share(self.found, self.of, "values"))))
 
 
 class Objects(NamedTuple):

@@ -19,6 +19,8 @@ from lamina.data.find_files import is_glob, listed, match_glob, read_list
 from lamina.data.folders import open_folder, take_part
 from lamina.data.found import HELP
 from lamina.data.parts import find_parts
+from lamina.data.read_as import ReadAs
+from lamina.data.reading import Reading, split_reading
 from lamina.data.samples.catalog import SAMPLES, is_sample, open_sample
 from lamina.data.sources import FileSource, Source, Split
 from lamina.data.tables.files import is_table
@@ -41,7 +43,8 @@ def open_source(
     numbered items, as torch has them (`lamina.data.datasets`), or a `Source` of one's own. Folders in a list
     or a glob are searched. A folder has classes if it looks like root/CLASS/..., or root/train/CLASS/...
     beside root/val/CLASS/... Names of parts are those that people use, in any case (`lamina.data.parts`). The
-    source's `notes` say what is passed over.
+    source's `notes` say what is passed over. Behind the name of any of these may stand how the images are
+    read: `?pages=channels`, `?scale=0:10000`, `?nodata=-9999` (`lamina.data.reading`).
 
     `split`:
 
@@ -57,27 +60,28 @@ def open_source(
     """
     if split not in (None, "train", "val", "all"):
         raise LaminaError(f"there is no split {split!r}; take train, val or all")
-    name, kind = _kind_of(spec)
+    name, kind, reading = _kind_of(spec)
     source, has_parts = kind.open(name, split, val_share, split_seed)
     if len(source) and split in ("train", "val") and not has_parts:
         source = take_part(source, split == "val", val_share, split_seed)
     if not len(source):
         why = source.notes or (HELP,)
         raise LaminaError("; ".join((f"no images in {_describe(spec)}", *why)))
-    return source
+    return source if reading is None else ReadAs(source, reading)
 
 
 def held_out(spec: Spec) -> Split:
     """The part that pre-training does not see, "val", where the source has parts of its own; else "all"."""
-    name, kind = _kind_of(spec)
+    name, kind, _ = _kind_of(spec)
     return "val" if kind.has_held_out(name) else "all"
 
 
-def _kind_of(spec: Spec) -> tuple[Any, Kind]:
-    """What is to be opened, and its kind."""
+def _kind_of(spec: Spec) -> tuple[Any, Kind, Reading | None]:
+    """What is to be opened, its kind, and what it says of how the images are read."""
+    reading = None
     if isinstance(spec, str | os.PathLike):
-        spec = os.path.expanduser(spec)  # a configuration file has no shell to do it
-    return spec, next(kind for kind in KINDS if kind.takes(spec))
+        spec, reading = split_reading(os.path.expanduser(spec))  # a configuration file has no shell to do it
+    return spec, next(kind for kind in KINDS if kind.takes(spec)), reading
 
 
 def _describe(spec: Spec) -> str:

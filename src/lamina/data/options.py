@@ -221,11 +221,10 @@ class DataOptions(AugmentOptions):
     with all its channels, which is said. channels: all of them, in the file's order, as channels of one
     image, for volumes and time series; set the number by --in-chans."""
     value_range: str | None = None
-    """Stored values that become 0 and 1, as LOW:HIGH, such as 0:10000 (write --data.value-range=-1024:3071
-    where LOW is negative), or one pair for each channel, joined by commas. Values between them are mapped
-    linearly and others are clipped, which is counted. Needed for signed integers, for integers of 32 bits
-    and for floats outside of 0 to 1; useful where sensors use a part of 16 bits. Unset: the range of the
-    pixels' type."""
+    """Stored values that become 0 and 1, as LOW:HIGH, such as 0:10000 or -1024:3071, or one pair for each
+    channel, joined by commas. Values between them are mapped linearly and others are clipped, which is
+    counted. Needed for signed integers, for integers of 32 bits and for floats outside of 0 to 1; useful
+    where sensors use a part of 16 bits. Unset: the range of the pixels' type."""
     nodata: Nodata | float | None = None
     """Value of pixels without data (NaN counts as it too). Each is filled by the mean of the other pixels of
     the same image and channel. file: the value that the file itself names (GDAL_NODATA in a TIFF). nan: NaN
@@ -277,3 +276,17 @@ def with_reading_of(options: LoadingOptions, own: DataOptions) -> DataOptions:
     reading = {name: getattr(own, name) for name in ("eval_crop_share", *DECODING_FIELDS)}
     reading["jpeg_decoding"] = "reduced" if own.reduces else "full"
     return DataOptions(**{**given, **reading, **higher_limits(own, options)})
+
+
+def reading_facts(options: DataOptions) -> dict[str, Any]:
+    """`decoding_facts`, and whether JPEGs are decoded at a reduced size, where they are."""
+    return {**decoding_facts(options), **({"jpeg_decoding": "reduced"} if options.reduces else {})}
+
+
+def decoding_facts(options: DataOptions) -> dict[str, Any]:
+    """The options of `DECODING_FIELDS`, for what is kept beside numbers that depend on them; without those
+    that read files as earlier versions did, which did not write them down."""
+    found = {name: getattr(options, name) for name in DECODING_FIELDS}
+    return {
+        n: v for n, v in found.items() if n not in EARLIER_DECODING or v not in (None, EARLIER_DECODING[n])
+    }

@@ -24,7 +24,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -36,6 +36,9 @@ from lamina.data.decode.limits import Stream
 from lamina.data.decode.values import in_memory
 from lamina.data.digest import files_digest, images_sha256, joined_digests
 from lamina.data.options import AS_STORED, Decoding
+
+if TYPE_CHECKING:
+    from lamina.data.reading import Reading
 
 Split = Literal["train", "val", "all"]
 
@@ -50,6 +53,9 @@ class Source(ABC):
         notes: sentences for users: what was found beside the images and is not used, which parts there are.
         no_labels: why there are no classes, where there are none; it completes a sentence.
     """
+
+    reading: Reading | None = None
+    """What the path says of how the images are read, which a training has to keep (`reading`)."""
 
     def __init__(
         self,
@@ -179,7 +185,7 @@ class Subset(Source):
         own = indices if isinstance(indices, Numbers) else Numbers(indices)
         labels = None if source.labels is None else source.labels.at(own)
         super().__init__((), labels, source.class_names, notes=source.notes, no_labels=source.no_labels)
-        self.source, self.indices = source, own
+        self.source, self.indices, self.reading = source, own, source.reading
 
     def __len__(self) -> int:
         return len(self.indices)

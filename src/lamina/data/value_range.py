@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from lamina.core.errors import LaminaError
 
 ValueRange = tuple[tuple[float, float], ...]
 """The stored values that become 0 and 1: one pair for all channels, or one for each."""
-NO_FILL, BY_FILE, ONLY_NAN = "off", "file", "nan"
+Nodata = Literal["file", "nan", "off"]
 """Words in the place of a number in `data.nodata`."""
+BY_FILE: Nodata = "file"
+ONLY_NAN: Nodata = "nan"
+NO_FILL: Nodata = "off"
 
 
 def parse_value_range(text: str, option: str = "data.value_range") -> ValueRange:
@@ -39,15 +43,16 @@ def value_range_text(pairs: ValueRange) -> str:
     return ",".join(f"{number_text(low)}:{number_text(high)}" for low, high in pairs)
 
 
-def parse_nodata(text: str, option: str = "data.nodata") -> float | str:
+def parse_nodata(text: str, option: str = "data.nodata") -> float | Nodata:
     """A number, or one of the words of this file; NaN as a number is the word.
 
     Raises:
         LaminaError: for any other text, infinity included.
     """
     word = text.strip().lower()
-    if word in (NO_FILL, BY_FILE, ONLY_NAN):
-        return word
+    for known in (BY_FILE, ONLY_NAN, NO_FILL):
+        if word == known:
+            return known
     try:
         value = float(word)
     except ValueError:

@@ -8,6 +8,7 @@ from typing import Any
 from lamina.core.config import with_fields
 from lamina.core.durations import duration_text
 from lamina.core.errors import LaminaError
+from lamina.data.read_as import read_as
 from lamina.data.sources import Source
 from lamina.plan.choose import choose
 from lamina.plan.facts import look_at
@@ -28,7 +29,7 @@ def fit_to_data(
     """The recipe with what is chosen, and rank 0's outlook; every rank calls this."""
 
     def look() -> Outlook:
-        facts, machine = look_at(source, recipe.data), this_machine(ranks)
+        facts, machine = look_at(source, read_as(recipe.data, source)), this_machine(ranks)
         timed = fitting.seconds is not None
         changes = choose(facts, machine, recipe, fitting.given, timed) if fitting.choose else ()
         return Outlook(facts, machine, changes, _advice(machine, recipe, fitting))

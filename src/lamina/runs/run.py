@@ -17,6 +17,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.files import replace_text
 from lamina.core.records import read_yaml, to_yaml, write_json
 from lamina.core.text import printable
+from lamina.data.options import EARLIER_DECODING
 from lamina.mim import MIM, mim_of
 from lamina.recipes.build import Task, build_task
 from lamina.recipes.recipe import Recipe
@@ -27,7 +28,7 @@ from lamina.train.distributed import Ranks
 from lamina.train.divergence import check_trained
 from lamina.train.rows import whole_rows
 
-_MISSING = {"data": {"jpeg_decoding": "full"}}
+_MISSING = {"data": {"jpeg_decoding": "full", **EARLIER_DECODING}}
 """What a recipe.yaml means that is older than these fields, where a new run computes something else."""
 
 

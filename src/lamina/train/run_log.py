@@ -119,9 +119,9 @@ class RunLog:
         for remark in remarks:
             if remark.kind not in self._remarked:
                 self._remarked.add(remark.kind)
-                detail = f" ({remark.detail})" if remark.detail else ""
+                about = f" ({remark.about})" if remark.about else ""
                 self.say(
-                    f"{remark.name}: {remark.kind}{detail}; said once, `lamina data check` counts such images"
+                    f"{remark.name}: {remark.kind}{about}; said once, `lamina data check` counts such images"
                 )
 
     def sync(self) -> None:

@@ -8,7 +8,7 @@ import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from lamina.core.batch import Remark
-from lamina.core.text import counted, printable
+from lamina.core.text import counted, counted_share, printable
 
 _LOGGERS = ("tifffile", "PIL")
 _NATIVE = logging.getLogger("PIL.native")
@@ -28,9 +28,13 @@ class NoteKind(StrEnum):
     """The fixed set of kinds; notes are counted by them."""
 
     FRAMES = "several frames, depths or pages, of which the first is read"
-    CLIPPED = "values outside of the range that is mapped to 0 to 1, clipped"
-    FILLED = "values without data, filled by the mean of the image's other values of that channel"
+    CLIPPED = "values outside of the range that becomes 0 to 1, clipped"
+    FILLED = "values without data, filled by the mean of the others of their channel"
     WARNED = "a warning by the decoder"
+
+
+OF_VALUES = (NoteKind.CLIPPED, NoteKind.FILLED)
+"""Kinds that say how options of values turned out."""
 
 
 class Note(NamedTuple):
@@ -53,26 +57,17 @@ def remarks_on(index: int, name: str, notes: Iterable[Note]) -> list[Remark]:
 
 def remark_lines(remarks: Iterable[Remark]) -> tuple[str, ...]:
     """A line for each kind: on how many images, how many of their values, and the first of them."""
-    images: dict[str, dict[int, Remark]] = {}
+    kinds: dict[str, dict[int, Remark]] = {}
     for remark in remarks:
-        images.setdefault(remark.kind, {}).setdefault(remark.index, remark)
-    return tuple(
-        f"{counted(len(each), 'image')}: {kind}{_values(each.values())}"
-        f" (the first is {remark_text(next(iter(each.values())))})"
-        for kind, each in images.items()
-    )
+        kinds.setdefault(remark.kind, {}).setdefault(remark.index, remark)
+    return tuple(_line(kind, list(each.values())) for kind, each in kinds.items())
 
 
-def remark_text(remark: Remark) -> str:
-    """The image of a remark, and what exactly."""
-    detail = "; ".join(filter(None, (remark.detail, _values([remark]).removeprefix(": "))))
-    return f"{remark.name}: {detail}" if detail else remark.name
-
-
-def _values(remarks: Iterable[Remark]) -> str:
-    """How many of the values of these images are concerned; "" where they are not counted."""
-    found, of = (sum(each) for each in zip(*((r.found, r.of) for r in remarks), strict=True))
-    return f": {found:,} of {of:,} values ({100 * found / of:.2g} %)" if of else ""
+def _line(kind: str, remarks: Sequence[Remark]) -> str:
+    found, of, first = sum(r.found for r in remarks), sum(r.of for r in remarks), remarks[0]
+    values = f": {counted_share(found, of, 'values')}" if of else ""
+    example = f"{first.name}: {first.about}" if first.about else first.name
+    return f"{counted(len(remarks), 'image')}: {kind}{values} (the first is {example})"
 
 
 @contextmanager

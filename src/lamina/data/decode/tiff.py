@@ -169,7 +169,7 @@ def _by_tifffile(tiff: Any, series: Any, page: Any, layout: _Layout, how: Decodi
     if extra == (1,):
         raise Unreadable(Reason.PIXEL_TYPE, "colours multiplied by alpha; store them unassociated")
     channels = len(layout.planes) * page.samplesperpixel
-    if photometric == 0 and channels > 1:
+    if photometric == 0 and channels > (len(layout.planes) if how.pages == "channels" else 1):
         raise Unreadable(Reason.PIXEL_TYPE, f"{channels} channels with white as zero")
     height, width = page.imagelength, page.imagewidth
     check_pixels(height, width, how)
@@ -211,10 +211,12 @@ def _planes(tiff: Any, series: Any, page: Any, layout: _Layout) -> NDArray[Any]:
     if len(layout.planes) == 1:
         array = _plane(tiff, series, page, layout, layout.planes[0])
         return np.moveaxis(array, 0, -1) if page.axes == "SYX" else array
-    found = np.empty((len(layout.planes), *page.shape[:2]), page.dtype)
-    for row, k in zip(found, layout.planes, strict=True):
-        row[...] = _plane(tiff, series, page, layout, k)
-    return np.moveaxis(found, 0, -1)
+    samples = page.samplesperpixel
+    found = np.empty((len(layout.planes), samples, page.imagelength, page.imagewidth), page.dtype)
+    for rows, k in zip(found, layout.planes, strict=True):
+        plane = _plane(tiff, series, page, layout, k)
+        rows[...] = np.moveaxis(plane, -1, 0) if page.axes == "YXS" else plane
+    return np.moveaxis(found.reshape(-1, *found.shape[2:]), 0, -1)
 
 
 def _plane(tiff: Any, series: Any, page: Any, layout: _Layout, k: int) -> NDArray[Any]:

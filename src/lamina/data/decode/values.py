@@ -17,7 +17,15 @@ from lamina.data.decode.notes import Note, NoteKind
 from lamina.data.decode.reduction import Reduced
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
-from lamina.data.value_range import BY_FILE, NO_FILL, ONLY_NAN, ValueRange, number_text, value_range_text
+from lamina.data.value_range import (
+    BY_FILE,
+    NO_FILL,
+    ONLY_NAN,
+    Nodata,
+    ValueRange,
+    number_text,
+    value_range_text,
+)
 
 _BAND_VALUES = 1 << 18
 _EXACT_IN_FLOAT32 = 2  # bytes of an integer
@@ -91,9 +99,7 @@ def in_memory(image: Shaped[Tensor, "C H W"], how: Decoding) -> Pixels:
     return to_pixels(image.permute(1, 2, 0).numpy(), how)
 
 
-def map_range(
-    array: NDArray[Any], pairs: ValueRange, ignored: NDArray[np.bool_] | None = None
-) -> Mapped:
+def map_range(array: NDArray[Any], pairs: ValueRange, ignored: NDArray[np.bool_] | None = None) -> Mapped:
     """(value - LOW) / (HIGH - LOW), clipped to [0, 1]: of an (H, W, C) array of numbers, some rows at a time.
 
     Args:
@@ -112,14 +118,18 @@ def map_range(
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     if array.dtype.kind not in "uif" or not array.size:
-        raise Unreadable(Reason.PIXEL_TYPE if array.size else Reason.BROKEN, f"{array.dtype}, {array.size} values")
-    exact = array.dtype.kind == "f" and array.itemsize <= 4 or array.itemsize <= _EXACT_IN_FLOAT32
-    work = np.float32 if exact else np.float64
+        raise Unreadable(
+            Reason.PIXEL_TYPE if array.size else Reason.BROKEN, f"{array.dtype}, {array.size} values"
+        )
+    exact = (array.dtype.kind == "f" and array.itemsize <= 4) or array.itemsize <= _EXACT_IN_FLOAT32
+    work: Any = np.float32 if exact else np.float64
+    low: Any
+    high: Any
     low, high = (np.array(each, work) for each in zip(*pairs, strict=True))
     found, clipped = np.empty(array.shape, np.float32), 0
     rows = max(1, _BAND_VALUES // (width * channels))
     for top in range(0, height, rows):
-        part = array[top : top + rows].astype(work)
+        part: NDArray[Any] = array[top : top + rows].astype(work)
         if array.dtype.kind == "f" and not np.isfinite(part).all():
             raise Unreadable(Reason.NOT_FINITE, "data.nodata nan fills NaN")
         outside = (part < low) | (part > high)
@@ -133,7 +143,7 @@ def map_range(
     return Mapped(found, clipped)
 
 
-def without_data(array: NDArray[Any], value: float | str) -> NDArray[np.bool_] | None:
+def without_data(array: NDArray[Any], value: float | Nodata) -> NDArray[np.bool_] | None:
     """Which values of an (H, W, C) array are no data: those equal to `value`, as far as the array's type can
     hold it, and NaN; None where none is.
 
@@ -156,8 +166,10 @@ def without_data(array: NDArray[Any], value: float | str) -> NDArray[np.bool_] |
     if not counts.any():
         return None
     if (counts == array.shape[0] * array.shape[1]).any():
-        where = "" if array.shape[2] == 1 or counts.min() == counts.max() else (
-            f" in channel {int(counts.argmax()) + 1} of {array.shape[2]}"
+        where = (
+            ""
+            if array.shape[2] == 1 or counts.min() == counts.max()
+            else (f" in channel {int(counts.argmax()) + 1} of {array.shape[2]}")
         )
         raise Unreadable(Reason.NO_DATA, f"{_named(value)}{where}")
     return np.asarray(empty)
@@ -189,5 +201,5 @@ def _with_alpha(image: Tensor, cover: Tensor) -> Tensor:
     return torch.cat([image, cover.to(image.dtype)])
 
 
-def _named(value: float | str | None) -> str:
+def _named(value: float | Nodata | None) -> str:
     return "NaN" if value == ONLY_NAN else f"the value {number_text(float(value or 0))}"
