@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lamina.data.decode.decode import Decoded
 from lamina.data.decode.limits import Stream
@@ -32,6 +32,10 @@ class ReadAs(Source):
     def name(self, i: int) -> str:
         """As of the source."""
         return self.source.name(i)
+
+    def encoded_names(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """As of the source."""
+        return self.source.encoded_names(indices)
 
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
         """As of the source, read as the path says."""
