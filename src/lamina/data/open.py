@@ -18,6 +18,7 @@ from lamina.data.file_names import not_files
 from lamina.data.find_files import is_glob, listed, match_glob, read_list
 from lamina.data.folders import open_folder, take_part
 from lamina.data.found import HELP
+from lamina.data.pack.open import has_held_out, is_pack, open_pack
 from lamina.data.parts import find_parts
 from lamina.data.read_as import ReadAs
 from lamina.data.reading import Reading, split_reading
@@ -148,6 +149,7 @@ KINDS = (
     Kind(lambda spec: isinstance(spec, Source), lambda spec, *_: (spec, False), lambda _: False),
     Kind(is_dataset, lambda spec, *_: (DatasetSource(spec), False), lambda _: False),
     Kind(is_sample, lambda spec, split, *_: (open_sample(spec, split), True), lambda _: True),
+    Kind(is_pack, lambda spec, split, *_: open_pack(spec, split), has_held_out),
     Kind(_names_shards, lambda spec, split, *_: _shards(spec, split), lambda spec: _shards(spec, None)[1]),
     Kind(is_table, lambda spec, split, *_: open_table(spec, split), lambda spec: open_table(spec, "all")[1]),
     Kind(_is_folder, lambda *given: (open_folder(*given), True), _folder_has_held_out),
