@@ -431,6 +431,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "label below 0": put("all.labels", 0, -1),
     "name longer than all": put("name_bytes", 0, 1 << 20),
     "name below 0": put("name_bytes", 0, -1),
+    "name without an end": put("names", len("train/cats/0.jpg"), 1),
     "array missing": changed_index(lambda tensors: tensors.pop("layouts")),  # type: ignore[arg-type, return-value]
     "array of another shape": changed_index(
         lambda tensors: tensors.update(spans=tensors["spans"].T.contiguous())

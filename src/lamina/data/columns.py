@@ -171,6 +171,12 @@ class Names(Sequence[str]):
         shifts = starts - np.concatenate([[0], np.cumsum(lengths[:-1])])
         return bytes(self.text.values[np.repeat(shifts, lengths) + np.arange(lengths.sum())])
 
+    def at(self, indices: Indices) -> Names:
+        """The names at these places, in their order."""
+        ends = np.cumsum(self.ends.values[as_array(indices)] - self._starts(indices), dtype=np.int64)
+        text = b"".join(map(self.encoded, chunks(indices)))
+        return Names(text=SharedArray(np.frombuffer(text, np.uint8)), ends=SharedArray(ends))
+
     def _starts(self, indices: Indices) -> Int64[NDArray[np.int64], "n"]:
         places = as_array(indices)
         ends = self.ends.values

@@ -45,7 +45,7 @@ class Written:
     def columns(self) -> Columns:
         """Where and how the images are stored."""
         rows = np.frombuffer(self._rows, np.int64).reshape(-1, _ROW)
-        return Columns(rows[:, :2].copy(), rows[:, 2:].copy())
+        return Columns(rows[:, :2].copy(), rows[:, 2:].astype(np.int32))
 
     def add(self, job: int, entry: Entry) -> None:
         """Count an entry that stands behind all others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.plain_files import DamagedFile, check_plain
 from lamina.core.records import read_object, write_json
 from lamina.core.tensor_files import load_tensors, save_tensors
+from lamina.data.columns import Names, SharedArray
 from lamina.data.pack.source import FILE, ITEM_BYTES, Columns
 
 ABOUT, INDEX, BLOB = "pack.json", "index.safetensors", "images.bin"
@@ -60,19 +61,19 @@ class Index:
 
     about: About
     columns: Columns
-    names: Sequence[str]
+    names: Names
     views: Mapping[str, View]
     """By split; "pretrain" is that of None."""
 
 
 def write_index(folder: Path, index: Index) -> None:
     """Write all files of a pack but the blob; pack.json, by which it is one, is the last. Raises OSError."""
-    encoded = [os.fsencode(name) for name in index.names]
+    ends = index.names.ends.values
     arrays: dict[str, NDArray[Any]] = {
         "spans": index.columns.spans,
-        "layouts": index.columns.layouts.astype(np.int32),
-        "names": np.frombuffer(b"".join(encoded), np.uint8).copy(),
-        "name_bytes": np.array([len(name) for name in encoded], np.int32),
+        "layouts": index.columns.layouts,
+        "names": index.names.text.values,
+        "name_bytes": np.diff(ends, prepend=0).astype(np.int32),
     }
     for split, view in index.views.items():
         arrays[f"{split}.indices"] = view.indices
@@ -137,7 +138,7 @@ def _read_about(file: Path) -> tuple[About, dict[str, Any]]:
 def _index(about: About, views: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Index:
     """Raises ValueError, or what a wrong type raises, for whatever does not fit."""
     n = about.images
-    spans, layouts = arrays["spans"].astype(np.int64), arrays["layouts"].astype(np.int64)
+    spans, layouts = arrays["spans"].astype(np.int64), arrays["layouts"].astype(np.int32)
     _check(spans.shape == (n, 2) and layouts.shape == (n, 6), "so many images")
     firsts, sizes = spans.T
     inside = (
@@ -146,7 +147,7 @@ def _index(about: About, views: dict[str, Any], arrays: dict[str, NDArray[Any]])
     _check(bool(inside.all()), f"places in {BLOB}")
     kinds = layouts[:, 0]
     for kind, item in ITEM_BYTES.items():
-        height, width, channels = layouts[kinds == kind, 1:4].T
+        height, width, channels = layouts[kinds == kind, 1:4].astype(np.int64).T
         _check(bool(((height > 0) & (width > 0) & (channels > 0)).all()), "shapes of images")
         pixels, rest = np.divmod(sizes[kinds == kind], channels * item)  # products of all could overflow
         _check(bool(((rest == 0) & (pixels == height * width)).all()), "sizes of images")
@@ -158,12 +159,11 @@ def _index(about: About, views: dict[str, Any], arrays: dict[str, NDArray[Any]])
     return Index(about, Columns(spans, layouts), names, found)
 
 
-def _names(text: NDArray[Any], lengths: NDArray[Any], n: int) -> list[str]:
-    _check(text.dtype == np.uint8 and lengths.shape == (n,) and bool((lengths >= 0).all()), "names")
-    ends = np.cumsum(lengths, dtype=np.int64).tolist()
-    _check((ends[-1] if ends else 0) == len(text), "names")
-    content = text.tobytes()
-    return [os.fsdecode(content[end - k : end]) for end, k in zip(ends, lengths.tolist(), strict=True)]
+def _names(text: NDArray[Any], lengths: NDArray[Any], n: int) -> Names:
+    _check(text.dtype == np.uint8 and lengths.shape == (n,) and bool((lengths > 0).all()), "names")
+    ends = np.cumsum(lengths, dtype=np.int64)
+    _check((ends[-1] if n else 0) == len(text) and not text[ends - 1].any(), "names")
+    return Names(text=SharedArray(text), ends=SharedArray(ends))
 
 
 def _view(split: str, view: Mapping[str, Any], arrays: dict[str, NDArray[Any]], n: int) -> View:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import counted_each, printable
+from lamina.data.columns import Numbers, SharedArray
 from lamina.data.outputs import is_output
 from lamina.data.pack.files import ABOUT, BLOB, INDEX, About, read_index
 from lamina.data.pack.source import PackedSource
@@ -45,8 +46,8 @@ def open_pack(folder: str, split: Split | None) -> tuple[PackedSource, bool]:
     source = PackedSource(
         os.path.join(folder, BLOB),
         index.columns.take(view.indices),
-        [index.names[i] for i in view.indices.tolist()],
-        None if view.labels is None else view.labels.tolist(),
+        index.names.at(Numbers(SharedArray(view.indices))),
+        None if view.labels is None else Numbers(SharedArray(view.labels)),
         view.classes,
         notes=(*_notes(about), *view.notes),
         no_labels=view.no_labels,

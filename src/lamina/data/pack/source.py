@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int32, Int64, UInt8
 from numpy.typing import NDArray
 
 from lamina.data.archives.spans import SpanSource, Window
@@ -52,7 +52,7 @@ class Columns:
 
     spans: Int64[NDArray[np.int64], "N 2"]
     """First byte in the blob, and number of bytes."""
-    layouts: Int64[NDArray[np.int64], "N 6"]
+    layouts: Int32[NDArray[np.int32], "N 6"]
     """The fields of `Layout`."""
 
     def take(self, indices: Int64[NDArray[np.int64], "n"]) -> Columns:

@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from lamina.core.errors import LaminaError
+from lamina.data.columns import as_array
 from lamina.data.open import Spec, held_out, open_source
 from lamina.data.pack.files import View
 from lamina.data.pack.open import PRETRAIN
@@ -42,7 +43,7 @@ class Views:
             indices = number[self.places[split]]
             kept = indices >= 0
             if kept.any():
-                labels = None if source.labels is None else np.asarray(source.labels, np.int64)[kept]
+                labels = None if source.labels is None else as_array(source.labels)[kept]
                 views[split] = View(indices[kept], labels, source.class_names, source.notes, source.no_labels)
         return views
 

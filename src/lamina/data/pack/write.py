@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lamina.core.new_folder import new_folder
 from lamina.core.text import counted, counted_each
+from lamina.data.columns import Names
 from lamina.data.decode.notes import remark_lines
 from lamina.data.open import Spec
 from lamina.data.options import DataOptions
@@ -96,7 +97,7 @@ def pack(
             stop.add_note("nothing of it is kept: a pack appears when it is complete")
             raise
         left_out = dict(Counter(fault.reason for fault in written.faults).most_common())
-        names = [views.name(job) for job in written.jobs]
+        names = Names(views.name(job) for job in written.jobs)
         about = About(
             os.fspath(spec) if isinstance(spec, str | os.PathLike) else f"a {type(spec).__name__}",
             format,
