@@ -238,6 +238,27 @@ def test_the_orientation_stays_a_tag(orientation, form, tmp_path):
         assert ((found > 127) != (expected > 127)).float().mean() < 0.05
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_the_path_says_of_values_and_pages_has_its_meaning(form, tmp_path):
+    root = tmp_path / "photos"
+    save(root / "a.png", noise(0, 8, 9, 3))
+    np.save(root / "b.npy", noise(1, 8, 9).astype(np.int16) - 100)
+    frames = [Image.fromarray(noise(k, 20, 21)) for k in (2, 3)]
+    frames[0].save(root / "c.tif", save_all=True, append_images=frames[1:])
+    result = pack(str(root), tmp_path / "p", side=8, format=form, workers=0)
+    assert sorted(result.ways.values()) == [1, 1, 1]
+    for query in ("?scale=-50:50", "?scale=0:255&nodata=7", "?pages=channels"):
+        own, before = open_source(f"{tmp_path / 'p'}{query}"), open_source(f"{root}{query}")
+        assert len(own) == len(before) == 3
+        for i in range(3):
+            if query == "?pages=channels" and i == 1:  # signed integers need a range
+                continue
+            assert torch.equal(own.read(i), before.read(i))
+    with pytest.raises(LaminaError, match="pack the images without it"):
+        pack(f"{root}?scale=0:9", tmp_path / "q", workers=0)
+    assert not (tmp_path / "q").exists()
+
+
 def test_colours_that_nobody_sees_do_not_bleed(tmp_path):
     """Left half: opaque green. Right half: red that is wholly transparent."""
     pixels = np.zeros((64, 64, 4), np.uint8)

@@ -29,6 +29,8 @@ Format = Literal["jpeg", "raw"]
 _PILLOW_MODES = {(1, False): "L", (3, False): "RGB", (2, True): "LA", (4, True): "RGBA"}
 """The mode of an image of so many channels, the last of which is alpha or not."""
 _ORIENTATION = 0x0112
+_BY_OPTIONS = (Reason.PIXEL_TYPE, Reason.NOT_FINITE)
+"""Why files cannot be read that other values of `data.value_range` and `data.nodata` let be read."""
 
 
 class Way(StrEnum):
@@ -37,6 +39,8 @@ class Way(StrEnum):
     SHRUNK = "shrunk"
     SMALL = "small enough, with their values as they are"
     DEEP = "of more than 8 bits, not shrunk"
+    PAGES = "of several pages or frames, not shrunk"
+    OTHER = "that are read by options alone (data.value_range, data.nodata), not shrunk"
 
 
 class Entry(NamedTuple):
@@ -78,11 +82,14 @@ class Encoder(Dataset[list[Entry]]):
 
     def _entry(self, number: int, i: int) -> Entry:
         source = self.sources[number]
+        original = None
         try:
-            found = source.inspect(i, replace(self.how, exif_orientation=False))
             original = _file_content(source, i)
+            found = source.inspect(i, replace(self.how, exif_orientation=False))
             alpha = has_alpha(source, i, found, self.how)
         except Unreadable as error:
+            if original is not None and error.reason in _BY_OPTIONS:
+                return Entry(original, way=Way.OTHER, original_bytes=len(original))
             return Entry(fault=fault_of(source, 0, i, error))
         entry = self._stored(found, original, alpha)
         n_bytes = found.image.nbytes if original is None else len(original)
@@ -92,8 +99,9 @@ class Encoder(Dataset[list[Entry]]):
     def _stored(self, found: Decoded, original: bytes | None, alpha: bool) -> Entry:
         deep = found.image.dtype != torch.uint8
         small = min(found.image.shape[1:]) <= self.side
-        way = Way.DEEP if deep else Way.SMALL if small else Way.SHRUNK
-        if original is not None and (deep or (small and self.format == "jpeg")):
+        pages = found.animated and original is not None
+        way = Way.PAGES if pages else Way.DEEP if deep else Way.SMALL if small else Way.SHRUNK
+        if original is not None and (pages or deep or (small and self.format == "jpeg")):
             return Entry(original, way=way)
         if deep:
             image = found.image.float()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Int32, Int64, UInt8
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from lamina.data.decode.decode import Decoded, decode, image_size
 from lamina.data.decode.limits import check_fitting, check_pixels
 from lamina.data.decode.orientation import turn
 from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.decode.values import to_pixels
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.sources import Source
 
@@ -101,10 +101,10 @@ class PackedSource(Source):
         check_fitting(layout.height, layout.width, layout.channels, ITEM_BYTES[layout.kind], how)
         with self.blob.open(i) as window:
             pixels = _read(window, layout, how)
-        image = torch.from_numpy(pixels).permute(2, 0, 1)
-        image = turn(image, layout.orientation) if how.exif_orientation else image
-        image = fit_channels(image, how.in_chans, bool(layout.alpha), how.alpha_background)
-        return Decoded(image, "pixels", str(pixels.dtype), layout.orientation)
+        found = to_pixels(pixels, how, alpha=bool(layout.alpha))
+        image = turn(found.image, layout.orientation) if how.exif_orientation else found.image
+        image = fit_channels(image, how.in_chans, found.alpha, how.alpha_background)
+        return Decoded(image, "pixels", str(pixels.dtype), layout.orientation, notes=found.notes)
 
     def size(self, i: int, how: Decoding = AS_STORED) -> tuple[int, int]:
         """Height and width in pixels of `read(i, how)`, from the index or the header; raises `Unreadable`."""

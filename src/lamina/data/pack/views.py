@@ -64,6 +64,11 @@ def open_views(spec: Spec) -> Views:
         except LaminaError:  # there is a held-out part alone: that of all images would be raised
             if split == "all":
                 raise
+    if (reading := sources["all"].reading) is not None:
+        raise LaminaError(
+            f"a pack has the values that are stored, so that ?{reading} is not taken here; pack the images "
+            "without it, and write it behind the name of the pack, as it stands behind theirs"
+        )
     known: dict[tuple[str, int], int] = {}
     jobs: list[tuple[int, int]] = []
     places = {}
