@@ -249,7 +249,6 @@ def test_help_is_complete_and_does_not_wait_for_torch():
         "reconstruct",
         "embed",
         "data check",
-        "data pack",
         "report",
         "export",
     ):

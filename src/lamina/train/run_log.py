@@ -119,21 +119,18 @@ class RunLog:
         for remark in remarks:
             if remark.kind not in self._remarked:
                 self._remarked.add(remark.kind)
-                about = f" ({remark.about})" if remark.about else ""
+                detail = f" ({remark.detail})" if remark.detail else ""
                 self.say(
-                    f"{remark.name}: {remark.kind}{about}; said once, `lamina data check` counts such images"
+                    f"{remark.name}: {remark.kind}{detail}; said once, `lamina data check` counts such images"
                 )
 
     def sync(self) -> None:
         """Rows are on the disk before the checkpoint that counts on them."""
         self._files.sync()
 
-    def checkpoint(self, step: int, folder: Path, task: nn.Module, beside: bool | None = None) -> None:
-        """Tell the callbacks of a checkpoint: all of them, or those alone that may, or may not, be called
-        `beside` the training."""
+    def checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
         for callback in self._callbacks:
-            if beside is None or callback.beside_training is beside:
-                self._call(callback, partial(callback.on_checkpoint, step, folder, task), task)
+            self._call(callback, partial(callback.on_checkpoint, step, folder, task), task)
 
     def end(self, outcome: Outcome) -> None:
         """Say how it ended, and let the callbacks finish."""

@@ -1,1 +1,0 @@
-"""Tables of images: CSV and parquet, with paths or the images themselves, labels and parts in columns."""
