@@ -249,6 +249,7 @@ def test_help_is_complete_and_does_not_wait_for_torch():
         "reconstruct",
         "embed",
         "data check",
+        "data pack",
         "report",
         "export",
     ):

@@ -21,6 +21,11 @@ from lamina.data.sources import FileSource, Source, Subset
 ODD = ["a/b.jpg", "", "é", os.fsdecode(b"\xff.jpg"), "a\nb"]
 
 
+def test_names_at_some_places_are_those_of_a_list():
+    for places in ([], [4, 0, 0, 3], range(5), Numbers([1, 2])):
+        assert list(Names(ODD).at(places)) == [ODD[i] for i in places]
+
+
 def test_numbers_are_a_list_to_their_readers():
     values = [3, -1, 7, 3]
     numbers = Numbers(values)

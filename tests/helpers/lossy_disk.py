@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ class LossyDisk:
     """Follows the calls that change `root`, and rebuilds what a loss of power would leave of it.
 
     A name survives where its folder was synced after it was given, and bytes where their file was synced
-    after they were written: the weakest promise of POSIX. `watch` is called after each of `CALLS`.
+    after they were written: the weakest promise of POSIX. `watch` is called after each of `CALLS`; meanwhile
+    the calls of other threads wait.
     """
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, watch: Callable[[], None]) -> None:
@@ -32,7 +34,7 @@ class LossyDisk:
         self._names: dict[int, dict[str, Entry]] = {}
         self._bytes: dict[int, bytes] = {}
         self._held: dict[int, int] = {}
-        self._busy = False
+        self._busy, self._turn = False, threading.RLock()
         self._real = {name: getattr(os, name) for name in CALLS}
         for folder, _, files in os.walk(root):
             self._sync(self._open(Path(folder)))
@@ -61,16 +63,17 @@ class LossyDisk:
 
     def _followed(self, name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            result = self._real[name](*arguments, **named)
-            if not self._busy:
-                self._busy = True
-                try:
-                    if name == "fsync":
-                        self._sync(arguments[0])
-                    self._watch()
-                finally:
-                    self._busy = False
-            return result
+            with self._turn:
+                result = self._real[name](*arguments, **named)
+                if not self._busy:
+                    self._busy = True
+                    try:
+                        if name == "fsync":
+                            self._sync(arguments[0])
+                        self._watch()
+                    finally:
+                        self._busy = False
+                return result
 
         return call
 

@@ -20,6 +20,7 @@ from lamina.data.open import open_source
 from lamina.data.options import DataOptions
 from lamina.encoder.build import build_vit
 from lamina.methods.catalog import recipe
+from lamina.plan import machine
 from lamina.plan.choose import ROWS, choose, row_for
 from lamina.plan.facts import ImageFacts, look_at
 from lamina.plan.machine import Machine, matrix_rate
@@ -193,6 +194,21 @@ def test_images_are_looked_at(tmp_path):
 
 def test_a_matrix_product_takes_time():
     assert 1e7 < matrix_rate(torch.device("cpu"), torch.float32) < 1e15
+
+
+@pytest.mark.parametrize(
+    ("bf16", "half_rate", "precision"),
+    [(True, 1.9, "bf16"), (False, 1.9, "fp32"), (False, 8.0, "fp16")],
+)
+def test_a_gpu_takes_bf16_where_it_has_it_and_fp16_where_that_is_fast(
+    bf16, half_rate, precision, monkeypatch
+):
+    """TF32 is half as fast as bf16; old kinds multiply fp16 more slowly than fp32."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    rate = {torch.float32: 1e13}
+    monkeypatch.setattr(machine, "matrix_rate", lambda device, dtype: rate.get(dtype, half_rate * 1e13))
+    assert machine.this_machine(Ranks(0, 1, torch.device("cuda", 0))).precision == precision
 
 
 @pytest.mark.parametrize(

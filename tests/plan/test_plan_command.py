@@ -106,6 +106,8 @@ def test_gpus_without_bf16_plan_in_fp16(capsys):
     assert ", fp16: 5,000 images" in capsys.readouterr().out
     assert len({each.name for each in GPUS}) == len(GPUS)
     assert gpu("a100").peak("bf16") == 312e12
+    assert gpu("a100").peak("fp32") == 156e12, "TF32 of the data sheet"
+    assert gpu("v100").peak("fp32") == 15.7e12, "it has no TF32"
 
 
 def test_the_help_names_every_gpu(capsys):

@@ -208,7 +208,8 @@ def test_a_damaged_newest_checkpoint_costs_only_its_own_steps(
     assert not list((tmp_path / "run/checkpoints").glob(".unfinished*"))
 
 
-def test_a_disk_full_during_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_disk_full_during_training(beside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -217,7 +218,7 @@ def test_a_disk_full_during_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", refuse)
         with pytest.raises(LaminaError, match=r"No space left on device.*step 5 is kept"):
-            train(tmp_path / "run", resume=True, checkpoint_every_steps=4)
+            train(tmp_path / "run", resume=True, checkpoint_every_steps=4, checkpoint_async=beside)
     train(tmp_path / "run", resume=True)
     assert fingerprint(tmp_path / "run", 13) == fingerprint(tmp_path / "whole", 13)
 

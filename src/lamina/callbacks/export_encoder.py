@@ -10,9 +10,10 @@ from torch import nn
 
 from lamina.cmae.cmae import CMAE
 from lamina.core.files import TEMPORARY, replace_folder
+from lamina.data.options import DataOptions
 from lamina.encoder.options import EncoderOptions
 from lamina.fusion.options import FusionOptions
-from lamina.interop.export import write_encoder
+from lamina.interop.export import DATA, write_encoder
 from lamina.interop.metadata import export_files
 from lamina.mim import MIM
 from lamina.supervised.classifier import Supervised
@@ -27,25 +28,26 @@ class EncoderExport(Callback):
     """
 
     required = True
+    beside_training = True
 
     def __init__(
         self,
         folder: Path,
         encoder: EncoderOptions,
         fusion: FusionOptions | None = None,
-        crop_share: float = 0.875,
+        data: DataOptions = DATA,
     ) -> None:
         self.folder = folder
         self.encoder = encoder
         self.fusion = fusion
-        self.crop_share = crop_share
+        self.data = data
 
     def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
         """Write the encoder as it is at this step."""
         assert isinstance(task, MIM | CMAE | Supervised)
         temporary = self.folder.with_name(TEMPORARY + self.folder.name)
         shutil.rmtree(temporary, ignore_errors=True)
-        write_encoder(task, self.encoder, self.fusion, temporary, step, self.crop_share)
+        write_encoder(task, self.encoder, self.fusion, temporary, step, self.data)
         if _same_export(temporary, self.folder):
             shutil.rmtree(temporary)
             return

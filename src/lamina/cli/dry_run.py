@@ -58,6 +58,8 @@ def describe(
     recipe, outlook = fit_to_data(recipe, source, Ranks(0, 1, device), fitting)
     assert outlook is not None  # of rank 0
     resolved = complete(recipe, source, own.init() if own else init, own.recipe() if own else None).recipe
+    for note in outlook.facts.notes:
+        say(f"data: {note}")
     if own is not None:
         changes_of_run(own, resolved, data_facts(data, source), init)
     resolved = estimated_length(resolved, outlook, fitting)

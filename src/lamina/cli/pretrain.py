@@ -31,8 +31,8 @@ _FLAGS = {
 _USAGE = f"""\
 usage: lamina pretrain DATA --out RUN [options]
 
-DATA is a folder (searched in depth), a .txt list, a quoted glob, tar files, a dataset of
-Hugging Face (hf:org/name), or a sample:
+DATA is a folder (searched in depth), a .txt list, a quoted glob, tar files, a
+table (.csv, .parquet), or a sample:
 {sample_names()}.
 RUN is a new folder; everything about the run is kept in it.
 """

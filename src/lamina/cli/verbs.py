@@ -76,6 +76,7 @@ VERBS = (
         "lamina.cli.data:check",
         printed=True,
     ),
+    Verb("data pack", "Shrink all images into one file that is read faster", "lamina.cli.data:pack"),
     Verb("report", "Write the HTML report of one run or of several", "lamina.cli.models:report"),
     Verb("export", "Export the encoder as timm weights", "lamina.cli.models:export"),
     *(

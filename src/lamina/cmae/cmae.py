@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lamina.cmae.options import CMAEOptions
 from lamina.core.batch import Batch
 from lamina.core.errors import LaminaError
+from lamina.core.moving_average import follow
 from lamina.core.patches import split_indices, take
 from lamina.decoder.tokens import TokenDecoder
 from lamina.encoder.encoder import Encoder
@@ -154,9 +155,7 @@ class CMAE(nn.Module):
             (self.target_encoder, self.encoder),
             (self.target_projector, self.projector),
         ):
-            targets: list[Tensor] = list(target.parameters())
-            onlines: list[Tensor] = list(online.parameters())
-            torch._foreach_lerp_(targets, onlines, 1 - self.options.momentum)
+            follow(target.parameters(), online.parameters(), 1 - self.options.momentum)
 
 
 def _mlp(n_in: int, options: CMAEOptions) -> nn.Sequential:

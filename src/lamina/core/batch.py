@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lamina.core.errors import LaminaError
 from lamina.core.rng import sample_keys
+from lamina.core.text import counted_share
 
 
 class Fault(NamedTuple):
@@ -26,12 +27,19 @@ class Fault(NamedTuple):
 
 class Remark(NamedTuple):
     """What is worth knowing of a sample that was read: its index, its name (safe to print), which kind of
-    thing it is, and what exactly."""
+    thing it is, what exactly, and how many of how many values are concerned (0 of 0: not counted)."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a remark
     name: str
     kind: str
     detail: str = ""
+    found: int = 0
+    of: int = 0
+
+    @property
+    def about(self) -> str:
+        """What exactly, and how many values; "" where there is nothing to say."""
+        return "; ".join(filter(None, (self.detail, counted_share(self.found, self.of, "values"))))
 
 
 class Objects(NamedTuple):

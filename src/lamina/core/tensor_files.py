@@ -28,7 +28,10 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[st
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"format": "pt", **metadata}
     with replacing(file) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # others may read it, as the system has it for new files
         save_file(own, temporary, metadata={**header, SEAL: content_sha256(own, header)})
+        temporary.chmod(mode)
         _order_header(temporary)
 
 

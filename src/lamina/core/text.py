@@ -33,6 +33,11 @@ def counted(n: int, what: str, several: str = "") -> str:
     return f"{n} {what if n == 1 else several or what + 's'}"
 
 
+def counted_share(n: int, of: int, what: str) -> str:
+    """A part of some things, also in per cent: "1,024 of 4,096 values (25 %)"; "" where there are none."""
+    return f"{n:,} of {of:,} {what} ({100 * n / of:.3g} %)" if of else ""
+
+
 def counted_each(counts: Mapping[str, int]) -> str:
     """How often each of some things is there, the most frequent first: "3 empty file, 1 missing"."""
     return ", ".join(f"{n} {what}" for what, n in sorted(counts.items(), key=lambda item: -item[1]))

@@ -8,6 +8,7 @@ array lies, or the memory into which torch puts it for them.
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.context import get_spawning_popen
 from typing import Any, overload
@@ -24,6 +25,9 @@ _SHARED_BYTES = 1 << 20
 """Size from which on an array is not copied into a worker that is not forked."""
 _NO_TEXT = "surrogatepass" if os.name == "nt" else "surrogateescape"
 """How what is no text in the name of a file is kept, as Python has it on this system."""
+
+
+Indices = Sequence[int] | Shaped[NDArray[Any], "n"]
 
 
 class SharedArray:
@@ -125,9 +129,12 @@ class Names(Sequence[str]):
         ends: SharedArray | None = None,
     ) -> None:
         if names is not None or text is None or ends is None:
-            encoded = [encoded_name(name) for name in names or ()]
-            text = SharedArray(np.frombuffer(bytearray(b"".join(encoded)), np.uint8))
-            ends = SharedArray(np.cumsum([len(each) for each in encoded], dtype=np.int64))
+            content, lengths = bytearray(), array("q")
+            for name in names or ():
+                content += (encoded := encoded_name(name))
+                lengths.append(len(encoded))
+            text = SharedArray(np.frombuffer(content, np.uint8))
+            ends = SharedArray(np.cumsum(np.frombuffer(lengths, np.int64)))
         self.text, self.ends = text, ends
 
     def __len__(self) -> int:
@@ -153,7 +160,7 @@ class Names(Sequence[str]):
             for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
                 yield _decoded(text[start : end - 1])
 
-    def encoded(self, indices: Sequence[int]) -> bytes:
+    def encoded(self, indices: Indices) -> bytes:
         """The names at these places in UTF-8, each with a NUL behind it."""
         if not len(indices):
             return b""
@@ -164,13 +171,19 @@ class Names(Sequence[str]):
         shifts = starts - np.concatenate([[0], np.cumsum(lengths[:-1])])
         return bytes(self.text.values[np.repeat(shifts, lengths) + np.arange(lengths.sum())])
 
-    def _starts(self, indices: Sequence[int]) -> Int64[NDArray[np.int64], "n"]:
+    def at(self, indices: Indices) -> Names:
+        """The names at these places, in their order."""
+        ends = np.cumsum(self.ends.values[as_array(indices)] - self._starts(indices), dtype=np.int64)
+        text = b"".join(map(self.encoded, chunks(indices)))
+        return Names(text=SharedArray(np.frombuffer(text, np.uint8)), ends=SharedArray(ends))
+
+    def _starts(self, indices: Indices) -> Int64[NDArray[np.int64], "n"]:
         places = as_array(indices)
         ends = self.ends.values
         return np.where(places > 0, ends[places - 1], 0)
 
 
-def as_array(numbers: Sequence[int] | Shaped[NDArray[Any], "n"]) -> Shaped[NDArray[Any], "n"]:
+def as_array(numbers: Indices) -> Shaped[NDArray[Any], "n"]:
     """Whole numbers as an array; a range is not gone through one by one."""
     if isinstance(numbers, range):
         return np.arange(numbers.start, numbers.stop, numbers.step)
@@ -179,7 +192,7 @@ def as_array(numbers: Sequence[int] | Shaped[NDArray[Any], "n"]) -> Shaped[NDArr
     return np.asarray(numbers, np.int64)
 
 
-def chunks(indices: Sequence[int]) -> Iterator[Any]:
+def chunks(indices: Indices) -> Iterator[Any]:
     """The indices, some at a time."""
     for first in range(0, len(indices), _CHUNK):
         yield indices[first : first + _CHUNK]

@@ -15,11 +15,12 @@ from torch.utils.data import Subset as TorchSubset
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import counted
-from lamina.data.decode.arrays import Pixels, to_image
+from lamina.data.decode.arrays import Pixels
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded
 from lamina.data.decode.limits import check_pixels
 from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.decode.values import to_pixels
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.sources import Source
 
@@ -101,10 +102,10 @@ class DatasetSource(Source):
         except Exception as error:  # whatever a dataset of somebody's own raises
             first = (str(error).splitlines() or [""])[0]
             raise Unreadable(Reason.BROKEN, f"{type(error).__name__}: {first}"[:200]) from None
-        found = _image(item)
+        found = _image(item, how)
         check_pixels(found.image.shape[1], found.image.shape[2], how)
         image = fit_channels(found.image, how.in_chans, found.alpha, how.alpha_background)
-        return Decoded(image, "dataset", str(image.dtype).removeprefix("torch."))
+        return Decoded(image, "dataset", str(image.dtype).removeprefix("torch."), notes=found.notes)
 
     def content(self, indices: Sequence[int]) -> bytes:
         """Digest of the pixels of up to 64 of the images, evenly spread."""
@@ -121,30 +122,30 @@ class DatasetSource(Source):
         return digest.digest()
 
 
-def _image(item: Any) -> Pixels:
+def _image(item: Any, how: Decoding) -> Pixels:
     """The image of an item, in its own range."""
     if isinstance(item, Mapping):
         item = next((item[key] for key in _IMAGE_KEYS if key in item), None)
     elif isinstance(item, tuple | list) and item:
         item = item[0]
     if isinstance(item, Image.Image):
-        return _from_pillow(item)
+        return _from_pillow(item, how)
     if isinstance(item, Tensor):
         array = item.detach().cpu().numpy()
-        return Pixels(to_image(np.moveaxis(array, 0, -1) if array.ndim == 3 else array))
+        return to_pixels(np.moveaxis(array, 0, -1) if array.ndim == 3 else array, how)
     if isinstance(item, np.ndarray) and item.ndim in (2, 3):
         channels_first = item.ndim == 3 and item.shape[0] < item.shape[2]
-        return Pixels(to_image(np.moveaxis(item, 0, -1) if channels_first else item))
+        return to_pixels(np.moveaxis(item, 0, -1) if channels_first else item, how)
     raise Unreadable(Reason.PIXEL_TYPE, f"a {type(item).__name__} in place of an image")
 
 
-def _from_pillow(image: Image.Image) -> Pixels:
+def _from_pillow(image: Image.Image, how: Decoding) -> Pixels:
     mode = (
         "RGBA" if image.mode == "P" and "transparency" in image.info else _MODES.get(image.mode, image.mode)
     )
     mode = "RGB" if mode == "P" else mode
     array = np.array(image if image.mode == mode else image.convert(mode))
-    return Pixels(to_image(array), alpha=mode in ("LA", "RGBA"))
+    return to_pixels(array, how, alpha=mode in ("LA", "RGBA"))
 
 
 def _labels(dataset: Any, n: int) -> tuple[list[int] | None, tuple[str, ...]]:

@@ -6,11 +6,10 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import BinaryIO
 
 from lamina.data.columns import chunks
-from lamina.data.decode.unreadable import Unreadable
 
 SAMPLED_FILES = 1024
 """Files whose bytes are read, evenly spread over all of them."""
@@ -31,35 +30,12 @@ def files_digest(paths: Iterable[str], n: int) -> bytes:
     return digest.digest()
 
 
-def encoded_digest(sizes: Sequence[int], opened: Callable[[int], io.RawIOBase | io.BufferedIOBase]) -> bytes:
-    """`files_digest` of files within something else.
-
-    Args:
-        sizes: the number of bytes of each; below 0 where it is not known.
-        opened: the bytes of one by its number, closed here; where it raises, the file is unreadable.
-    """
-    digest, with_bytes = hashlib.sha256(), sampled(len(sizes))
-    for i, size in enumerate(sizes):
-        if size < 0 or i in with_bytes:
-            try:
-                with opened(i) as file:
-                    length = file.seek(0, os.SEEK_END)
-                    file.seek(0)
-                    known = f"{length} ".encode() + (ends_digest(file, length) if i in with_bytes else b"")
-            except (OSError, Unreadable):
-                known = b"unreadable "
-        else:
-            known = f"{size} ".encode()
-        digest.update(known)
-    return digest.digest()
-
-
-def sampled(n: int) -> Container[int]:
+def sampled(n: int) -> Collection[int]:
     """Which of n files `files_digest` reads bytes of."""
     return range(n) if n <= SAMPLED_FILES else {i * n // SAMPLED_FILES for i in range(SAMPLED_FILES)}
 
 
-def ends_digest(file: BinaryIO | io.RawIOBase | io.BufferedIOBase, size: int) -> bytes:
+def ends_digest(file: BinaryIO | io.RawIOBase, size: int) -> bytes:
     """SHA-256 of the first and the last `SAMPLED_BYTES` of a file; of a short one, of all its bytes."""
     if size <= 2 * SAMPLED_BYTES:
         return hashlib.sha256(file.read(2 * SAMPLED_BYTES) or b"").digest()

@@ -197,11 +197,12 @@ def read_list(file: str | os.PathLike[str]) -> list[str]:
     except OSError as error:
         raise LaminaError(f"cannot read the list {printable(str(file))}: {error.strerror}") from None
     folder = os.path.dirname(os.path.abspath(file))
-    names = (line.removesuffix("\r") for line in _text(content).split("\n"))
+    names = (line.removesuffix("\r") for line in text_of(content).split("\n"))
     return [os.path.normpath(os.path.join(folder, name)) for name in names if name.strip()]
 
 
-def _text(content: bytes) -> str:
+def text_of(content: bytes) -> str:
+    """The text of a file: UTF-16 by its byte order mark, else UTF-8, whose invalid bytes are surrogates."""
     for mark, encoding in _UTF_16:
         if content.startswith(mark):
             return content[len(mark) :].decode(encoding, "replace")

@@ -1,4 +1,4 @@
-"""Opening images by what they are called: a folder, a list, a glob, shards of tar, a dataset, a sample."""
+"""Opening images by what they are called: a folder, a list, a glob, shards of tar, a table, a sample."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from lamina.data.file_names import not_files
 from lamina.data.find_files import is_glob, listed, match_glob, read_list
 from lamina.data.folders import open_folder, take_part
 from lamina.data.found import HELP
-from lamina.data.huggingface.open import has_held_out, open_dataset
-from lamina.data.huggingface.spec import names_dataset
+from lamina.data.pack.open import has_held_out, is_pack, open_pack
 from lamina.data.parts import find_parts
+from lamina.data.read_as import ReadAs
+from lamina.data.reading import Reading, split_reading
 from lamina.data.samples.catalog import SAMPLES, is_sample, open_sample
 from lamina.data.sources import FileSource, Source, Split
+from lamina.data.tables.files import is_table
+from lamina.data.tables.open import open_table
 
 Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Source | Dataset[Any]
 
@@ -36,12 +39,13 @@ def open_source(
 
     `spec` is a folder, one image, a list (.txt, one path on each line), a glob, `sample:NAME`, a Python list
     of paths, or tar files: one, a pattern (`train-{000..099}.tar`, `*.tar`), a folder of tar files alone
-    (`lamina.data.archives`); `hf:org/name` or a folder with a dataset of Hugging Face
-    (`lamina.data.huggingface`); or a dataset with numbered items, as torch has them
-    (`lamina.data.datasets`), or a `Source` of one's own. Folders in a list or a glob are searched. A folder
-    has classes if it looks like root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/... Names of
-    parts are those that people use, in any case (`lamina.data.parts`). The source's `notes` say what is
-    passed over.
+    (`lamina.data.archives`); or a table of images, CSV or parquet, with its columns behind it where they are
+    not found by themselves: `table.csv?image=path&label=species` (`lamina.data.tables`); or a dataset with
+    numbered items, as torch has them (`lamina.data.datasets`), or a `Source` of one's own. Folders in a list
+    or a glob are searched. A folder has classes if it looks like root/CLASS/..., or root/train/CLASS/...
+    beside root/val/CLASS/... Names of parts are those that people use, in any case (`lamina.data.parts`). The
+    source's `notes` say what is passed over. Behind the name of any of these may stand how the images are
+    read: `?pages=channels`, `?scale=0:10000`, `?nodata=-9999` (`lamina.data.reading`).
 
     `split`:
 
@@ -57,27 +61,28 @@ def open_source(
     """
     if split not in (None, "train", "val", "all"):
         raise LaminaError(f"there is no split {split!r}; take train, val or all")
-    name, kind = _kind_of(spec)
+    name, kind, reading = _kind_of(spec)
     source, has_parts = kind.open(name, split, val_share, split_seed)
     if len(source) and split in ("train", "val") and not has_parts:
         source = take_part(source, split == "val", val_share, split_seed)
     if not len(source):
         why = source.notes or (HELP,)
         raise LaminaError("; ".join((f"no images in {_describe(spec)}", *why)))
-    return source
+    return source if reading is None else ReadAs(source, reading)
 
 
 def held_out(spec: Spec) -> Split:
     """The part that pre-training does not see, "val", where the source has parts of its own; else "all"."""
-    name, kind = _kind_of(spec)
+    name, kind, _ = _kind_of(spec)
     return "val" if kind.has_held_out(name) else "all"
 
 
-def _kind_of(spec: Spec) -> tuple[Any, Kind]:
-    """What is to be opened, and its kind."""
+def _kind_of(spec: Spec) -> tuple[Any, Kind, Reading | None]:
+    """What is to be opened, its kind, and what it says of how the images are read."""
+    reading = None
     if isinstance(spec, str | os.PathLike):
-        spec = os.path.expanduser(spec)  # a configuration file has no shell to do it
-    return spec, next(kind for kind in KINDS if kind.takes(spec))
+        spec, reading = split_reading(os.path.expanduser(spec))  # a configuration file has no shell to do it
+    return spec, next(kind for kind in KINDS if kind.takes(spec)), reading
 
 
 def _describe(spec: Spec) -> str:
@@ -102,7 +107,7 @@ def _listed(spec: Spec) -> FileSource:
         found = match_glob(path)
     elif not os.path.lexists(path):
         raise LaminaError(
-            f"there is no {printable(path)}; give a folder, a .txt list, a glob, tar files or "
+            f"there is no {printable(path)}; give a folder, a .txt list, a glob, tar files, a table or "
             f"{SAMPLES[0].spec}"
         )
     else:
@@ -144,8 +149,9 @@ KINDS = (
     Kind(lambda spec: isinstance(spec, Source), lambda spec, *_: (spec, False), lambda _: False),
     Kind(is_dataset, lambda spec, *_: (DatasetSource(spec), False), lambda _: False),
     Kind(is_sample, lambda spec, split, *_: (open_sample(spec, split), True), lambda _: True),
-    Kind(names_dataset, lambda spec, split, *_: open_dataset(spec, split), has_held_out),
-    Kind(_names_shards, lambda spec, split, *_: _shards(spec, split), lambda spec: _shards(spec, "all")[1]),
+    Kind(is_pack, lambda spec, split, *_: open_pack(spec, split), has_held_out),
+    Kind(_names_shards, lambda spec, split, *_: _shards(spec, split), lambda spec: _shards(spec, None)[1]),
+    Kind(is_table, lambda spec, split, *_: open_table(spec, split), lambda spec: open_table(spec, "all")[1]),
     Kind(_is_folder, lambda *given: (open_folder(*given), True), _folder_has_held_out),
     Kind(lambda _: True, lambda spec, *_: (_listed(spec), False), lambda _: False),
 )

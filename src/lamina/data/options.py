@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from lamina.core.choices import read_if
 from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, Range, check_ranges
+from lamina.data.value_range import (
+    BY_FILE,
+    NO_FILL,
+    ValueRange,
+    parse_nodata,
+    parse_value_range,
+    value_range_text,
+)
 
 if TYPE_CHECKING:  # options import no torch
     from lamina.data.decode.scratch import Scratch
@@ -20,6 +28,10 @@ MAX_DECODE_MB = 2048
 """Enough for JPEG of 165, 8-bit PNG of all, WebP and AVIF of 100, and 16-bit RGB PNG of 89 million pixels."""
 MAX_DECODE_SECONDS = 10.0
 """A PNG or AVIF of 100 million pixels takes about 2."""
+
+
+Pages = Literal["first", "channels"]
+Nodata = Literal["file", "nan", "off"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +55,21 @@ class Decoding:
     decoded smaller; what is not JPEG is not. None: nothing is."""
     scratch: Scratch | None = None
     """Memory into which JPEGs are decoded; the next one overwrites the image. None: each has its own."""
+    pages: Pages = "first"
+    """Which of the pages, frames or planes of a file are read."""
+    value_range: ValueRange | None = None
+    """The stored values that become 0 and 1; None: those of the pixels' type."""
+    nodata: float | Nodata = BY_FILE
+    """The value of pixels without data, which are filled (`values.fill`)."""
 
 
 AS_STORED = Decoding()
 """Upright, with the channels that the file has."""
 
-DECODING_FIELDS = ("exif_orientation", "alpha_background")
+DECODING_FIELDS = ("exif_orientation", "alpha_background", "pages", "value_range", "nodata")
 """The fields of `DataOptions` that say how a file becomes an image, whatever is done with it then."""
+EARLIER_DECODING = {"pages": "first", "value_range": None, "nodata": NO_FILL}
+"""How files became images before there were these fields."""
 LIMIT_FIELDS = ("max_pixels", "max_decode_mb", "max_decode_seconds")
 """The fields of `FileLimits` that say which files are too large, or take too long, to be read."""
 
@@ -196,6 +216,20 @@ class DataOptions(AugmentOptions):
     where the crop still has at least as many pixels as the network's input. This reads photographs of 12
     megapixels 1.5 to 2 times as fast, and changes crops by a PSNR of about 40 dB (at least 30). Unset:
     reduced in a new run; what starts from a model reads images as the model's run did."""
+    pages: Pages = "first"
+    """What is read of a TIFF or DICOM file of several pages, frames, depths or times. first: the first one,
+    with all its channels, which is said. channels: all of them, in the file's order, as channels of one
+    image, for volumes and time series; set the number by --in-chans."""
+    value_range: str | None = None
+    """Stored values that become 0 and 1, as LOW:HIGH, such as 0:10000 or -1024:3071, or one pair for each
+    channel, joined by commas. Values between them are mapped linearly and others are clipped, which is
+    counted. Needed for signed integers, for integers of 32 bits and for floats outside of 0 to 1; useful
+    where sensors use a part of 16 bits. Unset: the range of the pixels' type."""
+    nodata: Nodata | float | None = None
+    """Value of pixels without data (NaN counts as it too). Each is filled by the mean of the other pixels of
+    the same image and channel. file: the value that the file itself names (GDAL_NODATA in a TIFF). nan: NaN
+    alone. off: nothing is filled. Unset: file in a new run; what starts from a model reads images as the
+    model's run did."""
     views_per_read: Annotated[int, COUNT] = 1
     """Number of crops, each with its own mask, that one batch takes of each image that is read. Take 2 to 4
     where reading limits the speed; crops of one image in a batch make its gradient a little noisier. An epoch
@@ -203,8 +237,12 @@ class DataOptions(AugmentOptions):
     read once in so many epochs. The batch size of each process must be a multiple of it."""
 
     def __post_init__(self) -> None:
-        """Refuse invalid values."""
+        """Refuse invalid values; texts of numbers become the same for the same numbers."""
         super().__post_init__()
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", value_range_text(parse_value_range(self.value_range)))
+        if self.nodata is not None:
+            object.__setattr__(self, "nodata", parse_nodata(str(self.nodata)))
         if self.views_per_read > 1 and self.second_view != "none":
             raise LaminaError(
                 f"data.views_per_read is {self.views_per_read}, and with data.second_view {self.second_view} "
@@ -225,6 +263,9 @@ class DataOptions(AugmentOptions):
             self.max_pixels,
             self.max_decode_mb,
             self.max_decode_seconds,
+            pages=self.pages,
+            value_range=None if self.value_range is None else parse_value_range(self.value_range),
+            nodata=BY_FILE if self.nodata is None else self.nodata,
         )
 
 
@@ -235,3 +276,17 @@ def with_reading_of(options: LoadingOptions, own: DataOptions) -> DataOptions:
     reading = {name: getattr(own, name) for name in ("eval_crop_share", *DECODING_FIELDS)}
     reading["jpeg_decoding"] = "reduced" if own.reduces else "full"
     return DataOptions(**{**given, **reading, **higher_limits(own, options)})
+
+
+def reading_facts(options: DataOptions) -> dict[str, Any]:
+    """`decoding_facts`, and whether JPEGs are decoded at a reduced size, where they are."""
+    return {**decoding_facts(options), **({"jpeg_decoding": "reduced"} if options.reduces else {})}
+
+
+def decoding_facts(options: DataOptions) -> dict[str, Any]:
+    """The options of `DECODING_FIELDS`, for what is kept beside numbers that depend on them; without those
+    that read files as earlier versions did, which did not write them down."""
+    found = {name: getattr(options, name) for name in DECODING_FIELDS}
+    return {
+        n: v for n, v in found.items() if n not in EARLIER_DECODING or v not in (None, EARLIER_DECODING[n])
+    }

@@ -13,6 +13,7 @@ _MARKS = {
     "config.json": b'"lamina-tokenizer"',
     "study.json": b'"study":',
     "comparison.json": b'"recipes":',
+    "pack.json": b'"lamina-pack"',
 }
 """The file that makes a folder one of lamina's, and what it holds. Each was written into an empty folder."""
 _TRAINING = {"metrics.jsonl", "train.log"}

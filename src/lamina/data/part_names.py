@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
+
+from lamina.core.text import counted
 
 Role = Literal["train", "val", "unlabelled"]
 
@@ -73,6 +75,31 @@ def roles_among(names: Iterable[str]) -> dict[str, Role]:
             stems[split[0]][name] = split[1]
     pairs = [found for found in stems.values() if {"train", "val"} <= set(found.values())]
     return {name: role for found in pairs for name, role in found.items()} or sure
+
+
+def roles_of_all(levels: Iterable[Sequence[str]]) -> list[Role | None] | None:
+    """The part of each image, by the first of several kinds of names that tells two parts; None where none
+    does.
+
+    Args:
+        levels: in each a name for each image, such as that of its folder; "" for none. Of several held-out
+            parts the most usual one counts (val before test), and the others are in neither part.
+    """
+    for level in levels:
+        roles = roles_among(sorted(set(level) - {""}))
+        if {"train", "val"} <= set(roles.values()):
+            unused = {name for name, role in roles.items() if role == "val"}
+            unused -= set(usual_first(sorted(unused)))
+            return [None if name in unused else roles.get(name) for name in level]
+    return None
+
+
+def part_note(roles: Sequence[Role | None]) -> str:
+    """How many images each part has, for users."""
+    others = counted(sum(role not in ("train", "val") for role in roles), "image")
+    train, val = (sum(role == part for role in roles) for part in ("train", "val"))
+    unused = "" if others.startswith("0 ") else f"; {others} in neither"
+    return f"the training part has {counted(train, 'image')}, the held-out part {val}{unused}"
 
 
 def _stem_and_role(name: str) -> tuple[tuple[str, ...], Role] | None:

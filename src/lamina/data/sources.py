@@ -24,7 +24,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -33,19 +33,14 @@ from lamina.data.columns import Names, Numbers, chunks, encoded_name
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded, decode, image_size, open_regular
 from lamina.data.decode.limits import Stream
+from lamina.data.decode.values import in_memory
 from lamina.data.digest import files_digest, images_sha256, joined_digests
 from lamina.data.options import AS_STORED, Decoding
 
+if TYPE_CHECKING:
+    from lamina.data.reading import Reading
+
 Split = Literal["train", "val", "all"]
-
-
-class Version(NamedTuple):
-    """What the keeper of a data set calls the state that it is in."""
-
-    revision: str = ""
-    """The commit of a repository: of the same one, images are the same."""
-    fingerprint: str = ""
-    """A digest that another copy of the same images need not have."""
 
 
 class Source(ABC):
@@ -57,8 +52,10 @@ class Source(ABC):
         class_names: names of the classes.
         notes: sentences for users: what was found beside the images and is not used, which parts there are.
         no_labels: why there are no classes, where there are none; it completes a sentence.
-        version: the state of the data set, where its keeper has a name for it.
     """
+
+    reading: Reading | None = None
+    """What the path says of how the images are read, which a training has to keep (`reading`)."""
 
     def __init__(
         self,
@@ -68,12 +65,11 @@ class Source(ABC):
         *,
         notes: Sequence[str] = (),
         no_labels: str = "",
-        version: Version | None = None,
     ) -> None:
         self._names = names if isinstance(names, Names) else Names(names)
         self.labels = labels if labels is None or isinstance(labels, Numbers) else Numbers(labels)
         self.class_names = tuple(class_names)
-        self.notes, self.no_labels, self.version = tuple(notes), no_labels, version
+        self.notes, self.no_labels = tuple(notes), no_labels
 
     def __len__(self) -> int:
         return len(self._names)
@@ -188,15 +184,8 @@ class Subset(Source):
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         own = indices if isinstance(indices, Numbers) else Numbers(indices)
         labels = None if source.labels is None else source.labels.at(own)
-        super().__init__(
-            (),
-            labels,
-            source.class_names,
-            notes=source.notes,
-            no_labels=source.no_labels,
-            version=source.version,
-        )
-        self.source, self.indices = source, own
+        super().__init__((), labels, source.class_names, notes=source.notes, no_labels=source.no_labels)
+        self.source, self.indices, self.reading = source, own, source.reading
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -245,8 +234,9 @@ class ArraySource(Source):
 
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
         """Image i; raises `Unreadable` where its channels do not fit."""
-        image = fit_channels(self.images[i], how.in_chans, alpha=False)
-        return Decoded(image, "memory", str(image.dtype).removeprefix("torch."))
+        found = in_memory(self.images[i], how)
+        image = fit_channels(found.image, how.in_chans, alpha=False)
+        return Decoded(image, "memory", str(image.dtype).removeprefix("torch."), notes=found.notes)
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
         """Digest of the pixels."""

@@ -23,7 +23,7 @@ from lamina.features.extract import pooled_features
 from lamina.features.linear import fit_linear
 from lamina.features.options import ComputeOptions, LinearOptions
 from lamina.interop.backbone import Pool
-from lamina.interop.export_classifier import class_names, crop_share_of, load_supervised
+from lamina.interop.export_classifier import class_names, load_supervised, reading_of
 from lamina.interop.load import load_encoder
 from lamina.interop.timm_models import fetch_published
 from lamina.runs.model_spec import TIMM, locate_step, parse_model
@@ -101,10 +101,9 @@ def _trained(spec: str, device: torch.device) -> Classifier | None:
             return None
         return _of_task(task.to(device), str(run), step, recipe.labels.classes, recipe.data)
     path = Path(spec).expanduser()
-    share = crop_share_of(path) if path.exists() else None
-    if share is None:
+    reading = reading_of(path) if path.exists() else None
+    if reading is None:
         return None
-    reading = DataOptions(eval_crop_share=share)
     return _of_task(load_supervised(path, device), spec, None, class_names(path), reading)
 
 

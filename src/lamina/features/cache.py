@@ -19,7 +19,7 @@ from lamina.core.files import check_writable, replacing
 from lamina.core.frozen import weights_sha256
 from lamina.core.plain_files import check_plain
 from lamina.core.records import parse_json
-from lamina.data.options import DECODING_FIELDS, LIMIT_FIELDS, DataOptions
+from lamina.data.options import LIMIT_FIELDS, DataOptions, reading_facts
 from lamina.data.sources import Source
 from lamina.features.pooling import Extractor, Identified
 from lamina.features.table import FeatureKey, FeatureTable
@@ -62,8 +62,8 @@ class FeatureCache:
             "image_size": list(image_size),
             "eval_crop_share": reading.eval_crop_share,
             "in_chans": in_chans,
-            **{name: getattr(reading, name) for name in (*DECODING_FIELDS, *LIMIT_FIELDS)},
-            **({"jpeg_decoding": "reduced"} if reading.reduces else {}),
+            **reading_facts(reading),
+            **{name: getattr(reading, name) for name in LIMIT_FIELDS},
         }
         return cls(folder, facts)
 

@@ -36,7 +36,8 @@ class LabelledData:
                 why = f" ({source.no_labels})" if source.no_labels else ""
                 raise LaminaError(
                     f"the {part} images of {self.name} have no classes, or one alone{why}; an evaluation "
-                    "needs two or more: root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/..."
+                    "needs two or more: root/CLASS/..., root/train/CLASS/... beside root/val/CLASS/..., or a "
+                    "table with a column of labels"
                 )
         if extra := sorted(set(self.test.class_names) - set(self.train.class_names)):
             raise LaminaError(

@@ -14,8 +14,10 @@ from lamina.core.interfaces import Target
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.loading.sampler import check_batch_size
 from lamina.data.options import DataOptions
+from lamina.data.read_as import read_as
 from lamina.data.sources import Source
 from lamina.data.stats import channel_stats
+from lamina.data.value_range import BY_FILE
 from lamina.encoder.build import build_vit
 from lamina.encoder.encoder import check_hiding
 from lamina.encoder.options import EncoderOptions
@@ -47,9 +49,10 @@ def complete(
 ) -> CompleteRecipe:
     """Fill in what `recipe` leaves open; a run and its `--dry-run` both call this, and nothing is written.
 
-    These are: channel statistics "auto" (measured on the images), the epsilon of the layer norms (that of the
-    weights that training starts from), the names of the classes, sizes and fused layers (those of the named
-    network), whether JPEGs are decoded at a reduced size, and the SHA-256 of a teacher or tokenizer.
+    These are: how images are read, where their path says it (`read_as`), channel statistics "auto" (measured
+    on the images), the epsilon of the layer norms (that of the weights that training starts from), the names
+    of the classes, sizes and fused layers (those of the named network), whether JPEGs are decoded at a
+    reduced size, which pixels have no data, and the SHA-256 of a teacher or tokenizer.
 
     Args:
         source: the images that are trained on.
@@ -60,6 +63,7 @@ def complete(
         LaminaError: where the images, the weights, the teacher or the parts do not fit together, or no image
             can be read.
     """
+    recipe = replace(recipe, data=_with_decoding(read_as(recipe.data, source), own))
     check_batch_size(recipe.train.batch_size, views=recipe.data.views_per_read)
     check_readable(source, recipe)
     check_init(recipe, init)
@@ -69,7 +73,7 @@ def complete(
         encoder = replace(encoder, norm_eps=eps)
     elif init is not None:
         encoder = with_epsilon_of(encoder, init)
-    recipe = replace(recipe, encoder=encoder, data=_with_decoding(recipe, own))
+    recipe = replace(recipe, encoder=encoder)
     recipe = resolve(_with_classes(recipe, source))
     _check_hiding(recipe)
     recipe, target = open_target(recipe)
@@ -124,11 +128,11 @@ def _with_statistics(recipe: Recipe, source: Source) -> EncoderOptions:
     )
 
 
-def _with_decoding(recipe: Recipe, own: Recipe | None) -> DataOptions:
+def _with_decoding(data: DataOptions, own: Recipe | None) -> DataOptions:
     """The options of the images with the way of decoding: that of the run that is resumed, or the new one."""
-    if recipe.data.jpeg_decoding is not None:
-        return recipe.data
-    return replace(recipe.data, jpeg_decoding="reduced" if own is None else own.data.jpeg_decoding)
+    new = DataOptions(jpeg_decoding="reduced", nodata=BY_FILE) if own is None else own.data
+    unset = [name for name in ("jpeg_decoding", "nodata") if getattr(data, name) is None]
+    return replace(data, **{name: getattr(new, name) for name in unset})
 
 
 def _with_classes(recipe: Recipe, source: Source) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from lamina.core.config import to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.records import write_json
 from lamina.core.tensor_files import save_tensors
+from lamina.data.options import EARLIER_DECODING, DataOptions, reading_facts
+from lamina.data.value_range import BY_FILE
 from lamina.encoder.build import own_epsilon, timm_arguments
 from lamina.encoder.options import EncoderOptions
 from lamina.fusion.options import FusionOptions
@@ -23,6 +25,7 @@ from lamina.runs.model_spec import locate_step
 from lamina.runs.run import load_task
 
 FORMAT = 1
+DATA = DataOptions()
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,22 @@ class Exported:
     left_out: str | None = None
     norm_eps: float | None = None
     """Epsilon of the layer norms, where it is not that of the timm model of this name."""
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    """How images were read, where other tools do not do it so: pages, range of values, nodata."""
 
     def __str__(self) -> str:
         files = [self.weights, self.config, *([self.fusion] if self.fusion else [])]
         left = f"; no fusion: {self.left_out}" if self.left_out else ""
-        return f"step {self.step}: {', '.join(map(str, files))}{left}{self._epsilon_note}"
+        return f"step {self.step}: {', '.join(map(str, files))}{left}{self._epsilon_note}{self._reading_note}"
+
+    @property
+    def _reading_note(self) -> str:
+        names = [name for name in EARLIER_DECODING if name in self.reading]
+        values = {name: self.reading[name] for name in names}
+        if not values or values == {"nodata": BY_FILE}:
+            return ""
+        named = ", ".join(f"data.{name} {value}" for name, value in values.items())
+        return f"; its images were read with {named}: lamina does so again, other tools have to be told"
 
     @property
     def _epsilon_note(self) -> str:
@@ -101,8 +115,7 @@ def export_timm(run: str | Path, out: str | Path) -> Exported:
     """
     place, step = locate_step(run)
     task, recipe = load_task(place, step)
-    share = recipe.data.eval_crop_share
-    return write_encoder(task, recipe.encoder, recipe.fusion, Path(out), step, share)
+    return write_encoder(task, recipe.encoder, recipe.fusion, Path(out), step, recipe.data)
 
 
 def write_encoder(
@@ -111,12 +124,12 @@ def write_encoder(
     fusion: FusionOptions | None,
     out: Path,
     step: int,
-    crop_share: float = 0.875,
+    data: DataOptions = DATA,
 ) -> Exported:
     """Write a method's encoder to `out`; files are replaced when whole.
 
-    `fusion=None` leaves a fusion out. `crop_share` of the short side is what images for evaluation keep
-    (timm's crop_pct).
+    `fusion=None` leaves a fusion out. `data` says how images are read, and of which share of the short side
+    images for evaluation are (timm's crop_pct).
     """
     fused, left_out = None, None
     if fusion is not None and fusion.kind != "none":
@@ -125,11 +138,13 @@ def write_encoder(
         except LaminaError as error:
             left_out = str(error)
     at = Exported.at(out, fused is not None, step)
-    files = replace(at, left_out=left_out, norm_eps=other_epsilon(encoder))
+    crop_share, reading = data.eval_crop_share, reading_facts(data)
+    files = replace(at, left_out=left_out, norm_eps=other_epsilon(encoder), reading=reading)
     about = {
         "format": FORMAT,
         "step": step,
         "crop_share": crop_share,
+        "reading": reading,
         # What loads these weights is a plain network: its shortcuts are whole.
         "encoder": to_mapping(replace(encoder, residual_decay=None)),
         "folded_residual_decay": method.encoder.residual_decay,

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from lamina.core.config import merge, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.tensor_files import save_tensors
+from lamina.data.options import DataOptions, reading_facts
 from lamina.encoder.build import build_vit, timm_arguments, wrap_vit
 from lamina.encoder.options import EncoderOptions
 from lamina.fusion.build import build_fusion
 from lamina.fusion.last_layer import LastLayer
 from lamina.fusion.options import FusionOptions
-from lamina.interop.export import Exported, other_epsilon, write_config
+from lamina.interop.export import DATA, Exported, other_epsilon, write_config
 from lamina.interop.fold_residual_decay import fold_fusion
 from lamina.interop.foreign import read_weights
-from lamina.interop.metadata import KEY, check_one_export, export_files, export_metadata
+from lamina.interop.metadata import KEY, check_one_export, export_files, export_metadata, export_reading
 from lamina.interop.timm_models import as_built, timm_config
 from lamina.supervised.classifier import Supervised
 from lamina.supervised.options import SupervisedOptions
@@ -48,7 +49,7 @@ def export_supervised(
     *,
     class_names: Sequence[str] = (),
     step: int = 0,
-    crop_share: float = 0.875,
+    data: DataOptions = DATA,
     plain: bool = False,
 ) -> Exported:
     """Write a classifier to `out`, a .safetensors file or a folder; files are replaced when whole.
@@ -71,7 +72,8 @@ def export_supervised(
         encoder, fusion: the options that its parts were built by; None: no fusion.
         class_names: written to the config, in the order of the labels.
         step: of the run.
-        crop_share: share of the short side that images for evaluation keep (timm's crop_pct).
+        data: how images are read, and of which share of the short side images for evaluation are (timm's
+            crop_pct).
         plain: refuse a classifier that plain timm cannot compute.
 
     Raises:
@@ -80,12 +82,13 @@ def export_supervised(
     task = task.average or task
     fused = None if isinstance(task.fusion, LastLayer) else fusion
     _check(task, fusion, class_names, plain)
-    files = replace(Exported.at(Path(out), fused is not None, step), norm_eps=other_epsilon(encoder))
+    files = Exported.at(Path(out), fused is not None, step)
+    files = replace(files, norm_eps=other_epsilon(encoder), reading=reading_facts(data))
     timms = fused is None and task.pool != "attentive"
     # The network that loads these weights is a plain one, without residual decay.
     kept = replace(as_built(encoder, task.encoder), residual_decay=None)
-    config = _timm_config(task, kept, crop_share, class_names) if timms else {}
-    config[KEY] = _described(task, kept, fused, class_names, step, crop_share)
+    config = _timm_config(task, kept, data.eval_crop_share, class_names) if timms else {}
+    config[KEY] = _described(task, kept, fused, class_names, step, data)
     header = {KEY: json.dumps(config, indent=2)}
     if files.fusion is not None:
         scales = task.encoder.tap_scales(task.fusion.layers)
@@ -110,13 +113,14 @@ def _described(
     fusion: FusionOptions | None,
     class_names: Sequence[str],
     step: int,
-    crop_share: float,
+    data: DataOptions,
 ) -> dict[str, Any]:
     """The metadata by which `load_supervised` builds the parts."""
     return {
         "format": FORMAT,
         "step": step,
-        "crop_share": crop_share,
+        "crop_share": data.eval_crop_share,
+        "reading": reading_facts(data),
         "encoder": to_mapping(encoder),
         "folded_residual_decay": task.encoder.residual_decay,
         "fusion": None if fusion is None else to_mapping(fusion),
@@ -164,15 +168,15 @@ def class_names(path: str | Path) -> tuple[str, ...]:
     return tuple(_about(export_files(Path(path).expanduser()).weights)["classifier"]["class_names"])
 
 
-def crop_share_of(path: str | Path) -> float | None:
-    """Share of the short side that images for an exported classifier keep; None for a file that is no such
-    export."""
+def reading_of(path: str | Path) -> DataOptions | None:
+    """How images for an exported classifier are read, and of which share of their short side they are; None
+    for a file that is no such export."""
     weights = export_files(Path(path).expanduser()).weights
     try:
         about = _about(weights)
     except LaminaError:
         return None
-    return float(about["crop_share"])
+    return export_reading(about)
 
 
 def _check(task: Supervised, fusion: FusionOptions | None, names: Sequence[str], plain: bool) -> None:

@@ -29,7 +29,7 @@ def export_run(run: str | Path, out: str | Path, to: Literal["timm", "lamina"] =
             out,
             class_names=recipe.labels.classes,
             step=step,
-            crop_share=recipe.data.eval_crop_share,
+            data=recipe.data,
             plain=to == "timm",
         )
     if to == "lamina":

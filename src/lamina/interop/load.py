@@ -26,7 +26,7 @@ from lamina.interop.foreign import Foreign, read_foreign, read_weights, weights_
 from lamina.interop.foreign.format import grid_of
 from lamina.interop.foreign.methods import complete_options
 from lamina.interop.load_weights import fill, load_weights_into, other_heads, put_encoder
-from lamina.interop.metadata import check_one_export, export_files, export_metadata
+from lamina.interop.metadata import check_one_export, export_files, export_metadata, export_reading
 from lamina.interop.resizing import at_image_size
 from lamina.interop.timm_models import fetch_published
 from lamina.recipes.build import build_task, resolve
@@ -191,7 +191,7 @@ def _from_export(path: Path, about: Mapping[str, Any]) -> Backbone:
     if fusion.kind == "mix":  # not one set of features
         fusion = FusionOptions(kind="none")
     recipe = _recipe(options, fusion)
-    recipe = replace(recipe, data=replace(recipe.data, eval_crop_share=float(about["crop_share"])))
+    recipe = replace(recipe, data=export_reading(about))
     encoder = wrap_vit(build_vit(recipe.encoder), recipe.encoder)
     load_weights_into(encoder.vit, path)  # wrapped: an attention pool is no part of what was exported
     built = build_fusion(recipe.fusion, encoder.width, encoder.depth)

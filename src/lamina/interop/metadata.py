@@ -14,6 +14,7 @@ from lamina.core.config import merge
 from lamina.core.plain_files import SEAL, DamagedFile
 from lamina.core.records import parse_json, read_object
 from lamina.core.tensor_files import read_header
+from lamina.data.options import DataOptions
 from lamina.encoder.options import EncoderOptions
 from lamina.runs.model_spec import checkpoint_folder
 from lamina.runs.run import Run
@@ -75,6 +76,14 @@ def export_metadata(place: Path) -> Mapping[str, Any]:
     except (FileNotFoundError, DamagedFile):
         return {}
     return about if isinstance(about, dict) else {}
+
+
+def export_reading(about: Mapping[str, Any]) -> DataOptions:
+    """How images are read and cropped for evaluation, by the metadata of an export; those of earlier versions
+    state the crop alone."""
+    reading = about.get("reading")
+    crop = DataOptions(eval_crop_share=float(about["crop_share"]))
+    return merge(crop, reading) if isinstance(reading, dict) else crop
 
 
 def check_one_export(place: Path) -> None:

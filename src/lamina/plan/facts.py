@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 
+from lamina.core.batch import Remark
+from lamina.core.text import counted
+from lamina.data.decode.notes import OF_VALUES, NoteKind, remark_lines, remarks_on
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
@@ -30,6 +34,8 @@ class ImageFacts:
     """As many as the encoder needs, alpha aside: 3 where images differ in it."""
     decode_seconds: float | None = None
     """Median processor time for decoding one image."""
+    notes: tuple[str, ...] = ()
+    """Sentences on the values of the images that were decoded: how many were clipped or filled."""
 
     @property
     def side(self) -> float | None:
@@ -54,19 +60,37 @@ def look_at(source: Source, options: DataOptions) -> ImageFacts:
             sizes.append(source.size(i, how))
     channels: set[int] = set()
     seconds: list[float] = []
+    remarks: list[Remark] = []
     for i in _spread(len(source), DECODED):
         started = time.process_time()
         if sum(seconds) > DECODING_SECONDS:
             break
         with suppress(Unreadable):
-            image = source.read(i, how)
+            found = source.inspect(i, how)
+            image = found.image
             seconds.append(time.process_time() - started)
+            remarks += remarks_on(i, source.name(i), (n for n in found.notes if n.kind in OF_VALUES))
             channels.add(len(image) - _has_alpha(source, i, len(image), options))
     if not sizes:
         return ImageFacts(len(source))
     height, width = (median(each) for each in zip(*sizes, strict=True))
     in_chans = channels.pop() if len(channels) == 1 else 3
-    return ImageFacts(len(source), height, width, in_chans, median(seconds) if seconds else None)
+    return ImageFacts(
+        len(source),
+        height,
+        width,
+        in_chans,
+        median(seconds) if seconds else None,
+        _of_values(remarks, len(seconds), options),
+    )
+
+
+def _of_values(remarks: Sequence[Remark], looked_at: int, options: DataOptions) -> tuple[str, ...]:
+    """What was found of the values in so many images."""
+    lines = remark_lines(remarks)
+    if options.value_range is not None and not any(r.kind == NoteKind.CLIPPED for r in remarks):
+        lines = (f"no value outside of data.value_range {options.value_range}", *lines)
+    return tuple(f"of {counted(looked_at, 'image')} looked at: {line}" for line in lines)
 
 
 def _spread(n: int, most: int) -> list[int]:

@@ -8,10 +8,11 @@ from typing import Any
 from lamina.core.config import with_fields
 from lamina.core.durations import duration_text
 from lamina.core.errors import LaminaError
+from lamina.data.read_as import read_as
 from lamina.data.sources import Source
 from lamina.plan.choose import choose
 from lamina.plan.facts import look_at
-from lamina.plan.machine import FASTER, Machine, this_machine
+from lamina.plan.machine import Machine, this_machine
 from lamina.plan.options import Fitting
 from lamina.plan.outlook import Outlook
 from lamina.recipes.recipe import Recipe
@@ -21,6 +22,9 @@ from lamina.train.options import plan_run
 SPARE = 0.05
 """Share of a time budget that is left for what is no step: checkpoints, evaluations, pictures."""
 
+WORTH_SAYING = 1.5
+"""How much faster than in the recipe's precision a GPU has to multiply in its best one for a sentence."""
+
 
 def fit_to_data(
     recipe: Recipe, source: Source, ranks: Ranks, fitting: Fitting
@@ -28,7 +32,7 @@ def fit_to_data(
     """The recipe with what is chosen, and rank 0's outlook; every rank calls this."""
 
     def look() -> Outlook:
-        facts, machine = look_at(source, recipe.data), this_machine(ranks)
+        facts, machine = look_at(source, read_as(recipe.data, source)), this_machine(ranks)
         timed = fitting.seconds is not None
         changes = choose(facts, machine, recipe, fitting.given, timed) if fitting.choose else ()
         return Outlook(facts, machine, changes, _advice(machine, recipe, fitting))
@@ -80,9 +84,9 @@ def _advice(machine: Machine, recipe: Recipe, fitting: Fitting) -> tuple[str, ..
     if fitting.choose or "train.precision" in fitting.given or machine.device == "cpu" or own == best:
         return ()
     faster = machine.rates[best] / machine.rates[own] if own in machine.rates else 1.0
-    if faster <= FASTER:
+    if faster <= WORTH_SAYING:
         return ()
-    times = f"{faster:.0f} times as fast with --precision {best}"
+    times = f"{faster:.3g} times as fast with --precision {best}"
     return (f"{own} is the recipe's precision; this GPU multiplies {times}",)
 
 

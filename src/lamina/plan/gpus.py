@@ -30,10 +30,12 @@ class GPU:
     """Whether it has bfloat16 arithmetic."""
 
     def peak(self, precision: str) -> float:
-        """Operations per second at most, in a precision of `TrainOptions`."""
+        """Operations per second at most, in a precision of `TrainOptions`; fp32 is multiplied in TF32 where
+        the GPU has it, as a training does by default."""
         if precision == "bf16" and not self.bf16:
             raise LaminaError(f"{self.title} has no bfloat16 arithmetic; take --precision fp16")
-        return 1e12 * (self.tflops_fp32 if precision == "fp32" else self.tflops_half)
+        tf32 = self.tflops_half / 2 if self.bf16 else 0.0  # kinds with bf16 have TF32 too, at half its rate
+        return 1e12 * (max(self.tflops_fp32, tf32) if precision == "fp32" else self.tflops_half)
 
     @property
     def memory(self) -> float:

@@ -12,11 +12,11 @@ import torch
 from lamina.core.errors import LaminaError
 from lamina.train.distributed import Ranks, local_world
 from lamina.train.options import Precision
-from lamina.train.precision import DTYPES
+from lamina.train.precision import DTYPES, tf32
 
 FASTER = 2.0
-"""How much faster than in fp32 a device has to multiply in bf16 for bf16 to be taken. The whole step gains
-less: on a CPU whose products are 3 times as fast, it was 1.5 times as fast."""
+"""How much faster than in fp32 a CPU has to multiply in bf16, or a GPU without bf16 in fp16, for it to be
+taken. The whole step gains less: on a CPU whose products are 3 times as fast, it was 1.5 times as fast."""
 
 _EFFICIENCY = {("cpu", True): 0.5, ("cpu", False): 0.15, ("cuda", True): 0.5, ("cuda", False): 0.35}
 """By device, and whether it is fp32: the share of the rate of large matrix products that a training step
@@ -62,8 +62,12 @@ def this_machine(ranks: Ranks) -> Machine:
     """The machine that this rank runs on; measures for about a tenth of a second."""
     device = ranks.device
     half = _half_precision(device)
-    rates = {name: matrix_rate(device, DTYPES[name]) for name in ("fp32", *half)}
-    precision: Precision = half[0] if half and rates[half[0]] > FASTER * rates["fp32"] else "fp32"
+    with tf32(device):  # as a training computes fp32
+        rates = {name: matrix_rate(device, DTYPES[name]) for name in ("fp32", *half)}
+    # A GPU that has bf16 multiplies TF32 at about half its rate; bf16 also halves what is read and written.
+    by_kind = device.type == "cuda" and half == ("bf16",)
+    faster = bool(half) and (by_kind or rates[half[0]] > FASTER * rates["fp32"])
+    precision: Precision = half[0] if faster else "fp32"
     return Machine(
         device=device.type,
         name=torch.cuda.get_device_name(device) if device.type == "cuda" else "",

@@ -42,7 +42,8 @@ class Outlook:
             budget: seconds that the run was fitted into, in place of an estimate.
         """
         seconds = self.seconds(recipe) if budget is None else budget
-        said = [f"{self.facts}, {self.machine}: {self._run(recipe, seconds)}"]
+        said = [f"data: {note}" for note in self.facts.notes]
+        said += [f"{self.facts}, {self.machine}: {self._run(recipe, seconds)}"]
         if self.changes:
             how = "change with --epochs, --time 2h or --recipe NAME"
             said.append(f"{chosen_text(self.changes)} (--dry-run says why); {how}")

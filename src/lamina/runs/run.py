@@ -17,7 +17,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.files import replace_text
 from lamina.core.records import read_yaml, to_yaml, write_json
 from lamina.core.text import printable
-from lamina.data.sources import Version
+from lamina.data.options import EARLIER_DECODING
 from lamina.mim import MIM, mim_of
 from lamina.recipes.build import Task, build_task
 from lamina.recipes.recipe import Recipe
@@ -28,7 +28,7 @@ from lamina.train.distributed import Ranks
 from lamina.train.divergence import check_trained
 from lamina.train.rows import whole_rows
 
-_MISSING = {"data": {"jpeg_decoding": "full"}}
+_MISSING = {"data": {"jpeg_decoding": "full", **EARLIER_DECODING}}
 """What a recipe.yaml means that is older than these fields, where a new run computes something else."""
 
 
@@ -74,7 +74,6 @@ class Run:
             "images": data.images,
             "names_sha256": data.names_sha256,
             **({"content": data.content} if data.content else {}),
-            **({"version": data.version._asdict()} if any(data.version) else {}),
             "init": init,
             "recipe": to_mapping(recipe),
         }
@@ -106,9 +105,7 @@ class Run:
         """What is known of the data the run was started on."""
         content = self._recipe_file()
         facts = str(content["source"]), int(content["images"]), str(content["names_sha256"])
-        known = content.get("version", {})
-        version = Version(*(str(known.get(name, "")) for name in Version._fields))
-        return DataFacts(*facts, str(content.get("content", "")), version)
+        return DataFacts(*facts, content=str(content.get("content", "")))
 
     def init(self) -> str | None:
         """The weights file that the encoder started from, if any."""

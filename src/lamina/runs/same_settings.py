@@ -23,6 +23,7 @@ FREE = (
     "device",
     "checkpoint_every_steps",
     "checkpoint_every_seconds",
+    "checkpoint_async",
     "keep_checkpoints",
     "nonfinite_limit",
     "tensorboard",

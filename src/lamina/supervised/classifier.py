@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lamina.core.batch import Batch, images_of, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import Frozen, WeightsId, identify
+from lamina.core.moving_average import follow
 from lamina.core.rng import fresh_keys
 from lamina.encoder.encoder import Encoder
 from lamina.encoder.networks import layer_ids
@@ -163,12 +164,11 @@ class Supervised(nn.Module):
         if self.average is None:
             return
         share = min(self.options.ema, (1 + step) / (10 + step))
-        own = self.state_dict()
-        for name, tensor in self.average.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.lerp_(own[name].to(tensor.dtype), 1 - share)
-            else:
-                tensor.copy_(own[name])
+        own, slow = self.state_dict(), self.average.state_dict()
+        moving = [name for name, tensor in slow.items() if tensor.is_floating_point()]
+        follow((slow[n] for n in moving), (own[n].to(slow[n].dtype) for n in moving), 1 - share)
+        for name in slow.keys() - set(moving):
+            slow[name].copy_(own[name])
 
     def layer_ids(self) -> dict[str, int]:
         """Each trained parameter's layer for layer decay."""

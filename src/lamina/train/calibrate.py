@@ -12,6 +12,7 @@ from lamina.train.distributed import Ranks, from_main
 from lamina.train.loop import Loader, step
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions, plan_run
+from lamina.train.precision import tf32
 from lamina.train.signals import StopRequest
 from lamina.train.trainer import Trainer
 
@@ -42,7 +43,8 @@ def seconds_per_step(
     for number, batch in enumerate(loader.batches(0, MOST + ahead + 1)):
         if number == 0:  # now that the workers run
             began = started = time.perf_counter()
-        step(trainer, batch.to(ranks.device))
+        with tf32(ranks.device, options.tf32):
+            step(trainer, batch.to(ranks.device))
         trainer.meter.means()  # waits for the device
         now, counted = time.perf_counter(), counted + 1
         if number < 1 + ahead and now - began < seconds / 2:

@@ -27,6 +27,11 @@ class Callback:
     """Whether the run ends, with its step saved, where this callback fails: for what the run promises, such
     as its exported encoder, and not for what only watches it."""
 
+    beside_training: ClassVar[bool] = False
+    """Whether `on_checkpoint` may be called in the thread that writes the checkpoint, while training goes on:
+    it then draws no random numbers of torch and shares nothing with the callback's other methods. Else it is
+    called between two steps, once the checkpoint is in place."""
+
     def on_start(self, state: TrainState) -> None:
         """Before the first step of this process; `state.step` is above 0 after a resume."""
 
@@ -48,7 +53,11 @@ class Callback:
 
     def on_checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
         """After a checkpoint is in place in `folder`; not where there is nothing to keep: no step was taken
-        yet, the run stops for non-finite steps, or its weights are not finite."""
+        yet, the run stops for non-finite steps, or its weights are not finite.
+
+        `task` has the weights of that step. With `checkpoint_async` it is a copy in host memory, which the
+        next checkpoint overwrites, and more steps may have been taken since; what no checkpoint holds, such
+        as a frozen teacher, it shares with the module that is trained."""
 
     def on_resume(self, step: int, folder: Path, task: nn.Module) -> None:
         """After `on_start`, where the checkpoint in `folder` was restored.

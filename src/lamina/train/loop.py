@@ -17,7 +17,7 @@ from lamina.train.distributed import process_group
 from lamina.train.optim import set_learning_rate, step_unless
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions, plan_run
-from lamina.train.precision import check_scale, gradient_norm
+from lamina.train.precision import check_scale, gradient_norm, tf32
 from lamina.train.signals import Interrupted, StopRequest
 from lamina.train.state import INTERRUPTED_EXIT_CODE, Outcome, Reason
 from lamina.train.step_sync import reduce_step
@@ -56,7 +56,12 @@ def fit(
     checkpoint before. Seeds torch's global generators at each step. Raises `LaminaError` where options,
     folder or data make no run, and where a checkpoint cannot be written.
     """
-    with tolerant_output(), process_group(options.device) as ranks, StopRequest() as request:
+    with (
+        tolerant_output(),
+        process_group(options.device) as ranks,
+        tf32(ranks.device, options.tf32),
+        StopRequest() as request,
+    ):
         plan = plan_run(options, loader.n_samples)
         trainer = Trainer(task, plan, optim, options, Path(folder), ranks, request)
         try:

@@ -33,6 +33,10 @@ class TrainOptions:
     precision: Precision = "fp32"
     """Arithmetic of the forward pass: fp32, or mixed precision with bf16 or with scaled fp16."""
 
+    tf32: bool = True
+    """On an NVIDIA GPU (Ampere or newer) multiply fp32 matrices in TF32, which has 10 bits of mantissa in
+    place of 23 and is several times faster. False: in full fp32. It matters with fp32 alone."""
+
     device: str = "auto"
     """Where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps."""
 
@@ -50,6 +54,10 @@ class TrainOptions:
 
     checkpoint_every_seconds: Annotated[float | None, POSITIVE] = 900.0
     """Save a checkpoint every so many seconds. Unset: by steps alone. The end of a run is always saved."""
+
+    checkpoint_async: bool = True
+    """Write checkpoints in a thread of its own: training waits only until weights and optimiser state are
+    copied, which needs main memory for one more copy of both. False: training waits until all is written."""
 
     keep_checkpoints: Annotated[int, COUNT] = 2
     """Number of good checkpoints to keep; older ones are removed once a new one is verified. Only the next

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +24,25 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def loss_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     """torch's dynamic loss scale for fp16; for the others one that does nothing."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+
+@contextmanager
+def tf32(device: torch.device, allowed: bool = True) -> Iterator[None]:
+    """While this lasts, a GPU multiplies fp32 matrices in TF32, or does not; other devices have none.
+
+    Torch has one setting for the whole process, which is put back at the end.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def precision_warning(device: torch.device, precision: str) -> str | None:

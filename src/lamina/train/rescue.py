@@ -10,6 +10,7 @@ import torch
 from lamina.core.terminal import why
 from lamina.train.buffers import BufferKeeper
 from lamina.train.run_log import RunLog
+from lamina.train.saver import Saver
 from lamina.train.state import TrainState
 from lamina.train.step_sync import AsyncFlags, StepEvents
 
@@ -22,6 +23,7 @@ class Rescuable(Protocol):
     run_log: RunLog | None
     async_flags: AsyncFlags
     buffers: BufferKeeper
+    saver: Saver
     whole: bool
     """False while the weights are being moved: they are of no step then."""
     saved_step: int | None
@@ -35,7 +37,7 @@ class Rescuable(Protocol):
         """Add what a finished step brought to the state."""
 
     def write(self, run_log: RunLog, /) -> None:
-        """Write the checkpoint of the current step, without the other ranks."""
+        """Take a checkpoint of the current step, without the other ranks."""
 
 
 def rescue(run: Rescuable, error: BaseException) -> None:
@@ -51,13 +53,15 @@ def rescue(run: Rescuable, error: BaseException) -> None:
     if not run.whole:
         error.add_note("the step in which this happened was not done whole, and is not saved")
         return
-    if run.saved_step != step:
-        try:
+    try:
+        run.saver.finish()
+        if run.saved_step != step:
             for event in run.async_flags.drain():
                 run.count(event)
             run.buffers.put_back(torch.ones(()))
             run.write(run.run_log)
-        except Exception as second:
-            error.add_note(f"step {step} of {total} could not be saved ({why(second)})")
-            return
+            run.saver.finish()
+    except Exception as second:
+        error.add_note(f"step {step} of {total} could not be saved ({why(second)})")
+        return
     error.add_note(f"step {step} of {total} is saved in {run.checkpoint_path}; go on with --resume")

@@ -119,18 +119,21 @@ class RunLog:
         for remark in remarks:
             if remark.kind not in self._remarked:
                 self._remarked.add(remark.kind)
-                detail = f" ({remark.detail})" if remark.detail else ""
+                about = f" ({remark.about})" if remark.about else ""
                 self.say(
-                    f"{remark.name}: {remark.kind}{detail}; said once, `lamina data check` counts such images"
+                    f"{remark.name}: {remark.kind}{about}; said once, `lamina data check` counts such images"
                 )
 
     def sync(self) -> None:
         """Rows are on the disk before the checkpoint that counts on them."""
         self._files.sync()
 
-    def checkpoint(self, step: int, folder: Path, task: nn.Module) -> None:
+    def checkpoint(self, step: int, folder: Path, task: nn.Module, beside: bool | None = None) -> None:
+        """Tell the callbacks of a checkpoint: all of them, or those alone that may, or may not, be called
+        `beside` the training."""
         for callback in self._callbacks:
-            self._call(callback, partial(callback.on_checkpoint, step, folder, task), task)
+            if beside is None or callback.beside_training is beside:
+                self._call(callback, partial(callback.on_checkpoint, step, folder, task), task)
 
     def end(self, outcome: Outcome) -> None:
         """Say how it ended, and let the callbacks finish."""

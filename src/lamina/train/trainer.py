@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError
 from torch import nn
 
 from lamina.core.batch import Batch, Fault
@@ -17,10 +16,10 @@ from lamina.train import checkpoint
 from lamina.train.buffers import BufferKeeper
 from lamina.train.callbacks import Callback
 from lamina.train.checking import training_warnings
-from lamina.train.checkpoint import CHECKPOINTS, Checkpoint, Retention
+from lamina.train.checkpoint import CHECKPOINTS
 from lamina.train.clock import Clock
 from lamina.train.distributed import Ranks, from_main, gather_json, on_main
-from lamina.train.divergence import is_sound, module_finite, most_nonfinite, never_stepped, proven_step
+from lamina.train.divergence import module_finite, most_nonfinite, never_stepped
 from lamina.train.first_loss import FirstLoss
 from lamina.train.gradients import Gradients, after_step_of
 from lamina.train.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -30,6 +29,7 @@ from lamina.train.precision import loss_scaler
 from lamina.train.rescue import rescue
 from lamina.train.resume import check_facts, find_start, restored_state, run_facts
 from lamina.train.run_log import RunLog, load_callback_states
+from lamina.train.saver import Saver
 from lamina.train.schedule import learning_rate
 from lamina.train.signals import StopRequest
 from lamina.train.state import Outcome, Reason, TrainState
@@ -66,7 +66,7 @@ class Trainer:
         self.buffers = BufferKeeper(self.task)
         self.async_flags, self.meter = AsyncFlags(ranks.device), AverageMeter(ranks.device)
         self.first_loss = FirstLoss(ranks.device)
-        self.retention = Retention(self.checkpoints, options.keep_checkpoints, is_sound, proven_step)
+        self.saver = Saver(folder, options)
         self.state = TrainState(plan.total_steps)
         self.run_log: RunLog | None = None
         self.faults: list[Fault] = []
@@ -109,9 +109,10 @@ class Trainer:
         return min(self.state.micro_batch_size, self.share)
 
     def rank_flags(self, batch: Batch) -> RankFlags:
-        """What this rank sends to the others: unreadable files, a signal to stop, time for a checkpoint."""
-        due = self.ranks.main and self.clock.save_due(self.options.checkpoint_every_seconds)
-        return RankFlags(len(batch.faults), self.request.signal is not None, due)
+        """What this rank sends to the others: unreadable files, a signal to stop, time for a checkpoint. The
+        failure of the one before counts as that, since all ranks meet in `save`, which raises it on each."""
+        due = self.clock.save_due(self.options.checkpoint_every_seconds) or self.saver.failed
+        return RankFlags(len(batch.faults), self.request.signal is not None, self.ranks.main and due)
 
     def apply_events(self, events: Sequence[StepEvents]) -> None:
         """Apply the stop, save and skip flags of finished steps, which are the same on all ranks."""
@@ -165,9 +166,11 @@ class Trainer:
             self.run_log.remarks(batch.remarks)
 
     def show_step(self) -> None:
-        """Move the progress bar; the one thing that is said without the other ranks, at each step."""
+        """Move the progress bar, and tell callbacks of a checkpoint that is in place by now; at each step,
+        without the other ranks."""
         if self.run_log:
             self.run_log.step(self.state.step)
+            self.saver.follow()
 
     def report_first_step(self) -> None:
         """Let callbacks know, once, that a step was taken."""
@@ -189,35 +192,31 @@ class Trainer:
         return self.saving or (every is not None and self.state.step % every == 0)
 
     def save(self) -> None:
-        """Write a checkpoint on rank 0 while the others wait; raises on all of them where it fails."""
+        """Take a checkpoint on rank 0, after the one before; raises on all ranks where either fails."""
         self.apply_events(self.async_flags.drain())
         self.saving, self.failed_to_save = False, True
         self._report(self.write)
         self.saved_step, self.failed_to_save = self.state.step, False
         self.clock.saved()
 
-    def write(self, run_log: RunLog) -> None:
-        """The checkpoint and what callbacks keep beside it; a disk that refuses is a `LaminaError`."""
-        step, self.state.seconds = self.state.step, self.clock.seconds
-        finite = module_finite(self.task)
-        try:
-            run_log.sync()
-            checkpoint.write(self.checkpoints, step, self._content(run_log, finite))
-            self.retention.prune()
-            if finite and not self.diverged and not never_stepped(self.state):
-                run_log.checkpoint(step, self.checkpoint_path, self.task)
-        except (OSError, SafetensorError) as error:
-            raise LaminaError(
-                f"step {step} could not be saved in {self.folder} ({error}); "
-                "remove the cause, and resume with --resume"
-            ) from error
+    def finish_saving(self) -> None:
+        """Wait until the last checkpoint is in place; raises on all ranks where it could not be written."""
+        self.failed_to_save = True
+        self._report(lambda run_log: self.saver.finish())
+        self.failed_to_save = False
 
-    def _content(self, run_log: RunLog, finite: bool) -> Checkpoint:
-        """Everything that decides how the run goes on."""
-        state = {
+    def write(self, run_log: RunLog) -> None:
+        """The checkpoint of the current step and what callbacks keep beside it, without the other ranks."""
+        self.state.seconds = self.clock.seconds
+        useful = not self.diverged and not never_stepped(self.state)
+        tensors = optimizer_tensors(self.optimizer)
+        self.saver.save(self.state.step, self.task, tensors, self._content(run_log), run_log, useful=useful)
+
+    def _content(self, run_log: RunLog) -> dict[str, Any]:
+        """What beside tensors decides how the run goes on."""
+        return {
             "train": asdict(self.state),
             "run": self._facts(),
-            "weights_finite": finite,
             "most_nonfinite": self.most_nonfinite,
             "samples_consumed": self.state.step * self.plan.batch_size,
             "meter": self.meter.state_dict(),
@@ -226,10 +225,9 @@ class Trainer:
             "callbacks": run_log.callback_states(),
             "metrics_rows": run_log.rows,
         }
-        return Checkpoint(checkpoint.model_tensors(self.task), optimizer_tensors(self.optimizer), state)
 
     def _restore(self, path: Path, callbacks: Sequence[Callback], say: Callable[[str], None]) -> None:
-        """The inverse of `_content`."""
+        """Go on from what `write` saved."""
         model, optimizer, saved = checkpoint.read_verified(path)
         with checkpoint.understood(path):
             check_facts(saved["run"], self._facts(), say)
@@ -300,6 +298,7 @@ class Trainer:
         """Save the current step, say how it ended, let the callbacks finish."""
         if self.saved_step != self.state.step:
             self.save()
+        self.finish_saving()
         if line := self.first_loss.warning(self.state.proven_step):
             self.say(line)
         step, total, why = self.state.step, self.plan.total_steps, self.stop_reason or ""
@@ -315,6 +314,7 @@ class Trainer:
             self.run_log.fail(error)
 
     def close(self) -> None:
-        """Close the files and the progress bar."""
+        """Close the files and the progress bar, once nothing is written any more."""
+        self.saver.close()
         if self.run_log:
             self.run_log.close()

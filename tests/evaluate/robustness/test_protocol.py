@@ -233,7 +233,12 @@ def test_exported_classifiers_and_runs_on_labels_are_taken_as_they_are(tmp_path)
     options = options_of()
     task = task_of(options).eval()
     files = export_supervised(
-        task, options, None, tmp_path / "x.safetensors", class_names=list("abcde"), crop_share=0.9
+        task,
+        options,
+        None,
+        tmp_path / "x.safetensors",
+        class_names=list("abcde"),
+        data=DataOptions(eval_crop_share=0.9),
     )
     found = open_classifier(files.weights)
     images = torch.rand(2, 3, 16, 24)

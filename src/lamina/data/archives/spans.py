@@ -6,11 +6,14 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
+from lamina.data.columns import Numbers, SharedArray, as_array
 from lamina.data.decode.decode import open_regular
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.digest import ends_digest, sampled
@@ -65,14 +68,14 @@ class SpanSource(EncodedSource):
 
     Args:
         files: paths of the files.
-        spans: where each image lies; it is copied into worker processes as one array.
+        spans: where each image lies.
         names, labels, class_names, notes, no_labels: as `Source`.
     """
 
     def __init__(
         self,
         files: Sequence[str],
-        spans: Spans,
+        spans: Spans | SharedArray,
         names: Sequence[str],
         labels: Sequence[int] | None = None,
         class_names: Sequence[str] = (),
@@ -81,7 +84,19 @@ class SpanSource(EncodedSource):
         no_labels: str = "",
     ) -> None:
         super().__init__(names, labels, class_names, notes=notes, no_labels=no_labels)
-        self.files, self.spans = tuple(files), spans
+        self.files = tuple(files)
+        self._spans = spans if isinstance(spans, SharedArray) else SharedArray(spans)
+
+    @property
+    def spans(self) -> Spans:
+        """Where each image lies."""
+        return self._spans.values
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """All that there is of each image, by the names of the arguments."""
+        labels = Numbers([]) if self.labels is None else self.labels
+        text, ends = self._names.text.values, self._names.ends.values
+        return {"spans": self.spans, "text": text, "ends": ends, "labels": labels.values}
 
     def open(self, i: int) -> Window:
         """The bytes of image i; raises `Unreadable` where the file is gone, or has become shorter."""
@@ -94,8 +109,8 @@ class SpanSource(EncodedSource):
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
         """Digest of the path, size and time of change of the files, and of where the images lie in them."""
-        digest = hashlib.sha256()
-        for number in np.unique(self.spans[list(indices), 0]).tolist():
+        digest, spans = hashlib.sha256(), self.spans[as_array(indices)]
+        for number in np.unique(spans[:, 0]).tolist():
             digest.update(os.fsencode(os.path.realpath(self.files[number])) + b"\0")
             try:
                 stat = os.stat(self.files[number])
@@ -103,21 +118,21 @@ class SpanSource(EncodedSource):
                 digest.update(b"absent ")
             else:
                 digest.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
-        digest.update(np.ascontiguousarray(self.spans[list(indices)]).tobytes())
+        digest.update(np.ascontiguousarray(spans).data)
         return digest.digest()
 
     def content(self, indices: Sequence[int]) -> bytes:
         """Digest of the sizes of the images and a sample of their bytes: that of the same files in a folder
         (`digest.files_digest`)."""
-        digest, with_bytes = hashlib.sha256(), sampled(len(indices))
-        for k, i in enumerate(indices):
-            size = int(self.spans[i, 2])
-            known = f"{size} ".encode()
-            if k in with_bytes:
-                try:
-                    with self.open(i) as window:
-                        known += ends_digest(window, size)
-                except (OSError, Unreadable):
-                    known = b"unreadable "
+        digest, sizes = hashlib.sha256(), self.spans[as_array(indices), 2]
+        stretches = [*sorted(sampled(len(sizes))), len(sizes)]
+        for k, following in pairwise(stretches):
+            known = f"{sizes[k]} ".encode()
+            try:
+                with self.open(indices[k]) as window:
+                    known += ends_digest(window, int(sizes[k]))
+            except (OSError, Unreadable):
+                known = b"unreadable "
             digest.update(known)
+            digest.update("".join(f"{size} " for size in sizes[k + 1 : following].tolist()).encode())
         return digest.digest()

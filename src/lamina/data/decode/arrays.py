@@ -12,18 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lamina.data.decode.limits import check_fitting, check_memory, check_pixels
+from lamina.data.decode.notes import Note
 from lamina.data.decode.reduction import Reduced
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
 
+_GIVE_RANGE = "say by --data.value-range LOW:HIGH which values become 0 and 1"
+
 
 class Pixels(NamedTuple):
-    """An image in its stored range, whether its last channel is alpha, and by how much it was decoded smaller
-    than it is."""
+    """An image in its stored range, whether its last channel is alpha, by how much it was decoded smaller
+    than it is, and what is worth knowing of its values."""
 
     image: Shaped[Tensor, "C H W"]
     alpha: bool = False
     reduced: Reduced | None = None
+    notes: tuple[Note, ...] = ()
 
 
 class Stored(NamedTuple):
@@ -56,7 +60,7 @@ def to_image(array: NDArray[Any], bits: int | None = None) -> Shaped[Tensor, "C 
     elif array.dtype.kind == "f":
         array = _unit_range(array)
     elif array.dtype not in (np.uint8, np.uint16):
-        raise Unreadable(Reason.PIXEL_TYPE, f"{array.dtype}; store uint8, uint16 or [0, 1]")
+        raise Unreadable(Reason.PIXEL_TYPE, f"{array.dtype}; {_GIVE_RANGE}")
     elif array.dtype == np.uint16 or bits not in (None, 8):
         array = _scaled(array, bits or 8 * array.itemsize)
     if not array.size:
@@ -80,16 +84,17 @@ def _scaled(array: NDArray[Any], bits: int) -> NDArray[Any]:
 def _unit_range(array: NDArray[np.generic]) -> NDArray[np.float32]:
     low, high = float(np.min(array)), float(np.max(array))
     if not math.isfinite(low + high):
-        raise Unreadable(Reason.NOT_FINITE)
+        raise Unreadable(Reason.NOT_FINITE, "data.nodata nan fills NaN" if np.isnan(low + high) else "")
     if low < 0 or high > 1:
-        raise Unreadable(Reason.PIXEL_TYPE, f"floats from {low:g} to {high:g}; store [0, 1]")
+        raise Unreadable(Reason.PIXEL_TYPE, f"floats from {low:g} to {high:g}; {_GIVE_RANGE}")
     return array.astype(np.float32, copy=False)
 
 
-def read_npy(file: BinaryIO, how: Decoding) -> Pixels:
-    """A .npy array: (H, W), or three axes of which the shorter of first and last is the channels (tie: last).
+def read_npy(file: BinaryIO, how: Decoding) -> NDArray[Any]:
+    """A .npy array as (H, W) or (H, W, C): of three axes, the shorter of first and last is the channels (tie:
+    last).
 
-    There is never an alpha channel; objects are never unpickled.
+    Objects are never unpickled.
     """
     version = np.lib.format.read_magic(file)
     read_header = (
@@ -109,7 +114,7 @@ def read_npy(file: BinaryIO, how: Decoding) -> Pixels:
     _check_bytes(file, values * dtype.itemsize)
     file.seek(0)
     array = np.lib.format.read_array(file, allow_pickle=False)
-    return Pixels(to_image(np.moveaxis(array, 0, -1) if channels_first else array))
+    return np.moveaxis(array, 0, -1) if channels_first else array
 
 
 def _check_bytes(file: BinaryIO, wanted: int) -> None:

@@ -5,10 +5,13 @@
   (ICC profiles are not applied). AVIF of 10 or 12 bits is decoded to 8.
 - 16-bit grey, 16-bit PNG and TIFF of any number of channels, and .npy become float32 in [0, 1]; so does TIFF
   of other depths, over its own largest value. Floats are taken if finite and within [0, 1]; signed integers
-  and those of 32 bits are refused, since their range is not known.
+  and those of 32 bits are refused, since their range is not known, unless it is given.
 - The transparent colour of a PNG becomes an alpha channel.
-- Of an animation, a series of depths or times, or several pages the first is taken, which is noted; planes
-  that a TIFF's metadata calls channels are channels (`tiff`).
+- Of an animation, a series of depths or times, or several pages the first is taken, which is noted, or all
+  of them become channels (`Decoding.pages`); planes that a TIFF's metadata calls channels are channels
+  (`tiff`).
+- Other ranges than those of the pixels' type are given by `Decoding.value_range`, and pixels without data are
+  filled (`values`).
 - What an image may take is limited: pixels and memory by the header, time while it is decoded (`limits`).
 """
 
@@ -37,10 +40,12 @@ from lamina.data.decode.pillow import read_pillow
 from lamina.data.decode.reduction import Reduced
 from lamina.data.decode.tiff import TIFF_MAGIC, read_tiff
 from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.decode.values import to_pixels
 from lamina.data.options import Decoding
 
 # Pillow knows more, among them EPS, which it hands to Ghostscript: not for files from anywhere.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "AVIF")
+PAGES_OF = "data.pages channels reads TIFF, DICOM and .npy, and other files of one image"
 _WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 
@@ -83,10 +88,11 @@ def decode(stream: Stream, how: Decoding) -> Decoded:
     """
     with collected() as notes, guarded(stream, how) as file:
         found = _decode(file, how)
-    (image, alpha, reduced), kind, mode, orientation, animated = found
+    (image, alpha, reduced, of_values), kind, mode, orientation, animated = found
+    notes += of_values
     image = turn(image, orientation) if how.exif_orientation else image
     image = fit_channels(image, how.in_chans, alpha, how.alpha_background)
-    if animated:
+    if animated and how.pages == "first":
         notes.append(Note(NoteKind.FRAMES))
     return Decoded(image, kind, mode, orientation, animated, tuple(notes), reduced)
 
@@ -172,15 +178,18 @@ def _decode(file: TimedFile, how: Decoding) -> Stored:
     head = file.read(8)
     file.seek(0)
     if head.startswith(b"\x93NUMPY"):
-        pixels = read_npy(file, how)
+        pixels = to_pixels(read_npy(file, how), how)
         return Stored(pixels, "NPY", str(pixels.image.dtype).removeprefix("torch."))
     if head[:4] in TIFF_MAGIC:
         return read_tiff(file, how)
     _check_whole_file(file, how)
     with Image.open(file, formats=_formats()) as im:
         kind, mode = im.format or "", im.mode
+        animated = _animated(im)
+        if animated and how.pages == "channels":
+            raise Unreadable(Reason.CHANNELS, f"a {kind} of several frames; {PAGES_OF}")
         pixels = read_pillow(im, file, how)
-        return Stored(pixels, kind, mode, orientation_of(im), _animated(im))
+        return Stored(pixels, kind, mode, orientation_of(im), animated)
 
 
 def _check_whole_file(file: TimedFile, how: Decoding) -> None:

@@ -8,7 +8,7 @@ import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from lamina.core.batch import Remark
-from lamina.core.text import counted, printable
+from lamina.core.text import counted, counted_share, printable
 
 _LOGGERS = ("tifffile", "PIL")
 _NATIVE = logging.getLogger("PIL.native")
@@ -28,33 +28,46 @@ class NoteKind(StrEnum):
     """The fixed set of kinds; notes are counted by them."""
 
     FRAMES = "several frames, depths or pages, of which the first is read"
+    CLIPPED = "values outside of the range that becomes 0 to 1, clipped"
+    FILLED = "values without data, filled by the mean of the others of their channel"
     WARNED = "a warning by the decoder"
 
 
+OF_VALUES = (NoteKind.CLIPPED, NoteKind.FILLED)
+"""Kinds that say how options of values turned out."""
+
+
 class Note(NamedTuple):
-    """One thing about one image; `detail` is as the decoder wrote it."""
+    """One thing about one image; `detail` is as the decoder wrote it. `found` of `of` values are concerned,
+    where these are counted."""
 
     kind: NoteKind
     detail: str = ""
+    found: int = 0
+    of: int = 0
 
 
 def remarks_on(index: int, name: str, notes: Iterable[Note]) -> list[Remark]:
     """The notes on a sample, as they travel with a batch."""
-    return [Remark(index, printable(name), str(note.kind), printable(note.detail)) for note in notes]
+    return [
+        Remark(index, printable(name), str(note.kind), printable(note.detail), note.found, note.of)
+        for note in notes
+    ]
 
 
 def remark_lines(remarks: Iterable[Remark]) -> tuple[str, ...]:
-    """A line for each kind: on how many images, and the first of them."""
-    images: dict[str, set[int]] = {}
-    first: dict[str, Remark] = {}
+    """A line for each kind: on how many images, how many of their values, and the first of them."""
+    kinds: dict[str, dict[int, Remark]] = {}
     for remark in remarks:
-        images.setdefault(remark.kind, set()).add(remark.index)
-        first.setdefault(remark.kind, remark)
-    lines = []
-    for kind, each in first.items():
-        example = f"{each.name}: {each.detail}" if each.detail else each.name
-        lines.append(f"{counted(len(images[kind]), 'image')}: {kind} (the first is {example})")
-    return tuple(lines)
+        kinds.setdefault(remark.kind, {}).setdefault(remark.index, remark)
+    return tuple(_line(kind, list(each.values())) for kind, each in kinds.items())
+
+
+def _line(kind: str, remarks: Sequence[Remark]) -> str:
+    found, of, first = sum(r.found for r in remarks), sum(r.of for r in remarks), remarks[0]
+    values = f": {counted_share(found, of, 'values')}" if of else ""
+    example = f"{first.name}: {first.about}" if first.about else first.name
+    return f"{counted(len(remarks), 'image')}: {kind}{values} (the first is {example})"
 
 
 @contextmanager

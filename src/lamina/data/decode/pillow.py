@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from lamina.data.decode.arrays import Pixels, to_image
+from lamina.data.decode.arrays import Pixels
 from lamina.data.decode.jpeg import read_jpeg
 from lamina.data.decode.limits import TimedFile, check_fitting, check_memory, check_pixels
 from lamina.data.decode.notes import native_messages
 from lamina.data.decode.orientation import orientation_of
 from lamina.data.decode.reduction import FACTORS, Reduced
 from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.decode.values import to_pixels
 from lamina.data.options import Decoding
 
 _TO_RGB = ("CMYK", "YCbCr", "HSV")
@@ -34,11 +35,12 @@ _PIECE_BYTES = 8192
 """How much of a JPEG is decoded between two looks at the time; 64 KiB can hold thousands of scans."""
 
 
-def read_pillow(im: ImageFile, file: TimedFile, how: Decoding) -> Pixels:
+def read_pillow(im: ImageFile, file: TimedFile, how: Decoding, nodata: float | None = None) -> Pixels:
     """Decode an image of at most 8 bits per sample, or grey of up to 16.
 
     Args:
         im: as Pillow opened it from `file`, not loaded.
+        nodata: the value of pixels without data, where the file names one.
 
     Raises:
         Unreadable: where it is too large, or Pillow would change its values.
@@ -60,11 +62,11 @@ def read_pillow(im: ImageFile, file: TimedFile, how: Decoding) -> Pixels:
     _load(im)
     array = _array(im, mode)
     if mode in ("L", "LA", "RGB", "RGBA", "F"):
-        return Pixels(to_image(array), alpha=mode in ("LA", "RGBA"))
+        return to_pixels(array, how, alpha=mode in ("LA", "RGBA"), own_nodata=nodata)
     array = array.astype(np.uint16, copy=False)
     if white_is_zero:
         array = np.uint16(2**bits - 1) - array
-    return Pixels(to_image(_with_key(array, key), bits), alpha=key is not None)
+    return to_pixels(_with_key(array, key), how, bits=bits, alpha=key is not None, own_nodata=nodata)
 
 
 def _read_jpeg(im: ImageFile, file: TimedFile, how: Decoding, mode: str) -> Pixels:
@@ -77,7 +79,7 @@ def _read_jpeg(im: ImageFile, file: TimedFile, how: Decoding, mode: str) -> Pixe
             im.draft(im.mode, (im.width // factor, im.height // factor))
         im.load()
         array = _array(im, mode)
-    return Pixels(to_image(array), reduced=reduced)
+    return to_pixels(array, how, reduced=reduced)
 
 
 def _reduced(im: ImageFile, how: Decoding, reduce: Callable[[int, int], int]) -> Reduced | None:
@@ -223,4 +225,4 @@ def _read_deep_png(im: ImageFile, file: TimedFile, how: Decoding) -> Pixels:
     with native_messages():
         deep = decode_png(encoded, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
     has_alpha = deep.shape[-1] in (2, 4) or key is not None
-    return Pixels(to_image(_with_key(deep, key)), alpha=has_alpha)
+    return to_pixels(_with_key(deep, key), how, alpha=has_alpha)

@@ -4,12 +4,16 @@
 - Of times, depths, positions and of plain pages without metadata the first is read; that is noted.
 - An axis without a meaning (a stack written without its axes, as `tifffile.imwrite` does by default) is
   refused: it may be channels as well as depths.
+- With `Decoding.pages` "channels" all planes of the one image in a file are channels, in the file's order,
+  whatever their axes are called.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +22,12 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from lamina.core.text import counted
-from lamina.data.decode.arrays import Pixels, Stored, to_image
+from lamina.data.decode.arrays import Pixels, Stored
 from lamina.data.decode.limits import TimedFile, check_fitting, check_memory, check_pixels
 from lamina.data.decode.orientation import turn
 from lamina.data.decode.pillow import read_pillow
 from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.decode.values import to_pixels
 from lamina.data.options import Decoding
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -30,6 +35,7 @@ _FRAMES = {"T": "times", "Z": "depths", "P": "positions", "I": "pages"}
 _PLAIN = ("generic", "uniform")  # pages beside each other, of which the file says nothing
 _GREY_OR_RGB = (0, 1, 2)
 _OWN_CODECS = (1, 8, 32946)  # none and deflate: tifffile needs no other package for them
+_GDAL_NODATA = 42113
 _INVERSE_TURN = {6: 8, 8: 6}
 
 
@@ -55,17 +61,22 @@ def read_tiff(file: TimedFile, how: Decoding) -> Stored:
             raise Unreadable(Reason.BROKEN, "a TIFF without an image")
         page, series = tiff.pages.first, tiff.series[0]
         _check_page(page, series, tiff)
-        layout = _layout(series, page)
+        layout = _layout(series, page, how.pages == "channels")
+        if how.pages == "channels" and len(tiff.series) > 1:
+            raise Unreadable(Reason.CHANNELS, f"{len(tiff.series)} images that differ in size or type")
         frames = layout.frames or len(tiff.series) > 1
         tag = page.tags.get(274)
         orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
+        how = _with_inverted_nodata(how, page)
         used = _used_bits(tiff, page)
         fewer = used is not None and used < page.bitspersample  # which Pillow does not look for
         im = _opened_by_pillow(file, page) if len(layout.planes) == 1 and not fewer else None
         if im is not None:
             with im:
                 mode = im.mode
-                return Stored(_by_pillow(im, file, how, orientation), "TIFF", mode, orientation, frames)
+                nodata = None if mode == "P" else _nodata(page)  # of which it is an index
+                found = _by_pillow(im, file, how, orientation, nodata)
+                return Stored(found, "TIFF", mode, orientation, frames)
         pixels = _by_tifffile(tiff, series, page, layout, how)
     return Stored(pixels, "TIFF", counted(len(pixels.image), "channel"), orientation, frames)
 
@@ -86,19 +97,22 @@ def _check_page(page: Any, series: Any, tiff: Any) -> None:
         raise Unreadable(Reason.BROKEN, f"{stored} bytes of data in {tiff.filehandle.size}: strips overlap")
 
 
-def _layout(series: Any, page: Any) -> _Layout:
-    """Which planes are the channels of the first image."""
+def _layout(series: Any, page: Any, all_planes: bool) -> _Layout:
+    """Which planes are the channels of the first image, or of the only one where `all_planes` are."""
     sizes = dict(zip(series.get_axes(squeeze=False), series.get_shape(squeeze=False), strict=True))
     own = dict(zip(page.axes, page.shape, strict=True))
     lead = {axis: n for axis, n in sizes.items() if axis not in own and not (axis == "S" and n == 1)}
     if any(sizes.get(axis, n) != n for axis, n in own.items()):
         raise Unreadable(Reason.PIXEL_TYPE, f"a TIFF of axes {series.axes} in pages of {page.axes}")
+    if all_planes:
+        count = math.prod(lead.values())
+        return _Layout(range(count), count, False)
     unknown = [a for a, n in lead.items() if n > 1 and a != "C" and not _is_frames(a, series.kind)]
     if unknown:
         raise Unreadable(
             Reason.CHANNELS,
             f"a stack of {lead[unknown[0]]} planes, and the file does not say whether they are channels "
-            f"(axes {series.axes}); store it with its axes, e.g. CYX",
+            f"(axes {series.axes}); give --data.pages channels, or store it with its axes, e.g. CYX",
         )
     if lead.get("C", 1) > 1 and own.get("S", 1) > 1:
         raise Unreadable(Reason.CHANNELS, f"{lead['C']} channels of {own['S']} samples each")
@@ -137,8 +151,10 @@ def _opened_by_pillow(file: TimedFile, page: Any) -> ImageFile | None:
     return im if known and im.mode != "I" else None
 
 
-def _by_pillow(im: ImageFile, file: TimedFile, how: Decoding, orientation: int) -> Pixels:
-    pixels = read_pillow(im, file, how)
+def _by_pillow(
+    im: ImageFile, file: TimedFile, how: Decoding, orientation: int, nodata: float | None
+) -> Pixels:
+    pixels = read_pillow(im, file, how, nodata)
     back = _INVERSE_TURN.get(orientation, orientation)  # Pillow turns TIFF, and no other format
     return pixels._replace(image=turn(pixels.image, back))
 
@@ -153,7 +169,7 @@ def _by_tifffile(tiff: Any, series: Any, page: Any, layout: _Layout, how: Decodi
     if extra == (1,):
         raise Unreadable(Reason.PIXEL_TYPE, "colours multiplied by alpha; store them unassociated")
     channels = len(layout.planes) * page.samplesperpixel
-    if photometric == 0 and channels > 1:
+    if photometric == 0 and channels > (len(layout.planes) if how.pages == "channels" else 1):
         raise Unreadable(Reason.PIXEL_TYPE, f"{channels} channels with white as zero")
     height, width = page.imagelength, page.imagewidth
     check_pixels(height, width, how)
@@ -164,7 +180,30 @@ def _by_tifffile(tiff: Any, series: Any, page: Any, layout: _Layout, how: Decodi
     array = _planes(tiff, series, page, layout)
     if photometric == 0:  # white is zero
         array = _inverted(array, page.bitspersample)
-    return Pixels(to_image(array, _used_bits(tiff, page)), alpha=len(layout.planes) == 1 and extra == (2,))
+    alpha = len(layout.planes) == 1 and extra == (2,)
+    return to_pixels(array, how, bits=_used_bits(tiff, page), alpha=alpha, own_nodata=_nodata(page))
+
+
+def _nodata(page: Any) -> float | None:
+    """The value of pixels without data, as GDAL writes it as text into a tag of its own."""
+    tag = page.tags.get(_GDAL_NODATA)
+    try:
+        value = None if tag is None else float(str(tag.value).strip("\0 "))
+    except ValueError:
+        return None
+    return value if value is None or int(page.photometric) != 0 else _most(page) - value
+
+
+def _with_inverted_nodata(how: Decoding, page: Any) -> Decoding:
+    """Where white is zero, values are turned round before those without data are looked for."""
+    if int(page.photometric) != 0 or isinstance(how.nodata, str):
+        return how
+    return replace(how, nodata=_most(page) - how.nodata)
+
+
+def _most(page: Any) -> int:
+    bits = page.bitspersample
+    return int(2**bits - 1) if isinstance(bits, int) else 0
 
 
 def _planes(tiff: Any, series: Any, page: Any, layout: _Layout) -> NDArray[Any]:
@@ -172,10 +211,12 @@ def _planes(tiff: Any, series: Any, page: Any, layout: _Layout) -> NDArray[Any]:
     if len(layout.planes) == 1:
         array = _plane(tiff, series, page, layout, layout.planes[0])
         return np.moveaxis(array, 0, -1) if page.axes == "SYX" else array
-    found = np.empty((len(layout.planes), *page.shape[:2]), page.dtype)
-    for row, k in zip(found, layout.planes, strict=True):
-        row[...] = _plane(tiff, series, page, layout, k)
-    return np.moveaxis(found, 0, -1)
+    samples = page.samplesperpixel
+    found = np.empty((len(layout.planes), samples, page.imagelength, page.imagewidth), page.dtype)
+    for rows, k in zip(found, layout.planes, strict=True):
+        plane = _plane(tiff, series, page, layout, k)
+        rows[...] = np.moveaxis(plane, -1, 0) if page.axes == "YXS" else plane
+    return np.moveaxis(found.reshape(-1, *found.shape[2:]), 0, -1)
 
 
 def _plane(tiff: Any, series: Any, page: Any, layout: _Layout, k: int) -> NDArray[Any]:

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     TOO_SLOW = "takes longer than allowed to decode"
     PIXEL_TYPE = "unsupported pixel type"
     NOT_FINITE = "NaN or infinite values"
+    NO_DATA = "only pixels without data"
     CHANNELS = "unsuitable number of channels"
     LABELS = "labels that do not fit the image"
 

@@ -15,7 +15,8 @@ from lamina.core.errors import LaminaError
 from lamina.core.frozen import weights_sha256
 from lamina.data.dense.loader import DenseLoader
 from lamina.data.dense.window_options import WindowOptions
-from lamina.data.options import DECODING_FIELDS, DataOptions, higher_limits, with_reading_of
+from lamina.data.options import DataOptions, decoding_facts, higher_limits, with_reading_of
+from lamina.data.read_as import read_as
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.dense.data import TwoParts
 from lamina.evaluate.dense.encoder import resized_options
@@ -61,8 +62,9 @@ class DensePlan(Generic[D, R]):
 
     @property
     def reading(self) -> DataOptions:
-        """How images are read: as for the model, with the recipe's limits, colours and workers."""
-        return with_reading_of(self.recipe.data, self.origin.recipe.data)
+        """How images are read: as for the model, with the recipe's limits, colours and workers, and as their
+        path says."""
+        return read_as(with_reading_of(self.recipe.data, self.origin.recipe.data), self.data.train.images)
 
     @property
     def total_steps(self) -> int:
@@ -114,7 +116,7 @@ class DensePlan(Generic[D, R]):
     def settings(self, protocol: str) -> dict[str, Any]:
         """All that the numbers depend on."""
         recipe = read_mapping(self.recipe)
-        recipe["data"] |= {name: getattr(self.reading, name) for name in DECODING_FIELDS}
+        recipe["data"] |= decoding_facts(self.reading)
         return {
             "protocol": protocol,
             "model": self.origin.name,

@@ -9,6 +9,7 @@ from typing import Any
 from lamina.core.choices import check_read
 from lamina.core.config import merge
 from lamina.data.options import with_reading_of
+from lamina.data.read_as import read_as
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.encoder_options import EncoderChanges
@@ -37,8 +38,8 @@ def protocol_recipe(protocol: str, backbone: Backbone) -> FinetuneRecipe:
 
 def adapt_recipe(recipe: FinetuneRecipe, backbone: Backbone, train: Source) -> tuple[Recipe, tuple[str, ...]]:
     """The supervised training that a recipe is with this model: with its network, its normalisation and its
-    way of reading images, and no larger a batch than there are images; and remarks on what of the recipe
-    these images do not allow.
+    way of reading images or that of their path, and no larger a batch than there are images; and remarks on
+    what of the recipe these images do not allow.
 
     Raises:
         LaminaError: for a backbone that was put together by hand, and for options of the recipe that would
@@ -47,7 +48,7 @@ def adapt_recipe(recipe: FinetuneRecipe, backbone: Backbone, train: Source) -> t
     own, given = backbone.known_origin.recipe, recipe.encoder
     size = given.image_size if given.image_size is not None else backbone.image_size
     encoder = options_to_train(own.encoder, size, given)
-    data, notes = with_reading_of(recipe.data, own.data), []
+    data, notes = read_as(with_reading_of(recipe.data, own.data), train), []
     if data.auto_augment is not None and encoder.in_chans != 3:
         data = replace(data, auto_augment=None)
         notes.append(f"no {recipe.data.auto_augment}, which takes RGB: {encoder.in_chans} channel(s) here")

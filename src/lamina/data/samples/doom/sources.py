@@ -34,6 +34,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.rng import permutation
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded
+from lamina.data.decode.values import in_memory
 from lamina.data.dense.crops import boxes_around
 from lamina.data.dense.sources import MapSource, ObjectSource
 from lamina.data.options import AS_STORED, Decoding
@@ -99,8 +100,9 @@ class DoomFrames(Source):
 
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
         """Frame i; raises `Unreadable` where its channels do not fit."""
-        image = torch.from_numpy(self.records[i]["image"].copy()).permute(2, 0, 1)
-        return Decoded(fit_channels(image, how.in_chans, alpha=False), "memory", "uint8")
+        found = in_memory(torch.from_numpy(self.records[i]["image"].copy()).permute(2, 0, 1), how)
+        image = fit_channels(found.image, how.in_chans, alpha=False)
+        return Decoded(image, "memory", str(image.dtype).removeprefix("torch."), notes=found.notes)
 
     def read_depth(self, i: int) -> UInt8[Tensor, "H W"]:
         """Depth of each pixel of frame i, 0 to 63, in the units that this file's docstring gives."""

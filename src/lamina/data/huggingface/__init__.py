@@ -1,1 +1,0 @@
-"""Datasets of Hugging Face: from the hub by their names, and from folders."""

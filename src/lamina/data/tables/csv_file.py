@@ -1,0 +1,77 @@
+"""Text tables: .csv, and .tsv with tabs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lamina.core.errors import LaminaError
+from lamina.core.text import counted, printable
+from lamina.data.file_names import is_image_name
+from lamina.data.find_files import text_of
+from lamina.data.tables.columns import Column, Table
+
+_DELIMITERS = (",", ";", "\t")
+
+
+class CsvTable(Table):
+    """A table whose cells are texts; the first line names the columns.
+
+    The columns of a .csv are divided by commas, semicolons or tabs, whichever the first line has most of.
+
+    Raises:
+        LaminaError: for a file that cannot be read, is no such table, or whose rows differ in length.
+    """
+
+    def __init__(self, path: str) -> None:
+        header, rows = _read(path)
+        super().__init__(path, os.path.dirname(path), [Column(name, "text") for name in header], len(rows))
+        self._rows, self._place = rows, {name: i for i, name in enumerate(header)}
+
+    def values(self, column: Column, most: int | None = None) -> list[Any]:
+        """The cells of a column, or its first ones; None where a cell is empty."""
+        place = self._place[column.name]
+        return [row[place] or None for row in islice(self._rows, most)]
+
+
+def _read(path: str) -> tuple[list[str], list[list[str]]]:
+    shown = printable(path)
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise LaminaError(f"cannot read {shown}: {error.strerror}") from None
+    text = text_of(content)
+    first = text.partition("\n")[0]
+    tabs = path.lower().endswith(".tsv")
+    delimiter = "\t" if tabs else max(_DELIMITERS, key=first.count)
+    form: dict[str, Any] = {"delimiter": delimiter, "skipinitialspace": not tabs}
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), **form) if row]
+    except csv.Error as error:
+        raise LaminaError(f"{shown} is no table: {error}") from None
+    if not rows:
+        raise LaminaError(f"{shown} is empty; its first line has to name the columns")
+    header = [name.strip() for name in rows.pop(0)]
+    _check_header(header, shown)
+    odd = [number for number, row in enumerate(rows, start=2) if len(row) != len(header)]
+    if odd:
+        raise LaminaError(
+            f"{counted(len(odd), 'row')} of {shown} {'has' if len(odd) == 1 else 'have'} not the "
+            f"{counted(len(header), 'cell')} that the first line has, such as row {odd[0]}; put texts with "
+            f"{'tabs' if delimiter == chr(9) else repr(delimiter)} in quotes"
+        )
+    return header, rows
+
+
+def _check_header(header: list[str], shown: str) -> None:
+    if paths := [name for name in header if is_image_name(os.path.basename(name))]:
+        raise LaminaError(
+            f"the first line of {shown} has to name the columns, and has {printable(paths[0])}; put a line "
+            "such as path,label before it"
+        )
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise LaminaError(f"{shown} has several columns {printable(twice[0])!r}; give each its own name")

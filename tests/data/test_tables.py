@@ -1,0 +1,357 @@
+"""Tables of images: the same images as in a folder, their columns, parts and labels; tables that are none."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lamina.core.errors import LaminaError
+from lamina.data.check import check
+from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.loading.loader import TrainLoader
+from lamina.data.open import held_out, open_source
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source, images_digest
+from lamina.data.tables import stored
+
+
+def png(seed: int) -> bytes:
+    into = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 36, 3), np.uint8)).save(into, "PNG")
+    return into.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two parts of two classes of five images each."""
+    root = tmp_path_factory.mktemp("photos")
+    for k, part in enumerate(("train", "val")):
+        for j, name in enumerate(("cats", "dogs")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(5):
+                (root / part / name / f"{i}.png").write_bytes(png(100 * k + 10 * j + i))
+    return root
+
+
+def rows_of(folder: Path) -> list[tuple[str, str, str]]:
+    """Path, class and part of each image, in the order of a folder."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    return [(name, name.split("/")[1], name.split("/")[0]) for name in names]
+
+
+def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], **form: Any) -> str:
+    with open(file, "w", newline="") as opened:
+        writer = csv.writer(opened, **form)
+        writer.writerows([header, *rows])
+    return str(file)
+
+
+def write_parquet(file: Path, columns: dict[str, Any], rows: int = 3, about: object = None) -> str:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra: table)")
+    import pyarrow.parquet as pq
+
+    table = pa.table(columns)
+    if about is not None:
+        table = table.replace_schema_metadata({b"huggingface": json.dumps(about).encode()})
+    pq.write_table(table, file, row_group_size=rows)
+    return str(file)
+
+
+def of_csv(folder: Path, into: Path) -> str:
+    return (
+        write_csv(into / "t.csv", ("file", "species", "split"), rows_of(folder))
+        + f"?label=species&root={folder}"
+    )
+
+
+def of_paths(folder: Path, into: Path) -> str:
+    names, classes, parts = zip(*rows_of(folder), strict=True)
+    file = write_parquet(into / "t.parquet", {"img": names, "label": classes, "split": parts})
+    return f"{file}?root={folder}"
+
+
+def of_bytes(folder: Path, into: Path) -> str:
+    names, classes, parts = zip(*rows_of(folder), strict=True)
+    images = [(folder / name).read_bytes() for name in names]
+    return write_parquet(into / "t.parquet", {"photo": images, "label": classes, "part": parts})
+
+
+def of_structs(folder: Path, into: Path) -> str:
+    """As Hugging Face's `push_to_hub` writes it: shards by part, {bytes, path}, the names of the classes."""
+    feature = {"_type": "ClassLabel", "names": ["cats", "dogs"]}
+    about = {"info": {"features": {"image": {"_type": "Image"}, "species": feature}}}
+    for part in ("train", "test"):
+        rows = [row for row in rows_of(folder) if (row[2] == "val") == (part == "test")]
+        images = [{"bytes": (folder / row[0]).read_bytes(), "path": row[0]} for row in rows]
+        for shard in range(2):
+            columns = {
+                "image": images[5 * shard : 5 * shard + 5],
+                "species": [("cats", "dogs").index(row[1]) for row in rows][5 * shard : 5 * shard + 5],
+            }
+            (into / "data").mkdir(exist_ok=True)
+            write_parquet(into / "data" / f"{part}-0000{shard}-of-00002.parquet", columns, about=about)
+    return str(into / "data")
+
+
+TABLES: list[Callable[[Path, Path], str]] = [of_csv, of_paths, of_bytes, of_structs]
+
+
+def equal(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+    return len(one) == len(other) > 0 and all(map(torch.equal, one, other))
+
+
+def all_of(source: Source) -> list[torch.Tensor]:
+    return [source.read(i) for i in range(len(source))]
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("split", [None, "train", "val"])
+def test_a_table_is_the_folder_that_it_was_made_of(table, split, folder, tmp_path):
+    spec = table(folder, tmp_path)
+    own, of_folder = open_source(spec, split), open_source(str(folder), split)
+    assert (list(own.labels), own.class_names) == (list(of_folder.labels), of_folder.class_names)
+    assert equal(all_of(own), all_of(of_folder))
+    assert held_out(spec) == "val"
+    assert own.notes == ("the training part has 10 images, the held-out part 10",)
+    if table is not of_bytes:
+        assert [own.name(i) for i in range(len(own))] == [of_folder.name(i) for i in range(len(of_folder))]
+    if table in (of_csv, of_paths):
+        assert images_digest(own) == images_digest(of_folder)
+        assert own.identity() == of_folder.identity()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("table", [of_csv, of_bytes])
+def test_batches_are_those_of_the_folder_from_any_step_on(table, workers, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "KEPT_BYTES", 7000)  # less than three row groups
+
+    def batches(data: str, first: int) -> list[torch.Tensor]:
+        options = DataOptions(workers=workers)
+        loader = TrainLoader(open_source(data), options, 3, 4, image_size=(16, 16), in_chans=3)
+        return [batch.images for batch in loader.batches(first, 4)]
+
+    spec = table(folder, tmp_path)
+    from_table = batches(spec, 0)
+    assert equal(from_table, batches(str(folder), 0))
+    assert equal(from_table[2:], batches(spec, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 20])
+@pytest.mark.parametrize("kept", [0, 6000, 1 << 20])
+def test_rows_are_found_whatever_is_kept_of_row_groups(rows, kept, tmp_path, monkeypatch):
+    """The bytes of each row are those that were written, in any order; what is kept stays below the limit."""
+    monkeypatch.setattr(stored, "KEPT_BYTES", kept)
+    images = [png(i) for i in range(20)]
+    source = open_source(write_parquet(tmp_path / "t.parquet", {"image": images}, rows))
+    for i in np.random.default_rng(0).permutation(20).tolist():
+        assert source.open(i).read() == images[i]
+    held = source.groups._kept
+    assert sum(int(source.groups._groups[place, 3]) for place in held) <= kept
+    assert not pickle.loads(pickle.dumps(source)).groups._kept  # noqa: S301  what a worker gets
+    assert bool(source.notes) == (source.groups.largest_bytes > kept)
+
+
+def test_the_check_reads_every_row_and_counts_classes(folder, tmp_path):
+    for table in (of_csv, of_bytes):
+        found = check(open_source(table(folder, tmp_path), "all"), DataOptions(workers=0))
+        assert found.ok
+        assert (found.n_files, found.classes) == (20, {"cats": 10, "dogs": 10})
+
+
+# Columns
+
+
+def opened(tmp_path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], query: str = "") -> Source:
+    for row in rows:
+        for cell in row:
+            if str(cell).endswith(".png"):
+                (tmp_path / str(cell)).write_bytes(png(0))
+    return open_source(write_csv(tmp_path / "t.csv", header, rows) + query)
+
+
+def test_numbers_are_classes_in_their_order(tmp_path):
+    source = opened(tmp_path, ("file", "label"), [("a.png", 10), ("b.png", 9), ("c.png", 10)])
+    assert (source.class_names, list(source.labels)) == (("9", "10"), [1, 0, 1])
+    floats = {"image": [png(0)] * 3, "label": [10.0, 9.0, 9.5]}
+    source = open_source(write_parquet(tmp_path / "t.parquet", floats))
+    assert (source.class_names, list(source.labels)) == (("9", "9.5", "10"), [2, 0, 1])
+    source = opened(tmp_path, ("file", "label"), [("a.png", 10), ("b.png", "9a"), ("c.png", 10)])
+    assert (source.class_names, list(source.labels)) == (("10", "9a"), [0, 1, 0])
+
+
+def test_columns_are_found_by_what_they_hold_and_by_their_usual_names(tmp_path):
+    rows = [("a.png", "x.png", 1), ("b.png", "y.png", 2)]
+    source = opened(tmp_path, ("image", "thumbnail", "Label"), rows)
+    assert (source.name(0), source.class_names) == ("a.png", ("1", "2"))
+    source = opened(tmp_path, ("image", "thumbnail", "Label"), rows, "?image=thumbnail&label=")
+    assert (source.name(0), source.labels) == ("x.png", None)
+    (tmp_path / "7.png").write_bytes(png(0))
+    source = opened(tmp_path, ("id", "breed"), [("7", "pug")], "?image=id&ending=.png")
+    assert source.name(0) == "7.png"
+    assert source.no_labels == f"no column is called label; say which it is: {tmp_path / 't.csv'}?label=breed"
+    source = opened(tmp_path, ("file", "label", "class"), [("a.png", 1, "a"), ("b.png", 2, "b")])
+    assert source.no_labels.startswith("label and class may each be the labels; say which")
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ("file;label\na.png;1\nb.png;2\n", 2),
+        ("file\tlabel\na.png\t1\nb.png\t2\n", 2),
+        ("\ufefffile, label\r\na.png, 1\r\n\r\nb.png, 2\r\n", 2),
+        ('file,label\n"a.png","1"\n"b.png",2', 2),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_texts_as_spreadsheets_write_them(content, rows, encoding, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png(0))
+    (tmp_path / "t.CSV").write_bytes(content.removeprefix("\ufeff" * (encoding == "utf-16")).encode(encoding))
+    source = open_source(str(tmp_path / "t.CSV"))
+    assert (len(source), source.class_names, list(source.labels)) == (rows, ("1", "2"), [0, 1])
+
+
+def test_a_path_with_a_question_mark_is_opened(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(0))
+    file = write_csv(tmp_path / "t.csv?label=x.csv", ("file", "y"), [("a.png", 1)])
+    assert open_source(file).name(0) == "a.png"
+    assert open_source(file + "?label=").no_labels == "?label= says that there are none"
+
+
+def test_a_table_of_paths_needs_no_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    assert len(opened(tmp_path, ("file",), [("a.png",)])) == 1
+    (tmp_path / "t.parquet").write_bytes(b"")
+    with pytest.raises(LaminaError, match=r"need pyarrow; pip install 'lamina\[table\]'"):
+        open_source(str(tmp_path / "t.parquet"))
+
+
+# Rows that are no images, or have no label
+
+
+def test_what_is_left_out_is_said_with_its_number(tmp_path):
+    rows = [("a.png", 1), ("b.png", 2), ("./a.png", 1), ("", 1), ("gone.jpg", 2), ("c.png", ""), ("d.png", 1)]
+    source = opened(tmp_path, ("file", "label"), rows)
+    table = tmp_path / "t.csv"
+    said = (
+        f"1 row of {table} without a path is left out",
+        f"1 row of {table} with a file of another row is left out",
+        f"1 of 5 files that {table} names is not there and is left out, such as gone.jpg",
+    )
+    assert source.notes == said
+    assert [source.name(i) for i in range(4)] == ["a.png", "b.png", "c.png", "d.png"]
+    assert (source.labels, source.no_labels) == (None, f"1 of 4 images of {table} has no label")
+    parts = [open_source(str(table), split) for split in ("train", "val")]
+    assert sorted(p.name(i) for p in parts for i in range(len(p))) == ["a.png", "b.png", "d.png"]
+    assert parts[0].notes == (*said, f"1 of 4 images of {table} has no label and is left out")
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "query", "words"),
+    [
+        (("file", "label"), [("a.png", 1), ("a.png", 2)], "", "1 row of .* differs in label from another row"),
+        (("file", "split"), [("a.png", "train"), ("./a.png", "val")], "", "differs in split"),
+        (("file",), [("gone.jpg",), ("away.jpg",)], "", "none of the 2 files .* gone.jpg; say where .*root="),
+        (("a", "b"), [("x.png", "y.png")], "", "columns a and b of .* hold images; say which: \\?image=a"),
+        (("a", "b"), [("x", "y")], "", "no column of .* its columns are a and b; name one"),
+        (("file", "species"), [("a.png", 1)], "?label=spices", "no column 'spices'; .*species"),
+        (("file", "species"), [("a.png", 1)], "?image=files", "no column 'files'"),
+        (("file", "species"), [("a.png", 1)], "?lable=species", "no parameter 'lable'; take"),
+        (("file", "fold"), [("a.png", 1), ("b.png", 2)], "?part=fold", "holds 1, 2, which do not name"),
+        (("a.png", "1"), [("b.png", 2)], "", "first line of .* has to name the columns, and has a.png"),
+        (("file", "x", "x"), [("a.png", 1, 2)], "", "several columns 'x'"),
+        (("file", "x"), [("a.png", 1), ("b.png",), ("c.png", 1, 2)], "", "2 rows of .* row 3"),
+        (("file", "a", "b"), [("a.png", 1, 7)], "?label=a,b", "column b of .* has 1 cell that is neither"),
+        (("file", "a", "b"), [("a.png", 1, 0)], "?label=a,b&separator=;", "divides the cells of one column"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_told_is_refused_in_one_line(header, rows, query, words, tmp_path):
+    with pytest.raises(LaminaError, match=words) as error:
+        opened(tmp_path, header, rows, query)
+    assert "\n" not in str(error.value)
+
+
+PARQUET_BAD = {
+    "empty": lambda good: b"",
+    "text": lambda good: b"file,label\na.png,1\n" * 9,
+    "the marks alone": lambda good: b"PAR1PAR1",
+    "cut off": lambda good: good[:-20],
+    "footer that is none": lambda good: good[:-60] + b"\xff" * 40 + good[-20:],
+    "footer of gigabytes": lambda good: good[:-8] + b"\xff\xff\xff\x7fPAR1",
+    "zeros": lambda good: b"\0" * 5000,
+}
+
+
+@pytest.mark.parametrize("name", PARQUET_BAD)
+def test_what_is_no_parquet_file_is_refused_in_one_line(name, tmp_path):
+    file = Path(write_parquet(tmp_path / "t.parquet", {"image": [png(0)] * 4}))
+    file.write_bytes(PARQUET_BAD[name](file.read_bytes()))
+    with pytest.raises(LaminaError, match=r"t\.parquet as parquet: ") as error:
+        open_source(str(file))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"a": [png(0)], "b": [png(1)]}, "columns a and b of .* hold images"),
+        ({"a": [1.5]}, "no column of .* its columns are a"),
+        ({"a": [[1]]}, "no column"),
+        ({"image": [png(0)], "when": [[b"x"]]}, "column when of .* holds no labels"),
+        ({"image": []}, "t.parquet has no rows"),
+    ],
+)
+def test_columns_of_parquet_that_cannot_be_told(columns, words, tmp_path):
+    file = write_parquet(tmp_path / "t.parquet", columns)
+    with pytest.raises(LaminaError, match=words):
+        open_source(file + ("?label=when" if "when" in columns else ""))
+
+
+def test_files_with_other_columns_are_no_one_table(tmp_path):
+    write_parquet(tmp_path / "a.parquet", {"image": [png(0)]})
+    write_parquet(tmp_path / "b.parquet", {"image": [png(0)], "label": [1]})
+    with pytest.raises(LaminaError, match=r"b\.parquet has other columns than .*a\.parquet"):
+        open_source(str(tmp_path))
+    assert len(open_source(str(tmp_path / "?.parquet").replace("?", "a*"))) == 1
+
+
+def test_cells_that_are_no_images_are_unreadable_one_by_one(tmp_path):
+    (tmp_path / "beside.png").write_bytes(png(5))
+    cells = [
+        {"bytes": png(0), "path": None},
+        {"bytes": None, "path": "beside.png"},
+        {"bytes": None, "path": "gone.png"},
+        {"bytes": b"no image", "path": None},
+        {"bytes": None, "path": None},
+        None,
+    ]
+    source = open_source(write_parquet(tmp_path / "t.parquet", {"image": cells}))
+    assert torch.equal(source.read(1), open_source(str(tmp_path / "beside.png")).read(0))
+    for i, reason in ((2, Reason.MISSING), (3, Reason.UNKNOWN_FORMAT), (4, Reason.EMPTY), (5, Reason.EMPTY)):
+        with pytest.raises(Unreadable) as error:
+            source.read(i)
+        assert error.value.reason == reason
+
+
+def test_a_table_that_changes_under_a_run_gives_unreadable_images(tmp_path):
+    file = write_parquet(tmp_path / "t.parquet", {"image": [png(i) for i in range(6)]})
+    source = open_source(file)
+    write_parquet(tmp_path / "t.parquet", {"image": [png(9)]})
+    with pytest.raises(Unreadable) as error:
+        source.read(4)
+    assert error.value.reason == Reason.BROKEN
+    Path(file).unlink()
+    with pytest.raises(Unreadable) as error:
+        source.read(0)
+    assert error.value.reason == Reason.MISSING
