@@ -39,8 +39,9 @@ def check(
     that cannot be read.
 
     The formats are JPEG (.jpg .jpeg .jpe .jfif), PNG (.png), WebP (.webp), AVIF (.avif), GIF (.gif), BMP
-    (.bmp .dib), TIFF (.tif .tiff; with the extra `tiff` of any number of channels), NumPy arrays (.npy) and
-    Netpbm (.pbm .pgm .ppm .pnm). Files with other endings in a folder are skipped, and counted.
+    (.bmp .dib), TIFF (.tif .tiff; with the extra `tiff` of any number of channels), NumPy arrays (.npy),
+    Netpbm (.pbm .pgm .ppm .pnm) and, with the extra `dicom`, DICOM (.dcm .dicom, and files without an ending
+    that have its mark). Files with other endings in a folder are skipped, and counted.
 
     Args:
         in_chans: Number of channels of the encoder that will be trained; images that cannot be converted to

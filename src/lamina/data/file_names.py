@@ -8,7 +8,8 @@ from lamina.core.errors import LaminaError
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _OTHERS = (".png", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".npy")
-SUFFIXES = frozenset((*_JPEG, *_OTHERS, ".pbm", ".pgm", ".ppm", ".pnm"))
+_DICOM = (".dcm", ".dicom")
+SUFFIXES = frozenset((*_JPEG, *_OTHERS, *_DICOM, ".pbm", ".pgm", ".ppm", ".pnm"))
 """A folder or a glob gives the files whose name ends like this; a list gives what it lists."""
 
 

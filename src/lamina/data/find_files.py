@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
+from lamina.data.dicom_files import is_image_file
 from lamina.data.file_names import ending, is_image_name
 from lamina.data.found import Found, PassedOver
 from lamina.data.outputs import is_output
@@ -65,7 +66,7 @@ class _Search:
                 self.found.passed_over.repeats += 1
             else:
                 self.found.links.append((path, self._folders[real]))
-        elif not is_image_name(os.path.basename(path)):
+        elif not is_image_file(os.path.basename(path), real):
             self._pass_over(os.path.basename(path))
         elif self._named.setdefault(real, path) != path:
             self.found.links.append((path, self._named[real]))
@@ -95,7 +96,7 @@ class _Search:
                     if entry.path not in self._folders:
                         self._folders[entry.path] = path
                         pending.append((path, entry.path))
-                elif is_image_name(entry.name):
+                elif is_image_file(entry.name, entry.path):
                     self._named.setdefault(entry.path, path)
                 else:
                     self._pass_over(entry.name)
@@ -127,7 +128,7 @@ def match_glob(pattern: str) -> Found:
             searched.add(real)
             for file in _take_folder(path, found.passed_over):
                 names.setdefault(os.path.realpath(file), file)
-        elif is_image_name(os.path.basename(path)):
+        elif is_image_file(os.path.basename(path), path):
             names.setdefault(real, path)
         else:
             found.passed_over.endings[ending(path)] += 1

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lamina.core.text import printable
-from lamina.data.file_names import is_image_name
+from lamina.data.dicom_files import is_image_file
 from lamina.data.outputs import is_output
 from lamina.data.part_names import (
     Role,
@@ -118,7 +118,7 @@ def _level(folder: str) -> _Level:
                 names.add(entry.name)
                 if entry.is_dir():
                     folders.append(entry.name)
-                elif is_image_name(entry.name):
+                elif is_image_file(entry.name, entry.path):
                     images.append(entry.name)
     except OSError:
         return _Level()
@@ -190,7 +190,7 @@ def _has_image(folder: str) -> bool:
         if is_output(top, {*folders, *names}):
             folders.clear()
             continue
-        if any(is_image_name(name) for name in names):
+        if any(is_image_file(name, os.path.join(top, name)) for name in names):
             return True
         folders[:] = [name for name in folders if not name.startswith(".")]
     return False

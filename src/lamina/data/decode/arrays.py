@@ -17,7 +17,7 @@ from lamina.data.decode.reduction import Reduced
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.options import Decoding
 
-_GIVE_RANGE = "say by --data.value-range LOW:HIGH which values become 0 and 1"
+GIVE_RANGE = "say by --data.value-range LOW:HIGH which values become 0 and 1"
 
 
 class Pixels(NamedTuple):
@@ -60,7 +60,7 @@ def to_image(array: NDArray[Any], bits: int | None = None) -> Shaped[Tensor, "C 
     elif array.dtype.kind == "f":
         array = _unit_range(array)
     elif array.dtype not in (np.uint8, np.uint16):
-        raise Unreadable(Reason.PIXEL_TYPE, f"{array.dtype}; {_GIVE_RANGE}")
+        raise Unreadable(Reason.PIXEL_TYPE, f"{array.dtype}; {GIVE_RANGE}")
     elif array.dtype == np.uint16 or bits not in (None, 8):
         array = _scaled(array, bits or 8 * array.itemsize)
     if not array.size:
@@ -86,7 +86,7 @@ def _unit_range(array: NDArray[np.generic]) -> NDArray[np.float32]:
     if not math.isfinite(low + high):
         raise Unreadable(Reason.NOT_FINITE, "data.nodata nan fills NaN" if np.isnan(low + high) else "")
     if low < 0 or high > 1:
-        raise Unreadable(Reason.PIXEL_TYPE, f"floats from {low:g} to {high:g}; {_GIVE_RANGE}")
+        raise Unreadable(Reason.PIXEL_TYPE, f"floats from {low:g} to {high:g}; {GIVE_RANGE}")
     return array.astype(np.float32, copy=False)
 
 

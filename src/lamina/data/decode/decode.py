@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from jaxtyping import Shaped
 from PIL import Image, UnidentifiedImageError
@@ -33,6 +34,7 @@ from torch import Tensor
 
 from lamina.data.decode.arrays import Stored, read_npy
 from lamina.data.decode.channels import fit_channels
+from lamina.data.decode.dicom import dicom_size, read_dicom
 from lamina.data.decode.limits import Stream, TimedFile, check_memory, check_pixels
 from lamina.data.decode.notes import Note, NoteKind, collected
 from lamina.data.decode.orientation import orientation_of, turn
@@ -41,6 +43,7 @@ from lamina.data.decode.reduction import Reduced
 from lamina.data.decode.tiff import TIFF_MAGIC, read_tiff
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.decode.values import to_pixels
+from lamina.data.dicom_files import HEAD, MARK_AT, has_mark
 from lamina.data.options import Decoding
 
 # Pillow knows more, among them EPS, which it hands to Ghostscript: not for files from anywhere.
@@ -104,6 +107,9 @@ def image_size(stream: Stream, how: Decoding) -> tuple[int, int]:
         Unreadable: for whatever is wrong with the file, as far as it is looked at.
     """
     with collected(), guarded(stream, how) as file:
+        head = file.read(HEAD)
+        if has_mark(head) and not _is_tiff_too(head, file):
+            return dicom_size(file, how)
         _check_whole_file(file, how)
         try:
             opened = Image.open(file, formats=_formats())
@@ -175,11 +181,13 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def _decode(file: TimedFile, how: Decoding) -> Stored:
-    head = file.read(8)
-    file.seek(0)
+    head = file.read(HEAD)
     if head.startswith(b"\x93NUMPY"):
+        file.seek(0)
         pixels = to_pixels(read_npy(file, how), how)
         return Stored(pixels, "NPY", str(pixels.image.dtype).removeprefix("torch."))
+    if has_mark(head) and not _is_tiff_too(head, file):
+        return read_dicom(file, how)
     if head[:4] in TIFF_MAGIC:
         return read_tiff(file, how)
     _check_whole_file(file, how)
@@ -192,8 +200,20 @@ def _decode(file: TimedFile, how: Decoding) -> Stored:
         return Stored(pixels, kind, mode, orientation_of(im), animated)
 
 
+def _is_tiff_too(head: bytes, file: TimedFile) -> bool:
+    """Whether a DICOM file's first 128 bytes lead to the images of a TIFF; they may hold anything, and often
+    hold the beginning of a TIFF that leads nowhere."""
+    if head[:4] not in TIFF_MAGIC:
+        return False
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    large = 43 in head[2:4]
+    place = int.from_bytes(head[8:16] if large else head[4:8], order)
+    return MARK_AT <= place < file.seek(0, 2)
+
+
 def _check_whole_file(file: TimedFile, how: Decoding) -> None:
     """Refuse a WebP or AVIF whose file alone is too large: they are read whole as soon as they are opened."""
+    file.seek(0)
     head = file.read(12)
     if head[8:12] == b"WEBP" or head[4:8] == b"ftyp":
         check_memory(file.seek(0, 2), how)

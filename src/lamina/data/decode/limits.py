@@ -10,6 +10,7 @@ from lamina.data.options import Decoding
 
 _MIB = 2**20
 _SMALL_BYTES = 512
+_LARGE_BYTES = 1 << 24
 Stream = io.RawIOBase | io.BufferedIOBase
 """Bytes that can be read in any order: a file, a part of one, or `io.BytesIO`."""
 
@@ -63,6 +64,11 @@ class TimedFile(io.BufferedReader):
         self._end = time.thread_time() + seconds
         self._small_reads = 0
 
+    @property
+    def name(self) -> str:
+        """What libraries call it in errors: streams in memory and in archives have no name."""
+        return "image"
+
     def check(self) -> None:
         """Raises `Unreadable` where the time is over."""
         if time.thread_time() > self._end:
@@ -73,9 +79,17 @@ class TimedFile(io.BufferedReader):
         """As of any file, but for the time, which is looked at with each piece of data, or each 16th of those
         small ones that a header is read in."""
         self._small_reads += 1
+        if size is not None and size > _LARGE_BYTES:  # for which memory is taken before anything is read
+            size = min(size, self._left())
         if size is None or not 0 <= size <= _SMALL_BYTES or self._small_reads % 16 == 0:
             self.check()
         return super().read(size)
+
+    def _left(self) -> int:
+        here = self.tell()
+        end = self.seek(0, io.SEEK_END)
+        self.seek(here)
+        return max(0, end - here)
 
     def readinto(self, buffer: object, /) -> int:
         """As of any file, but for the time."""

@@ -18,7 +18,7 @@ from PIL import Image
 from lamina.core.batch import Remark
 from lamina.core.text import counted, counted_share, printable
 
-_LOGGERS = ("tifffile", "PIL")
+_LOGGERS = ("tifffile", "PIL", "pydicom")
 _NATIVE = logging.getLogger("PIL.native")
 _OF_LIBRARIES = re.compile(rb"libpng |tempfile\.tif|[A-Za-z]\w*: |[A-Za-z]\w*Warning")
 """How lines of libpng and libtiff begin."""
@@ -29,11 +29,12 @@ class NoteKind(StrEnum):
 
     FRAMES = "several frames, depths or pages, of which the first is read"
     CLIPPED = "values outside of the range that becomes 0 to 1, clipped"
+    WINDOWED = "values mapped to 0 to 1 by the file's own first window or table, and others clipped"
     FILLED = "values without data, filled by the mean of the others of their channel"
     WARNED = "a warning by the decoder"
 
 
-OF_VALUES = (NoteKind.CLIPPED, NoteKind.FILLED)
+OF_VALUES = (NoteKind.CLIPPED, NoteKind.FILLED, NoteKind.WINDOWED)
 """Kinds that say how options of values turned out."""
 
 
