@@ -20,6 +20,7 @@ from lamina.recipes.recipe import Recipe
 from lamina.recipes.short_names import SHORT_NAMES
 from lamina.report.live import LiveReport
 from lamina.report.tokenizer import TokenizerReport
+from lamina.runs.default_folder import default_run_folder
 from lamina.runs.run import Run
 from lamina.tokenizer.folder import TokenizerFolder
 from lamina.tokenizer.options import TokenizerOptions
@@ -29,7 +30,7 @@ from lamina.train.state import Outcome
 
 def pretrain(
     data: Spec,
-    out: str | Path,
+    out: str | Path | None = None,
     recipe: str | Recipe | None = None,
     *,
     resume: bool = False,
@@ -55,7 +56,8 @@ def pretrain(
     time: str | float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Pre-train on a folder of images and keep everything in the run folder `out`.
+    """Pre-train on a folder of images and keep everything in the run folder `out`, by default runs/NAME,
+    named after the images.
 
     Arguments left at None are the recipe's; on a resume the recipe is the run's own. Without a recipe it is
     "mae", with settings that fit the images and the machine for what is left at None
@@ -67,6 +69,7 @@ def pretrain(
         LaminaError: one line that says what is wrong and how to mend it.
     """
     given = locals()
+    out = default_run_folder(data) if out is None else out
     sides = (image_size, image_size) if isinstance(image_size, int) else image_size
     short = {dotted: given[name] for name, dotted in SHORT_NAMES.items() if given[name] is not None}
     if sides is not None:

@@ -195,7 +195,7 @@ WRONG = [
     (["evaluate", "knn", "nowhere", "sample:photos"], "there is no encoder"),
     (["pretrain", "nowhere", "--out", "OUT"], "there is no"),
     (["pretrain", "EMPTY", "--out", "OUT"], "no images"),
-    (["pretrain", "sample:photos"], "--out"),
+    (["pretrain", "--out", "OUT"], "DATA"),
     (["pretrain", "sample:cats", "--out", "OUT"], "sample:photos"),
     (["pretrain", "sample:photos", "--out", "OUT", "--recipe", "nonesuch"], "choose one of"),
     (["pretrain", "sample:photos", "--out", "OUT", "--epochs", "many"], "many"),

@@ -21,6 +21,7 @@ from lamina.evaluate.segment.recipes import SegmentRecipe
 from lamina.evaluate.unused_options import check_fields, without_old_fields
 from lamina.features.options import ComputeOptions, Progress
 from lamina.recipes.recipe import Recipe
+from lamina.runs.default_folder import default_run_folder
 
 T = TypeVar("T")
 R = TypeVar("R", bound=TrainingRecipe)
@@ -72,8 +73,9 @@ class PretrainArguments:
     """Pre-train a Vision Transformer on a folder of images."""
 
     data: tyro.conf.Positional[Images]
-    out: Path
-    """Folder of the run: a new one, or with --resume that of a run."""
+    out: Path | None = None
+    """Folder of the run: a new one, or with --resume that of a run. By default runs/NAME, named after the
+    images: runs/photos for photos/."""
     recipe: str | None = None
     """Method and schedule to start from (`lamina recipes` lists them), such as mae. fast and fast-mff are MAE
     without and with MFF and with a cheaper decoder, for the shortest training time. By default mae, with
@@ -96,6 +98,11 @@ class PretrainArguments:
     """Print the complete recipe, the number of steps, the memory and an estimate of the time, and train
     nothing."""
     fields: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.out or default_run_folder(self.data)
 
 
 @dataclass(frozen=True)

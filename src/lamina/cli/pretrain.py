@@ -29,12 +29,13 @@ _FLAGS = {
 }
 """The options that are no fields of the recipe, and the values that they take."""
 _USAGE = f"""\
-usage: lamina pretrain DATA --out RUN [options]
+usage: lamina pretrain DATA [--out RUN] [options]
 
 DATA is a folder (searched in depth), a .txt list, a quoted glob, tar files, a
 table (.csv, .parquet), or a sample:
 {sample_names()}.
-RUN is a new folder; everything about the run is kept in it.
+RUN is a new folder; everything about the run is kept in it. By default runs/NAME,
+named after the images: runs/photos for photos/.
 """
 _END = f"""{METHOD_NAMES}
 Exit codes:
@@ -63,15 +64,17 @@ def pretrain(_: str, args: Sequence[str]) -> int:
     from lamina.runs.run import Run
     from lamina.train.distributed import is_main
 
-    run = Run(arguments.out)
+    run = Run(arguments.folder)
     if arguments.dry_run:
         own = run if arguments.resume and run.exists() else None
         describe(arguments.fields, arguments.data, init=arguments.init, own=own, fitting=fitting)
         return 0
+    if arguments.out is None and is_main():
+        say(f"the run is kept in {run.path}; --out names another folder")
     outcome = run_pretrain(
         arguments.fields,
         arguments.data,
-        arguments.out,
+        arguments.folder,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         init=arguments.init,
@@ -92,19 +95,28 @@ def parse_pretrain(args: Sequence[str]) -> tuple[PretrainArguments, Fitting]:
     """
     args = long_names(args)
     start = with_config(_starting_recipe(args), args)
-    default = PretrainArguments(data=tyro.MISSING, out=tyro.MISSING, fields=start.recipe)
-    parsed = parse(PretrainArguments, args, "lamina pretrain", default)
+    parsed = _parse(args, start.recipe)
     start.check(parsed.fields)
     seconds = None if parsed.time is None else parse_duration(parsed.time)
     given = start.fields | frozenset(given_fields(args))
     return parsed, fitting_of(given, parsed.recipe, parsed.init, seconds)
 
 
+def _parse(args: Sequence[str], recipe: Recipe) -> PretrainArguments:
+    """The arguments with the recipe that their options are given for."""
+    default = PretrainArguments(data=tyro.MISSING, fields=recipe)
+    return parse(PretrainArguments, args, "lamina pretrain", default)
+
+
 def _starting_recipe(args: Sequence[str]) -> Recipe:
     """The recipe that is named; on a resume the run's own."""
-    name, out = peek(args, "--recipe"), peek(args, "--out") or ""
-    if "--resume" not in args or not Path(out).exists():
-        return named_recipe(name or "mae")
+    name = peek(args, "--recipe")
+    named = named_recipe(name or "mae")
+    if "--resume" not in args:
+        return named
+    out = peek(args, "--out") or _parse(args, named).folder
+    if not Path(out).exists():
+        return named
     from lamina.api import starting_recipe
 
     return starting_recipe(name, out, resume=True)
