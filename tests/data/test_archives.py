@@ -16,8 +16,10 @@ from PIL import Image
 
 from lamina.core.errors import LaminaError
 from lamina.data.archives import index
-from lamina.data.archives.shards import shards_of
-from lamina.data.archives.tar import read_members
+from lamina.data.archives.files import states_of
+from lamina.data.archives.members import Members
+from lamina.data.archives.progress import IndexProgress
+from lamina.data.archives.shards import archives_named
 from lamina.data.check import check
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.loading.loader import TrainLoader
@@ -115,7 +117,10 @@ def test_cls_files_beside_the_images_are_their_classes(tmp_path):
         add(tar, "0003.jpg", jpeg(3))
     source = open_source(str(tmp_path / "w.tar"))
     assert source.labels is None
-    assert source.no_labels == "1 of 4 images have no .cls file, such as 0003.jpg"
+    assert (
+        source.no_labels
+        == "1 of 4 images have no label beside them (.cls, or .json with label or cls), such as 0003.jpg"
+    )
 
 
 def test_without_parts_a_share_is_held_out(folder, tmp_path):
@@ -142,9 +147,9 @@ def test_a_folder_with_images_is_a_folder_of_images(folder, tmp_path):
 def test_braces(tmp_path):
     for name in ("a-008.tar", "a-009.tar", "a-010.tar", "b.tar"):
         (tmp_path / name).write_bytes(b"")
-    names = [Path(path).name for path in shards_of(f"{tmp_path}/a-{{008..010}}.tar") or ()]
+    names = [Path(path).name for path in archives_named(f"{tmp_path}/a-{{008..010}}.tar") or ()]
     assert names == ["a-008.tar", "a-009.tar", "a-010.tar"]
-    assert shards_of(f"{tmp_path}/a-{{008..010}}.zip") is None
+    assert archives_named(f"{tmp_path}/a-{{008..010}}.png") is None
     for bad, words in (
         ("a-{008..011}.tar", "no .*a-011.tar; name only"),
         ("a-{9..8}.tar", "backwards"),
@@ -154,30 +159,40 @@ def test_braces(tmp_path):
         ("a-008.tar.gz", "compressed"),
     ):
         with pytest.raises(LaminaError, match=words):
-            shards_of(f"{tmp_path}/{bad}")
+            archives_named(f"{tmp_path}/{bad}")
 
 
 # The index
 
 
-def test_an_index_is_kept_and_belongs_to_one_state_of_the_archive(folder, tmp_path, monkeypatch):
+def members_of(path: Path, keep: bool = True) -> Members:
+    return index.members_of(str(path), states_of([str(path)])[0], keep, IndexProgress(1, 1))
+
+
+@pytest.fixture
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The archives that were walked through, rather than taken from the cache."""
+    found: list[str] = []
+    walk = index.read_tar
+    monkeypatch.setattr(index, "read_tar", lambda path, *more: found.append(path) or walk(path, *more))
+    return found
+
+
+def test_an_index_is_kept_and_belongs_to_one_state_of_the_archive(folder, tmp_path, monkeypatch, walked):
     monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
     archive = packed(tmp_path / "a.tar", folder, ["train"])
-    first = index.members_of(str(archive), keep_from_bytes=0)
-    assert len(first.names) == 10
-    walked: list[str] = []
-    walk = index.read_members
-    monkeypatch.setattr(index, "read_members", lambda path: walked.append(path) or walk(path))
-    assert index.members_of(str(archive), keep_from_bytes=0) == first
-    assert walked == []
-    kept = next((tmp_path / "cache" / "archives").iterdir())
+    first = members_of(archive)
+    assert (len(first.names), len(walked)) == (10, 1)
+    assert members_of(archive) == first
+    assert len(walked) == 1
+    (kept,) = (tmp_path / "cache" / "archives").iterdir()  # the lock is gone
     content = bytearray(kept.read_bytes())
     content[len(content) // 2] ^= 1
     kept.write_bytes(bytes(content))
-    assert index.members_of(str(archive), keep_from_bytes=0) == first  # damaged: walked again
+    assert members_of(archive) == first  # damaged: walked again
     packed(archive, folder, ["train", "val"])
-    assert len(index.members_of(str(archive), keep_from_bytes=0).names) == 20
-    assert len(walked) == 2
+    assert len(members_of(archive).names) == 20
+    assert len(walked) == 3
 
 
 def test_an_archive_that_changes_under_a_run_gives_unreadable_images(folder, tmp_path):
@@ -341,5 +356,5 @@ def test_headers_alone_are_read(tmp_path, monkeypatch):
 
     read = tar._Headers.read
     monkeypatch.setattr(tar._Headers, "read", lambda self, n=-1: taken.append(n) or read(self, n))
-    assert len(read_members(str(tmp_path / "a.tar")).names) == 2
+    assert len(members_of(tmp_path / "a.tar", keep=False).names) == 2
     assert sum(n for n in taken[:-2]) < 10 * BLOCK

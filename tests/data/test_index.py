@@ -12,7 +12,7 @@ import pytest
 from lamina.core.errors import LaminaError
 from lamina.data.archives import open as archives
 from lamina.data.archives import whole
-from lamina.data.archives.tar import TarMembers
+from lamina.data.archives.members import Members, Place
 from lamina.data.array_files import read_arrays, write_arrays
 from lamina.data.digest import names_sha256
 from lamina.data.open import held_out, open_source
@@ -63,7 +63,7 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten archives, whose members are made up, and the index of three images is worth its file."""
     monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(whole, "_WORTH_IMAGES", 3)
-    monkeypatch.setattr(archives, "members_of", lambda path: made_up(path, 4))
+    monkeypatch.setattr(archives, "members_of", lambda path, *more: made_up(path, 4))
     folder = tmp_path / "shards"
     folder.mkdir()
     for part in ("train", "val"):
@@ -72,9 +72,9 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def made_up(path: str, n: int) -> TarMembers:
+def made_up(path: str, n: int) -> Members:
     names = [f"{('cat', 'dög')[i % 2]}/{i:07d}.jpg" for i in range(n)]
-    found = TarMembers(names, [512 * (i + 1) for i in range(n)], [100 + i for i in range(n)], [""] * n)
+    found = Members(names, [Place(512 * (i + 1), 100 + i) for i in range(n)], [""] * n)
     found.passed_over.endings[".txt"] += 1
     return found
 
@@ -102,7 +102,7 @@ def test_another_state_of_one_archive_is_put_together_anew(shards, tmp_path, mon
     open_source(str(shards))
     kept = list((tmp_path / "cache").rglob("*.arrays"))
     assert len(kept) == 1
-    monkeypatch.setattr(archives, "members_of", lambda path: made_up(path, 6))
+    monkeypatch.setattr(archives, "members_of", lambda path, *more: made_up(path, 6))
     assert len(open_source(str(shards))) == 20
     os.utime(shards / "val-4.tar", ns=(1, 1))
     assert len(open_source(str(shards))) == 30
@@ -136,7 +136,7 @@ def test_two_hundred_thousand_images_are_opened_at_once_and_take_no_memory(shard
     fifty times as long for it."""
     for shard in shards.glob("val-*"):
         shard.unlink()
-    monkeypatch.setattr(archives, "members_of", lambda path: made_up(path, 40_000))
+    monkeypatch.setattr(archives, "members_of", lambda path, *more: made_up(path, 40_000))
     first = open_source(str(shards))
     digest = names_sha256(first.encoded_names(range(len(first))))
     monkeypatch.setattr(archives, "members_of", None)

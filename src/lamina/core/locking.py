@@ -1,4 +1,4 @@
-"""A lock so that one process writes into a folder; it ends with that process, however that ends."""
+"""Locks so that one process writes, at once or in its turn; they end with that process, however that ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ else:
 
 LOCK = ".lock"
 _FAR = 1 << 30  # the byte that Windows locks: others can still read who holds the file
+_POLL_SECONDS = 0.05
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -45,22 +47,63 @@ def one_writer(folder: Path, what: str) -> Iterator[None]:
         _release(handle, file)
 
 
+@contextmanager
+def in_turn(file: Path, seconds: float, waits: Callable[[float, str], None]) -> Iterator[None]:
+    """Hold the lock that is a file of this name, after whoever holds it now: for what several processes need,
+    and one of them makes.
+
+    The lock is that of `one_writer`: it ends with its process, and the next one gets it.
+
+    Args:
+        file: its folder is there already. The file is there while somebody holds the lock.
+        seconds: the longest wait; after it nothing is locked, since the holder may have been stopped. The
+            same holds, without a wait, where the file system has no locks. So it is for what may be made
+            twice.
+        waits: called again and again meanwhile, with the seconds waited and who holds the lock.
+
+    Raises:
+        OSError: where the file cannot be written.
+    """
+    start = time.monotonic()
+    while isinstance(handle := _try(file, _nothing), _Holder):
+        if (waited := time.monotonic() - start) > seconds:
+            break
+        waits(waited, str(handle))
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        if isinstance(handle, int):
+            _release(handle, file)
+
+
+class _Holder(str):
+    """Who holds a lock, as they wrote it into its file."""
+
+
 def _open(file: Path, what: str) -> int:
-    """The lock's file, locked; one that its holder removed meanwhile is opened anew."""
+    """The lock's file, locked."""
+    handle = _try(file, _warn)
+    if isinstance(handle, _Holder):
+        raise LaminaError(
+            f"{what} is being written by another process ({handle}); wait for it, stop it, or choose "
+            "another folder"
+        )
+    return handle
+
+
+def _try(file: Path, without_locks: Callable[[OSError], None]) -> int | _Holder:
+    """The lock's file, locked, or who holds it; one that its holder removed meanwhile is opened anew."""
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(handle)
+            _lock(handle, without_locks)
         except OSError as error:
             who = os.pread(handle, 200, 0) if hasattr(os, "pread") else os.read(handle, 200)
             os.close(handle)
             if error.errno not in _HELD:
                 raise
-            holder = who.decode(errors="replace").strip() or "unknown"
-            raise LaminaError(
-                f"{what} is being written by another process ({holder}); wait for it, stop it, or choose "
-                "another folder"
-            ) from None
+            return _Holder(who.decode(errors="replace").strip() or "unknown")
         if _same(handle, file):
             break
         os.close(handle)
@@ -80,7 +123,7 @@ def _same(handle: int, file: Path) -> bool:
         return False
 
 
-def _lock(handle: int) -> None:
+def _lock(handle: int, without_locks: Callable[[OSError], None]) -> None:
     """Lock without waiting; raises OSError where another process holds it."""
     try:
         if sys.platform == "win32":
@@ -92,11 +135,19 @@ def _lock(handle: int) -> None:
     except OSError as error:
         if error.errno not in _WITHOUT_LOCKS:
             raise
-        print(
-            f"this file system has no locks ({error.strerror}): make sure yourself that no two commands "
-            "write into one folder",
-            file=sys.stderr,
-        )
+        without_locks(error)
+
+
+def _warn(error: OSError) -> None:
+    print(
+        f"this file system has no locks ({error.strerror}): make sure yourself that no two commands write "
+        "into one folder",
+        file=sys.stderr,
+    )
+
+
+def _nothing(error: OSError) -> None:
+    """What is made twice where there are no locks does no harm."""
 
 
 def _release(handle: int, file: Path) -> None:

@@ -35,7 +35,7 @@ def sampled(n: int) -> Collection[int]:
     return range(n) if n <= SAMPLED_FILES else {i * n // SAMPLED_FILES for i in range(SAMPLED_FILES)}
 
 
-def ends_digest(file: BinaryIO | io.RawIOBase, size: int) -> bytes:
+def ends_digest(file: BinaryIO | io.RawIOBase | io.BufferedIOBase, size: int) -> bytes:
     """SHA-256 of the first and the last `SAMPLED_BYTES` of a file; of a short one, of all its bytes."""
     if size <= 2 * SAMPLED_BYTES:
         return hashlib.sha256(file.read(2 * SAMPLED_BYTES) or b"").digest()

@@ -1,4 +1,4 @@
-"""Opening images by what they are called: a folder, a list, a glob, shards of tar, a table, a sample."""
+"""Opening images by what they are called: a folder, a list, a glob, archives, a remote, a table, a sample."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
-from lamina.data.archives.open import open_shards
-from lamina.data.archives.shards import shards_of
+from lamina.data.archives.open import have_held_out, open_archives
+from lamina.data.archives.shards import archives_named
 from lamina.data.datasets import DatasetSource, is_dataset
 from lamina.data.file_names import not_files
 from lamina.data.find_files import is_glob, listed, match_glob, read_list
@@ -38,14 +38,15 @@ def open_source(
     """Open images by what they are called.
 
     `spec` is a folder, one image, a list (.txt, one path on each line), a glob, `sample:NAME`, a Python list
-    of paths, or tar files: one, a pattern (`train-{000..099}.tar`, `*.tar`), a folder of tar files alone
-    (`lamina.data.archives`); or a table of images, CSV or parquet, with its columns behind it where they are
-    not found by themselves: `table.csv?image=path&label=species` (`lamina.data.tables`); or a dataset with
-    numbered items, as torch has them (`lamina.data.datasets`), or a `Source` of one's own. Folders in a list
-    or a glob are searched. A folder has classes if it looks like root/CLASS/..., or root/train/CLASS/...
-    beside root/val/CLASS/... Names of parts are those that people use, in any case (`lamina.data.parts`). The
-    source's `notes` say what is passed over. Behind the name of any of these may stand how the images are
-    read: `?pages=channels`, `?scale=0:10000`, `?nodata=-9999` (`lamina.data.reading`).
+    of paths, or tar and zip files: one, a pattern (`train-{000..099}.tar`, `*.tar`), a folder of them alone
+    (`lamina.data.archives`), any of these and folders at a remote (`s3://...`); or a table of images, CSV or
+    parquet, with its columns behind it where they are not found by themselves:
+    `table.csv?image=path&label=species` (`lamina.data.tables`); or a dataset with numbered items, as torch
+    has them (`lamina.data.datasets`), or a `Source` of one's own. Folders in a list or a glob are searched. A
+    folder has classes if it looks like root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/...
+    Names of parts are those that people use, in any case (`lamina.data.parts`). The source's `notes` say what
+    is passed over. Behind the name of any of these may stand how the images are read: `?pages=channels`,
+    `?scale=0:10000`, `?nodata=-9999` (`lamina.data.reading`).
 
     `split`:
 
@@ -82,7 +83,10 @@ def _kind_of(spec: Spec) -> tuple[Any, Kind, Reading | None]:
     reading = None
     if isinstance(spec, str | os.PathLike):
         spec, reading = split_reading(os.path.expanduser(spec))  # a configuration file has no shell to do it
-    return spec, next(kind for kind in KINDS if kind.takes(spec)), reading
+    for kind in KINDS:
+        if taken := kind.takes(spec):
+            break
+    return (spec if taken is True else taken), kind, reading
 
 
 def _describe(spec: Spec) -> str:
@@ -107,8 +111,8 @@ def _listed(spec: Spec) -> FileSource:
         found = match_glob(path)
     elif not os.path.lexists(path):
         raise LaminaError(
-            f"there is no {printable(path)}; give a folder, a .txt list, a glob, tar files, a table or "
-            f"{SAMPLES[0].spec}"
+            f"there is no {printable(path)}; give a folder, a .txt list, a glob, tar or zip files, a table "
+            f"or {SAMPLES[0].spec}"
         )
     else:
         found = listed(read_list(path) if path.lower().endswith(".txt") else [path])
@@ -124,20 +128,13 @@ def _folder_has_held_out(folder: str) -> bool:
     return parts is not None and bool(parts.val)
 
 
-def _names_shards(spec: object) -> bool:
-    return isinstance(spec, str) and shards_of(spec) is not None
-
-
-def _shards(spec: str, split: Split | None) -> tuple[Source, bool]:
-    return open_shards(shards_of(spec) or (), split)
-
-
 @dataclass(frozen=True)
 class Kind:
     """A kind of sources: one row of `KINDS`."""
 
-    takes: Callable[[Any], bool]
-    """Whether a `Spec`, in which `~` is replaced already, names a source of this kind."""
+    takes: Callable[[Any], Any]
+    """Whether a `Spec`, in which `~` is replaced already, names a source of this kind: False or None where it
+    does not; True, or what `open` and `has_held_out` are given in place of the spec, where it does."""
     open: Callable[[Any, Split | None, float, int], tuple[Source, bool]]
     """The source for the spec, and `split`, `val_share` and `split_seed` of `open_source`; and whether it is
     the part that was asked for. Where it is not, it is all images, and `open_source` splits them."""
@@ -150,7 +147,7 @@ KINDS = (
     Kind(is_dataset, lambda spec, *_: (DatasetSource(spec), False), lambda _: False),
     Kind(is_sample, lambda spec, split, *_: (open_sample(spec, split), True), lambda _: True),
     Kind(is_pack, lambda spec, split, *_: open_pack(spec, split), has_held_out),
-    Kind(_names_shards, lambda spec, split, *_: _shards(spec, split), lambda spec: _shards(spec, None)[1]),
+    Kind(archives_named, lambda named, split, *_: open_archives(named, split), have_held_out),
     Kind(is_table, lambda spec, split, *_: open_table(spec, split), lambda spec: open_table(spec, "all")[1]),
     Kind(_is_folder, lambda *given: (open_folder(*given), True), _folder_has_held_out),
     Kind(lambda _: True, lambda spec, *_: (_listed(spec), False), lambda _: False),

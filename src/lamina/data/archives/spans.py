@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,54 +13,23 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
+from lamina.data.archives.files import State, identity_of, part_of
+from lamina.data.archives.members import PLAIN, Place
+from lamina.data.archives.unpack import unpack
 from lamina.data.columns import Numbers, SharedArray, as_array
-from lamina.data.decode.decode import open_regular
-from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.decode.decode import Decoded, decode, image_size
+from lamina.data.decode.limits import Stream
+from lamina.data.decode.unreadable import Unreadable
 from lamina.data.digest import ends_digest, sampled
+from lamina.data.options import AS_STORED, Decoding
+from lamina.data.remote.requests import in_parallel
+from lamina.data.remote.urls import is_url
 from lamina.data.sources import EncodedSource
 
-Spans = Int64[NDArray[np.int64], "N 3"]
-"""Of each image the number of its file, and the first byte and the number of bytes in it."""
-
-
-class Window(io.RawIOBase):
-    """The bytes `first` to `first + size - 1` of a file, as a file that can be read and sought."""
-
-    def __init__(self, file: io.FileIO, first: int, size: int) -> None:
-        super().__init__()
-        self._file, self._first, self._size, self._place = file, first, size, 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """As of any file."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise OSError(f"a place before the first byte: {base + offset}")
-        self._place = base + offset
-        return self._place
-
-    def readinto(self, buffer: object, /) -> int:
-        """As of any file; never more than the window has."""
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        wanted = max(0, min(len(view), self._size - self._place))
-        if not wanted:
-            return 0
-        self._file.seek(self._first + self._place)
-        n = self._file.readinto(view[:wanted]) or 0
-        self._place += n
-        return n
-
-    def close(self) -> None:
-        """Close the file too."""
-        self._file.close()
-        super().close()
+Spans = Int64[NDArray[np.int64], "N k"]
+"""Of each image the number of its file, and the first byte and the number of bytes in it; where an image is
+packed, also how, its size and its checksum (`members.Place`)."""
+_PLAIN_COLUMNS = 3
 
 
 class SpanSource(EncodedSource):
@@ -68,6 +37,8 @@ class SpanSource(EncodedSource):
 
     Args:
         files: paths of the files.
+        states: the state of each file in which the images lie where `spans` says; what lies in a file of
+            another state is unreadable.
         spans: where each image lies.
         names, labels, class_names, notes, no_labels: as `Source`.
     """
@@ -75,6 +46,7 @@ class SpanSource(EncodedSource):
     def __init__(
         self,
         files: Sequence[str],
+        states: Sequence[State],
         spans: Spans | SharedArray,
         names: Sequence[str],
         labels: Sequence[int] | None = None,
@@ -84,8 +56,8 @@ class SpanSource(EncodedSource):
         no_labels: str = "",
     ) -> None:
         super().__init__(names, labels, class_names, notes=notes, no_labels=no_labels)
-        self.files = tuple(files)
-        self._spans = spans if isinstance(spans, SharedArray) else SharedArray(spans)
+        self.files, self.states = tuple(files), tuple(states)
+        self._spans = spans if isinstance(spans, SharedArray) else SharedArray(_needed(spans))
 
     @property
     def spans(self) -> Spans:
@@ -98,41 +70,66 @@ class SpanSource(EncodedSource):
         text, ends = self._names.text.values, self._names.ends.values
         return {"spans": self.spans, "text": text, "ends": ends, "labels": labels.values}
 
-    def open(self, i: int) -> Window:
-        """The bytes of image i; raises `Unreadable` where the file is gone, or has become shorter."""
-        number, first, size = map(int, self.spans[i])
-        file = open_regular(self.files[number])
-        if os.fstat(file.fileno()).st_size < first + size:
-            file.close()
-            raise Unreadable(Reason.BROKEN, "the file around it ends before it")
-        return Window(file, first, size)
+    def open(self, i: int, how: Decoding = AS_STORED) -> Stream:
+        """The bytes of image i.
+
+        Raises:
+            Unreadable: where the file is gone or was changed, or where unpacking the image fails or takes
+                more memory than `how` allows.
+        """
+        number, *place = self.spans[i].tolist()
+        return unpack(partial(part_of, self.files[number], self.states[number]), Place(*place), how)
+
+    def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:
+        """Image i and what its file says about it; raises `Unreadable`."""
+        return decode(self.open(i, how), how)
+
+    def size(self, i: int, how: Decoding = AS_STORED) -> tuple[int, int]:
+        """Height and width in pixels of `read(i, how)`, mostly from the header; raises `Unreadable`."""
+        return image_size(self.open(i, how), how)
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
-        """Digest of the path, size and time of change of the files, and of where the images lie in them."""
+        """Digest of the path and state of the files, and of where the images lie in them."""
         digest, spans = hashlib.sha256(), self.spans[as_array(indices)]
         for number in np.unique(spans[:, 0]).tolist():
-            digest.update(os.fsencode(os.path.realpath(self.files[number])) + b"\0")
-            try:
-                stat = os.stat(self.files[number])
-            except OSError:
-                digest.update(b"absent ")
-            else:
-                digest.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
+            digest.update(os.fsencode(identity_of(self.files[number])) + b"\0")
+            digest.update(repr(tuple(self.states[number])).encode())
         digest.update(np.ascontiguousarray(spans).data)
         return digest.digest()
 
     def content(self, indices: Sequence[int]) -> bytes:
         """Digest of the sizes of the images and a sample of their bytes: that of the same files in a folder
         (`digest.files_digest`)."""
-        digest, sizes = hashlib.sha256(), self.spans[as_array(indices), 2]
-        stretches = [*sorted(sampled(len(sizes))), len(sizes)]
-        for k, following in pairwise(stretches):
-            known = f"{sizes[k]} ".encode()
-            try:
-                with self.open(indices[k]) as window:
-                    known += ends_digest(window, int(sizes[k]))
-            except (OSError, Unreadable):
-                known = b"unreadable "
+        digest, sizes = hashlib.sha256(), self._sizes(indices)
+        looked_at = sorted(sampled(len(sizes)))
+        ends = self._ends([indices[k] for k in looked_at], sizes[looked_at])
+        for known, (k, following) in zip(ends, pairwise([*looked_at, len(sizes)]), strict=True):
             digest.update(known)
             digest.update("".join(f"{size} " for size in sizes[k + 1 : following].tolist()).encode())
         return digest.digest()
+
+    def _ends(self, indices: Sequence[int], sizes: Int64[NDArray[np.int64], "n"]) -> list[bytes]:
+        """The size of each image, and a digest of its ends."""
+
+        def known(k: int) -> bytes:
+            try:
+                with self.open(indices[k]) as file:
+                    return f"{sizes[k]} ".encode() + ends_digest(file, int(sizes[k]))
+            except (OSError, Unreadable):
+                return b"unreadable "
+
+        remote = any(map(is_url, self.files))
+        return in_parallel(known, range(len(indices))) if remote else list(map(known, range(len(indices))))
+
+    def _sizes(self, indices: Sequence[int]) -> Int64[NDArray[np.int64], "n"]:
+        """The number of bytes of each image, unpacked."""
+        spans = self.spans[as_array(indices)]
+        packed = spans.shape[1] > _PLAIN_COLUMNS
+        sizes: Int64[NDArray[np.int64], "n"] = spans[:, 2]
+        return np.where(spans[:, 3] == PLAIN, sizes, spans[:, 4]) if packed else sizes
+
+
+def _needed(spans: Spans) -> Spans:
+    """Without what no image needs, where all lie in their archives as they are."""
+    plain = spans.shape[1] > _PLAIN_COLUMNS and bool((spans[:, 3] == PLAIN).all())
+    return np.ascontiguousarray(spans[:, :_PLAIN_COLUMNS]) if plain else spans

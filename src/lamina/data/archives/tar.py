@@ -1,53 +1,39 @@
-"""What a tar file holds, by one walk over its headers: the images, where they lie, and what is said of them.
+"""What a tar file holds, by one walk over its headers.
 
 Members are never unpacked, so their names can do no harm; what is not a plain file is never followed.
 """
 
 from __future__ import annotations
 
-import os
 import tarfile
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable
-from lamina.data.file_names import ending, is_image_name
-from lamina.data.found import PassedOver
+from lamina.data.archives.members import Collector, Members, Place
 
 _MOST_HEADER_BYTES = 1 << 20
 """A header with a long name or extended attributes is far smaller."""
-_MOST_LABEL_BYTES = 256
 _BLOCK = tarfile.BLOCKSIZE
-_MACOS = "__MACOSX"
 
 
-@dataclass
-class TarMembers:
-    """The images of one tar file, in the order of the file."""
-
-    names: list[str] = field(default_factory=list)
-    firsts: list[int] = field(default_factory=list)
-    """First byte of each image."""
-    sizes: list[int] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    """The text of the .cls file beside each image (webdataset); "" where there is none."""
-    passed_over: PassedOver = field(default_factory=PassedOver)
-
-
-def read_members(path: str) -> TarMembers:
+def read_tar(path: str, file: Any, length: int, walked: Callable[[int], None]) -> Members:
     """The images of a tar file; a few bytes are read for each member.
 
+    Args:
+        path: its name, for errors.
+        file: its bytes, with `read`, `seek` and `tell`.
+        length: their number.
+        walked: called with the number of bytes by which the walk has gone on, member by member.
+
     Raises:
-        LaminaError: where it cannot be read, or is not one whole tar file from its first byte to its last.
+        LaminaError: where it is not one whole tar file from its first byte to its last.
+        OSError: where it cannot be read.
     """
-    try:
-        with open(path, "rb") as file:
-            walk = _Walk(path, _Headers(file))
-            walk.members()
-    except OSError as error:
-        raise LaminaError(f"cannot read {printable(path)}: {error.strerror or error}") from None
-    return walk.result()
+    walk = _Walk(path, _Headers(file), length)
+    walk.members(walked)
+    return walk.found.result()
 
 
 class _Headers:
@@ -67,14 +53,11 @@ class _Headers:
 class _Walk:
     """One walk over the members."""
 
-    def __init__(self, path: str, file: _Headers) -> None:
-        self.path, self.file = path, file
-        self.length = os.path.getsize(path)
-        self.images: dict[str, tuple[int, int]] = {}
-        self.texts: dict[str, str] = {}
-        self.passed_over = PassedOver()
+    def __init__(self, path: str, file: _Headers, length: int) -> None:
+        self.path, self.file, self.length = path, file, length
+        self.found = Collector()
 
-    def members(self) -> None:
+    def members(self, walked: Callable[[int], None]) -> None:
         """Take in all members, and see that the file ends where they do."""
         try:
             with tarfile.open(fileobj=self.file, mode="r:", errorlevel=2) as tar:  # type: ignore[call-overload]
@@ -83,9 +66,12 @@ class _Walk:
                     tar.members.clear()  # tarfile keeps them all
                     if tar.offset <= place:
                         raise tarfile.ReadError(f"a member at byte {member.offset} that points backwards")
+                    walked(tar.offset - max(place, 0))
                     place = tar.offset
                     self._take(member)
                 self._check_end(tar.offset)
+        except LaminaError:
+            raise
         except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError, MemoryError) as error:
             raise self._not_whole(" ".join(str(error).split()) or type(error).__name__) from None
 
@@ -94,22 +80,14 @@ class _Walk:
             return
         if member.size < 0 or (member.isreg() and member.offset_data + member.size > self.length):
             raise self._not_whole(f"it ends within {member.name!r}")
-        parts = member.name.split("/")
-        base = parts[-1]
-        if parts[0] == _MACOS or any(part.startswith(".") and part not in (".", "..") for part in parts):
-            self.passed_over.hidden += is_image_name(base.lstrip("."))
-        elif not member.isreg() or member.issparse():
-            self.passed_over.no_files += 1
-        elif is_image_name(base):
-            name = "/".join(part for part in parts if part not in ("", "."))
-            self.passed_over.replaced += name in self.images
-            self.images[name] = (member.offset_data, member.size)
-        elif ending(base) == ".cls" and member.size <= _MOST_LABEL_BYTES:
+
+        def content() -> bytes:
             self.file.seek(member.offset_data)
-            text = self.file.read(member.size).decode("utf-8", "surrogateescape")
-            self.texts[_key(member.name)] = text.strip()
-        else:
-            self.passed_over.endings[ending(base)] += 1
+            return self.file.read(member.size)
+
+        plain_file = member.isreg() and not member.issparse()
+        place = Place(member.offset_data, member.size)
+        self.found.take(member.name, plain_file, place, member.size, content)
 
     def _check_end(self, place: int) -> None:
         """Where tarfile finds no further header there have to be zeros, to the end of the file."""
@@ -128,21 +106,3 @@ class _Walk:
             f"{printable(self.path)} is no whole tar file ({printable(why)}); copy or download it again, or "
             "make it anew with `tar -cf`"
         )
-
-    def result(self) -> TarMembers:
-        """What was found."""
-        return TarMembers(
-            list(self.images),
-            [first for first, _ in self.images.values()],
-            [size for _, size in self.images.values()],
-            [self.texts.get(_key(name), "") for name in self.images],
-            self.passed_over,
-        )
-
-
-def _key(name: str) -> str:
-    """What webdataset's members of one sample have in common: the path up to the first dot of the file's
-    name."""
-    folder, _, base = name.rpartition("/")
-    clean = "/".join(part for part in folder.split("/") if part not in ("", "."))
-    return f"{clean}/{base.partition('.')[0]}"

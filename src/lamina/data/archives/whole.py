@@ -5,28 +5,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 from typing import NamedTuple
 
+from lamina.data.archives.files import State, identity_of
 from lamina.data.archives.spans import SpanSource
 from lamina.data.array_files import read_arrays, write_arrays
 from lamina.data.columns import Names, Numbers
 from lamina.data.samples.cache import cache_folder
-from lamina.data.sources import Split
+from lamina.data.sources import Source, Split
 
-_FORMAT = 1
+_FORMAT = 2
 _WORTH_IMAGES = 1 << 16
 """Images from which on the index is kept: fewer are put together in no time."""
 
 
 class Opened(NamedTuple):
-    """What `open_shards` gives."""
+    """What `open_archives` gives."""
 
-    source: SpanSource
+    source: Source
     has_held_out: bool
 
 
@@ -38,29 +37,25 @@ class WholeIndex:
 
     Args:
         shards: paths of the archives.
+        states: their states.
         split: the part.
     """
 
-    def __init__(self, shards: Sequence[str], split: Split) -> None:
-        self._shards = tuple(shards)
-        paths = [os.path.realpath(shard) for shard in shards]
+    def __init__(self, shards: Sequence[str], states: Sequence[State], split: Split) -> None:
+        self._shards, self._states = tuple(shards), tuple(states)
         self._folder = cache_folder() / "archives"
-        self._key = _digest([paths, split])
-        self._file: Path | None = None
-        try:
-            found = [os.stat(path) for path in paths]
-        except OSError:  # reading the archive says why
-            return
-        state = [_FORMAT, version("lamina"), [[each.st_size, each.st_mtime_ns] for each in found]]
-        self._file = self._folder / f"{self._key}-{_digest(state)}.arrays"
+        self._key = _digest([[identity_of(shard) for shard in shards], split])
+        state = _digest([_FORMAT, version("lamina"), states])
+        self._file = self._folder / f"{self._key}-{state}.arrays"
 
     def read(self) -> Opened | None:
         """What is kept; None where there is nothing of this state."""
-        if self._file is None or (found := read_arrays(self._file)) is None:
+        if (found := read_arrays(self._file)) is None:
             return None
         arrays, about = found
         source = SpanSource(
             self._shards,
+            self._states,
             arrays["spans"],
             Names(None, arrays["text"], arrays["ends"]),
             Numbers(arrays["labels"]) if about["class_names"] else None,
@@ -74,7 +69,7 @@ class WholeIndex:
         """Keep it, where there are many images; where that is not possible it is put together anew next
         time."""
         source = opened.source
-        if self._file is None or len(source) < _WORTH_IMAGES:
+        if not isinstance(source, SpanSource) or len(source) < _WORTH_IMAGES:
             return
         about = {
             "class_names": source.class_names,

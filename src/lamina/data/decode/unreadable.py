@@ -12,6 +12,7 @@ class Reason(StrEnum):
     FORBIDDEN = "no permission"
     NOT_A_FILE = "not a regular file"
     EMPTY = "empty file"
+    PACKED = "packed in a way that is not read"
     UNKNOWN_FORMAT = "not a known image format"
     BROKEN = "truncated or corrupt"
     TOO_LARGE = "larger than allowed"

@@ -1,0 +1,1 @@
+"""Files at a remote (s3://, gs://, https://, hf://, ...), read by fsspec."""

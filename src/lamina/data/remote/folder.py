@@ -1,0 +1,72 @@
+"""Images that are files at a remote, each read by one request."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+
+from lamina.data.columns import Names, Numbers
+from lamina.data.decode.unreadable import Unreadable
+from lamina.data.digest import ends_digest, sampled
+from lamina.data.remote.requests import in_parallel, read_whole
+from lamina.data.sources import EncodedSource
+
+
+class RemoteFiles(EncodedSource):
+    """Images in files at a remote.
+
+    Args:
+        urls: of each image.
+        states: of each file the number of its bytes, and what differs where it was written anew, when it was
+            listed.
+        names, labels, class_names, notes, no_labels: as `Source`.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        states: Sequence[tuple[int, str]],
+        names: Sequence[str],
+        labels: Sequence[int] | None = None,
+        class_names: Sequence[str] = (),
+        *,
+        notes: Sequence[str] = (),
+        no_labels: str = "",
+    ) -> None:
+        super().__init__(names, labels, class_names, notes=notes, no_labels=no_labels)
+        self.urls, self.stamps = Names(urls), Names([stamp for _, stamp in states])
+        self.sizes = Numbers([size for size, _ in states])
+
+    def open(self, i: int) -> io.BytesIO:
+        """The bytes of image i.
+
+        Raises:
+            Unreadable: where the file is gone, may not be read, or has another size than it had.
+            LaminaError: where the remote does not answer.
+        """
+        return io.BytesIO(read_whole(self.urls[i], self.sizes[i]))
+
+    def fingerprint(self, indices: Sequence[int]) -> bytes:
+        """Digest of the URL, size and state of each file."""
+        digest = hashlib.sha256(self.urls.encoded(indices))
+        for i in indices:
+            digest.update(f"{self.sizes[i]} {self.stamps[i]} ".encode())
+        return digest.digest()
+
+    def content(self, indices: Sequence[int]) -> bytes:
+        """Digest of the sizes of the files and a sample of their bytes (`digest.files_digest`)."""
+        with_bytes = sampled(len(indices))
+        looked_at = [i for k, i in enumerate(indices) if k in with_bytes]
+        ends = dict(zip(looked_at, in_parallel(self._ends, looked_at), strict=True))
+        digest = hashlib.sha256()
+        for i in indices:
+            digest.update(ends.get(i) or f"{self.sizes[i]} ".encode())
+        return digest.digest()
+
+    def _ends(self, i: int) -> bytes:
+        try:
+            with self.open(i) as file:
+                return f"{self.sizes[i]} ".encode() + ends_digest(file, self.sizes[i])
+        except Unreadable:
+            return b"unreadable "
