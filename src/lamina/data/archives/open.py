@@ -81,7 +81,9 @@ def _put_together(
         source = RemoteFiles([named.files[k][0] for k in files], [states[k] for k in files], *labelled)
     else:
         places = [(images[i].number, *images[i].place) for i in kept]
-        source = SpanSource(named, states, np.array(places, np.int64).reshape(len(kept), -1), *labelled)
+        source = SpanSource(
+            named, np.array(places, np.int64).reshape(len(kept), -1), *labelled, states=states
+        )
     source.notes, source.no_labels = (*notes, *passed_over.notes()), classes.why_none
     return Opened(source, roles is not None)
 

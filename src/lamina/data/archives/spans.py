@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from lamina.data.archives.files import State, identity_of, part_of
+from lamina.data.archives.files import State, identity_of, part_of, states_of
 from lamina.data.archives.members import PLAIN, Place
 from lamina.data.archives.unpack import unpack
 from lamina.data.columns import Numbers, SharedArray, as_array
@@ -37,16 +37,15 @@ class SpanSource(EncodedSource):
 
     Args:
         files: paths of the files.
-        states: the state of each file in which the images lie where `spans` says; what lies in a file of
-            another state is unreadable.
         spans: where each image lies.
         names, labels, class_names, notes, no_labels: as `Source`.
+        states: the state of each file in which the images lie where `spans` says, by default that of now;
+            what lies in a file of another state is unreadable.
     """
 
     def __init__(
         self,
         files: Sequence[str],
-        states: Sequence[State],
         spans: Spans | SharedArray,
         names: Sequence[str],
         labels: Sequence[int] | None = None,
@@ -54,9 +53,10 @@ class SpanSource(EncodedSource):
         *,
         notes: Sequence[str] = (),
         no_labels: str = "",
+        states: Sequence[State] | None = None,
     ) -> None:
         super().__init__(names, labels, class_names, notes=notes, no_labels=no_labels)
-        self.files, self.states = tuple(files), tuple(states)
+        self.files, self.states = tuple(files), tuple(states_of(files) if states is None else states)
         self._spans = spans if isinstance(spans, SharedArray) else SharedArray(_needed(spans))
 
     @property

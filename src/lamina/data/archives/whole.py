@@ -55,13 +55,13 @@ class WholeIndex:
         arrays, about = found
         source = SpanSource(
             self._shards,
-            self._states,
             arrays["spans"],
             Names(None, arrays["text"], arrays["ends"]),
             Numbers(arrays["labels"]) if about["class_names"] else None,
             about["class_names"],
             notes=about["notes"],
             no_labels=about["no_labels"],
+            states=self._states,
         )
         return Opened(source, about["has_held_out"])
 

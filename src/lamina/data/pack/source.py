@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 from numpy.typing import NDArray
 
-from lamina.data.archives.spans import SpanSource, Window
+from lamina.data.archives.spans import SpanSource
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded, decode, image_size
-from lamina.data.decode.limits import check_fitting, check_pixels
+from lamina.data.decode.limits import Stream, check_fitting, check_pixels
 from lamina.data.decode.orientation import turn
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.decode.values import to_pixels
@@ -114,7 +114,7 @@ class PackedSource(Source):
         turned = how.exif_orientation and layout.orientation >= 5
         return (layout.width, layout.height) if turned else (layout.height, layout.width)
 
-    def open(self, i: int) -> Window | None:
+    def open(self, i: int) -> Stream | None:
         """The bytes of the file of image i; None where it is kept as pixels. Raises `Unreadable`."""
         return self.blob.open(i) if self.layout(i).kind == FILE else None
 
@@ -127,7 +127,7 @@ class PackedSource(Source):
         return self.blob.content(indices)
 
 
-def _read(window: Window, layout: Layout, how: Decoding) -> NDArray[np.uint8] | NDArray[np.float32]:
+def _read(window: Stream, layout: Layout, how: Decoding) -> NDArray[np.uint8] | NDArray[np.float32]:
     """Pixels (H, W, C)."""
     shape = layout.height, layout.width, layout.channels
     scratch = how.scratch if layout.kind == UINT8 else None
@@ -135,7 +135,7 @@ def _read(window: Window, layout: Layout, how: Decoding) -> NDArray[np.uint8] | 
     into: UInt8[NDArray[np.uint8], "n"] = pixels.reshape(-1).view(np.uint8)
     done = 0
     try:
-        while done < len(into) and (n := window.readinto(into[done:])):
+        while done < len(into) and (n := window.readinto(into[done:].data)):
             done += n
     except OSError as error:
         raise Unreadable(Reason.BROKEN, error.strerror or str(error)) from None
