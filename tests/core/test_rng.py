@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
+from helpers.gpu import CUDA
 from lamina.core import rng
 from lamina.core.rng import Purpose, bits, fresh_keys, mix, permutation, sample_keys, seed_for, uniform
 
@@ -157,10 +158,10 @@ def test_fresh_keys_follow_torchs_generator():
     assert torch.equal(first, fresh_keys(4))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to compare the CPU with")
-def test_gpu_agrees_with_cpu():
+@pytest.mark.parametrize("device", [CUDA])
+def test_gpu_agrees_with_cpu(device):
     keys = sample_keys(0, 1, torch.arange(64))
-    assert torch.equal(bits(keys.cuda(), 196, Purpose.MASK).cpu(), bits(keys, 196, Purpose.MASK))
+    assert torch.equal(bits(keys.to(device), 196, Purpose.MASK).cpu(), bits(keys, 196, Purpose.MASK))
 
 
 def test_a_seed_for_the_processor_leaves_other_devices_alone(monkeypatch):
