@@ -30,7 +30,7 @@ from lamina.plan.fit import fit_to_data, fit_to_time
 from lamina.plan.options import AS_GIVEN, Fitting
 from lamina.recipes.build import Task, build_task
 from lamina.recipes.recipe import Recipe
-from lamina.runs.data_facts import DataFacts, check_same_images, data_facts
+from lamina.runs.data_facts import DataFacts, check_same_images, data_facts, other_copy_note
 from lamina.runs.resumable_folder import Started
 from lamina.runs.run import Run
 from lamina.runs.same_settings import begin_or_change, changes_on_resume
@@ -87,6 +87,8 @@ def run_pretrain(
         outlook = None
         if going_on:
             tell_kept_length(run, fitting, ranks)
+            if ranks.main and (note := other_copy_note(run.data(), facts)):
+                print(printable(f"data: {note}"), flush=True)
         else:
             recipe, outlook = fit_to_data(recipe, source, ranks, fitting)
         recipe, target, teacher = completed = complete(recipe, source, init, own)

@@ -32,11 +32,11 @@ _MODEL = (
 )
 _IMAGES = (
     "Images: a folder (searched in depth), a .txt list, a quoted glob, tar files, a table (.csv, .parquet), "
-    f"or a sample: {sample_names()}."
+    f"a dataset of Hugging Face (hf:org/name), or a sample: {sample_names()}."
 )
 _LABELLED = (
-    "Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., a table with a column of labels, or a "
-    "sample such as sample:photos."
+    "Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., a table with a column of labels, "
+    "hf:org/name, or a sample such as sample:photos."
 )
 _NETWORK = "timm name of the network, for a weights file that does not name it."
 _HEADS = "Attention heads of the network, for a weights file of an unusual width that does not name them."

@@ -6,10 +6,11 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import BinaryIO
 
 from lamina.data.columns import chunks
+from lamina.data.decode.unreadable import Unreadable
 
 SAMPLED_FILES = 1024
 """Files whose bytes are read, evenly spread over all of them."""
@@ -27,6 +28,29 @@ def files_digest(paths: Iterable[str], n: int) -> bytes:
     digest, with_bytes = hashlib.sha256(), sampled(n)
     for i, path in enumerate(paths):
         digest.update(_of_file(path, i in with_bytes))
+    return digest.digest()
+
+
+def encoded_digest(sizes: Sequence[int], opened: Callable[[int], io.RawIOBase | io.BufferedIOBase]) -> bytes:
+    """`files_digest` of files within something else.
+
+    Args:
+        sizes: the number of bytes of each; below 0 where it is not known.
+        opened: the bytes of one by its number, closed here; where it raises, the file is unreadable.
+    """
+    digest, with_bytes = hashlib.sha256(), sampled(len(sizes))
+    for i, size in enumerate(sizes):
+        if size < 0 or i in with_bytes:
+            try:
+                with opened(i) as file:
+                    length = file.seek(0, os.SEEK_END)
+                    file.seek(0)
+                    known = f"{length} ".encode() + (ends_digest(file, length) if i in with_bytes else b"")
+            except (OSError, Unreadable):
+                known = b"unreadable "
+        else:
+            known = f"{size} ".encode()
+        digest.update(known)
     return digest.digest()
 
 

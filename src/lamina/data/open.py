@@ -18,6 +18,8 @@ from lamina.data.file_names import not_files
 from lamina.data.find_files import is_glob, listed, match_glob, read_list
 from lamina.data.folders import open_folder, take_part
 from lamina.data.found import HELP
+from lamina.data.huggingface.open import dataset_has_held_out, open_dataset
+from lamina.data.huggingface.spec import names_dataset
 from lamina.data.pack.open import has_held_out, is_pack, open_pack
 from lamina.data.parts import find_parts
 from lamina.data.read_as import ReadAs
@@ -39,14 +41,15 @@ def open_source(
 
     `spec` is a folder, one image, a list (.txt, one path on each line), a glob, `sample:NAME`, a Python list
     of paths, or tar and zip files: one, a pattern (`train-{000..099}.tar`, `*.tar`), a folder of them alone
-    (`lamina.data.archives`), any of these and folders at a remote (`s3://...`); or a table of images, CSV or
-    parquet, with its columns behind it where they are not found by themselves:
-    `table.csv?image=path&label=species` (`lamina.data.tables`); or a dataset with numbered items, as torch
-    has them (`lamina.data.datasets`), or a `Source` of one's own. Folders in a list or a glob are searched. A
-    folder has classes if it looks like root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/...
-    Names of parts are those that people use, in any case (`lamina.data.parts`). The source's `notes` say what
-    is passed over. Behind the name of any of these may stand how the images are read: `?pages=channels`,
-    `?scale=0:10000`, `?nodata=-9999` (`lamina.data.reading`).
+    (`lamina.data.archives`), any of these and folders at a remote (`s3://...`); or `hf:org/name` or a folder
+    with a dataset of Hugging Face (`lamina.data.huggingface`); or a table of images, CSV or parquet, with
+    its columns behind it where they are not found by themselves: `table.csv?image=path&label=species`
+    (`lamina.data.tables`); or a dataset with numbered items, as torch has them (`lamina.data.datasets`), or
+    a `Source` of one's own. Folders in a list or a glob are searched. A folder has classes if it looks like
+    root/CLASS/..., or root/train/CLASS/... beside root/val/CLASS/... Names of parts are those that people
+    use, in any case (`lamina.data.parts`). The source's `notes` say what is passed over. Behind the name of
+    any of these may stand how the images are read: `?pages=channels`, `?scale=0:10000`, `?nodata=-9999`
+    (`lamina.data.reading`).
 
     `split`:
 
@@ -147,6 +150,7 @@ KINDS = (
     Kind(is_dataset, lambda spec, *_: (DatasetSource(spec), False), lambda _: False),
     Kind(is_sample, lambda spec, split, *_: (open_sample(spec, split), True), lambda _: True),
     Kind(is_pack, lambda spec, split, *_: open_pack(spec, split), has_held_out),
+    Kind(names_dataset, lambda spec, split, *_: open_dataset(spec, split), dataset_has_held_out),
     Kind(archives_named, lambda named, split, *_: open_archives(named, split), have_held_out),
     Kind(is_table, lambda spec, split, *_: open_table(spec, split), lambda spec: open_table(spec, "all")[1]),
     Kind(_is_folder, lambda *given: (open_folder(*given), True), _folder_has_held_out),

@@ -24,7 +24,7 @@ class ReadAs(Source):
         super().__init__(
             (), source.labels, source.class_names, notes=(*source.notes, note), no_labels=source.no_labels
         )
-        self.source, self.reading = source, reading
+        self.source, self.reading, self.version = source, reading, source.version
 
     def __len__(self) -> int:
         return len(self.source)

@@ -24,7 +24,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -43,6 +43,15 @@ if TYPE_CHECKING:
 Split = Literal["train", "val", "all"]
 
 
+class Version(NamedTuple):
+    """What the keeper of a data set calls the state that it is in."""
+
+    revision: str = ""
+    """The commit of a repository: of the same one, images are the same."""
+    fingerprint: str = ""
+    """A digest that another copy of the same images need not have."""
+
+
 class Source(ABC):
     """A fixed sequence of images; see the docstring of this file.
 
@@ -56,6 +65,8 @@ class Source(ABC):
 
     reading: Reading | None = None
     """What the path says of how the images are read, which a training has to keep (`reading`)."""
+    version: Version = Version()
+    """The state that the data set is in, where its keeper has a name for it."""
 
     def __init__(
         self,
@@ -185,7 +196,8 @@ class Subset(Source):
         own = indices if isinstance(indices, Numbers) else Numbers(indices)
         labels = None if source.labels is None else source.labels.at(own)
         super().__init__((), labels, source.class_names, notes=source.notes, no_labels=source.no_labels)
-        self.source, self.indices, self.reading = source, own, source.reading
+        self.source, self.indices = source, own
+        self.reading, self.version = source.reading, source.version
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -18,6 +18,7 @@ from lamina.core.files import replace_text
 from lamina.core.records import read_yaml, to_yaml, write_json
 from lamina.core.text import printable
 from lamina.data.options import EARLIER_DECODING
+from lamina.data.sources import Version
 from lamina.mim import MIM, mim_of
 from lamina.recipes.build import Task, build_task
 from lamina.recipes.recipe import Recipe
@@ -74,6 +75,7 @@ class Run:
             "images": data.images,
             "names_sha256": data.names_sha256,
             **({"content": data.content} if data.content else {}),
+            **({"version": data.version._asdict()} if any(data.version) else {}),
             "init": init,
             "recipe": to_mapping(recipe),
         }
@@ -105,7 +107,9 @@ class Run:
         """What is known of the data the run was started on."""
         content = self._recipe_file()
         facts = str(content["source"]), int(content["images"]), str(content["names_sha256"])
-        return DataFacts(*facts, content=str(content.get("content", "")))
+        known = content.get("version", {})
+        version = Version(*(str(known.get(name, "")) for name in Version._fields))
+        return DataFacts(*facts, str(content.get("content", "")), version)
 
     def init(self) -> str | None:
         """The weights file that the encoder started from, if any."""

@@ -1,0 +1,1 @@
+"""Datasets of Hugging Face: from the hub by their names, and from folders."""

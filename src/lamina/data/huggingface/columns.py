@@ -1,0 +1,147 @@
+"""Which columns of a dataset are its images and its classes: by their types, or by names that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lamina.core.errors import LaminaError
+from lamina.core.text import counted, printable
+from lamina.data.huggingface.spec import Named
+
+_LABEL = "label"
+_MOST_NAMED = 12
+
+
+def image_column(features: Any, named: Named) -> str:
+    """The column of the images: the only one whose type is that of encoded images, or the one that is named,
+    which may hold the bytes or the paths of files as well.
+
+    Raises:
+        LaminaError: where there is none, or several and none is named, or the one named is no column of them.
+    """
+    wanted = named.options.image
+    if wanted:
+        _check_known(features, wanted, "image", named)
+        if not _is_image(features[wanted]) and _type(features[wanted]) not in _ENCODED:
+            raise LaminaError(
+                f"the column {printable(wanted)} of {named.spec} has values of {_type(features[wanted])}; "
+                "images are encoded files: name a column of type Image, or one of bytes or paths"
+            )
+        return wanted
+    found: list[str] = [name for name, feature in features.items() if _is_image(feature)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise LaminaError(
+            f"{named.spec} has no column of type Image, but {_list(features)}; name one of bytes or paths by "
+            "?image=..."
+        )
+    raise LaminaError(f"{named.spec} has several columns of images: {_list(found)}; name one by ?image=...")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The class of each image, or why there is none."""
+
+    labels: list[int] | None
+    names: tuple[str, ...] = ()
+    why_none: str = ""
+
+
+def classes_of(parts: Sequence[Any], others: Sequence[Any], named: Named) -> Classes:
+    """The classes of the images of some splits, one after the other.
+
+    The column is the one that is named, or "label", or the only one of type ClassLabel. A class is a name of
+    that type, or, of texts and whole numbers, each value that is in the splits or in `others`.
+
+    Raises:
+        LaminaError: where the column that is named is not there, or has no classes.
+    """
+    features = parts[0].features
+    column, why = _label_column(features, named)
+    if column is None:
+        return Classes(None, why_none=why)
+    values = _values(parts, column)
+    names = getattr(features[column], "names", None)
+    if names is None:
+        names = _distinct([*values, *_values(others, column)])
+        number = {name: i for i, name in enumerate(names)}
+        values = [number.get(value, -1) for value in values]
+    missing = sum(value is None or not 0 <= value < len(names) for value in values)
+    shown = printable(column)
+    if missing:
+        why = f"{missing} of {counted(len(values), 'image')} have no class in the column {shown}"
+        return Classes(None, why_none=why)
+    if len(names) < 2:
+        return Classes(None, why_none=f"all images have one class in the column {shown}")
+    return Classes(values, tuple(map(str, names)))
+
+
+def _label_column(features: Any, named: Named) -> tuple[str | None, str]:
+    wanted = named.options.label
+    if wanted:
+        _check_known(features, wanted, "label", named)
+        if not _has_classes(features[wanted]):
+            raise LaminaError(
+                f"the column {printable(wanted)} of {named.spec} has values of {_type(features[wanted])}; "
+                "classes are of type ClassLabel, texts or whole numbers"
+            )
+        return wanted, ""
+    if _LABEL in features and _has_classes(features[_LABEL]):
+        return _LABEL, ""
+    found: list[str] = [name for name, feature in features.items() if _type(feature) == "ClassLabel"]
+    if len(found) == 1:
+        return found[0], ""
+    if found:
+        return None, f"the dataset has several columns of classes, {_list(found)}; name one by ?label=..."
+    return (
+        None,
+        "the dataset has no column of type ClassLabel; name one of texts or whole numbers by ?label=...",
+    )
+
+
+def _values(parts: Iterable[Any], column: str) -> list[Any]:
+    return [value for part in parts for value in part.data.column(column).to_pylist()]
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """Values that are a class each, sorted; what is empty is none."""
+    return sorted({value for value in values if value not in (None, "")})
+
+
+def _check_known(features: Any, name: str, parameter: str, named: Named) -> None:
+    if name not in features:
+        raise LaminaError(
+            f"{named.spec} has no column {printable(name)!r} for {parameter}=; it has {_list(features)}"
+        )
+
+
+_ENCODED = ("binary", "large_binary", "string", "large_string")
+_TEXTS = ("string", "large_string")
+
+
+def _type(feature: Any) -> str:
+    """The type of a column's values: of plain values Arrow's name for it."""
+    dtype = getattr(feature, "dtype", None)
+    return dtype if type(feature).__name__ == "Value" and isinstance(dtype, str) else type(feature).__name__
+
+
+def _is_image(feature: Any) -> bool:
+    """Whether a column has encoded images: of the type Image, or the bytes and paths that this type has where
+    nothing says what they are."""
+    if isinstance(feature, dict):
+        return set(feature) == {"bytes", "path"} and _type(feature["bytes"]) in _ENCODED[:2]
+    return _type(feature) == "Image"
+
+
+def _has_classes(feature: Any) -> bool:
+    kind = _type(feature)
+    return kind in ("ClassLabel", "bool", *_TEXTS) or kind.startswith(("int", "uint"))
+
+
+def _list(names: Iterable[str]) -> str:
+    names = list(names)
+    left = len(names) - _MOST_NAMED
+    return ", ".join(map(printable, names[:_MOST_NAMED])) + (f" and {left} more" if left > 0 else "")
