@@ -9,8 +9,10 @@ from lamina.core.errors import LaminaError
 from lamina.core.text import printable
 from lamina.data.dense.coco import find_coco, open_coco
 from lamina.data.dense.mask_folder import PLAIN, MaskOptions, find_masks, open_masks
+from lamina.data.dense.read_as import MapsReadAs, ObjectsReadAs
 from lamina.data.dense.sources import MapSource, ObjectSource
 from lamina.data.file_names import not_files
+from lamina.data.reading import split_reading
 from lamina.data.samples.catalog import is_sample, open_sample, sample_names
 
 Part = Literal["train", "val"]
@@ -22,12 +24,19 @@ def open_maps(data: FilePath, part: Part, options: MaskOptions = PLAIN) -> MapSo
 
     `data` is `sample:doom`, perhaps with parameters (`sample:doom?train=300`), or a folder of images and
     masks: root/images/{training,validation} beside root/annotations/{training,validation} as in ADE20K, or
-    root/{train,val}/{images,masks}. `options` are for folders.
+    root/{train,val}/{images,masks}. `options` are for folders. Behind either may stand how the images are
+    read, such as `?scale=0:10000` (`lamina.data.reading`).
 
     Raises:
         LaminaError: if there is no such thing; it says what was looked for.
     """
-    if isinstance(data, str) and is_sample(data):
+    name, reading = split_reading(_path(data))
+    maps = _maps(name, part, options)
+    return maps if reading is None else MapsReadAs(maps, reading)
+
+
+def _maps(data: str, part: Part, options: MaskOptions) -> MapSource:
+    if is_sample(data):
         maps: MapSource = open_sample(data, part, "maps")
         return maps
     root = _folder(data)
@@ -40,15 +49,22 @@ def open_objects(data: FilePath | tuple[FilePath, FilePath], part: Part) -> Obje
     """Objects of one part.
 
     `data` is `sample:doom`, perhaps with parameters; the root of a COCO-like data set,
-    root/annotations/instances_{train,val}*.json beside root/{train,val}*/; or annotations and images as a
-    pair of paths, which is one part by itself.
+    root/annotations/instances_{train,val}*.json beside root/{train,val}*/; either perhaps with how the images
+    are read behind it, such as `?scale=0:10000` (`lamina.data.reading`); or annotations and images as a pair
+    of paths, which is one part by itself.
 
     Raises:
         LaminaError: if there is no such thing; it says what was looked for.
     """
     if isinstance(data, tuple):
         return open_coco(*data)
-    if isinstance(data, str) and is_sample(data):
+    name, reading = split_reading(_path(data))
+    objects = _objects(name, part)
+    return objects if reading is None else ObjectsReadAs(objects, reading)
+
+
+def _objects(data: str, part: Part) -> ObjectSource:
+    if is_sample(data):
         objects: ObjectSource = open_sample(data, part, "objects")
         return objects
     root = _folder(data)
@@ -61,13 +77,16 @@ def open_objects(data: FilePath | tuple[FilePath, FilePath], part: Part) -> Obje
     return open_coco(*found)
 
 
-def _folder(data: FilePath) -> str:
+def _path(data: FilePath) -> str:
     try:
-        root = os.path.expanduser(os.fspath(data))
+        return os.path.expanduser(os.fspath(data))
     except TypeError:
         raise not_files(
             data, "save arrays and datasets as images first: PIL.Image.fromarray(array).save('0.png')"
         ) from None
+
+
+def _folder(root: str) -> str:
     if not os.path.isdir(root):
         raise LaminaError(f"there is no folder {printable(root)}; give one, or {sample_names('maps')}")
     return root
