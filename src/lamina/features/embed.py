@@ -15,6 +15,8 @@ from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.files import check_writable, replacing
 from lamina.core.text import csv_cell, printable
 from lamina.data.open import Spec, open_source
+from lamina.data.options import DataOptions, reading_facts
+from lamina.data.read_as import read_as
 from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.features.extract import collect_for
@@ -47,10 +49,10 @@ def embed(
     """Write a feature vector for each image of `data` (all parts of it) and return what was written.
 
     A .npz holds `features` (n, D) float32, `names` (n,), `labels` (n,) and `class_names` where there are
-    classes, and `about`: JSON with the model, step, features, pool and what could not be read. It loads
-    without pickle. A .csv has a line per image: name, label (its class), then D numbers; a name or label that
-    a spreadsheet would take for a formula (= + - @ first) has an apostrophe before it. Images that could not
-    be read are in a file beside it (`unreadable_file`), with the reason. The table's `notes` say how many
+    classes, and `about`: JSON with the model, step, features, pool, how images were read and what could not
+    be. It loads without pickle. A .csv has a line per image: name, label (its class), then D numbers; a name
+    or label that a spreadsheet would take for a formula (= + - @ first) has an apostrophe before it. Images
+    that could not be read are in a file beside it (`unreadable_file`), with the reason. The table's `notes` say how many
     they are, and what was found beside the images.
 
     Raises:
@@ -67,6 +69,7 @@ def embed(
     vectors = BackboneVectors(backbone, FeatureOptions((features,), pools=(pool,)))
     source = open_source(data, "all")
     origin = backbone.origin
+    reading = read_as(DataOptions() if origin is None else origin.recipe.data, source)
     resized = (origin.resized,) if origin is not None and origin.resized else ()
     with noted_on_interrupt(lambda: f"{out} is written at the end alone: nothing is kept"):
         table = collect_for(backbone, source, {"encoder": vectors}, compute)
@@ -76,6 +79,7 @@ def embed(
         "features": features,
         "pool": pool,
         "image_size": list(backbone.image_size),
+        "reading": reading_facts(reading),
         "unreadable": {printable(source.name(fault.index)): fault.reason for fault in table.faults},
     }
     removed = _write(out, source, table, about)
