@@ -52,8 +52,8 @@ def embed(
     classes, and `about`: JSON with the model, step, features, pool, how images were read and what could not
     be. It loads without pickle. A .csv has a line per image: name, label (its class), then D numbers; a name
     or label that a spreadsheet would take for a formula (= + - @ first) has an apostrophe before it. Images
-    that could not be read are in a file beside it (`unreadable_file`), with the reason. The table's `notes` say how many
-    they are, and what was found beside the images.
+    that could not be read are in a file beside it (`unreadable_file`), with the reason. The table's
+    `notes` say how many they are, and what was found beside the images.
 
     Raises:
         LaminaError: for another ending than .npz or .csv, a file that cannot be written (found before any
