@@ -110,7 +110,7 @@ class Numbers(Sequence[int]):
 
     def at(self, indices: Sequence[int]) -> Numbers:
         """The numbers at these places, in their order."""
-        return Numbers(SharedArray(self.values[as_array(indices)]))
+        return Numbers(SharedArray(selected(self.values, indices)))
 
 
 class Names(Sequence[str]):
@@ -190,6 +190,13 @@ def as_array(numbers: Indices) -> Shaped[NDArray[Any], "n"]:
     if isinstance(numbers, Numbers):
         return numbers.values
     return np.asarray(numbers, np.int64)
+
+
+def selected(values: Shaped[NDArray[Any], "N *k"], indices: Indices) -> Shaped[NDArray[Any], "n *k"]:
+    """The rows of an array at these places, in their order; of a range without a copy."""
+    if isinstance(indices, range) and indices.step == 1 and 0 <= indices.start:
+        return values[indices.start : indices.stop]
+    return values[as_array(indices)]
 
 
 def chunks(indices: Indices) -> Iterator[Any]:

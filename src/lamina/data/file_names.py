@@ -15,7 +15,7 @@ SUFFIXES = frozenset((*_JPEG, *_OTHERS, *_DICOM, ".pbm", ".pgm", ".ppm", ".pnm")
 
 def is_image_name(name: str) -> bool:
     """Whether a folder's entry counts as an image; names that begin with a dot never do."""
-    return not name.startswith(".") and ending(name) in SUFFIXES
+    return not name.startswith(".") and name[name.rfind(".") :].lower() in SUFFIXES
 
 
 def ending(name: str) -> str:

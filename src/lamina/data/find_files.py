@@ -86,8 +86,9 @@ class _Search:
             if is_output(real, {entry.name for entry in entries}, pages=real != self._root):
                 passed.outputs.append(relative)
                 continue
+            before = os.path.join(relative, "") if relative else ""
             for entry in entries:
-                path = os.path.join(relative, entry.name)
+                path = before + entry.name
                 if entry.name.startswith("."):
                     passed.hidden += entry.is_dir(follow_symlinks=False) or is_image_name(entry.name[1:])
                 elif entry.is_symlink():
