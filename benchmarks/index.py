@@ -35,10 +35,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lamina.data.archives.index import read_members
+from lamina.data.archives.files import states_of, whole_file
+from lamina.data.archives.members import Members
 from lamina.data.archives.spans import SpanSource
+from lamina.data.archives.tar import read_tar
 from lamina.data.archives.whole import Opened, WholeIndex
-from lamina.data.columns import Names
+from lamina.data.columns import Names, Numbers
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
@@ -73,13 +75,21 @@ def make_index(shards: Sequence[str], images: int) -> None:
     """Keep an index of so many images, spread over the shards, each of which lies where a photograph does."""
     each = -(-images // len(shards))
     numbers = np.arange(images)
-    members = read_members(shards[0])
-    places = np.array([members.firsts, members.sizes], np.int64).T
+    places = np.array(members_of_tar(shards[0]).places, np.int64)[:, :2]
     spans = np.concatenate([(numbers // each)[:, None], places[numbers % PER_SHARD]], axis=1)
     names = Names(f"train-{i // each:06d}/{i // each % CLASSES:04d}/{i:08d}.jpg" for i in range(images))
     labels = numbers // each % CLASSES
-    source = SpanSource(shards, spans, names, labels, [f"{k:04d}" for k in range(CLASSES)])  # type: ignore[arg-type]
-    WholeIndex(shards, "train").write(Opened(source, False))
+    states = states_of(shards)
+    classes = [f"{k:04d}" for k in range(CLASSES)]
+    source = SpanSource(shards, spans, names, Numbers(labels), classes, states=states)
+    WholeIndex(shards, states, "train").write(Opened(source, False))
+
+
+def members_of_tar(path: str) -> Members:
+    """The images of a tar file, by its headers."""
+    state = states_of([path])[0]
+    with whole_file(path, state) as file:
+        return read_tar(path, file, state.size, lambda _: None)
 
 
 def memory(process: int | str = "self") -> dict[str, float]:
@@ -171,7 +181,7 @@ def seconds_to_walk(members: int, folder: Path) -> float:
         for i in range(members):
             tar.addfile(tarfile.TarInfo(f"{i % CLASSES:04d}/{i:08d}.jpg"))
     started = time.perf_counter()
-    read_members(str(path))
+    members_of_tar(str(path))
     seconds = time.perf_counter() - started
     path.unlink()
     return seconds

@@ -91,6 +91,28 @@ def test_shards_have_parts_by_their_names(spec, shards, folder):
     assert own.name(0) == "val-0/cats/0.jpg"
 
 
+def test_names_are_in_order_where_those_of_two_archives_lie_among_each_other(tmp_path):
+    members = {
+        "shards/a.tar": ["z/1.jpg", "cat/9.jpg", "b/x/1.jpg"],
+        "shards/a/b.tar": ["x/2.jpg", "dog/2.jpg"],
+    }
+    contents = {}
+    for k, (path, names) in enumerate(members.items()):
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(file, "w") as tar:
+            for i, name in enumerate(names):
+                contents[path.removeprefix("shards/")[:-4] + "/" + name] = jpeg(10 * k + i)
+                add(tar, name, jpeg(10 * k + i))
+    source = open_source(str(tmp_path / "shards"))
+    assert [source.name(i) for i in range(5)] == sorted(contents)
+    for i in range(5):
+        with source.open(i) as file:  # type: ignore[union-attr]
+            assert file.read() == contents[source.name(i)]
+    classes = [source.class_names[label] for label in source.labels or ()]
+    assert classes == ["dog", "b", "x", "cat", "z"]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_those_of_the_folder_from_any_step_on(workers, folder, tmp_path):
     archive = packed(tmp_path / "all.tar", folder, ["train", "val"])

@@ -137,6 +137,14 @@ class Names(Sequence[str]):
             ends = SharedArray(np.cumsum(np.frombuffer(lengths, np.int64)))
         self.text, self.ends = text, ends
 
+    @classmethod
+    def joined(cls, parts: Sequence[Names]) -> Names:
+        """The names of all parts, one after the other."""
+        before = np.cumsum([0, *(len(part.text.values) for part in parts)])
+        ends = [part.ends.values + shift for part, shift in zip(parts, before[:-1], strict=True)]
+        text = np.concatenate([part.text.values for part in parts])
+        return cls(None, SharedArray(text), SharedArray(np.concatenate(ends)))
+
     def __len__(self) -> int:
         return len(self.ends.values)
 
@@ -194,9 +202,10 @@ def as_array(numbers: Indices) -> Shaped[NDArray[Any], "n"]:
 
 def selected(values: Shaped[NDArray[Any], "N *k"], indices: Indices) -> Shaped[NDArray[Any], "n *k"]:
     """The rows of an array at these places, in their order; of a range without a copy."""
-    if isinstance(indices, range) and indices.step == 1 and 0 <= indices.start:
+    if isinstance(indices, range) and indices.step == 1 and indices.start >= 0:
         return values[indices.start : indices.stop]
-    return values[as_array(indices)]
+    found: Shaped[NDArray[Any], "n *k"] = values[as_array(indices)]
+    return found
 
 
 def chunks(indices: Indices) -> Iterator[Any]:

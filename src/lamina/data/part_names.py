@@ -94,10 +94,9 @@ def roles_of_all(levels: Iterable[Sequence[str]]) -> list[Role | None] | None:
     return None
 
 
-def part_note(roles: Sequence[Role | None]) -> str:
-    """How many images each part has, for users."""
-    others = counted(sum(role not in ("train", "val") for role in roles), "image")
-    train, val = (sum(role == part for role in roles) for part in ("train", "val"))
+def part_note(train: int, val: int, of: int) -> str:
+    """How many of so many images each part has, for users."""
+    others = counted(of - train - val, "image")
     unused = "" if others.startswith("0 ") else f"; {others} in neither"
     return f"the training part has {counted(train, 'image')}, the held-out part {val}{unused}"
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import NDArray
 
 from lamina.core.text import printable
-from lamina.data.archives.members import Place
+from lamina.data.archives.images import Codes, Images, Texts
 from lamina.data.part_names import Role, roles_among, roles_of_all
 
 
-class ArchivedImage(NamedTuple):
-    """An image in an archive."""
+class Roles(NamedTuple):
+    """The parts of images."""
 
-    name: str
-    """The member's name; of one of several shards, with the shard's path below their common folder before it,
-    without its ending."""
-    number: int
-    """Of its archive."""
-    place: Place
-    text: str
-    """What a file beside it says of its class; "" where none does."""
-    inside: int
-    """Where the member's own name begins in `name`."""
+    known: list[Role | None]
+    codes: Codes
+    """Of each image the place of its part in `known`."""
+
+    def those_in(self, *roles: Role) -> Int64[NDArray[np.int64], "n"]:
+        """The images of some parts."""
+        return np.flatnonzero(np.array([role in roles for role in self.known])[self.codes])
 
 
 class Classes(NamedTuple):
@@ -30,73 +31,80 @@ class Classes(NamedTuple):
 
     names: list[str]
     """All classes in their order; none where there are no labels."""
-    labels: list[int]
+    labels: Int64[NDArray[np.int64], "N"]
     """Of each image the number of its class."""
     why_none: str
     """Why there are none, where there are none."""
 
 
-def roles_by_name(shards: Sequence[str], folders: Sequence[str] = ()) -> list[Role | None] | None:
-    """The part of each image by the names of the shards' folders, of the shards, or of the outermost folders
-    in them; None where there are no two parts.
+def roles_by_name(shards: Sequence[str]) -> list[Role | None] | None:
+    """The part of each archive by the names of their folders or else their own; None where there are no two
+    parts.
 
     Args:
-        shards: of each image the path of its archive below the common folder, without its ending.
-        folders: of each image the outermost folder in the archive.
+        shards: of each archive the path below the common folder, without its ending.
     """
-    levels = (
-        [shard.rpartition("/")[0].partition("/")[0] for shard in shards],
-        [shard.rpartition("/")[2] for shard in shards],
-        folders,
-    )
-    return roles_of_all(levels)
+    return roles_of_all([list(map(_folder_of, shards)), list(map(_name_of, shards))])
 
 
-def roles_of(images: Sequence[ArchivedImage]) -> list[Role | None] | None:
-    """The part of each image; None where there are no two parts."""
-    shards = [image.name[: image.inside].rstrip("/") for image in images]
-    folders = [image.name[image.inside :].rpartition("/")[0].partition("/")[0] for image in images]
-    return roles_by_name(shards, folders)
+def roles_of(images: Images) -> Roles | None:
+    """The part of each image by the names of the archives' folders, of the archives, or of the outermost
+    folders in them; None where there are no two parts."""
+    for texts, name in (
+        (images.archive, _folder_of),
+        (images.archive, _name_of),
+        (images.outer, str),
+    ):
+        used = texts.used()
+        roles = roles_of_all([list(map(name, used))])
+        if roles is not None:
+            found = dict(zip(used, roles, strict=True))
+            return Roles([found.get(text) for text in texts.known], texts.codes)
+    return None
 
 
-def classes_of(images: Sequence[ArchivedImage], roles: Sequence[Role | None] | None) -> Classes:
+def _folder_of(shard: str) -> str:
+    return shard.rpartition("/")[0].partition("/")[0]
+
+
+def _name_of(shard: str) -> str:
+    return shard.rpartition("/")[2]
+
+
+def classes_of(images: Images, has_parts: bool) -> Classes:
     """The classes of images: what files beside them say, or else the folders that they are in."""
-    found, why_none = _class_names(images, roles)
+    texts, why_none = _class_names(images, has_parts)
     if why_none:
-        return Classes([], [], why_none)
-    names = sorted(set(found))
+        return Classes([], np.empty(0, np.int64), why_none)
+    names = sorted(set(texts.used()))
     if all(name.isdecimal() for name in names):
         names.sort(key=int)
     number = {name: i for i, name in enumerate(names)}
-    return Classes(names, [number[name] for name in found], "")
+    numbers: NDArray[Any] = np.array([number.get(text, -1) for text in texts.known])
+    return Classes(names, numbers[texts.codes], "")
 
 
-def _class_names(
-    images: Sequence[ArchivedImage], roles: Sequence[Role | None] | None
-) -> tuple[list[str], str]:
+def _class_names(images: Images, has_parts: bool) -> tuple[Texts, str]:
     """The class of each image, and why there are none, where there are none."""
-    texts = [image.text for image in images]
-    if any(texts):
-        if not all(texts):
-            n, without = texts.count(""), images[texts.index("")].name
+    texts, without = images.labels, images.labels.without()
+    if len(without) < len(images):
+        if len(without):
             return texts, (
-                f"{n} of {len(images)} images have no label beside them (.cls, or .json with label or cls), "
-                f"such as {printable(without)}"
+                f"{len(without)} of {len(images)} images have no label beside them (.cls, or .json with "
+                f"label or cls), such as {printable(images.names[int(without[0])])}"
             )
-        return texts, "" if len(
-            set(texts)
-        ) > 1 else "the labels beside the images (.cls, .json) are all the same"
-    folders = [_folder(image, roles is not None) for image in images]
-    if "" in folders:
-        return folders, f"{printable(images[folders.index('')].name)} lies in no class folder"
-    if len(set(folders)) < 2:
-        return folders, f"all images are in one folder, {printable(folders[0])}"
-    return folders, ""
+        alone = len(texts.used()) == 1
+        return texts, "the labels beside the images (.cls, .json) are all the same" if alone else ""
+    folders = _folders(images) if has_parts else images.outer
+    if len(without := folders.without()):
+        return folders, f"{printable(images.names[int(without[0])])} lies in no class folder"
+    used = set(folders.used())
+    return folders, f"all images are in one folder, {printable(*used)}" if len(used) == 1 else ""
 
 
-def _folder(image: ArchivedImage, has_parts: bool) -> str:
-    """The outermost folder that a member is in, but for that of a part."""
-    folders = image.name[image.inside :].split("/")[:-1]
-    if has_parts and folders and roles_among([folders[0]]):
-        folders = folders[1:]
-    return folders[0] if folders else ""
+def _folders(images: Images) -> Texts:
+    """The outermost folder that each member is in, but for that of a part."""
+    outer, second = images.outer, images.second
+    is_part = np.array([bool(name and roles_among([name])) for name in outer.known])[outer.codes]
+    codes = np.where(is_part, second.codes + len(outer.known), outer.codes)
+    return Texts([*outer.known, *second.known], codes)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
-
-import numpy as np
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import counted, printable
-from lamina.data.archives.classes import ArchivedImage, classes_of, roles_by_name, roles_of
+from lamina.data.archives.classes import classes_of, roles_by_name, roles_of
 from lamina.data.archives.files import State, states_of
+from lamina.data.archives.images import Images, ImagesBuilder
 from lamina.data.archives.index import members_of
 from lamina.data.archives.members import Members
 from lamina.data.archives.progress import IndexProgress
 from lamina.data.archives.shards import RemoteFolder, without_ending
 from lamina.data.archives.spans import SpanSource
 from lamina.data.archives.whole import Opened, WholeIndex
+from lamina.data.columns import Numbers
 from lamina.data.found import PassedOver
 from lamina.data.part_names import part_note
 from lamina.data.remote.folder import RemoteFiles
@@ -43,48 +43,40 @@ def open_archives(named: Sequence[str] | RemoteFolder, split: Split | None) -> O
         LaminaError: where an archive cannot be read, holds no images, or has no images of the part.
     """
     if isinstance(named, RemoteFolder):
-        images, states, passed_over = _listed_images(named)
-        return _put_together(named, split, images, states, passed_over)
+        return _put_together(named, split, [State(*named.state(k)) for k in range(len(named.files))])
     states = states_of(named)
     kept = WholeIndex(named, states, split or "train")
     opened = kept.read()
     if opened is None:
-        images, passed_over = _all_images(named, states)
-        opened = _put_together(named, split, images, states, passed_over)
+        opened = _put_together(named, split, states)
         kept.write(opened)
     return opened
 
 
 def _put_together(
-    named: Sequence[str] | RemoteFolder,
-    split: Split | None,
-    images: Sequence[ArchivedImage],
-    states: Sequence[State],
-    passed_over: PassedOver,
+    named: Sequence[str] | RemoteFolder, split: Split | None, states: Sequence[State]
 ) -> Opened:
-    if not images:
-        why = "; ".join(passed_over.notes()) or "nothing in it has an image's ending"
+    images = _listed_images(named) if isinstance(named, RemoteFolder) else _all_images(named, states)
+    if isinstance(images, PassedOver):
+        why = "; ".join(images.notes()) or "nothing in it has an image's ending"
         raise LaminaError(f"no images in {_described(named)}: {why}")
     roles = roles_of(images)
-    classes = classes_of(images, roles)
-    wanted = "val" if split == "val" else "train"
-    kept = [i for i in range(len(images)) if roles is None or split == "all" or roles[i] == wanted]
-    labelled = (
-        [images[i].name for i in kept],
-        [classes.labels[i] for i in kept] if classes.names else None,
-        classes.names,
-    )
-    notes = [] if roles is None or split == "all" else [part_note(roles)]
+    classes = classes_of(images, roles is not None)
+    names, labels, spans = images.names, classes.labels if classes.names else None, images.spans
+    notes = images.passed_over.notes()
+    if roles is not None and split != "all":
+        train, val = roles.those_in("train"), roles.those_in("val")
+        notes = (part_note(len(train), len(val), len(images)), *notes)
+        kept = val if split == "val" else train
+        names, labels, spans = names.at(kept), None if labels is None else labels[kept], spans[kept]
+    labelled = (names, None if labels is None else Numbers(labels), classes.names)
     source: Source
     if isinstance(named, RemoteFolder):
-        files = [images[i].number for i in kept]
+        files = spans[:, 0].tolist()
         source = RemoteFiles([named.files[k][0] for k in files], [states[k] for k in files], *labelled)
     else:
-        places = [(images[i].number, *images[i].place) for i in kept]
-        source = SpanSource(
-            named, np.array(places, np.int64).reshape(len(kept), -1), *labelled, states=states
-        )
-    source.notes, source.no_labels = (*notes, *passed_over.notes()), classes.why_none
+        source = SpanSource(named, spans, *labelled, states=states)
+    source.notes, source.no_labels = notes, classes.why_none
     return Opened(source, roles is not None)
 
 
@@ -102,32 +94,25 @@ def _described(named: Sequence[str] | RemoteFolder) -> str:
     return printable(named[0]) + (f" and {counted(len(named) - 1, 'more archive')}" if len(named) > 1 else "")
 
 
-def _listed_images(folder: RemoteFolder) -> tuple[list[ArchivedImage], list[State], PassedOver]:
+def _listed_images(folder: RemoteFolder) -> Images | PassedOver:
     found = folder.images()
-    images = [
-        ArchivedImage(name, place.first, place, "", 0)
-        for name, place in zip(found.names, found.places, strict=True)
-    ]
-    images.sort(key=lambda image: image.name)
-    return images, [State(*folder.state(k)) for k in range(len(folder.files))], found.passed_over
+    building = ImagesBuilder()
+    building.add("", 0, found)
+    listed = building.result()
+    if isinstance(listed, Images):
+        listed.spans = listed.spans[:, 1:]  # `Place.first` is the file's number
+    return listed
 
 
-def _all_images(shards: Sequence[str], states: Sequence[State]) -> tuple[list[ArchivedImage], PassedOver]:
-    passed_over, found = PassedOver(), list[ArchivedImage]()
-    for number, (own, members) in enumerate(zip(_own_names(shards), _indices(shards, states), strict=True)):
-        passed_over.add(members.passed_over)
-        before = (
-            f"{own}/" if len(shards) > 1 else ""
-        )  # one archive has the names of the folder it was made of
-        found += [
-            ArchivedImage(before + name, number, place, text, len(before))
-            for name, place, text in zip(members.names, members.places, members.labels, strict=True)
-        ]
-    found.sort(key=lambda image: image.name)
-    return found, passed_over
+def _all_images(shards: Sequence[str], states: Sequence[State]) -> Images | PassedOver:
+    building = ImagesBuilder()
+    own = _own_names(shards) if len(shards) > 1 else [""]  # of one, those of the folder it was made of
+    for number, members in enumerate(_indices(shards, states)):
+        building.add(own[number], number, members)
+    return building.result()
 
 
-def _indices(shards: Sequence[str], states: Sequence[State]) -> list[Members]:
+def _indices(shards: Sequence[str], states: Sequence[State]) -> Iterator[Members]:
     n_bytes = sum(state.size for state in states)
     progress = IndexProgress(len(shards), n_bytes)
     remote = is_url(shards[0])
@@ -135,7 +120,7 @@ def _indices(shards: Sequence[str], states: Sequence[State]) -> list[Members]:
     def index(i: int) -> Members:
         return members_of(shards[i], states[i], remote or n_bytes >= _WORTH_BYTES, progress)
 
-    return in_parallel(index, range(len(shards))) if remote else [index(i) for i in range(len(shards))]
+    return iter(in_parallel(index, range(len(shards)))) if remote else map(index, range(len(shards)))
 
 
 def _own_names(shards: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lamina.data.archives.files import State, identity_of, part_of, states_of
 from lamina.data.archives.members import PLAIN, Place
 from lamina.data.archives.unpack import unpack
-from lamina.data.columns import Numbers, SharedArray, as_array
+from lamina.data.columns import Numbers, SharedArray, selected
 from lamina.data.decode.decode import Decoded, decode, image_size
 from lamina.data.decode.limits import Stream
 from lamina.data.decode.unreadable import Unreadable
@@ -90,7 +90,7 @@ class SpanSource(EncodedSource):
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
         """Digest of the path and state of the files, and of where the images lie in them."""
-        digest, spans = hashlib.sha256(), self.spans[as_array(indices)]
+        digest, spans = hashlib.sha256(), selected(self.spans, indices)
         for number in np.unique(spans[:, 0]).tolist():
             digest.update(os.fsencode(identity_of(self.files[number])) + b"\0")
             digest.update(repr(tuple(self.states[number])).encode())
@@ -123,7 +123,7 @@ class SpanSource(EncodedSource):
 
     def _sizes(self, indices: Sequence[int]) -> Int64[NDArray[np.int64], "n"]:
         """The number of bytes of each image, unpacked."""
-        spans = self.spans[as_array(indices)]
+        spans = selected(self.spans, indices)
         packed = spans.shape[1] > _PLAIN_COLUMNS
         sizes: Int64[NDArray[np.int64], "n"] = spans[:, 2]
         return np.where(spans[:, 3] == PLAIN, sizes, spans[:, 4]) if packed else sizes

@@ -119,7 +119,7 @@ def _chosen(
     if roles is not None and split != "all":
         wanted = "val" if split == "val" else "train"
         keep = np.array([role == wanted for role in roles], np.bool_)
-        said.append(part_note(roles))
+        said.append(part_note(roles.count("train"), roles.count("val"), len(roles)))
     if labels is None:
         return keep, None, "", said
     if without := int((~labels.known[keep]).sum()):
