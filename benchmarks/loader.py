@@ -104,8 +104,8 @@ def write_large(folder: Path, n: int = 12) -> None:
         whole.save(folder / f"{k}.jpg", quality=92)
 
 
-def image_folder(root: Path) -> Contender:
-    """What the reference implementations do."""
+def folder_of(root: Path) -> datasets.ImageFolder:
+    """What the reference implementations read."""
     change = v1.Compose(
         [
             v1.RandomResizedCrop(SIDE, scale=(0.2, 1.0), interpolation=InterpolationMode.BICUBIC),
@@ -114,7 +114,12 @@ def image_folder(root: Path) -> Contender:
             v1.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    found = datasets.ImageFolder(str(root), change)
+    return datasets.ImageFolder(str(root), change)
+
+
+def image_folder(root: Path) -> Contender:
+    """What the reference implementations do."""
+    found = folder_of(root)
 
     def read(step: int) -> Tensor:
         torch.manual_seed(step)
