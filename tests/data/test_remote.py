@@ -19,6 +19,7 @@ from helpers.archives import jpeg, two_parts, zipped
 from helpers.remote import Remote, register
 from lamina.core.errors import LaminaError
 from lamina.data.archives import files
+from lamina.data.archives.shards import is_archive, without_ending
 from lamina.data.check import check
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.loading.loader import TrainLoader, eval_batches
@@ -245,6 +246,18 @@ def test_a_remote_that_is_gone_ends_in_one_line_after_all_tries(error, system, r
         batches(source, 0, 0, 0, 1)
 
 
+def test_no_connection_is_no_missing_file_whatever_fsspec_says_of_it(system, remote, waits):
+    error = FileNotFoundError("counted://zips/all.zip")
+    error.__cause__ = ConnectionError("refused")
+    remote.fails = lambda method, path: error
+    with pytest.raises(LaminaError, match="refused, 4 times in a row"):
+        open_source("counted://zips/all.zip")
+    error.__cause__ = KeyError("all.zip")
+    with pytest.raises(LaminaError, match="missing"):
+        open_source("counted://zips/all.zip")
+    assert len(waits) == 3
+
+
 def test_an_answer_that_is_cut_off_is_asked_for_again(system, remote, monkeypatch, waits):
     source = open_source("counted://shards", "all")
     expected = source.read(0)
@@ -326,6 +339,26 @@ def test_what_is_hidden_or_no_image_is_passed_over_and_archives_among_images_are
     assert "1 .txt" in notes
     assert "1 .tar" in notes
     assert "1 hidden" in notes
+
+
+def test_a_listing_without_sizes_is_completed(folder, system, monkeypatch):
+    find = type(system).find
+    without = lambda self, path, **more: {name: {"type": "file"} for name in find(self, path, **more)}  # noqa: E731
+    monkeypatch.setattr(type(system), "find", without)
+    every = range(20)
+    assert open_source("counted://photos", "all").content(every) == open_source(str(folder), "all").content(
+        every
+    )
+
+
+def test_the_name_of_a_file_of_the_web_ends_before_its_question_mark():
+    for url, archive in (
+        ("https://host/a.zip?X-Signature=a/b.jpg", True),
+        ("https://host/a.jpg?X-Signature=a.zip", False),
+        ("s3://bucket/a?.tar", True),
+    ):
+        assert is_archive(url) == archive
+    assert without_ending("https://host/a.zip?x=1") == "https://host/a"
 
 
 def test_one_image_at_a_remote(system):
