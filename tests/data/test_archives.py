@@ -21,7 +21,7 @@ from PIL import Image
 from lamina.core.errors import LaminaError
 from lamina.data.archives import index
 from lamina.data.archives import open as archives
-from lamina.data.archives import shards as names
+from lamina.data.archives import shards as named
 from lamina.data.archives.files import states_of
 from lamina.data.archives.members import Members
 from lamina.data.archives.progress import IndexProgress
@@ -285,7 +285,7 @@ def test_the_names_of_shards_tell_whether_there_is_a_held_out_part(shards, monke
 def test_a_name_is_looked_up_once(shards, monkeypatch):
     listed: list[str] = []
     walk = os.walk
-    monkeypatch.setattr(names.os, "walk", lambda top: listed.append(top) or walk(top))
+    monkeypatch.setattr(named.os, "walk", lambda top: listed.append(top) or walk(top))
     open_source(str(shards))
     assert listed == [str(shards)]
 
