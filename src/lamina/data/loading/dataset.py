@@ -108,7 +108,7 @@ class TrainReader(BatchReader):
         flips = (uniform(keys, 1, Purpose.FLIP)[:, 0] < self.flip).tolist()
         colours = [] if self.strengths is None else uniform(keys, 5, Purpose.COLOUR).tolist()
         shifts = [] if self.views is None else uniform(keys, self.views.n_draws, Purpose.VIEW).tolist()
-        images, seconds, labels = [], [], []
+        images, seconds, read_from = [], [], []
         faults: list[Fault] = []
         remarks: list[Remark] = []
         for first in range(0, len(samples), self.views_per_read):
@@ -125,14 +125,13 @@ class TrainReader(BatchReader):
                     image, second = self.views(image, shifts[k])
                     seconds.append(second)
                 images.append(image if self.augment is None else self.augment(image, keys[k]))
-            label = self.source.labels[index] if self.source.labels is not None else -1
-            labels += [label] * len(crops)
+            read_from += [index] * len(crops)
         mask = None
         if self.masking is not None and self.grid is not None:
             mask = self.masking(keys, self.grid)
-        known = torch.tensor(labels) if self.source.labels is not None else None
         view = stack(seconds) if seconds else None
-        return Batch(stack(images), keys, mask, known, tuple(faults), view, remarks=tuple(remarks))
+        batch = Batch(stack(images), keys, mask, None, tuple(faults), view, remarks=tuple(remarks))
+        return labelled(batch, self.source, read_from)
 
     def _how(self, draws: Sequence[Sequence[float]]) -> Decoding:
         """How an image is decoded of which these crops are taken."""
@@ -170,11 +169,19 @@ class EvalReader(BatchReader):
             image = kept(self.crop(found.image, (), found.reduced), found.image)
             images.append(image if self.change is None else self.change(image, index))
             read.append(index)
-        labels = self.source.labels
-        known = None if labels is None else torch.tensor([labels[i] for i in read], dtype=torch.int64)
         stacked = stack(images) if images else torch.empty(0, 0, 0, 0)
         keys = torch.tensor(read, dtype=torch.int64)
-        return Batch(stacked, keys, None, known, tuple(faults), remarks=tuple(remarks))
+        batch = Batch(stacked, keys, None, None, tuple(faults), remarks=tuple(remarks))
+        return labelled(batch, self.source, read)
+
+
+def labelled(batch: Batch, source: Source, indices: Sequence[int]) -> Batch:
+    """The batch with the labels of these images, where the source has some."""
+    if source.multi_labels is not None:
+        return replace(batch, multi_labels=torch.from_numpy(source.multi_labels[list(indices)]))
+    if source.labels is None:
+        return batch
+    return replace(batch, labels=torch.tensor([source.labels[i] for i in indices], dtype=torch.int64))
 
 
 def read_noted(source: Source, index: int, how: Decoding, remarks: list[Remark]) -> Decoded:
