@@ -41,7 +41,8 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and text."""
         found = None if self.confusion is None else self.confusion.to_json()
-        return {**asdict(self), "confusion": found}
+        fields = {**asdict(self), "confusion": found}
+        return fields if self.more else {name: fields[name] for name in fields if name != "more"}
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Row:

@@ -53,6 +53,8 @@ class Supervised(nn.Module):
         LaminaError: for parts that do not fit each other.
     """
 
+    several = False
+
     def __init__(
         self,
         encoder: Encoder,
@@ -67,7 +69,9 @@ class Supervised(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.fusion = fusion
-        self.n_classes, self.several = n_classes, several
+        self.n_classes = n_classes
+        if several:  # else the network has the attributes, and so the hash, that it always had
+            self.several = True
         self.options = options or SupervisedOptions()
         self.pool = self.options.pool or ("cls" if encoder.n_class else "mean")
         self.distilled = getattr(encoder.vit, "dist_token", None) is not None
