@@ -129,7 +129,6 @@ def _described(
             "pool": task.pool,
             "neck": task.options.neck if task.options.neck == "layer" else "none",
             "class_names": list(class_names),
-            "several": task.several,
         },
     }
 
@@ -150,8 +149,7 @@ def load_supervised(path: str | Path, device: torch.device | str = "cpu") -> Sup
     fusion = build_fusion(kind, encoder.width, encoder.depth)
     head = about["classifier"]
     chosen = SupervisedOptions(pool=head["pool"], neck=head.get("neck", "none"))
-    several = head.get("several") is True
-    task = Supervised(encoder, fusion, int(head["n_classes"]), chosen, several=several)
+    task = Supervised(encoder, fusion, int(head["n_classes"]), chosen)
     tensors = read_weights(files.weights)
     names = _names(task, kind.kind == "none" and task.pool != "attentive")
     state = {own: tensors.pop(name) for own, name in names.items() if name in tensors}

@@ -102,8 +102,7 @@ def _probe(run: RunData) -> Fact:
     if seeds is None or trained is None:
         return Fact("Best probe", NO_VALUE, "not evaluated yet")
     other = baseline_of(seeds)
-    metric = seeds[0].metric.replace("top1", "top-1")
-    label = f"{PROTOCOLS.get(seeds[0].protocol, seeds[0].protocol)}, {metric}"
+    label = f"{PROTOCOLS.get(seeds[0].protocol, seeds[0].protocol)}, top-1"
     return Fact(label, percent(trained.top1), "" if other is None else _against(trained.top1, other))
 
 
