@@ -40,14 +40,11 @@ from lamina.data.decode.decode import decode_file
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
-from lamina.data.pack.encode import Format
-from lamina.data.pack.write import pack
 from lamina.masking.random import RandomMasking
 from lamina.methods.catalog import recipe
 from step import ratios
 
 SIDE = 224
-FORMATS: tuple[Format, ...] = ("jpeg", "raw")
 _FOLDERS = (("skimage", "data"), ("sklearn", "datasets/images"))
 _PHOTOGRAPHS = (
     *(
@@ -107,8 +104,8 @@ def write_large(folder: Path, n: int = 12) -> None:
         whole.save(folder / f"{k}.jpg", quality=92)
 
 
-def image_folder(root: Path) -> Contender:
-    """What the reference implementations do."""
+def folder_of(root: Path) -> datasets.ImageFolder:
+    """What the reference implementations read."""
     change = v1.Compose(
         [
             v1.RandomResizedCrop(SIDE, scale=(0.2, 1.0), interpolation=InterpolationMode.BICUBIC),
@@ -117,7 +114,12 @@ def image_folder(root: Path) -> Contender:
             v1.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    found = datasets.ImageFolder(str(root), change)
+    return datasets.ImageFolder(str(root), change)
+
+
+def image_folder(root: Path) -> Contender:
+    """What the reference implementations do."""
+    found = folder_of(root)
 
     def read(step: int) -> Tensor:
         torch.manual_seed(step)
@@ -211,9 +213,6 @@ def contenders(root: Path, large: bool) -> dict[str, Contender]:
         return found
     found |= {f"{name} and lamina's crop": on_tensors(root, each) for name, each in decoders().items()}
     found["lamina, Pillow"] = lamina(root, fast=False)
-    for form in FORMATS:
-        pack(str(root), root.parent / form, format=form, workers=0)
-        found[f"lamina, packed {form}"] = lamina(root.parent / form, DataOptions(jpeg_decoding="reduced"))
     for views in (1, 2, 5):
         name = "lamina" if views == 1 else f"lamina, {views} views per read"
         found[name] = lamina(root, DataOptions(views_per_read=views, jpeg_decoding="reduced"))
@@ -276,8 +275,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "photos"
-        (root / "photographs").mkdir(parents=True)
+        root = Path(folder)
+        (root / "photographs").mkdir()
         (write_large if options.large else write_small)(root / "photographs")
         files = sorted(root.glob("*/*.jpg"))
         size = sum(file.stat().st_size for file in files) / len(files) / 1000

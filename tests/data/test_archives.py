@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
+import multiprocessing
 import os
 import tarfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +20,8 @@ from PIL import Image
 
 from lamina.core.errors import LaminaError
 from lamina.data.archives import index
+from lamina.data.archives import open as archives
+from lamina.data.archives import shards as named
 from lamina.data.archives.files import states_of
 from lamina.data.archives.members import Members
 from lamina.data.archives.progress import IndexProgress
@@ -145,6 +151,47 @@ def test_cls_files_beside_the_images_are_their_classes(tmp_path):
     )
 
 
+LABELS = {
+    "label": ('{"label": "cat"}', "cat"),
+    "cls": ('{"cls": 7, "caption": "x"}', "7"),
+    "label before cls": ('{"cls": 7, "label": 8}', "8"),
+    "label that is none, and cls": ('{"cls": 7, "label": null}', "7"),
+    "half a character": ('{"label": "\\ud800 a\\u0000"}', "? a\ufffd"),
+    "a list": ('{"label": [1]}', ""),
+    "a fraction": ('{"label": 1.5}', ""),
+    "a truth": ('{"label": true}', ""),
+    "an empty text": ('{"label": " "}', ""),
+    "no object": ("[1]", ""),
+    "no JSON": ("{", ""),
+    "nested too deep": ("[" * 100_000, ""),
+    "a number of many digits": ('{"label": ' + "9" * 9999 + "}", ""),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_json_file_beside_an_image_may_state_its_class(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
+    content, label = LABELS[name]
+    with tarfile.open(tmp_path / "w.tar", "w") as tar:
+        add(tar, "0.jpg", jpeg(0))
+        add(tar, "0.json", content.encode())
+    for _ in range(2):  # the second time from the cache
+        found = members_of(tmp_path / "w.tar")
+        assert found.labels == [label]
+        assert found.passed_over.endings == ({} if label else {".json": 1})
+
+
+def test_a_cls_file_counts_before_a_json_file_in_either_order(tmp_path):
+    with tarfile.open(tmp_path / "w.tar", "w") as tar:
+        add(tar, "0.jpg", jpeg(0))
+        add(tar, "0.cls", b"a\0\n")
+        add(tar, "0.json", b'{"label": "b"}')
+        add(tar, "1.json", b'{"label": "d"}')
+        add(tar, "1.cls", b"c")
+        add(tar, "1.jpg", jpeg(1))
+    assert open_source(str(tmp_path / "w.tar")).class_names == ("a\ufffd", "c")
+
+
 def test_without_parts_a_share_is_held_out(folder, tmp_path):
     archive = str(packed(tmp_path / "train.tar", folder / "train", ["cats", "dogs"]))
     assert held_out(archive) == "all"
@@ -215,6 +262,121 @@ def test_an_index_is_kept_and_belongs_to_one_state_of_the_archive(folder, tmp_pa
     packed(archive, folder, ["train", "val"])
     assert len(members_of(archive).names) == 20
     assert len(walked) == 3
+
+
+def test_the_indices_of_small_archives_are_kept_where_they_are_large_together(
+    shards, tmp_path, monkeypatch, walked
+):
+    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
+    sizes = [file.stat().st_size for file in sorted(shards.iterdir())]
+    for worth, walks in ((sum(sizes) + 1, 6), (sum(sizes), 3)):
+        walked.clear()
+        monkeypatch.setattr(archives, "_WORTH_BYTES", worth)
+        for _ in range(2):
+            assert len(open_source(str(shards), "all")) == 20
+        assert len(walked) == walks
+
+
+def test_the_names_of_shards_tell_whether_there_is_a_held_out_part(shards, monkeypatch):
+    monkeypatch.setattr(index, "read_tar", None)  # would fail
+    assert held_out(str(shards)) == "val"
+
+
+def test_a_name_is_looked_up_once(shards, monkeypatch):
+    listed: list[str] = []
+    walk = os.walk
+    monkeypatch.setattr(named.os, "walk", lambda top: listed.append(top) or walk(top))
+    open_source(str(shards))
+    assert listed == [str(shards)]
+
+
+def indexed(archive: str, started: Any, done: Any, seconds: float) -> None:
+    """Index an archive in another process, which takes so many seconds for it."""
+    walk = index.read_tar
+
+    def slow(*given: Any) -> Members:
+        started.set()
+        time.sleep(seconds)
+        return walk(*given)
+
+    index.read_tar = slow
+    done.put(len(members_of(Path(archive)).names))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+@pytest.mark.parametrize("dies", [False, True])
+def test_one_process_indexes_and_the_others_wait_for_it_as_long_as_it_lives(
+    dies, folder, tmp_path, monkeypatch, walked
+):
+    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
+    archive = packed(tmp_path / "a.tar", folder, ["train"])
+    fork = multiprocessing.get_context("fork")
+    started, done = fork.Event(), fork.Queue()
+    other = fork.Process(target=indexed, args=(str(archive), started, done, 60.0 if dies else 0.5))
+    other.start()
+    assert started.wait(30)
+    if dies:
+        killer = threading.Timer(0.3, other.kill)
+        killer.start()
+    first = time.monotonic()
+    assert len(members_of(archive).names) == 10
+    assert 0.2 < time.monotonic() - first < 30
+    assert len(walked) == dies  # it takes the other one's index, or makes its own
+    other.join(30)
+    assert dies or done.get(timeout=30) == 10
+    assert [file.suffix for file in (tmp_path / "cache" / "archives").iterdir()] == [".npz"]
+
+
+def test_nobody_waits_for_ever_for_a_process_that_was_stopped(folder, tmp_path, monkeypatch, walked):
+    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(index, "_PATIENCE_SECONDS", 0.2)
+    archive = packed(tmp_path / "a.tar", folder, ["train"])
+    fork = multiprocessing.get_context("fork")
+    started = fork.Event()
+    other = fork.Process(target=indexed, args=(str(archive), started, fork.Queue(), 60.0))
+    other.start()
+    try:
+        assert started.wait(30)
+        assert len(members_of(archive).names) == 10
+        assert len(walked) == 1
+    finally:
+        other.kill()
+        other.join(30)
+
+
+def test_a_cache_that_cannot_be_written_is_as_none(folder, tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
+    assert len(members_of(packed(tmp_path / "a.tar", folder, ["train"])).names) == 10
+
+
+def test_progress_is_said_now_and_then(capsys):
+    now = iter([0.0, 1.0, 6.0, 6.0, 7.0, 22.0, 22.0])
+    progress = IndexProgress(3, 4_000_000_000, lambda: next(now))
+    progress.walked(1_000_000_000)
+    assert capsys.readouterr().err == ""
+    progress.walked(1_000_000_000)
+    assert capsys.readouterr().err == "indexing 3 archives of 4.0 GB, once: 50% done\n"
+    progress.waits(7.0, "process 5 on host\x1b")
+    assert capsys.readouterr().err == ""
+    progress.waits(22.0, "process 5 on host\x1b")
+    assert (
+        capsys.readouterr().err
+        == "waiting for process 5 on host\\x1b, which indexes these archives, for 22 s\n"
+    )
+
+
+def test_an_archive_that_is_replaced_by_one_of_the_same_size_is_noticed(folder, tmp_path):
+    archive = packed(tmp_path / "a.tar", folder, ["train"])
+    source = open_source(str(archive))
+    found, content = archive.stat(), bytearray(archive.read_bytes())
+    archive.write_bytes(bytes(content))
+    os.utime(archive, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+    with pytest.raises(Unreadable, match="changed or replaced") as error:
+        source.read(0)
+    assert error.value.reason == Reason.BROKEN
+    os.utime(archive, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert source.read(0).shape == (3, 24, 36)
 
 
 def test_an_archive_that_changes_under_a_run_gives_unreadable_images(folder, tmp_path):

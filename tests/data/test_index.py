@@ -113,9 +113,12 @@ def test_another_state_of_one_archive_is_put_together_anew(shards, tmp_path, mon
     assert len(open_source(str(shards), "val")) == 24
 
 
-def test_few_images_leave_no_file_and_a_cache_that_cannot_be_written_none(shards, tmp_path, monkeypatch):
+def test_few_images_leave_no_file_and_a_cache_that_cannot_be_written_is_said(shards, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file")
-    assert len(open_source(str(shards))) == 20
+    source = open_source(str(shards))
+    assert len(source) == 20
+    assert "cannot be kept in" in source.notes[-1]
+    assert "LAMINA_CACHE" in source.notes[-1]
     (tmp_path / "cache").unlink()
     monkeypatch.setattr(whole, "_WORTH_IMAGES", 21)
     assert len(open_source(str(shards))) == 20

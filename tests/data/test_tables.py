@@ -237,6 +237,79 @@ def test_a_table_of_paths_needs_no_pyarrow(tmp_path, monkeypatch):
         open_source(str(tmp_path / "t.parquet"))
 
 
+# Several labels each
+
+
+SEVERAL = [("a.png", [1, 0, 1]), ("b.png", [0, 0, 0]), ("c.png", [0, 1, 1])]
+
+
+def of_columns(into: Path) -> str:
+    rows = [(name, *flags) for name, flags in SEVERAL]
+    return write_csv(into / "t.csv", ("file", "sea", "sky", "tree"), rows) + "?label=sea,sky,tree"
+
+
+def of_minus_one(into: Path) -> str:
+    """As in CelebA's list of attributes."""
+    rows = [(name, *(2 * flag - 1 for flag in flags)) for name, flags in SEVERAL]
+    return write_csv(into / "t.csv", ("file", "sea", "sky", "tree"), rows) + "?label=sea,sky,tree"
+
+
+def tags() -> list[list[str]]:
+    return [
+        [tag for tag, flag in zip(("sea", "sky", "tree"), flags, strict=True) if flag] for _, flags in SEVERAL
+    ]
+
+
+def of_separator(into: Path) -> str:
+    rows = [(name, " | ".join(each)) for (name, _), each in zip(SEVERAL, tags(), strict=True)]
+    return write_csv(into / "t.csv", ("file", "tags"), rows) + "?label=tags&separator=|"
+
+
+def of_truths(into: Path) -> str:
+    columns = {"file": [name for name, _ in SEVERAL]}
+    columns |= {tag: [bool(flags[i]) for _, flags in SEVERAL] for i, tag in enumerate(("sea", "sky", "tree"))}
+    return write_parquet(into / "t.parquet", columns) + "?label=sea,sky,tree"
+
+
+def of_lists(into: Path) -> str:
+    return write_parquet(into / "t.parquet", {"file": [name for name, _ in SEVERAL], "labels": tags()})
+
+
+def of_class_lists(into: Path) -> str:
+    feature = {"_type": "List", "feature": {"_type": "ClassLabel", "names": ["sea", "sky", "tree"]}}
+    numbers = [[i for i, flag in enumerate(flags) if flag] for _, flags in SEVERAL]
+    columns = {"file": [name for name, _ in SEVERAL], "what": numbers}
+    return write_parquet(into / "t.parquet", columns, about={"info": {"features": {"what": feature}}})
+
+
+@pytest.mark.parametrize(
+    "table", [of_columns, of_minus_one, of_separator, of_truths, of_lists, of_class_lists]
+)
+def test_several_labels_of_an_image_however_a_table_has_them(table, tmp_path):
+    for name, _ in SEVERAL:
+        (tmp_path / name).write_bytes(png(0))
+    spec = table(tmp_path)
+    source = open_source(spec)
+    assert source.class_names == ("sea", "sky", "tree")
+    assert source.multi_labels.astype(int).tolist() == [flags for _, flags in SEVERAL]
+    assert source.labels is None
+    assert source.notes == (f"1 of 3 images of {spec.partition('?')[0]} has none of the labels",)
+    parts = {part: open_source(spec, part) for part in ("train", "val")}
+    found = {s.name(i): s.multi_labels[i].astype(int).tolist() for s in parts.values() for i in range(len(s))}
+    assert found == dict(SEVERAL)
+
+
+def test_rows_that_do_not_say_all_labels_have_none(tmp_path):
+    rows = [("a.png", 1, 0), ("b.png", "", 1), ("c.png", 0, 1), ("d.png", 1, 1)]
+    source = opened(tmp_path, ("file", "a", "b"), rows, "?label=a,b")
+    assert (source.multi_labels, source.no_labels) == (
+        None,
+        f"1 of 4 images of {tmp_path / 't.csv'} has no label",
+    )
+    parts = [open_source(f"{tmp_path / 't.csv'}?label=a,b", split) for split in ("train", "val")]
+    assert sorted(p.name(i) for p in parts for i in range(len(p))) == ["a.png", "c.png", "d.png"]
+
+
 # Rows that are no images, or have no label
 
 

@@ -149,7 +149,7 @@ def test_mixing_equals_timm_for_the_same_numbers(
 class _Mixing:
     """What `Supervised.mix` asks of its module."""
 
-    training, n_classes = True, CLASSES
+    training, n_classes, several = True, CLASSES, False
 
     def __init__(self, options: SupervisedOptions) -> None:
         self.options = options

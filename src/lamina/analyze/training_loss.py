@@ -119,7 +119,7 @@ def _check(losses: Mapping[str, OwnLoss], source: Source, crops: Crops) -> None:
             raise LaminaError(f"the loss of {name} compares two crops of an image; take --crops train")
         if recipe.method != "supervised":
             continue
-        if source.labels is None:
+        if (source.multi_labels if recipe.labels.several else source.labels) is None:
             raise LaminaError(f"{name} was trained on labels, and these images have none; give labelled ones")
         if source.class_names != recipe.labels.classes:
             raise LaminaError(f"{name} learned other classes than these images have; give its own")

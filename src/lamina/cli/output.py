@@ -72,12 +72,15 @@ def print_scores(scores: Sequence[Score], file: Path | None = None) -> None:
 
 def _print_probe(score: Score) -> None:
     largest = f"the largest with {100 * (score.majority or 0):.1f} % of the test images"
-    say(
-        f"{score.protocol} on {score.data}: {score.n_train} training and {score.n_test} test images, "
-        f"{len(score.classes)} classes, {largest}"
-    )
+    classes = f"{len(score.classes)} classes, {largest}"
+    if score.prevalence is not None:
+        classes = f"{len(score.classes)} labels with a mean prevalence of {100 * score.prevalence:.1f} %"
+    images = f"{score.n_train} training and {score.n_test} test images"
+    say(f"{score.protocol} on {score.data}: {images}, {classes}")
     header, *rows = score.table()
     print_table(header, rows)
+    for name, value in score.of_labels.items():
+        say(f"{name}: {100 * value:.1f} %")
 
 
 def _row(score: Score) -> tuple[str, ...]:

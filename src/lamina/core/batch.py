@@ -70,8 +70,9 @@ class Batch:
 
     `images` keep the dtype they were stored in until they are on the compute device (`unit_float`).
     `keys` name the samples for `rng`; None means torch's own generator. `mask` is True where a patch is
-    hidden; None lets the method draw it. `labels` are classes of images, or of their pixels. `view` is a
-    second view of each image (CMAE). `objects` are those of each image, for detection. `faults` are the
+    hidden; None lets the method draw it. `labels` are classes of images, or of their pixels; `multi_labels`
+    which of the classes each image has, where it may have several. `view` is a second view of each image
+    (CMAE). `objects` are those of each image, for detection. `faults` are the
     samples that could not be read and whose slots were filled by others, `remarks` are on samples that could.
     """
 
@@ -83,6 +84,7 @@ class Batch:
     view: Shaped[Tensor, "B C H W"] | None = None
     objects: tuple[Objects, ...] | None = None
     remarks: tuple[Remark, ...] = ()
+    multi_labels: Bool[Tensor, "B K"] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -124,6 +126,7 @@ class Batch:
             of(self.view),
             self.objects,
             self.remarks,
+            of(self.multi_labels),
         )
 
 

@@ -130,6 +130,15 @@ def _same(groups: Sequence[Sequence[str]]) -> str:
     return f"{same} of equal files, {files} more than there are contents"
 
 
+def _of_each_class(source: Source) -> dict[str, int]:
+    """How many images have each class."""
+    if source.multi_labels is None:
+        counts = Counter(source.labels or ())
+    else:
+        counts = Counter(dict(enumerate(source.multi_labels.sum(axis=0).tolist())))
+    return {printable(name): counts[i] for i, name in enumerate(source.class_names)}
+
+
 def _classes(classes: dict[str, int]) -> str:
     if not classes:
         return ""
@@ -165,7 +174,6 @@ def check(
     trained_on = None if training is None else {training.name(i) for i in range(len(training))}
     n_training = len(source) if training is None else len(training)
     sizes = sorted((fact.size for fact in good), key=math.prod)
-    labels = Counter(source.labels or ())
     return CheckResult(
         n_files=len(seen),
         n_bytes=sum(fact.n_bytes for fact in seen),
@@ -185,7 +193,7 @@ def check(
                 )
             )
         ),
-        classes={printable(name): labels[i] for i, name in enumerate(source.class_names)},
+        classes=_of_each_class(source),
         bad=tuple(fact.bad for fact in seen if fact.bad is not None),
         n_training=n_training,
         n_training_bad=sum(

@@ -7,7 +7,8 @@ A source is a fixed sequence of images, numbered from 0 to len(source) - 1. Of i
 - `size(i, how)`: the height and width of that image, where possible without decoding it;
 - `open(i)`: the bytes of its file, or None where it is not kept as a file (their number, equal files).
 
-Of all images it gives `labels` and `class_names`, sentences for users (`notes`, `no_labels`), and digests:
+Of all images it gives `labels` and `class_names` (or `multi_labels`, where an image may have several of the
+names), sentences for users (`notes`, `no_labels`), and digests:
 `content` is the same for copies in other places, `fingerprint` may differ for them. Nothing else asks where
 an image lies. Worker processes have a source too, so it holds no open file, and what there is of each image
 is in arrays that they share (`lamina.data.columns`); its methods are called in any order, in several
@@ -26,10 +27,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from jaxtyping import Shaped
+import numpy as np
+from jaxtyping import Bool, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lamina.data.columns import Names, Numbers, chunks, encoded_name
+from lamina.data.columns import Names, Numbers, SharedArray, chunks, encoded_name
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded, decode, image_size, open_regular
 from lamina.data.decode.limits import Stream
@@ -41,6 +44,11 @@ if TYPE_CHECKING:
     from lamina.data.reading import Reading
 
 Split = Literal["train", "val", "all"]
+SEVERAL = (
+    "each image has any number of labels, which `lamina evaluate linear`, knn, linear-mae, attentive and "
+    "finetune take; for others name one column of classes"
+)
+"""Why there are no classes where there are `multi_labels`."""
 
 
 class Version(NamedTuple):
@@ -61,6 +69,8 @@ class Source(ABC):
         class_names: names of the classes.
         notes: sentences for users: what was found beside the images and is not used, which parts there are.
         no_labels: why there are no classes, where there are none; it completes a sentence.
+        multi_labels: which of `class_names` each image has, where it may have several, or none of them;
+            `labels` are None then.
     """
 
     reading: Reading | None = None
@@ -76,14 +86,21 @@ class Source(ABC):
         *,
         notes: Sequence[str] = (),
         no_labels: str = "",
+        multi_labels: Bool[NDArray[np.bool_], "N K"] | None = None,
     ) -> None:
         self._names = names if isinstance(names, Names) else Names(names)
         self.labels = labels if labels is None or isinstance(labels, Numbers) else Numbers(labels)
         self.class_names = tuple(class_names)
-        self.notes, self.no_labels = tuple(notes), no_labels
+        self.notes, self.no_labels = tuple(notes), no_labels if multi_labels is None else SEVERAL
+        self._several = None if multi_labels is None else SharedArray(multi_labels)
 
     def __len__(self) -> int:
         return len(self._names)
+
+    @property
+    def multi_labels(self) -> Bool[NDArray[np.bool_], "N K"] | None:
+        """Which of `class_names` each image has, where it may have several; it must not be changed."""
+        return None if self._several is None else self._several.values
 
     def name(self, i: int) -> str:
         """What image i is called: its path below the folder, or as it was listed."""
@@ -129,6 +146,8 @@ class Source(ABC):
 
     def sha256(self, content: bytes) -> str:
         """SHA-256 of what is known of the content of all images, of their names and of their classes."""
+        if self.multi_labels is not None:
+            content += self.multi_labels.tobytes()
         return images_sha256(content, self.encoded_names(range(len(self))), self.labels, self.class_names)
 
 
@@ -160,8 +179,11 @@ class FileSource(EncodedSource):
         *,
         notes: Sequence[str] = (),
         no_labels: str = "",
+        multi_labels: Bool[NDArray[np.bool_], "N K"] | None = None,
     ) -> None:
-        super().__init__(names, labels, class_names, notes=notes, no_labels=no_labels)
+        super().__init__(
+            names, labels, class_names, multi_labels=multi_labels, notes=notes, no_labels=no_labels
+        )
         self.root = root
 
     def path(self, i: int) -> str:
@@ -195,7 +217,15 @@ class Subset(Source):
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         own = indices if isinstance(indices, Numbers) else Numbers(indices)
         labels = None if source.labels is None else source.labels.at(own)
-        super().__init__((), labels, source.class_names, notes=source.notes, no_labels=source.no_labels)
+        several = None if source.multi_labels is None else source.multi_labels[own.values]
+        super().__init__(
+            (),
+            labels,
+            source.class_names,
+            notes=source.notes,
+            no_labels=source.no_labels,
+            multi_labels=several,
+        )
         self.source, self.indices = source, own
         self.reading, self.version = source.reading, source.version
 
@@ -240,8 +270,10 @@ class ArraySource(Source):
         names: Sequence[str],
         labels: Sequence[int] | None = None,
         class_names: Sequence[str] = (),
+        *,
+        multi_labels: Bool[NDArray[np.bool_], "N K"] | None = None,
     ) -> None:
-        super().__init__(names, labels, class_names)
+        super().__init__(names, labels, class_names, multi_labels=multi_labels)
         self.images = images
 
     def inspect(self, i: int, how: Decoding = AS_STORED) -> Decoded:

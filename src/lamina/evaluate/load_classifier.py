@@ -19,6 +19,7 @@ from lamina.data.sources import Source
 from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.predictions import Logits, Predictions, classify
 from lamina.evaluate.robustness.imagenet_variants import imagenet_wnids
+from lamina.evaluate.several import SeveralPredictions, score_several
 from lamina.features.extract import pooled_features
 from lamina.features.linear import fit_linear
 from lamina.features.options import ComputeOptions, LinearOptions
@@ -52,6 +53,8 @@ class Classifier:
     """Images that the probe was fitted on; 0 where the classifier came trained."""
     notes: tuple[str, ...] = ()
     """Notes on how the probe was fitted."""
+    several: bool = False
+    """Whether it gives an image any number of the classes."""
 
     def predict(
         self,
@@ -60,9 +63,19 @@ class Classifier:
         subset: tuple[int, ...] | None = None,
         change: Change | None = None,
     ) -> Predictions:
-        """`classify` with this classifier."""
+        """`classify` with this classifier; raises for one that gives an image several classes."""
+        if self.several:
+            raise LaminaError(
+                f"{self.name} gives each image any number of labels, and this evaluation takes one class "
+                "each; give a classifier that was trained on one column of classes"
+            )
         size, channels = self.image_size, self.in_chans
         return classify(self.logits, source, size, channels, self.reading, compute, subset, change)
+
+    def score_several(self, source: Source, compute: ComputeOptions) -> SeveralPredictions:
+        """`several.score_several` with this classifier."""
+        size, channels = self.image_size, self.in_chans
+        return score_several(self.logits, source, size, channels, self.reading, compute)
 
 
 def open_classifier(
@@ -120,6 +133,7 @@ def _of_task(
         task.encoder.in_chans,
         reading,
         network_sha256(task),
+        several=task.several,
     )
 
 

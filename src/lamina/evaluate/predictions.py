@@ -72,9 +72,10 @@ class Predictions:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences on images that could not be read, and on how others were read."""
+        """Sentences on images that could not be read, on how others were read, and where top-1 is no higher
+        than that of one class given to all images."""
         unread = unread_notes(self.faults, len(self.labels) + len(self.faults), "test images")
-        return (*unread, *remark_lines(self.remarks))
+        return (*unread, *remark_lines(self.remarks), *self.confusion.majority_note())
 
 
 @torch.inference_mode()

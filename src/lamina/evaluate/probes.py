@@ -19,12 +19,15 @@ from lamina.evaluate.predictions import Predictions
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.result_files import file_in_run
 from lamina.evaluate.results import Row, mark_chosen
-from lamina.evaluate.score import Score, model_and_step, scores_of_rows
+from lamina.evaluate.score import MEAN_AP, Score, model_and_step, scores_of_rows
+from lamina.evaluate.several import SeveralPredictions, baseline_note
 from lamina.features.baselines import extractors_with_baselines
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.extract import collect_for
 from lamina.features.knn import probe_knn
+from lamina.features.knn_several import probe_knn_several
 from lamina.features.linear import probe_linear
+from lamina.features.linear_several import label_notes, probe_linear_several
 from lamina.features.options import ComputeOptions, FeatureOptions, KNNOptions, LinearOptions, Progress
 from lamina.features.pooling import standardised_first
 from lamina.features.probe import ProbeResult, group_notes
@@ -88,13 +91,13 @@ def evaluate_knn(
         LaminaError: one line on what is wrong with the model or the data.
     """
     compute = ComputeOptions(batch_size, workers, device, progress, cache)
-    options = options or KNNOptions()
-    probe = partial(probe_knn, options=options, device=choose_device(device))
+    options, labelled = options or KNNOptions(), open_labelled(data, leave_one_out, several=True)
+    classify = probe_knn_several if labelled.several else probe_knn
+    probe = partial(classify, options=options, device=choose_device(device))
     selection = (
         "k, centring, features and pool by leave-one-out on the training images, at most "
         f"{options.selection_samples} of them"
     )
-    labelled = open_labelled(data, leave_one_out)
     return _evaluate(
         _ProbeRun("knn", probe, selection, 0, describe_changes(KNNOptions(), options)),
         model,
@@ -127,15 +130,17 @@ def evaluate_linear(
     `evaluate_knn`. Test images are to be others than the training images.
     """
     compute = ComputeOptions(batch_size, workers, device, progress, cache)
-    labelled, options = open_labelled(data), options or LinearOptions()
+    labelled, options = open_labelled(data, several=True), options or LinearOptions()
     if labelled.one_part:
         raise LaminaError(f"a linear probe needs test images of its own; {labelled.name} is one part alone")
 
     def probe(train: Tensor, labels: Tensor, test: Tensor | None) -> ProbeResult:
         assert test is not None
-        return probe_linear(train, labels, test, options, seed)
+        fit = probe_linear_several if labelled.several else probe_linear
+        return fit(train, labels, test, options, seed)
 
-    selection = "C, features and pool on a stratified part of the training images"
+    part = "a part" if labelled.several else "a stratified part"
+    selection = f"C, features and pool on {part} of the training images"
     return _evaluate(
         _ProbeRun("linear", probe, selection, seed, describe_changes(LinearOptions(), options)),
         model,
@@ -200,10 +205,11 @@ def _evaluate(
             *notes,
             *((LEFT_ONE_OUT,) if one else ()),
             *_remarks(train, test),
-            *_majority_notes(rows),
+            *_baseline_notes(rows),
             *remarks,
         ),
-        majority=next(row.confusion.majority for row in rows if row.confusion is not None),
+        metric=MEAN_AP if labelled.several else "top1",
+        majority=next((row.confusion.majority for row in rows if row.confusion is not None), None),
         variant=_variant(features or FeatureOptions(), probe_run, backbone),
         timing=_timing(train, test),
         images=labelled.images_digest,
@@ -220,7 +226,9 @@ def probe_rows(
     its training samples, each without its own vote. `classes` are their names, by default their numbers.
     """
     known, truth = train.known_labels, test.known_labels
-    names = tuple(classes or map(str, range(1 + int(max(known.max(), truth.max())))))
+    several = known.ndim == 2
+    n = known.shape[1] if several else 1 + int(max(known.max(), truth.max()))
+    names = tuple(classes or map(str, range(n)))
     rows: list[Row] = []
     notes: list[tuple[str, str]] = []
     for key, features in train.vectors.items():
@@ -229,20 +237,32 @@ def probe_rows(
             features, *others = standardised(features, *([] if queries is None else [queries]))
             queries = others[0] if others else None
         result = probe(features, known, queries)
-        found = Predictions(result.predictions, truth, names)
         rows.append(
             Row(
                 *key,
-                settings=result.settings,
-                top1=found.top1,
-                interval=found.interval,
+                result.settings,
                 validation_top1=result.validation_top1,
-                balanced=found.confusion.balanced,
-                confusion=found.confusion,
+                **_measured(result, truth, names),
             )
         )
         notes += [(rows[-1].label, note) for note in result.notes]
-    return mark_chosen(rows), group_notes(notes, len(rows))
+    found = label_notes(names, known, truth) if several else ()
+    return mark_chosen(rows), (*found, *group_notes(notes, len(rows)))
+
+
+def _measured(result: ProbeResult, truth: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a row that the test set decides."""
+    if truth.ndim == 2:
+        scored = SeveralPredictions(result.predictions, truth, names)
+        return {"top1": scored.mean_average_precision, "interval": scored.interval, "more": scored.more}
+    found = Predictions(result.predictions, truth, names)
+    confusion = found.confusion
+    return {
+        "top1": found.top1,
+        "interval": found.interval,
+        "balanced": confusion.balanced,
+        "confusion": confusion,
+    }
 
 
 def _saved(result: Score, file: Path | None) -> Score:
@@ -279,10 +299,12 @@ def _kept_so_far(finished: Sequence[str], cache: str | Path | None) -> str:
     return f"{whole} and are kept in {cache}: the same command goes on from there" if finished else whole
 
 
-def _majority_notes(rows: Sequence[Row]) -> tuple[str, ...]:
-    """A note where the trained encoder does no better than one class given to all images."""
-    chosen = [row.confusion for row in rows if row.encoder == "trained" and row.chosen and row.confusion]
-    return tuple(note for found in chosen for note in found.majority_note("top-1 of the trained encoder"))
+def _baseline_notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """A note where the trained encoder does no better than one answer to all images."""
+    chosen = next(row for row in rows if row.encoder == "trained" and row.chosen)
+    if chosen.confusion is not None:
+        return chosen.confusion.majority_note("top-1 of the trained encoder")
+    return baseline_note(chosen.top1, chosen.more)
 
 
 def _timing(train: FeatureTable, test: FeatureTable) -> Timing | None:

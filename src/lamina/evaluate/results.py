@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lamina.evaluate.confusion import Confusion
@@ -15,10 +15,12 @@ ENCODERS = ("trained", "untrained", "pixels")
 
 @dataclass(frozen=True)
 class Row:
-    """One encoder seen through one kind of features: its accuracy in [0, 1] on the test set.
+    """One encoder seen through one kind of features: its accuracy in [0, 1] on the test set; its mean average
+    precision where images have several labels each (the score's `metric` is "mAP" then).
 
     `validation_top1` was measured on the training set alone, and `chosen` (one row per encoder) follows
-    from it alone; `interval` is the 95 % Wilson interval of `top1`.
+    from it alone; `interval` is the 95 % interval of `top1` over the choice of test images (Wilson's; of a
+    mean average precision by resampling).
     """
 
     encoder: str
@@ -33,11 +35,14 @@ class Row:
     """Balanced accuracy: the mean over classes of the share of their test images that is right."""
     confusion: Confusion | None = None
     """The confusion matrix of a chosen row."""
+    more: dict[str, float] = field(default_factory=dict)
+    """Where images have several labels: the mean prevalence and the average precision of each label."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and text."""
         found = None if self.confusion is None else self.confusion.to_json()
-        return {**asdict(self), "confusion": found}
+        fields = {**asdict(self), "confusion": found}
+        return fields if self.more else {name: fields[name] for name in fields if name != "more"}
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Row:
@@ -55,6 +60,7 @@ class Row:
             chosen=fields.get("chosen") is True,
             balanced=None if balanced is None else share(balanced),
             confusion=Confusion.read(fields.get("confusion")),
+            more={str(name): share(value) for name, value in (fields.get("more") or {}).items()},
         )
 
     @property

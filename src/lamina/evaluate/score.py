@@ -18,6 +18,12 @@ from lamina.features.table import Setting, Timing
 from lamina.interop.backbone import Backbone
 
 KIND = "score"
+MEAN_AP = "mAP"
+"""The metric of images with several labels each: the mean of the labels' average precisions."""
+PREVALENCE = "mean prevalence"
+"""The mean over labels of the share of test images that have them: the mAP of scores that say nothing."""
+OF_LABEL = "average precision of "
+"""It stands before the name of a label."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +69,30 @@ class Score:
     """How long the features of both parts took."""
 
     @classmethod
-    def of_rows(cls, rows: tuple[Row, ...], majority: float | None = None, **others: Any) -> Score:
+    def of_rows(
+        cls,
+        rows: tuple[Row, ...],
+        majority: float | None = None,
+        metric: str = "top1",
+        **others: Any,
+    ) -> Score:
         """The score of a probe: the row of the trained encoder that the training set chose.
 
         Args:
             rows: see `Score.rows`.
             majority: the share of the largest class among the test images.
+            metric: what the rows' `top1` is: "top1", or "mAP" for images with several labels.
             others: the other fields.
         """
         chosen = [row for row in rows if row.chosen] or list(rows)
         row = next((row for row in chosen if row.encoder == "trained"), chosen[0])
         timing = others.get("timing")
         return cls(
-            metric="top1",
+            metric=metric,
             value=row.top1,
             interval=row.interval,
             rows=rows,
-            more=_balance(row, majority),
+            more=_numbers(row, majority),
             seconds=0.0 if timing is None else timing.seconds,
             **others,
         )
@@ -91,6 +104,11 @@ class Score:
                 return row
         held = ", ".join(dict.fromkeys(row.encoder for row in self.rows))
         raise LaminaError(f"this result has no encoder {encoder!r}; it has {held}")
+
+    @property
+    def metric_name(self) -> str:
+        """The metric as readers call it."""
+        return {"top1": "top-1 accuracy", MEAN_AP: "mean average precision"}.get(self.metric, self.metric)
 
     @property
     def way(self) -> str:
@@ -109,9 +127,19 @@ class Score:
         """Share of the largest class among the test images: the accuracy of one answer to all of them."""
         return self.more.get(MAJORITY)
 
+    @property
+    def prevalence(self) -> float | None:
+        """The mean prevalence of the labels among the test images, where these have several each."""
+        return self.more.get(PREVALENCE)
+
+    @property
+    def of_labels(self) -> dict[str, float]:
+        """The average precision of each label, by a text that names it."""
+        return {name: value for name, value in self.more.items() if name.startswith(OF_LABEL)}
+
     def table(self) -> list[tuple[str, ...]]:
         """The rows of a probe as text, with a header; a star marks what the training set chose."""
-        return table({"knn": "kNN top1"}.get(self.protocol, f"{self.protocol} top1"), self.rows)
+        return table(f"{'kNN' if self.protocol == 'knn' else self.protocol} {self.metric}", self.rows)
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and text; what probes alone have is left out for others."""
@@ -203,7 +231,7 @@ def scores_of_rows(score: Score) -> tuple[Score, ...]:
             interval=row.interval,
             settings={**row.settings, "features": row.features, "pool": row.pool},
             variant=f"{row.features}, {row.pool}",
-            more=_balance(row, score.majority),
+            more=_numbers(row, score.majority),
             confusion=row.confusion,
             classes=(),
             rows=(),
@@ -215,9 +243,9 @@ def scores_of_rows(score: Score) -> tuple[Score, ...]:
     )
 
 
-def _balance(row: Row, majority: float | None) -> dict[str, float]:
+def _numbers(row: Row, majority: float | None) -> dict[str, float]:
     numbers = {BALANCED: row.balanced, MAJORITY: majority}
-    return {name: value for name, value in numbers.items() if value is not None}
+    return {**{name: value for name, value in numbers.items() if value is not None}, **row.more}
 
 
 class Unfinished(LaminaError):

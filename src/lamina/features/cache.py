@@ -90,7 +90,10 @@ class FeatureCache:
             vectors = {FeatureKey(encoder, *kind): tensors["/".join(kind)] for kind in header["kinds"]}
             faults = tuple(Fault(*fault) for fault in header["faults"])
             notes = tuple(str(note) for note in header.get("notes", ()))
-            return FeatureTable(vectors, tensors["index"], tensors.get("labels"), faults, notes=notes)
+            index, labels, several = (tensors.get(name) for name in ("index", "labels", "multi_labels"))
+            if index is None:
+                return None
+            return FeatureTable(vectors, index, labels, faults, None, notes, several)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -103,6 +106,8 @@ class FeatureCache:
         tensors = {"/".join(kind): matrix for kind, matrix in own.items()} | {"index": table.index}
         if table.labels is not None:
             tensors["labels"] = table.labels
+        if table.multi_labels is not None:
+            tensors["multi_labels"] = table.multi_labels
         header: dict[str, Any] = {"name": file.stem, "kinds": list(own), "faults": table.faults}
         header["notes"] = list(table.notes)
         header["seal"] = _seal(header, tensors)

@@ -11,7 +11,7 @@ from lamina.core.text import printable
 from lamina.data.columns import encoded_name
 from lamina.data.digest import names_sha256
 from lamina.data.open import Spec, open_source
-from lamina.data.sources import Source, images_digest
+from lamina.data.sources import SEVERAL, Source, images_digest
 from lamina.interop.backbone import Backbone
 from lamina.runs.run import Run
 
@@ -31,6 +31,9 @@ class LabelledData:
 
     def __post_init__(self) -> None:
         """Refuse data that no probe can be evaluated on."""
+        if self.several and self.test.multi_labels is not None:
+            self._check_names()
+            return
         for part, source in (("training", self.train), ("test", self.test)):
             if source.labels is None:
                 why = f" ({source.no_labels})" if source.no_labels else ""
@@ -39,6 +42,16 @@ class LabelledData:
                     "needs two or more: root/CLASS/..., root/train/CLASS/... beside root/val/CLASS/..., or a "
                     "table with a column of labels"
                 )
+        self._check_names()
+        seen = set(self.train.labels or ())
+        if len(seen) < 2:
+            raise LaminaError(f"{self.name} has training images of {len(seen)} class; it takes two or more")
+        if missing := sorted(set(self.test.labels or ()) - seen):
+            unknown = printable(self.classes[missing[0]])
+            raise LaminaError(f"the class {unknown!r} of {self.name} has test images but none to train on")
+
+    def _check_names(self) -> None:
+        """Raise where the two parts have other classes."""
         if extra := sorted(set(self.test.class_names) - set(self.train.class_names)):
             raise LaminaError(
                 f"the class {printable(extra[0])!r} of {self.name} is missing among the training images; "
@@ -46,12 +59,11 @@ class LabelledData:
             )
         if self.train.class_names != self.test.class_names:
             raise LaminaError(f"the classes of {self.name} differ between training and test images")
-        seen = set(self.train.labels or ())
-        if len(seen) < 2:
-            raise LaminaError(f"{self.name} has training images of {len(seen)} class; it takes two or more")
-        if missing := sorted(set(self.test.labels or ()) - seen):
-            unknown = printable(self.classes[missing[0]])
-            raise LaminaError(f"the class {unknown!r} of {self.name} has test images but none to train on")
+
+    @property
+    def several(self) -> bool:
+        """Whether each image has any number of labels (`Source.multi_labels`)."""
+        return self.train.multi_labels is not None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -92,14 +104,27 @@ class LabelledData:
         return self.test is self.train
 
 
-def open_labelled(data: Spec | LabelledData, leave_one_out: bool = False) -> LabelledData:
+def open_labelled(
+    data: Spec | LabelledData, leave_one_out: bool = False, several: bool = False
+) -> LabelledData:
     """The training and the test part of `data`, as `open_source` finds or makes them.
 
-    With `leave_one_out` all its images are both at once.
+    Args:
+        data: what is opened, or two opened parts.
+        leave_one_out: all images of `data` are in both parts at once.
+        several: take images with several labels each.
 
     Raises:
-        LaminaError: as `LabelledData`; for two opened parts that are to be one.
+        LaminaError: as `LabelledData`; for two opened parts that are to be one; for images with several
+            labels each where these are not taken.
     """
+    found = _opened(data, leave_one_out)
+    if found.several and not several:
+        raise LaminaError(f"the images of {found.name} do not fit this evaluation: {SEVERAL}")
+    return found
+
+
+def _opened(data: Spec | LabelledData, leave_one_out: bool) -> LabelledData:
     if isinstance(data, LabelledData):
         if leave_one_out and not data.one_part:
             raise LaminaError(

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -51,9 +52,10 @@ def embed(
     A .npz holds `features` (n, D) float32, `names` (n,), `labels` (n,) and `class_names` where there are
     classes, and `about`: JSON with the model, step, features, pool, how images were read and what could not
     be. It loads without pickle. A .csv has a line per image: name, label (its class), then D numbers; a name
-    or label that a spreadsheet would take for a formula (= + - @ first) has an apostrophe before it. Images
-    that could not be read are in a file beside it (`unreadable_file`), with the reason. The table's
-    `notes` say how many they are, and what was found beside the images.
+    or label that a spreadsheet would take for a formula (= + - @ first) has an apostrophe before it. Where an
+    image may have several labels, `labels` are (n, K), true for those that it has, and a .csv has their
+    names, divided by semicolons. Images that could not be read are in a file beside it (`unreadable_file`),
+    with the reason. The table's `notes` say how many they are, and what was found beside the images.
 
     Raises:
         LaminaError: for another ending than .npz or .csv, a file that cannot be written (found before any
@@ -121,8 +123,9 @@ def _write(out: Path, source: Source, table: FeatureTable, about: dict[str, Any]
             _write_csv(temporary, names, source, table, vectors)
         return _write_unreadable(unreadable_file(out), source, table)
     arrays: dict[str, Any] = {"features": vectors, "names": np.array(names, dtype=np.str_)}
-    if table.labels is not None:
-        arrays["labels"] = table.labels.numpy()
+    known = table.labels if table.multi_labels is None else table.multi_labels
+    if known is not None:
+        arrays["labels"] = known.numpy()
         arrays["class_names"] = np.array(source.class_names, dtype=np.str_)
     with replacing(out) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays, about=np.array(json.dumps(about)))
@@ -158,6 +161,8 @@ def _write_csv(
     labels = [""] * len(names)
     if table.labels is not None:
         labels = [source.class_names[label] for label in table.labels.tolist()]
+    if table.multi_labels is not None:
+        labels = [";".join(compress(source.class_names, row)) for row in table.multi_labels.tolist()]
     with _text(path) as file:
         writer = csv.writer(file)
         writer.writerow(["name", "label", *(f"f{i}" for i in range(vectors.shape[1]))])

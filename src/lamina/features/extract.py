@@ -121,6 +121,7 @@ def _computed(
     found: dict[FeatureKey, _Rows] = {}
     index: list[Tensor] = []
     labels: list[Tensor] = []
+    several: list[Tensor] = []
     faults: list[Fault] = []
     remarks: list[Remark] = []
     batches = eval_batches(source, image_size, in_chans, compute.batch_size, compute.workers, reading)
@@ -131,6 +132,7 @@ def _computed(
             remarks += batch.remarks
             index.append(batch.keys)
             labels += [] if batch.labels is None else [batch.labels]
+            several += [] if batch.multi_labels is None else [batch.multi_labels]
             images = batch.images.to(device, non_blocking=True)
             for encoder, extract in extractors.items():
                 for (kind, pool), vectors in extract(images).items():
@@ -147,7 +149,9 @@ def _computed(
                 "weights of an earlier step, or another model"
             )
     known = torch.cat(labels) if labels else None
-    return FeatureTable(matrices, torch.cat(index), known, tuple(faults), timing, remark_lines(remarks))
+    known_several = torch.cat(several) if several else None
+    notes = remark_lines(remarks)
+    return FeatureTable(matrices, torch.cat(index), known, tuple(faults), timing, notes, known_several)
 
 
 class _Rows:

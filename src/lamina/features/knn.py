@@ -70,7 +70,7 @@ def probe_knn(
     `device` is where it is computed.
     """
     k = tuple(dict.fromkeys(min(value, len(train) - 1) for value in options.k))
-    train, selection = _on_device(train, device), selection_rows(len(train), options.selection_samples)
+    train, selection = on_device(train, device), selection_rows(len(train), options.selection_samples)
     mean, truth = train.mean(dim=0, dtype=torch.float32), labels[selection.to(labels.device)]
     predict = partial(knn_predict, train, labels, temperature=options.temperature, device=device)
     candidates = []
@@ -85,7 +85,7 @@ def probe_knn(
     return ProbeResult(settings, top1, predictions, notes)
 
 
-def _on_device(train: Float[Tensor, "n D"], device: torch.device | None) -> Float[Tensor, "n D"]:
+def on_device(train: Float[Tensor, "n D"], device: torch.device | None) -> Float[Tensor, "n D"]:
     """The features on a GPU, where that leaves half of its memory free; else as they are, and only chunks
     move."""
     if device is None or device.type != "cuda" or train.is_cuda:

@@ -100,7 +100,7 @@ def fit_linear(
     standardise = Standardiser.of(train)
     compact = Compact(standardise(train))
     rows, truth = compact.rows.numpy(), labels.numpy()
-    with _few_threads(rows.size * len(set(labels.tolist()))):
+    with few_threads(rows.size * len(set(labels.tolist()))):
         if held.any():
             best, top1, notes = _chosen(rows, truth, ~held.numpy(), options)
         else:
@@ -173,6 +173,6 @@ def _tolerance(c: float) -> float:
     return min(1e-4, 1e-2 / c)
 
 
-def _few_threads(work: int) -> threadpool_limits:
+def few_threads(work: int) -> threadpool_limits:
     """More threads bring small products little, and cost much where other programs keep the cores busy."""
     return threadpool_limits(1 if work < _SMALL else None, "blas")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Int64
+from jaxtyping import Shaped
 from torch import Tensor
 
 from lamina.features.table import Setting
@@ -18,13 +18,16 @@ MOST_NAMED = 4
 class ProbeResult:
     """The settings chosen on the training set, the accuracy there, the predicted test classes, and remarks.
 
+    Where images have several labels, the accuracy is the mean average precision, and `predictions` are scores
+    (m, K).
+
     A probe is given the features of the test set but never its labels: the caller keeps them and
     counts, so no choice can depend on them.
     """
 
     settings: dict[str, Setting]
     validation_top1: float
-    predictions: Int64[Tensor, "m"]
+    predictions: Shaped[Tensor, "m *K"]
     notes: tuple[str, ...] = ()
 
 

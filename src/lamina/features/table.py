@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from lamina.core.batch import Fault
@@ -70,10 +70,14 @@ class FeatureTable:
     faults: tuple[Fault, ...]
     timing: Timing | None = None
     notes: tuple[str, ...] = ()
+    multi_labels: Bool[Tensor, "n K"] | None = None
+    """Which classes each image has, where it may have several."""
 
     @property
-    def known_labels(self) -> Int64[Tensor, "n"]:
-        """The labels; raises `LaminaError` where there are none."""
+    def known_labels(self) -> Shaped[Tensor, "n *K"]:
+        """The labels, or which of K labels each image has; raises `LaminaError` where there are none."""
+        if self.multi_labels is not None:
+            return self.multi_labels
         if self.labels is None:
             raise LaminaError("an evaluation needs labelled images")
         return self.labels

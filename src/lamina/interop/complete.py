@@ -139,11 +139,14 @@ def _with_classes(recipe: Recipe, source: Source) -> Recipe:
     """The recipe with the names of the classes, where it trains on labels; refuses images without labels."""
     if recipe.method != "supervised":
         return recipe
+    names = tuple(source.class_names)
+    if source.multi_labels is not None:
+        return replace(recipe, labels=replace(recipe.labels, classes=names, several=True))
     if source.labels is None:
         why = f" ({source.no_labels})" if source.no_labels else ""
         raise LaminaError(
             f"{recipe.name} learns from labels, and these images have none{why}; give a folder with a "
             "subfolder for each class (root/CLASS/...), or a sample"
         )
-    check_labels(source.labels, len(source.class_names))
-    return replace(recipe, labels=replace(recipe.labels, classes=tuple(source.class_names)))
+    check_labels(source.labels, len(names))
+    return replace(recipe, labels=replace(recipe.labels, classes=names, several=False))

@@ -129,6 +129,7 @@ def _described(
             "pool": task.pool,
             "neck": task.options.neck if task.options.neck == "layer" else "none",
             "class_names": list(class_names),
+            "several": task.several,
         },
     }
 
@@ -149,7 +150,8 @@ def load_supervised(path: str | Path, device: torch.device | str = "cpu") -> Sup
     fusion = build_fusion(kind, encoder.width, encoder.depth)
     head = about["classifier"]
     chosen = SupervisedOptions(pool=head["pool"], neck=head.get("neck", "none"))
-    task = Supervised(encoder, fusion, int(head["n_classes"]), chosen)
+    several = head.get("several") is True
+    task = Supervised(encoder, fusion, int(head["n_classes"]), chosen, several=several)
     tensors = read_weights(files.weights)
     names = _names(task, kind.kind == "none" and task.pool != "attentive")
     state = {own: tensors.pop(name) for own, name in names.items() if name in tensors}

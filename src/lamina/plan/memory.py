@@ -58,7 +58,8 @@ def meta_step(recipe: Recipe, images: int) -> tuple[nn.Module, Batch]:
     patches = height * width // (recipe.encoder.patch_size or 1) ** 2
     mask = None if recipe.method == "supervised" else torch.empty(images, patches, dtype=torch.bool)
     view = pixels if recipe.method == "cmae" else None
-    return task, Batch(pixels, keys, mask=mask, labels=keys, view=view)
+    several = torch.empty(images, len(recipe.labels.classes), dtype=torch.bool)
+    return task, Batch(pixels, keys, mask=mask, labels=keys, view=view, multi_labels=several)
 
 
 def count_memory(

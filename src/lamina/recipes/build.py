@@ -132,7 +132,8 @@ def compose_task(recipe: Recipe, target: Target | None = None, teacher: nn.Modul
         fusion = build_fusion(recipe.fusion, encoder.width, encoder.depth)
         labels = recipe.labels
         known = WeightsId(str(labels.teacher), str(labels.teacher_sha256)) if teacher is not None else None
-        return Supervised(encoder, fusion, len(labels.classes), recipe.supervised, teacher, known)
+        n, several = len(labels.classes), labels.several
+        return Supervised(encoder, fusion, n, recipe.supervised, teacher, known, several=several)
     method = compose(recipe, target)
     if recipe.method == "mim":
         return method

@@ -62,6 +62,9 @@ class LabelOptions(TeacherOptions):
 
     classes: tuple[str, ...] = ()
     """Names of the classes. They are filled in from the data."""
+    several: bool = False
+    """Whether an image may have several of the classes, or none: the loss is binary cross-entropy then. It is
+    filled in from the data."""
     teacher_sha256: str | None = None
     """SHA-256 of the teacher's weights. It is filled in when the teacher is opened."""
 

@@ -40,6 +40,8 @@ class ResultView:
 
     title: str
     sizes: str
+    metric: str
+    """What the numbers are, in words."""
     chart: BarChart | None
     columns: Sequence[tuple[str, Sequence[Cell | None]]]
     """By encoder, under its name for readers."""
@@ -129,14 +131,21 @@ def _view(runs: Sequence[RunData], group: Group, by_run: Mapping[int, Seeds]) ->
     return ResultView(
         title=title_of(first) + step,
         sizes=", ".join([*(f"{count(n)} {text}" for n, text in sizes if n), *_largest(first)]),
-        chart=bar_chart("Top-1 accuracy", _bars(runs, by_run)),
+        metric=first.metric_name,
+        chart=bar_chart(_capitalised(first.metric_name), _bars(runs, by_run)),
         columns=columns,
         gains=[_gain(by_run[i]) if i in by_run else NO_VALUE for i in range(len(runs))],
         shown=[(runs[i].name, result) for i, seeds in by_run.items() for result in seeds],
     )
 
 
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _largest(result: Score) -> tuple[str, ...]:
+    if result.prevalence is not None:
+        return (f"the mean prevalence of the labels is {percent(result.prevalence)}",)
     if result.majority is None:
         return ()
     return (f"the largest class has {percent(result.majority)} of the test images",)

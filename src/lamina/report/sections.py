@@ -102,7 +102,8 @@ def _probe(run: RunData) -> Fact:
     if seeds is None or trained is None:
         return Fact("Best probe", NO_VALUE, "not evaluated yet")
     other = baseline_of(seeds)
-    label = f"{PROTOCOLS.get(seeds[0].protocol, seeds[0].protocol)}, top-1"
+    metric = seeds[0].metric.replace("top1", "top-1")
+    label = f"{PROTOCOLS.get(seeds[0].protocol, seeds[0].protocol)}, {metric}"
     return Fact(label, percent(trained.top1), "" if other is None else _against(trained.top1, other))
 
 

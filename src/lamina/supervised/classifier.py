@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from lamina.core.batch import Batch, images_of, unit_float
@@ -19,7 +20,7 @@ from lamina.encoder.encoder import Encoder
 from lamina.encoder.networks import layer_ids
 from lamina.fusion.build import Fusion, check_fusion
 from lamina.supervised.labels import MISSING, check_range, valid
-from lamina.supervised.mixup import draw, mix_images, mix_labels, placed
+from lamina.supervised.mixup import draw, mix_images, mix_labels, mix_several, placed
 from lamina.supervised.options import Neck, SupervisedOptions
 from lamina.supervised.pooling import AttentivePool, MeanPool
 
@@ -44,10 +45,15 @@ class Supervised(nn.Module):
         teacher: images (float on [0, 1], mixed; it owns its normalisation, see `Standardised`) to logits of
             the same classes; it is frozen and stays out of every state.
         teacher_identity: name and hash; None takes the class's name and the hash of the weights.
+        several: whether an image has any number of the classes (`Batch.multi_labels`). The loss is the binary
+            cross-entropy, the mean over images and classes, and mixing and smoothing are those of
+            `mixup.mix_several`.
 
     Raises:
         LaminaError: for parts that do not fit each other.
     """
+
+    several = False
 
     def __init__(
         self,
@@ -57,11 +63,15 @@ class Supervised(nn.Module):
         options: SupervisedOptions | None = None,
         teacher: nn.Module | None = None,
         teacher_identity: WeightsId | None = None,
+        *,
+        several: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.fusion = fusion
         self.n_classes = n_classes
+        if several:  # else the network has the attributes, and so the hash, that it always had
+            self.several = True
         self.options = options or SupervisedOptions()
         self.pool = self.options.pool or ("cls" if encoder.n_class else "mean")
         self.distilled = getattr(encoder.vit, "dist_token", None) is not None
@@ -93,6 +103,10 @@ class Supervised(nn.Module):
         if self.average is not None and not self.training:
             return self.average(batch)  # type: ignore[no-any-return]
         self.encoder.grid_of(images_of(batch))
+        if self.several:
+            images, targets = self.mix(batch, self._several_labels(batch))
+            logits = _mean(self._outputs(images))
+            return {"loss": F.binary_cross_entropy_with_logits(logits, targets)}
         labels = self._labels(batch)
         sound = valid(labels, self.n_classes)
         labels = labels.clamp(0, self.n_classes - 1)
@@ -123,22 +137,22 @@ class Supervised(nn.Module):
             return self.encoder(images, self.fusion.layers)  # type: ignore[no-any-return]
 
     def mix(
-        self, batch: Batch, labels: Int64[Tensor, "B"]
+        self, batch: Batch, labels: Shaped[Tensor, "B *classes"]
     ) -> tuple[Shaped[Tensor, "B C H W"], Float[Tensor, "B classes"]]:
         """Images and the classes' shares to learn from them: mixed and smoothed in training mode."""
         images, options = batch.images, self.options
+        shares = mix_several if self.several else partial(mix_labels, n_classes=self.n_classes)
         if not self.training:
-            return images, mix_labels(labels, self.n_classes, 1.0, 0.0)
+            return images, shares(labels, share=1.0, smoothing=0.0)
         if not options.mixes:
-            return images, mix_labels(labels, self.n_classes, 1.0, options.smoothing)
+            return images, shares(labels, share=1.0, smoothing=options.smoothing)
         key = fresh_keys(1, images.device) if batch.keys is None else batch.keys[:1]
         if key.device.type == "mps":  # which has no float64
             key = key.cpu()
         mix = placed(draw(key, options), (images.shape[-2], images.shape[-1]), options)
         share = mix.share.to(images.device)
-        return mix_images(unit_float(images), mix), mix_labels(
-            labels, self.n_classes, share, options.smoothing
-        )
+        targets = shares(labels, share=share, smoothing=options.smoothing)
+        return mix_images(unit_float(images), mix), targets
 
     def train(self, mode: bool = True) -> Supervised:
         """A frozen encoder, and the slow copy, stay in evaluation mode."""
@@ -213,6 +227,15 @@ class Supervised(nn.Module):
             check_range(batch.labels, self.n_classes)
         return batch.labels
 
+    def _several_labels(self, batch: Batch) -> Bool[Tensor, "B classes"]:
+        if batch.multi_labels is None:
+            raise LaminaError(MISSING)
+        if batch.multi_labels.shape[1] != self.n_classes:
+            raise LaminaError(
+                f"{batch.multi_labels.shape[1]} labels for {self.n_classes} classes; give one each"
+            )
+        return batch.multi_labels
+
     def _check(self, teacher: nn.Module | None) -> None:
         name = type(self.encoder.vit).__name__
         if self.n_classes < 1:
@@ -228,6 +251,11 @@ class Supervised(nn.Module):
             raise LaminaError(
                 f"the heads of a {name} read its class and distillation tokens; take pool cls and neck none, "
                 "or a plain ViT"
+            )
+        if teacher is not None and self.several:
+            raise LaminaError(
+                "a teacher gives each image one class, and these have any number of labels; leave out the "
+                "teacher (labels.teacher)"
             )
         if teacher is not None and not self.distilled:
             raise LaminaError(

@@ -13,7 +13,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from timm.data.mixup import mixup_target
 from torch import Tensor
 
@@ -82,6 +82,15 @@ def mix_labels(
 ) -> Float[Tensor, "B classes"]:
     """Smoothed one-hot labels, mixed alike (`timm.data.mixup.mixup_target`)."""
     return mixup_target(labels, n_classes, share, smoothing)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def mix_several(
+    labels: Bool[Tensor, "B classes"], share: Float[Tensor, ""] | float, smoothing: float
+) -> Float[Tensor, "B classes"]:
+    """Shares of labels of which an image has any number: each smoothed by itself, y (1 - s) + s / 2, and
+    mixed as the images are."""
+    own = labels.float() * (1 - smoothing) + smoothing / 2
+    return own.flip(0).lerp(own, share)
 
 
 def _inside(length: int, cut: Tensor, centre: Tensor) -> Tensor:

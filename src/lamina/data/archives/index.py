@@ -8,7 +8,6 @@ import os
 import zipfile
 from collections import Counter
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from lamina.data.archives.progress import IndexProgress
 from lamina.data.archives.tar import read_tar
 from lamina.data.archives.zip import read_zip
 from lamina.data.found import PassedOver
+from lamina.data.remote.urls import path_of
 from lamina.data.samples.cache import cache_folder
 
 _FORMAT = 2
@@ -60,7 +60,7 @@ def members_of(path: str, state: State, keep: bool, progress: IndexProgress) -> 
 
 def _read_members(path: str, state: State, progress: IndexProgress) -> Members:
     with whole_file(path, state) as file:
-        if path.lower().endswith(".zip"):
+        if path_of(path).lower().endswith(".zip"):
             members = read_zip(path, file, state.size)
             progress.walked(state.size)
             return members
@@ -73,7 +73,7 @@ def _index_file(path: str) -> Path:
 
 
 def _write(file: Path, state: State, members: Members) -> None:
-    about = {"state": [_FORMAT, *state], "passed_over": asdict(members.passed_over)}
+    about = {"state": [_FORMAT, *state], "passed_over": vars(members.passed_over)}
     content = {
         "about": _packed([json.dumps(about)]),
         "names": _packed(members.names),

@@ -18,6 +18,7 @@ from lamina.data.archives.shards import RemoteFolder, without_ending
 from lamina.data.archives.spans import SpanSource
 from lamina.data.archives.whole import Opened, WholeIndex
 from lamina.data.columns import Numbers
+from lamina.data.decode.unreadable import Unreadable
 from lamina.data.found import PassedOver
 from lamina.data.part_names import part_note
 from lamina.data.remote.folder import RemoteFiles
@@ -43,7 +44,7 @@ def open_archives(named: Sequence[str] | RemoteFolder, split: Split | None) -> O
         LaminaError: where an archive cannot be read, holds no images, or has no images of the part.
     """
     if isinstance(named, RemoteFolder):
-        return _put_together(named, split, [State(*named.state(k)) for k in range(len(named.files))])
+        return _put_together(named, split, ())
     states = states_of(named)
     kept = WholeIndex(named, states, split or "train")
     opened = kept.read()
@@ -73,7 +74,7 @@ def _put_together(
     source: Source
     if isinstance(named, RemoteFolder):
         files = spans[:, 0].tolist()
-        source = RemoteFiles([named.files[k][0] for k in files], [states[k] for k in files], *labelled)
+        source = RemoteFiles([named.files[k][0] for k in files], _states_there(named, files), *labelled)
     else:
         source = SpanSource(named, spans, *labelled, states=states)
     source.notes, source.no_labels = notes, classes.why_none
@@ -92,6 +93,13 @@ def _described(named: Sequence[str] | RemoteFolder) -> str:
     if isinstance(named, RemoteFolder):
         return printable(named.url)
     return printable(named[0]) + (f" and {counted(len(named) - 1, 'more archive')}" if len(named) > 1 else "")
+
+
+def _states_there(folder: RemoteFolder, files: Sequence[int]) -> list[tuple[int, str]]:
+    try:
+        return folder.states(files)
+    except Unreadable as error:
+        raise LaminaError(f"{printable(folder.url)} cannot be read: {printable(str(error))}") from None
 
 
 def _listed_images(folder: RemoteFolder) -> Images | PassedOver:

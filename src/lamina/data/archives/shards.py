@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from lamina.core.text import printable
 from lamina.data.archives.members import Collector, Members, Place
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.file_names import is_image_name
-from lamina.data.remote.requests import listed_below, matching, sized_and_stamped
+from lamina.data.remote.requests import in_parallel, listed_below, matching, size_and_stamp, sized_and_stamped
 from lamina.data.remote.urls import is_http, is_url, path_of
 
 ENDINGS = (".tar", ".zip")
@@ -44,9 +44,13 @@ class RemoteFolder:
             found.take(path_of(name), True, Place(number, size), size, None)
         return found.result()
 
-    def state(self, number: int) -> tuple[int, str]:
-        """Size and stamp of a file, as `requests.sized_and_stamped` gives them."""
-        return sized_and_stamped(*self.files[number])
+    def states(self, numbers: Sequence[int]) -> list[tuple[int, str]]:
+        """Size and stamp of some files, as `requests.size_and_stamp` gives them; they are asked for one
+        by one where the listing lacks sizes, as that of a web server does."""
+        some = [self.files[k] for k in numbers]
+        if all(info.get("size") is not None for _, info in some):
+            return [sized_and_stamped(url, info) for url, info in some]
+        return in_parallel(size_and_stamp, [url for url, _ in some])
 
 
 def archives_named(spec: object) -> list[str] | RemoteFolder | None:

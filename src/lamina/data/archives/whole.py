@@ -10,6 +10,8 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import NamedTuple
 
+from lamina.core.terminal import why
+from lamina.core.text import printable
 from lamina.data.archives.files import State, identity_of
 from lamina.data.archives.spans import SpanSource
 from lamina.data.array_files import read_arrays, write_arrays
@@ -66,8 +68,7 @@ class WholeIndex:
         return Opened(source, about["has_held_out"])
 
     def write(self, opened: Opened) -> None:
-        """Keep it, where there are many images; where that is not possible it is put together anew next
-        time."""
+        """Keep it, where there are many images; the source says so where that is not possible."""
         source = opened.source
         if not isinstance(source, SpanSource) or len(source) < _WORTH_IMAGES:
             return
@@ -77,10 +78,17 @@ class WholeIndex:
             "no_labels": source.no_labels,
             "has_held_out": opened.has_held_out,
         }
-        with suppress(OSError):
+        try:
             write_arrays(self._file, source.columns(), about)
-            for other in self._folder.glob(f"{self._key}-*.arrays"):
-                if other != self._file:
+        except OSError as error:
+            source.notes += (
+                f"the index of these images cannot be kept in {printable(str(self._folder))} ({why(error)}), "
+                "and is made anew at each start; set LAMINA_CACHE to a folder that can be written",
+            )
+            return
+        for other in self._folder.glob(f"{self._key}-*.arrays"):
+            if other != self._file:
+                with suppress(OSError):  # Windows: another process reads it
                     other.unlink()
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lamina.core.batch import Batch, Fault, Remark
+from lamina.core.batch import Batch, Fault, Remark, unit_float
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, bits, sample_keys, uniform
 from lamina.data.augment.crops import CenterCrop, Crop
@@ -26,7 +26,6 @@ from lamina.data.decode.notes import remarks_on
 from lamina.data.decode.scratch import Scratch, kept
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.loading.bad_files import fault_of
-from lamina.data.loading.image_stack import ImageStack
 from lamina.data.loading.sampler import Sample
 from lamina.data.options import Decoding
 from lamina.data.sources import Source
@@ -109,7 +108,7 @@ class TrainReader(BatchReader):
         flips = (uniform(keys, 1, Purpose.FLIP)[:, 0] < self.flip).tolist()
         colours = [] if self.strengths is None else uniform(keys, 5, Purpose.COLOUR).tolist()
         shifts = [] if self.views is None else uniform(keys, self.views.n_draws, Purpose.VIEW).tolist()
-        images, seconds, labels = ImageStack(len(samples)), ImageStack(len(samples)), []
+        images, seconds, read_from = [], [], []
         faults: list[Fault] = []
         remarks: list[Remark] = []
         for first in range(0, len(samples), self.views_per_read):
@@ -126,14 +125,13 @@ class TrainReader(BatchReader):
                     image, second = self.views(image, shifts[k])
                     seconds.append(second)
                 images.append(image if self.augment is None else self.augment(image, keys[k]))
-            label = self.source.labels[index] if self.source.labels is not None else -1
-            labels += [label] * len(crops)
+            read_from += [index] * len(crops)
         mask = None
         if self.masking is not None and self.grid is not None:
             mask = self.masking(keys, self.grid)
-        known = torch.tensor(labels) if self.source.labels is not None else None
-        view = seconds.stacked() if len(seconds) else None
-        return Batch(images.stacked(), keys, mask, known, tuple(faults), view, remarks=tuple(remarks))
+        view = stack(seconds) if seconds else None
+        batch = Batch(stack(images), keys, mask, None, tuple(faults), view, remarks=tuple(remarks))
+        return labelled(batch, self.source, read_from)
 
     def _how(self, draws: Sequence[Sequence[float]]) -> Decoding:
         """How an image is decoded of which these crops are taken."""
@@ -160,7 +158,7 @@ class EvalReader(BatchReader):
         self.how = replace(how, scratch=Scratch(), reduce=crop.factor if reduce else None)
 
     def _batch(self, samples: Sequence[int]) -> Batch:
-        images, read, faults = ImageStack(len(samples)), [], []
+        images, read, faults = [], [], []
         remarks: list[Remark] = []
         for index in samples:
             try:
@@ -171,10 +169,19 @@ class EvalReader(BatchReader):
             image = kept(self.crop(found.image, (), found.reduced), found.image)
             images.append(image if self.change is None else self.change(image, index))
             read.append(index)
-        labels = self.source.labels
-        known = None if labels is None else torch.tensor([labels[i] for i in read], dtype=torch.int64)
+        stacked = stack(images) if images else torch.empty(0, 0, 0, 0)
         keys = torch.tensor(read, dtype=torch.int64)
-        return Batch(images.stacked(), keys, None, known, tuple(faults), remarks=tuple(remarks))
+        batch = Batch(stacked, keys, None, None, tuple(faults), remarks=tuple(remarks))
+        return labelled(batch, self.source, read)
+
+
+def labelled(batch: Batch, source: Source, indices: Sequence[int]) -> Batch:
+    """The batch with the labels of these images, where the source has some."""
+    if source.multi_labels is not None:
+        return replace(batch, multi_labels=torch.from_numpy(source.multi_labels[list(indices)]))
+    if source.labels is None:
+        return batch
+    return replace(batch, labels=torch.tensor([source.labels[i] for i in indices], dtype=torch.int64))
 
 
 def read_noted(source: Source, index: int, how: Decoding, remarks: list[Remark]) -> Decoded:
@@ -213,3 +220,10 @@ def replacements(key: Int64[Tensor, "1"], n: int) -> Iterator[int]:
     """
     yield from (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % n).tolist()
     yield from range(n if n <= FEW else 0)
+
+
+def stack(images: Sequence[Shaped[Tensor, "C h w"]]) -> Shaped[Tensor, "B C h w"]:
+    """One tensor in the images' dtype; 8-bit and 16-bit files mixed become float in [0, 1]."""
+    if len({image.dtype for image in images}) > 1:
+        return torch.stack([unit_float(image) for image in images])
+    return torch.stack(list(images))

@@ -149,9 +149,9 @@ def patiently(action: Callable[[], T], url: str, tries: int = TRIES) -> T:
         except (LaminaError, Unreadable, *_BUGS):
             raise
         except Exception as error:  # the packages of the protocols have no common ancestor of theirs
-            last = error
-            if (reason := _lasting(error)) is not None:
-                raise Unreadable(reason, _one_line(error)) from None
+            last = _of_network(error)
+            if (reason := _lasting(last)) is not None:
+                raise Unreadable(reason, _one_line(last)) from None
         if attempt < tries - 1:
             _wait(min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt))
     if isinstance(last, EOFError):
@@ -181,6 +181,16 @@ def _lasting(error: Exception) -> Reason | None:
     ):
         return Reason.BROKEN
     return None
+
+
+def _of_network(error: Exception) -> Exception:
+    """What went wrong with an answer or a connection where fsspec says of HTTP that there is no such file,
+    whatever it was; else the error itself."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return error
+    known = isinstance(cause, OSError) or _status(cause) or type(cause).__module__.startswith("aiohttp")
+    return cause if known else error
 
 
 def _status(error: Exception) -> int:

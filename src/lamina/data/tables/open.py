@@ -57,7 +57,8 @@ def open_table(spec: str, split: Split | None) -> tuple[Source, bool]:
     texts = [names[i] for i in chosen.tolist()]
     classes = () if labels is None else labels.names
     numbers = None if labels is None or labels.classes is None else labels.classes[chosen].tolist()
-    about: dict[str, Any] = {"notes": (*notes, *said), "no_labels": why or why_none}
+    several = None if labels is None or labels.several is None else labels.several[chosen]
+    about: dict[str, Any] = {"notes": (*notes, *said), "no_labels": why or why_none, "multi_labels": several}
     if not isinstance(table, ParquetTable) or image.kind != STORED:
         return FileSource(table.folder, texts, numbers, classes, **about), roles is not None
     groups = RowGroups(table, image)
@@ -129,6 +130,13 @@ def _chosen(
             return keep, None, why, said
         said.append(f"{why} and {'is' if without == 1 else 'are'} left out")
         keep &= labels.known
-    if labels.several is None and len(labels.names) < 2:
+    if labels.several is not None:
+        if none := int((~labels.several[keep].any(axis=1)).sum()):
+            images = counted(int(keep.sum()), "image")
+            said.append(
+                f"{none} of {images} of {table.name} {'has' if none == 1 else 'have'} none of the labels"
+            )
+        return (keep, labels, "", said) if labels.names else (keep, None, "no image has a label", said)
+    if len(labels.names) < 2:
         return keep, None, f"all images have the label {printable(''.join(labels.names))}", said
     return keep, labels, "", said

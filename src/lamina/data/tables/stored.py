@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
+from lamina.data.columns import Numbers, SharedArray
 from lamina.data.decode.decode import open_regular
 from lamina.data.decode.limits import Stream
 from lamina.data.decode.unreadable import Reason, Unreadable
@@ -139,14 +140,17 @@ class StoredSource(EncodedSource):
         *,
         notes: Sequence[str] = (),
         no_labels: str = "",
+        multi_labels: Bool[NDArray[np.bool_], "N K"] | None = None,
     ) -> None:
-        super().__init__(names, labels, class_names, notes=notes, no_labels=no_labels)
-        self.groups, self.folder, self.rows = groups, folder, rows
+        super().__init__(
+            names, labels, class_names, multi_labels=multi_labels, notes=notes, no_labels=no_labels
+        )
+        self.groups, self.folder, self.rows = groups, folder, Numbers(SharedArray(rows))
 
     def open(self, i: int) -> Stream:
         """The bytes of image i; raises `Unreadable` where the file is gone or was changed, and for an empty
         cell."""
-        cell = self.groups.cell(int(self.rows[i]))
+        cell = self.groups.cell(self.rows[i])
         if isinstance(cell, dict):
             if cell.get("bytes") is None and cell.get("path"):
                 return open_regular(os.path.join(self.folder, cell["path"]))
@@ -157,7 +161,7 @@ class StoredSource(EncodedSource):
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
         """Digest of the path, size and time of change of the files, and of the rows."""
-        rows = self.rows[list(indices)]
+        rows = self.rows.at(indices).values
         digest = hashlib.sha256()
         for path in self.groups.files_of(rows):
             digest.update(os.fsencode(os.path.realpath(path)) + b"\0")
@@ -172,7 +176,7 @@ class StoredSource(EncodedSource):
 
     def content(self, indices: Sequence[int]) -> bytes:
         """Digest of the files' sizes and of bytes at both of their ends, and of the rows."""
-        rows = self.rows[list(indices)]
+        rows = self.rows.at(indices).values
         files = self.groups.files_of(rows)
         digest = hashlib.sha256(files_digest(files, len(files)))
         digest.update(np.ascontiguousarray(rows).tobytes())

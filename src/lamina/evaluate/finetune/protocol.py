@@ -15,9 +15,11 @@ from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.adapt import adapt_recipe, classifier_recipe, protocol_recipe
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
 from lamina.evaluate.load_classifier import open_classifier
+from lamina.evaluate.predictions import Predictions
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions, Trained
 from lamina.evaluate.result_files import evaluation_folder, save_in_run
 from lamina.evaluate.score import Score, Unfinished, model_and_step
+from lamina.evaluate.several import SeveralPredictions
 from lamina.evaluate.variants import variant_of
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.options import ComputeOptions
@@ -61,7 +63,7 @@ def evaluate_trained(
         LaminaError: one line on what is wrong with the model, the data or the folder.
     """
     run_options, started = run_options or RunOptions(), time.perf_counter()
-    labelled = open_labelled(data)
+    labelled = open_labelled(data, several=True)
     backbone = as_backbone(model, encoder)
     source = labelled.train if train is None else train
     recipe = recipe or protocol_recipe(protocol, backbone)
@@ -84,7 +86,12 @@ def evaluate_trained(
     if outcome.exit_code:
         raise Unfinished(outcome.sentence, outcome.exit_code)
     compute = ComputeOptions(workers=training.data.workers, device=training.train.device)
-    found = open_classifier(out, compute=compute).predict(labelled.test, compute)
+    trained = open_classifier(out, compute=compute)
+    found: Predictions | SeveralPredictions
+    if labelled.several:
+        found = trained.score_several(labelled.test, compute)
+    else:
+        found = trained.predict(labelled.test, compute)
     score = Score(
         protocol=name,
         **model_and_step(backbone),
@@ -93,7 +100,7 @@ def evaluate_trained(
         n_train=len(source),
         seed=run_options.seed,
         settings={**_settings(training), "folder": str(out)},
-        notes=(*labelled.notes_for(backbone), *notes, *found.notes, *found.confusion.majority_note()),
+        notes=(*labelled.notes_for(backbone), *notes, *found.notes),
         seconds=round(time.perf_counter() - started, 1),
         variant=_variant(training, protocol, backbone, source),
         images=joined_digests(train_digest, images_digest(labelled.test)),

@@ -1,0 +1,129 @@
+"""Predictions for images with several labels each: scores of each label, and their average precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lamina.core.batch import Fault, Remark
+from lamina.core.errors import LaminaError
+from lamina.core.text import printable
+from lamina.data.decode.notes import remark_lines
+from lamina.data.loading.bad_files import unread_notes
+from lamina.data.loading.loader import eval_batches
+from lamina.data.options import DataOptions
+from lamina.data.sources import Source
+from lamina.evaluate.predictions import Logits
+from lamina.evaluate.score import MEAN_AP, OF_LABEL, PREVALENCE
+from lamina.features.average_precision import (
+    average_precisions,
+    bootstrap_interval,
+    mean_average_precision,
+    mean_prevalence,
+)
+from lamina.features.options import ComputeOptions
+from lamina.train.distributed import choose_device
+
+
+@dataclass(frozen=True)
+class SeveralPredictions:
+    """Scores and labels of the images that could be read, and those that could not."""
+
+    scores: Float[Tensor, "n K"]
+    """Higher for likelier labels."""
+    labels: Bool[Tensor, "n K"]
+    classes: tuple[str, ...]
+    faults: tuple[Fault, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+
+    @cached_property
+    def mean_average_precision(self) -> float:
+        """The mean over the labels that some image has."""
+        return mean_average_precision(self.labels.numpy(), self.scores.numpy())
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of that over the choice of test images, by resampling."""
+        return bootstrap_interval(self.labels.numpy(), self.scores.numpy())
+
+    @cached_property
+    def prevalence(self) -> float:
+        """The mAP of scores that say nothing."""
+        return mean_prevalence(self.labels.numpy())
+
+    @property
+    def more(self) -> dict[str, float]:
+        """The mean prevalence, and the average precision of each label that some image has, by name."""
+        each = zip(self.classes, average_precisions(self.labels.numpy(), self.scores.numpy()), strict=True)
+        known = {f"{OF_LABEL}{printable(name)}": float(value) for name, value in each if value == value}
+        return {PREVALENCE: self.prevalence, **known}
+
+    @property
+    def score_fields(self) -> dict[str, Any]:
+        """The fields of a `Score` that follow from the predictions."""
+        return {
+            "metric": MEAN_AP,
+            "value": self.mean_average_precision,
+            "interval": self.interval,
+            "n_test": len(self.labels),
+            "more": self.more,
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on images that could not be read, on how others were read, and where the scores say no
+        more than nothing would."""
+        unread = unread_notes(self.faults, len(self.labels) + len(self.faults), "test images")
+        return (*unread, *remark_lines(self.remarks), *baseline_note(self.mean_average_precision, self.more))
+
+
+def baseline_note(value: float, more: Mapping[str, float]) -> tuple[str, ...]:
+    """A note where a mean average precision is no higher than the mean prevalence in `more`."""
+    prevalence = more.get(PREVALENCE, 0.0)
+    if value > prevalence:
+        return ()
+    share = f"{100 * prevalence:.1f} %"
+    return (f"the mAP is not above the mean prevalence, {share}, which scores that say nothing have",)
+
+
+@torch.inference_mode()
+def score_several(
+    logits: Logits,
+    source: Source,
+    image_size: tuple[int, int],
+    in_chans: int,
+    reading: DataOptions | None = None,
+    compute: ComputeOptions | None = None,
+) -> SeveralPredictions:
+    """The logits of all labels of every image, by a centre crop; arguments as of `predictions.classify`.
+
+    Raises:
+        LaminaError: where the images have not several labels each, or none can be read.
+    """
+    if source.multi_labels is None:
+        raise LaminaError(
+            "this classifier gives each image any number of labels, and these images have not: name several "
+            "columns of a table (table.csv?label=a,b)"
+        )
+    compute = compute or ComputeOptions()
+    device = choose_device(compute.device)
+    scores, labels = list[Tensor](), list[Tensor]()
+    faults: list[Fault] = []
+    remarks: list[Remark] = []
+    size, workers = compute.batch_size, compute.workers
+    for batch in eval_batches(source, image_size, in_chans, size, workers, reading):
+        assert batch.multi_labels is not None
+        scores.append(logits(batch.images.to(device, non_blocking=True)).float())
+        labels.append(batch.multi_labels)
+        faults += batch.faults
+        remarks += batch.remarks
+    found = torch.cat(scores).cpu()
+    return SeveralPredictions(
+        found, torch.cat(labels), tuple(source.class_names), tuple(faults), tuple(remarks)
+    )
