@@ -18,6 +18,7 @@ from lamina.core.errors import LaminaError
 from lamina.data.dense.open import open_maps
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
+from lamina.data.pack.write import pack
 from lamina.evaluate.finetune.adapt import adapt_recipe
 from lamina.evaluate.finetune.recipes import finetune_recipes
 from lamina.features.embed import embed
@@ -126,6 +127,15 @@ def test_a_run_of_before_fills_nothing(run: Path, tmp_path: Path) -> None:
     found = Run(tmp_path).recipe().data
     assert (found.pages, found.value_range, found.nodata) == ("first", None, "off")
     assert DataOptions().decoding(None).nodata == "file"
+
+
+def test_a_pack_keeps_what_is_stored_and_is_read_as_its_path_says(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(LaminaError, match="pages=channels&scale=-500:1500&nodata=-9999 is not taken here"):
+        pack(f"{folder}?{SAID}", tmp_path / "no", workers=0)
+    pack(str(folder), tmp_path / "packed", workers=0)
+    packed, plain = (open_source(f"{place}?{SAID}", "val") for place in (tmp_path / "packed", folder))
+    assert [packed.name(i) for i in range(len(packed))] == [plain.name(i) for i in range(len(plain))]
+    assert all(torch.equal(packed.read(i), plain.read(i)) for i in range(len(plain)))
 
 
 def test_images_with_masks_are_read_as_their_path_says(tmp_path: Path) -> None:

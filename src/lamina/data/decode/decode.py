@@ -54,8 +54,8 @@ _WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image and what its file said: `format`, Pillow's `mode`, EXIF `orientation`, more than one frame,
-    and what else is worth knowing."""
+    """An image and what its file said: `format`, Pillow's `mode`, EXIF `orientation`, more than one frame
+    of which the first was read, and what else is worth knowing."""
 
     image: Shaped[Tensor, "C H W"]
     format: str
@@ -95,7 +95,8 @@ def decode(stream: Stream, how: Decoding) -> Decoded:
     notes += of_values
     image = turn(image, orientation) if how.exif_orientation else image
     image = fit_channels(image, how.in_chans, alpha, how.alpha_background)
-    if animated and how.pages == "first":
+    animated = animated and how.pages == "first"
+    if animated:
         notes.append(Note(NoteKind.FRAMES))
     return Decoded(image, kind, mode, orientation, animated, tuple(notes), reduced)
 
