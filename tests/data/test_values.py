@@ -174,7 +174,7 @@ def test_equal_options_have_equal_texts() -> None:
 
 
 def test_pixels_without_data_become_the_mean_of_the_others_of_their_channel(tmp_path: Path) -> None:
-    values = RNG.integers(100, 2000, (16, 12, 3)).astype(np.int16)
+    values = RNG.integers(-100, 2000, (16, 12, 3)).astype(np.int16)
     empty = RNG.random(values.shape) < 0.3
     values[empty] = -9999
     found = read(write(tmp_path / "a.tif", values), value_range="0:1000", nodata=-9999)
@@ -183,7 +183,7 @@ def test_pixels_without_data_become_the_mean_of_the_others_of_their_channel(tmp_
     expected = np.where(empty, means, mapped)
     assert np.allclose(found.image.numpy(), np.moveaxis(expected, -1, 0), atol=1e-6)
     kinds = {note.kind: (note.found, note.of) for note in found.notes}
-    clipped = int(((values > 1000) & ~empty).sum())
+    clipped = int((((values < 0) | (values > 1000)) & ~empty).sum())
     assert kinds == {
         NoteKind.CLIPPED: (clipped, values.size),
         NoteKind.FILLED: (int(empty.sum()), values.size),

@@ -29,8 +29,9 @@ Format = Literal["jpeg", "raw"]
 _PILLOW_MODES = {(1, False): "L", (3, False): "RGB", (2, True): "LA", (4, True): "RGBA"}
 """The mode of an image of so many channels, the last of which is alpha or not."""
 _ORIENTATION = 0x0112
-_BY_OPTIONS = (Reason.PIXEL_TYPE, Reason.NOT_FINITE)
-"""Why files cannot be read that other values of `data.value_range` and `data.nodata` let be read."""
+_BY_OPTIONS = (Reason.PIXEL_TYPE, Reason.NOT_FINITE, Reason.NO_DATA, Reason.CHANNELS)
+"""Why files cannot be read that other values of `data.value_range`, `data.nodata` and `data.pages` let be
+read."""
 
 
 class Way(StrEnum):
