@@ -68,17 +68,19 @@ def test_weights_gradients_and_moments_are_exact():
 
 
 def test_fsdp_shares_what_ddp_repeats():
-    """Blocks of mae-small: 12 of 192 and 4 of 128 channels; a block has 12 D^2 + 13 D numbers."""
+    """Units of mae-small: 12 blocks of 192 channels, and the decoder, which has 4 of 128, a matrix and a bias
+    before and after them (K = 192 too), a norm and a token; a block has 12 D^2 + 13 D numbers."""
     found = resolve(recipe("mae-small"))
     estimate = estimate_memory(found, 8)
     blocks = block_bytes(found)
     size = {d: 4 * (12 * d**2 + 13 * d) for d in (192, 128)}
     everything = sum(p.nbytes for p in build_task(found).parameters())
-    assert blocks.largest == size[192]
-    assert blocks.outside == everything - 12 * size[192] - 4 * size[128]
+    decoder = 4 * size[128] + 4 * (192 * 128 + 128 + 3 * 128 + 128 * 192 + 192)
+    assert blocks.largest == decoder
+    assert blocks.outside == everything - 12 * size[192] - decoder
     ddp, fsdp = under_ddp(estimate, 1.0), under_fsdp(estimate, 1.0, 4, blocks)
     for part in ("weights", "gradients", "optimizer"):
         assert getattr(fsdp, part) == getattr(ddp, part) / 4 == getattr(estimate, part) / 4
-    assert fsdp.gathered == 3 * size[192] + 2 * blocks.outside
+    assert fsdp.gathered == 3 * decoder + 2 * blocks.outside
     assert fsdp.activations == ddp.activations == estimate.activations
     assert under_fsdp(estimate, 1.0, 1, blocks) == ddp

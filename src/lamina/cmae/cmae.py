@@ -141,9 +141,9 @@ class CMAE(nn.Module):
         t, rank = self.options.temperature, 0
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             # Keys carry no gradient: each rank's loss has that of its own queries, and DDP takes the mean.
-            everyone = keys.new_empty(len(keys) * dist.get_world_size(), keys.shape[1])
-            dist.all_gather_into_tensor(everyone, keys.contiguous())
-            keys, rank = everyone, dist.get_rank()
+            everyone = [torch.empty_like(keys) for _ in range(dist.get_world_size())]
+            dist.all_gather(everyone, keys.contiguous())
+            keys, rank = torch.cat(everyone), dist.get_rank()
         own = torch.arange(len(queries), device=queries.device) + rank * len(queries)
         return 2 * t * F.cross_entropy(queries @ keys.T / t, own)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class ParamOverride(NamedTuple):
@@ -17,6 +17,19 @@ class ParamOverride(NamedTuple):
 
     lr_scale: float = 1.0
     weight_decay: bool | None = None
+
+
+@runtime_checkable
+class Gathers(Protocol):
+    """A module with parts that may be gathered one at a time where each rank holds a share of the weights.
+
+    A part's parameters are then whole only while its own forward runs (called as a module, so that hooks see
+    it) and while the backward passes it. What is read from outside, such as a norm that a fusion applies, is
+    no such part.
+    """
+
+    def gathered_parts(self) -> list[nn.Module]:
+        """Parts of this module, or the module itself; none within another."""
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from lamina.core.patches import split_indices
 from lamina.decoder.tokens import TokenDecoder
@@ -22,6 +22,10 @@ class MAEDecoder(TokenDecoder):
     so they are made once for the whole batch. What nobody reads is not computed: the last block's queries
     and MLP, and the head, run at the hidden patches only, where the loss looks.
     """
+
+    def gathered_parts(self) -> list[nn.Module]:
+        """The decoder as a whole, which reads the weights of its blocks part by part."""
+        return [self]
 
     def forward(
         self,

@@ -60,6 +60,10 @@ class TokenDecoder(nn.Module):
         """One of the blocks: a ViT's, where a subclass has no other. `in_width` is that of the encoder."""
         return Block(width, heads, qkv_bias=True)
 
+    def gathered_parts(self) -> list[nn.Module]:
+        """The blocks, where the forward calls each as a module."""
+        return list(self.blocks)
+
     def seen(self, latent: Float[Tensor, "B T D"], visible: Int64[Tensor, "B n"]) -> Float[Tensor, "B T W"]:
         """The embedded latent, its patches with the positions of `visible`. T = P + n, W = D'."""
         p, tokens = self.n_prefix, self.embed(latent)

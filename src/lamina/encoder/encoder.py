@@ -174,6 +174,10 @@ class Encoder(nn.Module):
             x, extra = self.embed(images, mask)
         return self.run(x, extra, layers)
 
+    def gathered_parts(self) -> list[nn.Module]:
+        """The blocks; none where shortcuts fade, for which a block's parts are called one by one."""
+        return list(self.vit.blocks) if self.factors is None else []
+
     def check_hiding(self) -> None:
         """Raise where this network takes no masks; it takes whole images in any case."""
         check_hiding(self.vit, self.hide)

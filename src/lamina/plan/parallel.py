@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from lamina.plan.memory import MemoryEstimate, meta_step
 from lamina.recipes.recipe import Recipe
+from lamina.train.sharding import units
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,16 @@ class BlockBytes:
     """Bytes of weights, as they are gathered by FSDP2."""
 
     largest: int
-    """Of the largest block of encoder or decoder."""
+    """Of the largest unit: a block of the encoder, or a decoder, or a block of it."""
     outside: int
-    """Of all that is in no block, which stays whole for a step."""
+    """Of all that is in no unit, which stays whole for a step."""
 
 
 def block_bytes(recipe: Recipe) -> BlockBytes:
-    """What FSDP2 gathers of a resolved recipe's method, each block being a unit of its own."""
+    """What FSDP2 gathers of a resolved recipe's method, one unit after another (`lamina.train.sharding`)."""
     with torch.device("meta"):
         task, _ = meta_step(recipe, 1)
-    blocks = [
-        block
-        for name, part in task.named_modules()
-        if name.endswith("blocks") and isinstance(part, nn.ModuleList | nn.Sequential)
-        for block in part
-    ]
-    sizes = [sum(p.nbytes for p in block.parameters()) for block in blocks]
+    sizes = [sum(p.nbytes for p in unit.parameters()) for unit in units(task)]
     return BlockBytes(max(sizes, default=0), sum(p.nbytes for p in task.parameters()) - sum(sizes))
 
 

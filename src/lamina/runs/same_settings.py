@@ -21,6 +21,7 @@ FREE = (
     "bad_files_max_share",
     "bad_files_min",
     "device",
+    "shard",
     "checkpoint_every_steps",
     "checkpoint_every_seconds",
     "checkpoint_async",

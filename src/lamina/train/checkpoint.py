@@ -26,6 +26,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.files import TEMPORARY, make_folder, remove_folder, replace_folder, sync
 from lamina.core.plain_files import DamagedFile, check_plain, read_plain, sha256
 from lamina.core.records import parse_json, sealed, unsealed
+from lamina.train.shares import share_like
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds them."""
@@ -77,7 +78,8 @@ def load_model_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None
                 f"the checkpoint is of another model: {name!r} is {tuple(tensor.shape)} there "
                 f"and {tuple(own[name].shape)} here"
             )
-    module.load_state_dict(dict(tensors), strict=False)
+    shares = {name: share_like(own[name], tensor) for name, tensor in tensors.items()}
+    module.load_state_dict(shares, strict=False)
 
 
 def write(folder: Path, step: int, content: Checkpoint) -> Path:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -155,12 +156,13 @@ def _gpu(device: torch.device, name: str, local_rank: int, local_world: int) -> 
 
 
 def parallel(forward: nn.Module, ranks: Ranks) -> nn.Module:
-    """The module that averages gradients over the ranks; with one rank, the module itself.
+    """The module that averages gradients over the ranks; with one rank, or with weights in shares
+    (`lamina.train.sharding`), the module itself.
 
     Buffers are those of rank 0 at the beginning and not broadcast at each forward: they are constants, or
     move alike on all ranks.
     """
-    if ranks.world == 1:
+    if ranks.world == 1 or isinstance(forward, FSDPModule):
         return forward
     ids = [ranks.device] if ranks.device.type == "cuda" else None
     wrapped = DistributedDataParallel(forward, device_ids=ids, gradient_as_bucket_view=True)

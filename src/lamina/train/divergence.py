@@ -25,6 +25,7 @@ from lamina.train.checkpoint import (
 )
 from lamina.train.options import TrainOptions
 from lamina.train.precision import scale_is_lost
+from lamina.train.shares import own_share
 from lamina.train.state import NONFINITE_EXIT_CODE, TrainState
 
 REMEDIES = ("base_lr", "clip_grad", "precision")
@@ -50,8 +51,10 @@ def never_stepped(state: TrainState) -> bool:
 
 
 def weights_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether all numbers are finite; waits for the device."""
-    flags = [torch.isfinite(tensor).all() for tensor in tensors.values() if tensor.is_floating_point()]
+    """Whether all numbers (this rank's share of them) are finite; waits for the device."""
+    flags = [
+        torch.isfinite(own_share(tensor)).all() for tensor in tensors.values() if tensor.is_floating_point()
+    ]
     return not flags or bool(torch.stack(flags).all())
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lamina.core.errors import LaminaError
 from lamina.train.optim_options import OptimOptions
 from lamina.train.param_groups import layer_scales, param_groups
+from lamina.train.shares import share_like
 
 
 def build_optimizer(module: nn.Module, options: OptimOptions, fused: bool = False) -> torch.optim.Optimizer:
@@ -104,4 +105,4 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
             f"the checkpoint's optimiser state is of another model: {odd[0]!r} is on one side only"
         )
     for name, tensor in own.items():
-        tensor.copy_(tensors[name])
+        tensor.copy_(share_like(tensor, tensors[name]))

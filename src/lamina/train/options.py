@@ -11,6 +11,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, check_ranges
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Shard = Literal["none", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class TrainOptions:
 
     device: str = "auto"
     """Where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps."""
+
+    shard: Shard = "none"
+    """How several processes hold the weights: none, each holds all of them and the whole state of the
+    optimiser (DistributedDataParallel), or fsdp, each holds a share of both (FSDP2), for a model that one
+    GPU's memory does not hold otherwise."""
 
     compile: bool = False
     """Compile the forward pass with torch.compile: the first step is slow, the others are faster on GPUs."""

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
+from lamina.train.shares import together
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SMALLEST_SCALE = 1.0
@@ -77,7 +78,7 @@ def check_scale(scaler: torch.amp.GradScaler) -> None:
 def gradient_norm(module: nn.Module, clip_grad: float | None) -> Float[Tensor, ""]:
     """The 2-norm of all gradients, which are then scaled down in place to at most `clip_grad`."""
     parameters = [p for p in module.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = together(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     if clip_grad is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, clip_grad, norm)
     return norm

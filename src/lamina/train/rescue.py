@@ -9,6 +9,7 @@ import torch
 
 from lamina.core.terminal import why
 from lamina.train.buffers import BufferKeeper
+from lamina.train.layout import Layout
 from lamina.train.run_log import RunLog
 from lamina.train.saver import Saver
 from lamina.train.state import TrainState
@@ -23,6 +24,7 @@ class Rescuable(Protocol):
     run_log: RunLog | None
     async_flags: AsyncFlags
     buffers: BufferKeeper
+    layout: Layout
     saver: Saver
     whole: bool
     """False while the weights are being moved: they are of no step then."""
@@ -44,8 +46,9 @@ def rescue(run: Rescuable, error: BaseException) -> None:
     """Save the step that was done last, and note at the error from where the run can be resumed.
 
     Rank 0 does it alone, since the other ranks may be gone. Nothing is saved where no step was taken yet,
-    and again where saving this step is what failed. A step in which the error fell leaves no trace, unless
-    the weights were being moved: then the checkpoint before is the last one.
+    where saving this step is what failed, and where weights are in shares, which rank 0 cannot gather alone.
+    A step in which the error fell leaves no trace, unless the weights were being moved: then the checkpoint
+    before is the last one.
     """
     step, total = run.state.step, run.state.total_steps
     if run.run_log is None or step == 0 or run.failed_to_save:
@@ -56,6 +59,12 @@ def rescue(run: Rescuable, error: BaseException) -> None:
     try:
         run.saver.finish()
         if run.saved_step != step:
+            if run.layout.cut:
+                error.add_note(
+                    f"step {step} is not saved, since its weights are in shares (train.shard fsdp); --resume "
+                    "goes on from the checkpoint before"
+                )
+                return
             for event in run.async_flags.drain():
                 run.count(event)
             run.buffers.put_back(torch.ones(()))

@@ -19,9 +19,10 @@ from lamina.train.checking import training_warnings
 from lamina.train.checkpoint import CHECKPOINTS
 from lamina.train.clock import Clock
 from lamina.train.distributed import Ranks, from_main, gather_json, on_main
-from lamina.train.divergence import module_finite, most_nonfinite, never_stepped
+from lamina.train.divergence import most_nonfinite, never_stepped
 from lamina.train.first_loss import FirstLoss
 from lamina.train.gradients import Gradients, after_step_of
+from lamina.train.layout import Layout
 from lamina.train.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import Plan, TrainOptions
@@ -53,11 +54,12 @@ class Trainer:
         ranks: Ranks,
         request: StopRequest,
     ) -> None:
-        self.plan, self.optim, self.options, self.ranks = plan, optim, options, ranks
+        self.plan, self.optim, self.options, self.ranks, self.request = plan, optim, options, ranks, request
         self.folder, self.checkpoints = folder, folder / CHECKPOINTS
         self.share = ranks.share(options.batch_size)
         self.task = task.to(ranks.device).train()
         self.after_step: Callable[[int], None] = after_step_of(task)
+        self.layout = Layout(self.task, ranks, optim, options)
         self.scaler = loss_scaler(ranks.device, options.precision)
         self.gradients = Gradients.of(
             self.task, self.scaler, ranks, options.precision, options.seed, options.compile
@@ -65,19 +67,16 @@ class Trainer:
         self.optimizer = build_optimizer(self.task, optim, fused=ranks.device.type in ("cuda", "cpu"))
         self.buffers = BufferKeeper(self.task)
         self.async_flags, self.meter = AsyncFlags(ranks.device), AverageMeter(ranks.device)
-        self.first_loss = FirstLoss(ranks.device)
-        self.saver = Saver(folder, options)
+        self.first_loss, self.saver = FirstLoss(ranks.device), Saver(folder, options)
         self.state = TrainState(plan.total_steps)
         self.run_log: RunLog | None = None
         self.faults: list[Fault] = []
         self.most_nonfinite = most_nonfinite(options, plan.total_steps)
         self.stopping = self.saving = False
         self.stop_reason: str | None = None
-        self.request = request
         self.whole = True
         self.saved_step: int | None = None
-        self.failed_to_save = False
-        self._stepped = False
+        self.failed_to_save = self._stepped = False
         self._known_rows: int | None = None
         self._row: dict[str, Any] = {}
 
@@ -100,7 +99,7 @@ class Trainer:
         if self.options.micro_batch_size is not None:
             return min(self.options.micro_batch_size, self.share)
         if self.state.micro_batch_size is None:
-            on_cuda = self.ranks.device.type == "cuda"
+            on_cuda = self.ranks.device.type == "cuda" and not self.layout.cut
             self.state.micro_batch_size = self.gradients.largest_micro_batch(batch) if on_cuda else self.share
             if self.state.micro_batch_size < self.share:
                 self.say(
@@ -181,7 +180,8 @@ class Trainer:
     def show_row(self, row: dict[str, Any], batch: Batch) -> None:
         """Complete a row by the clock and the callbacks, and write it."""
         clock = self.clock.lap(self.plan.batch_size)
-        written = self._report(lambda run_log: run_log.row(row, clock, batch, self.task))
+        with self.layout.whole() as task:
+            written = self._report(lambda run_log: run_log.row(row, clock, batch, task))
         self._row = written or {**row, **clock}
 
     # Checkpoints
@@ -195,7 +195,8 @@ class Trainer:
         """Take a checkpoint on rank 0, after the one before; raises on all ranks where either fails."""
         self.apply_events(self.async_flags.drain())
         self.saving, self.failed_to_save = False, True
-        self._report(self.write)
+        with self.layout.whole(optimizer_tensors(self.optimizer)):
+            self._report(self.write)
         self.saved_step, self.failed_to_save = self.state.step, False
         self.clock.saved()
 
@@ -209,8 +210,8 @@ class Trainer:
         """The checkpoint of the current step and what callbacks keep beside it, without the other ranks."""
         self.state.seconds = self.clock.seconds
         useful = not self.diverged and not never_stepped(self.state)
-        tensors = optimizer_tensors(self.optimizer)
-        self.saver.save(self.state.step, self.task, tensors, self._content(run_log), run_log, useful=useful)
+        task, tensors = self.layout.task, self.layout.held(optimizer_tensors(self.optimizer))
+        self.saver.save(self.state.step, task, tensors, self._content(run_log), run_log, useful=useful)
 
     def _content(self, run_log: RunLog) -> dict[str, Any]:
         """What beside tensors decides how the run goes on."""
@@ -261,14 +262,12 @@ class Trainer:
             self._restore(path, callbacks, lines.append)
         if rolled_back:
             self.state.nonfinite = 0  # a budget of its own, since what is trained is another thing now
-        if self.state.step > self.plan.total_steps:
-            raise LaminaError(
-                f"the run is at step {self.state.step}, beyond the {self.plan.total_steps} asked for"
-            )
         self.clock = Clock(self.state.seconds)
-        verb = "going on" if path else "starting"
-        lines.append(f"{verb} at step {self.state.step} of {self.plan.total_steps}")
-        on_main(self.ranks, lambda: self._open(callbacks, [*lines, *self._warnings()]))
+        verb = "going on at" if path else "starting at"
+        lines.append(f"{verb} step {self.state.step} of {self.plan.total_steps}")
+        lines += training_warnings(self.ranks, self.optim, self.options, self.plan)
+        with self.layout.whole():
+            on_main(self.ranks, lambda: self._open(callbacks, lines))
 
     def _open(self, callbacks: Sequence[Callback], lines: Sequence[str]) -> None:
         """The files, the first lines in them, and the callbacks' beginning."""
@@ -278,10 +277,7 @@ class Trainer:
             self.run_log.say(line)
         self.run_log.start(self.state)
         if self.saved_step is not None:
-            self.run_log.resume(self.saved_step, self.checkpoint_path, self.task)
-
-    def _warnings(self) -> list[str]:
-        return training_warnings(self.ranks.device, self.optim, self.options, self.plan)
+            self.run_log.resume(self.saved_step, self.checkpoint_path, self.layout.task)
 
     @property
     def diverged(self) -> bool:
@@ -291,7 +287,7 @@ class Trainer:
     def reason_at_the_end(self) -> Reason:
         """Whether the last step left something: finite weights that were trained."""
         self.apply_events(self.async_flags.drain())
-        useful = module_finite(self.task) and not never_stepped(self.state)
+        useful = self.layout.finite() and not never_stepped(self.state)
         return "finished" if from_main(int(useful), self.ranks) else "nonfinite"
 
     def end(self, reason: Reason) -> Outcome:
@@ -301,9 +297,10 @@ class Trainer:
         self.finish_saving()
         if line := self.first_loss.warning(self.state.proven_step):
             self.say(line)
-        step, total, why = self.state.step, self.plan.total_steps, self.stop_reason or ""
-        outcome = Outcome(reason, step, total, self.checkpoint_path, self._row, why)
-        self._report(lambda run_log: run_log.end(outcome))
+        state, why = self.state, self.stop_reason or ""
+        outcome = Outcome(reason, state.step, state.total_steps, self.checkpoint_path, self._row, why)
+        with self.layout.whole():
+            self._report(lambda run_log: run_log.end(outcome))
         return outcome
 
     def fail(self, error: BaseException) -> None:
