@@ -40,11 +40,14 @@ from lamina.data.decode.decode import decode_file
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions
+from lamina.data.pack.encode import Format
+from lamina.data.pack.write import pack
 from lamina.masking.random import RandomMasking
 from lamina.methods.catalog import recipe
 from step import ratios
 
 SIDE = 224
+FORMATS: tuple[Format, ...] = ("jpeg", "raw")
 _FOLDERS = (("skimage", "data"), ("sklearn", "datasets/images"))
 _PHOTOGRAPHS = (
     *(
@@ -213,6 +216,9 @@ def contenders(root: Path, large: bool) -> dict[str, Contender]:
         return found
     found |= {f"{name} and lamina's crop": on_tensors(root, each) for name, each in decoders().items()}
     found["lamina, Pillow"] = lamina(root, fast=False)
+    for form in FORMATS:
+        pack(str(root), root.parent / form, format=form, workers=0)
+        found[f"lamina, packed {form}"] = lamina(root.parent / form, DataOptions(jpeg_decoding="reduced"))
     for views in (1, 2, 5):
         name = "lamina" if views == 1 else f"lamina, {views} views per read"
         found[name] = lamina(root, DataOptions(views_per_read=views, jpeg_decoding="reduced"))
@@ -275,8 +281,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        (root / "photographs").mkdir()
+        root = Path(folder) / "photos"
+        (root / "photographs").mkdir(parents=True)
         (write_large if options.large else write_small)(root / "photographs")
         files = sorted(root.glob("*/*.jpg"))
         size = sum(file.stat().st_size for file in files) / len(files) / 1000

@@ -22,6 +22,7 @@ from lamina.core.files import TEMPORARY
 from lamina.core.records import read_json, write_json
 from lamina.core.tensor_files import load_tensors, save_tensors
 from lamina.data.check import check
+from lamina.data.decode.jpeg import usable
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import held_out, open_source
@@ -159,6 +160,51 @@ def test_images_that_are_no_files_keep_their_values(form, dtype, tmp_path):
     own = open_source(str(tmp_path / "p"))
     assert (names(own), own.labels) == (["x"] * 4, [1, 0, 1, 1])
     assert torch.equal(torch.stack([own.read(i) for i in range(4)]), images)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_is_reduced_as_in_the_folder(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for i, size in enumerate(((60, 82), (64, 80))):
+        pixels = np.asarray(Image.fromarray(noise(i, 6, 8, 3)).resize(size[::-1]))
+        save(tmp_path / "photos" / f"{i}.jpg", pixels, exif=exif)
+    pack(str(tmp_path / "photos"), tmp_path / "p", side=64, workers=0)
+    own, before = open_source(str(tmp_path / "p")), open_source(str(tmp_path / "photos"))
+    seen = []
+    how = Decoding(reduce=lambda height, width: seen.append((height, width)) or 4)
+    for i in range(2):
+        a, b = own.inspect(i, how), before.inspect(i, how)
+        assert torch.equal(a.image, b.image)
+        assert (a.reduced, a.orientation, a.format, a.mode) == (b.reduced, b.orientation, b.format, b.mode)
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+
+
+@pytest.mark.skipif(not usable(), reason="without simplejpeg all JPEGs are opened by Pillow")
+def test_the_header_of_a_jpeg_is_not_looked_at(whole, folder, monkeypatch):
+    own, before = open_source(whole, "val"), open_source(str(folder), "val")
+    expected = [before.read(i) for i in range(len(before))]
+    monkeypatch.setattr(Image, "open", None)
+    assert all(torch.equal(own.read(i), image) for i, image in enumerate(expected))
+
+
+def test_a_jpeg_that_was_damaged_is_read_as_in_a_folder(tmp_path):
+    save(tmp_path / "photos" / "a.jpg", noise(0, 40, 50, 3))
+    pack(str(tmp_path / "photos"), tmp_path / "p", workers=0)
+    content = (tmp_path / "p" / BLOB).read_bytes()
+    for k in (0, 30, 300, len(content) - 200):
+        damaged = content[:k] + bytes(100) + content[k + 100 :]
+        (tmp_path / "p" / BLOB).write_bytes(damaged)
+        (tmp_path / "photos" / "a.jpg").write_bytes(damaged)
+        outcomes = []
+        for root in ("p", "photos"):
+            source = open_source(str(tmp_path / root))
+            try:
+                outcomes.append(source.read(0).tolist())
+            except Unreadable as error:
+                outcomes.append(error.reason)
+        assert outcomes[0] == outcomes[1]
 
 
 def test_a_pack_can_be_packed(whole, folder, tmp_path):

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -58,7 +59,10 @@ def resize(image: Shaped[Tensor, "C H W"], size: tuple[int, int]) -> Shaped[Tens
     """Bicubic, antialiased, within the image's range; an image of that size is returned as it is."""
     if tuple(image.shape[1:]) == tuple(size):
         return image
-    resized: Tensor = F.resize_image(image, list(size), InterpolationMode.BICUBIC, antialias=True)
+    if image.is_cpu:  # what torchvision does then, without its checks, which take a tenth of the time
+        resized = interpolate(image[None], list(size), mode="bicubic", antialias=True)[0]
+    else:
+        resized = F.resize_image(image, list(size), InterpolationMode.BICUBIC, antialias=True)
     return resized.clamp_(0, 1) if resized.is_floating_point() else resized
 
 

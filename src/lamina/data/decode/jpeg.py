@@ -25,7 +25,7 @@ try:
 except ImportError:  # no wheel for this system: Pillow decodes alone
     simplejpeg = None
 
-_COLOURS = {"L": ("GRAY", 1), "RGB": ("RGB", 3)}
+_CHANNELS = {"L": 1, "RGB": 3}
 _PIXELS_PER_SECOND = 1e7
 """Fewer than are decoded in a scan of any kind; several times as many are usual."""
 _SCAN = b"\xff\xda"
@@ -43,26 +43,42 @@ def read_jpeg(
         several_scans: whether the image may be stored in more than one scan.
         factor: 1, 2, 4 or 8; height and width of the result are those of the image over it, rounded up.
     """
-    colour, channels = _COLOURS.get(im.mode, ("", 0))
-    pixels = im.height * im.width
+    channels = _CHANNELS.get(im.mode, 0)
     if channels != getattr(im, "layers", 0) or not usable():
         return None
     here = file.tell()
     try:
-        n_bytes = file.seek(0, io.SEEK_END)
-        if n_bytes > max(_LEAST_BYTES, 4 * pixels):  # the memory that Pillow's own image would take
+        if file.seek(0, io.SEEK_END) > _most_bytes(im.height, im.width):
             return None
         file.seek(0)
-        content = file.read()
-        scans = content.count(_SCAN) if several_scans else 1
-        if pixels * scans > how.max_decode_seconds * _PIXELS_PER_SECOND:
-            return None
-        size = -(-im.height // factor), -(-im.width // factor)
-        found = _decoded(content, colour, size, how.scratch)
+        found = decode_plain(file.read(), (im.height, im.width, channels), how, factor, several_scans)
         file.check()
         return found
     finally:
         file.seek(here)
+
+
+def decode_plain(
+    content: bytes,
+    shape: tuple[int, ...],
+    how: Decoding,
+    factor: int = 1,
+    several_scans: bool = True,
+) -> NDArray[Any] | None:
+    """As `read_jpeg`, of the bytes of a file whose header has `shape`: height, width, channels."""
+    height, width, channels = shape
+    if len(content) > _most_bytes(height, width) or not usable():
+        return None
+    scans = content.count(_SCAN) if several_scans else 1
+    if height * width * scans > how.max_decode_seconds * _PIXELS_PER_SECOND:
+        return None
+    size = -(-height // factor), -(-width // factor)
+    return _decoded(content, "GRAY" if channels == 1 else "RGB", size, how.scratch)
+
+
+def _most_bytes(height: int, width: int) -> int:
+    """The memory that Pillow's own image would take."""
+    return max(_LEAST_BYTES, 4 * height * width)
 
 
 def _decoded(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,7 +16,7 @@ from lamina.data.decode.jpeg import read_jpeg
 from lamina.data.decode.limits import TimedFile, check_fitting, check_memory, check_pixels
 from lamina.data.decode.notes import native_messages
 from lamina.data.decode.orientation import orientation_of
-from lamina.data.decode.reduction import FACTORS, Reduced
+from lamina.data.decode.reduction import reduction
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.decode.values import to_pixels
 from lamina.data.options import Decoding
@@ -70,7 +69,9 @@ def read_pillow(im: ImageFile, file: TimedFile, how: Decoding, nodata: float | N
 
 
 def _read_jpeg(im: ImageFile, file: TimedFile, how: Decoding, mode: str) -> Pixels:
-    reduced = None if how.reduce is None else _reduced(im, how, how.reduce)
+    reduced = None
+    if how.reduce is not None:
+        reduced = reduction(im.height, im.width, orientation_of(im), how)
     factor = 1 if reduced is None else reduced.factor
     array = read_jpeg(im, file, how, _several_scans(im), factor)
     if array is None:
@@ -80,19 +81,6 @@ def _read_jpeg(im: ImageFile, file: TimedFile, how: Decoding, mode: str) -> Pixe
         im.load()
         array = _array(im, mode)
     return to_pixels(array, how, reduced=reduced)
-
-
-def _reduced(im: ImageFile, how: Decoding, reduce: Callable[[int, int], int]) -> Reduced | None:
-    """By which factor a JPEG is decoded smaller, if at all.
-
-    For images that are turned it divides their size: otherwise an incomplete last row or column would become
-    the first one.
-    """
-    orientation = orientation_of(im) if how.exif_orientation else 1
-    height, width = (im.width, im.height) if orientation >= 5 else (im.height, im.width)
-    most = reduce(height, width)
-    fitting = (f for f in FACTORS if f <= most and (orientation == 1 or not (height % f or width % f)))
-    return next((Reduced(factor, height, width) for factor in fitting), None)
 
 
 def _load(im: ImageFile) -> None:

@@ -20,7 +20,8 @@ from lamina.data.dense.sources import MapSource, ObjectSource
 from lamina.data.dense.window_options import WindowOptions
 from lamina.data.loading.bad_files import FaultBudget, fault_of
 from lamina.data.loading.dataloader import StepLoader, in_order
-from lamina.data.loading.dataset import BatchReader, read_noted, read_or_replace, stack
+from lamina.data.loading.dataset import BatchReader, read_noted, read_or_replace
+from lamina.data.loading.image_stack import ImageStack
 from lamina.data.loading.sampler import Sample, Stream
 from lamina.data.options import DataOptions, Decoding
 
@@ -83,7 +84,7 @@ class DenseReader(BatchReader):
         colours = uniform(keys, 5, Purpose.COLOUR).tolist()
         faults: list[Fault] = []
         remarks: list[Remark] = []
-        images, maps, objects = [], [], []
+        images, maps, objects = ImageStack(len(samples)), [], []
         for k, sample in enumerate(samples):
             read = partial(read_dense, self.source, how=self.how, remarks=remarks)
             (image, label), _ = read_or_replace(read, self.source.images, sample, keys[k : k + 1], faults)
@@ -96,7 +97,7 @@ class DenseReader(BatchReader):
             else:
                 maps.append(window.map(label))
         labels = torch.stack(maps) if maps else None
-        batch = Batch(stack(images), keys, None, labels, tuple(faults), remarks=tuple(remarks))
+        batch = Batch(images.stacked(), keys, None, labels, tuple(faults), remarks=tuple(remarks))
         return replace(batch, objects=tuple(objects)) if objects else batch
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lamina.core.batch import Batch, Fault, Remark, unit_float
+from lamina.core.batch import Batch, Fault, Remark
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, bits, sample_keys, uniform
 from lamina.data.augment.crops import CenterCrop, Crop
@@ -26,6 +26,7 @@ from lamina.data.decode.notes import remarks_on
 from lamina.data.decode.scratch import Scratch, kept
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.loading.bad_files import fault_of
+from lamina.data.loading.image_stack import ImageStack
 from lamina.data.loading.sampler import Sample
 from lamina.data.options import Decoding
 from lamina.data.sources import Source
@@ -108,7 +109,8 @@ class TrainReader(BatchReader):
         flips = (uniform(keys, 1, Purpose.FLIP)[:, 0] < self.flip).tolist()
         colours = [] if self.strengths is None else uniform(keys, 5, Purpose.COLOUR).tolist()
         shifts = [] if self.views is None else uniform(keys, self.views.n_draws, Purpose.VIEW).tolist()
-        images, seconds, read_from = [], [], []
+        images, seconds = ImageStack(len(samples)), ImageStack(len(samples))
+        read_from: list[int] = []
         faults: list[Fault] = []
         remarks: list[Remark] = []
         for first in range(0, len(samples), self.views_per_read):
@@ -129,8 +131,8 @@ class TrainReader(BatchReader):
         mask = None
         if self.masking is not None and self.grid is not None:
             mask = self.masking(keys, self.grid)
-        view = stack(seconds) if seconds else None
-        batch = Batch(stack(images), keys, mask, None, tuple(faults), view, remarks=tuple(remarks))
+        view = seconds.stacked() if len(seconds) else None
+        batch = Batch(images.stacked(), keys, mask, None, tuple(faults), view, remarks=tuple(remarks))
         return labelled(batch, self.source, read_from)
 
     def _how(self, draws: Sequence[Sequence[float]]) -> Decoding:
@@ -158,7 +160,7 @@ class EvalReader(BatchReader):
         self.how = replace(how, scratch=Scratch(), reduce=crop.factor if reduce else None)
 
     def _batch(self, samples: Sequence[int]) -> Batch:
-        images, read, faults = [], [], []
+        images, read, faults = ImageStack(len(samples)), [], []
         remarks: list[Remark] = []
         for index in samples:
             try:
@@ -169,9 +171,8 @@ class EvalReader(BatchReader):
             image = kept(self.crop(found.image, (), found.reduced), found.image)
             images.append(image if self.change is None else self.change(image, index))
             read.append(index)
-        stacked = stack(images) if images else torch.empty(0, 0, 0, 0)
         keys = torch.tensor(read, dtype=torch.int64)
-        batch = Batch(stacked, keys, None, None, tuple(faults), remarks=tuple(remarks))
+        batch = Batch(images.stacked(), keys, None, None, tuple(faults), remarks=tuple(remarks))
         return labelled(batch, self.source, read)
 
 
@@ -220,10 +221,3 @@ def replacements(key: Int64[Tensor, "1"], n: int) -> Iterator[int]:
     """
     yield from (bits(key, REPLACEMENTS, Purpose.REPLACEMENT)[0] % n).tolist()
     yield from range(n if n <= FEW else 0)
-
-
-def stack(images: Sequence[Shaped[Tensor, "C h w"]]) -> Shaped[Tensor, "B C h w"]:
-    """One tensor in the images' dtype; 8-bit and 16-bit files mixed become float in [0, 1]."""
-    if len({image.dtype for image in images}) > 1:
-        return torch.stack([unit_float(image) for image in images])
-    return torch.stack(list(images))

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from lamina.data.decode.notes import remarks_on
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.loading.bad_files import fault_of
 from lamina.data.options import Decoding
-from lamina.data.pack.source import FILE, FLOAT32, UINT8, Layout
+from lamina.data.pack.source import FILE, FLOAT32, JPEG, UINT8, Layout
 from lamina.data.sources import Source
 
 Format = Literal["jpeg", "raw"]
@@ -103,7 +103,10 @@ class Encoder(Dataset[list[Entry]]):
         pages = found.animated and original is not None
         way = Way.PAGES if pages else Way.DEEP if deep else Way.SMALL if small else Way.SHRUNK
         if original is not None and (pages or deep or (small and self.format == "jpeg")):
-            return Entry(original, way=way)
+            plain = found.format == "JPEG" and found.mode in ("L", "RGB") and not (found.notes or pages)
+            channels, height, width = found.image.shape
+            shape = (height, width, channels)
+            return Entry(original, _layout(JPEG, shape, found) if plain else Layout(FILE), way)
         if deep:
             image = found.image.float()
             return _as_pixels(image.permute(1, 2, 0).contiguous().numpy(), FLOAT32, found, alpha, way)
@@ -112,26 +115,29 @@ class Encoder(Dataset[list[Entry]]):
         mode = _PILLOW_MODES.get((pixels.shape[2], alpha))
         if self.format == "raw" or mode is None:
             return _as_pixels(pixels, UINT8, found, alpha, way)
-        return Entry(self._as_file(pixels, mode, found.orientation, lossless=alpha or small), way=way)
+        if alpha or small:
+            return Entry(_as_file(pixels, mode, found, format="PNG"), way=way)
+        content = _as_file(pixels, mode, found, format="JPEG", quality=self.quality, subsampling="4:2:0")
+        return Entry(content, _layout(JPEG, pixels.shape, found), way)
 
-    def _as_file(
-        self, pixels: UInt8[NDArray[np.uint8], "H W C"], mode: str, orientation: int, lossless: bool
-    ) -> bytes:
-        """PNG where nothing may be lost, else JPEG; the orientation stays a tag."""
-        exif = Image.Exif()
-        if orientation != 1:
-            exif[_ORIENTATION] = orientation
-        image, into = Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode), io.BytesIO()
-        if lossless:
-            image.save(into, "PNG", exif=exif)
-        else:
-            image.save(into, "JPEG", quality=self.quality, subsampling="4:2:0", exif=exif)
-        return into.getvalue()
+
+def _layout(kind: int, shape: tuple[int, ...], found: Decoded, alpha: bool = False) -> Layout:
+    height, width, channels = shape
+    return Layout(kind, height, width, channels, int(alpha), found.orientation)
+
+
+def _as_file(pixels: UInt8[NDArray[np.uint8], "H W C"], mode: str, found: Decoded, **options: Any) -> bytes:
+    """The image as a file by Pillow; the orientation stays a tag."""
+    exif = Image.Exif()
+    if found.orientation != 1:
+        exif[_ORIENTATION] = found.orientation
+    image, into = Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode), io.BytesIO()
+    image.save(into, exif=exif, **options)
+    return into.getvalue()
 
 
 def _as_pixels(pixels: NDArray[np.generic], kind: int, found: Decoded, alpha: bool, way: Way) -> Entry:
-    height, width, channels = pixels.shape
-    return Entry(pixels.tobytes(), Layout(kind, height, width, channels, int(alpha), found.orientation), way)
+    return Entry(pixels.tobytes(), _layout(kind, pixels.shape, found, alpha), way)
 
 
 def _file_content(source: Source, i: int) -> bytes | None:

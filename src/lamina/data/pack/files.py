@@ -18,7 +18,7 @@ from lamina.core.plain_files import DamagedFile, check_plain
 from lamina.core.records import read_object, write_json
 from lamina.core.tensor_files import load_tensors, save_tensors
 from lamina.data.columns import Names, SharedArray
-from lamina.data.pack.source import FILE, ITEM_BYTES, Columns
+from lamina.data.pack.source import FILE, ITEM_BYTES, JPEG, Columns
 
 ABOUT, INDEX, BLOB = "pack.json", "index.safetensors", "images.bin"
 FORMAT, VERSION = "lamina-pack", 1
@@ -151,7 +151,9 @@ def _index(about: About, views: dict[str, Any], arrays: dict[str, NDArray[Any]])
         _check(bool(((height > 0) & (width > 0) & (channels > 0)).all()), "shapes of images")
         pixels, rest = np.divmod(sizes[kinds == kind], channels * item)  # products of all could overflow
         _check(bool(((rest == 0) & (pixels == height * width)).all()), "sizes of images")
-    _check(bool(np.isin(kinds, [FILE, *ITEM_BYTES]).all()), "kinds of images")
+    of_jpeg = layouts[kinds == JPEG]
+    _check(bool((of_jpeg[:, 1:3] > 0).all() and np.isin(of_jpeg[:, 3], [1, 3]).all()), "shapes of images")
+    _check(bool(np.isin(kinds, [FILE, JPEG, *ITEM_BYTES]).all()), "kinds of images")
     _check(bool(((layouts[:, 5] >= 1) & (layouts[:, 5] <= 8)).all()), "orientations")
     names = _names(arrays["names"], arrays["name_bytes"], n)
     found = {split: _view(split, view, arrays, n) for split, view in views.items()}

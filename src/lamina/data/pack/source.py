@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, Int64
 from numpy.typing import NDArray
 
+from lamina.data.archives.files import part_of
 from lamina.data.archives.spans import SpanSource
+from lamina.data.decode.arrays import Pixels
 from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded, decode, image_size
+from lamina.data.decode.jpeg import decode_plain
 from lamina.data.decode.limits import Stream, check_fitting, check_pixels
 from lamina.data.decode.orientation import turn
+from lamina.data.decode.reduction import reduction
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.decode.values import to_pixels
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.sources import Source
 
-FILE, UINT8, FLOAT32 = range(3)
-"""How an image is stored: as the bytes of a file, or as pixels (H, W, C) of that type."""
+FILE, UINT8, FLOAT32, JPEG = range(4)
+"""How an image is stored: as the bytes of a file, as pixels (H, W, C) of that type, or as a file of JPEG in
+grey or RGB, of which all is known that its header says."""
 ITEM_BYTES = {UINT8: 1, FLOAT32: 4}
 _DTYPES = {UINT8: np.uint8, FLOAT32: np.float32}
+_NAMES = {UINT8: "uint8", FLOAT32: "float32"}
 
 
 class Layout(NamedTuple):
-    """How one image is stored. Of a file only `kind` counts."""
+    """How one image is stored. Of a FILE only `kind` counts."""
 
     kind: int
-    """FILE, UINT8 or FLOAT32."""
+    """FILE, UINT8, FLOAT32 or JPEG."""
     height: int = 0
     """Of the pixels as they are stored, before they are turned by `orientation`."""
     width: int = 0
@@ -39,11 +46,6 @@ class Layout(NamedTuple):
     """1 where the last channel is alpha."""
     orientation: int = 1
     """As of EXIF, 1 to 8."""
-
-    @property
-    def n_bytes(self) -> int:
-        """Of the pixels."""
-        return self.height * self.width * self.channels * ITEM_BYTES[self.kind]
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,43 @@ class PackedSource(Source):
         layout = self.layout(i)
         if layout.kind == FILE:
             return decode(self.blob.open(i), how)
-        check_pixels(layout.height, layout.width, how)
-        check_fitting(layout.height, layout.width, layout.channels, ITEM_BYTES[layout.kind], how)
-        with self.blob.open(i) as window:
-            pixels = _read(window, layout, how)
+        height, width, channels = layout[1:4]
+        check_pixels(height, width, how)
+        check_fitting(height, width, channels, ITEM_BYTES.get(layout.kind, 1), how)
+        if layout.kind == JPEG:
+            return self._decoded(i, layout, how)
+        scratch = how.scratch if layout.kind == UINT8 else None
+        pixels = (
+            np.empty(layout[1:4], _DTYPES[layout.kind]) if scratch is None else scratch.array(*layout[1:4])
+        )
+        self._read(i, pixels.reshape(-1).view(np.uint8).data)
         found = to_pixels(pixels, how, alpha=bool(layout.alpha))
-        image = turn(found.image, layout.orientation) if how.exif_orientation else found.image
-        image = fit_channels(image, how.in_chans, found.alpha, how.alpha_background)
-        return Decoded(image, "pixels", str(pixels.dtype), layout.orientation, notes=found.notes)
+        return _as_asked(found, layout, how, "pixels", _NAMES[layout.kind])
+
+    def _decoded(self, i: int, layout: Layout, how: Decoding) -> Decoded:
+        """A JPEG whose header says what the index says, so that it is not looked at; where decoding shows
+        anything else, the image is decoded as any other."""
+        content = bytearray(int(self.blob.spans[i, 2]))
+        self._read(i, memoryview(content))
+        reduced = reduction(layout.height, layout.width, layout.orientation, how)
+        array = decode_plain(bytes(content), layout[1:4], how, 1 if reduced is None else reduced.factor)
+        if array is None:
+            return decode(io.BytesIO(content), how)
+        found = to_pixels(array, how, reduced=reduced)
+        return _as_asked(found, layout, how, "JPEG", "L" if layout.channels == 1 else "RGB")
+
+    def _read(self, i: int, into: memoryview) -> None:
+        """The bytes of image i, all at once: in pieces, as decoders read, they take several times as long."""
+        _, first, size = self.blob.spans[i].tolist()
+        done = 0
+        try:
+            with part_of(self.blob.files[0], self.blob.states[0], first, size) as file:
+                while done < size and (n := file.readinto(into[done:])):
+                    done += n
+        except OSError as error:
+            raise Unreadable(Reason.BROKEN, error.strerror or str(error)) from None
+        if done < size:
+            raise Unreadable(Reason.BROKEN, "the file around it ends before it")
 
     def size(self, i: int, how: Decoding = AS_STORED) -> tuple[int, int]:
         """Height and width in pixels of `read(i, how)`, from the index or the header; raises `Unreadable`."""
@@ -116,7 +147,7 @@ class PackedSource(Source):
 
     def open(self, i: int) -> Stream | None:
         """The bytes of the file of image i; None where it is kept as pixels. Raises `Unreadable`."""
-        return self.blob.open(i) if self.layout(i).kind == FILE else None
+        return self.blob.open(i) if self.layout(i).kind in (FILE, JPEG) else None
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
         """Digest of the path, size and time of change of the blob, and of where the images lie in it."""
@@ -127,18 +158,8 @@ class PackedSource(Source):
         return self.blob.content(indices)
 
 
-def _read(window: Stream, layout: Layout, how: Decoding) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Pixels (H, W, C)."""
-    shape = layout.height, layout.width, layout.channels
-    scratch = how.scratch if layout.kind == UINT8 else None
-    pixels = np.empty(shape, _DTYPES[layout.kind]) if scratch is None else scratch.array(*shape)
-    into: UInt8[NDArray[np.uint8], "n"] = pixels.reshape(-1).view(np.uint8)
-    done = 0
-    try:
-        while done < len(into) and (n := window.readinto(into[done:].data)):
-            done += n
-    except OSError as error:
-        raise Unreadable(Reason.BROKEN, error.strerror or str(error)) from None
-    if done < len(into):
-        raise Unreadable(Reason.BROKEN, "the file around it ends before it")
-    return pixels
+def _as_asked(found: Pixels, layout: Layout, how: Decoding, form: str, mode: str) -> Decoded:
+    """Stored pixels, turned and with the channels that are wanted."""
+    image = turn(found.image, layout.orientation) if how.exif_orientation else found.image
+    image = fit_channels(image, how.in_chans, found.alpha, how.alpha_background)
+    return Decoded(image, form, mode, layout.orientation, notes=found.notes, reduced=found.reduced)
