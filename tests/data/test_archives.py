@@ -329,7 +329,7 @@ def test_one_process_indexes_and_the_others_wait_for_it_as_long_as_it_lives(
 
 def test_nobody_waits_for_ever_for_a_process_that_was_stopped(folder, tmp_path, monkeypatch, walked):
     monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(index, "PATIENCE_SECONDS", 0.2)
     archive = packed(tmp_path / "a.tar", folder, ["train"])
     fork = multiprocessing.get_context("fork")
     started = fork.Event()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +127,27 @@ def test_few_images_leave_no_file_and_a_cache_that_cannot_be_written_is_said(sha
     assert not (tmp_path / "cache").exists()
     with pytest.raises(LaminaError, match="no file matches"):
         open_source(str(shards / "x*.tar"))
+
+
+def test_of_the_processes_of_a_run_one_makes_the_index(shards, monkeypatch) -> None:
+    """The lock is had only after another process had it; what that one made is taken."""
+    by_another = open_source(str(shards))
+    next((shards.parent / "cache").rglob("*.arrays")).rename(shards / "made by another")
+    held: list[Path] = []
+
+    @contextmanager
+    def in_turn(file: Path, *_: object) -> Iterator[None]:
+        held.append(file)
+        (shards / "made by another").rename(file.with_suffix(".arrays"))
+        yield
+
+    monkeypatch.setattr(archives, "_WORTH_BYTES", 0)
+    monkeypatch.setattr(archives, "members_of", None)  # would fail
+    monkeypatch.setattr(whole, "in_turn", in_turn)
+    assert known(open_source(str(shards))) == known(by_another)
+    assert len(held) == 1
+    open_source(str(shards))
+    assert len(held) == 1
 
 
 def private_bytes() -> int:

@@ -24,7 +24,7 @@ from lamina.data.remote.urls import path_of
 from lamina.data.samples.cache import cache_folder
 
 _FORMAT = 2
-_PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 600.0
 """Longest wait for another process that indexes the same archive and may have been stopped."""
 _NOT_OURS = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, MemoryError)
 
@@ -48,7 +48,7 @@ def members_of(path: str, state: State, keep: bool, progress: IndexProgress) -> 
         with ExitStack() as lock:
             with suppress(OSError):
                 file.parent.mkdir(parents=True, exist_ok=True)
-                lock.enter_context(in_turn(file.with_suffix(".lock"), _PATIENCE_SECONDS, progress.waits))
+                lock.enter_context(in_turn(file.with_suffix(".lock"), PATIENCE_SECONDS, progress.waits))
             if (kept := _read(file, state)) is None:
                 members = _read_members(path, state, progress)
                 with suppress(OSError):

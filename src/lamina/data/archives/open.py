@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import takewhile
 
 from lamina.core.errors import LaminaError
@@ -44,20 +45,29 @@ def open_archives(named: Sequence[str] | RemoteFolder, split: Split | None) -> O
         LaminaError: where an archive cannot be read, holds no images, or has no images of the part.
     """
     if isinstance(named, RemoteFolder):
-        return _put_together(named, split, ())
+        return _put_together(named, split, (), _listed_images(named))
     states = states_of(named)
     kept = WholeIndex(named, states, split or "train")
     opened = kept.read()
-    if opened is None:
-        opened = _put_together(named, split, states)
-        kept.write(opened)
+    if opened is not None:
+        return opened
+    n_bytes = sum(state.size for state in states)
+    progress, large = IndexProgress(len(named), n_bytes), n_bytes >= _WORTH_BYTES
+    with kept.turn(progress.waits) if large else nullcontext():
+        opened = kept.read()
+        if opened is None:
+            images = _all_images(named, states, large, progress)
+            opened = _put_together(named, split, states, images)
+            kept.write(opened)
     return opened
 
 
 def _put_together(
-    named: Sequence[str] | RemoteFolder, split: Split | None, states: Sequence[State]
+    named: Sequence[str] | RemoteFolder,
+    split: Split | None,
+    states: Sequence[State],
+    images: Images | PassedOver,
 ) -> Opened:
-    images = _listed_images(named) if isinstance(named, RemoteFolder) else _all_images(named, states)
     if isinstance(images, PassedOver):
         why = "; ".join(images.notes()) or "nothing in it has an image's ending"
         raise LaminaError(f"no images in {_described(named)}: {why}")
@@ -112,21 +122,23 @@ def _listed_images(folder: RemoteFolder) -> Images | PassedOver:
     return listed
 
 
-def _all_images(shards: Sequence[str], states: Sequence[State]) -> Images | PassedOver:
+def _all_images(
+    shards: Sequence[str], states: Sequence[State], large: bool, progress: IndexProgress
+) -> Images | PassedOver:
     building = ImagesBuilder()
     own = _own_names(shards) if len(shards) > 1 else [""]  # of one, those of the folder it was made of
-    for number, members in enumerate(_indices(shards, states)):
+    for number, members in enumerate(_indices(shards, states, large, progress)):
         building.add(own[number], number, members)
     return building.result()
 
 
-def _indices(shards: Sequence[str], states: Sequence[State]) -> Iterator[Members]:
-    n_bytes = sum(state.size for state in states)
-    progress = IndexProgress(len(shards), n_bytes)
+def _indices(
+    shards: Sequence[str], states: Sequence[State], large: bool, progress: IndexProgress
+) -> Iterator[Members]:
     remote = is_url(shards[0])
 
     def index(i: int) -> Members:
-        return members_of(shards[i], states[i], remote or n_bytes >= _WORTH_BYTES, progress)
+        return members_of(shards[i], states[i], remote or large, progress)
 
     return iter(in_parallel(index, range(len(shards)))) if remote else map(index, range(len(shards)))
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from typing import NamedTuple
 
+from lamina.core.locking import in_turn
 from lamina.core.terminal import why
 from lamina.core.text import printable
 from lamina.data.archives.files import State, identity_of
+from lamina.data.archives.index import PATIENCE_SECONDS
 from lamina.data.archives.spans import SpanSource
 from lamina.data.array_files import read_arrays, write_arrays
 from lamina.data.columns import Names, Numbers
@@ -67,6 +69,16 @@ class WholeIndex:
         )
         return Opened(source, about["has_held_out"])
 
+    @contextmanager
+    def turn(self, waits: Callable[[float, str], None]) -> Iterator[None]:
+        """Make it within this, after whoever makes it now, and look for it first: making it takes memory,
+        which the processes of a run would all take at the same time. `waits` is as of `in_turn`."""
+        with ExitStack() as lock:
+            with suppress(OSError):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(in_turn(self._file.with_suffix(".lock"), PATIENCE_SECONDS, waits))
+            yield
+
     def write(self, opened: Opened) -> None:
         """Keep it, where there are many images; the source says so where that is not possible."""
         source = opened.source
@@ -81,6 +93,8 @@ class WholeIndex:
         try:
             write_arrays(self._file, source.columns(), about)
         except OSError as error:
+            if read_arrays(self._file) is not None:  # Windows: another process wrote it, and reads it
+                return
             source.notes += (
                 f"the index of these images cannot be kept in {printable(str(self._folder))} ({why(error)}), "
                 "and is made anew at each start; set LAMINA_CACHE to a folder that can be written",
