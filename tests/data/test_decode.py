@@ -7,16 +7,20 @@ import errno
 import io
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
+from torchvision.io import decode_png as of_torchvision
 
 from helpers.image_files import deep_png, packed, png, png_chunk
 from lamina.data.decode.channels import composite, luminance
@@ -139,6 +143,41 @@ def test_sixteen_bit_colour_png(tmp_path: Path, channels: int) -> None:
     (tmp_path / "b.png").write_bytes(lie)
     (tmp_path / "c.png").write_bytes(cut[: len(cut) // 2])
     assert reason(tmp_path / "b.png") == reason(tmp_path / "c.png") == Reason.BROKEN
+
+
+def stand_in(content: bytes) -> np.ndarray:
+    """What imagecodecs gives, and refuses, where it is not installed."""
+    if not content.endswith(png_chunk(b"IEND", b"")):
+        raise RuntimeError("not a whole file")
+    return of_torchvision(torch.frombuffer(bytearray(content), dtype=torch.uint8)).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("package", ["imagecodecs", "a stand-in"])
+def test_sixteen_bit_colour_png_is_decoded_once_by_imagecodecs(
+    tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if package == "imagecodecs":
+        pytest.importorskip("imagecodecs", reason="imagecodecs is not installed (extra: tiff)")
+    else:
+        monkeypatch.setitem(sys.modules, "imagecodecs", SimpleNamespace(png_decode=stand_in))
+    pixels = RNG.integers(0, 65536, (12, 20, 3), dtype=np.uint16)
+    content = deep_png(pixels)
+    (tmp_path / "whole.png").write_bytes(content)
+    (tmp_path / "lie.png").write_bytes(png((2000, 2000, 16, 2), b"\0" + bytes(120))[:-1])
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    turned = content[:-12] + png_chunk(
+        b"eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06" + bytes(6)
+    )
+    (tmp_path / "turned.png").write_bytes(turned + content[-12:])
+    loads, load = [], PngImageFile.load
+    monkeypatch.setattr(PngImageFile, "load", lambda im: loads.append(im) or load(im))
+    assert np.array_equal(read(tmp_path / "whole.png").permute(1, 2, 0), pixels / np.float32(65535))
+    assert not loads
+    assert read(tmp_path / "turned.png").shape == (3, 20, 12)
+    assert reason(tmp_path / "lie.png") == reason(tmp_path / "cut.png") == Reason.BROKEN
+    slow = Decoding(max_decode_seconds=1e-6)
+    with pytest.raises(Unreadable, match="takes longer"):
+        decode_file(str(tmp_path / "whole.png"), slow)
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])

@@ -18,7 +18,7 @@ from PIL import Image
 from lamina.core.batch import Remark
 from lamina.core.text import counted, counted_share, printable
 
-_LOGGERS = ("tifffile", "PIL", "pydicom")
+_LOGGERS = ("tifffile", "PIL", "pydicom", "imagecodecs")
 _NATIVE = logging.getLogger("PIL.native")
 _OF_LIBRARIES = re.compile(rb"libpng |tempfile\.tif|[A-Za-z]\w*: |[A-Za-z]\w*Warning")
 """How lines of libpng and libtiff begin."""

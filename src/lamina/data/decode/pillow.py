@@ -6,12 +6,12 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from lamina.data.decode.arrays import Pixels
+from lamina.data.decode.deep_png import read_deep_png
 from lamina.data.decode.jpeg import read_jpeg
 from lamina.data.decode.limits import TimedFile, check_fitting, check_memory, check_pixels
 from lamina.data.decode.notes import native_messages
@@ -195,7 +195,7 @@ def _narrowed(im: ImageFile) -> bool:
 
 
 def _read_deep_png(im: ImageFile, file: TimedFile, how: Decoding) -> Pixels:
-    """A 16-bit colour PNG through libpng; Pillow decodes it first, for torchvision trusts the header."""
+    """A 16-bit colour PNG, with all bits."""
     if im.format != "PNG":
         raise Unreadable(Reason.PIXEL_TYPE, "16-bit colour PPM; store it as PNG or TIFF")
     key = im.info.get("transparency")
@@ -203,14 +203,6 @@ def _read_deep_png(im: ImageFile, file: TimedFile, how: Decoding) -> Pixels:
     pixels = im.height * im.width
     check_memory(pixels * (4 + channels * (2 + 2 * (key is not None) + 4)) + 2 * _file_bytes(im), how)
     check_fitting(im.height, im.width, channels, 4, how)
-    im.load()
-    try:
-        from torchvision.io import ImageReadMode, decode_png
-    except ImportError:
-        raise Unreadable(Reason.PIXEL_TYPE, "16-bit colour PNG; store it as TIFF") from None
-    file.seek(0)
-    encoded = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
-    with native_messages():
-        deep = decode_png(encoded, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    deep = read_deep_png(im, file, how)
     has_alpha = deep.shape[-1] in (2, 4) or key is not None
     return to_pixels(_with_key(deep, key), how, alpha=has_alpha)
