@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import operator
+import pickle
 import sys
 import tarfile
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +29,7 @@ from lamina.data.open import held_out, open_source
 from lamina.data.options import DataOptions
 from lamina.data.remote import requests
 from lamina.data.remote.blocks import BlockFile
-from lamina.data.sources import Source, images_digest
+from lamina.data.sources import Source, Subset, images_digest
 
 pytest.importorskip("fsspec", reason="fsspec is not installed (extra remote)")
 
@@ -124,6 +126,36 @@ def test_a_process_that_is_started_anew_opens_the_remote_itself(folder, tmp_path
 
 
 # Requests
+
+
+@pytest.mark.parametrize("spec", ["photos", "zips", "shards"])
+def test_the_images_of_a_batch_are_read_at_the_same_time(spec, system, monkeypatch):
+    """Each request waits until eight are there, which would never be so if one came after the other."""
+    source = open_source(f"counted://{spec}", "all")
+    source.read(0)
+    together = threading.Barrier(8)
+    whole = type(system).cat_file
+
+    def waiting(self: Any, *given: Any, **more: Any) -> bytes:
+        together.wait(20)
+        return whole(self, *given, **more)
+
+    monkeypatch.setattr(type(system), "cat_file", waiting)
+    (batch,) = eval_batches(Subset(source, range(8)), (16, 16), 3, 8)
+    assert len(batch) == 8
+    loader = TrainLoader(source, DataOptions(workers=0), 3, 8, image_size=(16, 16))
+    assert len(next(iter(loader.batches(0, 1)))) == 8
+
+
+def test_what_was_read_ahead_is_given_once_and_not_passed_on_to_other_processes(system, remote):
+    source, expected = open_source("counted://zips", "all"), open_source("counted://zips", "all").read(7)
+    source.read(0)
+    remote.requests.clear()
+    source.read_ahead([7])
+    copy = pickle.loads(pickle.dumps(source))  # noqa: S301
+    for n, each in ((1, source), (2, source), (3, copy)):
+        assert torch.equal(each.read(7), expected)
+        assert remote.n("cat_file") == n
 
 
 def test_each_image_is_one_request(system, remote):

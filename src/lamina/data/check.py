@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset
 
 from lamina.core.batch import Remark
+from lamina.core.errors import LaminaError
 from lamina.core.text import counted, counted_each, printable
 from lamina.data.decode.notes import remark_lines, remarks_on
 from lamina.data.decode.unreadable import Unreadable
@@ -225,23 +226,25 @@ class _Inspector(Dataset[list[_Fact]]):
     def __init__(self, source: Source, how: Decoding, digests: bool) -> None:
         self.source, self.how, self.digests = source, how, digests
 
-    def __getitems__(self, indices: Sequence[int]) -> list[_Fact]:
-        return [self._fact(i) for i in indices]
+    def __getitems__(self, indices: Sequence[int]) -> list[_Fact] | LaminaError:
+        try:
+            self.source.read_ahead(indices, self.how)
+            facts = [self._fact(i) for i in indices]
+            self.source.read_ahead([i for i, fact in zip(indices, facts, strict=True) if fact.bad is None])
+            return [self._stored(i, fact) for i, fact in zip(indices, facts, strict=True)]
+        except LaminaError as error:  # raised in a worker, it would become a traceback in text
+            return error
 
     def _fact(self, i: int) -> _Fact:
         try:
             found = self.source.inspect(i, replace(self.how, in_chans=None))
             if not _fits(len(found.image), self.how.in_chans):
                 self.source.read(i, self.how)  # raises where the channels do not fit
-            n_bytes, digest = self._stored(i)
         except Unreadable as error:
-            return _Fact(
-                bad=BadFile(printable(self.source.name(i)), str(error.reason), printable(error.detail))
-            )
+            return self._bad(i, error)
         channels, height, width = found.image.shape
         return _Fact(
-            n_bytes=found.image.nbytes if n_bytes is None else n_bytes,
-            digest=digest,
+            n_bytes=found.image.nbytes,
             format=f"{found.format} {found.mode}",
             pixels=f"{str(found.image.dtype).removeprefix('torch.')} x {channels}",
             size=(width, height),
@@ -250,14 +253,22 @@ class _Inspector(Dataset[list[_Fact]]):
             remarks=tuple(remarks_on(i, self.source.name(i), found.notes)),
         )
 
-    def _stored(self, i: int) -> tuple[int | None, bytes]:
-        """The number of bytes of the image's file, and, if wanted, their SHA-256; None where it has none."""
-        file = self.source.open(i)
-        if file is None:
-            return None, b""
-        with file:
-            digest = hashlib.file_digest(file, "sha256").digest() if self.digests else b""
-            return file.seek(0, os.SEEK_END), digest
+    def _stored(self, i: int, fact: _Fact) -> _Fact:
+        """With the number of bytes of the image's file, where it has one, and, if wanted, their SHA-256."""
+        if fact.bad is not None:
+            return fact
+        try:
+            file = self.source.open(i)
+            if file is None:
+                return fact
+            with file:
+                digest = hashlib.file_digest(file, "sha256").digest() if self.digests else b""
+                return fact._replace(n_bytes=file.seek(0, os.SEEK_END), digest=digest)
+        except Unreadable as error:
+            return self._bad(i, error)
+
+    def _bad(self, i: int, error: Unreadable) -> _Fact:
+        return _Fact(bad=BadFile(printable(self.source.name(i)), str(error.reason), printable(error.detail)))
 
 
 def _fits(channels: int, wanted: int | None) -> bool:

@@ -49,6 +49,10 @@ class ReadAs(Source):
         """As of the source."""
         return self.source.open(i)
 
+    def read_ahead(self, indices: Sequence[int], how: Decoding = AS_STORED) -> None:
+        """As of the source, read as the path says."""
+        self.source.read_ahead(indices, self.reading.applied(how))
+
     def fingerprint(self, indices: Sequence[int]) -> bytes | None:
         """As of the source, with what the path says."""
         return self._with_reading(self.source.fingerprint(indices))

@@ -7,6 +7,8 @@ A source is a fixed sequence of images, numbered from 0 to len(source) - 1. Of i
 - `size(i, how)`: the height and width of that image, where possible without decoding it;
 - `open(i)`: the bytes of its file, or None where it is not kept as a file (their number, equal files).
 
+`read_ahead(indices)` tells it which images this process reads next, for sources that wait for a network.
+
 Of all images it gives `labels` and `class_names` (or `multi_labels`, where an image may have several of the
 names), sentences for users (`notes`, `no_labels`), and digests:
 `content` is the same for copies in other places, `fingerprint` may differ for them. Nothing else asks where
@@ -130,6 +132,11 @@ class Source(ABC):
         as a file. Raises `Unreadable` where the file cannot be opened."""
         return None
 
+    def read_ahead(self, indices: Sequence[int], how: Decoding = AS_STORED) -> None:
+        """Say that this process is going to read these images next, with `how`: a source that waits for each
+        of them may begin to read all at the same time. By default nothing happens."""
+        return None
+
     def fingerprint(self, indices: Sequence[int]) -> bytes | None:
         """What differs where the content of these images may; None where a source cannot tell."""
         return None
@@ -251,6 +258,10 @@ class Subset(Source):
     def open(self, i: int) -> Stream | None:
         """As of the source."""
         return self.source.open(self.indices[i])
+
+    def read_ahead(self, indices: Sequence[int], how: Decoding = AS_STORED) -> None:
+        """As of the source."""
+        self.source.read_ahead(self.indices.at(indices), how)
 
     def fingerprint(self, indices: Sequence[int]) -> bytes | None:
         """As of the source."""

@@ -14,6 +14,8 @@ from lamina.data.options import DataOptions
 from lamina.data.sources import Source
 
 _BAND_PX = 1 << 16
+_TOGETHER = 64
+"""Images that are read at the same time, where they come from a remote."""
 
 
 def channel_stats(
@@ -30,7 +32,9 @@ def channel_stats(
     """
     how = (options or DataOptions()).decoding(in_chans)
     mean, square, n = torch.zeros(in_chans).double(), torch.zeros(in_chans).double(), 0
-    for index in permutation(seed, 0, len(source))[:most].tolist():
+    for k, index in enumerate(chosen := permutation(seed, 0, len(source))[:most].tolist()):
+        if k % _TOGETHER == 0:
+            source.read_ahead(chosen[k : k + _TOGETHER], how)
         try:
             image = source.read(index, how)
         except Unreadable:

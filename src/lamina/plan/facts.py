@@ -55,12 +55,14 @@ def look_at(source: Source, options: DataOptions) -> ImageFacts:
     training counts them."""
     how = options.decoding(None)
     sizes: list[tuple[int, int]] = []
+    source.read_ahead(_spread(len(source), SIZES), how)
     for i in _spread(len(source), SIZES):
         with suppress(Unreadable):
             sizes.append(source.size(i, how))
     channels: set[int] = set()
     seconds: list[float] = []
     remarks: list[Remark] = []
+    source.read_ahead(_spread(len(source), DECODED), how)
     for i in _spread(len(source), DECODED):
         started = time.process_time()
         if sum(seconds) > DECODING_SECONDS:

@@ -22,6 +22,7 @@ from lamina.data.decode.limits import Stream
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.digest import ends_digest, sampled
 from lamina.data.options import AS_STORED, Decoding
+from lamina.data.remote.ahead import ReadAhead
 from lamina.data.remote.requests import in_parallel
 from lamina.data.remote.urls import is_url
 from lamina.data.sources import EncodedSource
@@ -57,6 +58,7 @@ class SpanSource(EncodedSource):
     ) -> None:
         super().__init__(names, labels, class_names, notes=notes, no_labels=no_labels)
         self.files, self.states = tuple(files), tuple(states_of(files) if states is None else states)
+        self._remote, self._ahead = any(map(is_url, files)), ReadAhead()
         self._spans = spans if isinstance(spans, SharedArray) else SharedArray(_needed(spans))
 
     @property
@@ -77,6 +79,14 @@ class SpanSource(EncodedSource):
             Unreadable: where the file is gone or was changed, or where unpacking the image fails or takes
                 more memory than `how` allows.
         """
+        return self._ahead.take(i) or self._read(i, how)
+
+    def read_ahead(self, indices: Sequence[int], how: Decoding = AS_STORED) -> None:
+        """Ask a remote for several of these images at a time; files here are read when they are needed."""
+        if self._remote:
+            self._ahead.start(indices, partial(self._read, how=how))
+
+    def _read(self, i: int, how: Decoding) -> Stream:
         number, *place = self.spans[i].tolist()
         return unpack(partial(part_of, self.files[number], self.states[number]), Place(*place), how)
 
@@ -118,8 +128,9 @@ class SpanSource(EncodedSource):
             except (OSError, Unreadable):
                 return b"unreadable "
 
-        remote = any(map(is_url, self.files))
-        return in_parallel(known, range(len(indices))) if remote else list(map(known, range(len(indices))))
+        return (
+            in_parallel(known, range(len(indices))) if self._remote else list(map(known, range(len(indices))))
+        )
 
     def _sizes(self, indices: Sequence[int]) -> Int64[NDArray[np.int64], "n"]:
         """The number of bytes of each image, unpacked."""

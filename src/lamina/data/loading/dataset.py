@@ -113,6 +113,7 @@ class TrainReader(BatchReader):
         read_from: list[int] = []
         faults: list[Fault] = []
         remarks: list[Remark] = []
+        self.source.read_ahead([index for _, index in samples[:: self.views_per_read]], self.how)
         for first in range(0, len(samples), self.views_per_read):
             crops = range(first, first + self.views_per_read)
             how = self._how([draws[k] for k in crops])
@@ -162,6 +163,7 @@ class EvalReader(BatchReader):
     def _batch(self, samples: Sequence[int]) -> Batch:
         images, read, faults = ImageStack(len(samples)), [], []
         remarks: list[Remark] = []
+        self.source.read_ahead(samples, self.how)
         for index in samples:
             try:
                 found = read_noted(self.source, index, self.how, remarks)

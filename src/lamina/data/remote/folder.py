@@ -7,8 +7,11 @@ import io
 from collections.abc import Sequence
 
 from lamina.data.columns import Names, Numbers
+from lamina.data.decode.limits import Stream
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.digest import ends_digest, sampled
+from lamina.data.options import AS_STORED, Decoding
+from lamina.data.remote.ahead import ReadAhead
 from lamina.data.remote.requests import in_parallel, read_whole
 from lamina.data.sources import EncodedSource
 
@@ -37,14 +40,22 @@ class RemoteFiles(EncodedSource):
         super().__init__(names, labels, class_names, notes=notes, no_labels=no_labels)
         self.urls, self.stamps = Names(urls), Names([stamp for _, stamp in states])
         self.sizes = Numbers([size for size, _ in states])
+        self._ahead = ReadAhead()
 
-    def open(self, i: int) -> io.BytesIO:
+    def open(self, i: int) -> Stream:
         """The bytes of image i.
 
         Raises:
             Unreadable: where the file is gone, may not be read, or has another size than it had.
             LaminaError: where the remote does not answer.
         """
+        return self._ahead.take(i) or self._read(i)
+
+    def read_ahead(self, indices: Sequence[int], how: Decoding = AS_STORED) -> None:
+        """Ask the remote for several of these images at a time."""
+        self._ahead.start(indices, self._read)
+
+    def _read(self, i: int) -> io.BytesIO:
         return io.BytesIO(read_whole(self.urls[i], self.sizes[i]))
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:
