@@ -141,6 +141,21 @@ def test_without_parts_the_same_images_are_held_out(folder, tmp_path):
     assert any("no held-out part" in note for note in open_source(str(tmp_path / "p")).notes)
 
 
+def test_several_labels_of_an_image_are_kept(tmp_path):
+    for name in "abc":
+        save(tmp_path / f"{name}.png", noise(ord(name), 20, 20, 3))
+    table = tmp_path / "t.csv"
+    table.write_text("path,label,part\na.png,cat;dog,train\nb.png,dog,train\nc.png,cat,val\n")
+    data = f"{table}?separator=;"
+    pack(data, tmp_path / "p", side=16, workers=0)
+    for split in SPLITS:
+        own, before = open_source(str(tmp_path / "p"), split), open_source(data, split)
+        assert before.multi_labels is not None
+        assert own.multi_labels is not None
+        assert own.multi_labels.tolist() == before.multi_labels.tolist()
+        assert (own.class_names, own.labels, names(own)) == (before.class_names, None, names(before))
+
+
 def test_what_has_a_held_out_part_alone_has_no_training_part(folder, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "test").symlink_to(folder / "val")
@@ -495,6 +510,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "kind": put("layouts", 0, 7),
     "orientation": put("layouts", 5, 9),
     "image of a split": put("train.indices", 0, 1000),
+    "several labels of other images": changed_index(
+        lambda tensors: tensors.update({"all.multi_labels": torch.ones(3, 2, dtype=torch.bool)})
+    ),
     "label below 0": put("all.labels", 0, -1),
     "name longer than all": put("name_bytes", 0, 1 << 20),
     "name below 0": put("name_bytes", 0, -1),

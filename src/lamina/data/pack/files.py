@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from lamina.core.errors import LaminaError
@@ -31,6 +31,7 @@ class View:
 
     indices: Int64[NDArray[np.int64], "n"]
     labels: Int64[NDArray[np.int64], "n"] | None
+    multi_labels: Bool[NDArray[np.bool_], "n K"] | None
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     no_labels: str
@@ -79,6 +80,8 @@ def write_index(folder: Path, index: Index) -> None:
         arrays[f"{split}.indices"] = view.indices
         if view.labels is not None:
             arrays[f"{split}.labels"] = view.labels.astype(np.int32)
+        if view.multi_labels is not None:
+            arrays[f"{split}.multi_labels"] = view.multi_labels
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     save_tensors(tensors, folder / INDEX, {"blob_sha256": index.about.blob_sha256})
     views = {
@@ -176,7 +179,11 @@ def _view(split: str, view: Mapping[str, Any], arrays: dict[str, NDArray[Any]], 
         labels = labels.astype(np.int64)
         within = (labels >= 0) & (labels < len(classes))
         _check(labels.shape == indices.shape and bool(within.all()), f"labels of {split}")
-    return View(indices, labels, classes, notes, str(view["no_labels"]))
+    several = arrays.get(f"{split}.multi_labels")
+    if several is not None:
+        right = several.dtype == np.bool_ and several.shape == (len(indices), len(classes))
+        _check(right and labels is None, f"labels of {split}")
+    return View(indices, labels, several, classes, notes, str(view["no_labels"]))
 
 
 def _check(right: bool, what: str) -> None:

@@ -49,6 +49,7 @@ def open_pack(folder: str, split: Split | None) -> tuple[PackedSource, bool]:
         index.names.at(Numbers(SharedArray(view.indices))),
         None if view.labels is None else Numbers(SharedArray(view.labels)),
         view.classes,
+        multi_labels=view.multi_labels,
         notes=(*_notes(about), *view.notes),
         no_labels=view.no_labels,
     )

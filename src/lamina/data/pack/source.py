@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Bool, Int32, Int64
 from numpy.typing import NDArray
 
 from lamina.data.archives.files import part_of
@@ -71,7 +71,7 @@ class PackedSource(Source):
     Args:
         blob: path of the file that holds all images.
         columns: where and how they are stored in it.
-        names, labels, class_names, notes, no_labels: as `Source`.
+        names, labels, class_names, multi_labels, notes, no_labels: as `Source`.
     """
 
     def __init__(
@@ -82,10 +82,13 @@ class PackedSource(Source):
         labels: Sequence[int] | None = None,
         class_names: Sequence[str] = (),
         *,
+        multi_labels: Bool[NDArray[np.bool_], "N K"] | None = None,
         notes: Sequence[str] = (),
         no_labels: str = "",
     ) -> None:
-        super().__init__(names, labels, class_names, notes=notes, no_labels=no_labels)
+        super().__init__(
+            names, labels, class_names, multi_labels=multi_labels, notes=notes, no_labels=no_labels
+        )
         spans = np.concatenate([np.zeros((len(columns.spans), 1), np.int64), columns.spans], 1)
         self.blob = SpanSource([blob], spans, ())
         self.layouts = columns.layouts

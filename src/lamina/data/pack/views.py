@@ -44,7 +44,9 @@ class Views:
             kept = indices >= 0
             if kept.any():
                 labels = None if source.labels is None else as_array(source.labels)[kept]
-                views[split] = View(indices[kept], labels, source.class_names, source.notes, source.no_labels)
+                several = None if source.multi_labels is None else source.multi_labels[kept]
+                about = source.class_names, source.notes, source.no_labels
+                views[split] = View(indices[kept], labels, several, *about)
         return views
 
 
