@@ -3,8 +3,9 @@
     python benchmarks/ranks.py --steps 200 --ranks 2 4 --json ranks.json
 
 Each way trains the same steps in fp32 on the CPU, under torchrun: one process, DDP and FSDP2 on each number
-of ranks. Printed is the largest relative difference of any step's loss and gradient norm from one process. Then a
-run that 2 ranks saved in shares at its half goes on with 1, 3 and 4 ranks, in shares and whole, and is compared.
+of ranks. Printed is the largest relative difference of any step's loss and gradient norm from one process.
+Then a run that 2 ranks saved in shares at its half goes on with 1, 3 and 4 ranks, in shares and whole, and is
+compared too.
 """
 
 from __future__ import annotations
