@@ -135,15 +135,30 @@ def test_a_table_is_the_folder_that_it_was_made_of(table, split, folder, tmp_pat
 def test_batches_are_those_of_the_folder_from_any_step_on(table, workers, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(stored, "KEPT_BYTES", 7000)  # less than three row groups
 
-    def batches(data: str, first: int) -> list[torch.Tensor]:
+    def batches(data: str, first: int, rank: int = 0, world: int = 1) -> list[torch.Tensor]:
         options = DataOptions(workers=workers)
-        loader = TrainLoader(open_source(data), options, 3, 4, image_size=(16, 16), in_chans=3)
+        source = open_source(data)
+        loader = TrainLoader(source, options, 3, 4, rank, world, image_size=(16, 16), in_chans=3)
         return [batch.images for batch in loader.batches(first, 4)]
 
     spec = table(folder, tmp_path)
     from_table = batches(spec, 0)
     assert equal(from_table, batches(str(folder), 0))
     assert equal(from_table[2:], batches(spec, 2))
+    ranks = [batches(spec, 1, rank, 2) for rank in range(2)]
+    together = [torch.cat(parts) for parts in zip(*ranks, strict=True)]
+    assert {tuple(image.flatten().tolist()) for batch in together for image in batch} == {
+        tuple(image.flatten().tolist()) for batch in from_table[1:] for image in batch
+    }
+
+
+def test_what_a_path_says_of_reading_goes_beside_the_columns(tmp_path):
+    """The scale of the path, and the columns of the table."""
+    values = np.arange(24, dtype=np.uint16).reshape(4, 6) * 20
+    np.save(tmp_path / "a.npy", values)
+    file = write_csv(tmp_path / "t.csv", ("file", "y"), [("a.npy", 1), ("a.npy", 1)])
+    source = open_source(f"{file}?label=y&scale=0:460&image=file")
+    torch.testing.assert_close(source.read(0)[0], torch.from_numpy(values / 460).float())
 
 
 @pytest.mark.parametrize("rows", [1, 4, 20])
