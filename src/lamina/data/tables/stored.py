@@ -26,6 +26,8 @@ from lamina.data.tables.parquet_file import ParquetTable, import_parquet
 KEPT_BYTES = 256 << 20
 """Bytes of images that each process keeps, so that a row group is not decompressed for each of its rows."""
 _BUFFER = 1 << 20
+_FOOTERS = 256
+"""Files whose footers, which say where their columns are, each process keeps."""
 _ROWS_AT_ONCE = 16
 """Rows that are read together of a row group that is larger than that."""
 
@@ -46,9 +48,14 @@ class RowGroups:
         self._groups: Int64[NDArray[np.int64], "G 4"] = np.array(groups, np.int64).reshape(-1, 4)
         self._ends = np.cumsum(self._groups[:, 2])
         self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._footers: dict[str, tuple[tuple[int, int], Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": OrderedDict()}
+        return {**self.__dict__, "_kept": OrderedDict(), "_footers": {}}
+
+    def forget(self) -> None:
+        """Keep no row groups any longer."""
+        self._kept.clear()
 
     @property
     def largest_bytes(self) -> int:
@@ -102,10 +109,18 @@ class RowGroups:
     @contextmanager
     def _open(self, place: int) -> Iterator[Any]:
         path = self.files[int(self._groups[place, 0])]
-        open_regular(path).close()  # says what is wrong, and waits for no pipe
-        with import_parquet().ParquetFile(path, buffer_size=_BUFFER) as opened:
+        with open_regular(path) as file:  # which says what is wrong, and waits for no pipe
+            found = os.fstat(file.fileno())
+        state, parquet = (found.st_size, found.st_mtime_ns), import_parquet()
+        known, footer = self._footers.get(path, (None, None))
+        footer = footer if known == state else None
+        with parquet.ParquetFile(path, metadata=footer, buffer_size=_BUFFER) as opened:
             if opened.metadata.row_group(int(self._groups[place, 1])).num_rows != self._groups[place, 2]:
                 raise Unreadable(Reason.BROKEN, "the file around it has changed")
+            if known != state:
+                if len(self._footers) >= _FOOTERS:
+                    self._footers.clear()
+                self._footers[path] = (state, opened.metadata)
             yield opened
 
 
