@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lamina.data.check import check
 from lamina.data.decode.decode import Decoded, decode, decode_file, image_size
 from lamina.data.decode.notes import NoteKind
 from lamina.data.decode.unreadable import Reason, Unreadable
@@ -116,6 +117,15 @@ def test_the_first_window_maps_rescaled_values(function: str | None, width: floa
     other = apply_windowing(x, ds)
     low, high = (-(2**15)) * 2 - 1024.0, (2**15 - 1) * 2 - 1024.0
     assert np.allclose((other - low) / (high - low), found.image[0], atol=1e-6)
+
+
+def test_windows_that_differ_between_files_are_counted(tmp_path: Path) -> None:
+    for k in range(3):
+        content = made(HOUNSFIELD, WindowCenter=40 + 10 * (k // 2), WindowWidth=4001)
+        (tmp_path / f"{k}.dcm").write_bytes(content)
+    (line, *_) = check(open_source(str(tmp_path)), DataOptions(workers=0), 1).notes
+    assert line.startswith("3 images: values mapped to 0 to 1 by the file's own first window")
+    assert ", by 2 different ones (the first is 0.dcm: centre 40, width 4001" in line
 
 
 def test_a_given_range_takes_the_place_of_windows() -> None:

@@ -67,6 +67,8 @@ def remark_lines(remarks: Iterable[Remark]) -> tuple[str, ...]:
 def _line(kind: str, remarks: Sequence[Remark]) -> str:
     found, of, first = sum(r.found for r in remarks), sum(r.of for r in remarks), remarks[0]
     values = f": {counted_share(found, of, 'values')}" if of else ""
+    if kind == NoteKind.WINDOWED and (differing := len({r.detail for r in remarks})) > 1:
+        values = f"{values}, by {differing} different ones"
     example = f"{first.name}: {first.about}" if first.about else first.name
     return f"{counted(len(remarks), 'image')}: {kind}{values} (the first is {example})"
 
