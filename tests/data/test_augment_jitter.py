@@ -5,6 +5,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from lamina.core.errors import LaminaError
+from lamina.data.augment.hue import shift_hue
 from lamina.data.augment.jitter import jitter
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import open_source
@@ -41,3 +42,16 @@ def test_training_crops_are_jittered_alike_by_any_worker():
     )
     assert torch.equal(*jittered)
     assert not torch.equal(plain, jittered[0])
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.5, -0.5, 1e-9, -1e-9, 1 / 6, -1 / 3, 0.0999, -0.07])
+def test_a_shift_of_the_hue_is_that_of_torchvision_to_the_bit(amount):
+    levels = torch.arange(0, 256, 5, dtype=torch.uint8)  # grey, black, white and pure colours among them
+    colours = torch.cartesian_prod(levels, levels, levels).T.reshape(3, 52, -1)
+    noise = torch.randint(
+        0, 256, (3, 300, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    for image in (colours, noise, noise[:, ::2, 3:90], noise / 255, noise[:1]):
+        before = image.clone()
+        assert torch.equal(shift_hue(image, amount), F.adjust_hue(image, amount))
+        assert torch.equal(image, before)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from lamina.core.errors import LaminaError
+from lamina.data.augment.hue import shift_hue
 
 _ORDERS = tuple(itertools.permutations(range(4)))
 Strengths = tuple[float, float, float, float]
@@ -33,5 +34,5 @@ def jitter(
         elif change == 2:
             image = F.adjust_saturation(image, max(0.0, 1 + amount))
         else:
-            image = F.adjust_hue(image, amount)
+            image = shift_hue(image, amount)
     return image
