@@ -31,8 +31,9 @@ _MODEL = (
     "the same network before training."
 )
 _IMAGES = (
-    "Images: a folder (searched in depth), a .txt list, a quoted glob, tar files, a table (.csv, .parquet), "
-    f"a dataset of Hugging Face (hf:org/name), or a sample: {sample_names()}."
+    "Images: a folder (searched in depth), a .txt list, a quoted glob, tar or zip files, these or a folder "
+    "at a remote (s3://, gs://, https://, hf://), a table (.csv, .parquet), a dataset of Hugging Face "
+    f"(hf:org/name), or a sample: {sample_names()}."
 )
 _LABELLED = (
     "Labelled images: root/CLASS/..., root/{train,val}/CLASS/..., a table with a column of labels, "

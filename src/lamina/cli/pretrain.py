@@ -31,8 +31,9 @@ _FLAGS = {
 _USAGE = f"""\
 usage: lamina pretrain DATA [--out RUN] [options]
 
-DATA is a folder (searched in depth), a .txt list, a quoted glob, tar files, a
-table (.csv, .parquet), a dataset of Hugging Face (hf:org/name), or a sample:
+DATA is a folder (searched in depth), a .txt list, a quoted glob, tar or zip
+files, these or a folder at a remote (s3://, gs://, https://, hf://), a table
+(.csv, .parquet), a dataset of Hugging Face (hf:org/name), or a sample:
 {sample_names()}.
 RUN is a new folder; everything about the run is kept in it. By default runs/NAME,
 named after the images: runs/photos for photos/.
