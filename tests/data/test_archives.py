@@ -542,3 +542,28 @@ def test_headers_alone_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(tar._Headers, "read", lambda self, n=-1: taken.append(n) or read(self, n))
     assert len(members_of(tmp_path / "a.tar", keep=False).names) == 2
     assert sum(n for n in taken[:-2]) < 10 * BLOCK
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_a_folder_that_holds_all_others_is_neither_class_nor_part(part, folder, tmp_path):
+    root = folder / part
+    inside = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.jpg"))]
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        for name in inside:
+            tar.add(root / name, f"./photos/{name}")
+    for split in ("train", "val", "all"):
+        there, here = open_source(tmp_path / "photos.tar", split), open_source(root, split)
+        assert there.class_names == here.class_names == ("cats", "dogs")
+        assert there.labels is not None
+        assert here.labels is not None
+        assert sorted(there.labels) == sorted(here.labels)
+        if not part:
+            assert [there.name(i) for i in range(len(there))] == [
+                f"photos/{here.name(i)}" for i in range(len(here))
+            ]
+
+
+def test_an_archive_of_one_part_keeps_its_part_as_the_outermost_folder(folder, tmp_path):
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(folder / "train", "train")
+    assert "train" in open_source(tmp_path / "photos.tar").no_labels

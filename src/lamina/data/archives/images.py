@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lamina.data.archives.members import Members
 from lamina.data.columns import Names
 from lamina.data.found import PassedOver
+from lamina.data.part_names import role_of
 
 Codes = Shaped[NDArray[Any], "N"]
 
@@ -49,7 +50,8 @@ class Images:
     archive: Texts
     """Of each image the archive's own name: its path below the common folder, without its ending."""
     outer: Texts
-    """The outermost folder that the member is in; "" where it is in none."""
+    """The outermost folder that the member is in, below a folder that holds all others; "" where it is in
+    none."""
     second: Texts
     """The folder in that one."""
     labels: Texts
@@ -66,7 +68,9 @@ class ImagesBuilder:
     def __init__(self) -> None:
         self._names: list[Names] = []
         self._spans: list[Int64[NDArray[np.int64], "n k"]] = []
-        self._archive, self._outer, self._second, self._labels = _Coded(), _Coded(), _Coded(), _Coded()
+        self._archive, self._labels = _Coded(), _Coded()
+        self._folders = (_Coded(), _Coded(), _Coded())
+        """The folders that each member is in, from the outermost one on."""
         self._passed_over = PassedOver()
 
     def add(self, own: str, number: int, members: Members) -> None:
@@ -76,12 +80,12 @@ class ImagesBuilder:
             return
         order = sorted(range(len(members.names)), key=members.names.__getitem__)
         names = [members.names[i] for i in order]
-        folders = [name.rpartition("/")[0].split("/", 2) for name in names]
+        folders = [name.rpartition("/")[0].split("/", 3) for name in names]
         self._names.append(Names(f"{own}/{name}" if own else name for name in names))
         self._spans.append(np.insert(np.array(members.places, np.int64)[order], 0, number, axis=1))
         self._archive.add(own for _ in names)
-        self._outer.add(folder[0] for folder in folders)
-        self._second.add(folder[1] if len(folder) > 1 else "" for folder in folders)
+        for level, coded in enumerate(self._folders):
+            coded.add(folder[level] if len(folder) > level else "" for folder in folders)
         self._labels.add(members.labels[i] for i in order)
 
     def result(self) -> Images | PassedOver:
@@ -94,15 +98,24 @@ class ImagesBuilder:
         if any(one[1] > other[0] for one, other in pairwise(ends)):
             order = np.array(sorted(range(len(names)), key=names.__getitem__))
             names, spans = names.at(order), spans[order]
+        first, second, third = (coded.texts(order) for coded in self._folders)
+        outer, inner = (second, third) if _holds_all(first, second) else (first, second)
         return Images(
             names,
             spans,
             self._archive.texts(order),
-            self._outer.texts(order),
-            self._second.texts(order),
+            outer,
+            inner,
             self._labels.texts(order),
             self._passed_over,
         )
+
+
+def _holds_all(outer: Texts, second: Texts) -> bool:
+    """Whether the outermost folder is one that all others are in, as `tar -cf photos.tar photos` makes it:
+    neither a class nor a part."""
+    used = outer.used()
+    return len(used) == 1 and role_of(used[0]) is None and not len(second.without())
 
 
 class _Coded:
