@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 PARTS = {
     "machine": Part(parts.machine, 30, 10),
-    "tests": Part(parts.tests, 130, 60),
+    "tests": Part(parts.tests, 180, 60),
     "step-b": Part(parts.step_of("b"), 60, 25),
     "step-s": Part(parts.step_of("s"), 60, 25),
     "step-l": Part(parts.step_of("l"), 70, 30),
@@ -62,17 +62,17 @@ def in_process(name: str, out: Path, limit: float) -> dict[str, Any]:
     """A part in a process of its own; what it measured, or why there is nothing."""
     result = out / f"{name}.json"
     result.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--only", name, "--out", str(out)]
-    with (out / f"{name}.log").open("w") as log:
+    command, log_file = [sys.executable, __file__, "--only", name, "--out", str(out)], out / f"{name}.log"
+    with log_file.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
-            code = process.wait(limit)
+            code: object = process.wait(limit)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # its workers too
             process.wait()
-            return {"failed": f"stopped after {limit:.0f} s"}
+            code = f"stopped after {limit:.0f} s"
     if code or not result.is_file():
-        return {"failed": f"exit code {code}", "end of its log": (out / f"{name}.log").read_text()[-1500:]}
+        return {"failed": code, "end of its log": log_file.read_text(errors="replace")[-4000:]}
     return json.loads(result.read_text())  # type: ignore[no-any-return]
 
 

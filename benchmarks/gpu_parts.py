@@ -81,24 +81,22 @@ def machine(setting: Setting) -> dict[str, Any]:
 
 
 def tests(setting: Setting) -> dict[str, Any]:
-    """The tests with the mark `cuda`; a rehearsal collects them."""
+    """The tests with the mark `cuda`, their output in the log of this part; a rehearsal collects them."""
     files = [str(f) for f in sorted(ROOT.glob("tests/*/test_*.py")) if "helpers.gpu" in f.read_text()]
     on_gpu = setting.device == "cuda"
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder, "results.xml")
         how = ["--junit-xml", str(results)] if on_gpu else ["--collect-only"]
-        command = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "-p", "no:cacheprovider", *how, *files]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        last = (done.stdout.strip().splitlines() or [done.stderr.strip()[-300:]])[-1]
-        found: dict[str, Any] = {"exit code": done.returncode, "said": last}
+        command = [sys.executable, "-m", "pytest", "-m", "cuda", "-v", "-p", "no:cacheprovider", *how, *files]
+        found: dict[str, Any] = {"exit code": subprocess.run(command, cwd=ROOT).returncode}
         if results.is_file():
             cases = list(ElementTree.parse(results).getroot().iter("testcase"))
             states = {str(case.get("name")): [child.tag for child in case] for case in cases}
-            found["failed"] = [name for name, tags in states.items() if {"failure", "error"} & set(tags)]
-            found["skipped"] = [name for name, tags in states.items() if "skipped" in tags]
-            found["passed"] = [name for name, tags in states.items() if not tags]
-        if done.returncode:
-            found["end of the output"] = done.stdout[-4000:]
+            found["failed tests"] = [
+                name for name, tags in states.items() if {"failure", "error"} & set(tags)
+            ]
+            found["skipped tests"] = [name for name, tags in states.items() if "skipped" in tags]
+            found["passed tests"] = [name for name, tags in states.items() if not tags]
     return found
 
 

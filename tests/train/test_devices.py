@@ -12,18 +12,24 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 import lamina
 import lamina.train.loop as loop
 from helpers.gpu import CUDA, DEVICES, NEEDS_GPU
 from helpers.options import TINY_NETWORK, as_read
 from helpers.runs import stripes_folder
+from helpers.sharded import task_of
 from helpers.training import ToyLoader, ToyTask, train
 from lamina.core.batch import Batch
 from lamina.core.moving_average import follow
+from lamina.core.rng import sample_keys
 from lamina.train import checkpoint
+from lamina.train.distributed import Ranks
 from lamina.train.host_copy import HostCopy
+from lamina.train.sharding import shard
 from lamina.train.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -164,6 +170,33 @@ def test_a_slow_copy_follows_by_its_share(device: str) -> None:
         follow(slow, own, 0.25)
     assert slow[0].tolist() == [1.5, -1.0]
     assert slow[1].unique().tolist() == [0.25]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_weights_in_shares_of_one_rank_have_the_gradients_of_whole_ones(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FSDP2 on one GPU: gathering and scattering are real there, if only with itself."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    whole, cut = (task_of("mae").to(device).train() for _ in range(2))
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
+    batch = Batch(images, sample_keys(0, 0, torch.arange(4, device=device)))
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1)
+    try:
+        shard(cut, Ranks(0, 1, torch.device(device)), "fp32")
+        losses = [task(batch)["loss"] for task in (whole, cut)]
+        for loss in losses:
+            loss.backward()
+        found = {name: p.grad for name, p in cut.named_parameters() if p.grad is not None}
+        assert all(isinstance(grad, DTensor) for grad in found.values())
+        gathered = {name: grad.full_tensor() for name, grad in found.items()}
+    finally:
+        dist.destroy_process_group()
+    expected = {name: p.grad for name, p in whole.named_parameters() if p.grad is not None}
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(gathered, expected, rtol=1e-4, atol=1e-6)
+    assert len(expected) > 40
 
 
 class Hungry(ToyTask):
