@@ -119,6 +119,15 @@ def test_names_are_in_order_where_those_of_two_archives_lie_among_each_other(tmp
     assert classes == ["dog", "b", "x", "cat", "z"]
 
 
+def test_of_val_and_test_shards_val_is_held_out(folder, tmp_path):
+    """As of folders."""
+    for part in ("train", "val", "test"):
+        packed(tmp_path / f"{part}-0.tar", folder / "val", ["cats", "dogs"])
+    source = open_source(str(tmp_path), "val")
+    assert {source.name(i).partition("/")[0] for i in range(len(source))} == {"val-0"}
+    assert len(open_source(str(tmp_path), "all")) == 30
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_those_of_the_folder_from_any_step_on(workers, folder, tmp_path):
     archive = packed(tmp_path / "all.tar", folder, ["train", "val"])
