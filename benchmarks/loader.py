@@ -3,6 +3,7 @@
     python benchmarks/loader.py                     # 50 photographs of 500 x 375 px, crops of 224 px
     python benchmarks/loader.py --large             # 12 of 4000 x 3000 px, and the PSNR of reduced decoding
     python benchmarks/loader.py --methods           # the views of each method beside MAE's
+    python benchmarks/loader.py --deep              # the small ones as PNG of 16 bits
     python benchmarks/loader.py --decoders          # decoders alone; those that are installed
 
 The photographs are parts of those in the wheels of scikit-image and scikit-learn, as JPEG of quality 94. What
@@ -17,8 +18,10 @@ import argparse
 import io
 import math
 import statistics
+import struct
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -35,7 +38,7 @@ from torchvision.transforms import InterpolationMode
 
 from lamina.core.batch import Batch
 from lamina.data.augment.crops import RandomResizedCrop
-from lamina.data.decode import jpeg
+from lamina.data.decode import deep_png, jpeg
 from lamina.data.decode.decode import decode_file
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import open_source
@@ -88,6 +91,29 @@ def write_small(folder: Path) -> None:
             box = (left, top, left + width, top + width * 3 / 4)
             part = image.resize((500, 375), Image.Resampling.BICUBIC, box)
             part.save(folder / f"{k}-{i}.jpg", quality=94)
+
+
+def write_deep(folder: Path) -> None:
+    """The same as `write_small`, as PNG of 16 bits with noise in the lower 8, each row less the one above."""
+    with tempfile.TemporaryDirectory() as small:
+        write_small(Path(small))
+        for k, file in enumerate(sorted(Path(small).iterdir())):
+            noise = np.random.default_rng(k).normal(0, 60, (375, 500, 3))
+            pixels = np.asarray(Image.open(file), np.float64) * 257 + noise
+            (folder / f"{file.stem}.png").write_bytes(_deep_png(pixels.clip(0, 65535).astype(np.uint16)))
+
+
+def _deep_png(pixels: np.ndarray[Any, np.dtype[np.uint16]]) -> bytes:
+    height, width, _ = pixels.shape
+    rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
+    up = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
+    filtered = np.concatenate([np.full((height, 1), 2, np.uint8), up], 1)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(filtered)) + chunk(b"IEND", b"")
 
 
 def write_large(folder: Path, n: int = 12) -> None:
@@ -188,6 +214,22 @@ def decoders() -> dict[str, Callable[[bytes], Tensor]]:
     return found
 
 
+def deep(root: Path) -> dict[str, Contender]:
+    """ImageFolder, which gets 8 of the 16 bits, and lamina with and without imagecodecs."""
+    one_pass, without = deep_png._in_one_pass, lambda *_: None
+    reader = lamina(root)
+
+    def in_two(step: int) -> object:
+        deep_png._in_one_pass = without  # type: ignore[assignment]
+        try:
+            return reader(step)
+        finally:
+            deep_png._in_one_pass = one_pass
+
+    found = {"ImageFolder, Pillow": image_folder(root), "lamina, without imagecodecs": in_two}
+    return found | ({"lamina": reader} if find_spec("imagecodecs") else {})
+
+
 def decoding_alone(root: Path) -> dict[str, Contender]:
     """Each decoder on all files."""
     contents = [file.read_bytes() for file in sorted(root.glob("*/*.jpg"))]
@@ -276,6 +318,7 @@ def main() -> None:
     )
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--methods", action="store_true")
+    parser.add_argument("--deep", action="store_true")
     parser.add_argument("--decoders", action="store_true")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
@@ -283,12 +326,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "photos"
         (root / "photographs").mkdir(parents=True)
-        (write_large if options.large else write_small)(root / "photographs")
-        files = sorted(root.glob("*/*.jpg"))
+        write = write_large if options.large else write_deep if options.deep else write_small
+        write(root / "photographs")
+        files = sorted(root.glob("*/*"))
         size = sum(file.stat().st_size for file in files) / len(files) / 1000
         print(f"torch {torch.__version__}, Pillow {Image.__version__}, {len(files)} files of {size:.0f} kB")
         if options.methods:
             turns = of_methods(root)
+        elif options.deep:
+            turns = deep(root)
         elif options.decoders:
             turns = decoding_alone(root)
         else:
