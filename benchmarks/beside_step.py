@@ -5,9 +5,9 @@
 
 A run on a folder of 400 crops of photographs as PNG files, with everything that it does by default: log
 rows, report (page and pictures), online evaluation, and its checkpoint at the end. Shown is the processor
-time of each part on the thread that trains, beside that of the steps, and what the report's own thread
-takes; what one part does inside another is counted in the inner one alone. A short run pays for its first
-and its last refresh as a long one does.
+time of each part on the thread that trains, beside that of the steps, and what the report's own thread and
+that of the checkpoints take; what one part does inside another is counted in the inner one alone. A short
+run pays for its first and its last refresh as a long one does.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from lamina.callbacks.fusion_monitor import FusionMonitor
 from lamina.data.open import open_source
 from lamina.report.live import LiveReport
 from lamina.train.run_log import RunLog
+from lamina.train.saver import Saver
 from lamina.train.trainer import Trainer
 
 PARTS = {
@@ -50,6 +51,7 @@ PARTS = {
     "log rows": [(RunLog, "row"), (RunLog, "step"), (FaultMonitor, "on_log")],
     "checkpoint and export": [
         (Trainer, "write"),
+        (Saver, "_write"),
         (EncoderExport, "on_checkpoint"),
         (EncoderExport, "on_end"),
     ],
