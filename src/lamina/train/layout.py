@@ -39,7 +39,7 @@ class Layout:
         self._trained, self._ranks = task, ranks
         if self.cut:
             self.task = _empty_copy(task) if ranks.main else nn.Module()
-            shard(task, ranks, options.precision)
+            shard(task, ranks)
 
     @contextmanager
     def whole(self, tensors: Mapping[str, Tensor] | None = None) -> Iterator[nn.Module]:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import fully_shard
 
 from lamina.core.errors import LaminaError
 from lamina.core.frozen import Frozen
@@ -48,22 +48,19 @@ def check_sharding(task: nn.Module, optim: OptimOptions, options: TrainOptions) 
             )
 
 
-def shard(task: nn.Module, ranks: Ranks, precision: str) -> None:
+def shard(task: nn.Module, ranks: Ranks) -> None:
     """Cut the parameters of a module, those of rank 0, into a share for each rank, in place.
 
     Each of `units` is gathered by itself, all else together. Parameters of frozen networks (`Frozen`) and
-    buffers stay whole. With bf16 the units are gathered in bfloat16, to which autocast rounds their matrices
-    anyway, and gradients are averaged in float32; what is in no unit is gathered in float32, so that the
-    residual stream keeps its precision.
+    buffers stay whole. Weights are gathered and gradients averaged in float32 whatever the precision:
+    autocast rounds within the forward, as it does without shares.
     """
     # It warns of outputs that are views, since changing one in place would lose its hook; nothing here does.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     _copy_from_main(task)
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
-    narrow = torch.bfloat16 if precision == "bf16" else None
     for unit in units(task):
-        policy = MixedPrecisionPolicy(narrow, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        fully_shard(unit, mesh=mesh, mp_policy=policy)
+        fully_shard(unit, mesh=mesh)
     fully_shard(task, mesh=mesh, ignored_params=frozen_parameters(task))
 
 
