@@ -125,7 +125,7 @@ def test_a_run_of_before_fills_nothing(run: Path, tmp_path: Path) -> None:
         del content["recipe"]["data"][name]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
     found = Run(tmp_path).recipe().data
-    assert (found.pages, found.value_range, found.nodata) == ("first", None, "off")
+    assert (found.pages, found.value_range, found.nodata) == ("first", None, "keep")
     assert DataOptions().decoding(None).nodata == "file"
 
 

@@ -205,9 +205,9 @@ def test_the_value_that_gdal_wrote_into_a_tiff_counts_unless_it_is_turned_off(
     assert np.allclose(image[0, :4], mean, atol=1e-6)
     assert np.allclose(image[0, 4:], values[4:] / most, atol=1e-6)
     assert [(n.kind, n.found, n.of) for n in of_values(found)] == [(NoteKind.FILLED, 48, values.size)]
-    off = read(path, nodata="off")
-    assert (off.image[0, :4] == 0).all()
-    assert not of_values(off)
+    kept = read(path, nodata="keep")
+    assert (kept.image[0, :4] == 0).all()
+    assert not of_values(kept)
     assert (read(path, nodata=250).image[0, :4] == 0).all()
 
 
@@ -230,7 +230,7 @@ def test_nan_is_without_data_where_any_value_is(tmp_path: Path) -> None:
     values[1, 1] = 0.5
     only_nan = read(write(tmp_path / "b.npy", values), nodata="nan")
     assert only_nan.image[0, 0, 0] == pytest.approx(np.nanmean(values), abs=1e-6)
-    assert refused(tmp_path / "b.npy", "data.nodata nan", nodata="off") is Reason.NOT_FINITE
+    assert refused(tmp_path / "b.npy", "data.nodata nan", nodata="keep") is Reason.NOT_FINITE
 
 
 def test_white_as_zero_is_turned_round_with_its_value_without_data(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def check(
         duplicates: Also list files with equal content.
         pages: What is read of files of several pages, as in a training.
         value_range: Stored values that become 0 and 1, as LOW:HIGH; values outside of them are counted.
-        nodata: Value of pixels without data, which are counted: a number, nan, file or off.
+        nodata: Value of pixels without data, which are counted: a number, nan, file or keep.
     """
     from lamina.cli.progress import ImagesBar
     from lamina.data.check import check as check_source

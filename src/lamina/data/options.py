@@ -13,6 +13,7 @@ from lamina.core.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE
 from lamina.data.value_range import (
     BY_FILE,
     NO_FILL,
+    Nodata,
     ValueRange,
     parse_nodata,
     parse_value_range,
@@ -31,7 +32,6 @@ MAX_DECODE_SECONDS = 10.0
 
 
 Pages = Literal["first", "channels"]
-Nodata = Literal["file", "nan", "off"]
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class DataOptions(AugmentOptions):
     nodata: Nodata | float | None = None
     """Value of pixels without data (NaN counts as it too). Each is filled by the mean of the other pixels of
     the same image and channel. file: the value that the file itself names (GDAL_NODATA in a TIFF). nan: NaN
-    alone. off: nothing is filled. Unset: file in a new run; what starts from a model reads images as the
+    alone. keep: nothing is filled. Unset: file in a new run; what starts from a model reads images as the
     model's run did."""
     views_per_read: Annotated[int, COUNT] = 1
     """Number of crops, each with its own mask, that one batch takes of each image that is read. Take 2 to 4

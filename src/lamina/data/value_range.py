@@ -9,11 +9,11 @@ from lamina.core.errors import LaminaError
 
 ValueRange = tuple[tuple[float, float], ...]
 """The stored values that become 0 and 1: one pair for all channels, or one for each."""
-Nodata = Literal["file", "nan", "off"]
+Nodata = Literal["file", "nan", "keep"]
 """Words in the place of a number in `data.nodata`."""
 BY_FILE: Nodata = "file"
 ONLY_NAN: Nodata = "nan"
-NO_FILL: Nodata = "off"
+NO_FILL: Nodata = "keep"
 
 
 def parse_value_range(text: str, option: str = "data.value_range") -> ValueRange:
@@ -58,7 +58,7 @@ def parse_nodata(text: str, option: str = "data.nodata") -> float | Nodata:
     except ValueError:
         value = math.inf
     if math.isinf(value):
-        raise LaminaError(f"{option} is {text!r}; give a number, nan, file or off")
+        raise LaminaError(f"{option} is {text!r}; give a number, nan, file or keep")
     return value
 
 

@@ -176,21 +176,19 @@ def without_data(array: NDArray[Any], value: float | Nodata) -> NDArray[np.bool_
 
 
 def _covered(array: NDArray[Any], empty: NDArray[np.bool_]) -> NDArray[Any]:
-    """A copy in which values without data are, for now, the smallest one of their channel that is data."""
-    found = array.copy()
-    for channel in range(array.shape[2]):
-        values, no = found[..., channel], empty[..., channel]
-        if no.any():
-            values[no] = values[~no].min()
-    return found
+    """A copy in which values without data are, for now, the first one of their channel that is data."""
+    channels = array.shape[2]
+    first = (~empty).reshape(-1, channels).argmax(0)
+    return np.where(empty, array.reshape(-1, channels)[first, np.arange(channels)], array)
 
 
-def fill(image: Tensor, empty: Bool[Tensor, "C H W"]) -> Tensor:
-    """The image with the mean of a channel's other values where it is empty; rounded for uint8."""
-    for values, no in zip(image, empty, strict=True):
-        if no.any():
-            mean = values[~no].double().mean()
-            values[no] = (mean.round() if not image.is_floating_point() else mean).to(image.dtype)
+def fill(image: Shaped[Tensor, "C H W"], empty: Bool[Tensor, "C H W"]) -> Shaped[Tensor, "C H W"]:
+    """The image with the mean of a channel's other values where it is empty, in place; rounded for uint8."""
+    totals = torch.where(empty, 0, image).sum((1, 2), dtype=torch.float64)
+    means = totals / (~empty).sum((1, 2))
+    means = means if image.is_floating_point() else means.round()
+    pixels, no = (each.permute(1, 2, 0).numpy() for each in (image, empty))  # as they lie in memory
+    np.copyto(pixels, means.to(image.dtype).numpy(), where=no)
     return image
 
 
