@@ -15,7 +15,8 @@ from lamina.core.errors import LaminaError
 from lamina.core.files import write_atomically
 from lamina.core.ranges import COUNT, NOT_NEGATIVE, Range
 from lamina.core.text import printable
-from lamina.data.options import DataOptions, Nodata, Pages
+from lamina.data.options import DataOptions, Pages
+from lamina.data.value_range import Nodata
 
 
 def _named(option: str) -> Any:
