@@ -172,7 +172,7 @@ def test_frames_are_images_with_scenes(train: DoomFrames, val: DoomFrames) -> No
         assert source.read(0, Decoding(in_chans=1)).shape == (1, 112, 160)
     both = open_doom(QUERY, "all")
     assert torch.equal(both.read(24), val.read(0))
-    assert both.labels == train.labels + val.labels
+    assert both.labels == [*train.labels, *val.labels]
 
 
 @renders
