@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import lamina
 from helpers.options import TINY_NETWORK
@@ -407,3 +408,15 @@ def test_a_picture_that_a_kill_cut_short_is_gone_after_a_resume(run):
     assert [f.name for f in (run / "pictures").iterdir() if f.name.endswith((".tmp", "kept.png"))] == [
         "kept.png"
     ]
+
+
+def test_a_run_that_is_older_than_a_field_keeps_computing_what_it_did(run):
+    """New runs multiply in TF32, decode JPEGs reduced and fill pixels without data; earlier ones did not."""
+    file = run / "recipe.yaml"
+    content = yaml.safe_load(file.read_text())
+    assert content["recipe"]["train"].pop("tf32") is True
+    assert content["recipe"]["data"].pop("jpeg_decoding") == "reduced"
+    assert content["recipe"]["data"].pop("nodata") == "file"
+    file.write_text(yaml.safe_dump(content))
+    older = Run(run).recipe()
+    assert (older.train.tf32, older.data.jpeg_decoding, older.data.nodata) == (False, "full", "keep")

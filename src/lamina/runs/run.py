@@ -29,7 +29,7 @@ from lamina.train.distributed import Ranks
 from lamina.train.divergence import check_trained
 from lamina.train.rows import whole_rows
 
-_MISSING = {"data": {"jpeg_decoding": "full", **EARLIER_DECODING}}
+_MISSING = {"data": {"jpeg_decoding": "full", **EARLIER_DECODING}, "train": {"tf32": False}}
 """What a recipe.yaml means that is older than these fields, where a new run computes something else."""
 
 
