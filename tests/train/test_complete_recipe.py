@@ -114,7 +114,8 @@ def test_a_dry_run_reads_an_image(tmp_path: Path, capsys) -> None:
 
 
 def test_what_a_resume_may_change_is_not_in_the_weights() -> None:
-    """By name: how images are read, where and how often is saved, and what is measured; nothing else."""
+    """By name: how images are read, where is computed, how the weights are held, where, how and how often is
+    saved, and what is measured; nothing else."""
     free = free_names(Recipe())
     assert set(free) == {
         "data.workers",
@@ -123,6 +124,8 @@ def test_what_a_resume_may_change_is_not_in_the_weights() -> None:
         "data.bad_files_max_share",
         "data.bad_files_min",
         "train.device",
+        "train.shard",
+        "train.checkpoint_async",
         "train.checkpoint_every_steps",
         "train.checkpoint_every_seconds",
         "train.keep_checkpoints",

@@ -184,7 +184,7 @@ def test_weights_in_shares_of_one_rank_have_the_gradients_of_whole_ones(
     store = dist.FileStore(str(tmp_path / "store"), 1)
     dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1)
     try:
-        shard(cut, Ranks(0, 1, torch.device(device)), "fp32")
+        shard(cut, Ranks(0, 1, torch.device(device)))
         losses = [task(batch)["loss"] for task in (whole, cut)]
         for loss in losses:
             loss.backward()
