@@ -20,6 +20,7 @@ import torch
 from helpers.archives import jpeg, two_parts, zipped
 from helpers.remote import Remote, register
 from lamina.core.errors import LaminaError
+from lamina.core.text import printable, without_secrets
 from lamina.data.archives import files
 from lamina.data.archives.shards import is_archive, without_ending
 from lamina.data.check import check
@@ -30,6 +31,7 @@ from lamina.data.options import DataOptions
 from lamina.data.remote import requests
 from lamina.data.remote.blocks import BlockFile
 from lamina.data.sources import Source, Subset, images_digest
+from lamina.runs.data_facts import data_facts
 
 pytest.importorskip("fsspec", reason="fsspec is not installed (extra remote)")
 
@@ -395,3 +397,19 @@ def test_the_name_of_a_file_of_the_web_ends_before_its_question_mark():
 
 def test_one_image_at_a_remote(system):
     assert open_source("counted://photos/train/cats/0.jpg").read(0).shape == (3, 24, 36)
+
+
+SIGNED = "https://me:word@host.org/train-{000..002}.tar?X-Amz-Signature=abc&X-Amz-Expires=60"
+
+
+def test_signatures_and_passwords_of_addresses_are_not_shown_or_kept(tmp_path):
+    for shown in (printable(f"cannot read {SIGNED}: gone"), without_secrets(f"lamina pretrain '{SIGNED}'")):
+        assert "abc" not in shown
+        assert "word" not in shown
+        assert "https://host.org/train-{000..002}.tar?..." in shown
+    source = open_source("sample:photos?crop=16&most=1")
+    facts = data_facts("https://host.org/train.tar?X-Amz-Signature=abc", source)
+    assert facts.source == "https://host.org/train.tar"
+    assert facts.source == data_facts("https://host.org/train.tar?X-Amz-Signature=new", source).source
+    plain = "see https://arxiv.org/abs/2308.00261, and a/b?split=train of hf:org/name@1?split=train"
+    assert printable(plain) == plain

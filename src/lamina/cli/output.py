@@ -15,7 +15,7 @@ from lamina.core.console import make_console
 from lamina.core.errors import LaminaError
 from lamina.core.files import check_writable
 from lamina.core.terminal import why
-from lamina.core.text import printable
+from lamina.core.text import printable, without_secrets
 
 if TYPE_CHECKING:
     from lamina.evaluate.score import Score
@@ -39,8 +39,8 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], gap: int =
 
 
 def typed_command() -> str:
-    """The command as it was typed, for the pages and pictures that it makes."""
-    return shlex.join(["lamina", *sys.argv[1:]])
+    """The command as it was typed, but for secrets in addresses, for the pages and pictures that it makes."""
+    return shlex.join(["lamina", *map(without_secrets, sys.argv[1:])])
 
 
 def check_json(file: Path | None) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 NO_VALUE = "\N{EN DASH}"
 """In a cell of a table that has no value."""
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_URL = re.compile(r"""(https?://)(?:[^\s/@'"]*@)?([^\s?'"]+)(\?[^\s'"]*)?""", re.IGNORECASE)
+"""An address in a text: its protocol, a user and a password, the path, and what it is asked with."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -15,12 +18,19 @@ def printable(text: str) -> str:
     """Text without what could confuse a terminal, a log, JSON or a page: such characters as escapes.
 
     These are control characters (escape sequences begin with one), marks of direction and other characters
-    without a shape, line separators, surrogates, and unassigned ones. Spaces of all widths stay.
+    without a shape, line separators, surrogates, and unassigned ones. Spaces of all widths stay. Of addresses
+    in the web it leaves out what may be secret (`without_secrets`).
     """
-    text = str(text).encode("utf-8", "backslashreplace").decode()
+    text = without_secrets(str(text)).encode("utf-8", "backslashreplace").decode()
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in _HIDDEN else c for c in text
     )
+
+
+def without_secrets(text: str) -> str:
+    """Text with `?...` in place of the query of each address in the web, which may be a signature that opens
+    a file for whoever reads it, and without a user and a password before the host."""
+    return _URL.sub(lambda found: f"{found[1]}{found[2]}{'?...' if found[3] else ''}", text)
 
 
 def printable_lines(text: str) -> str:

@@ -11,6 +11,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.text import printable
 from lamina.data.digest import names_sha256
 from lamina.data.open import Spec
+from lamina.data.remote.urls import path_of
 from lamina.data.sources import Source, Version
 
 
@@ -29,9 +30,10 @@ class DataFacts(NamedTuple):
 
 
 def data_facts(data: Spec, source: Source, content: str = "") -> DataFacts:
-    """The facts of `source`, which `data` names: as given, or how many paths of a list, and all names."""
+    """The facts of `source`, which `data` names: as given, without the query of an address in the web; or how
+    many paths of a list; and all names."""
     if isinstance(data, str | os.PathLike):
-        given = printable(os.fspath(data))
+        given = printable(path_of(os.fspath(data)))
     elif isinstance(data, Sequence):
         given = f"a list of {len(data)} paths"
     else:

@@ -16,7 +16,7 @@ from lamina.core.config import differences, merge, to_mapping
 from lamina.core.errors import LaminaError
 from lamina.core.files import replace_text
 from lamina.core.records import read_yaml, to_yaml, write_json
-from lamina.core.text import printable
+from lamina.core.text import printable, without_secrets
 from lamina.data.options import EARLIER_DECODING
 from lamina.data.sources import Version
 from lamina.mim import MIM, mim_of
@@ -143,7 +143,7 @@ def environment() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     called = Path(sys.argv[0]).stem in ("lamina", "__main__")
     return {
-        "command": shlex.join(["lamina", *sys.argv[1:]]) if called else None,
+        "command": shlex.join(["lamina", *map(without_secrets, sys.argv[1:])]) if called else None,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in packages},

@@ -91,9 +91,11 @@ def evaluate_robustness(
     train = None if probe_data is None else open_labelled(probe_data).train
     classifier = open_classifier(model, train, compute, run_options.seed, options.pool, encoder)
     _check_probe_options(options, classifier)
-    name = options.published or str(data)
+    named = without_secrets(str(data))
+    name = options.published or named
     train_digest = "" if train is None else images_digest(train)
-    settings = _settings(classifier, str(data), (probe_data, train_digest), options, run_options)
+    probe = (None if probe_data is None else without_secrets(probe_data), train_digest)
+    settings = _settings(classifier, named, probe, options, run_options)
     measured: list[str] = []
     notes: dict[str, None] = {}
     digests = _Digests()
