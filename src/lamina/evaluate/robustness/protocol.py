@@ -12,6 +12,7 @@ from lamina.analyze.models import subsample
 from lamina.core.config import differences
 from lamina.core.errors import LaminaError, noted_on_interrupt
 from lamina.core.intervals import wilson_interval
+from lamina.core.text import without_secrets
 from lamina.data.digest import joined_digests
 from lamina.data.sources import Source, images_digest
 from lamina.encoder.options import EncoderOptions
