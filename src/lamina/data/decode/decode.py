@@ -39,6 +39,7 @@ from lamina.data.decode.limits import Stream, TimedFile, check_memory, check_pix
 from lamina.data.decode.notes import Note, NoteKind, collected
 from lamina.data.decode.orientation import orientation_of, turn
 from lamina.data.decode.pillow import read_pillow
+from lamina.data.decode.plain_jpeg import read_plain_jpeg
 from lamina.data.decode.reduction import Reduced
 from lamina.data.decode.tiff import TIFF_MAGIC, read_tiff
 from lamina.data.decode.unreadable import Reason, Unreadable
@@ -89,8 +90,12 @@ def decode(stream: Stream, how: Decoding) -> Decoded:
     Raises:
         Unreadable: for whatever is wrong with the bytes; nothing else is raised for a bad file.
     """
-    with collected() as notes, guarded(stream, how) as file:
-        found = _decode(file, how)
+    notes: list[Note] = []
+    with guarded(stream, how) as file:
+        found = read_plain_jpeg(file, how)
+        if found is None:
+            with collected() as notes:
+                found = _decode(file, how)
     (image, alpha, reduced, of_values), kind, mode, orientation, animated = found
     notes += of_values
     image = turn(image, orientation) if how.exif_orientation else image

@@ -1,8 +1,9 @@
 """JPEG through simplejpeg, a thin layer over libjpeg-turbo: the pixels that Pillow gives, in less time.
 
-Pillow has read the header before, and has refused what the header shows to be wrong. A file about which
-libjpeg-turbo has even a warning is left to Pillow, so that what can be read, and why not, is the same with
-and without simplejpeg. It cannot be stopped: what could take longer than allowed is left to Pillow too.
+Pillow has read the header before, and has refused what it shows to be wrong, or the header holds nothing
+that Pillow would refuse (`plain_jpeg`). A file about which libjpeg-turbo has even a warning is left to Pillow,
+so that what can be read, and why not, is the same with and without simplejpeg. It cannot be stopped: what
+could take longer than allowed is left to Pillow too.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def read_jpeg(
         return None
     here = file.tell()
     try:
-        if file.seek(0, io.SEEK_END) > _most_bytes(im.height, im.width):
+        if file.seek(0, io.SEEK_END) > most_bytes(im.height, im.width):
             return None
         file.seek(0)
         found = decode_plain(file.read(), (im.height, im.width, channels), how, factor, several_scans)
@@ -67,7 +68,7 @@ def decode_plain(
 ) -> NDArray[Any] | None:
     """As `read_jpeg`, of the bytes of a file whose header has `shape`: height, width, channels."""
     height, width, channels = shape
-    if len(content) > _most_bytes(height, width) or not usable():
+    if len(content) > most_bytes(height, width) or not usable():
         return None
     scans = content.count(_SCAN) if several_scans else 1
     if height * width * scans > how.max_decode_seconds * _PIXELS_PER_SECOND:
@@ -76,8 +77,8 @@ def decode_plain(
     return _decoded(content, "GRAY" if channels == 1 else "RGB", size, how.scratch)
 
 
-def _most_bytes(height: int, width: int) -> int:
-    """The memory that Pillow's own image would take."""
+def most_bytes(height: int, width: int) -> int:
+    """The longest file that is read at once: the memory that Pillow's own image would take."""
     return max(_LEAST_BYTES, 4 * height * width)
 
 
