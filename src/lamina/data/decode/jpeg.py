@@ -1,7 +1,7 @@
 """JPEG through simplejpeg, a thin layer over libjpeg-turbo: the pixels that Pillow gives, in less time.
 
 Pillow has read the header before, and has refused what it shows to be wrong, or the header holds nothing
-that Pillow would refuse (`plain_jpeg`). A file about which libjpeg-turbo has even a warning is left to Pillow,
+that Pillow would refuse (`plain_jpeg`). A file about which libjpeg-turbo even warns is left to Pillow,
 so that what can be read, and why not, is the same with and without simplejpeg. It cannot be stopped: what
 could take longer than allowed is left to Pillow too.
 """
