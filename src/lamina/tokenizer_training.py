@@ -28,7 +28,7 @@ from lamina.tokenizer.measure import measure_tokenizer
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer.vae import DiscreteVAE
 from lamina.train.callbacks import Callback
-from lamina.train.distributed import Ranks, from_main, process_group
+from lamina.train.distributed import Ranks, choose_device, from_main, process_group
 from lamina.train.loop import fit
 from lamina.train.state import Outcome
 
@@ -61,9 +61,16 @@ class SaveTokenizer(Callback):
         if outcome.exit_code:
             return
         assert isinstance(self.task, DiscreteVAE)  # there is a checkpoint by now
-        result = measure_tokenizer(self.task, held_out_batches(self.held_out, self.options))
+        tokenizer = on_training_device(self.task, self.options)
+        result = measure_tokenizer(tokenizer, held_out_batches(self.held_out, self.options))
         write_json(self.folder.results, {**result.to_json(), "step": outcome.step})
         print(result, flush=True)
+
+
+def on_training_device(tokenizer: DiscreteVAE, options: TokenizerOptions) -> DiscreteVAE:
+    """The tokenizer, moved to the device that trains it, for measurements at the end of a training: callbacks
+    get checkpoints as copies in host memory, and what is read from a folder is there too."""
+    return tokenizer.to(choose_device(options.device))
 
 
 def held_out_batches(source: Source, options: TokenizerOptions) -> Iterator[Batch]:

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 import lamina
 from helpers.options import as_read
+from lamina import tokenizer_training
 from lamina.core.errors import LaminaError
-from lamina.core.frozen import identify
+from lamina.core.frozen import device_of, identify
 from lamina.core.records import read_json, write_json
 from lamina.data.loading.loader import eval_batches
 from lamina.data.open import open_source
@@ -23,11 +24,12 @@ from lamina.report.picture_store import as_pil, embedded
 from lamina.report.tokenizer import TokenizerReport
 from lamina.targets.token_ids import TokenIds, Tokenizer
 from lamina.tokenizer.dalle import DalleEncoder
-from lamina.tokenizer.folder import TokenizerFolder, load_tokenizer
-from lamina.tokenizer.measure import measure_tokenizer, patch_means, perplexity
+from lamina.tokenizer.folder import TokenizerFolder, build_tokenizer, load_tokenizer
+from lamina.tokenizer.measure import TokenizerResult, measure_tokenizer, patch_means, perplexity
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer.vae import DiscreteVAE
 from lamina.tokenizer_training import train_tokenizer
+from lamina.train.state import Outcome
 
 PHOTOS = "sample:photos?crop=16&most=40"
 TINY = {
@@ -113,6 +115,32 @@ def test_a_lost_page_comes_back_where_there_is_nothing_left_to_train(tmp_path):
             PHOTOS, tmp_path / "tok", options, resume=resume, callbacks=lambda *a: [TokenizerReport(*a)]
         )
         (tmp_path / "tok" / "report.html").unlink()  # raises where it was not written
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_what_is_measured_at_the_end_is_on_the_device_that_trains(trained, tmp_path, monkeypatch, resumed):
+    """A checkpoint comes as a copy in host memory, and so does what is read from a folder; the device "meta"
+    stands for a GPU."""
+    options, folder = TokenizerOptions(**TINY), TokenizerFolder(tmp_path if not resumed else trained)
+    found = []
+
+    def measure(tokenizer, *_):
+        found.append(device_of(tokenizer).type)
+        return TokenizerResult(1, 1.0, 1.0, 64, 1, 1.0, (1,))
+
+    monkeypatch.setattr(tokenizer_training, "choose_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr(tokenizer_training, "measure_tokenizer", measure)
+    monkeypatch.setattr("lamina.report.tokenizer.write_tokenizer_report", measure)
+    monkeypatch.setattr(tokenizer_training, "write_json", lambda *_: None)
+    held_out = open_source(PHOTOS, "val")
+    callbacks = [TokenizerReport(folder, held_out, options)]
+    if not resumed:
+        callbacks.append(tokenizer_training.SaveTokenizer(folder, held_out, options))
+    for callback in callbacks:
+        if not resumed:
+            callback.task = build_tokenizer(options)
+        callback.on_end(Outcome("finished", 2, 2, tmp_path, {}, ""))
+    assert found == ["meta"] * len(callbacks)
 
 
 def test_ids_and_pictures_of_a_folder_come_back(trained):

@@ -24,7 +24,7 @@ from lamina.tokenizer.folder import TokenizerFolder, load_tokenizer
 from lamina.tokenizer.measure import TokenizerResult, measure_tokenizer, patch_means
 from lamina.tokenizer.options import TokenizerOptions
 from lamina.tokenizer.vae import DiscreteVAE
-from lamina.tokenizer_training import held_out_batches
+from lamina.tokenizer_training import held_out_batches, on_training_device
 from lamina.train.callbacks import Callback
 from lamina.train.log_files import METRICS
 from lamina.train.rows import whole_rows
@@ -50,7 +50,8 @@ class TokenizerReport(Callback):
             return
         task = self.task if self.task is not None else load_tokenizer(self.folder.path)[0]
         if isinstance(task, DiscreteVAE):
-            write_tokenizer_report(task, self.folder, self.held_out, self.options)
+            tokenizer = on_training_device(task, self.options)
+            write_tokenizer_report(tokenizer, self.folder, self.held_out, self.options)
             print(printable(f"report {self.folder.report}"), flush=True)
 
 
