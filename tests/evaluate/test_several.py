@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 
+import lamina
 from helpers.classifiers import options_of, task_of
 from helpers.runs import stripes, toy_recipe, toy_run
 from lamina.api import recipe
@@ -35,6 +36,7 @@ from lamina.features.embed import embed
 from lamina.features.options import ComputeOptions, FeatureOptions, LinearOptions
 from lamina.interop.export_run import export_run
 from lamina.report.page import write_report
+from lamina.runs.run import Run
 from lamina.supervised.classifier import Supervised
 from lamina.supervised.mixup import mix_several
 from lamina.supervised.options import SupervisedOptions
@@ -154,6 +156,36 @@ def test_fine_tuning_learns_several_labels_and_leaves_a_classifier(run, data, tm
     again = open_classifier(exported.weights, compute=HERE)
     assert again.several
     assert torch.equal(again.score_several(data.test, HERE).scores, found.scores)
+
+
+@pytest.mark.parametrize("protocol", ["linear-mae", "attentive"])
+def test_probes_that_are_trained_learn_several_labels(protocol, run, data, tmp_path):
+    chosen = recipe(protocol)
+    chosen = replace(
+        chosen,
+        optim=replace(chosen.optim, warmup_epochs=0.0),
+        train=replace(chosen.train, max_steps=4, batch_size=20),
+    )
+    score = evaluate_trained(protocol, run, data, replace(CPU, out=tmp_path / "probe"), recipe=chosen)
+    trained = open_classifier(tmp_path / "probe", compute=HERE)
+    scores = trained.score_several(data.test, HERE).scores.numpy()
+    truth = data.test.multi_labels
+    assert score.metric == "mAP"
+    assert score.value == pytest.approx(average_precision_score(truth, scores, average="macro"))
+    assert score.more["mean prevalence"] == pytest.approx(truth.mean())
+
+
+def test_supervised_pre_training_learns_several_labels(tmp_path):
+    options = {"encoder.width": 24, "encoder.depth": 2, "encoder.heads": 2, "fusion.layers": "all"}
+    lamina.pretrain(
+        coloured(20, 1), tmp_path / "run", "deit-small", image_size=(32, 48), patch_size=16, batch_size=10,
+        max_steps=2, workers=0, device="cpu", options=options,
+    )  # fmt: skip
+    run = Run(tmp_path / "run")
+    assert run.recipe().labels.several
+    assert run.recipe().labels.classes == ("red", "green", "blue")
+    row = json.loads(run.metrics_file.read_text().splitlines()[0])
+    assert row["loss"] == pytest.approx(np.log(2), abs=0.1)  # binary cross-entropy of a head that begins at 0
 
 
 @pytest.mark.parametrize(

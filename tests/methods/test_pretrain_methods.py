@@ -202,3 +202,13 @@ def test_images_without_labels_teach_no_classes(tmp_path):
         Image.new("RGB", (20, 20), (i, 0, 0)).save(tmp_path / "photos" / f"{i}.png")
     with pytest.raises(LaminaError, match="learns from labels"):
         lamina.pretrain(str(tmp_path / "photos"), tmp_path / "run", "deit-small", max_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [({"labels.several": True}, "has one class"), ({"labels.classes": ("a",)}, "1 class")]
+)
+def test_classes_that_are_not_those_of_the_images_are_refused(option, said, tmp_path):
+    with pytest.raises(LaminaError, match=said):
+        lamina.pretrain(
+            "sample:photos?crop=20&most=2", tmp_path / "run", "deit-small", max_steps=1, options=option
+        )

@@ -43,7 +43,7 @@ def _title(name: str, model: ModelRetrieval, result: RetrievalResult) -> str:
     first = f"{figure_text(name)}: {', '.join(fact for fact in facts if fact)}"
     scores = model.scores
     if scores is None:
-        return f"{first}\nno class labels, so no precision"
+        return f"{first}\nnot one class for each image, so no precision"
     return (
         f"{first}\nprecision@{result.k} {100 * scores.precision:.1f} % (chance {100 * scores.chance:.1f} %), "
         f"mAP {100 * scores.mean_average_precision:.1f} %"
@@ -101,5 +101,5 @@ def summarize(result: RetrievalResult) -> Summary:
         "are left out"
     )
     labelled = any(model.scores for model in result.models.values())
-    unlabelled = "the images have no labels, so there is no precision"
+    unlabelled = "precision needs one class for each image, and these have none or several labels"
     return Summary.of(rows, note, *(() if labelled else (unlabelled,)))

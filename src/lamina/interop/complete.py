@@ -11,6 +11,7 @@ from torch import nn
 
 from lamina.core.errors import LaminaError
 from lamina.core.interfaces import Target
+from lamina.core.text import counted
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.loading.sampler import check_batch_size
 from lamina.data.options import DataOptions
@@ -136,17 +137,27 @@ def _with_decoding(data: DataOptions, own: Recipe | None) -> DataOptions:
 
 
 def _with_classes(recipe: Recipe, source: Source) -> Recipe:
-    """The recipe with the names of the classes, where it trains on labels; refuses images without labels."""
+    """The recipe with the names of the classes, where it trains on labels; refuses images without labels, and
+    classes that are not those of the images."""
     if recipe.method != "supervised":
         return recipe
-    names = tuple(source.class_names)
-    if source.multi_labels is not None:
-        return replace(recipe, labels=replace(recipe.labels, classes=names, several=True))
-    if source.labels is None:
-        why = f" ({source.no_labels})" if source.no_labels else ""
+    names, given, several = tuple(source.class_names), recipe.labels, source.multi_labels is not None
+    if not several:
+        if source.labels is None:
+            why = f" ({source.no_labels})" if source.no_labels else ""
+            raise LaminaError(
+                f"{recipe.name} learns from labels, and these images have none{why}; give a folder with a "
+                "subfolder for each class (root/CLASS/...), or a sample"
+            )
+        check_labels(source.labels, len(names))
+    if given.several and not several:
         raise LaminaError(
-            f"{recipe.name} learns from labels, and these images have none{why}; give a folder with a "
-            "subfolder for each class (root/CLASS/...), or a sample"
+            "labels.several is true, and each of these images has one class; leave the option out: it "
+            "follows from the images"
         )
-    check_labels(source.labels, len(names))
-    return replace(recipe, labels=replace(recipe.labels, classes=names, several=False))
+    if given.classes and given.classes != names:
+        raise LaminaError(
+            f"labels.classes names {counted(len(given.classes), 'class', 'classes')}, and these images have "
+            f"{len(names)} or others; leave the option out: it follows from the images"
+        )
+    return replace(recipe, labels=replace(given, classes=names, several=several))
