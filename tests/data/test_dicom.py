@@ -138,6 +138,12 @@ def test_a_given_range_takes_the_place_of_windows() -> None:
     assert found.notes[0].found == int(((HOUNSFIELD < -500) | (HOUNSFIELD > 1500)).sum())
 
 
+def test_a_value_without_data_is_not_passed_over_where_a_file_has_a_window() -> None:
+    content = made(HOUNSFIELD, WindowCenter=40, WindowWidth=400)
+    assert refused(content, "together with data.value_range", nodata=-2000.0) is Reason.PIXEL_TYPE
+    assert read(content).image.shape[-2:] == HOUNSFIELD.shape
+
+
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_unsigned_values_without_a_window_are_over_the_largest_of_their_bits(bits: int) -> None:
     values = RNG.integers(0, 2**bits, (9, 7)).astype(np.uint8 if bits == 8 else np.uint16)

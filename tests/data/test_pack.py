@@ -27,11 +27,11 @@ from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import held_out, open_source
 from lamina.data.options import DataOptions, Decoding
-from lamina.data.pack import blob
+from lamina.data.pack import blob, views
 from lamina.data.pack.encode import shrunk
 from lamina.data.pack.files import ABOUT, BLOB, INDEX
 from lamina.data.pack.write import pack
-from lamina.data.sources import ArraySource, Source
+from lamina.data.sources import ArraySource, Source, Subset
 
 SPLITS = (None, "train", "val", "all")
 FORMATS = ("jpeg", "raw")
@@ -562,3 +562,29 @@ def test_nothing_of_a_pack_is_unpickled(pristine, tmp_path):
     (tmp_path / INDEX).write_bytes(pristine[INDEX])
     assert set(load_file(tmp_path / INDEX)) > {"spans", "layouts", "names", "name_bytes"}
     assert json.loads(pristine[ABOUT])["format"] == "lamina-pack"
+
+
+def test_an_error_of_one_part_is_no_pack_without_it(folder, tmp_path, monkeypatch):
+    def fails(spec, split=None):
+        if split == "val":
+            raise LaminaError("the remote does not answer")
+        return open_source(spec, split)
+
+    monkeypatch.setattr(views, "open_source", fails)
+    with pytest.raises(LaminaError, match="does not answer"):
+        pack(str(folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_with_other_names_in_a_part_are_not_packed_twice(folder, tmp_path, monkeypatch):
+    class Renamed(Subset):
+        def name(self, i: int) -> str:
+            return f"other/{super().name(i)}"
+
+    def renaming(spec, split=None):
+        found = open_source(spec, split)
+        return Renamed(found, range(len(found))) if split == "val" else found
+
+    monkeypatch.setattr(views, "open_source", renaming)
+    with pytest.raises(LaminaError, match="packed twice"):
+        pack(str(folder), tmp_path / "out")

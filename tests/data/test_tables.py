@@ -312,6 +312,8 @@ def test_several_labels_of_an_image_however_a_table_has_them(table, tmp_path):
     parts = {part: open_source(spec, part) for part in ("train", "val")}
     found = {s.name(i): s.multi_labels[i].astype(int).tolist() for s in parts.values() for i in range(len(s))}
     assert found == dict(SEVERAL)
+    scaled = open_source(f"{spec}{'&' if '?' in spec else '?'}scale=0:100")
+    assert np.array_equal(scaled.multi_labels, source.multi_labels)
 
 
 def test_rows_that_do_not_say_all_labels_have_none(tmp_path):
@@ -443,3 +445,9 @@ def test_a_table_that_changes_under_a_run_gives_unreadable_images(tmp_path):
     with pytest.raises(Unreadable) as error:
         source.read(0)
     assert error.value.reason == Reason.MISSING
+
+
+def test_addresses_in_a_table_are_refused_in_one_line(tmp_path):
+    file = write_csv(tmp_path / "t.csv", ("file", "x"), [("s3://b/a.png", 1), ("s3://b/c.png", 2)])
+    with pytest.raises(LaminaError, match="names addresses such as s3://b/a.png"):
+        open_source(str(file))

@@ -23,6 +23,7 @@ from lamina.runs.run import Run
         ("sample:photos?crop=20", "sample-photos"),
         ("shards/train-{000..099}.tar", "shards"),
         ("photos/*/*.jpg", "photos"),
+        ("photos/img?.jpg", "photos"),
         ("s3://bucket/my photos/", "my-photos"),
         ("data.parquet?image=path", "data"),
         ("photos.v2", "photos.v2"),
@@ -38,6 +39,9 @@ def test_the_current_folder_gives_its_own_name(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "birds").mkdir()
     monkeypatch.chdir(tmp_path / "birds")
     assert default_run_folder(".") == Path("runs", "birds")
+    (tmp_path / "birds" / "photos[1]").mkdir()
+    assert default_run_folder("photos[1]") == Path("runs", "photos-1")
+    assert default_run_folder("photos[1]/..") == Path("runs", "birds")
 
 
 def test_images_without_a_path_need_a_folder() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from lamina.train.callbacks import Callback
 from lamina.train.host_copy import HostCopy
 from lamina.train.loop import fit
 from lamina.train.options import TrainOptions
+from lamina.train.saver import Saver
 
 torch.set_num_threads(1)
 SECONDS = 60.0
@@ -115,6 +117,28 @@ def test_the_next_save_waits_for_the_one_before(tmp_path: Path, monkeypatch: pyt
     timer.join()
     assert loader.seen[3] == []
     assert gate.started == gate.written == [2, 4]
+
+
+def test_a_signal_in_the_waiting_does_not_lose_the_checkpoint_that_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy must not be written over while a thread still writes it."""
+    saver = Saver(tmp_path, options())
+    writing: Future[bool] = Future()
+    monkeypatch.setattr(writing, "result", lambda: _interrupt())
+    saver._writing = writing
+    with pytest.raises(KeyboardInterrupt):
+        saver.finish()
+    assert saver._writing is writing
+    monkeypatch.undo()
+    writing.set_result(False)
+    saver.finish()
+    assert saver._writing is None
+    saver.close()
+
+
+def _interrupt() -> bool:
+    raise KeyboardInterrupt
 
 
 def test_an_error_of_the_thread_ends_the_run_at_the_next_step(

@@ -22,7 +22,12 @@ class ReadAs(Source):
     def __init__(self, source: Source, reading: Reading) -> None:
         note = f"images are read with {reading}, as the path says"
         super().__init__(
-            (), source.labels, source.class_names, notes=(*source.notes, note), no_labels=source.no_labels
+            (),
+            source.labels,
+            source.class_names,
+            notes=(*source.notes, note),
+            no_labels=source.no_labels,
+            multi_labels=source.multi_labels,
         )
         self.source, self.reading, self.version = source, reading, source.version
 

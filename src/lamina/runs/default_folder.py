@@ -25,10 +25,12 @@ def default_run_folder(data: Any) -> Path:
     """
     if not isinstance(data, str | os.PathLike):
         raise LaminaError("images without a path need a folder for the run: give `out`")
-    path, _, _ = os.path.expanduser(os.fspath(data)).partition("?")
-    path = os.path.abspath(path) if path.startswith(".") else path
+    path = os.path.expanduser(os.fspath(data))
+    if not os.path.exists(path):
+        path = re.sub(r"\?(\w+=.*)?$", "", path)
+    path = os.path.abspath(path) if path.startswith(".") or os.path.exists(path) else path
     parts = [part for part in re.split(r"[/\\]", path) if part]
-    plain = [part for part in parts if not set(part) & set("*{}[]")]
+    plain = [part for part in parts if os.path.exists(path) or not set(part) & set("*?{}[]")]
     last = plain[-1] if plain else ""
     name, ending = os.path.splitext(last)
     word = name if ending and re.fullmatch(r"\.[A-Za-z]{2,7}", ending) and not os.path.isdir(path) else last

@@ -77,5 +77,8 @@ def restored_state(saved: dict[str, Any], path: Path, total_steps: int) -> Train
     if f"step-{state.step}" != path.name or not math.isfinite(state.seconds):
         raise LaminaError(f"the checkpoint {path} says that it is of step {state.step}; use an earlier one")
     if state.step > total_steps:
-        raise LaminaError(f"the run is at step {state.step}, beyond the {total_steps} asked for")
+        raise LaminaError(
+            f"the run is at step {state.step}, beyond the {total_steps} steps asked for; ask for more, or "
+            "start a new run with another --out"
+        )
     return state

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ class Saver:
         self.finish()
         copied = self._copied(task, optimizer, run_log)
         own, tensors = copied or (task, optimizer)
-        content = Checkpoint(checkpoint.model_tensors(own), dict(tensors), dict(state))
+        kept = dict(state) if copied is None else deepcopy(dict(state))
+        content = Checkpoint(checkpoint.model_tensors(own), dict(tensors), kept)
         write = partial(self._write, step, content, useful, run_log)
         tell = partial(self._tell, step, own, run_log)
         if copied is None:
@@ -106,8 +108,13 @@ class Saver:
         if error is not None:
             raise error
         if self._writing is not None:
-            writing, self._writing = self._writing, None
-            if writing.result():
+            told = False
+            try:
+                told = self._writing.result()
+            finally:
+                if self._writing.done():  # not where a signal ended the waiting: the next one waits again
+                    self._writing = None
+            if told:
                 self._then()
 
     def close(self) -> None:

@@ -15,8 +15,9 @@ from lamina.core.terminal import why
 from lamina.core.text import printable
 from lamina.data.archives.window import Window
 from lamina.data.decode.decode import open_regular
-from lamina.data.decode.limits import Stream
+from lamina.data.decode.limits import Stream, check_memory
 from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.options import AS_STORED
 from lamina.data.remote.blocks import BlockFile
 from lamina.data.remote.requests import in_parallel, read_range, size_and_stamp
 from lamina.data.remote.urls import is_url
@@ -101,6 +102,7 @@ def part_of(path: str, state: State, first: int, size: int) -> Stream:
     size = max(0, min(size, state.size - first))
     if is_url(path):
         _check_there(path, state, os.getpid(), int(time.monotonic() // _LOOK_AGAIN_SECONDS))
+        check_memory(size, AS_STORED)  # it is held in memory
         return io.BytesIO(read_range(path, first, size))
     file = open_regular(path)
     if _of_stat(os.fstat(file.fileno())) != state:

@@ -42,6 +42,10 @@ def grey_pixels(array: NDArray[Any], header: Any, how: Decoding) -> Pixels:
         array = np.stack([_rescaled(array[..., k], each) for k, each in enumerate(frames)], -1)
     if how.value_range is not None:
         pixels = to_pixels(array, how)
+    elif isinstance(how.nodata, float) and (windows[0] or "VOILUTSequence" in frames[0]):
+        raise Unreadable(
+            Reason.PIXEL_TYPE, "data.nodata is read together with data.value_range where a file has a window"
+        )
     elif all(each is not None for each in windows):
         pixels = _windowed(array, [each for each in windows if each is not None])
     elif all("VOILUTSequence" in each for each in frames):

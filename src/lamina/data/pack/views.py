@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from lamina.core.errors import LaminaError
+from lamina.core.text import printable
 from lamina.data.columns import as_array
 from lamina.data.open import Spec, held_out, open_source
 from lamina.data.pack.files import View
@@ -58,14 +59,14 @@ def open_views(spec: Spec) -> Views:
     """
     splits: dict[str, Split | None] = {"all": "all", PRETRAIN: None}
     if held_out(spec) == "val":
-        splits |= {"train": "train", "val": "val"}
+        splits = {"all": "all", "val": "val", PRETRAIN: None, "train": "train"}
     sources = {}
     for view, split in splits.items():
         try:
             sources[view] = open_source(spec, split)
-        except LaminaError:  # there is a held-out part alone: that of all images would be raised
-            if split == "all":
-                raise
+        except LaminaError:
+            if "val" not in sources or len(sources["val"]) < len(sources["all"]):
+                raise  # else there is a held-out part alone
     if (reading := sources["all"].reading) is not None:
         raise LaminaError(
             f"a pack has the values that are stored, so that ?{reading} is not taken here; pack the images "
@@ -85,4 +86,10 @@ def open_views(spec: Spec) -> Views:
                 jobs.append((number, i))
             found[i] = place
         places[view] = found
+        if len(jobs) > len(sources["all"]):
+            raise LaminaError(
+                f"images have other names in a part than among all images, such as "
+                f"{printable(source.name(jobs[-1][1]))}, so that they would be packed twice; pack each "
+                "part alone"
+            )
     return Views(sources, np.array(jobs, np.int64), places)

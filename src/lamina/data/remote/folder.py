@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 
 from lamina.data.columns import Names, Numbers
-from lamina.data.decode.limits import Stream
+from lamina.data.decode.limits import Stream, check_memory
 from lamina.data.decode.unreadable import Unreadable
 from lamina.data.digest import ends_digest, sampled
 from lamina.data.options import AS_STORED, Decoding
@@ -56,6 +56,7 @@ class RemoteFiles(EncodedSource):
         self._ahead.start(indices, self._read)
 
     def _read(self, i: int) -> io.BytesIO:
+        check_memory(self.sizes[i], AS_STORED)  # it is held in memory
         return io.BytesIO(read_whole(self.urls[i], self.sizes[i]))
 
     def fingerprint(self, indices: Sequence[int]) -> bytes:

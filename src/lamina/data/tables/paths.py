@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import counted, printable
+from lamina.data.remote.urls import is_url
 from lamina.data.tables.columns import Column, Table
 
 
@@ -43,6 +44,11 @@ def usable_rows(
     there = _there(table.folder, first)
     if absent := [row for path, row in first.items() if path not in there]:
         example = printable(str(paths[absent[0]]))
+        if not there and is_url(example):
+            raise LaminaError(
+                f"{table.name} names addresses such as {example}, and a table's paths are those of files on "
+                "this machine; download them, or give archives at the remote"
+            )
         if not there:
             raise LaminaError(
                 f"none of the {counted(len(absent), 'file')} that {table.name} names in its column "
