@@ -141,6 +141,8 @@ def train_each(folder: Path) -> None:
         for name in TRAINED:
             for shard in ("none", "fsdp"):
                 train(folder / f"{name}-{shard}", name, shard)
+        for shard in ("none", "fsdp"):
+            train(folder / f"bf16-{shard}", "mae", shard, precision="bf16")
         pretrain_both(folder)
         train(folder / "micro-fsdp", "mae", "fsdp", micro_batch_size=2)
         (folder / f"held-{ranks.rank}.json").write_text(json.dumps(held()))
