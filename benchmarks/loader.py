@@ -5,6 +5,7 @@
     python benchmarks/loader.py --methods           # the views of each method beside MAE's
     python benchmarks/loader.py --deep              # the small ones as PNG of 16 bits
     python benchmarks/loader.py --decoders          # decoders alone; those that are installed
+    python benchmarks/loader.py --header            # without Pillow's look at plain headers, and with it
 
 The photographs are parts of those in the wheels of scikit-image and scikit-learn, as JPEG of quality 94. What
 is timed is processor time, from the file to a batch of images, keys and masks (for ImageFolder: a batch of
@@ -38,6 +39,7 @@ from torchvision.transforms import InterpolationMode
 
 from lamina.core.batch import Batch
 from lamina.data.augment.crops import RandomResizedCrop
+from lamina.data.decode import decode as decoding
 from lamina.data.decode import deep_png, jpeg
 from lamina.data.decode.decode import decode_file
 from lamina.data.loading.loader import TrainLoader
@@ -230,6 +232,24 @@ def deep(root: Path) -> dict[str, Contender]:
     return found | ({"lamina": reader} if find_spec("imagecodecs") else {})
 
 
+def of_headers(root: Path) -> dict[str, Contender]:
+    """ImageFolder, and lamina where Pillow looks at each header and where it does not look at plain ones."""
+    plain, reader = decoding.read_plain_jpeg, lamina(root, DataOptions(jpeg_decoding="reduced"))
+
+    def by_pillow(step: int) -> object:
+        decoding.read_plain_jpeg = lambda *_: None  # type: ignore[assignment]
+        try:
+            return reader(step)
+        finally:
+            decoding.read_plain_jpeg = plain
+
+    return {
+        "ImageFolder, Pillow": image_folder(root),
+        "lamina, headers by Pillow": by_pillow,
+        "lamina": reader,
+    }
+
+
 def decoding_alone(root: Path) -> dict[str, Contender]:
     """Each decoder on all files."""
     contents = [file.read_bytes() for file in sorted(root.glob("*/*.jpg"))]
@@ -320,6 +340,7 @@ def main() -> None:
     parser.add_argument("--methods", action="store_true")
     parser.add_argument("--deep", action="store_true")
     parser.add_argument("--decoders", action="store_true")
+    parser.add_argument("--header", action="store_true")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -337,6 +358,8 @@ def main() -> None:
             turns = deep(root)
         elif options.decoders:
             turns = decoding_alone(root)
+        elif options.header:
+            turns = of_headers(root)
         else:
             turns = contenders(root, options.large)
         print_ratios(timed(turns, options.rounds), len(files))

@@ -32,6 +32,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -135,8 +136,8 @@ class Arm:
         return self.module(batch)["loss"]
 
     def backbone(self) -> Backbone:
-        """The encoder, frozen."""
-        return Backbone(self.module.encoder)
+        """A copy of the encoder, frozen."""
+        return Backbone(deepcopy(self.module.encoder))
 
     def loader(self) -> TrainLoader:
         """Images and crops by the seed; masks too, where the model is lamina's."""
@@ -221,7 +222,7 @@ class Lightly(Peer):
 
     def backbone(self) -> Backbone:
         """Its timm network as an encoder of lamina."""
-        return Backbone(wrap_vit(self.module.backbone.vit, self.recipe.encoder))
+        return Backbone(wrap_vit(deepcopy(self.module.backbone.vit), self.recipe.encoder))
 
 
 ARMS: dict[str, type[Arm]] = {MAE: Arm, FAST: Fast, "transformers": Transformers, "lightly": Lightly}
