@@ -32,6 +32,7 @@ from lamina.data.pack.encode import shrunk
 from lamina.data.pack.files import ABOUT, BLOB, INDEX
 from lamina.data.pack.write import pack
 from lamina.data.sources import ArraySource, Source, Subset
+from lamina.interop.inspect import inspect
 
 SPLITS = (None, "train", "val", "all")
 FORMATS = ("jpeg", "raw")
@@ -227,6 +228,23 @@ def test_a_pack_can_be_packed(whole, folder, tmp_path):
     own, before = open_source(str(tmp_path / "p"), "val"), open_source(str(folder), "val")
     assert names(own) == names(before)
     assert all(torch.equal(own.read(i), before.read(i)) for i in range(len(own)))
+
+
+def test_inspect_says_that_it_is_a_pack_with_its_counts(whole, folder):
+    found = inspect(whole)
+    rows = dict(found.rows())
+    assert found.what == "a pack of images of lamina"
+    assert rows["images"] == str(len(open_source(str(folder), "all")))
+    assert rows["training"] == f"{len(open_source(str(folder), 'train'))} images"
+    assert rows["held out"] == f"{len(open_source(str(folder), 'val'))} images"
+    assert f"{(Path(whole) / BLOB).stat().st_size:,} bytes" in rows["stored as"]
+
+
+def test_inspect_refuses_a_damaged_pack_in_one_line(folder, tmp_path):
+    pack(str(folder), tmp_path / "p", side=16, workers=0)
+    (tmp_path / "p" / INDEX).unlink()
+    with pytest.raises(LaminaError, match="it is missing"):
+        inspect(tmp_path / "p")
 
 
 def test_the_check_reads_every_image(whole):

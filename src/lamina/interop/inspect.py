@@ -15,6 +15,9 @@ from lamina.core.config import merge
 from lamina.core.errors import LaminaError
 from lamina.core.records import read_json
 from lamina.core.tensor_files import load_tensors
+from lamina.core.text import counted_each, printable
+from lamina.data.pack.files import read_index
+from lamina.data.pack.open import PRETRAIN, is_pack
 from lamina.encoder.options import EncoderOptions
 from lamina.interop.foreign import Foreign, read_file, recognise, understood, weights_in
 from lamina.interop.foreign.format import USUAL_HEADS, depth_of
@@ -44,7 +47,8 @@ _HEADS = ("head", "classifier", "fc_norm")
 
 def inspect(path: str | Path) -> Inspection:
     """Find out what a path is: a run (also `run@step` or a checkpoint folder), an export, a classifier, a
-    tokenizer, a file or folder of any format in `lamina.interop.foreign`, or weights of an unknown format.
+    tokenizer, a pack of images, a file or folder of any format in `lamina.interop.foreign`, or weights of an
+    unknown format.
 
     No code of a file is run, and nothing but tensors is unpickled.
 
@@ -56,6 +60,8 @@ def inspect(path: str | Path) -> Inspection:
     found = weights_in(place)
     if parse_model(name).run is not None or (found is None and not place.exists() and "@" in name):
         return _run(name)
+    if is_pack(str(place)):
+        return _pack(name, place)
     config = _config(place / "config.json")
     if config.get("format") == "lamina-tokenizer":
         return _tokenizer(name, place, config)
@@ -71,6 +77,28 @@ def inspect(path: str | Path) -> Inspection:
     if recognise(list(tensors)) is None:
         return _unknown(name, tensors)
     return _foreign(name, understood(tensors, clues, place.name), tensors)
+
+
+def _pack(name: str, place: Path) -> Inspection:
+    index = read_index(place)
+    about = index.about
+    how = "raw" if about.encoding == "raw" else f"jpeg of quality {about.quality}"
+    facts = [
+        ("packed from", printable(about.source)),
+        ("images", f"{about.images:,}"),
+        ("stored as", f"{how}, short sides of at most {about.side} px, {about.blob_bytes:,} bytes"),
+    ]
+    if about.held_out:
+        parts = {"training": "train", "held out": "val"}
+        facts += [
+            (part, f"{len(index.views[split].indices):,} images")
+            for part, split in parts.items()
+            if split in index.views
+        ]
+    if about.left_out:
+        facts.append(("left out", counted_each(about.left_out)))
+    commands = (f"lamina pretrain {shlex.quote(name)}",) if PRETRAIN in index.views else ()
+    return Inspection(name, "a pack of images of lamina", facts=tuple(facts), commands=commands)
 
 
 def _run(spec: str) -> Inspection:
