@@ -77,6 +77,10 @@ class Classifier:
         size, channels = self.image_size, self.in_chans
         return score_several(self.logits, source, size, channels, self.reading, compute)
 
+    def answers(self, source: Source, compute: ComputeOptions) -> Predictions | SeveralPredictions:
+        """`score_several` where it gives an image several classes, else `predict`."""
+        return (self.score_several if self.several else self.predict)(source, compute)
+
 
 def open_classifier(
     model: str | Path,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -78,7 +78,6 @@ class Predictions:
         return (*unread, *remark_lines(self.remarks), *self.confusion.majority_note())
 
 
-@torch.inference_mode()
 def classify(
     logits: Logits,
     source: Source,
@@ -109,18 +108,48 @@ def classify(
             f"these images have no classes{why}; give root/CLASS/..., or root/{{train,val}}/CLASS/..."
         )
     compute = compute or ComputeOptions()
+    columns = None if subset is None else torch.tensor(list(subset), device=choose_device(compute.device))
+
+    def classes_of(images: Shaped[Tensor, "B C H W"]) -> Int64[Tensor, "B"]:
+        found = logits(images)
+        return (found if columns is None else found[:, columns]).argmax(1)
+
+    return Predictions(*answers(classes_of, source, image_size, in_chans, reading, compute, change))
+
+
+class Answers(NamedTuple):
+    """What is said of each image that could be read, in the order of the fields of `Predictions`."""
+
+    found: Shaped[Tensor, "n *K"]
+    labels: Shaped[Tensor, "n *K"]
+    classes: tuple[str, ...]
+    faults: tuple[Fault, ...]
+    remarks: tuple[Remark, ...]
+
+
+@torch.inference_mode()
+def answers(
+    answer: Callable[[Shaped[Tensor, "B C H W"]], Shaped[Tensor, "B *K"]],
+    source: Source,
+    image_size: tuple[int, int],
+    in_chans: int,
+    reading: DataOptions | None,
+    compute: ComputeOptions,
+    change: Change | None = None,
+) -> Answers:
+    """`answer` to every image of a labelled source, by batches on the device of `compute`; arguments as of
+    `classify`."""
     device = choose_device(compute.device)
-    columns = None if subset is None else torch.tensor(list(subset), device=device)
-    predicted, labels = [], []
+    found, labels = list[Tensor](), list[Tensor]()
     faults: list[Fault] = []
     remarks: list[Remark] = []
     size, workers = compute.batch_size, compute.workers
     for batch in eval_batches(source, image_size, in_chans, size, workers, reading, change):
-        assert batch.labels is not None
-        found = logits(batch.images.to(device, non_blocking=True))
-        predicted.append((found if columns is None else found[:, columns]).argmax(1))
-        labels.append(batch.labels)
+        known = batch.labels if batch.multi_labels is None else batch.multi_labels
+        assert known is not None
+        found.append(answer(batch.images.to(device, non_blocking=True)))
+        labels.append(known)
         faults += batch.faults
         remarks += batch.remarks
     classes = tuple(source.class_names)
-    return Predictions(torch.cat(predicted).cpu(), torch.cat(labels), classes, tuple(faults), tuple(remarks))
+    return Answers(torch.cat(found).cpu(), torch.cat(labels), classes, tuple(faults), tuple(remarks))

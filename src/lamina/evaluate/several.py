@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -16,10 +15,9 @@ from lamina.core.errors import LaminaError
 from lamina.core.text import printable
 from lamina.data.decode.notes import remark_lines
 from lamina.data.loading.bad_files import unread_notes
-from lamina.data.loading.loader import eval_batches
 from lamina.data.options import DataOptions
 from lamina.data.sources import Source
-from lamina.evaluate.predictions import Logits
+from lamina.evaluate.predictions import Logits, answers
 from lamina.evaluate.score import MEAN_AP, OF_LABEL, PREVALENCE
 from lamina.features.average_precision import (
     average_precisions,
@@ -28,7 +26,6 @@ from lamina.features.average_precision import (
     mean_prevalence,
 )
 from lamina.features.options import ComputeOptions
-from lamina.train.distributed import choose_device
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,6 @@ def baseline_note(value: float, more: Mapping[str, float]) -> tuple[str, ...]:
     return (f"the mAP is not above the mean prevalence, {share}, which scores that say nothing have",)
 
 
-@torch.inference_mode()
 def score_several(
     logits: Logits,
     source: Source,
@@ -111,19 +107,5 @@ def score_several(
             "this classifier gives each image any number of labels, and these images have not: name several "
             "columns of a table (table.csv?label=a,b)"
         )
-    compute = compute or ComputeOptions()
-    device = choose_device(compute.device)
-    scores, labels = list[Tensor](), list[Tensor]()
-    faults: list[Fault] = []
-    remarks: list[Remark] = []
-    size, workers = compute.batch_size, compute.workers
-    for batch in eval_batches(source, image_size, in_chans, size, workers, reading):
-        assert batch.multi_labels is not None
-        scores.append(logits(batch.images.to(device, non_blocking=True)).float())
-        labels.append(batch.multi_labels)
-        faults += batch.faults
-        remarks += batch.remarks
-    found = torch.cat(scores).cpu()
-    return SeveralPredictions(
-        found, torch.cat(labels), tuple(source.class_names), tuple(faults), tuple(remarks)
-    )
+    found = answers(logits, source, image_size, in_chans, reading, compute or ComputeOptions())
+    return SeveralPredictions(*found._replace(found=found.found.float()))

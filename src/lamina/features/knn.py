@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from lamina.core.errors import LaminaError
@@ -42,17 +42,32 @@ def knn_predict(
     Memory stays bounded whatever n and Q are: `device` and `chunks` as for `nearest`. Classes come
     back where the labels are.
     """
+    n_classes, known = int(labels.max()) + 1, labels.to(device or train.device)
+    predictions = []
+    for votes, rows in neighbour_votes(train, queries, k, temperature, own, centre, device, chunks):
+        named = known[rows]
+        predictions.append(torch.stack([_vote(votes[:, :m], named[:, :m], n_classes) for m in k]))
+    return torch.cat(predictions, dim=1).to(labels.device)
+
+
+def neighbour_votes(
+    train: Float[Tensor, "n D"],
+    queries: Float[Tensor, "Q D"] | None,
+    k: Sequence[int],
+    temperature: float,
+    own: Int64[Tensor, "Q"] | None,
+    centre: Float[Tensor, "D"] | None,
+    device: torch.device | None,
+    chunks: Chunks | None,
+) -> Iterator[tuple[Float[Tensor, "q m"], Int64[Tensor, "q m"]]]:
+    """The votes of the largest number of neighbours in `k`, nearest first, and their rows in `train`, for a
+    chunk of the queries at a time; arguments as of `knn_predict`."""
     most = min(max(k), len(train) - (queries is None))
     if most < 1:
         raise LaminaError("leave-one-out needs at least 2 training samples")
-    n_classes, known = int(labels.max()) + 1, labels.to(device or train.device)
-    predictions = []
     for found in nearest(train, queries, most, own=own, centre=centre, device=device, chunks=chunks):
         # Relative to the nearest: a common factor changes no vote, and exp(s / T) leaves float32 at a low T.
-        votes = ((found.similarity - found.similarity[:, :1]) / temperature).exp()
-        named = known[found.rows]
-        predictions.append(torch.stack([_vote(votes[:, :m], named[:, :m], n_classes) for m in k]))
-    return torch.cat(predictions, dim=1).to(labels.device)
+        yield ((found.similarity - found.similarity[:, :1]) / temperature).exp(), found.rows
 
 
 def probe_knn(
@@ -69,23 +84,45 @@ def probe_knn(
     can look at them. `test=None` classifies the training samples themselves, each without its own vote.
     `device` is where it is computed.
     """
+    return choose_neighbours(knn_predict, _accuracy, train, labels, test, options, device)
+
+
+def choose_neighbours(
+    answer: Callable[..., Iterable[Tensor]],
+    quality: Callable[[Tensor, Tensor], float],
+    train: Float[Tensor, "n D"],
+    labels: Shaped[Tensor, "n *K"],
+    test: Float[Tensor, "m D"] | None,
+    options: KNNOptions,
+    device: torch.device | None,
+) -> ProbeResult:
+    """What `probe_knn` does, for any answer of the neighbours.
+
+    Args:
+        answer: `knn_predict`, or another function with its arguments: an answer for each value of `k`.
+        quality: how good answers are, given the labels; the largest is the best.
+        train, labels, test, options, device: as for `probe_knn`.
+    """
     k = tuple(dict.fromkeys(min(value, len(train) - 1) for value in options.k))
-    train, selection = on_device(train, device), selection_rows(len(train), options.selection_samples)
+    train, selection = _on_device(train, device), selection_rows(len(train), options.selection_samples)
     mean, truth = train.mean(dim=0, dtype=torch.float32), labels[selection.to(labels.device)]
-    predict = partial(knn_predict, train, labels, temperature=options.temperature, device=device)
+    answer = partial(answer, train, labels, temperature=options.temperature, device=device)
     candidates = []
     for centred in options.centred:
-        predicted = predict(None, k, own=selection, centre=mean if centred else None)
-        right = (predicted == truth).double().mean(dim=1).tolist()
-        candidates += [(top1, centred, value) for top1, value in zip(right, k, strict=True)]
-    top1, centred, value = max(candidates, key=lambda candidate: candidate[0])
-    (predictions,) = predict(test, (value,), centre=mean if centred else None)
+        found = answer(None, k, own=selection, centre=mean if centred else None)
+        candidates += [(quality(each, truth), centred, value) for each, value in zip(found, k, strict=True)]
+    best, centred, value = max(candidates, key=lambda candidate: candidate[0])
+    (predictions,) = answer(test, (value,), centre=mean if centred else None)
     settings: dict[str, Setting] = {"k": value, "temperature": options.temperature, "centred": centred}
-    notes = () if top1 == 1 or value in (1, len(train) - 1) else edge_note("k", value, sorted(k))
-    return ProbeResult(settings, top1, predictions, notes)
+    notes = () if best == 1 or value in (1, len(train) - 1) else edge_note("k", value, sorted(k))
+    return ProbeResult(settings, best, predictions, notes)
 
 
-def on_device(train: Float[Tensor, "n D"], device: torch.device | None) -> Float[Tensor, "n D"]:
+def _accuracy(predicted: Int64[Tensor, "m"], truth: Int64[Tensor, "m"]) -> float:
+    return float((predicted == truth).double().mean())
+
+
+def _on_device(train: Float[Tensor, "n D"], device: torch.device | None) -> Float[Tensor, "n D"]:
     """The features on a GPU, where that leaves half of its memory free; else as they are, and only chunks
     move."""
     if device is None or device.type != "cuda" or train.is_cuda:

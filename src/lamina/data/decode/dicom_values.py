@@ -14,6 +14,18 @@ from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.decode.values import map_range, to_pixels
 from lamina.data.options import Decoding
 
+OF_VALUES = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "DoseGridScaling",
+    "ModalityLUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "VOILUTSequence",
+)
+"""The elements that say how stored values are rescaled and mapped."""
+
 
 class Window(NamedTuple):
     """The first window of a frame: its centre, width and function, and how many windows there are."""
@@ -73,22 +85,10 @@ def frame_header(header: Any, frame: int) -> Any:
         for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
             parts += (holder.get(name) or ())[:1]
         for part in parts:
-            for name in _OF_VALUES:
+            for name in OF_VALUES:
                 if name in part:
                     found[name] = part[name]
     return found
-
-
-_OF_VALUES = (
-    "RescaleSlope",
-    "RescaleIntercept",
-    "DoseGridScaling",
-    "ModalityLUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-    "VOILUTFunction",
-    "VOILUTSequence",
-)
 
 
 def _linear(frame: Any) -> tuple[float, float]:

@@ -15,11 +15,9 @@ from lamina.encoder.options import EncoderOptions
 from lamina.evaluate.finetune.adapt import adapt_recipe, classifier_recipe, protocol_recipe
 from lamina.evaluate.finetune.recipes import FinetuneRecipe, recipe_of
 from lamina.evaluate.load_classifier import open_classifier
-from lamina.evaluate.predictions import Predictions
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions, Trained
 from lamina.evaluate.result_files import evaluation_folder, save_in_run
 from lamina.evaluate.score import Score, Unfinished, model_and_step
-from lamina.evaluate.several import SeveralPredictions
 from lamina.evaluate.variants import variant_of
 from lamina.features.data import LabelledData, open_labelled
 from lamina.features.options import ComputeOptions
@@ -86,12 +84,7 @@ def evaluate_trained(
     if outcome.exit_code:
         raise Unfinished(outcome.sentence, outcome.exit_code)
     compute = ComputeOptions(workers=training.data.workers, device=training.train.device)
-    trained = open_classifier(out, compute=compute)
-    found: Predictions | SeveralPredictions
-    if labelled.several:
-        found = trained.score_several(labelled.test, compute)
-    else:
-        found = trained.predict(labelled.test, compute)
+    found = open_classifier(out, compute=compute).answers(labelled.test, compute)
     score = Score(
         protocol=name,
         **model_and_step(backbone),
