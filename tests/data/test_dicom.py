@@ -282,7 +282,7 @@ def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(Unreadable, match=r"JPEG-LS.*install .*pyjpegls"):
             shipped("MR_small_jpeg_ls_lossless.dcm")
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert refused(made(HOUNSFIELD), "extra dicom") is Reason.PIXEL_TYPE
+    assert refused(made(HOUNSFIELD), r"pip install 'lamina\[dicom\]'") is Reason.PIXEL_TYPE
 
 
 # --- damage -----------------------------------------------------------------------------------------------

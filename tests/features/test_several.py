@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 from lamina.core.errors import LaminaError
+from lamina.features import knn_several, nearest
 from lamina.features.average_precision import (
     _weighted,
     average_precisions,
@@ -81,6 +82,9 @@ def test_labels_that_cannot_be_learned_say_nothing_and_are_named() -> None:
     assert label_notes(names, labels, truth) == (
         "1 label of 4, such as d, cannot be learned: no training image has it",
     )
+    assert label_notes(names, truth, labels) == (
+        "1 label of 4, such as d, cannot count in the mAP: no test image has it",
+    )
     with pytest.raises(LaminaError, match="too few images have labels"):
         probe_linear_several(train, labels & False, test, LinearOptions(), seed=0)
 
@@ -99,9 +103,28 @@ def test_nearest_neighbours_give_their_weighted_share(centred: bool) -> None:
         expected = (votes[:, :, None] * labels[near]).sum(1) / votes.sum(1, keepdim=True)
         torch.testing.assert_close(scores.double(), expected, atol=1e-5, rtol=0)
     (own,) = knn_scores(train, labels, None, (1,), own=torch.arange(60))
-    nearest = (unit[0] @ unit[0].T).fill_diagonal_(-2).argmax(1) if not centred else None
-    if nearest is not None:
-        assert torch.equal(own > 0.5, labels[nearest])
+    if not centred:
+        closest = (unit[0] @ unit[0].T).fill_diagonal_(-2).argmax(1)
+        assert torch.equal(own > 0.5, labels[closest])
+
+
+def test_the_labels_of_all_neighbours_take_no_more_memory_than_a_chunk_may(monkeypatch) -> None:
+    train, queries = labelled(60, 3)[0], labelled(50, 4)[0]
+    labels = torch.rand(60, 64, generator=torch.Generator().manual_seed(5)) < 0.2
+    expected = knn_scores(train, labels, queries, (3, 7))
+    most, cells, votes_of = 4096, [], knn_several.neighbour_votes
+
+    def counted(*arguments):
+        for votes, rows in votes_of(*arguments):
+            cells.append(rows.numel() * labels.shape[1])
+            yield votes, rows
+
+    monkeypatch.setattr(knn_several, "neighbour_votes", counted)
+    monkeypatch.setattr(nearest, "MOST_CELLS", most)
+    found = knn_scores(train, labels, queries, (3, 7))
+    assert max(cells) <= most < sum(cells)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
 def test_neighbours_are_chosen_by_leave_one_out() -> None:

@@ -172,7 +172,6 @@ def check(
             progress(len(seen), len(source), 0.0)
     seconds = time.perf_counter() - start
     good = [fact for fact in seen if fact.bad is None]
-    trained_on = None if training is None else {training.name(i) for i in range(len(training))}
     n_training = len(source) if training is None else len(training)
     sizes = sorted((fact.size for fact in good), key=math.prod)
     return CheckResult(
@@ -185,22 +184,11 @@ def check(
         largest=sizes[-1] if sizes else None,
         turned=sum(fact.turned for fact in good),
         animated=sum(fact.animated for fact in good),
-        notes=tuple(
-            dict.fromkeys(
-                (
-                    *remark_lines(remark for fact in good for remark in fact.remarks),
-                    *source.notes,
-                    *(training.notes if training is not None else ()),
-                )
-            )
-        ),
+        notes=_notes(good, source, training),
         classes=_of_each_class(source),
         bad=tuple(fact.bad for fact in seen if fact.bad is not None),
         n_training=n_training,
-        n_training_bad=sum(
-            fact.bad is not None and (trained_on is None or source.name(i) in trained_on)
-            for i, fact in enumerate(seen)
-        ),
+        n_training_bad=_count_bad(seen, source, training),
         limit=options.bad_files_limit(n_training),
         duplicates=_groups(seen, source),
         images_per_second=len(seen) / max(seconds, 1e-9),
@@ -284,6 +272,21 @@ def _inspect_all(source: Source, how: Decoding, options: DataOptions, digests: b
 
 def _by_count(names: Iterator[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
+
+
+def _notes(good: Sequence[_Fact], source: Source, training: Source | None) -> tuple[str, ...]:
+    """Lines on the images that could be read, and the notes of the source and of its training part."""
+    lines = remark_lines(remark for fact in good for remark in fact.remarks)
+    return tuple(dict.fromkeys((*lines, *source.notes, *(() if training is None else training.notes))))
+
+
+def _count_bad(seen: Sequence[_Fact], source: Source, training: Source | None) -> int:
+    """How many images of the training part cannot be read; of all where there is none."""
+    bad = [source.name(i) for i, fact in enumerate(seen) if fact.bad is not None]
+    if training is None or not bad:
+        return len(bad)
+    names = set(bad)
+    return sum(training.name(i) in names for i in range(len(training)))
 
 
 def _groups(seen: Sequence[_Fact], source: Source) -> tuple[tuple[str, ...], ...]:

@@ -218,18 +218,18 @@ class DataOptions(AugmentOptions):
     reduced in a new run; what starts from a model reads images as the model's run did."""
     pages: Pages = "first"
     """What is read of a TIFF or DICOM file of several pages, frames, depths or times. first: the first one,
-    with all its channels, which is said. channels: all of them, in the file's order, as channels of one
-    image, for volumes and time series; set the number by --in-chans."""
+    with all its channels; a line says how many files have more. channels: all of them, in the file's order,
+    as channels of one image, for volumes and time series; set the number by --in-chans."""
     value_range: str | None = None
     """Stored values that become 0 and 1, as LOW:HIGH, such as 0:10000 or -1024:3071, or one pair for each
-    channel, joined by commas. Values between them are mapped linearly and others are clipped, which is
-    counted. Needed for signed integers, for integers of 32 bits and for floats outside of 0 to 1; useful
+    channel, joined by commas. Values between them are mapped linearly and others are clipped; a line says
+    how many. Needed for signed integers, for integers of 32 bits and for floats outside of 0 to 1; useful
     where sensors use a part of 16 bits. Unset: the range of the pixels' type."""
     nodata: Nodata | float | None = None
-    """Value of pixels without data (NaN counts as it too). Each is filled by the mean of the other pixels of
-    the same image and channel. file: the value that the file itself names (GDAL_NODATA in a TIFF). nan: NaN
-    alone. keep: nothing is filled. Unset: file in a new run; what starts from a model reads images as the
-    model's run did."""
+    """Value that marks pixels without data; NaN marks them too, unless this is keep. Each is filled by the
+    mean of the other pixels of the same image and channel. file: the value that the file itself names
+    (GDAL_NODATA in a TIFF). nan: NaN alone. keep: nothing is filled. Unset: file in a new run; what starts
+    from a model reads images as the model's run did."""
     views_per_read: Annotated[int, COUNT] = 1
     """Number of crops, each with its own mask, that one batch takes of each image that is read. Take 2 to 4
     where reading limits the speed; crops of one image in a batch make its gradient a little noisier. An epoch

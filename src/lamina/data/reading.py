@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from lamina.core.errors import LaminaError
@@ -48,13 +49,18 @@ class Reading:
 
     def applied(self, how: Decoding) -> Decoding:
         """The same for what a source is asked for."""
-        asked, own = DataOptions(**self.given).decoding(None), {}
-        for name in self.given:
-            own[name], present = getattr(asked, name), getattr(how, name)
-            if present not in (own[name], getattr(AS_STORED, name)):
+        for name, value in self._decoded.items():
+            present = getattr(how, name)
+            if present not in (value, getattr(AS_STORED, name)):
                 text = value_range_text(present) if isinstance(present, tuple) else present
                 raise _conflict(name, self.given[name], text)
-        return replace(how, **own)
+        return replace(how, **self._decoded)
+
+    @cached_property
+    def _decoded(self) -> dict[str, Any]:
+        """`given` as fields of `Decoding`: made once, since each image is asked for with them."""
+        asked = DataOptions(**self.given).decoding(None)
+        return {name: getattr(asked, name) for name in self.given}
 
 
 _UNSET = {name: getattr(DataOptions(), name) for name in _OPTIONS.values()}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lamina.core.batch import Fault, Remark
@@ -22,7 +23,7 @@ from lamina.evaluate.score import MEAN_AP, OF_LABEL, PREVALENCE
 from lamina.features.average_precision import (
     average_precisions,
     bootstrap_interval,
-    mean_average_precision,
+    mean_over_labels,
     mean_prevalence,
 )
 from lamina.features.options import ComputeOptions
@@ -40,9 +41,14 @@ class SeveralPredictions:
     remarks: tuple[Remark, ...] = ()
 
     @cached_property
+    def average_precisions(self) -> Float64[NDArray[Any], "K"]:
+        """That of each label; NaN for a label that no image has."""
+        return average_precisions(self.labels.numpy(), self.scores.numpy())
+
+    @property
     def mean_average_precision(self) -> float:
         """The mean over the labels that some image has."""
-        return mean_average_precision(self.labels.numpy(), self.scores.numpy())
+        return mean_over_labels(self.average_precisions)
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -57,7 +63,7 @@ class SeveralPredictions:
     @property
     def more(self) -> dict[str, float]:
         """The mean prevalence, and the average precision of each label that some image has, by name."""
-        each = zip(self.classes, average_precisions(self.labels.numpy(), self.scores.numpy()), strict=True)
+        each = zip(self.classes, self.average_precisions, strict=True)
         known = {f"{OF_LABEL}{printable(name)}": float(value) for name, value in each if value == value}
         return {PREVALENCE: self.prevalence, **known}
 

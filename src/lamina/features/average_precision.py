@@ -32,14 +32,19 @@ def average_precisions(truth: Bool[NDArray[np.bool_], "n K"], scores: _Scores) -
 
 
 def mean_average_precision(truth: Bool[NDArray[np.bool_], "n K"], scores: _Scores) -> float:
-    """The mean of `average_precisions` over the labels that some image has.
+    """`mean_over_labels` of `average_precisions`."""
+    return mean_over_labels(average_precisions(truth, scores))
+
+
+def mean_over_labels(precisions: Float64[NDArray[Any], "K"]) -> float:
+    """The mean over the labels that some image has: those whose average precision is not NaN.
 
     Raises:
         LaminaError: where no image has any label.
     """
-    if not truth.any():
+    if np.isnan(precisions).all():
         raise LaminaError("none of these images has a label, so there is no average precision")
-    return float(np.nanmean(average_precisions(truth, scores)))
+    return float(np.nanmean(precisions))
 
 
 def mean_prevalence(truth: Bool[NDArray[np.bool_], "n K"]) -> float:

@@ -96,7 +96,7 @@ def label_notes(
     notes = []
     for part, known, effect in (
         ("training", train, "cannot be learned"),
-        ("test", test, "do not count in mAP"),
+        ("test", test, "cannot count in the mAP"),
     ):
         lacking = [name for name, some in zip(names, known.any(dim=0).tolist(), strict=True) if not some]
         if lacking:

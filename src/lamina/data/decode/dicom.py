@@ -112,7 +112,7 @@ def _header(file: TimedFile) -> Any:
     try:
         import pydicom
     except ImportError:
-        raise Unreadable(Reason.PIXEL_TYPE, "DICOM is read with the extra dicom (pydicom)") from None
+        raise Unreadable(Reason.PIXEL_TYPE, "DICOM needs pydicom; pip install 'lamina[dicom]'") from None
     file.seek(0)
     header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
     if "TransferSyntaxUID" not in header.file_meta:

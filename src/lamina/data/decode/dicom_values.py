@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,19 +118,17 @@ def first_window(frame: Any) -> Window | None:
     if not centres or not widths:
         return None
     function = str(frame.get("VOILUTFunction") or "LINEAR")
-    least = 1 if function == "LINEAR" else 0
-    possible = np.isfinite([centres[0], widths[0]]).all() and (widths[0] >= least if least else widths[0] > 0)
+    centre, width = centres[0], widths[0]
+    possible = np.isfinite([centre, width]).all() and (width >= 1 if function == "LINEAR" else width > 0)
     known = function in ("LINEAR", "LINEAR_EXACT", "SIGMOID")
-    return Window(centres[0], widths[0], function, len(centres)) if possible and known else None
+    return Window(centre, width, function, len(centres)) if possible and known else None
 
 
 def _numbers(value: Any) -> list[float]:
+    """The numbers of an element that has none, one or several."""
     if value is None:
         return []
-    return [
-        float(each)
-        for each in (value if isinstance(value, list | tuple) or hasattr(value, "append") else [value])
-    ]
+    return [float(each) for each in (value if isinstance(value, MutableSequence) else [value])]
 
 
 def _windowed(array: NDArray[Any], windows: list[Window]) -> Pixels:

@@ -60,9 +60,8 @@ def _read(file: TimedFile, how: Decoding) -> Stored | None:
     if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
         return None
     check_pixels(height, width, how)
-    check_memory(
-        pixels * (2 if channels == 1 else 7), how
-    )  # of Pillow's image and the array, were they needed
+    # Of Pillow's image and the array, were they needed.
+    check_memory(pixels * (2 if channels == 1 else 7), how)
     check_fitting(height, width, channels, 1, how)
     if len(content) == _HEADER_BYTES:
         if file.seek(0, io.SEEK_END) > jpeg.most_bytes(height, width):

@@ -62,7 +62,8 @@ def to_pixels(
         Unreadable: as `to_image`; for a channel without any data; for another number of ranges than channels.
     """
     value = own_nodata if how.nodata == BY_FILE else how.nodata
-    if how.value_range is None and (value is None or value == NO_FILL):
+    value = None if value == NO_FILL else value
+    if how.value_range is None and value is None:
         return Pixels(to_image(array, bits), alpha, reduced)
     colours = array[..., None] if array.ndim == 2 else array
     cover = colours[..., -1:] if alpha else None
@@ -72,7 +73,7 @@ def to_pixels(
         check_memory(array.nbytes * 2 + array.size * 5, how)
         check_fitting(height, width, channels, 4, how)
     notes = []
-    empty = None if value is None or value == NO_FILL else without_data(colours, value)
+    empty = None if value is None else without_data(colours, value)
     if empty is not None:
         check_memory(array.nbytes * 2 + array.size * 9, how)
         colours = _covered(colours, empty)
