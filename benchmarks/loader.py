@@ -1,7 +1,7 @@
 """The loader beside torchvision's ImageFolder with the transforms of the field, on one core, in one process.
 
-    python benchmarks/loader.py                     # 50 photographs of 500 x 375 px, crops of 224 px
-    python benchmarks/loader.py --large             # 12 of 4000 x 3000 px, and the PSNR of reduced decoding
+    python benchmarks/loader.py                     # 50 photographs of 500 x 375 px, crops of 224 px, and packs
+    python benchmarks/loader.py --large             # 12 of 4000 x 3000 px, packs, the PSNR of reduced decoding
     python benchmarks/loader.py --methods           # the views of each method beside MAE's
     python benchmarks/loader.py --deep              # the small ones as PNG of 16 bits
     python benchmarks/loader.py --decoders          # decoders alone; those that are installed
@@ -270,6 +270,8 @@ def of_methods(root: Path) -> dict[str, Contender]:
 def contenders(root: Path, large: bool) -> dict[str, Contender]:
     """All that are compared with the first."""
     found = {"ImageFolder, Pillow": image_folder(root)}
+    for form in FORMATS:
+        print("\n".join(pack(str(root), root.parent / form, format=form, workers=0).lines()))
     if large:
         found["lamina, whole images, Pillow"] = lamina(root, fast=False)
         found["lamina, whole images"] = lamina(root)
@@ -279,7 +281,6 @@ def contenders(root: Path, large: bool) -> dict[str, Contender]:
     found |= {f"{name} and lamina's crop": on_tensors(root, each) for name, each in decoders().items()}
     found["lamina, Pillow"] = lamina(root, fast=False)
     for form in FORMATS:
-        pack(str(root), root.parent / form, format=form, workers=0)
         found[f"lamina, packed {form}"] = lamina(root.parent / form, DataOptions(jpeg_decoding="reduced"))
     for views in (1, 2, 5):
         name = "lamina" if views == 1 else f"lamina, {views} views per read"

@@ -25,6 +25,7 @@ from lamina.data.huggingface import splits
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import held_out, open_source
 from lamina.data.options import DataOptions
+from lamina.data.pack.write import pack
 from lamina.data.sources import images_digest
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed (extra: hf)")
@@ -286,6 +287,30 @@ def test_parts_are_told_by_the_names_of_the_splits(names, train, val, note, tmp_
     if val is not None:
         assert len(open_source(data, "val")) == val
     assert note in " ".join(open_source(data).notes)
+
+
+@pytest.mark.parametrize("kind", ["ClassLabel", "string"])
+def test_a_split_without_classes_changes_no_name_of_another(kind, folder, tmp_path):
+    """As many test splits on the hub: -1, or an empty text. The names are those of a folder in which the test
+    images lie without class folders, whatever is opened; so that it can be packed."""
+    train, test = rows_of(folder / "train"), rows_of(folder / "test")
+    for i, image in enumerate(test["image"]):
+        image["path"] = f"{i}.png"
+    test["label"], types = [-1] * 10, {}
+    if kind == "string":
+        train["label"], types = [CLASSES[i] for i in train["label"]], {"label": datasets.Value("string")}
+        test["label"] = [""] * 10
+    parts = {"train": table(train, **types), "test": table(test, **types)}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "a"))
+    data = f"{tmp_path / 'a'}?label=label"
+    of_train = [f"train/{path.parent.name}/{path.name}" for path in sorted((folder / "train").glob("*/*"))]
+    expected = {"train": of_train, "val": [f"test/{i}.png" for i in range(10)]}
+    expected |= {None: of_train, "all": [*of_train, *expected["val"]]}
+    pack(data, tmp_path / "p", workers=0)
+    for split, names in expected.items():
+        for source in (open_source(data, split), open_source(str(tmp_path / "p"), split)):
+            assert [source.name(i) for i in range(len(source))] == names
+            assert (source.labels is None) == (split in ("val", "all"))
 
 
 # What cannot be opened

@@ -157,6 +157,41 @@ def test_several_labels_of_an_image_are_kept(tmp_path):
         assert (own.class_names, own.labels, names(own)) == (before.class_names, None, names(before))
 
 
+LABELLED = {
+    "a row without a label": ("path,label\na.png,cat\nb.png,dog\nc.png,\n", ["the pack"]),
+    "the same in a part": (
+        "path,label,part\na.png,cat,train\nb.png,dog,train\nc.png,,val\n",
+        ["held-out part"],
+    ),
+    "beside rows that have one": (
+        "path,label,part\na.png,cat,train\nb.png,dog,train\nc.png,,train\na2.png,cat,val\nb2.png,dog,val\n",
+        [],
+    ),
+    "no labels": ("path\na.png\nb.png\n", ["the pack"]),
+    "all rows with a label": ("path,label\na.png,cat\nb.png,dog\n", []),
+}
+
+
+@pytest.mark.parametrize("case", LABELLED)
+def test_labels_that_a_pack_does_not_have_are_said(case, tmp_path):
+    text, where = LABELLED[case]
+    (tmp_path / "t.csv").write_text(text)
+    for line in text.splitlines()[1:]:
+        save(tmp_path / line.split(",")[0], noise(len(line), 20, 20, 3))
+    told = [
+        line
+        for line in pack(str(tmp_path / "t.csv"), tmp_path / "p", workers=0).lines()
+        if "no labels" in line
+    ]
+    assert len(told) == len(where)
+    for line, what in zip(told, where, strict=True):
+        assert f"{what} has no labels" in line
+        assert open_source(str(tmp_path / "p"), "val" if "held-out" in what else "all").no_labels in line
+    for split in ("train", "val") if "part" in text.splitlines()[0] else ("all",):
+        source = open_source(str(tmp_path / "p"), split)
+        assert (source.labels is None) == any(("held-out" in what) == (split == "val") for what in where)
+
+
 def test_what_has_a_held_out_part_alone_has_no_training_part(folder, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "test").symlink_to(folder / "val")

@@ -82,6 +82,20 @@ def _of_file(path: str, with_bytes: bool) -> bytes:
         return b"unreadable "
 
 
+def file_state(path: str) -> bytes:
+    """The size and the time of change of a file, by which this machine knows it again."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return b"absent "
+    return f"{found.st_size} {found.st_mtime_ns} ".encode()
+
+
+def placed_state(path: str) -> bytes:
+    """The real path of a file, and its `file_state`."""
+    return os.fsencode(os.path.realpath(path)) + b"\0" + file_state(path)
+
+
 def joined_digests(*digests: str) -> str:
     """One digest for several: of images in parts, each of which has its own."""
     return digests[0] if len(digests) == 1 else short_digest(" ".join(digests))

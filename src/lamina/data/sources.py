@@ -39,7 +39,7 @@ from lamina.data.decode.channels import fit_channels
 from lamina.data.decode.decode import Decoded, decode, image_size, open_regular
 from lamina.data.decode.limits import Stream
 from lamina.data.decode.values import in_memory
-from lamina.data.digest import files_digest, images_sha256, joined_digests
+from lamina.data.digest import file_state, files_digest, images_sha256, joined_digests
 from lamina.data.options import AS_STORED, Decoding
 
 if TYPE_CHECKING:
@@ -205,12 +205,7 @@ class FileSource(EncodedSource):
         """Digest of the path, size and time of change of each file."""
         digest = hashlib.sha256(os.fsencode(os.path.realpath(self.root)))
         for i in indices:
-            try:
-                stat = os.stat(self.path(i))
-            except OSError:
-                digest.update(b"absent ")
-            else:
-                digest.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
+            digest.update(file_state(self.path(i)))
         return digest.digest()
 
     def content(self, indices: Sequence[int]) -> bytes:

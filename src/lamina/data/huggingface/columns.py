@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from lamina.core.errors import LaminaError
@@ -43,40 +44,48 @@ def image_column(features: Any, named: Named) -> str:
 
 @dataclass(frozen=True)
 class Classes:
-    """The class of each image, or why there is none."""
+    """The class of each image of some splits, or why there is none."""
 
     labels: list[int] | None
     names: tuple[str, ...] = ()
     why_none: str = ""
+    of_splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The name of the class of each image of a split; of the splits in which every image has one. It is the
+    same for a split whichever others are opened with it."""
 
 
-def classes_of(parts: Sequence[Any], others: Sequence[Any], named: Named) -> Classes:
-    """The classes of the images of some splits, one after the other.
+def classes_of(
+    tables: Mapping[str, Any], chosen: Sequence[str], parts: Sequence[str], named: Named
+) -> Classes:
+    """The classes of the images of the `chosen` splits, one after the other.
 
     The column is the one that is named, or "label", or the only one of type ClassLabel. A class is a name of
-    that type, or, of texts and whole numbers, each value that is in the splits or in `others`.
+    that type, or, of texts and whole numbers, each value that is in the chosen splits or in `parts`, those of
+    the training and the held-out part.
 
     Raises:
         LaminaError: where the column that is named is not there, or has no classes.
     """
-    features = parts[0].features
+    features = tables[chosen[0]].features
     column, why = _label_column(features, named)
     if column is None:
         return Classes(None, why_none=why)
-    values = _values(parts, column)
-    names = getattr(features[column], "names", None)
-    if names is None:
-        names = _distinct([*values, *_values(others, column)])
-        number = {name: i for i, name in enumerate(names)}
-        values = [number.get(value, -1) for value in values]
-    missing = sum(value is None or not 0 <= value < len(names) for value in values)
-    shown = printable(column)
-    if missing:
-        why = f"{missing} of {counted(len(values), 'image')} have no class in the column {shown}"
-        return Classes(None, why_none=why)
-    if len(names) < 2:
+    cells = {name: tables[name].data.column(column).to_pylist() for name in dict.fromkeys((*chosen, *parts))}
+    stated = getattr(features[column], "names", None)
+    known = _distinct(cells.values()) if stated is None else range(len(stated))
+    several = len(known if stated is not None else _distinct(cells[name] for name in parts)) > 1
+    number = {value: i for i, value in enumerate(known)}
+    labels = {name: [number.get(value, -1) for value in cells[name]] for name in chosen}
+    texts, shown = tuple(map(str, known if stated is None else stated)), printable(column)
+    whole = [name for name in chosen if several and -1 not in labels[name]]
+    of_splits = {name: [texts[label] for label in labels[name]] for name in whole}
+    joined = list(chain.from_iterable(labels.values()))
+    if missing := joined.count(-1):
+        why = f"{missing} of {counted(len(joined), 'image')} have no class in the column {shown}"
+        return Classes(None, why_none=why, of_splits=of_splits)
+    if len(texts) < 2:
         return Classes(None, why_none=f"all images have one class in the column {shown}")
-    return Classes(values, tuple(map(str, names)))
+    return Classes(joined, texts, of_splits=of_splits)
 
 
 def _label_column(features: Any, named: Named) -> tuple[str | None, str]:
@@ -102,13 +111,9 @@ def _label_column(features: Any, named: Named) -> tuple[str | None, str]:
     )
 
 
-def _values(parts: Iterable[Any], column: str) -> list[Any]:
-    return [value for part in parts for value in part.data.column(column).to_pylist()]
-
-
-def _distinct(values: Iterable[Any]) -> list[Any]:
+def _distinct(columns: Iterable[Sequence[Any]]) -> list[Any]:
     """Values that are a class each, sorted; what is empty is none."""
-    return sorted({value for value in values if value not in (None, "")})
+    return sorted({value for value in chain.from_iterable(columns) if value not in (None, "")})
 
 
 def _check_known(features: Any, name: str, parameter: str, named: Named) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from lamina.core.errors import LaminaError
 from lamina.core.text import counted, printable
-from lamina.data.huggingface.columns import Classes, classes_of, image_column
+from lamina.data.huggingface.columns import classes_of, image_column
 from lamina.data.huggingface.source import ArrowSource, Table, paths_of
 from lamina.data.huggingface.spec import Named, parse_spec
 from lamina.data.huggingface.splits import Splits, load_splits, unknown_split
@@ -40,9 +39,8 @@ def open_dataset(spec: str, split: Split | None) -> tuple[ArrowSource, bool]:
             f"{named.spec} has a held-out split alone, {printable(val[0])}; add "
             f"?split={printable(val[0])} to read it"
         )
-    others = [name for name in (*train, *val) if name not in chosen]
     notes = [] if split == "all" else _notes(found.tables, train, val, named)
-    return _source(named, found, chosen, others, notes), bool(val) and not named.options.split
+    return _source(named, found, chosen, (*train, *val), notes), bool(val) and not named.options.split
 
 
 def dataset_has_held_out(spec: str) -> bool:
@@ -81,44 +79,46 @@ def _notes(tables: dict[str, Any], train: list[str], val: list[str], named: Name
 
 
 def _source(
-    named: Named, found: Splits, chosen: Sequence[str], others: Sequence[str], notes: Sequence[str]
+    named: Named, found: Splits, chosen: Sequence[str], parts: Sequence[str], notes: Sequence[str]
 ) -> ArrowSource:
-    parts = [found.tables[name] for name in chosen]
-    column = image_column(parts[0].features, named)
-    for name, part in zip(
-        (*chosen, *others), (*parts, *(found.tables[name] for name in others)), strict=True
-    ):
-        if part.features != parts[0].features:
+    """The images of the `chosen` splits; `parts` are those for training and those that are held out."""
+    features = found.tables[chosen[0]].features
+    column = image_column(features, named)
+    for name in (*chosen, *parts):
+        if found.tables[name].features != features:
             raise LaminaError(
                 f"the splits {printable(chosen[0])} and {printable(name)} of {named.spec} have different "
                 "columns; name one by ?split=..."
             )
-    classes = classes_of(parts, [found.tables[name] for name in others], named)
-    tables = [Table(part.select_columns([column]).data, _files(part)) for part in parts]
+    classes = classes_of(found.tables, chosen, parts, named)
+    opened = [found.tables[name] for name in chosen]
+    tables = [Table(each.select_columns([column]).data, _files(each)) for each in opened]
     one = len(found.tables) == 1 or named.options.split == chosen[0]
     folders = ["" if one else f"{name}/" for name in chosen]
+    of_class = [classes.of_splits.get(name, ()) for name in chosen]
     return ArrowSource(
         tables,
         column,
-        _names(folders, [paths_of(table.data.column(column)) for table in tables], classes),
+        _names(folders, [paths_of(table.data.column(column)) for table in tables], of_class),
         classes.labels,
         classes.names,
         notes=notes,
         no_labels=classes.why_none,
         # `datasets` has no public name for it
-        version=Version(found.revision, "+".join(str(part._fingerprint) for part in parts)),
+        version=Version(found.revision, "+".join(str(each._fingerprint) for each in opened)),
     )
 
 
-def _names(folders: Sequence[str], paths: Sequence[Sequence[str | None]], classes: Classes) -> list[str]:
+def _names(
+    folders: Sequence[str], paths: Sequence[Sequence[str | None]], classes: Sequence[Sequence[str]]
+) -> list[str]:
     """SPLIT/CLASS/FILE, as the images would be called in a folder of them; SPLIT/ROW where rows of a split
-    have no names of files, or the same ones. What there is none of is left out."""
-    labels = iter(classes.labels or ())
+    have no names of files, or the same ones. What there is none of is left out. A name depends on its split
+    alone, not on those that are opened with it."""
     names: list[str] = []
-    for folder, given in zip(folders, paths, strict=True):
-        of_class = [f"{classes.names[label]}/" for label in itertools.islice(labels, len(given))]
+    for folder, given, of_class in zip(folders, paths, classes, strict=True):
         files = [_ANY_FOLDER.split(path or "")[-1] for path in given]
-        whole = list(map(str.__add__, of_class, files)) if of_class else files
+        whole = list(map("{}/{}".format, of_class, files)) if of_class else files
         if not all(files) or len(set(whole)) < len(whole):
             digits = len(str(max(0, len(given) - 1)))
             whole = [f"{row:0{digits}d}" for row in range(len(given))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from lamina.data.columns import as_array
 from lamina.data.decode.decode import open_regular
 from lamina.data.decode.limits import Stream
 from lamina.data.decode.unreadable import Reason, Unreadable
-from lamina.data.digest import encoded_digest
+from lamina.data.digest import encoded_digest, file_state, placed_state
 from lamina.data.sources import EncodedSource, Version
 
 
@@ -80,12 +79,12 @@ class ArrowSource(EncodedSource):
         of the rows."""
         digest = hashlib.sha256()
         for name in (file for table in self.tables for file in table.files):
-            digest.update(os.fsencode(os.path.realpath(name)) + b"\0" + _stat(name))
+            digest.update(placed_state(name))
         digest.update(as_array(indices).astype(np.int64).tobytes())
         if (self._sizes(indices) < 0).any():
             for i in indices:
                 content, path = self._row(i)
-                digest.update(_stat(path or "") if content is None else b"")
+                digest.update(file_state(path or "") if content is None else b"")
         return digest.digest()
 
     def content(self, indices: Sequence[int]) -> bytes:
@@ -122,11 +121,3 @@ def _byte_lengths(column: Any) -> NDArray[np.int64]:
         return np.full(len(column), -1, np.int64)
     lengths = pc.fill_null(pc.cast(pc.binary_length(column), pa.int64()), -1)
     return np.asarray(lengths.to_numpy(), np.int64)
-
-
-def _stat(path: str) -> bytes:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return b"absent "
-    return f"{stat.st_size} {stat.st_mtime_ns} ".encode()

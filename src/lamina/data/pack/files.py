@@ -36,6 +36,11 @@ class View:
     notes: tuple[str, ...]
     no_labels: str
 
+    @property
+    def unlabelled(self) -> bool:
+        """Whether it has no labels of either kind."""
+        return self.labels is None and self.multi_labels is None
+
 
 @dataclass(frozen=True)
 class About:

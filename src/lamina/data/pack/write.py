@@ -17,7 +17,7 @@ from lamina.data.options import DataOptions
 from lamina.data.pack.blob import Progress, Written, write_blob
 from lamina.data.pack.compare import MOST, Comparison, compare
 from lamina.data.pack.encode import Encoder, Format
-from lamina.data.pack.files import ABOUT, BLOB, About, Index, write_index
+from lamina.data.pack.files import ABOUT, BLOB, About, Index, View, write_index
 from lamina.data.pack.source import PackedSource
 from lamina.data.pack.views import open_views
 
@@ -96,33 +96,49 @@ def pack(
         except KeyboardInterrupt as stop:
             stop.add_note("nothing of it is kept: a pack appears when it is complete")
             raise
-        left_out = dict(Counter(fault.reason for fault in written.faults).most_common())
+        about = _about(spec, encoder, written, held_out="val" in views.sources)
         names = Names(views.name(job) for job in written.jobs)
-        about = About(
-            os.fspath(spec) if isinstance(spec, str | os.PathLike) else f"a {type(spec).__name__}",
-            format,
-            side,
-            quality if format == "jpeg" else None,
-            len(names),
-            written.n_bytes,
-            written.digest.hexdigest(),
-            "val" in views.sources,
-            left_out,
-        )
-        packed = views.packed(written.jobs)
-        write_index(folder, Index(about, written.columns(), names, packed))
+        index = Index(about, written.columns(), names, views.packed(written.jobs))
+        write_index(folder, index)
         comparison = _compare(folder, written, encoder)
     return PackResult(
         str(out),
-        len(names),
-        {split: len(packed[split].indices) for split in ("train", "val") if split in packed},
+        about.images,
+        {split: len(index.views[split].indices) for split in ("train", "val") if split in index.views},
         written.original_bytes,
-        written.n_bytes,
+        about.blob_bytes,
         {str(way): n for way, n in written.ways.most_common()},
-        left_out,
-        (*remark_lines(written.remarks), *views.sources["all"].notes),
+        about.left_out,
+        (*remark_lines(written.remarks), *views.sources["all"].notes, *_without_labels(index.views)),
         comparison,
     )
+
+
+def _about(spec: Spec, encoder: Encoder, written: Written, held_out: bool) -> About:
+    return About(
+        os.fspath(spec) if isinstance(spec, str | os.PathLike) else f"a {type(spec).__name__}",
+        encoder.format,
+        encoder.side,
+        encoder.quality if encoder.format == "jpeg" else None,
+        len(written.jobs),
+        written.n_bytes,
+        written.digest.hexdigest(),
+        held_out,
+        dict(Counter(fault.reason for fault in written.faults).most_common()),
+    )
+
+
+def _without_labels(views: Mapping[str, View]) -> list[str]:
+    """A sentence on the pack, or on each of its parts, that has no labels."""
+    parts = {"train": "the training part", "val": "the held-out part"}
+    found = {parts[split]: view for split, view in views.items() if split in parts}
+    if all(view.unlabelled for view in found.values()):
+        found = {"the pack": views["all"]}
+    return [
+        f"{what} has no labels, which evaluations need{view.no_labels and f': {view.no_labels}'}"
+        for what, view in found.items()
+        if view.unlabelled
+    ]
 
 
 def _compare(folder: Path, written: Written, encoder: Encoder) -> Comparison | None:

@@ -18,7 +18,7 @@ from lamina.data.columns import Numbers, SharedArray
 from lamina.data.decode.decode import open_regular
 from lamina.data.decode.limits import Stream
 from lamina.data.decode.unreadable import Reason, Unreadable
-from lamina.data.digest import files_digest
+from lamina.data.digest import files_digest, placed_state
 from lamina.data.sources import EncodedSource
 from lamina.data.tables.columns import Column
 from lamina.data.tables.parquet_file import ParquetTable, import_parquet
@@ -179,13 +179,7 @@ class StoredSource(EncodedSource):
         rows = self.rows.at(indices).values
         digest = hashlib.sha256()
         for path in self.groups.files_of(rows):
-            digest.update(os.fsencode(os.path.realpath(path)) + b"\0")
-            try:
-                stat = os.stat(path)
-            except OSError:
-                digest.update(b"absent ")
-            else:
-                digest.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
+            digest.update(placed_state(path))
         digest.update(np.ascontiguousarray(rows).tobytes())
         return digest.digest()
 
@@ -205,5 +199,5 @@ def slow_note(table: ParquetTable, groups: RowGroups) -> tuple[str, ...]:
     return (
         f"{table.name} has row groups of up to {groups.largest_bytes / 2**20:,.0f} MiB, of which a part is "
         "decompressed for each image, so that reading is slow; write it with smaller ones "
-        "(row_group_size=100), or unpack it to files",
+        "(row_group_size=10), or shrink the images into a pack once: lamina data pack",
     )
