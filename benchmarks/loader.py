@@ -1,7 +1,7 @@
 """The loader beside torchvision's ImageFolder with the transforms of the field, on one core, in one process.
 
-    python benchmarks/loader.py                     # 50 photographs of 500 x 375 px, crops of 224 px, and packs
-    python benchmarks/loader.py --large             # 12 of 4000 x 3000 px, packs, the PSNR of reduced decoding
+    python benchmarks/loader.py                     # 50 photographs of 500 x 375 px, crops of 224 px, packs
+    python benchmarks/loader.py --large             # 12 of 4000 x 3000 px, packs, PSNR of reduced decoding
     python benchmarks/loader.py --methods           # the views of each method beside MAE's
     python benchmarks/loader.py --deep              # the small ones as PNG of 16 bits
     python benchmarks/loader.py --decoders          # decoders alone; those that are installed
