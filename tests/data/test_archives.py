@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from helpers.archives import check_taken, jpeg, two_parts
 from lamina.core.errors import LaminaError
 from lamina.data.archives import index
 from lamina.data.archives import open as archives
@@ -36,23 +35,9 @@ from lamina.data.sources import images_digest
 BLOCK = tarfile.BLOCKSIZE
 
 
-def jpeg(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (24, 36, 3), np.uint8)
-    into = io.BytesIO()
-    Image.fromarray(pixels).save(into, "JPEG")
-    return into.getvalue()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two parts of two classes of five photographs each."""
-    root = tmp_path_factory.mktemp("photos")
-    for k, part in enumerate(("train", "val")):
-        for j, name in enumerate(("cats", "dogs")):
-            (root / part / name).mkdir(parents=True)
-            for i in range(5):
-                (root / part / name / f"{i}.jpg").write_bytes(jpeg(100 * k + 10 * j + i))
-    return root
+    return two_parts(tmp_path_factory.mktemp("photos"))
 
 
 def packed(into: Path, root: Path, members: list[str]) -> Path:
@@ -520,13 +505,7 @@ def test_what_is_no_whole_archive_is_refused_in_one_line(name, tmp_path):
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_names_do_no_harm_and_what_is_no_plain_file_is_passed_over(name, tmp_path):
-    content, names, note = TAKEN[name]
-    (tmp_path / "a.tar").write_bytes(content)
-    source = open_source(str(tmp_path / "a.tar"))
-    assert [source.name(i) for i in range(len(source))] == names
-    assert source.read(0).shape == (3, 24, 36)
-    assert note in " ".join(source.notes)
-    assert bool(note) == bool(source.notes)
+    check_taken(tmp_path / "a.tar", *TAKEN[name])
 
 
 def test_an_image_that_is_damaged_in_an_archive_is_one_unreadable_image(tmp_path):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 
 import lamina
+from helpers.archives import png, two_parts
 from helpers.options import TINY_NETWORK, as_read
 from helpers.training import check_resumes
 from lamina.cli import main
@@ -32,22 +30,9 @@ datasets = pytest.importorskip("datasets", reason="datasets is not installed (ex
 CLASSES = ("cats", "dogs")
 
 
-def png(seed: int) -> bytes:
-    into = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 30, 3), np.uint8)).save(into, "PNG")
-    return into.getvalue()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two parts of two classes of five images each."""
-    root = tmp_path_factory.mktemp("photos")
-    for k, part in enumerate(("train", "test")):
-        for j, name in enumerate(CLASSES):
-            (root / part / name).mkdir(parents=True)
-            for i in range(5):
-                (root / part / name / f"{i}.png").write_bytes(png(100 * k + 10 * j + i))
-    return root
+    return two_parts(tmp_path_factory.mktemp("photos"), "png", ("train", "test"))
 
 
 def rows_of(part: Path) -> dict[str, list[Any]]:
@@ -214,7 +199,7 @@ def test_a_row_that_is_damaged_or_empty_is_one_unreadable_image(tmp_path):
         with pytest.raises(Unreadable) as error:
             source.read(i)
         assert error.value.reason == reason
-    assert source.read(5).shape == (3, 24, 30)
+    assert source.read(5).shape == (3, 24, 36)
     assert source.content(range(6)) != source.content(range(5))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import pickle
 from collections.abc import Callable, Sequence
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from helpers.archives import png, two_parts
 from lamina.core.errors import LaminaError
 from lamina.data.check import check
 from lamina.data.decode.unreadable import Reason, Unreadable
@@ -25,22 +24,9 @@ from lamina.data.sources import Source, images_digest
 from lamina.data.tables import stored
 
 
-def png(seed: int) -> bytes:
-    into = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 36, 3), np.uint8)).save(into, "PNG")
-    return into.getvalue()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two parts of two classes of five images each."""
-    root = tmp_path_factory.mktemp("photos")
-    for k, part in enumerate(("train", "val")):
-        for j, name in enumerate(("cats", "dogs")):
-            (root / part / name).mkdir(parents=True)
-            for i in range(5):
-                (root / part / name / f"{i}.png").write_bytes(png(100 * k + 10 * j + i))
-    return root
+    return two_parts(tmp_path_factory.mktemp("photos"), "png")
 
 
 def rows_of(folder: Path) -> list[tuple[str, str, str]]:

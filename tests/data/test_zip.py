@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.archives import jpeg, two_parts, zipped
+from helpers.archives import check_taken, jpeg, two_parts, zipped
 from lamina.core.errors import LaminaError
 from lamina.data.check import check
 from lamina.data.decode.unreadable import Reason, Unreadable
@@ -131,13 +131,7 @@ TAKEN = {
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_names_do_no_harm_and_what_is_no_plain_file_is_passed_over(name, tmp_path):
-    content, names, note = TAKEN[name]
-    (tmp_path / "a.zip").write_bytes(content)
-    source = open_source(str(tmp_path / "a.zip"))
-    assert [source.name(i) for i in range(len(source))] == names
-    assert source.read(0).shape == (3, 24, 36)
-    assert note in " ".join(source.notes)
-    assert bool(note) == bool(source.notes)
+    check_taken(tmp_path / "a.zip", *TAKEN[name])
 
 
 def test_backslashes_part_folders_where_nothing_else_does(tmp_path):

@@ -10,22 +10,34 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lamina.data.open import open_source
+
 
 def jpeg(seed: int) -> bytes:
     """A photograph of 36 x 24 px."""
+    return _encoded(seed, "JPEG")
+
+
+def png(seed: int) -> bytes:
+    """The same without losses."""
+    return _encoded(seed, "PNG")
+
+
+def _encoded(seed: int, form: str) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (24, 36, 3), np.uint8)
     into = io.BytesIO()
-    Image.fromarray(pixels).save(into, "JPEG")
+    Image.fromarray(pixels).save(into, form)
     return into.getvalue()
 
 
-def two_parts(root: Path) -> Path:
+def two_parts(root: Path, ending: str = "jpg", parts: tuple[str, str] = ("train", "val")) -> Path:
     """Two parts of two classes of five photographs each."""
-    for k, part in enumerate(("train", "val")):
+    image = {"jpg": jpeg, "png": png}[ending]
+    for k, part in enumerate(parts):
         for j, name in enumerate(("cats", "dogs")):
             (root / part / name).mkdir(parents=True)
             for i in range(5):
-                (root / part / name / f"{i}.jpg").write_bytes(jpeg(100 * k + 10 * j + i))
+                (root / part / name / f"{i}.{ending}").write_bytes(image(100 * k + 10 * j + i))
     return root
 
 
@@ -36,3 +48,14 @@ def zipped(into: Path, root: Path, members: Sequence[str], method: int = zipfile
             for file in sorted((root / member).rglob("*.jpg")):
                 archive.write(file, str(file.relative_to(root)))
     return into
+
+
+def check_taken(file: Path, content: bytes, names: list[str], note: str) -> None:
+    """An archive of this content gives these images, the first of which can be read, and one line that says
+    what is passed over; none where `note` is empty."""
+    file.write_bytes(content)
+    source = open_source(str(file))
+    assert [source.name(i) for i in range(len(source))] == names
+    assert source.read(0).shape == (3, 24, 36)
+    assert note in " ".join(source.notes)
+    assert bool(note) == bool(source.notes)
