@@ -143,6 +143,18 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 @pytest.mark.parametrize("kind", [Maps, Things])
+def test_a_source_is_told_which_images_of_a_batch_come_next(kind, monkeypatch):
+    told: list[int] = []
+    read: list[int] = []
+    inspect = ArraySource.inspect
+    monkeypatch.setattr(ArraySource, "read_ahead", lambda self, indices, how: told.extend(indices))
+    monkeypatch.setattr(ArraySource, "inspect", lambda self, i, how: read.append(i) or inspect(self, i, how))
+    collect(kind(), last=1)
+    assert told == read
+    assert len(read) == 4
+
+
+@pytest.mark.parametrize("kind", [Maps, Things])
 def test_batches_are_a_function_of_seed_and_step(kind):
     whole = collect(kind())
     assert all(same(a, b) for a, b in zip(collect(kind(), workers=2), whole, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import operator
 import pickle
@@ -21,6 +22,7 @@ from helpers.archives import jpeg, two_parts, zipped
 from helpers.remote import Remote, register
 from lamina.core.errors import LaminaError
 from lamina.core.text import printable, without_secrets
+from lamina.data import digest
 from lamina.data.archives import files
 from lamina.data.archives.shards import is_archive, without_ending
 from lamina.data.check import check
@@ -28,7 +30,9 @@ from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.loading.loader import TrainLoader, eval_batches
 from lamina.data.open import held_out, open_source
 from lamina.data.options import DataOptions
+from lamina.data.pack.write import pack
 from lamina.data.remote import requests
+from lamina.data.remote.ahead import ReadAhead
 from lamina.data.remote.blocks import BlockFile
 from lamina.data.sources import Source, Subset, images_digest
 from lamina.runs.data_facts import data_facts
@@ -149,15 +153,79 @@ def test_the_images_of_a_batch_are_read_at_the_same_time(spec, system, monkeypat
     assert len(next(iter(loader.batches(0, 1)))) == 8
 
 
-def test_what_was_read_ahead_is_given_once_and_not_passed_on_to_other_processes(system, remote):
+def test_what_was_read_ahead_is_given_as_often_as_it_was_listed_and_not_passed_on(system, remote):
     source, expected = open_source("counted://zips", "all"), open_source("counted://zips", "all").read(7)
     source.read(0)
     remote.requests.clear()
-    source.read_ahead([7])
+    source.read_ahead([7, 7])
     copy = pickle.loads(pickle.dumps(source))  # noqa: S301
-    for n, each in ((1, source), (2, source), (3, copy)):
+    for n, each in ((1, source), (1, source), (2, source), (3, copy)):
         assert torch.equal(each.read(7), expected)
         assert remote.n("cat_file") == n
+
+
+@pytest.mark.parametrize("spec", ["photos", "zips", "shards"])
+def test_check_and_pack_read_each_image_once(spec, system, remote, tmp_path):
+    source = open_source(f"counted://{spec}", "all")
+    remote.requests.clear()
+    assert check(source, DataOptions(workers=0), duplicates=True).ok
+    assert remote.n("cat_file") == 20
+    remote.requests.clear()
+    assert pack(source, tmp_path / "packed", side=64, workers=0).images == 20
+    assert remote.n("cat_file") == 20
+
+
+def test_where_the_remote_is_gone_nobody_waits_for_the_other_images():
+    """Of 100 images 16 are being read when one says that the remote is gone: the others are never asked for."""
+    ahead, asked, over = ReadAhead(), [], threading.Event()
+
+    def read(i: int) -> io.BytesIO:
+        asked.append(i)
+        if i == 0:
+            raise LaminaError("gone")
+        over.wait(30)
+        return io.BytesIO(b"x")
+
+    ahead.start(range(100), read)
+    with pytest.raises(LaminaError, match="gone"):
+        ahead.take(0)
+    over.set()
+    ahead._pool.shutdown()  # type: ignore[union-attr]
+    assert len(asked) <= requests.THREADS + 1
+
+
+def test_an_image_that_cannot_be_read_leaves_the_others(system, remote):
+    source = open_source("counted://photos", "all")
+    remote.fails = lambda method, path: FileNotFoundError(path) if path.endswith("train/cats/0.jpg") else None
+    (batch,) = eval_batches(Subset(source, range(8)), (16, 16), 3, 8)
+    assert (len(batch), len(batch.faults)) == (7, 1)
+    assert remote.n("cat_file") == 8
+
+
+def test_results_do_not_gather_in_memory_and_come_in_order():
+    ready: list[int] = []
+    for taken, result in enumerate(requests.in_parallel(lambda i: ready.append(i) or i, range(500))):
+        assert result == taken
+        assert len(ready) - taken <= 2 * requests.THREADS + 1
+    assert len(ready) == 500
+
+
+def test_digests_of_samples_are_those_of_the_folder(folder, system, tmp_path, monkeypatch):
+    """Of five images in all the bytes at their ends count, of the others the size; one is not there."""
+    monkeypatch.setattr(digest, "SAMPLED_FILES", 5)
+    monkeypatch.setattr(digest, "SAMPLED_BYTES", 100)
+    order = [7, 1, 19, *range(20), 4]
+    expected = open_source(str(folder), "all").content(order)
+    zipped(tmp_path / "all.zip", folder, ["train", "val"], 8)
+    for spec in ("counted://photos", "counted://zips", "counted://shards", str(tmp_path / "all.zip")):
+        source = open_source(spec, "all")
+        assert source.content(order) == expected
+        assert source.content([]) == open_source(str(folder), "all").content([])
+    sources = [open_source(f"counted://{spec}", "all") for spec in ("photos", "zips")]
+    system.pipe("/zips/all.zip", b"another one")
+    system.rm("/photos/train/cats/1.jpg")
+    for source in sources:
+        assert source.content([1, 1]) == hashlib.sha256(b"unreadable unreadable ").digest()
 
 
 def test_each_image_is_one_request(system, remote):
@@ -278,6 +346,16 @@ def test_a_remote_that_is_gone_ends_in_one_line_after_all_tries(error, system, r
         open_source("counted://zips")
     with pytest.raises(LaminaError, match="8 times in a row"):
         batches(Subset(source, [0]), 0, 0, 0, 1)  # one alone, so that no other request goes on
+
+
+def test_a_pack_of_a_remote_that_is_gone_ends_in_one_line_from_workers_too(system, remote, waits, tmp_path):
+    source = open_source("counted://photos", "all")
+    remote.fails = lambda method, path: OSError("unreachable")
+    for workers in (0, 1):
+        with pytest.raises(LaminaError, match="8 times in a row") as found:
+            pack(source, tmp_path / "packed", workers=workers)
+        assert "\n" not in str(found.value)
+    assert not (tmp_path / "packed").exists()
 
 
 def test_no_connection_is_no_missing_file_whatever_fsspec_says_of_it(system, remote, waits):

@@ -216,10 +216,8 @@ class _Inspector(Dataset[list[_Fact]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[_Fact] | LaminaError:
         try:
-            self.source.read_ahead(indices, self.how)
-            facts = [self._fact(i) for i in indices]
-            self.source.read_ahead([i for i, fact in zip(indices, facts, strict=True) if fact.bad is None])
-            return [self._stored(i, fact) for i, fact in zip(indices, facts, strict=True)]
+            self.source.read_ahead([*indices, *indices], self.how)  # for the pixels, and for the file
+            return [self._stored(i, self._fact(i)) for i in indices]
         except LaminaError as error:  # raised in a worker, it would become a traceback in text
             return error
 

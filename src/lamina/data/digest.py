@@ -7,7 +7,12 @@ import io
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import pairwise
 from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Int64
+from numpy.typing import NDArray
 
 from lamina.data.columns import chunks
 from lamina.data.decode.unreadable import Unreadable
@@ -31,26 +36,34 @@ def files_digest(paths: Iterable[str], n: int) -> bytes:
     return digest.digest()
 
 
-def encoded_digest(sizes: Sequence[int], opened: Callable[[int], io.RawIOBase | io.BufferedIOBase]) -> bytes:
-    """`files_digest` of files within something else.
+def encoded_digest(
+    sizes: Int64[NDArray[np.int64], "n"],
+    opened: Callable[[int], io.RawIOBase | io.BufferedIOBase],
+    each: Callable[..., Iterable[bytes]] = map,
+) -> bytes:
+    """`files_digest` of files within something else, or at a remote.
 
     Args:
         sizes: the number of bytes of each; below 0 where it is not known.
         opened: the bytes of one by its number, closed here; where it raises, the file is unreadable.
+        each: opens them: one after the other, or several at a time (`requests.in_parallel`).
     """
-    digest, with_bytes = hashlib.sha256(), sampled(len(sizes))
-    for i, size in enumerate(sizes):
-        if size < 0 or i in with_bytes:
-            try:
-                with opened(i) as file:
-                    length = file.seek(0, os.SEEK_END)
-                    file.seek(0)
-                    known = f"{length} ".encode() + (ends_digest(file, length) if i in with_bytes else b"")
-            except (OSError, Unreadable):
-                known = b"unreadable "
-        else:
-            known = f"{size} ".encode()
-        digest.update(known)
+    digest, n = hashlib.sha256(), len(sizes)
+    with_bytes = sampled(n)
+
+    def known(i: int) -> bytes:
+        try:
+            with opened(i) as file:
+                length = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                return f"{length} ".encode() + (ends_digest(file, length) if i in with_bytes else b"")
+        except (OSError, Unreadable):
+            return b"unreadable "
+
+    looked_at = sorted({*with_bytes, *np.flatnonzero(sizes < 0).tolist()})  # the first one always
+    for found, (i, following) in zip(each(known, looked_at), pairwise([*looked_at, n]), strict=True):
+        digest.update(found)
+        digest.update("".join(f"{size} " for size in sizes[i + 1 : following].tolist()).encode())
     return digest.digest()
 
 

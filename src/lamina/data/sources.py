@@ -134,7 +134,8 @@ class Source(ABC):
 
     def read_ahead(self, indices: Sequence[int], how: Decoding = AS_STORED) -> None:
         """Say that this process is going to read these images next, with `how`: a source that waits for each
-        of them may begin to read all at the same time. By default nothing happens."""
+        of them may begin to read all at the same time. An image that is opened several times is listed as
+        often, and is then asked for once. By default nothing happens."""
         return None
 
     def fingerprint(self, indices: Sequence[int]) -> bytes | None:

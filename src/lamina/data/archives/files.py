@@ -45,7 +45,7 @@ def states_of(paths: Sequence[str]) -> list[State]:
     """
     if not is_url(paths[0]):
         return [_state_here(path) for path in paths]
-    found = in_parallel(_state_there, paths)
+    found = list(in_parallel(_state_there, paths))
     if missing := [path for path, state in zip(paths, found, strict=True) if isinstance(state, Unreadable)]:
         more = f", and {len(missing) - 1} more of {len(paths)} cannot either" if len(missing) > 1 else ""
         reason = printable(str(found[paths.index(missing[0])]))

@@ -140,7 +140,7 @@ def _indices(
     def index(i: int) -> Members:
         return members_of(shards[i], states[i], remote or large, progress)
 
-    return iter(in_parallel(index, range(len(shards)))) if remote else map(index, range(len(shards)))
+    return in_parallel(index, range(len(shards))) if remote else map(index, range(len(shards)))
 
 
 def _own_names(shards: Sequence[str]) -> list[str]:

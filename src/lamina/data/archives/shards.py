@@ -50,7 +50,7 @@ class RemoteFolder:
         some = [self.files[k] for k in numbers]
         if all(info.get("size") is not None for _, info in some):
             return [sized_and_stamped(url, info) for url, info in some]
-        return in_parallel(size_and_stamp, [url for url, _ in some])
+        return list(in_parallel(size_and_stamp, [url for url, _ in some]))
 
 
 def archives_named(spec: object) -> list[str] | RemoteFolder | None:

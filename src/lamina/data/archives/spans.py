@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,7 @@ from lamina.data.archives.unpack import unpack
 from lamina.data.columns import Numbers, SharedArray, selected
 from lamina.data.decode.decode import Decoded, decode, image_size
 from lamina.data.decode.limits import Stream
-from lamina.data.decode.unreadable import Unreadable
-from lamina.data.digest import ends_digest, sampled
+from lamina.data.digest import encoded_digest
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.remote.ahead import ReadAhead
 from lamina.data.remote.requests import in_parallel
@@ -110,27 +108,8 @@ class SpanSource(EncodedSource):
     def content(self, indices: Sequence[int]) -> bytes:
         """Digest of the sizes of the images and a sample of their bytes: that of the same files in a folder
         (`digest.files_digest`)."""
-        digest, sizes = hashlib.sha256(), self._sizes(indices)
-        looked_at = sorted(sampled(len(sizes)))
-        ends = self._ends([indices[k] for k in looked_at], sizes[looked_at])
-        for known, (k, following) in zip(ends, pairwise([*looked_at, len(sizes)]), strict=True):
-            digest.update(known)
-            digest.update("".join(f"{size} " for size in sizes[k + 1 : following].tolist()).encode())
-        return digest.digest()
-
-    def _ends(self, indices: Sequence[int], sizes: Int64[NDArray[np.int64], "n"]) -> list[bytes]:
-        """The size of each image, and a digest of its ends."""
-
-        def known(k: int) -> bytes:
-            try:
-                with self.open(indices[k]) as file:
-                    return f"{sizes[k]} ".encode() + ends_digest(file, int(sizes[k]))
-            except (OSError, Unreadable):
-                return b"unreadable "
-
-        return (
-            in_parallel(known, range(len(indices))) if self._remote else list(map(known, range(len(indices))))
-        )
+        each = in_parallel if self._remote else map
+        return encoded_digest(self._sizes(indices), lambda k: self.open(indices[k]), each)
 
     def _sizes(self, indices: Sequence[int]) -> Int64[NDArray[np.int64], "n"]:
         """The number of bytes of each image, unpacked."""

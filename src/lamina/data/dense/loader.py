@@ -85,6 +85,7 @@ class DenseReader(BatchReader):
         faults: list[Fault] = []
         remarks: list[Remark] = []
         images, maps, objects = ImageStack(len(samples)), [], []
+        self.source.images.read_ahead([index for _, index in samples], self.how)
         for k, sample in enumerate(samples):
             read = partial(read_dense, self.source, how=self.how, remarks=remarks)
             (image, label), _ = read_or_replace(read, self.source.images, sample, keys[k : k + 1], faults)

@@ -90,7 +90,7 @@ class ArrowSource(EncodedSource):
     def content(self, indices: Sequence[int]) -> bytes:
         """Digest of the sizes of the images and a sample of their bytes: that of the same files in a folder
         (`digest.files_digest`)."""
-        return encoded_digest(self._sizes(indices).tolist(), lambda k: self.open(indices[k]))
+        return encoded_digest(self._sizes(indices), lambda k: self.open(indices[k]))
 
     def _sizes(self, indices: Sequence[int]) -> Int64[NDArray[np.int64], "n"]:
         """The number of bytes that each of these rows has; -1 where there are none, and the path counts."""

@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from lamina.core.batch import Fault, Remark
+from lamina.core.errors import LaminaError
 from lamina.core.text import printable
 from lamina.data.decode.decode import Decoded
 from lamina.data.decode.notes import remarks_on
@@ -77,9 +80,18 @@ class Encoder(Dataset[list[Entry]]):
     quality: int
     how: Decoding
 
-    def __getitems__(self, places: Sequence[int]) -> list[Entry]:
-        """Entries of some images; DataLoader calls this by its name."""
-        return [self._entry(*self.jobs[place].tolist()) for place in places]
+    def __getitems__(self, places: Sequence[int]) -> list[Entry] | LaminaError:
+        """Entries of some images; DataLoader calls this by its name. An error for the user is given, not
+        raised."""
+        entries: list[Entry] = []
+        try:
+            for number, jobs in groupby(self.jobs[np.asarray(places)].tolist(), itemgetter(0)):
+                own = [i for _, i in jobs]
+                self.sources[number].read_ahead([*own, *own], self.how)  # for the file, and for its pixels
+                entries += [self._entry(number, i) for i in own]
+        except LaminaError as error:  # raised in a worker, it would become a traceback in text
+            return error
+        return entries
 
     def _entry(self, number: int, i: int) -> Entry:
         source = self.sources[number]

@@ -6,10 +6,11 @@ import hashlib
 import io
 from collections.abc import Sequence
 
+import numpy as np
+
 from lamina.data.columns import Names, Numbers
 from lamina.data.decode.limits import Stream, check_memory
-from lamina.data.decode.unreadable import Unreadable
-from lamina.data.digest import ends_digest, sampled
+from lamina.data.digest import encoded_digest
 from lamina.data.options import AS_STORED, Decoding
 from lamina.data.remote.ahead import ReadAhead
 from lamina.data.remote.requests import in_parallel, read_whole
@@ -68,17 +69,5 @@ class RemoteFiles(EncodedSource):
 
     def content(self, indices: Sequence[int]) -> bytes:
         """Digest of the sizes of the files and a sample of their bytes (`digest.files_digest`)."""
-        with_bytes = sampled(len(indices))
-        looked_at = [i for k, i in enumerate(indices) if k in with_bytes]
-        ends = dict(zip(looked_at, in_parallel(self._ends, looked_at), strict=True))
-        digest = hashlib.sha256()
-        for i in indices:
-            digest.update(ends.get(i) or f"{self.sizes[i]} ".encode())
-        return digest.digest()
-
-    def _ends(self, i: int) -> bytes:
-        try:
-            with self.open(i) as file:
-                return f"{self.sizes[i]} ".encode() + ends_digest(file, self.sizes[i])
-        except Unreadable:
-            return b"unreadable "
+        sizes = self.sizes.at(indices).values.astype(np.int64)
+        return encoded_digest(sizes, lambda k: self.open(indices[k]), in_parallel)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from lamina.core.errors import LaminaError
@@ -29,7 +30,8 @@ _STAMPS = (
     *("last_modified", "updated", "mtime", "created"),
 )
 """What a listing may say that differs where a file was written anew; the first that is there counts."""
-_THREADS = 16
+THREADS = 16
+"""Requests that wait for a remote at the same time."""
 
 
 def read_range(url: str, first: int, size: int, tries: int = TRIES) -> bytes:
@@ -128,10 +130,21 @@ def matching(pattern: str) -> list[str]:
     return patiently(get, pattern, FIRST_TRIES)
 
 
-def in_parallel(action: Callable[[T], U], items: Iterable[T]) -> list[U]:
-    """What an action gives for each of the items, in their order; several wait for the remote at a time."""
-    with ThreadPoolExecutor(_THREADS, "lamina-remote") as pool:
-        return list(pool.map(action, items))
+def in_parallel(action: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """What an action gives for each of the items, in their order; several wait for the remote at a time. At
+    most 2 x `THREADS` results wait to be taken, so that they are never all in memory."""
+    running: deque[Future[U]] = deque()
+    with ThreadPoolExecutor(THREADS, "lamina-remote") as pool:
+        try:
+            for item in items:
+                if len(running) == 2 * THREADS:
+                    yield running.popleft().result()
+                running.append(pool.submit(action, item))
+            while running:
+                yield running.popleft().result()
+        finally:
+            for left in running:
+                left.cancel()
 
 
 def patiently(action: Callable[[], T], url: str, tries: int = TRIES) -> T:
