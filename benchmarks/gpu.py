@@ -72,7 +72,10 @@ def in_process(name: str, out: Path, limit: float) -> dict[str, Any]:
             process.wait()
             code = f"stopped after {limit:.0f} s"
     if code or not result.is_file():
-        return {"failed": code, "end of its log": log_file.read_text(errors="replace")[-4000:]}
+        return {
+            "failed": code or "it wrote nothing",
+            "end of its log": log_file.read_text(errors="replace")[-4000:],
+        }
     return json.loads(result.read_text())  # type: ignore[no-any-return]
 
 

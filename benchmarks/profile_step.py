@@ -17,6 +17,7 @@ import argparse
 from collections import defaultdict
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import step as step_script
@@ -67,7 +68,7 @@ def main() -> None:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(options.device, torch.bfloat16, enabled=options.bf16):
+        with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.bf16):
             loss = loss_of(module(images))
         loss.backward()
         optimizer.step()
@@ -75,11 +76,13 @@ def main() -> None:
 
     step()
     step()
-    activities = [ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities, record_shapes=options.shapes) as found:
         for _ in range(options.steps):
             step()
-    events = found.key_averages(group_by_input_shape=options.shapes)
+    # Of a GPU's kernels the operations that started them have the time, so that they are left out here.
+    averages = found.key_averages(group_by_input_shape=options.shapes)
+    events = [event for event in averages if event.device_type == DeviceType.CPU]
     times = [(e, e.self_device_time_total if on_gpu else e.self_cpu_time_total) for e in events]
     total = sum(time for _, time in times)
     kinds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])

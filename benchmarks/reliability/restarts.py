@@ -123,6 +123,8 @@ def main() -> None:
         for number in range(options.trials):
             rows.append(trial(number, folder, options, expected))
             print(rows[-1], flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if options.no_resume:
         print(f"{sum(bool(row['ended']) for row in rows)} of {len(rows)} launches ended by themselves")
         return
@@ -131,8 +133,6 @@ def main() -> None:
     ))  # fmt: skip
     kills = sum(int(str(row["kills"])) for row in rows)
     print(f"{completed} of {len(rows)} launches completed after {kills} kills; {exact} of them bit-identical")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

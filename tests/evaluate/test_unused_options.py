@@ -157,6 +157,16 @@ def test_dense_protocols_refuse_limits_that_the_model_exceeds(model: Backbone) -
         plan_detection(model, detect_toys.toy_data(), requested)
 
 
+def test_dense_protocols_refuse_shares_of_weights(model: Backbone) -> None:
+    """Each process tests its own images with the network that was trained."""
+    shares = {"train": {"shard": "fsdp"}}
+    refused = "train.shard fsdp does not work with segment and detect"
+    with pytest.raises(LaminaError, match=refused):
+        plan_segmentation(model, toy_data(), merge(segment_recipe(head="linear"), shares))
+    with pytest.raises(LaminaError, match=refused):
+        plan_detection(model, detect_toys.toy_data(), merge(detect_recipe(), shares))
+
+
 @pytest.mark.parametrize(
     ("verb", "given", "message"),
     [
@@ -188,6 +198,27 @@ def test_the_settings_of_an_earlier_dense_training_are_those_of_today(
     other = merge_mappings(now, {"recipe": {"data": {"alpha_background": 7}}})
     with pytest.raises(LaminaError, match=r"these differ: recipe\.data\.alpha_background"):
         _other_settings(tmp_path / "evaluation.yaml", to_yaml(other), TrainOptions())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_dense_training_from_before_tf32_goes_on_where_it_changes_nothing(
+    device: str, model: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It computed in full fp32, which TF32 on a GPU is not."""
+    now = plan_segmentation(model, toy_data(), segment_recipe(head="linear")).settings("segment")
+    assert now["recipe"]["train"]["tf32"] is True
+    train = {name: value for name, value in now["recipe"]["train"].items() if name != "tf32"}
+    file = tmp_path / "evaluation.yaml"
+    file.write_text(to_yaml({**now, "recipe": {**now["recipe"], "train": train}}))
+    monkeypatch.setattr("lamina.evaluate.dense.train.choose_device", lambda name: torch.device(device))
+    full = merge_mappings(now, {"recipe": {"train": {"tf32": False}}})
+    assert not _other_settings(file, to_yaml(full), TrainOptions(tf32=False))
+    assert not _other_settings(file, to_yaml(now), TrainOptions(precision="bf16"))
+    if device == "cpu":
+        assert not _other_settings(file, to_yaml(now), TrainOptions())
+    else:
+        with pytest.raises(LaminaError, match=r"these differ: recipe\.train\.tf32"):
+            _other_settings(file, to_yaml(now), TrainOptions())
 
 
 def merge_mappings(a: dict, b: dict) -> dict:

@@ -27,7 +27,7 @@ from lamina.train.gradients import Gradients
 from lamina.train.log_files import LogFiles
 from lamina.train.loop import fit
 from lamina.train.options import TrainOptions
-from lamina.train.precision import loss_scaler, precision_warning, tf32
+from lamina.train.precision import loss_scaler, precision_warning, tf32, tf32_warning
 from lamina.train.progress import ProgressBar
 from lamina.train.rows import CLOCK_FIELDS
 from lamina.train.schedule import learning_rate
@@ -361,6 +361,14 @@ def test_bf16_on_a_cpu_without_it_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert "slower" in (precision_warning(HERE.device, "bf16") or "")
     assert precision_warning(HERE.device, "fp32") is None
     assert precision_warning(torch.device("cuda"), "bf16") is None
+
+
+def test_full_fp32_that_changes_nothing_is_told() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert tf32_warning(cpu, TrainOptions()) is None
+    assert tf32_warning(gpu, TrainOptions(tf32=False)) is None
+    assert "on the device cpu" in (tf32_warning(cpu, TrainOptions(tf32=False)) or "")
+    assert "with precision bf16" in (tf32_warning(gpu, TrainOptions(tf32=False, precision="bf16")) or "")
 
 
 class Odd(ToyTask):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -212,6 +213,33 @@ def test_a_module_that_cannot_be_copied_is_saved_while_training_waits(tmp_path: 
     log = (tmp_path / "uncopied/train.log").read_text()
     assert log.count("training waits while checkpoints are written: no copy can be made (TypeError") == 1
     assert fingerprint(tmp_path / "uncopied", 13) == fingerprint(tmp_path / "copied", 13)
+
+
+class Broken(HostCopy):
+    """Its device is lost when its memory is read."""
+
+    def _kept(self, name: str, tensor: Tensor) -> Tensor:
+        raise RuntimeError("the device is lost")
+
+
+def test_an_error_of_the_device_is_no_reason_to_write_without_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lamina.train.saver.HostCopy", Broken)
+    with pytest.raises(RuntimeError, match="the device is lost"):
+        fit(ToyTask(), ToyLoader(), OPTIM, options(checkpoint_every_steps=4), tmp_path)
+    assert "no copy can be made" not in (tmp_path / "train.log").read_text()
+
+
+def test_a_host_without_room_for_a_copy_writes_while_training_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*shape: object, **kind: object) -> Tensor:
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr("lamina.train.host_copy.torch", SimpleNamespace(empty=full))
+    fit(ToyTask(), ToyLoader(), OPTIM, options(checkpoint_every_steps=4), tmp_path)
+    assert (tmp_path / "train.log").read_text().count("no copy can be made (can't allocate memory)") == 1
 
 
 def test_a_copy_shares_nothing_but_what_no_checkpoint_holds() -> None:

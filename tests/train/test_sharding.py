@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -32,7 +33,7 @@ from lamina.train.optim import build_optimizer, optimizer_tensors
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
 from lamina.train.rescue import Rescuable, rescue
-from lamina.train.sharding import check_sharding, units
+from lamina.train.sharding import check_sharding, units, views_expected
 
 torch.set_num_threads(1)
 LOSSES = ("loss", "pixel_loss", "contrast_loss", "top1", "seen")
@@ -42,7 +43,8 @@ LOSSES = ("loss", "pixel_loss", "contrast_loss", "top1", "seen")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """On two ranks each task with whole weights and with shares of them, and the same by one process."""
     folder = tmp_path_factory.mktemp("runs")
-    run_ranks(train_each, [folder], folder)
+    printed = run_ranks(train_each, [folder], folder)
+    assert not any("returned a view tensor" in text for text in printed)
     for name in TRAINED:
         train(folder / f"{name}-one", name, "none")
     return folder
@@ -197,6 +199,19 @@ def test_what_shares_do_not_work_with_is_refused(
     with pytest.raises(LaminaError, match=word):
         check_sharding(nn.Linear(2, 2), OptimOptions(**optim), TrainOptions(shard="fsdp", **options))
     check_sharding(nn.Linear(2, 2), OptimOptions(**optim), TrainOptions(shard="none", **options))
+
+
+def test_what_torch_warns_of_is_as_before_after_a_training() -> None:
+    """Of views it says nothing while weights are in shares, and something without shares."""
+    line = "FSDP2-wrapped module (Block) returned a view tensor. An in-place op"
+    before = list(warnings.filters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with views_expected(TrainOptions(shard="fsdp")):
+            warnings.warn(line, UserWarning, stacklevel=1)
+        with views_expected(TrainOptions()), pytest.raises(UserWarning, match="a view tensor"):
+            warnings.warn(line, UserWarning, stacklevel=1)
+    assert warnings.filters == before
 
 
 def test_a_single_number_cannot_be_cut() -> None:

@@ -13,6 +13,7 @@ from lamina.train.loop import Loader, step
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions, plan_run
 from lamina.train.precision import tf32
+from lamina.train.sharding import views_expected
 from lamina.train.signals import StopRequest
 from lamina.train.trainer import Trainer
 
@@ -40,15 +41,15 @@ def seconds_per_step(
     trainer.clock = Clock(0.0)
     began = started = time.perf_counter()
     counted = 0
-    for number, batch in enumerate(loader.batches(0, MOST + ahead + 1)):
-        if number == 0:  # now that the workers run
-            began = started = time.perf_counter()
-        with tf32(ranks.device, options.tf32):
+    with tf32(ranks.device, options.tf32), views_expected(options):
+        for number, batch in enumerate(loader.batches(0, MOST + ahead + 1)):
+            if number == 0:  # now that the workers run
+                began = started = time.perf_counter()
             step(trainer, batch.to(ranks.device))
-        trainer.meter.means()  # waits for the device
-        now, counted = time.perf_counter(), counted + 1
-        if number < 1 + ahead and now - began < seconds / 2:
-            started, counted = now, 0
-        if from_main(int(counted >= FEWEST and now - began >= seconds), ranks):
-            break
+            trainer.meter.means()  # waits for the device
+            now, counted = time.perf_counter(), counted + 1
+            if number < 1 + ahead and now - began < seconds / 2:
+                started, counted = now, 0
+            if from_main(int(counted >= FEWEST and now - began >= seconds), ranks):
+                break
     return (time.perf_counter() - started) / max(counted, 1)

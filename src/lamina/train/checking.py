@@ -8,7 +8,7 @@ from lamina.train.distributed import Ranks, choose_device, local_world
 from lamina.train.optim import build_optimizer
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import Plan, TrainOptions
-from lamina.train.precision import precision_warning
+from lamina.train.precision import precision_warning, tf32_warning
 from lamina.train.schedule import warmup_warning
 from lamina.train.sharding import check_sharding
 
@@ -30,10 +30,11 @@ def check_training(task: nn.Module, optim: OptimOptions, options: TrainOptions, 
 
 
 def training_warnings(ranks: Ranks, optim: OptimOptions, options: TrainOptions, plan: Plan) -> list[str]:
-    """Sentences on arithmetic that is slow on this device, on weights that are to be in shares where there is
-    one rank, and on a warm-up that outlasts the run."""
+    """Sentences on arithmetic that is slow on this device, on options without effect, and on a warm-up that
+    outlasts the run."""
     found = (
         precision_warning(ranks.device, options.precision),
+        tf32_warning(ranks.device, options),
         ONE_RANK if options.shard != "none" and ranks.world == 1 else None,
         warmup_warning(optim, plan.total_steps, plan.steps_per_epoch),
     )

@@ -8,7 +8,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lamina.core.terminal import why
 from lamina.train.checkpoint import model_tensors
+
+
+class NotCopied(Exception):
+    """Why no copy can be made in host memory: there is no room, or a part of the module refuses."""
 
 
 class HostCopy:
@@ -24,7 +29,10 @@ class HostCopy:
         """The module with its parameters and buffers as they are now, in host memory.
 
         Parameters that no checkpoint holds (a frozen teacher) are those of the module itself. Waits for the
-        device. Raises what `copy.deepcopy` raises of modules that cannot be copied.
+        device, whose errors are raised as they are.
+
+        Raises:
+            NotCopied: where there is no host memory for it, or `copy.deepcopy` cannot copy the module.
         """
         saved = model_tensors(module)
         own: dict[int, object] = {}
@@ -35,15 +43,23 @@ class HostCopy:
                 own[id(parameter)] = nn.Parameter(kept, parameter.requires_grad)
         for name, buffer in module.named_buffers():
             own[id(buffer)] = self._kept(f"module.{name}", buffer)
-        return copy.deepcopy(module, own)
+        try:
+            return copy.deepcopy(module, own)
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:  # whatever a part of a module raises
+            raise NotCopied(f"{type(error).__name__}: {why(error)}") from error
 
     def tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """These tensors as they are now, in host memory."""
+        """These tensors as they are now, in host memory; raises `NotCopied` where there is no room."""
         return {name: self._kept(f"optimizer.{name}", tensor) for name, tensor in tensors.items()}
 
     def _kept(self, name: str, tensor: Tensor) -> Tensor:
         """The tensor's copy. Its memory is allocated once, unless the tensor has another shape by now."""
         held = self._held.get(name)
         if held is None or held.shape != tensor.shape or held.dtype != tensor.dtype:
-            held = self._held[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            try:
+                held = self._held[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            except RuntimeError as error:  # torch's error of a host without room has no type of its own
+                raise NotCopied(why(error)) from error
         return held.copy_(tensor.detach())

@@ -18,6 +18,7 @@ from lamina.train.optim import set_learning_rate, step_unless
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions, plan_run
 from lamina.train.precision import check_scale, gradient_norm, tf32
+from lamina.train.sharding import views_expected
 from lamina.train.signals import Interrupted, StopRequest
 from lamina.train.state import INTERRUPTED_EXIT_CODE, Outcome, Reason
 from lamina.train.step_sync import reduce_step
@@ -60,6 +61,7 @@ def fit(
         tolerant_output(),
         process_group(options.device) as ranks,
         tf32(ranks.device, options.tf32),
+        views_expected(options),
         StopRequest() as request,
     ):
         plan = plan_run(options, loader.n_samples)

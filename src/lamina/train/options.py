@@ -29,14 +29,15 @@ class TrainOptions:
 
     micro_batch_size: Annotated[int | None, COUNT] = None
     """Number of images in one forward pass of one process. Unset: all of its share of the batch, halved until
-    it fits into the GPU's memory."""
+    it fits into the GPU's memory (with train.shard fsdp it is not halved)."""
 
     precision: Precision = "fp32"
     """Arithmetic of the forward pass: fp32, or mixed precision with bf16 or with scaled fp16."""
 
     tf32: bool = True
     """On an NVIDIA GPU (Ampere or newer) multiply fp32 matrices in TF32, which has 10 bits of mantissa in
-    place of 23 and is several times faster. False: in full fp32. It matters with fp32 alone."""
+    place of 23 and is several times faster. False: in full fp32. It changes no step on other devices,
+    nor with bf16 or fp16."""
 
     device: str = "auto"
     """Where to compute: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps."""
@@ -44,7 +45,8 @@ class TrainOptions:
     shard: Shard = "none"
     """How several processes hold the weights: none, each holds all of them and the whole state of the
     optimiser (DistributedDataParallel), or fsdp, each holds a share of both (FSDP2), for a model that one
-    GPU's memory does not hold otherwise."""
+    GPU's memory does not hold otherwise. With fsdp the micro-batch is not halved where a GPU runs out of
+    memory: give train.micro_batch_size. `lamina evaluate segment` and `detect` refuse fsdp."""
 
     compile: bool = False
     """Compile the forward pass with torch.compile: the first step is slow, the others are faster on GPUs."""
@@ -63,7 +65,8 @@ class TrainOptions:
 
     checkpoint_async: bool = True
     """Write checkpoints in a thread of its own: training waits only until weights and optimiser state are
-    copied, which needs main memory for one more copy of both. False: training waits until all is written."""
+    copied, which needs main memory for one more copy of both. False: training waits until all is written.
+    With train.shard fsdp the first process alone needs it, with room for two copies of the state."""
 
     keep_checkpoints: Annotated[int, COUNT] = 2
     """Number of good checkpoints to keep; older ones are removed once a new one is verified. Only the next

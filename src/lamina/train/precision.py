@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
+from lamina.train.options import TrainOptions
 from lamina.train.shares import together
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,6 +52,19 @@ def precision_warning(device: torch.device, precision: str) -> str | None:
     if precision != "bf16" or device.type != "cpu" or cpu_has_bf16():
         return None
     return "this CPU has no bfloat16 arithmetic (AMX, AVX512-BF16): bf16 is many times slower than fp32"
+
+
+def has_tf32(device: torch.device, options: TrainOptions) -> bool:
+    """Whether `TrainOptions.tf32` changes the steps of a training on this device."""
+    return device.type == "cuda" and options.precision == "fp32"
+
+
+def tf32_warning(device: torch.device, options: TrainOptions) -> str | None:
+    """A sentence for the user who asks for full fp32 where nothing is multiplied in TF32 anyhow."""
+    if options.tf32 or has_tf32(device, options):
+        return None
+    where = f"with precision {options.precision}" if device.type == "cuda" else f"on the device {device.type}"
+    return f"train.tf32 is false, which changes no step {where}"
 
 
 def cpu_has_bf16() -> bool:

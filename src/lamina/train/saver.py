@@ -14,11 +14,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
-from lamina.core.terminal import why
 from lamina.train import checkpoint
 from lamina.train.checkpoint import CHECKPOINTS, Checkpoint, Retention
 from lamina.train.divergence import is_sound, proven_step, weights_finite
-from lamina.train.host_copy import HostCopy
+from lamina.train.host_copy import HostCopy, NotCopied
 from lamina.train.options import TrainOptions
 from lamina.train.run_log import RunLog
 
@@ -81,10 +80,9 @@ class Saver:
             return None
         try:
             return self._copy.module(task), self._copy.tensors(optimizer)
-        except Exception as error:  # whatever a part of a module raises that cannot be copied
+        except NotCopied as error:
             self._copy = None
-            reason = f"{type(error).__name__}: {why(error)}"
-            run_log.say(f"training waits while checkpoints are written: no copy can be made ({reason})")
+            run_log.say(f"training waits while checkpoints are written: no copy can be made ({error})")
             return None
 
     @property

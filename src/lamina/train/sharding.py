@@ -9,6 +9,8 @@ Rajbhandari et al., arXiv 1910.02054.)
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -48,6 +50,18 @@ def check_sharding(task: nn.Module, optim: OptimOptions, options: TrainOptions) 
             )
 
 
+@contextmanager
+def views_expected(options: TrainOptions) -> Iterator[None]:
+    """While this lasts, torch does not warn of parts that return views of tensors: with weights in shares,
+    changing such a view in place would lose a hook, and nothing here does that."""
+    if options.shard == "none":
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+        yield
+
+
 def shard(task: nn.Module, ranks: Ranks) -> None:
     """Cut the parameters of a module, those of rank 0, into a share for each rank, in place.
 
@@ -55,8 +69,6 @@ def shard(task: nn.Module, ranks: Ranks) -> None:
     buffers stay whole. Weights are gathered and gradients averaged in float32 whatever the precision:
     autocast rounds within the forward, as it does without shares.
     """
-    # It warns of outputs that are views, since changing one in place would lose its hook; nothing here does.
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     _copy_from_main(task)
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
     for unit in units(task):

@@ -180,6 +180,11 @@ def plan_dense(
     Raises:
         LaminaError: one line on what is wrong with the model, the data or the recipe.
     """
+    if recipe.train.shard != "none":
+        raise LaminaError(
+            "train.shard fsdp does not work with segment and detect, which test the network on each process "
+            "with all of its weights; leave it out"
+        )
     backbone = as_backbone(model, encoder)
     n_train = len(data.train.images)
     requested = recipe

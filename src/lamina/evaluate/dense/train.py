@@ -27,14 +27,17 @@ from lamina.runs.resumable_folder import (
 from lamina.runs.run import environment
 from lamina.runs.same_settings import changes_on_resume, print_raised_limits
 from lamina.train.callbacks import Callback
-from lamina.train.distributed import Ranks, from_main, on_main, process_group
+from lamina.train.distributed import Ranks, choose_device, from_main, on_main, process_group
 from lamina.train.loop import Loader, fit
 from lamina.train.optim_options import OptimOptions
 from lamina.train.options import TrainOptions
+from lamina.train.precision import has_tf32
 
 SETTINGS = "evaluation.yaml"
 LATER = ("images",)
 """Settings that trainings of earlier versions do not say."""
+TF32 = "recipe.train.tf32"
+"""Another one: they computed in full fp32."""
 
 
 class BudgetedLoader(Loader, Protocol):
@@ -135,7 +138,12 @@ def _other_settings(file: Path, text: str, options: TrainOptions | None, kind: t
     before, now = flatten(_mapping(file, kind)), flatten(parse_yaml(text))
     # The file of an older training may also hold fields that other options switch off.
     before = {name: value for name, value in before.items() if name in now}
-    changed = changes_on_resume(before, now, file, options, [name for name in LATER if name not in before])
+    unread = [name for name in LATER if name not in before]
+    if TF32 not in before:
+        before[TF32] = False
+        if options is None or not has_tf32(choose_device(options.device), options):
+            unread.append(TF32)
+    changed = changes_on_resume(before, now, file, options, unread)
     print_raised_limits(changed)
     return bool(changed)
 
