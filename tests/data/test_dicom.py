@@ -212,6 +212,12 @@ def test_frames_of_the_enhanced_kind_have_a_rescaling_and_a_window_each() -> Non
     first = read(content)
     assert np.allclose(first.image, expected[:1], atol=1e-6)
     assert NoteKind.FRAMES in {note.kind for note in first.notes}
+    own = Dataset()
+    own.WindowCenter, own.WindowWidth = 250.5, 501
+    groups[1].FrameVOILUTSequence = [own]  # in the place of the one that all share
+    content = made(frames, PerFrameFunctionalGroupsSequence=groups, SharedFunctionalGroupsSequence=[shared])
+    expected[1] = np.clip((frames[1] * 2.0 - 100) / 500, 0, 1)
+    assert np.allclose(read(content, pages="channels").image, expected, atol=1e-6)
 
 
 def test_a_dose_is_in_its_unit() -> None:

@@ -70,9 +70,17 @@ def turned() -> bytes:
     return encoded(exif=exif)
 
 
+def scan_of_one_component() -> bytes:
+    """A first scan that names one of three components, so that others must follow."""
+    content = encoded()
+    scan = content.index(b"\xff\xda")
+    return content[:scan] + bytes.fromhex("ffda 0008 01 0100 003f00") + content[scan + 14 :]
+
+
 ODD = {
     "turned": turned(),
     "progressive": encoded(progressive=True),
+    "a scan for each component": scan_of_one_component(),
     "print": encoded("CMYK"),
     "colours as they are": encoded(keep_rgb=True),
     "Adobe": with_segment(encoded(), 0xEE, b"Adobe\0\x64\0\0\0\0\x00"),

@@ -17,6 +17,7 @@ from lamina.data.check import check
 from lamina.data.decode.decode import Decoded, decode_file
 from lamina.data.decode.notes import OF_VALUES, Note, NoteKind
 from lamina.data.decode.unreadable import Reason, Unreadable
+from lamina.data.decode.values import _BAND_VALUES, map_range
 from lamina.data.open import open_source
 from lamina.data.options import DataOptions, Decoding
 from lamina.data.sources import ArraySource
@@ -76,6 +77,15 @@ def test_values_of_any_type_are_mapped_linearly_and_clipped(tmp_path: Path, endi
     outside = int(((exact < 0) | (exact > 1)).sum())
     assert (note.kind, note.found, note.of) == (NoteKind.CLIPPED, outside, values.size)
     assert outside
+
+
+def test_an_image_of_several_bands_is_mapped_whole() -> None:
+    values = RNG.integers(-100, 1200, (700, 400, 2)).astype(np.int16)
+    ignored = RNG.random(values.shape) < 0.1
+    assert values.size > 2 * _BAND_VALUES
+    found = map_range(values, ((0.0, 1000.0),), ignored)
+    assert np.allclose(found.values, np.clip(values / 1000, 0, 1), atol=1e-6)
+    assert found.clipped == (((values < 0) | (values > 1000)) & ~ignored).sum()
 
 
 def test_large_integers_keep_their_last_digits(tmp_path: Path) -> None:

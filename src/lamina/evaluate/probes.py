@@ -19,7 +19,7 @@ from lamina.evaluate.predictions import Predictions
 from lamina.evaluate.protocol import ProtocolOptions, RunOptions
 from lamina.evaluate.result_files import file_in_run
 from lamina.evaluate.results import Row, mark_chosen
-from lamina.evaluate.score import MEAN_AP, Score, model_and_step, scores_of_rows
+from lamina.evaluate.score import MEAN_AP, PREVALENCE, Score, model_and_step, scores_of_rows
 from lamina.evaluate.several import SeveralPredictions, baseline_note
 from lamina.features.baselines import extractors_with_baselines
 from lamina.features.data import LabelledData, open_labelled
@@ -304,7 +304,7 @@ def _baseline_notes(rows: Sequence[Row]) -> tuple[str, ...]:
     chosen = next(row for row in rows if row.encoder == "trained" and row.chosen)
     if chosen.confusion is not None:
         return chosen.confusion.majority_note("top-1 of the trained encoder")
-    return baseline_note(chosen.top1, chosen.more)
+    return baseline_note(chosen.top1, chosen.more[PREVALENCE])
 
 
 def _timing(train: FeatureTable, test: FeatureTable) -> Timing | None:

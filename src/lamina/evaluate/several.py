@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -83,12 +82,12 @@ class SeveralPredictions:
         """Sentences on images that could not be read, on how others were read, and where the scores say no
         more than nothing would."""
         unread = unread_notes(self.faults, len(self.labels) + len(self.faults), "test images")
-        return (*unread, *remark_lines(self.remarks), *baseline_note(self.mean_average_precision, self.more))
+        nothing = baseline_note(self.mean_average_precision, self.prevalence)
+        return (*unread, *remark_lines(self.remarks), *nothing)
 
 
-def baseline_note(value: float, more: Mapping[str, float]) -> tuple[str, ...]:
-    """A note where a mean average precision is no higher than the mean prevalence in `more`."""
-    prevalence = more.get(PREVALENCE, 0.0)
+def baseline_note(value: float, prevalence: float) -> tuple[str, ...]:
+    """A note where a mean average precision is no higher than the mean prevalence."""
     if value > prevalence:
         return ()
     share = f"{100 * prevalence:.1f} %"

@@ -49,7 +49,6 @@ from lamina.data.options import Decoding
 
 # Pillow knows more, among them EPS, which it hands to Ghostscript: not for files from anywhere.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "AVIF")
-PAGES_OF = "data.pages channels reads TIFF, DICOM and .npy, and other files of one image"
 _WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 
@@ -201,7 +200,8 @@ def _decode(file: TimedFile, how: Decoding) -> Stored:
         kind, mode = im.format or "", im.mode
         animated = _animated(im)
         if animated and how.pages == "channels":
-            raise Unreadable(Reason.CHANNELS, f"a {kind} of several frames; {PAGES_OF}")
+            only = "data.pages channels reads those of TIFF and DICOM alone"
+            raise Unreadable(Reason.CHANNELS, f"a {kind} of several frames; {only}")
         pixels = read_pillow(im, file, how)
         return Stored(pixels, kind, mode, orientation_of(im), animated)
 

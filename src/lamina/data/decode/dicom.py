@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lamina.core.text import counted
 from lamina.data.decode.arrays import Pixels, Stored
 from lamina.data.decode.codestream import frame_size
-from lamina.data.decode.dicom_values import OF_VALUES, grey_pixels
+from lamina.data.decode.dicom_values import VALUE_ELEMENTS, grey_pixels
 from lamina.data.decode.limits import TimedFile, check_fitting, check_memory, check_pixels
 from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.decode.values import to_pixels
@@ -45,7 +45,7 @@ _TAGS = (
     "BitsAllocated",
     "BitsStored",
     "PixelRepresentation",
-    *OF_VALUES,
+    *VALUE_ELEMENTS,
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     *(f"{colour}PaletteColorLookupTableDescriptor" for colour in _COLOURS),

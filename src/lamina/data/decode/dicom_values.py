@@ -15,7 +15,7 @@ from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.decode.values import map_range, to_pixels
 from lamina.data.options import Decoding
 
-OF_VALUES = (
+VALUE_ELEMENTS = (
     "RescaleSlope",
     "RescaleIntercept",
     "DoseGridScaling",
@@ -86,7 +86,7 @@ def frame_header(header: Any, frame: int) -> Any:
         for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
             parts += (holder.get(name) or ())[:1]
         for part in parts:
-            for name in OF_VALUES:
+            for name in VALUE_ELEMENTS:
                 if name in part:
                     found[name] = part[name]
     return found
