@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lamina.cli.entry import main
 from lamina.core.console import make_console
-from lamina.core.text import csv_cell, printable, printable_lines
+from lamina.core.text import csv_cell, printable, printable_lines, some_of
 
 HOSTILE = "\N{ESCAPE}[2K\N{ESCAPE}]0;title\a\N{RIGHT-TO-LEFT OVERRIDE}gpj\N{LINE SEPARATOR}\x9b1A\udcff"
 
@@ -109,3 +109,8 @@ def test_cells_are_no_formulas(tmp_path: Path) -> None:
     assert [row[:2] for row in rows] == [["'@class/1.png", "'@class"], ["b/1.png", "b"]]
     assert any(float(cell) < 0 for cell in rows[0][2:])  # numbers stay numbers
     assert json.dumps(rows)
+
+
+def test_the_first_of_many_names_and_how_many_more_there_are():
+    assert some_of(["a", "b\x1b"], 2) == r"a, b\x1b"
+    assert some_of(dict.fromkeys("abcde"), 3) == "a, b, c and 2 more"

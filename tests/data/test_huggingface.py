@@ -332,6 +332,8 @@ def test_columns_that_do_not_fit_are_refused_in_one_line(saved, tmp_path):
             opened(tmp_path / path, rows, mask=datasets.Image(), text=datasets.Value("string"))
     with pytest.raises(LaminaError, match="one table without splits"):
         open_source(f"{saved / 'train'}?split=train")
+    with pytest.raises(LaminaError, match="has no configurations; leave config="):
+        open_source(f"{saved / 'both'}?config=large")
     with pytest.raises(LaminaError, match="held-out split alone, test; add \\?split=test"):
         open_source(of_splits(tmp_path / "c", "test"))
     (saved / "train" / "state.json").rename(tmp_path / "state.json")

@@ -46,6 +46,7 @@ def test_a_path_that_is_there_is_a_path(tmp_path: Path) -> None:
 def test_values_by_the_types_of_the_fields() -> None:
     assert parse_query("", Options) == Options()
     assert parse_query("size=32&grey=1&label=a%26b+c%3D", Options) == Options(32, True, "a&b+c=")
+    assert parse_query(split_query("t.csv?label=50%25%3F=#")[1], Options).label == "50%?=#"
     assert query_values("label=a,b;c&image=") == {"label": "a,b;c", "image": ""}
 
 

@@ -350,6 +350,8 @@ def test_what_is_left_out_is_said_with_its_number(tmp_path):
         (("file", "x"), [("a.png", 1), ("b.png",), ("c.png", 1, 2)], "", "2 rows of .* row 3"),
         (("file", "a", "b"), [("a.png", 1, 7)], "?label=a,b", "column b of .* has 1 cell that is neither"),
         (("file", "a", "b"), [("a.png", 1, 0)], "?label=a,b&separator=;", "divides the cells of one column"),
+        (("file", "tags"), [("a.png", "x;y")], "?separator=;", "separator= divides .*no column is called label"),
+        (("file", "label"), [("a.png", "x")], "?label=&separator=;", "separator= divides .*there are none"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_refused_in_one_line(header, rows, query, words, tmp_path):
@@ -384,14 +386,35 @@ def test_what_is_no_parquet_file_is_refused_in_one_line(name, tmp_path):
         ({"a": [png(0)], "b": [png(1)]}, "columns a and b of .* hold images"),
         ({"a": [1.5]}, "no column of .* its columns are a"),
         ({"a": [[1]]}, "no column"),
-        ({"image": [png(0)], "when": [[b"x"]]}, "column when of .* holds no labels"),
         ({"image": []}, "t.parquet has no rows"),
     ],
 )
 def test_columns_of_parquet_that_cannot_be_told(columns, words, tmp_path):
     file = write_parquet(tmp_path / "t.parquet", columns)
     with pytest.raises(LaminaError, match=words):
-        open_source(file + ("?label=when" if "when" in columns else ""))
+        open_source(file)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("label=when", "column when of .* holds no labels; its columns are image, mask, when, tags and x"),
+        ("label=x,mask", "column mask of .* holds no labels"),
+        ("part=mask", "column mask of .* holds no names of parts"),
+        (
+            "ending=.png",
+            "ending= is put behind paths, and the column image of .* holds the images themselves",
+        ),
+        ("label=tags&separator=;", "for cells that are texts"),
+    ],
+)
+def test_what_has_no_effect_on_columns_of_parquet_is_refused(query, words, tmp_path):
+    """In a line without the bytes of an image in it."""
+    columns = {"image": [png(0)], "mask": [png(1)], "when": [[b"x"]], "tags": [["a"]], "x": [1]}
+    file = write_parquet(tmp_path / "t.parquet", columns)
+    with pytest.raises(LaminaError, match=words) as error:
+        open_source(f"{file}?image=image&{query}")
+    assert len(str(error.value)) < 400
 
 
 def test_files_with_other_columns_are_no_one_table(tmp_path):

@@ -53,6 +53,13 @@ def counted_each(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {what}" for what, n in sorted(counts.items(), key=lambda item: -item[1]))
 
 
+def some_of(names: Iterable[str], most: int = 12) -> str:
+    """The first of some names, safe to print, and how many more there are: "a, b and 3 more"."""
+    names = list(names)
+    left = len(names) - most
+    return ", ".join(map(printable, names[:most])) + (f" and {left} more" if left > 0 else "")
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in GitHub's Markdown: a line for the header, one of dashes, and one for each row."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))

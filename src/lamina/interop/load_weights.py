@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lamina.core.errors import LaminaError
+from lamina.core.text import some_of
 from lamina.encoder.build import build_vit, own_epsilon
 from lamina.encoder.networks import Network, epsilon_of
 from lamina.encoder.options import ChannelRule
@@ -213,8 +214,8 @@ def mismatches(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     """The tensors that are missing in `found`, unexpected, or of another shape, in a few words; empty where
     all fit."""
     missing, unexpected = own.keys() - found.keys(), found.keys() - own.keys()
-    problems = [f"missing: {_some(missing)}"] if missing else []
-    problems += [f"unexpected: {_some(unexpected)}"] if unexpected else []
+    problems = [f"missing: {some_of(sorted(missing), 5)}"] if missing else []
+    problems += [f"unexpected: {some_of(sorted(unexpected), 5)}"] if unexpected else []
     problems += [
         f"{name} is {_shape(found[name])} in the file, {_shape(own[name])} in this network"
         for name in own
@@ -225,11 +226,6 @@ def mismatches(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.3g}" for value in values)
-
-
-def _some(names: set[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
 
 
 def _shape(tensor: Tensor) -> str:

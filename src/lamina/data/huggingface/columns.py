@@ -8,11 +8,10 @@ from itertools import chain
 from typing import Any
 
 from lamina.core.errors import LaminaError
-from lamina.core.text import counted, printable
+from lamina.core.text import counted, printable, some_of
 from lamina.data.huggingface.spec import Named
 
 _LABEL = "label"
-_MOST_NAMED = 12
 
 
 def image_column(features: Any, named: Named) -> str:
@@ -36,10 +35,10 @@ def image_column(features: Any, named: Named) -> str:
         return found[0]
     if not found:
         raise LaminaError(
-            f"{named.spec} has no column of type Image, but {_list(features)}; name one of bytes or paths by "
-            "?image=..."
+            f"{named.spec} has no column of type Image, but {some_of(features)}; name one of bytes or paths "
+            "by ?image=..."
         )
-    raise LaminaError(f"{named.spec} has several columns of images: {_list(found)}; name one by ?image=...")
+    raise LaminaError(f"{named.spec} has several columns of images: {some_of(found)}; name one by ?image=...")
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def _label_column(features: Any, named: Named) -> tuple[str | None, str]:
     if len(found) == 1:
         return found[0], ""
     if found:
-        return None, f"the dataset has several columns of classes, {_list(found)}; name one by ?label=..."
+        return None, f"the dataset has several columns of classes, {some_of(found)}; name one by ?label=..."
     return (
         None,
         "the dataset has no column of type ClassLabel; name one of texts or whole numbers by ?label=...",
@@ -119,7 +118,7 @@ def _distinct(columns: Iterable[Sequence[Any]]) -> list[Any]:
 def _check_known(features: Any, name: str, parameter: str, named: Named) -> None:
     if name not in features:
         raise LaminaError(
-            f"{named.spec} has no column {printable(name)!r} for {parameter}=; it has {_list(features)}"
+            f"{named.spec} has no column {printable(name)!r} for {parameter}=; it has {some_of(features)}"
         )
 
 
@@ -144,9 +143,3 @@ def _is_image(feature: Any) -> bool:
 def _has_classes(feature: Any) -> bool:
     kind = _type(feature)
     return kind in ("ClassLabel", "bool", *_TEXTS) or kind.startswith(("int", "uint"))
-
-
-def _list(names: Iterable[str]) -> str:
-    names = list(names)
-    left = len(names) - _MOST_NAMED
-    return ", ".join(map(printable, names[:_MOST_NAMED])) + (f" and {left} more" if left > 0 else "")

@@ -12,11 +12,10 @@ from types import ModuleType
 from typing import Any
 
 from lamina.core.errors import LaminaError
-from lamina.core.text import printable
+from lamina.core.text import printable, some_of
 from lamina.data.huggingface.spec import Named, is_saved
 
 _COMMIT = re.compile("[0-9a-f]{40}")
-_MOST_NAMED = 12
 _QUIET = ("huggingface_hub", "datasets")
 """Loggers that repeat, over several lines, what the error says in the end."""
 _HINTS = {
@@ -52,6 +51,11 @@ def load_splits(named: Named) -> Splits:
     datasets = _package(named.spec)
     with _one_line(named):
         if named.is_folder and is_saved(named.place):
+            if named.options.config:
+                raise LaminaError(
+                    f"{named.spec} is a folder that save_to_disk wrote, which has no configurations; leave "
+                    "config=... out"
+                )
             loaded = datasets.load_from_disk(named.place, keep_in_memory=False)
             return Splits(dict(loaded) if isinstance(loaded, dict) else {"": loaded}, "")
         builder = find_builder(named)
@@ -119,5 +123,4 @@ def unknown_split(named: Named, name: str, tables: dict[str, Any]) -> LaminaErro
     """The error for a split that is not there."""
     if list(tables) == [""]:
         return LaminaError(f"{named.spec} is one table without splits; leave split=... out")
-    known = ", ".join(map(printable, list(tables)[:_MOST_NAMED]))
-    return LaminaError(f"{named.spec} has no split {printable(name)!r}; it has {known}")
+    return LaminaError(f"{named.spec} has no split {printable(name)!r}; it has {some_of(tables)}")

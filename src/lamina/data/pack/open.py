@@ -58,7 +58,10 @@ def open_pack(folder: str, split: Split | None) -> tuple[PackedSource, bool]:
 
 def _notes(about: About) -> list[str]:
     how = "pixels" if about.encoding == "raw" else f"JPEG of quality {about.quality}"
-    notes = [f"packed from {printable(about.source)}: short sides of at most {about.side} px, {how}"]
+    notes = [
+        f"packed from {printable(about.source)}: images of 8 bits have a short side of at most {about.side} "
+        f"px, those that were shrunk are stored as {how}"
+    ]
     if about.left_out:
         notes.append(f"images that were left out when it was packed: {counted_each(about.left_out)}")
     return notes

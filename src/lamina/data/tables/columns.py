@@ -16,6 +16,8 @@ from lamina.data.file_names import is_image_name
 
 Kind = Literal["image", "text", "number", "truth", "list", "other"]
 STORED: Kind = "image"
+_NO_TEXTS = (STORED, "other")
+"""Kinds of columns whose cells are no labels and no names of parts."""
 
 _IMAGE_NAMES = (
     "image",
@@ -63,6 +65,14 @@ class Table(ABC):
             raise LaminaError(f"{self.name} has no column {printable(name)!r}; {near}{self.names()}")
         return found
 
+    def described(self, name: str, what: str) -> Column:
+        """The column of that name, of labels or whatever `what` says; raises `LaminaError` where it is not
+        there, or its cells are images or of another kind that says nothing."""
+        column = self.column(name)
+        if column.kind in _NO_TEXTS:
+            raise LaminaError(f"the column {printable(name)} of {self.name} holds no {what}; {self.names()}")
+        return column
+
     def names(self) -> str:
         """ "its columns are a, b and c", for errors."""
         return f"its columns are {joined(self.columns)}" if self.columns else "it has no columns"
@@ -100,7 +110,8 @@ def image_column(table: Table, named: str | None, ending: str = "") -> Column:
         return found[0]
     if found:
         raise LaminaError(
-            f"the columns {joined(found)} of {table.name} hold images; say which: ?image={found[0].name}"
+            f"the columns {joined(found)} of {table.name} hold images; say which: "
+            f"?image={printable(found[0].name)}"
         )
     raise LaminaError(
         f"no column of {table.name} holds images or paths that end as images do; {table.names()}; name one: "
@@ -120,23 +131,24 @@ def label_columns(table: Table, named: str | None, image: Column) -> tuple[tuple
     is none.
 
     Raises:
-        LaminaError: for a column that is not there.
+        LaminaError: for a column that is not there, or holds no labels.
     """
     if named is not None:
         if not named:
             return (), "?label= says that there are none"
         if any(column.name == named for column in table.columns):
-            return (table.column(named),), ""
-        return tuple(table.column(name) for name in named.split(",")), ""
-    others = [column for column in table.columns if column != image]
+            return (table.described(named, "labels"),), ""
+        return tuple(table.described(name, "labels") for name in named.split(",")), ""
+    others = [column for column in table.columns if column != image and column.kind not in _NO_TEXTS]
     found = [c for c in others if c.classes or c.name.lower() in _LABEL_NAMES]
     if len(found) == 1:
         return tuple(found), ""
     if found:
-        return (), f"{joined(found)} may each be the labels; say which: {table.name}?label={found[0].name}"
+        one = printable(found[0].name)
+        return (), f"{joined(found)} may each be the labels; say which: {table.name}?label={one}"
     example = next(iter(others), None)
     if example is None:
-        return (), f"{table.name} has one column alone"
+        return (), f"{table.name} has no other column of texts or numbers"
     return (), f"no column is called label; say which it is: {table.name}?label={printable(example.name)}"
 
 
@@ -144,9 +156,10 @@ def part_column(table: Table, named: str | None, taken: Iterable[Column]) -> Col
     """The column that is named, or the first one with a usual name; None where there is none.
 
     Raises:
-        LaminaError: for a column that is not there.
+        LaminaError: for a column that is not there, or holds no texts.
     """
     if named is not None:
-        return table.column(named) if named else None
-    usual = (c for c in table.columns if c.name.lower() in _PART_NAMES and c not in tuple(taken))
+        return table.described(named, "names of parts") if named else None
+    fit = (c for c in table.columns if c.kind not in _NO_TEXTS and c not in tuple(taken))
+    usual = (c for c in fit if c.name.lower() in _PART_NAMES)
     return next(islice(usual, 1), None)

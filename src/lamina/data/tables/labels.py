@@ -47,10 +47,6 @@ def read_labels(
     cells = _cells(table, column, rows)
     if column.kind == "list" or separator is not None:
         return _by_lists(table, column, cells, separator)
-    if column.kind not in ("text", "number", "truth"):
-        raise LaminaError(
-            f"the column {printable(column.name)} of {table.name} holds no labels; {table.names()}"
-        )
     texts = [_text(cell) for cell in cells]
     names, number = _numbered(table, column, filter(None, texts))
     classes = np.array([number.get(text, -1) for text in texts], np.int64)
@@ -97,7 +93,7 @@ def _order(texts: set[str]) -> Any:
 
 
 def _by_lists(table: Table, column: Column, cells: Sequence[Any], separator: str | None) -> Labels:
-    if column.kind == "list":
+    if column.kind == "list" and separator is None:
         rows = [[_text(item) for item in cell or ()] for cell in cells]
     elif separator and column.kind == "text":
         rows = [[text.strip() for text in (cell or "").split(separator)] for cell in cells]

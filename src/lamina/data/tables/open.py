@@ -48,6 +48,8 @@ def open_table(spec: str, split: Split | None) -> tuple[Source, bool]:
         raise LaminaError(f"{table.name} has no rows; give a table with a row for each image")
     image = image_column(table, options.image, options.ending)
     columns, why_none = label_columns(table, options.label, image)
+    if options.separator is not None and not columns:
+        raise LaminaError(f"&separator= divides the labels of a cell, and {why_none}; leave it out")
     part = part_column(table, options.part, (image, *columns))
     names, rows, notes = _images(table, image, options.ending, [*columns, *([part] if part else ())])
     roles = _roles(table, part, rows, asked=bool(options.part))
@@ -82,6 +84,11 @@ def _images(
         cells = [None if cell is None else f"{cell}{ending}" for cell in table.values(image)]
         return usable_rows(table, image, cells, beside)
     assert isinstance(table, ParquetTable)
+    if ending:
+        raise LaminaError(
+            f"&ending= is put behind paths, and the column {printable(image.name)} of {table.name} holds the "
+            "images themselves; leave it out"
+        )
     paths = table.stored_paths(image)
     names: list[Any] = paths if len(set(filter(None, paths))) == table.n_rows else []
     digits = len(str(max(0, table.n_rows - 1)))

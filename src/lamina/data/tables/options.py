@@ -14,7 +14,8 @@ class TableOptions:
     images."""
     label: str | None = None
     """Column of the classes; or several columns of 0 and 1, joined by commas, for images with several labels
-    each. Unset: the column called label, class, category or target. Empty: no labels."""
+    each. Unset: the column called label, class, category or target (or the plural), or whose classes the
+    table names. Empty: no labels."""
     part: str | None = None
     """Column that says which part an image belongs to (train, val, test). Unset: the column called split,
     part, subset or partition. Empty: no parts."""
