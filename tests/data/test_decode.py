@@ -23,6 +23,7 @@ from torch import Tensor
 from torchvision.io import decode_png as of_torchvision
 
 from helpers.image_files import deep_png, packed, png, png_chunk
+from lamina.data.decode import deep_png as deep_png_module
 from lamina.data.decode.channels import composite, luminance
 from lamina.data.decode.decode import decode_file
 from lamina.data.decode.orientation import turn
@@ -175,6 +176,14 @@ def test_sixteen_bit_colour_png_is_decoded_once_by_imagecodecs(
     assert not loads
     assert read(tmp_path / "turned.png").shape == (3, 20, 12)
     assert reason(tmp_path / "lie.png") == reason(tmp_path / "cut.png") == Reason.BROKEN
+    for limit, value in (("_PIXELS_PER_SECOND", 1), ("_BYTES_BESIDE", -(10**6))):
+        with (
+            monkeypatch.context() as patched
+        ):  # what could take long is decoded by Pillow, which can be stopped
+            patched.setattr(deep_png_module, limit, value)
+            loads.clear()
+            assert np.array_equal(read(tmp_path / "whole.png").permute(1, 2, 0), pixels / np.float32(65535))
+            assert loads, limit
     slow = Decoding(max_decode_seconds=1e-6)
     with pytest.raises(Unreadable, match="takes longer"):
         decode_file(str(tmp_path / "whole.png"), slow)

@@ -95,6 +95,13 @@ def test_large_integers_keep_their_last_digits(tmp_path: Path) -> None:
     assert not found.notes
 
 
+def test_a_narrow_range_far_from_0_keeps_its_two_ends_apart(tmp_path: Path) -> None:
+    values = np.array([[2**24, 2**24 + 2]], np.float32)
+    found = read(write(tmp_path / "a.npy", values), value_range=f"{2**24}:{2**24 + 1}")
+    assert found.image[0].tolist() == [[0.0, 1.0]]  # as float32 the two ends are one
+    assert found.notes[0].found == 1
+
+
 def test_each_channel_has_its_own_range_and_alpha_that_of_its_type(tmp_path: Path) -> None:
     values = RNG.integers(0, 256, (12, 10, 4), dtype=np.uint8)
     found = read(write(tmp_path / "a.png", values), value_range="0:255,100:200,50:51")

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 from lamina.core.errors import LaminaError
+from lamina.core.rng import permutation
 from lamina.features import knn_several, nearest
 from lamina.features.average_precision import (
     _weighted,
@@ -87,6 +88,15 @@ def test_labels_that_cannot_be_learned_say_nothing_and_are_named() -> None:
     )
     with pytest.raises(LaminaError, match="too few images have labels"):
         probe_linear_several(train, labels & False, test, LinearOptions(), seed=0)
+
+
+def test_a_label_of_the_held_part_alone_is_learned_from_all_images() -> None:
+    train, labels = labelled(200, 1)
+    (rare,) = permutation(0, 0, 200)[:1]  # the first one that is held back to choose C
+    labels = torch.cat((labels, torch.zeros(200, 1, dtype=torch.bool)), dim=1)
+    labels[rare, 3] = True
+    found = probe_linear_several(train, labels, train, LinearOptions(c=(1.0,)), seed=0)
+    assert found.predictions[:, 3].argmax() == rare
 
 
 @pytest.mark.parametrize("centred", [False, True])

@@ -1,4 +1,4 @@
-"""A shift of the hue of 8-bit images: torchvision's `adjust_hue` to the bit, in a fifth of its time.
+"""A shift of the hue of 8-bit images: torchvision's `adjust_hue` to the bit, in a fraction of its time.
 
 The arithmetic of each pixel is that of torchvision, operation by operation, in float32. What takes the time
 there is left out: choosing among colours by an index of 64 bits, remainders, and new memory for each step.

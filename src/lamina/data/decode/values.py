@@ -123,7 +123,7 @@ def map_range(array: NDArray[Any], pairs: ValueRange, ignored: NDArray[np.bool_]
             Reason.PIXEL_TYPE if array.size else Reason.BROKEN, f"{array.dtype}, {array.size} values"
         )
     exact = (array.dtype.kind == "f" and array.itemsize <= 4) or array.itemsize <= _EXACT_IN_FLOAT32
-    work: Any = np.float32 if exact else np.float64
+    work: Any = np.float32 if exact and all(map(_wide_enough, pairs)) else np.float64
     low: Any
     high: Any
     low, high = (np.array(each, work) for each in zip(*pairs, strict=True))
@@ -142,6 +142,13 @@ def map_range(array: NDArray[Any], pairs: ValueRange, ignored: NDArray[np.bool_]
         np.clip(part, 0, 1, out=part)
         found[top : top + rows] = part
     return Mapped(found, clipped)
+
+
+def _wide_enough(pair: tuple[float, float]) -> bool:
+    """Whether float32 tells apart a million values between LOW and HIGH."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = np.spacing(np.float32(max(map(abs, pair))))
+    return bool(step <= 1e-6 * (pair[1] - pair[0]))
 
 
 def without_data(array: NDArray[Any], value: float | Nodata) -> NDArray[np.bool_] | None:

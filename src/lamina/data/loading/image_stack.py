@@ -9,8 +9,8 @@ from lamina.core.batch import unit_float
 
 
 class ImageStack:
-    """Images of one size in one tensor: each is copied while it is in the processor's cache, which takes a
-    third of the time of stacking a list of them.
+    """Images of one size in one tensor: each is copied while it is in the processor's cache, which takes less
+    time than stacking a list of them at the end.
 
     Args:
         n: how many there may be.
