@@ -318,7 +318,7 @@ def test_one_process_indexes_and_the_others_wait_for_it_as_long_as_it_lives(
     assert len(walked) == dies  # it takes the other one's index, or makes its own
     other.join(30)
     assert dies or done.get(timeout=30) == 10
-    assert [file.suffix for file in (tmp_path / "cache" / "archives").iterdir()] == [".npz"]
+    assert [file.suffix for file in (tmp_path / "cache" / "archives").iterdir()] == [".arrays"]
 
 
 def test_nobody_waits_for_ever_for_a_process_that_was_stopped(folder, tmp_path, monkeypatch, walked):

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import zipfile
 from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 
-from lamina.core.files import replacing
 from lamina.core.locking import in_turn
 from lamina.data.archives.files import State, identity_of, whole_file
 from lamina.data.archives.members import Members, Place
 from lamina.data.archives.progress import IndexProgress
 from lamina.data.archives.tar import read_tar
 from lamina.data.archives.zip import read_zip
+from lamina.data.array_files import read_arrays, write_arrays
+from lamina.data.columns import Names
 from lamina.data.found import PassedOver
 from lamina.data.remote.urls import path_of
 from lamina.data.samples.cache import cache_folder
 
-_FORMAT = 2
+_FORMAT = 3
 PATIENCE_SECONDS = 600.0
 """Longest wait for another process that indexes the same archive and may have been stopped."""
-_NOT_OURS = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, MemoryError)
 
 
 def members_of(path: str, state: State, keep: bool, progress: IndexProgress) -> Members:
@@ -69,50 +67,31 @@ def _read_members(path: str, state: State, progress: IndexProgress) -> Members:
 
 def _index_file(path: str) -> Path:
     digest = hashlib.sha256(os.fsencode(identity_of(path))).hexdigest()
-    return cache_folder() / "archives" / f"{digest[:32]}.npz"
+    return cache_folder() / "archives" / f"{digest[:32]}.arrays"
 
 
 def _write(file: Path, state: State, members: Members) -> None:
-    about = {"state": [_FORMAT, *state], "passed_over": vars(members.passed_over)}
-    content = {
-        "about": _packed([json.dumps(about)]),
-        "names": _packed(members.names),
-        "labels": _packed(members.labels),
+    names, labels = Names(members.names), Names(members.labels)
+    arrays = {
+        "names": names.text.values,
+        "name_ends": names.ends.values,
+        "labels": labels.text.values,
+        "label_ends": labels.ends.values,
         "places": np.array(members.places, np.int64).reshape(-1, len(Place._fields)),
     }
-    with replacing(file) as temporary, open(temporary, "wb") as opened:
-        np.savez(opened, allow_pickle=False, **content, seal=_seal(content))
+    write_arrays(file, arrays, {"state": [_FORMAT, *state], "passed_over": vars(members.passed_over)})
 
 
 def _read(file: Path, state: State) -> Members | None:
     """The index, where it is whole and of that state of the archive."""
-    try:
-        with np.load(file, allow_pickle=False) as opened:
-            content = {name: opened[name] for name in ("about", "names", "labels", "places")}
-            if not np.array_equal(opened["seal"], _seal(content)):
-                return None
-        about = json.loads(_unpacked(content["about"])[0])
-        if about["state"] != [_FORMAT, *state]:
-            return None
-        passed = {**about["passed_over"], "endings": Counter(about["passed_over"]["endings"])}
-        names, labels = _unpacked(content["names"]), _unpacked(content["labels"])
-        places = [Place(*place) for place in content["places"].tolist()]
-        return Members(names, places, labels, PassedOver(**passed))
-    except _NOT_OURS:
+    found = read_arrays(file)
+    if found is None or found[1]["state"] != [_FORMAT, *state]:
         return None
-
-
-def _seal(content: dict[str, np.ndarray]) -> np.ndarray:
-    digest = hashlib.sha256()
-    for name, array in sorted(content.items()):
-        digest.update(name.encode() + array.tobytes())
-    return np.frombuffer(digest.digest(), np.uint8)
-
-
-def _packed(texts: list[str]) -> np.ndarray:
-    """Texts as bytes, each with a NUL behind it (`members.Collector` takes none into a name or a class)."""
-    return np.frombuffer(b"".join(os.fsencode(text) + b"\0" for text in texts), np.uint8)
-
-
-def _unpacked(content: np.ndarray) -> list[str]:
-    return [os.fsdecode(text) for text in content.tobytes().split(b"\0")[:-1]]
+    arrays, about = found
+    passed = {**about["passed_over"], "endings": Counter(about["passed_over"]["endings"])}
+    return Members(
+        list(Names(None, arrays["names"], arrays["name_ends"])),
+        [Place(*place) for place in arrays["places"].values.tolist()],
+        list(Names(None, arrays["labels"], arrays["label_ends"])),
+        PassedOver(**passed),
+    )
