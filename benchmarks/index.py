@@ -6,7 +6,8 @@
 A thousand tar files of four photographs each are made, and an index in a cache folder of its own that says
 that each of them holds a thousandth of the images: whatever image is read, a photograph is read. So the index
 is as large as that of so many images, and the disk need not be. (How long it takes to make an index, once, is
-`--walk`: the headers of a tar file of so many members are gone through.)
+`--walk`: the headers of a tar file of so many members are gone through. `--folder` opens a folder of so many
+empty files, which has no index; with `--images 0` nothing else is done.)
 
 Each round is a process of its own: one opens the source, hashes its names and reads a first batch with worker
 processes; another is `lamina pretrain` up to its first step. Both are done with a small index of the same tar
@@ -195,6 +196,34 @@ def seconds_to_walk(members: int, folder: Path) -> float:
     return seconds
 
 
+def make_folder(folder: Path, files: int) -> None:
+    """Empty files with the names of images, in folders of the classes."""
+    for i in range(files):
+        if i < CLASSES:
+            (folder / f"{i:04d}").mkdir(parents=True)
+        (folder / f"{i % CLASSES:04d}" / f"{i:08d}.jpg").touch()
+
+
+def cost_of_folder(folder: str) -> dict[str, float]:
+    """What opening a folder takes, in a process of its own."""
+    before, began = memory()["resident"], time.process_time()
+    open_source(folder)
+    return {
+        "open the folder, processor time, s": time.process_time() - began,
+        "memory for it at the peak, MB": peak_memory() - before,
+    }
+
+
+def measure_folder(folder: Path, files: int, rounds: int) -> None:
+    """Make a folder and print what opening it takes."""
+    make_folder(folder, files)
+    costs = []
+    for _ in range(rounds):
+        with multiprocessing.get_context("spawn").Pool(1) as own:
+            costs.append(own.apply(cost_of_folder, (str(folder),)))
+    print(table({f"{files:,} files": costs}), flush=True)
+
+
 def table(columns: dict[str, list[dict[str, float]]]) -> str:
     """Markdown of medians and ranges."""
     lines = [f"| | {' | '.join(columns)} |", f"|---{'|---:' * len(columns)}|"]
@@ -222,6 +251,7 @@ def main() -> None:
     parser.add_argument("--start", choices=("default", "fork", "spawn", "forkserver"), default="default")
     parser.add_argument("--no-pretrain", action="store_true", help="leave `lamina pretrain` out")
     parser.add_argument("--walk", type=count, default=0, help="members of a tar file that is indexed")
+    parser.add_argument("--folder", type=count, default=0, help="files of a folder that is opened")
     parser.add_argument("--measure", metavar="SPEC", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -231,6 +261,10 @@ def main() -> None:
         folder = Path(made)
         if options.walk:
             print(f"{options.walk:,} headers: {seconds_to_walk(options.walk, folder):.1f} s", flush=True)
+        if options.folder:
+            measure_folder(folder / "files", options.folder, options.rounds)
+        if not options.images:
+            return
         (folder / "shards").mkdir()
         spec, shards = str(folder / "shards"), make_shards(folder / "shards")
         columns: dict[str, list[dict[str, float]]] = {}

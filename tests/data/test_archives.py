@@ -82,7 +82,8 @@ def test_shards_have_parts_by_their_names(spec, shards, folder):
     assert own.name(0) == "val-0/cats/0.jpg"
 
 
-def test_names_are_in_order_where_those_of_two_archives_lie_among_each_other(tmp_path):
+@pytest.mark.parametrize("labelled", [False, True])
+def test_names_are_in_order_where_those_of_two_archives_lie_among_each_other(labelled, tmp_path):
     members = {
         "shards/a.tar": ["z/1.jpg", "cat/9.jpg", "b/x/1.jpg"],
         "shards/a/b.tar": ["x/2.jpg", "dog/2.jpg"],
@@ -95,13 +96,16 @@ def test_names_are_in_order_where_those_of_two_archives_lie_among_each_other(tmp
             for i, name in enumerate(names):
                 contents[path.removeprefix("shards/")[:-4] + "/" + name] = jpeg(10 * k + i)
                 add(tar, name, jpeg(10 * k + i))
+                if labelled:
+                    add(tar, name.replace(".jpg", ".cls"), name.encode())
     source = open_source(str(tmp_path / "shards"))
     assert [source.name(i) for i in range(5)] == sorted(contents)
     for i in range(5):
         with source.open(i) as file:  # type: ignore[union-attr]
             assert file.read() == contents[source.name(i)]
     classes = [source.class_names[label] for label in source.labels or ()]
-    assert classes == ["dog", "b", "x", "cat", "z"]
+    folders = ["dog", "b", "x", "cat", "z"]
+    assert classes == (["dog/2.jpg", "b/x/1.jpg", "x/2.jpg", "cat/9.jpg", "z/1.jpg"] if labelled else folders)
 
 
 def test_of_val_and_test_shards_val_is_held_out(folder, tmp_path):

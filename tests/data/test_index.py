@@ -113,6 +113,10 @@ def test_another_state_of_one_archive_is_put_together_anew(shards, tmp_path, mon
     assert now != kept
     (shards / "val-4.tar").unlink()
     assert len(open_source(str(shards), "val")) == 24
+    monkeypatch.setattr(archives, "members_of", lambda path, *more: made_up(path, 8))
+    assert len(open_source(str(shards), "val")) == 24
+    monkeypatch.setattr(whole, "version", lambda name: "another version of lamina")
+    assert len(open_source(str(shards), "val")) == 32
 
 
 def test_few_images_leave_no_file_and_a_cache_that_cannot_be_written_is_said(shards, tmp_path, monkeypatch):

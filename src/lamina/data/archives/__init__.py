@@ -1,1 +1,1 @@
-"""Images within other files: shards of tar, read by position."""
+"""Images within other files: members of tar and zip archives, read by their place."""
