@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from lamina.data.decode.unreadable import Reason, Unreadable
 from lamina.data.loading.loader import TrainLoader
 from lamina.data.open import held_out, open_source
 from lamina.data.options import DataOptions, Decoding
-from lamina.data.pack import blob, views
+from lamina.data.pack import blob, compare, views
 from lamina.data.pack.encode import shrunk
 from lamina.data.pack.files import ABOUT, BLOB, INDEX
 from lamina.data.pack.write import pack
@@ -330,26 +331,41 @@ def test_what_is_small_or_deep_is_never_changed(form, folder, tmp_path):
     assert result.ways["shrunk"] == 16
 
 
+def test_the_speed_is_the_time_of_the_originals_over_that_of_the_pack(folder, tmp_path, monkeypatch):
+    clock = iter((0.0, 8.0, 9.0, 11.0))
+    monkeypatch.setattr(compare, "time", SimpleNamespace(process_time=lambda: next(clock)))
+    result = pack(str(folder / "val"), tmp_path / "p", side=32, workers=0)
+    assert result.comparison is not None
+    assert result.comparison.speed == 8 / 2
+    assert "made 4.0 times as fast" in " ".join(result.lines())
+
+
 def test_a_file_that_is_small_stays_the_file(tmp_path):
     save(tmp_path / "photos" / "a.jpg", noise(0, 30, 40, 3), exif=turned())
     pack(str(tmp_path / "photos"), tmp_path / "p", side=30, workers=0)
     assert (tmp_path / "p" / BLOB).read_bytes() == (tmp_path / "photos" / "a.jpg").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_stays_a_tag(orientation, form, tmp_path):
+def test_the_orientation_stays_a_tag(orientation, form, name, tmp_path):
+    """Of a file with an alpha channel too, which is packed as PNG."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    corner = np.zeros((64, 96, 3), np.uint8)
+    corner = np.zeros((64, 96, 3 if name == "a.jpg" else 4), np.uint8)
     corner[:32, :48] = 255
-    save(tmp_path / "photos" / "a.jpg", corner, exif=exif, quality=95)
+    corner[..., 3:] = 255
+    save(tmp_path / "photos" / name, corner, exif=exif, quality=95)
     pack(str(tmp_path / "photos"), tmp_path / "p", side=32, format=form, workers=0)
     own, before = open_source(str(tmp_path / "p")), open_source(str(tmp_path / "photos"))
     for how in (Decoding(), Decoding(exif_orientation=False)):
         found, expected = own.read(0, how), before.read(0, how)[:, ::2, ::2]
         assert found.shape == expected.shape
         assert ((found > 127) != (expected > 127)).float().mean() < 0.05
+    if (file := own.open(0)) is not None:
+        with file, Image.open(file) as packed:
+            assert packed.getexif().get(0x0112, 1) == orientation
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -403,6 +419,18 @@ def test_what_cannot_be_read_is_left_out_and_counted(folder, tmp_path, capsys):
     source = open_source(str(tmp_path / "p"))
     assert names(source) == ["a.png", "d.png"]
     assert "left out when it was packed: 1 empty file" in " ".join(source.notes)
+
+
+@pytest.mark.parametrize("query", ["", "?separator=;"])
+def test_labels_stay_with_their_images_where_one_is_left_out(query, tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\na.png,cat\nb.png,dog\nc.png,cat\nd.png,dog\n")
+    for name in "bcd":
+        save(tmp_path / f"{name}.png", noise(ord(name), 20, 20, 3))
+    (tmp_path / "a.png").write_bytes(b"")
+    pack(f"{tmp_path / 't.csv'}{query}", tmp_path / "p", workers=0)
+    own = open_source(str(tmp_path / "p"))
+    labels = own.labels if own.multi_labels is None else own.multi_labels.argmax(1).tolist()
+    assert dict(zip(names(own), labels, strict=True)) == {"b.png": 1, "c.png": 0, "d.png": 1}
 
 
 def test_where_nothing_can_be_read_nothing_is_written(tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import pickle
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +121,7 @@ def test_a_table_is_the_folder_that_it_was_made_of(table, split, folder, tmp_pat
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("table", [of_csv, of_bytes])
 def test_batches_are_those_of_the_folder_from_any_step_on(table, workers, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "KEPT_BYTES", 7000)  # less than three row groups
+    monkeypatch.setattr(stored, "KEPT_BYTES", 30_000)  # one row group, or two
 
     def batches(data: str, first: int, rank: int = 0, world: int = 1) -> list[torch.Tensor]:
         options = DataOptions(workers=workers)
@@ -148,7 +150,7 @@ def test_what_a_path_says_of_reading_goes_beside_the_columns(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [1, 4, 20])
-@pytest.mark.parametrize("kept", [0, 6000, 1 << 20])
+@pytest.mark.parametrize("kept", [0, 20_000, 1 << 20])
 def test_rows_are_found_whatever_is_kept_of_row_groups(rows, kept, tmp_path, monkeypatch):
     """The bytes of each row are those that were written, in any order; what is kept stays below the limit."""
     monkeypatch.setattr(stored, "KEPT_BYTES", kept)
@@ -156,10 +158,27 @@ def test_rows_are_found_whatever_is_kept_of_row_groups(rows, kept, tmp_path, mon
     source = open_source(write_parquet(tmp_path / "t.parquet", {"image": images}, rows))
     for i in np.random.default_rng(0).permutation(20).tolist():
         assert source.open(i).read() == images[i]
-    held = source.groups._kept
+    held, largest = source.groups._kept, source.groups.largest_bytes
     assert sum(int(source.groups._groups[place, 3]) for place in held) <= kept
+    assert len(held) == min(kept // largest, 20 // rows)  # the groups are of one size
     assert not pickle.loads(pickle.dumps(source)).groups._kept  # noqa: S301  what a worker gets
     assert bool(source.notes) == (source.groups.largest_bytes > kept)
+
+
+def test_images_in_a_table_are_known_again_by_its_file_and_their_rows(tmp_path):
+    images = {"image": [png(i) for i in range(4)]}
+    source = open_source(file := write_parquet(tmp_path / "a.parquet", images))
+    copy = open_source(shutil.copy2(file, tmp_path / "b.parquet"))
+    orders = ([0, 1, 2, 3], [1, 0, 2, 3], [0, 1])
+    for known in (source.fingerprint, source.content):
+        assert len({known(order) for order in orders}) == len(orders)
+    contents = list(map(source.content, orders))
+    assert contents == list(map(copy.content, orders))
+    before = source.fingerprint(orders[0])
+    assert before != copy.fingerprint(orders[0])
+    os.utime(file, (1, 1))
+    assert before != source.fingerprint(orders[0])
+    assert contents == list(map(source.content, orders))
 
 
 def test_the_check_reads_every_row_and_counts_classes(folder, tmp_path):
