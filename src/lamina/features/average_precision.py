@@ -76,10 +76,13 @@ def _weighted(truth: _Scores, scores: _Scores, weights: _Scores) -> Float64[NDAr
     NaN where no image that counts has the label."""
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # equal scores are one threshold
+    having = np.flatnonzero(truth[order])
+    places = ends[np.searchsorted(ends, having)]  # where the threshold of each image that has the label ends
+    last = np.searchsorted(places, places, side="right") - 1
     found = np.empty(len(weights))
     for i, row in enumerate(weights):
         counts = row[order]
-        right, taken = np.cumsum(counts * truth[order])[ends], np.cumsum(counts)[ends]
-        precision = right / np.maximum(taken, 1)
-        found[i] = (np.diff(right, prepend=0) * precision).sum() / right[-1] if right[-1] else np.nan
+        taken, right = np.cumsum(counts)[places], np.cumsum(counts[having])
+        precision = right[last] / np.maximum(taken, 1)
+        found[i] = (counts[having] * precision).sum() / right[-1] if right[-1] else np.nan
     return found
