@@ -436,6 +436,21 @@ def test_what_has_no_effect_on_columns_of_parquet_is_refused(query, words, tmp_p
     assert len(str(error.value)) < 400
 
 
+def test_what_lies_beside_parquet_files_is_said(tmp_path):
+    (tmp_path / "data" / ".git").mkdir(parents=True)
+    for name in ("data/b.parquet", "a.parquet"):
+        write_parquet(tmp_path / name, {"image": [png(0)]})
+    for name in ("labels.csv", "data/more.CSV", "README", ".x.parquet", "data/.git/y.parquet"):
+        (tmp_path / name).write_text("x")
+    source = open_source(str(tmp_path))
+    assert len(source) == 2
+    assert [note.partition(":")[0] for note in source.notes] == [
+        "3 files passed over by the ending",
+        "2 hidden files or folders passed over (names that begin with a dot)",
+    ]
+    assert "2 .csv, 1 without an ending" in source.notes[0]
+
+
 def test_files_with_other_columns_are_no_one_table(tmp_path):
     write_parquet(tmp_path / "a.parquet", {"image": [png(0)]})
     write_parquet(tmp_path / "b.parquet", {"image": [png(0)], "label": [1]})

@@ -67,7 +67,7 @@ def parse_spec(spec: str) -> Named:
     """The parts of a text for which `names_dataset` holds.
 
     Raises:
-        LaminaError: for what is no name of a dataset, an unknown parameter, or a revision of a folder.
+        LaminaError: for what is no name of a dataset, or an unknown parameter.
     """
     place, query = split_query(spec)
     options = parse_query(query, HubOptions, "a dataset of Hugging Face")

@@ -41,7 +41,7 @@ def open_table(spec: str, split: Split | None) -> tuple[Source, bool]:
     """
     path, query = split_query(spec)
     options = parse_query(query, TableOptions, "a table")
-    table = _read(path)
+    table, passed_over = _read(path)
     if options.root is not None:
         table.folder = os.path.expanduser(options.root)
     if not table.n_rows:
@@ -60,7 +60,11 @@ def open_table(spec: str, split: Split | None) -> tuple[Source, bool]:
     classes = () if labels is None else labels.names
     numbers = None if labels is None or labels.classes is None else labels.classes[chosen].tolist()
     several = None if labels is None or labels.several is None else labels.several[chosen]
-    about: dict[str, Any] = {"notes": (*notes, *said), "no_labels": why or why_none, "multi_labels": several}
+    about: dict[str, Any] = {
+        "notes": (*passed_over, *notes, *said),
+        "no_labels": why or why_none,
+        "multi_labels": several,
+    }
     if not isinstance(table, ParquetTable) or image.kind != STORED:
         return FileSource(table.folder, texts, numbers, classes, **about), roles is not None
     groups = RowGroups(table, image)
@@ -69,11 +73,11 @@ def open_table(spec: str, split: Split | None) -> tuple[Source, bool]:
     return source, roles is not None
 
 
-def _read(path: str) -> Table:
-    files, folder = table_files(path)
-    if files[0].lower().endswith(PARQUET):
-        return ParquetTable(files, path, folder)
-    return CsvTable(files[0])
+def _read(path: str) -> tuple[Table, tuple[str, ...]]:
+    """The table, and sentences on what lies beside its files and is not used."""
+    files, folder, passed_over = table_files(path)
+    is_parquet = files[0].lower().endswith(PARQUET)
+    return ParquetTable(files, path, folder) if is_parquet else CsvTable(files[0]), passed_over.notes()
 
 
 def _images(
