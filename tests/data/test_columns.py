@@ -8,12 +8,15 @@ import multiprocessing
 import os
 import pickle
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lamina.data import digest
 from lamina.data.columns import Names, Numbers, SharedArray, chunks
+from lamina.data.decode.decode import open_regular
 from lamina.data.digest import images_sha256, names_sha256
 from lamina.data.folders import take_part
 from lamina.data.sources import FileSource, Source, Subset
@@ -66,6 +69,21 @@ def test_digests_are_those_of_a_list(monkeypatch):
     source = FileSource("", names)
     assert names_sha256(source.encoded_names(range(10))) == hashlib.sha256(text).hexdigest()
     assert [len(some) for some in chunks(range(10))] == [3, 3, 3, 1]
+
+
+@pytest.mark.parametrize("unknown", [[], [2, 9], range(12)])
+def test_the_digest_of_files_within_something_else_is_that_of_the_files(unknown, tmp_path, monkeypatch):
+    """Whichever sizes are known before; one file is not there."""
+    monkeypatch.setattr(digest, "SAMPLED_FILES", 4)
+    monkeypatch.setattr(digest, "SAMPLED_BYTES", 5)
+    paths = [str(tmp_path / str(i)) for i in range(12)]
+    for i, path in enumerate(paths):
+        Path(path).write_bytes(bytes(range(2 * i)))
+    Path(paths[6]).unlink()  # one of the four
+    sizes = np.arange(0, 24, 2)
+    sizes[list(unknown)] = -1
+    found = digest.encoded_digest(sizes, lambda k: open_regular(paths[k]))
+    assert found == digest.files_digest(paths, 12)
 
 
 class Renamed(FileSource):
