@@ -146,6 +146,7 @@ def train_each(folder: Path) -> None:
         pretrain_both(folder)
         train(folder / "micro-fsdp", "mae", "fsdp", micro_batch_size=2)
         (folder / f"held-{ranks.rank}.json").write_text(json.dumps(held()))
+        (folder / f"gathered-{ranks.rank}.json").write_text(json.dumps(gathered()))
 
 
 def held() -> dict[str, object]:
@@ -161,6 +162,28 @@ def held() -> dict[str, object]:
         if not ranks.main:
             own_share(next(iter(task.encoder.vit.blocks[1].parameters()))).data[0] = torch.nan
         return {"weights": weights, "moments": moved, "finite": [before, layout.finite()]}
+
+
+def gathered() -> bool:
+    """Whether what rank 0 puts together are its own first weights, though those of others were not the same,
+    and a buffer and a mode that were set after weights were cut."""
+    with process_group("cpu") as ranks:
+        task, buffer = task_of("mae"), torch.full((), 1.0 + ranks.rank)
+        task.register_buffer("centre", torch.zeros(()))
+        for parameter in task.parameters():
+            parameter.data += ranks.rank
+        layout = Layout(task, ranks, OPTIM, TrainOptions(shard="fsdp"))
+        task.centre = buffer
+        task.encoder.eval()
+        with layout.whole() as whole:
+            found, expected = dict(whole.named_parameters()), dict(task_of("mae").named_parameters())
+            return not ranks.main or (
+                whole.centre is buffer
+                and whole.training
+                and not whole.encoder.training
+                and found.keys() == expected.keys()
+                and all(torch.equal(found[name], expected[name]) for name in expected)
+            )
 
 
 def go_on(folders: Sequence[tuple[Path, str]]) -> None:

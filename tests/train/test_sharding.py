@@ -151,6 +151,11 @@ def test_each_rank_holds_half(runs: Path) -> None:
 
 
 @pytest.mark.slow
+def test_rank_0_gathers_its_first_weights_buffers_and_modes(runs: Path) -> None:
+    assert [json.loads((runs / f"gathered-{rank}.json").read_text()) for rank in (0, 1)] == [True, True]
+
+
+@pytest.mark.slow
 def test_another_number_of_ranks_goes_on(runs: Path, tmp_path: Path) -> None:
     """From two ranks with shares to three, whose shares are not as long as each other, and to one process; and
     from whole weights to shares."""
