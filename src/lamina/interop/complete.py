@@ -158,6 +158,7 @@ def _with_classes(recipe: Recipe, source: Source) -> Recipe:
     if given.classes and given.classes != names:
         raise LaminaError(
             f"the {counted(len(given.classes), 'class', 'classes')} of labels.classes are not the "
-            f"{len(names)} of these images, or not in their order; leave the option out: it follows from the images"
+            f"{len(names)} of these images, or not in their order; leave the option out: it follows "
+            "from the images"
         )
     return replace(recipe, labels=replace(given, classes=names, several=several))
