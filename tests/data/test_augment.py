@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -112,6 +113,26 @@ def test_it_is_a_function_of_image_and_key() -> None:
         assert torch.equal(again(image, int(KEYS[i])), first[i])
         assert torch.equal(again(image, KEYS[i : i + 1]), first[i])
     assert len({tuple(x.flatten().tolist()) for x in first}) > 30
+
+
+def test_what_another_thread_draws_does_not_matter() -> None:
+    """Python's generator is one for the whole process; timm gets one of its own."""
+    augment, image = TrainAugment(POLICY, 0.5), photo()
+    expected = [augment(image, key) for key in KEYS[:40]]
+    ended = threading.Event()
+
+    def draw() -> None:
+        while not ended.is_set():
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        found = [augment(image, key) for key in KEYS[:40]]
+    finally:
+        ended.set()
+        thread.join()
+    assert all(map(torch.equal, found, expected))
 
 
 def test_generators_come_back_after_an_error() -> None:

@@ -277,4 +277,5 @@ def test_an_export_beside_the_training_leaves_its_random_numbers_alone(name: str
     after = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
     assert torch.equal(before[0], after[0])
     assert np.array_equal(before[1], after[1])
+    assert export.beside_training
     assert (tmp_path / "encoder/model.safetensors").is_file()

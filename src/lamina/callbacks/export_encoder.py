@@ -28,8 +28,7 @@ class EncoderExport(Callback):
     """
 
     required = True
-    # Not `beside_training`: with exports in the thread of the checkpoints, runs of DeiT on a CPU, whose
-    # augmentation uses random generators of the whole process, were not the same from one time to the next.
+    beside_training = True
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
 from PIL import Image, ImageOps
+from timm.data import auto_augment, random_erasing
 from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from lamina.core.errors import LaminaError
 from lamina.core.rng import Purpose, seed_for, torch_seed
 
+_TIMM = (auto_augment, random_erasing)
 _SECTION = re.compile(r"t\w+|(m|n|p|mstd|mmax|inc)[0-9.]+")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -25,8 +27,9 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class TrainAugment:
     """DeiT's augmentation (arXiv 2012.12877, table 9), after crop and flip.
 
-    timm draws from the global generators of Python, numpy and torch. They are seeded by the key and put back
-    afterwards, so workers, ranks and a resume do not matter.
+    timm draws from the global generators of numpy and torch, and from Python's, in place of which it gets one
+    of its own. They are seeded by the key and put back afterwards, so workers, ranks, other threads and a
+    resume do not matter.
 
     Args:
         auto_augment: a RandAugment policy in timm's notation, "rand-m9-mstd0.5-inc1" in DeiT; None for none.
@@ -138,13 +141,19 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """The three global generators seeded, and as they were afterwards."""
-    own, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (timm draws from it)
+    """The generators that timm draws from, seeded, and as they were afterwards.
+
+    Its modules get a generator of their own in place of Python's `random`, with the same numbers: another
+    thread may draw from that of the process at any moment.
+    """
+    own, of_numpy = random.Random(seed), np.random.get_state()  # noqa: NPY002 (timm draws from it)
     try:
         with torch_seed(seed):
-            random.seed(seed)
+            for module in _TIMM:
+                module.random = own  # type: ignore[attr-defined]
             np.random.seed(seed % 2**32)  # noqa: NPY002
             yield
     finally:
-        random.setstate(own)
+        for module in _TIMM:
+            module.random = random  # type: ignore[attr-defined]
         np.random.set_state(of_numpy)  # noqa: NPY002
